@@ -1,0 +1,15 @@
+"""The two ways in which a run goes wrong, each with one sentence that says what to do."""
+
+from __future__ import annotations
+
+
+class RbcflowError(Exception):
+    """Base of what is said to a person: one clear sentence, no traceback."""
+
+
+class BadInput(RbcflowError):
+    """What the user gave cannot be used. Raised before anything is made; commands exit 2."""
+
+
+class RunFailed(RbcflowError):
+    """Something broke while running. What was had is kept; commands exit 1."""

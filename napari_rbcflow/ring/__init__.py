@@ -1,0 +1,1 @@
+"""The zarr ring of the last frames and crops, and its ledger."""

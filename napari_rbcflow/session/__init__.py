@@ -1,0 +1,1 @@
+"""The session folder: written, read, verified, reported."""

@@ -1,0 +1,5 @@
+"""Where frames come from: one contract, and behind it the chamber, movies and Micro-Manager."""
+
+from napari_rbcflow.sources.contract import Frame, FrameSource, RecordedSource, SourceInfo
+
+__all__ = ["Frame", "FrameSource", "RecordedSource", "SourceInfo"]

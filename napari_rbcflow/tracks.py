@@ -1,0 +1,82 @@
+"""What tracking hands to classification, and what classification says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import LEAST_FRAMES, Label
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """One finished track: a cell's way through the field, one entry a frame.
+
+    Attributes
+    ----------
+    cell : int
+        Number of the track, from 1, in order of first sight; unique in a run.
+    frames : ndarray of int64, shape (n,)
+        Frame indices as the source gave them (`Frame.index`), ascending. A frame that never
+        reached us leaves a gap.
+    y_px, x_px : ndarray of float32, shape (n,)
+        Position in camera pixels; (0, 0) is the centre of the upper left pixel.
+    seen : ndarray of bool, shape (n,)
+        False where the position was predicted (through an overlap), not detected.
+    intruded : ndarray of bool, shape (n,)
+        True where another cell stands in the crop.
+    edge : ndarray of bool, shape (n,)
+        True where the crop was cut by the field's edge and replicates it.
+    crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
+        Raw grey at `CROP_PIXEL_SIZE_UM`.
+    reason : str
+        Why the track ended: ``left-field``, ``lost``, ``ambiguous``, ``source-ended`` or
+        ``cut-by-stop``.
+    """
+
+    cell: int
+    frames: NDArray[np.int64]
+    y_px: NDArray[np.float32]
+    x_px: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+    intruded: NDArray[np.bool_]
+    edge: NDArray[np.bool_]
+    crops: NDArray[np.uint8]
+    reason: str
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def too_short(self) -> bool:
+        """Fewer frames than the paper keeps."""
+        return len(self.frames) < LEAST_FRAMES
+
+    def speed_px_per_frame(self) -> float:
+        """Mean speed along x between first and last position; 0 for a single position."""
+        span = int(self.frames[-1] - self.frames[0])
+        return float(self.x_px[-1] - self.x_px[0]) / span if span else 0.0
+
+
+@dataclass(slots=True, frozen=True)
+class Judgement:
+    """What is said of one track.
+
+    Attributes
+    ----------
+    cell : int
+    label : Label
+    p_reliable, p_tank_treading : float or None
+        Probabilities rounded to four decimals, the label made from the rounded ones. None where
+        the stage was not run: neither for a track too short, the second not for an unreliable one.
+    reason : str
+        In a word why: the track's own reason, ``too-short``, ``stage-1``, ``stage-2``, ...
+    """
+
+    cell: int
+    label: Label
+    p_reliable: float | None
+    p_tank_treading: float | None
+    reason: str
