@@ -1,0 +1,63 @@
+"""When there are enough cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.estimate.fraction import RunningFraction
+
+
+@dataclass(frozen=True)
+class StopRules:
+    """At least `reliable` cells and a half-width of at most `halfwidth`, or `seconds` of camera time.
+
+    A rule that is None asks for nothing. Where neither cells nor half-width are asked for, only
+    the time, the source's end or a person stops the run.
+
+    Raises
+    ------
+    BadInput
+        For a rule that can never be met, or is met before it began.
+    """
+
+    reliable: int | None = None
+    halfwidth: float | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.reliable is not None and self.reliable < 1:
+            raise BadInput(f"--stop-reliable must be at least 1, not {self.reliable}")
+        if self.halfwidth is not None and not 0 < self.halfwidth < 0.5:
+            raise BadInput(f"--stop-halfwidth must lie between 0 and 0.5, not {self.halfwidth:g}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise BadInput(f"--stop-seconds must be above 0, not {self.seconds:g}")
+
+    def met_by(self, fraction: RunningFraction) -> str | None:
+        """Return ``reliable`` or ``half-width`` if the cells counted so far are enough, else None.
+
+        Where both are asked for, both must hold, and the one that was met last is named.
+        """
+        if self.reliable is None and self.halfwidth is None:
+            return None
+        if self.reliable is not None and fraction.n < self.reliable:
+            return None
+        if self.halfwidth is not None and fraction.half_width > self.halfwidth:
+            return None
+        # The count rises by one a cell: that it stands just at N means that the width was there before.
+        return "reliable" if fraction.n == self.reliable or self.halfwidth is None else "half-width"
+
+    def out_of_time(self, seconds: float) -> bool:
+        """Whether the camera has run long enough."""
+        return self.seconds is not None and seconds >= self.seconds
+
+    def missing(self, fraction: RunningFraction, seconds: float) -> str:
+        """Say in a few words what is still missing, for the line that a person watches."""
+        parts = []
+        if self.reliable is not None:
+            parts.append(f"{fraction.n}/{self.reliable} reliable")
+        if self.halfwidth is not None:
+            parts.append(f"±{100 * fraction.half_width:.1f}/{100 * self.halfwidth:.1f} %")
+        if self.seconds is not None:
+            parts.append(f"{seconds:.0f}/{self.seconds:.0f} s")
+        return ", ".join(parts) if parts else "until the source ends"
