@@ -1,0 +1,81 @@
+"""A bounded queue between two threads that can be ended from either side."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Channel(Generic[T]):
+    """Hands items from producers to one consumer, in order, at most `capacity` waiting.
+
+    Lifecycle: `put` or `offer` -> `close` (no more will come; the consumer still gets what waits)
+    or `abort` (nobody will take any more; who waits is let go). `queue.Queue` has no such ends
+    before Python 3.13.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._items: deque[T] = deque()
+        self._capacity = max(1, capacity)
+        self._changed = threading.Condition()
+        self._closed = False
+        self._aborted = False
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def offer(self, item: T) -> bool:
+        """Put the item if there is room now; return whether there was."""
+        with self._changed:
+            if self._closed or self._aborted or len(self._items) >= self._capacity:
+                return False
+            self._items.append(item)
+            self._changed.notify_all()
+            return True
+
+    def put(self, item: T) -> bool:
+        """Put the item, waiting for room; return False where the channel ended meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._aborted or len(self._items) < self._capacity)
+            if self._closed or self._aborted:
+                return False
+            self._items.append(item)
+            self._changed.notify_all()
+            return True
+
+    def take(self, most: int = 1) -> list[T]:
+        """Wait for at least one item and return up to `most`; an empty list once the channel has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closed or self._aborted)
+            if self._aborted:
+                return []
+            taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
+            self._changed.notify_all()
+            return taken
+
+    def __iter__(self) -> Iterator[T]:
+        while batch := self.take():
+            yield batch[0]
+
+    def close(self) -> None:
+        """Say that no more will come."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def abort(self) -> None:
+        """Let go of everybody who waits; what was not taken stays for `leftover`."""
+        with self._changed:
+            self._aborted = True
+            self._changed.notify_all()
+
+    def leftover(self) -> list[T]:
+        """Return what nobody took, and forget it."""
+        with self._changed:
+            items = list(self._items)
+            self._items.clear()
+            return items
