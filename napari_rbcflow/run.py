@@ -1,0 +1,551 @@
+"""The one place that wires source, tracking, classification, estimate and session together.
+
+Four threads, each with one concern, and bounded queues between them::
+
+    source --frames--> tracking --tracks--> judging --> session, fraction, stop rule
+       \\-----------------------frames----------------> ring
+
+A live source never waits: a frame that finds no room is dropped and counted with its reason. A
+recorded one does. Whatever thread fails, the run ends as failed with what it had kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_rbcflow.channel import Channel
+from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
+from napari_rbcflow.estimate import RunningFraction, StopRules
+from napari_rbcflow.session.account import Account
+from napari_rbcflow.session.writer import SessionWriter
+from napari_rbcflow.sources.contract import Frame, FrameSource, RecordedSource, SourceInfo
+from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
+from napari_rbcflow.tracking.tracker import OpenTracks, Tracker
+from napari_rbcflow.tracks import Judgement, Track
+
+if TYPE_CHECKING:
+    from napari_rbcflow.session import Session
+
+log = logging.getLogger(__name__)
+
+MOVIE_BACKGROUND_FRAMES = 100
+"""Frames whose median is the background of a movie, as in Darrin et al. 2023."""
+WAITING_BYTES = 256 * 2**20
+"""Of frames that wait for tracking: some three seconds at 1376 x 1096 and 60 frames/s."""
+WAITING_TRACKS = 4096
+BATCH_TRACKS = 32
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a person chooses for a run, beside the source and the folder."""
+
+    patient: str = ""
+    sample: str = ""
+    device: str = "auto"
+    background: Literal["movie", "sliding"] = "sliding"
+    stop: StopRules = field(default_factory=StopRules)
+    ring_seconds: float = 5.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a run stands at one moment."""
+
+    status: str
+    received: int
+    processed: int
+    dropped: int
+    missed: int
+    seconds: float
+    open_tracks: int
+    cells: Counter[str]
+    estimate: float
+    interval: tuple[float, float]
+    missing: str
+
+
+class Run:
+    """One acquisition or analysis, from source to session.
+
+    Lifecycle: construct -> `start` (opens the source, makes the session folder, starts the threads)
+    -> `stop` from any thread, if a person wishes -> `wait` (until the session is closed). After
+    `start` returned, the session is closed and the source given back whatever happens.
+
+    Parameters
+    ----------
+    source : FrameSource
+        Not yet open. The run opens and closes it.
+    folder : Path
+        The session folder; must not exist.
+    settings : RunSettings
+    two_stage : TwoStage, optional
+        Networks already loaded, to start faster.
+
+    Raises
+    ------
+    BadInput
+        From `start`, with nothing left behind.
+    """
+
+    def __init__(
+        self, source: FrameSource, folder: Path, settings: RunSettings, two_stage: TwoStage | None = None
+    ) -> None:
+        self.source = source
+        self.folder = Path(folder)
+        self.settings = settings
+        self.fraction = RunningFraction()
+        self.cells: Counter[str] = Counter()
+        self.info: SourceInfo
+        self.latest: Frame | None = None
+        """The newest frame received, for display."""
+        self.positions: OpenTracks | None = None
+        """Where the open tracks stood in the last frame that was processed, for display."""
+        self.judged: list[tuple[Track, Judgement]] = []
+        """The tracks judged last, newest last, for display."""
+        self._two_stage = two_stage
+        self._received = 0
+        self._dropped: Counter[str] = Counter()
+        self._seconds = 0.0
+        self._latencies_ms: list[float] = []
+        self._ring_skipped = 0
+        self._ending: tuple[str, str] | None = None
+        self._failure: str | None = None
+        self._lock = threading.Lock()
+        self._frozen = threading.Event()
+        self._tracking_broke = False
+        self._done = threading.Event()
+
+    # ------------------------------------------------------------------ start
+
+    def start(self) -> None:
+        """Open everything and set the threads going."""
+        if self.folder.exists():
+            raise BadInput(f"{self.folder} exists already: choose a folder that does not, or move that one away")
+        try:
+            self.info = self.source.open()
+            tracker = self._make_tracker()
+            if self._two_stage is None:
+                self._two_stage = TwoStage.load(device=self.settings.device)
+                self._two_stage.warm_up()
+            self._writer = SessionWriter.create(
+                self.folder,
+                source=self.info,
+                parameters=self._parameters(),
+                models=self._two_stage.models,
+                patient=self.settings.patient,
+                sample=self.settings.sample,
+                ring_frames=self._ring_frames(),
+            )
+        except BaseException:
+            self.source.close()
+            raise
+        self._tracker = tracker
+        waiting = max(16, WAITING_BYTES // (self.info.height * self.info.width))
+        self._frames: Channel[Frame] = Channel(waiting)
+        self._tracks: Channel[tuple[Track, float]] = Channel(WAITING_TRACKS)
+        self._to_ring: Channel[Frame] = Channel(16)
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"rbcflow-{name}", daemon=True)
+            for name, work in [
+                ("source", self._receive),
+                ("tracking", self._track),
+                ("judging", self._judge),
+                ("ring", self._keep_frames),
+            ]
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._supervisor = threading.Thread(target=self._supervise, name="rbcflow-run", daemon=True)
+        self._supervisor.start()
+
+    def _make_tracker(self) -> Tracker:
+        background: MovieBackground | SlidingBackground
+        if self.settings.background == "movie":
+            if not isinstance(self.source, RecordedSource) or self.info.live:
+                raise BadInput(
+                    "a background over the whole movie needs a recorded movie: "
+                    "take the sliding background for a camera"
+                )
+            background = MovieBackground(self.source.sample(MOVIE_BACKGROUND_FRAMES))
+        else:
+            background = SlidingBackground(self.info.height, self.info.width, fps=self.info.fps)
+        return Tracker(
+            self.info.height,
+            self.info.width,
+            fps=self.info.fps,
+            pixel_size_um=self.info.pixel_size_um,
+            background=background,
+        )
+
+    def _parameters(self) -> dict[str, Any]:
+        stop = self.settings.stop
+        return {
+            "background": self.settings.background,
+            "device": self._two_stage.device if self._two_stage else self.settings.device,
+            "stop_reliable": stop.reliable,
+            "stop_halfwidth": stop.halfwidth,
+            "stop_seconds": stop.seconds,
+            "ring_seconds": self.settings.ring_seconds,
+        }
+
+    def _ring_frames(self) -> int:
+        frames = max(1, round(self.settings.ring_seconds * self.info.fps))
+        return min(frames, self.info.n_frames) if self.info.n_frames else frames
+
+    # ---------------------------------------------------------------- threads
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            if work == self._track:
+                self._tracking_broke = True
+            self._fail(error)
+
+    def _receive(self) -> None:
+        # Of a movie that lies on disk anyway, only what the ring will still hold at the end is copied.
+        first_kept = 0
+        if not self.info.live and self.info.n_frames is not None:
+            first_kept = self.info.n_frames - self._ring_frames()
+        try:
+            for frame in self.source.frames():
+                self._received += 1
+                self.latest = frame
+                if self.info.live:
+                    if not self._frames.offer(frame):
+                        self._drop("after-stop" if self._ending else "queue-full")
+                    if not self._to_ring.offer(frame):
+                        self._ring_skipped += 1
+                else:
+                    if not self._frames.put(frame):
+                        self._drop("after-stop")
+                    if frame.index >= first_kept:
+                        self._to_ring.put(frame)
+            self._end("finished", "source-ended")
+        except RbcflowError as error:
+            # The source broke, but nothing behind it did: what came is still judged and kept.
+            log.error("%s", error)
+            self._end("failed", str(error))
+        finally:
+            self._frames.close()
+            self._to_ring.close()
+
+    def _track(self) -> None:
+        for frame in self._frames:
+            if self._frozen.is_set():
+                self._drop("after-stop")
+                continue
+            if self.settings.stop.out_of_time(frame.time_s):
+                self._drop("after-stop")
+                self._freeze("seconds")
+                continue
+            self._seconds = frame.time_s
+            self._hand_over(self._tracker.process(frame))
+            self.positions = self._tracker.open_tracks()
+        ended = self._ending is not None and self._ending[1] == "source-ended"
+        self._hand_over(self._tracker.finish("source-ended" if ended else "cut-by-stop"))
+        self._tracks.close()
+
+    def _hand_over(self, tracks: Sequence[Track]) -> None:
+        now = time.perf_counter()
+        for track in tracks:
+            self._tracks.put((track, now))
+
+    def _judge(self) -> None:
+        assert self._two_stage is not None
+        enough: str | None = None
+        while batch := self._tracks.take(BATCH_TRACKS):
+            tracks = [track for track, _ in batch]
+            try:
+                judgements = self._judge_batch(tracks, frozen=enough is not None)
+                if enough is None:
+                    judgements, enough = self._until_enough(tracks, judgements)
+                # On disk first, then counted: a crash in between costs a count, never a cell.
+                self._writer.keep(list(zip(tracks, judgements, strict=True)))
+            except Exception as error:
+                self._fail(error)
+                self._keep_unjudged(tracks)
+                return
+            now = time.perf_counter()
+            for (track, handed_over), judgement in zip(batch, judgements, strict=True):
+                self._count(track, judgement)
+                if judgement.p_reliable is not None:
+                    self._latencies_ms.append(1000 * (now - handed_over))
+            if enough is not None:
+                self._freeze(enough)
+
+    def _judge_batch(self, tracks: list[Track], *, frozen: bool) -> list[Judgement]:
+        """Judge what may still count; say of the rest why it does not."""
+        assert self._two_stage is not None
+        if frozen:
+            return [_uncounted(t, "cut-by-stop" if t.reason == "cut-by-stop" else "after-stop") for t in tracks]
+        whole = [t for t in tracks if t.reason != "cut-by-stop"]
+        judged = iter(self._two_stage.judge(whole))
+        return [_uncounted(t, t.reason) if t.reason == "cut-by-stop" else next(judged) for t in tracks]
+
+    def _until_enough(
+        self, tracks: list[Track], judgements: list[Judgement]
+    ) -> tuple[list[Judgement], str | None]:
+        """Find the cell that meets the stop rule; those behind it in the batch no longer count."""
+        trial = RunningFraction(self.fraction.level)
+        trial.update(tank_treading=self.fraction.tank_treading, flipping=self.fraction.flipping)
+        for i, judgement in enumerate(judgements):
+            if not _add(trial, judgement):
+                continue
+            if reason := self.settings.stop.met_by(trial):
+                late = self._judge_batch(tracks[i + 1 :], frozen=True)
+                return [*judgements[: i + 1], *late], reason
+        return judgements, None
+
+    def _count(self, track: Track, judgement: Judgement) -> None:
+        self.cells["tracked"] += 1
+        self.cells[judgement.label.replace("-", "_")] += 1
+        _add(self.fraction, judgement)
+        self.judged = [*self.judged[-63:], (track, judgement)]
+
+    def _keep_frames(self) -> None:
+        for frame in self._to_ring:
+            self._writer.ring.append(frame)
+
+    # ------------------------------------------------------------------- ends
+
+    def stop(self) -> None:
+        """End the run by a person's wish: what came is still judged, open tracks are not counted."""
+        self._end("stopped", "user")
+        self.source.stop()
+
+    def _freeze(self, reason: str) -> None:
+        with self._lock:
+            # A rule that is met by the cells of a source that has just ended is still what ended it.
+            if self._ending in (None, ("finished", "source-ended")):
+                self._ending = ("finished", reason)
+        self._frozen.set()
+        self.source.stop()
+
+    def _end(self, status: str, reason: str) -> None:
+        with self._lock:
+            if self._ending is None:
+                self._ending = (status, reason)
+
+    def _fail(self, error: BaseException) -> None:
+        sentence = str(error) if isinstance(error, RbcflowError) else f"{type(error).__name__}: {error}"
+        with self._lock:
+            if self._failure is None:
+                self._failure = sentence
+                log.error("%s", sentence, exc_info=None if isinstance(error, RbcflowError) else error)
+        self._end("failed", sentence)
+        for channel in (self._frames, self._tracks, self._to_ring):
+            channel.abort()
+        with contextlib.suppress(Exception):
+            self.source.stop()
+
+    def _drop(self, reason: str) -> None:
+        with self._lock:
+            self._dropped[reason] += 1
+
+    def _supervise(self) -> None:
+        beat = time.monotonic()
+        while any(t.is_alive() for t in self._threads):
+            for thread in self._threads:
+                thread.join(0.05)
+            if time.monotonic() - beat >= 1.0 and self._failure is None:
+                beat = time.monotonic()
+                try:
+                    self._writer.heartbeat(self.account())
+                except Exception as error:
+                    self._fail(error)
+            if self._failure is not None:
+                for thread in self._threads:
+                    thread.join(2.0)
+                break
+        try:
+            self._close()
+        finally:
+            self._done.set()
+
+    def _close(self) -> None:
+        """Give the source back, keep what is left, and close the session."""
+        try:
+            self.source.close()
+        except Exception as error:
+            self._fail(error)
+        if self._failure is not None:
+            left = [track for track, _ in self._tracks.leftover()]
+            if not self._tracking_broke and not self._threads[1].is_alive():
+                with contextlib.suppress(Exception):
+                    left += self._tracker.finish("cut-by-stop")
+            self._keep_unjudged(left)
+        account = self.account()
+        lost = account.received - account.processed - sum(account.dropped.values())
+        if lost:
+            self._dropped["run-failed" if self._failure else "unaccounted"] += lost
+            if not self._failure:
+                self._fail(RunFailed(f"{lost} frames are not accounted for: please report this with run.log"))
+            account = self.account()
+        assert self._ending is not None
+        status, reason = ("failed", self._failure) if self._failure else self._ending
+        try:
+            self._writer.close(account, status=status, stop_reason=reason)
+        except Exception as error:
+            self._fail(error)
+            self._ending = ("failed", self._failure or str(error))
+        else:
+            self._ending = (status, reason)
+
+    def _keep_unjudged(self, tracks: list[Track]) -> None:
+        pairs = [(t, _uncounted(t, "cut-by-stop" if t.reason == "cut-by-stop" else "run-failed")) for t in tracks]
+        try:
+            self._writer.keep(pairs)
+        except Exception as error:
+            log.error("%d tracks could not be kept: %s", len(pairs), error)
+            return
+        for track, judgement in pairs:
+            self._count(track, judgement)
+
+    # ------------------------------------------------------------------ views
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the session is closed; return whether it is."""
+        return self._done.wait(timeout_s)
+
+    @property
+    def outcome(self) -> tuple[str, str]:
+        """Status and stop reason as in ``run.json``: ``("running", "")`` until something ended the run."""
+        return self._ending or ("running", "")
+
+    def progress(self) -> Progress:
+        """Return how the run stands, from any thread."""
+        positions = self.positions
+        return Progress(
+            status=self.outcome[0],
+            received=self._received,
+            processed=self._tracker.processed,
+            dropped=sum(self._dropped.values()),
+            missed=sum(self.source.missed.values()),
+            seconds=self._seconds,
+            open_tracks=len(positions.cell) if positions is not None else 0,
+            cells=Counter(self.cells),
+            estimate=self.fraction.estimate,
+            interval=self.fraction.interval(),
+            missing=self.settings.stop.missing(self.fraction, self._seconds),
+        )
+
+    def account(self) -> Account:
+        """Return the counts as they go into ``run.json``."""
+        with self._lock:
+            dropped = dict(self._dropped)
+        return Account.of(
+            received=self._received,
+            processed=self._tracker.processed,
+            dropped=dropped,
+            missed=dict(self.source.missed),
+            cells=dict(self.cells),
+            fraction=self.fraction,
+            latencies_ms=self._latencies_ms,
+            warnings=self._warnings(dropped),
+        )
+
+    def _warnings(self, dropped: dict[str, int]) -> list[str]:
+        said = list(self.info.warnings)
+        missed = sum(self.source.missed.values())
+        if missed:
+            said.append(f"{missed} frames were lost in or before Micro-Manager: tracks that cross a gap may be cut.")
+        if dropped.get("queue-full"):
+            said.append(
+                f"{dropped['queue-full']} frames were dropped because this computer could not keep up: "
+                "close other programs, or lower the frame rate."
+            )
+        if self._ring_skipped:
+            said.append(f"{self._ring_skipped} raw frames are not in the ring because the disk was too slow.")
+        return said
+
+
+def _add(fraction: RunningFraction, judgement: Judgement) -> bool:
+    if judgement.label is Label.TANK_TREADING:
+        fraction.update(tank_treading=1)
+    elif judgement.label is Label.FLIPPING:
+        fraction.update(flipping=1)
+    else:
+        return False
+    return True
+
+
+def _uncounted(track: Track, reason: str) -> Judgement:
+    return Judgement(track.cell, Label.UNCOUNTED, None, None, reason)
+
+
+def analyze(
+    movie: str | Path,
+    out: str | Path,
+    *,
+    fps: float | None = None,
+    pixel_size_um: float | None = None,
+    device: str = "auto",
+    background: Literal["movie", "sliding"] = "movie",
+    patient: str = "",
+    sample: str = "",
+    progress: Callable[[Progress, SourceInfo], None] | None = None,
+) -> Session:
+    """Analyse a recorded movie, as ``rbcflow analyze`` does.
+
+    Parameters
+    ----------
+    movie : path
+        AVI, TIFF stack or folder, OME-TIFF, (OME-)Zarr, or an earlier session's ring.
+    out : path
+        The session folder to make; must not exist.
+    fps, pixel_size_um : float, optional
+        Override what the file says.
+    device : {"auto", "cpu", "cuda"}
+    background : {"movie", "sliding"}
+        The median of 100 frames spread over the movie, or of the last seconds.
+    patient, sample : str
+        For the record.
+    progress : callable, optional
+        Called a few times a second with how it stands.
+
+    Returns
+    -------
+    Session
+
+    Raises
+    ------
+    BadInput
+        Nothing was made.
+    RunFailed
+        What was had is in `out`.
+    """
+    from napari_rbcflow.session import open_session
+    from napari_rbcflow.sources.movie import open_movie
+
+    source = open_movie(Path(movie), fps=fps, pixel_size_um=pixel_size_um)
+    settings = RunSettings(patient=patient, sample=sample, device=device, background=background, ring_seconds=1.0)
+    run = Run(source, Path(out), settings)
+    run.start()
+    try:
+        while not run.wait(0.2):
+            if progress is not None:
+                progress(run.progress(), run.info)
+    except BaseException:
+        run.stop()
+        run.wait()
+        raise
+    status, reason = run.outcome
+    if status == "failed":
+        raise RunFailed(f"{reason} (what was done is in {out})")
+    if not run.cells["tracked"]:
+        shutil.rmtree(out)
+        raise BadInput(f"no cell was found in {movie}: check that it shows moving cells in bright field")
+    return open_session(Path(out))
