@@ -1,0 +1,109 @@
+"""What a disk does to a run: it fills up, and it writes back late."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from napari_rbcflow.errors import RunFailed
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_FALLOCATE = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+
+
+def is_full(error: OSError) -> bool:
+    """Say whether the disk (or the user's share of it) is full."""
+    return error.errno in FULL
+
+
+@contextmanager
+def disk_faults(folder: Path) -> Iterator[None]:
+    """Turn what the disk says while `folder` is written into one sentence.
+
+    Raises
+    ------
+    RunFailed
+        For any `OSError` inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise RunFailed(
+                f"The disk that holds {folder} is full: free some space, or record to a folder on another"
+                " disk; what was kept until then can be read."
+            ) from error
+        raise RunFailed(
+            f"{folder} cannot be written any more ({error.strerror or error}): check the disk and the rights"
+            " on that folder; what was kept until then can be read."
+        ) from error
+
+
+def preallocate(file: IO[bytes], size: int) -> None:
+    """Give `file` its `size` bytes, as zeros, and where the system can, their place on the disk.
+
+    Raises
+    ------
+    OSError
+        Where there is no room. Where the system cannot reserve (macOS, some network disks) a full
+        disk shows only when the bytes are written.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in _NO_FALLOCATE:
+                raise
+        else:
+            return
+    file.truncate(size)
+
+
+def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
+    """Write all of `data` to an unbuffered file, which may take less than that at once."""
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[file.write(view) :]
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put `data` in the place of `path` in one step, and on the disk before returning."""
+    beside = path.with_name(path.name + ".new")
+    try:
+        with beside.open("wb", buffering=0) as file:
+            write_all(file, data)
+            os.fsync(file.fileno())
+        _replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def _replace(beside: Path, path: Path) -> None:
+    """Rename over `path`; Windows refuses for as long as someone reads it, so ask again."""
+    for _ in range(50):
+        try:
+            beside.replace(path)
+            return
+        except PermissionError:
+            if os.name != "nt":
+                raise
+            time.sleep(0.01)
+    beside.replace(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in `folder` on the disk; Windows has no way to, and needs none."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

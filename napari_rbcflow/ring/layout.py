@@ -1,0 +1,81 @@
+"""How the ring lies on the disk: a zarr v3 group that any zarr reader opens.
+
+============== ========================= ====================================================
+array          shape                     one chunk holds
+============== ========================= ====================================================
+frames         (capacity, height, width) one frame and its CRC-32C (zarr's own `crc32c` codec)
+frame_ledger   (capacity, 4) float64     all rows: `FRAME_COLUMNS`
+crops          (crop_capacity, 31, 31)   `CROPS_PER_CHUNK` crops
+crop_ledger    (crop_capacity, 6) float64 all rows: `CROP_COLUMNS`
+============== ========================= ====================================================
+
+All chunks are made at their full size when the ring is made and overwritten in place, so the ring
+never grows and cannot run out of disk. What a slot holds is said by its ledger row and by nothing
+else: -1 in the first column means empty, or just being overwritten.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import CROP_SIDE
+
+FORMAT = 1
+"""Version of this layout, in the group's attributes as `rbcflow_ring`."""
+FRAME_COLUMNS = ("frame", "time_s", "crc32c", "row_crc32c")
+"""`crc32c` is that of the frame's bytes, `row_crc32c` that of the three columns before it."""
+CROP_COLUMNS = ("sequence", "cell", "frame", "y_px", "x_px", "crc32c")
+"""`sequence` counts crops from 0; `crc32c` is that of the five columns before it, then the crop's bytes."""
+CROPS_PER_CHUNK = 1024
+CRC_BYTES = 4
+EMPTY = -1.0
+
+FRAME_ROW_BYTES = 8 * len(FRAME_COLUMNS)
+CROP_ROW_BYTES = 8 * len(CROP_COLUMNS)
+CROP_BYTES = CROP_SIDE * CROP_SIDE
+
+Floats = NDArray[np.float64]
+
+
+def crc32c(data: bytes | NDArray[Any], before: int = 0) -> int:
+    """CRC-32C (Castagnoli), which the processor computes and zarr's codec checks.
+
+    Parameters
+    ----------
+    data : bytes or C-contiguous ndarray
+    before : int
+        CRC of the bytes that come before `data`.
+    """
+    return int(google_crc32c.extend(before, data))
+
+
+def frame_row(index: float, time_s: float, crc: float) -> Floats:
+    """Return one row of `frame_ledger`."""
+    row = np.array([index, time_s, crc, 0.0])
+    row[3] = crc32c(row[:3])
+    return row
+
+
+def crop_crc(row: Floats, crop: NDArray[np.uint8]) -> int:
+    """Return the CRC of a row of `crop_ledger` and its crop."""
+    return crc32c(crop, crc32c(row[:5]))
+
+
+def frame_path(ring: Path, slot: int) -> Path:
+    """Where zarr keeps the frame of a slot."""
+    return ring / "frames" / "c" / str(slot) / "0" / "0"
+
+
+def crop_path(ring: Path, chunk: int) -> Path:
+    """Where zarr keeps a chunk of crops."""
+    return ring / "crops" / "c" / str(chunk) / "0" / "0"
+
+
+def ledger_path(ring: Path, name: str) -> Path:
+    """Where zarr keeps the one chunk of a ledger."""
+    return ring / name / "c" / "0" / "0"

@@ -1,0 +1,255 @@
+"""Reading a ring: after the run, after a crash, or while it is being written."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.ring import layout
+
+_TRIES = 20
+"""A row that is caught half written is whole again within microseconds."""
+
+
+class FrameGone(LookupError):
+    """The ring does not hold that frame: it never did, or has overwritten it meanwhile."""
+
+
+@dataclass(frozen=True, eq=False)
+class RingCrops:
+    """Crops of a ring, oldest first.
+
+    Attributes
+    ----------
+    cell, frame : ndarray of int64, shape (n,)
+    y_px, x_px : ndarray of float32, shape (n,)
+        Position in camera pixels.
+    crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
+    damaged : int
+        Crops that the ledger names but whose checksum is wrong; they are left out. While the ring
+        is being written, some of these are just being overwritten.
+    """
+
+    cell: NDArray[np.int64]
+    frame: NDArray[np.int64]
+    y_px: NDArray[np.float32]
+    x_px: NDArray[np.float32]
+    crops: NDArray[np.uint8]
+    damaged: int
+
+
+class RingReader:
+    """What a ring held when it was opened, or at the last `refresh`.
+
+    Attributes
+    ----------
+    path : Path
+    height, width : int
+        Of a frame, in pixels.
+    capacity, crop_capacity : int
+    fps, pixel_size_um : float
+    indices : ndarray of int64, shape (n,)
+        Indices of the frames, ascending; a frame that never reached us, or was dropped, leaves a gap.
+    times_s : ndarray of float64, shape (n,)
+        Their camera times.
+    damaged_rows : int
+        Ledger rows that cannot be trusted.
+    """
+
+    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
+        self.path = path
+        self.height = int(attributes["height"])
+        self.width = int(attributes["width"])
+        self.capacity = int(attributes["capacity"])
+        self.crop_capacity = int(attributes["crop_capacity"])
+        self.fps = float(attributes["fps"])
+        self.pixel_size_um = float(attributes["pixel_size_um"])
+        self.indices: NDArray[np.int64] = np.empty(0, np.int64)
+        self.times_s: NDArray[np.float64] = np.empty(0)
+        self.damaged_rows = 0
+        self._slots: dict[int, int] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the ledger again.
+
+        Raises
+        ------
+        RunFailed
+            If the ledger is not there.
+        """
+        rows = self._rows("frame_ledger", self.capacity, len(layout.FRAME_COLUMNS))
+        for slot in range(self.capacity):
+            if layout.crc32c(rows[slot, :3]) != rows[slot, 3]:
+                rows[slot] = self._row(slot)
+        whole = np.array([layout.crc32c(row[:3]) == row[3] for row in rows])
+        slots = np.flatnonzero(whole & (rows[:, 0] >= 0))
+        slots = slots[np.argsort(rows[slots, 0])]
+        self.damaged_rows = int(np.count_nonzero(~whole))
+        self.indices = rows[slots, 0].astype(np.int64)
+        self.times_s = rows[slots, 1].copy()
+        self._slots = dict(zip(self.indices.tolist(), slots.tolist(), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def frame(self, index: int) -> NDArray[np.uint8]:
+        """Return one frame, whole and of that index, or nothing.
+
+        Parameters
+        ----------
+        index : int
+            One of `indices`.
+
+        Returns
+        -------
+        ndarray of uint8, shape (height, width)
+
+        Raises
+        ------
+        FrameGone
+            If the ring does not hold it, or has overwritten it since `refresh`.
+        RunFailed
+            If its bytes on the disk are damaged.
+        """
+        slot = self._slots.get(int(index))
+        if slot is None:
+            raise FrameGone(f"{self.path} does not hold frame {index}")
+        row = self._row(slot)
+        if row[0] == index:
+            size = self.height * self.width
+            try:
+                data = np.fromfile(layout.frame_path(self.path, slot), dtype=np.uint8, count=size)
+            except FileNotFoundError:
+                data = np.empty(0, np.uint8)
+            # The row's own checksum decides: it cannot fit bytes of any other frame, nor torn ones.
+            if len(data) == size and layout.crc32c(data) == row[2]:
+                return data.reshape(self.height, self.width)
+            row = self._row(slot)
+            if row[0] == index:
+                raise RunFailed(
+                    f"Frame {index} in {self.path} is damaged: its bytes do not fit the checksum; use the"
+                    " other frames, or restore the folder from a copy."
+                )
+        raise FrameGone(f"{self.path} has overwritten frame {index} meanwhile")
+
+    def crops(self) -> RingCrops:
+        """Return the crops that the ring holds now, oldest first.
+
+        Raises
+        ------
+        RunFailed
+            If the crops' ledger is not there.
+        """
+        rows = self._rows("crop_ledger", self.crop_capacity, len(layout.CROP_COLUMNS))
+        slots = np.flatnonzero(rows[:, 0] >= 0)
+        slots = slots[np.argsort(rows[slots, 0])]
+        crops = np.zeros((len(slots), CROP_SIDE, CROP_SIDE), np.uint8)
+        for chunk in np.unique(slots // layout.CROPS_PER_CHUNK).tolist():
+            of_chunk = np.flatnonzero(slots // layout.CROPS_PER_CHUNK == chunk)
+            try:
+                data = np.fromfile(layout.crop_path(self.path, chunk), dtype=np.uint8)
+            except FileNotFoundError:
+                continue  # their checksums tell
+            whole = data[: len(data) // layout.CROP_BYTES * layout.CROP_BYTES]
+            stored = whole.reshape(-1, CROP_SIDE, CROP_SIDE)
+            inside = slots[of_chunk] % layout.CROPS_PER_CHUNK
+            there = inside < len(stored)
+            crops[of_chunk[there]] = stored[inside[there]]
+        rows = rows[slots]
+        good = np.array(
+            [layout.crop_crc(row, crop) == row[5] for row, crop in zip(rows, crops, strict=True)], dtype=bool
+        )
+        rows = rows[good]
+        return RingCrops(
+            cell=rows[:, 1].astype(np.int64),
+            frame=rows[:, 2].astype(np.int64),
+            y_px=rows[:, 3].astype(np.float32),
+            x_px=rows[:, 4].astype(np.float32),
+            crops=crops[good],
+            damaged=int(np.count_nonzero(~good)),
+        )
+
+    def check(self) -> list[str]:
+        """Read everything that the ledgers name, and say in sentences what is damaged."""
+        found = []
+        if self.damaged_rows:
+            found.append(f"{self.path.name}: {self.damaged_rows} of {self.capacity} ledger rows are damaged")
+        damaged = []
+        for index in self.indices.tolist():
+            try:
+                self.frame(index)
+            except FrameGone:
+                pass  # being written
+            except RunFailed:
+                damaged.append(index)
+        if damaged:
+            found.append(
+                f"{self.path.name}: {len(damaged)} of {len(self)} frames are damaged (first {damaged[0]})"
+            )
+        try:
+            crops = self.crops()
+        except RunFailed as error:
+            found.append(str(error))
+        else:
+            if crops.damaged:
+                found.append(f"{self.path.name}: {crops.damaged} crops are damaged")
+        return found
+
+    def _rows(self, name: str, rows: int, columns: int) -> layout.Floats:
+        try:
+            data = np.fromfile(layout.ledger_path(self.path, name), dtype="<f8", count=rows * columns)
+        except FileNotFoundError:
+            data = np.empty(0)
+        if len(data) != rows * columns:
+            raise RunFailed(f"{self.path} has lost its {name}: restore the folder from a copy.")
+        return data.reshape(rows, columns)
+
+    def _row(self, slot: int) -> layout.Floats:
+        """One row as it is now, asked for again where it is caught half written."""
+        path = layout.ledger_path(self.path, "frame_ledger")
+        for _ in range(_TRIES):
+            row = np.fromfile(
+                path, dtype="<f8", count=len(layout.FRAME_COLUMNS), offset=slot * layout.FRAME_ROW_BYTES
+            )
+            if layout.crc32c(row[:3]) == row[3]:
+                return row
+            time.sleep(0.0005)
+        return row
+
+
+def open_ring(path: Path | str) -> RingReader:
+    """Open the ring of a session, finished, crashed or running.
+
+    Parameters
+    ----------
+    path : Path or str
+        The ring's folder (``frames.zarr``).
+
+    Raises
+    ------
+    BadInput
+        If it is no ring, or one of a newer version.
+    RunFailed
+        If the ring has lost its ledger.
+    """
+    path = Path(path)
+    try:
+        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        version = int(attributes["rbcflow_ring"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadInput(f"{path} is not a ring of frames: give the frames.zarr of a session.") from None
+    if version > layout.FORMAT:
+        raise BadInput(f"{path} was written by a newer napari-rbcflow: update to read it.")
+    try:
+        return RingReader(path, attributes)
+    except (KeyError, TypeError, ValueError):
+        raise BadInput(f"{path} has damaged attributes: restore its zarr.json from a copy.") from None

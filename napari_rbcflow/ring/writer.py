@@ -1,0 +1,281 @@
+"""The ring's one writer."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
+
+from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.ring import layout
+from napari_rbcflow.ring.disk import disk_faults, is_full, preallocate, write_all
+from napari_rbcflow.sources.contract import Frame
+
+
+class FrameRing:
+    """The last raw frames and crops of a run, in a number of bytes fixed when it is made.
+
+    Frames are overwritten in place: first the slot's ledger row is emptied, then the frame is
+    written, then the new row. Killed at any point, the ledger names only frames that are whole; and
+    whoever reads a frame while it is overwritten sees that by the row and the checksum. One writer
+    and any number of readers, in this process or others; calls may come from several threads.
+    """
+
+    def __init__(self, path: Path, *, height: int, width: int, capacity: int, crop_capacity: int) -> None:
+        self.path = path
+        self.height, self.width = height, width
+        self.capacity, self.crop_capacity = capacity, crop_capacity
+        self.frames_written = 0
+        self.crops_written = 0
+        self._last_index = -1
+        self._lock = threading.Lock()
+        # Every frame's place is known beforehand: building a Path costs more than writing a row.
+        self._frame_paths = [os.fspath(layout.frame_path(path, slot)) for slot in range(capacity)]
+        self._frame_ledger = _open(layout.ledger_path(path, "frame_ledger"))
+        self._crop_ledger = _open(layout.ledger_path(path, "crop_ledger"))
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        *,
+        height: int,
+        width: int,
+        capacity: int,
+        crop_capacity: int,
+        fps: float,
+        pixel_size_um: float,
+    ) -> FrameRing:
+        """Make an empty ring with all its bytes.
+
+        Parameters
+        ----------
+        path : Path
+            Must not exist.
+        height, width : int
+            Of every frame, in pixels.
+        capacity, crop_capacity : int
+            How many frames and crops it holds.
+        fps, pixel_size_um : float
+            Kept as attributes, for whoever analyses the ring later.
+
+        Raises
+        ------
+        BadInput
+            If there is something at `path` already, or no room on the disk.
+        ValueError
+            For sizes that are not positive.
+        """
+        if min(height, width, capacity, crop_capacity) < 1:
+            raise ValueError("height, width, capacity and crop_capacity must all be at least 1")
+        path = Path(path)
+        if path.exists():
+            raise BadInput(f"{path} exists already: give a name that is free.")
+        try:
+            group = zarr.create_group(path, zarr_format=3)
+            group.create_array(
+                "frames",
+                shape=(capacity, height, width),
+                chunks=(1, height, width),
+                dtype="uint8",
+                fill_value=0,
+                filters=None,
+                compressors=[Crc32cCodec()],
+            )
+            group.create_array(
+                "crops",
+                shape=(crop_capacity, CROP_SIDE, CROP_SIDE),
+                chunks=(layout.CROPS_PER_CHUNK, CROP_SIDE, CROP_SIDE),
+                dtype="uint8",
+                fill_value=0,
+                filters=None,
+                compressors=None,
+            )
+            for name, rows, columns in (
+                ("frame_ledger", capacity, layout.FRAME_COLUMNS),
+                ("crop_ledger", crop_capacity, layout.CROP_COLUMNS),
+            ):
+                ledger = group.create_array(
+                    name,
+                    shape=(rows, len(columns)),
+                    chunks=(rows, len(columns)),
+                    dtype="<f8",
+                    fill_value=layout.EMPTY,
+                    filters=None,
+                    compressors=None,
+                )
+                ledger.attrs["columns"] = list(columns)
+            _lay_out_files(path, height, width, capacity, crop_capacity)
+            # Last, for it is what makes the folder a ring.
+            group.attrs.update(
+                {
+                    "rbcflow_ring": layout.FORMAT,
+                    "fps": float(fps),
+                    "pixel_size_um": float(pixel_size_um),
+                    "height": height,
+                    "width": width,
+                    "capacity": capacity,
+                    "crop_capacity": crop_capacity,
+                }
+            )
+        except OSError as error:
+            if is_full(error):
+                needed = capacity * height * width + crop_capacity * layout.CROP_BYTES
+                raise BadInput(
+                    f"{path.parent} has no room for the ring of the last {capacity} frames"
+                    f" ({needed / 1e6:.0f} MB): free some space or choose a folder on another disk."
+                ) from error
+            raise BadInput(
+                f"{path} cannot be made ({error.strerror or error}): choose another folder."
+            ) from error
+        return cls(path, height=height, width=width, capacity=capacity, crop_capacity=crop_capacity)
+
+    def append(self, frame: Frame) -> None:
+        """Keep a frame in the place of the oldest.
+
+        Parameters
+        ----------
+        frame : Frame
+            Image of shape (height, width), uint8; its index above that of the frame before.
+
+        Raises
+        ------
+        RunFailed
+            If the frame has another size than the ring's or an index that does not ascend, or the
+            disk cannot be written.
+        """
+        image = np.ascontiguousarray(frame.image)
+        if image.shape != (self.height, self.width) or image.dtype != np.uint8:
+            raise RunFailed(
+                f"Frame {frame.index} is {image.shape[::-1]} px of {image.dtype}, but the run began with"
+                f" {(self.width, self.height)} px of uint8: keep the camera's settings during a run."
+            )
+        with self._lock, disk_faults(self.path.parent):
+            if frame.index <= self._last_index:
+                raise RunFailed(
+                    f"The source gave frame {frame.index} after frame {self._last_index}: its clock went"
+                    " backwards; restart the camera and run again."
+                )
+            slot = self.frames_written % self.capacity
+            crc = layout.crc32c(image)
+            place = slot * layout.FRAME_ROW_BYTES
+            _write_at(self._frame_ledger, place, layout.frame_row(layout.EMPTY, 0.0, 0.0))
+            with open(self._frame_paths[slot], "r+b", buffering=0) as file:  # noqa: PTH123
+                write_all(file, image.data)
+                write_all(file, crc.to_bytes(layout.CRC_BYTES, "little"))
+            _write_at(self._frame_ledger, place, layout.frame_row(frame.index, frame.time_s, crc))
+            self._last_index = frame.index
+            self.frames_written += 1
+
+    def append_crops(
+        self,
+        frame_index: int,
+        cells: NDArray[np.int64] | Sequence[int],
+        y_px: NDArray[np.float32] | Sequence[float],
+        x_px: NDArray[np.float32] | Sequence[float],
+        crops: NDArray[np.uint8],
+    ) -> None:
+        """Keep the crops cut from one frame in the place of the oldest.
+
+        Parameters
+        ----------
+        frame_index : int
+        cells : array_like of int, shape (n,)
+        y_px, x_px : array_like of float, shape (n,)
+            Positions in camera pixels.
+        crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
+
+        Raises
+        ------
+        RunFailed
+            If the disk cannot be written.
+        ValueError
+            For crops of another shape, or lengths that differ.
+        """
+        crops = np.ascontiguousarray(crops, dtype=np.uint8)
+        n = len(crops)
+        if crops.shape != (n, CROP_SIDE, CROP_SIDE) or not len(cells) == len(y_px) == len(x_px) == n:
+            raise ValueError(f"crops of shape {crops.shape} for {len(cells)} cells: one 31 x 31 crop a cell")
+        with self._lock, disk_faults(self.path.parent):
+            rows = np.empty((n, len(layout.CROP_COLUMNS)))
+            rows[:, 0] = np.arange(self.crops_written, self.crops_written + n)
+            rows[:, 1], rows[:, 2], rows[:, 3], rows[:, 4] = cells, frame_index, y_px, x_px
+            rows[:, 5] = [layout.crop_crc(row, crop) for row, crop in zip(rows, crops, strict=True)]
+            done = max(0, n - self.crop_capacity)
+            while done < n:
+                slot = (self.crops_written + done) % self.crop_capacity
+                chunk, inside = divmod(slot, layout.CROPS_PER_CHUNK)
+                take = min(n - done, layout.CROPS_PER_CHUNK - inside, self.crop_capacity - slot)
+                place = slot * layout.CROP_ROW_BYTES
+                _write_at(self._crop_ledger, place, np.full((take, rows.shape[1]), layout.EMPTY))
+                with layout.crop_path(self.path, chunk).open("r+b", buffering=0) as file:
+                    _write_at(file, inside * layout.CROP_BYTES, crops[done : done + take])
+                _write_at(self._crop_ledger, place, rows[done : done + take])
+                done += take
+            self.crops_written += n
+
+    def flush(self) -> None:
+        """Put the ledgers on the disk. The frames follow when the system likes: after a power cut, a
+        frame that did not make it is told by its checksum.
+
+        Raises
+        ------
+        RunFailed
+            If the disk cannot be written.
+        """  # noqa: D205
+        with self._lock, disk_faults(self.path.parent):
+            for ledger in (self._frame_ledger, self._crop_ledger):
+                if not ledger.closed:
+                    os.fsync(ledger.fileno())
+
+    def close(self) -> None:
+        """Write no more. May be called more than once."""
+        with self._lock:
+            self._frame_ledger.close()
+            self._crop_ledger.close()
+
+
+def _open(path: Path) -> IO[bytes]:
+    return path.open("r+b", buffering=0)
+
+
+def _write_at(file: IO[bytes], place: int, data: NDArray[np.float64] | NDArray[np.uint8]) -> None:
+    file.seek(place)
+    write_all(file, data.data)
+
+
+def _lay_out_files(path: Path, height: int, width: int, capacity: int, crop_capacity: int) -> None:
+    """Make every chunk at its full size, so that a disk too small is known before the run."""
+    empty = layout.crc32c(bytes(height * width)).to_bytes(layout.CRC_BYTES, "little")
+    for slot in range(capacity):
+        chunk = layout.frame_path(path, slot)
+        chunk.parent.mkdir(parents=True)
+        with chunk.open("xb", buffering=0) as file:
+            preallocate(file, height * width + layout.CRC_BYTES)
+            # Zeros carry the checksum of zeros: any zarr reader opens slots never written, too.
+            file.seek(height * width)
+            write_all(file, empty)
+    for number in range(math.ceil(crop_capacity / layout.CROPS_PER_CHUNK)):
+        chunk = layout.crop_path(path, number)
+        chunk.parent.mkdir(parents=True)
+        with chunk.open("xb", buffering=0) as file:
+            preallocate(file, layout.CROPS_PER_CHUNK * layout.CROP_BYTES)
+    row = layout.frame_row(layout.EMPTY, 0.0, 0.0)
+    crop_row = np.full(len(layout.CROP_COLUMNS), layout.EMPTY)
+    for name, rows in (
+        ("frame_ledger", np.tile(row, (capacity, 1))),
+        ("crop_ledger", np.tile(crop_row, (crop_capacity, 1))),
+    ):
+        chunk = layout.ledger_path(path, name)
+        chunk.parent.mkdir(parents=True)
+        with chunk.open("xb", buffering=0) as file:
+            write_all(file, rows.data)
