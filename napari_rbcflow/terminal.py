@@ -1,0 +1,87 @@
+"""What a person at a terminal sees: the running line, the result, one line for what went wrong."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from napari_rbcflow.run import Progress as RunProgress
+    from napari_rbcflow.run import Run
+
+REFRESH_S = 0.2
+PLAIN_EVERY_S = 5.0
+"""Between lines where the output is no terminal, so that a log stays readable."""
+
+
+def fraction_text(estimate: float, interval: tuple[float, float], n: int, level: float = 0.95) -> str:
+    """Say the fraction, never without its interval."""
+    if math.isnan(estimate):
+        return "no fraction yet (no reliable cell)"
+    low, high = interval
+    return (
+        f"tank-treading {100 * estimate:.1f} % "
+        f"({100 * level:.0f} % interval {100 * low:.1f} to {100 * high:.1f} %, {n} reliable cells)"
+    )
+
+
+def running_line(p: RunProgress) -> str:
+    """Return the one line that is shown while a run goes."""
+    reliable = p.cells["tank_treading"] + p.cells["flipping"]
+    lost = f", {p.dropped} dropped, {p.missed} missed" if p.dropped or p.missed else ""
+    return (
+        f"{p.seconds:6.1f} s  {p.received} frames{lost}  {p.cells['tracked']} tracks  "
+        f"{fraction_text(p.estimate, p.interval, reliable)}  stop: {p.missing}"
+    )
+
+
+def follow(run: Run) -> None:
+    """Show the running line until the run has ended; Ctrl-C stops the run, and what it had is kept."""
+    terminal = sys.stderr.isatty()
+    printed = time.monotonic()
+    try:
+        while not run.wait(REFRESH_S):
+            if terminal:
+                width = Console(stderr=True).width
+                click.echo("\r" + running_line(run.progress())[: width - 1].ljust(width - 1), nl=False, err=True)
+            elif time.monotonic() - printed >= PLAIN_EVERY_S:
+                printed = time.monotonic()
+                click.echo(running_line(run.progress()), err=True)
+    except KeyboardInterrupt:
+        run.stop()
+        run.wait()
+    if terminal:
+        click.echo(err=True)
+
+
+@contextmanager
+def bar(title: str) -> Iterator[ProgressBar]:
+    """Show a bar with the time left on a terminal, and nothing elsewhere."""
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    ]
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        yield ProgressBar(progress, title)
+
+
+class ProgressBar:
+    """Moves a bar; call it with how much is done, of how much, and a note."""
+
+    def __init__(self, progress: Progress, title: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(title, total=None, note="")
+
+    def __call__(self, done: float, of: float | None, note: str = "") -> None:
+        self._progress.update(self._task, completed=done, total=of, note=note)

@@ -1,0 +1,125 @@
+"""A run, watched in napari: the newest frame, a mark on every tracked cell, the fraction."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.terminal import fraction_text
+
+if TYPE_CHECKING:
+    from napari_rbcflow.run import Run
+
+REFRESH_MS = 50
+CAPACITY = 1024
+"""Marks a layer has room for: layers are made once and never grow (growing them costs, removing them crashes)."""
+LINGER_FRAMES = 90
+"""A judged cell's mark stays this long where the cell was last seen."""
+
+# Okabe and Ito's palette, told apart by the colour-blind; the symbols tell them apart without colour.
+MARKS: dict[str, tuple[str, str]] = {
+    "not yet": ("#bbbbbb", "disc"),
+    Label.UNRELIABLE: ("#000000", "x"),
+    Label.TANK_TREADING: ("#56b4e9", "ring"),
+    Label.FLIPPING: ("#e69f00", "diamond"),
+}
+
+
+def qt_missing() -> str | None:
+    """Say what to do where no window can be opened, else return None."""
+    if any(importlib.util.find_spec(name) for name in ("PySide6", "PyQt6", "PyQt5")):
+        return None
+    return "no Qt is installed, so no viewer can open: pip install napari-rbcflow[all], or give --no-viewer"
+
+
+class LiveView:
+    """The layers of one viewer, fed from one run by a timer in the interface's own thread.
+
+    Lifecycle: construct in the interface's thread, after `Run.start` -> the timer updates until the
+    run has ended -> `close`.
+    """
+
+    def __init__(self, viewer: Any, run: Run) -> None:
+        from qtpy.QtCore import QTimer
+
+        self.viewer = viewer
+        self.run = run
+        info = run.info
+        black = np.zeros((info.height, info.width), np.uint8)
+        self._image = viewer.add_image(black, name=info.name, contrast_limits=(90, 170))
+        self._marks = {
+            name: viewer.add_points(
+                np.zeros((CAPACITY, 2)),
+                name=str(name),
+                size=22,
+                symbol=symbol,
+                face_color="transparent" if symbol != "x" else colour,
+                border_color=colour,
+                border_width=0.12,
+                shown=np.zeros(CAPACITY, bool),
+            )
+            for name, (colour, symbol) in MARKS.items()
+        }
+        viewer.text_overlay.visible = True
+        viewer.text_overlay.font_size = 18
+        self._shown_frame = -1
+        self._timer = QTimer()
+        self._timer.timeout.connect(self.update)
+        self._timer.start(REFRESH_MS)
+
+    def update(self) -> None:
+        """Show how the run stands now."""
+        ended = self.run.wait(0)
+        frame = self.run.latest
+        if frame is not None and frame.index != self._shown_frame:
+            self._shown_frame = frame.index
+            self._image.data = frame.image
+            self._mark("not yet", self._open_positions())
+            for label in (Label.UNRELIABLE, Label.TANK_TREADING, Label.FLIPPING):
+                self._mark(label, self._judged_positions(label, frame.index))
+        p = self.run.progress()
+        n = p.cells["tank_treading"] + p.cells["flipping"]
+        state = "ended" if ended else f"stop: {p.missing}"
+        self.viewer.text_overlay.text = f"{fraction_text(p.estimate, p.interval, n)}\n{state}"
+        if ended:
+            self._timer.stop()
+
+    def _open_positions(self) -> Any:
+        positions = self.run.positions
+        if positions is None:
+            return np.zeros((0, 2))
+        return np.column_stack([positions.y_px, positions.x_px])
+
+    def _judged_positions(self, label: str, now: int) -> Any:
+        places = [
+            (track.y_px[-1], track.x_px[-1])
+            for track, judgement in self.run.judged
+            if judgement.label == label and now - track.frames[-1] < LINGER_FRAMES
+        ]
+        return np.array(places, dtype=float).reshape(-1, 2)
+
+    def _mark(self, name: str, places: Any) -> None:
+        layer, n = self._marks[name], min(len(places), CAPACITY)
+        layer.data[:n] = places[:n]
+        shown = np.zeros(CAPACITY, bool)
+        shown[:n] = True
+        layer.shown = shown
+        layer.refresh()
+
+    def close(self) -> None:
+        """Stop the timer; the layers stay, since napari may crash where they are removed."""
+        self._timer.stop()
+
+
+def watch(run: Run) -> None:
+    """Open napari and show the run; closing the window stops it. Returns when the window is closed."""
+    import napari
+
+    viewer = napari.Viewer(title="napari-rbcflow")
+    view = LiveView(viewer, run)
+    napari.run()
+    view.close()
+    run.stop()
