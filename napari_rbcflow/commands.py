@@ -85,7 +85,9 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 FOLDER = click.Path(path_type=Path)
-debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback on an error.")
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback on an error."
+)
 output_option = click.option(
     "-o", "--output", required=True, type=FOLDER, help="Session folder to make; must not exist yet."
 )
@@ -99,7 +101,10 @@ record_options = options(
 stop_options = options(
     click.option("--stop-reliable", type=int, metavar="N", help="Stop at N reliable cells."),
     click.option(
-        "--stop-halfwidth", type=float, metavar="H", help="Stop where the interval is +-H (0.05: 5 points) or less."
+        "--stop-halfwidth",
+        type=float,
+        metavar="H",
+        help="Stop where the interval is +-H (0.05: 5 points) or less.",
     ),
     click.option("--stop-seconds", type=float, metavar="S", help="Stop after S seconds in any case."),
 )
@@ -350,7 +355,11 @@ def analyze(
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--tank-fraction", type=click.FloatRange(0, 1), default=0.8, show_default=True)
 @click.option(
-    "--cells-per-frame", type=click.FloatRange(min=0, max=1000), default=115.0, show_default=True, help="In the mean."
+    "--cells-per-frame",
+    type=click.FloatRange(min=0, max=1000),
+    default=115.0,
+    show_default=True,
+    help="In the mean.",
 )
 @debug_option
 def simulate(out: Path, seconds: float, seed: int, tank_fraction: float, cells_per_frame: float) -> None:
@@ -376,7 +385,9 @@ def simulate(out: Path, seconds: float, seed: int, tank_fraction: float, cells_p
 @cli.command()
 @click.argument("dataset", type=FOLDER)
 @click.option("--json", "json_file", type=FOLDER, help="Write all figures and predictions here.")
-@click.option("--pictures", type=FOLDER, help="Draw confusion matrices and the worst errors into this folder.")
+@click.option(
+    "--pictures", type=FOLDER, help="Draw confusion matrices and the worst errors into this folder."
+)
 @click.option("--stage1", type=FOLDER, help="Other weights for stage 1 (.safetensors).")
 @click.option("--stage2", type=FOLDER, help="Other weights for stage 2 (.safetensors).")
 @device_option
@@ -411,8 +422,12 @@ def evaluate(
 @click.option("-o", "--output", required=True, type=FOLDER, help="Folder for weights and model card.")
 @click.option("--stage", type=click.Choice(["1", "2"]), required=True)
 @click.option("--model", type=click.Choice(["small", "c-rnn", "cnn"]), default="small", show_default=True)
-@click.option("--sampling", type=click.Choice(["uniform", "similarity"]), default="uniform", show_default=True)
-@click.option("--frames", type=click.IntRange(2), default=20, show_default=True, help="K, at most per sequence.")
+@click.option(
+    "--sampling", type=click.Choice(["uniform", "similarity"]), default="uniform", show_default=True
+)
+@click.option(
+    "--frames", type=click.IntRange(2), default=20, show_default=True, help="K, at most per sequence."
+)
 @click.option("--epochs", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @device_option

@@ -132,7 +132,9 @@ class Run:
     def start(self) -> None:
         """Open everything and set the threads going."""
         if self.folder.exists():
-            raise BadInput(f"{self.folder} exists already: choose a folder that does not, or move that one away")
+            raise BadInput(
+                f"{self.folder} exists already: choose a folder that does not, or move that one away"
+            )
         try:
             self.info = self.source.open()
             tracker = self._make_tracker()
@@ -290,7 +292,9 @@ class Run:
         """Judge what may still count; say of the rest why it does not."""
         assert self._two_stage is not None
         if frozen:
-            return [_uncounted(t, "cut-by-stop" if t.reason == "cut-by-stop" else "after-stop") for t in tracks]
+            return [
+                _uncounted(t, "cut-by-stop" if t.reason == "cut-by-stop" else "after-stop") for t in tracks
+            ]
         whole = [t for t in tracks if t.reason != "cut-by-stop"]
         judged = iter(self._two_stage.judge(whole))
         return [_uncounted(t, t.reason) if t.reason == "cut-by-stop" else next(judged) for t in tracks]
@@ -405,7 +409,9 @@ class Run:
             self._ending = (status, reason)
 
     def _keep_unjudged(self, tracks: list[Track]) -> None:
-        pairs = [(t, _uncounted(t, "cut-by-stop" if t.reason == "cut-by-stop" else "run-failed")) for t in tracks]
+        pairs = [
+            (t, _uncounted(t, "cut-by-stop" if t.reason == "cut-by-stop" else "run-failed")) for t in tracks
+        ]
         try:
             self._writer.keep(pairs)
         except Exception as error:
@@ -461,7 +467,9 @@ class Run:
         said = list(self.info.warnings)
         missed = sum(self.source.missed.values())
         if missed:
-            said.append(f"{missed} frames were lost in or before Micro-Manager: tracks that cross a gap may be cut.")
+            said.append(
+                f"{missed} frames were lost in or before Micro-Manager: tracks that cross a gap may be cut."
+            )
         if dropped.get("queue-full"):
             said.append(
                 f"{dropped['queue-full']} frames were dropped because this computer could not keep up: "
@@ -531,7 +539,9 @@ def analyze(
     from napari_rbcflow.sources.movie import open_movie
 
     source = open_movie(Path(movie), fps=fps, pixel_size_um=pixel_size_um)
-    settings = RunSettings(patient=patient, sample=sample, device=device, background=background, ring_seconds=1.0)
+    settings = RunSettings(
+        patient=patient, sample=sample, device=device, background=background, ring_seconds=1.0
+    )
     run = Run(source, Path(out), settings)
     run.start()
     try:

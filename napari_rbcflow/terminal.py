@@ -51,7 +51,9 @@ def follow(run: Run) -> None:
         while not run.wait(REFRESH_S):
             if terminal:
                 width = Console(stderr=True).width
-                click.echo("\r" + running_line(run.progress())[: width - 1].ljust(width - 1), nl=False, err=True)
+                click.echo(
+                    "\r" + running_line(run.progress())[: width - 1].ljust(width - 1), nl=False, err=True
+                )
             elif time.monotonic() - printed >= PLAIN_EVERY_S:
                 printed = time.monotonic()
                 click.echo(running_line(run.progress()), err=True)

@@ -1,0 +1,116 @@
+"""The command line: exit codes, one clear line, and the main jobs through the door that users take."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_rbcflow.commands import cli, main
+
+
+def rbcflow(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return int(end.value.code or 0), out, err
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = rbcflow(capsys, name, "--help")
+    assert code == 0
+    assert f"Example: rbcflow {name}" in " ".join(out.split())
+
+
+def test_the_demo_runs_in_a_terminal_until_its_rule_is_met(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "napari_rbcflow.commands",
+        "demo",
+        "--no-viewer",
+        "--stop-reliable",
+        "10",
+    ]
+    result = subprocess.run(
+        [*command, "-o", "s", "--stop-seconds", "60"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "95 % interval" in result.stdout
+    assert "the simulation's own fraction" in result.stdout
+    record = json.loads((tmp_path / "s" / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["stop_reason"] == "reliable"
+    assert record["fraction"]["n"] == 10
+    assert (tmp_path / "s" / "report.html").read_text().startswith("<!")
+
+
+def test_simulate_analyze_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    movie, session = tmp_path / "m.avi", tmp_path / "s"
+    assert rbcflow(capsys, "simulate", movie, "--seconds", 2, "--cells-per-frame", 60)[0] == 0
+    assert (tmp_path / "m.truth.csv").read_text().startswith("cell,t0,frames,x0,y,v,label,sequence")
+    code, out, err = rbcflow(capsys, "analyze", movie, "-o", session, "--device", "cpu", "--patient", "BG")
+    assert code == 0, err
+    assert str(session) in out
+    assert json.loads((session / "run.json").read_text())["patient"] == "BG"
+    assert rbcflow(capsys, "verify", session)[0] == 0
+    (session / "cells.csv").write_text("cell\n")
+    assert rbcflow(capsys, "verify", session)[0] == 1
+    assert rbcflow(capsys, "verify", tmp_path)[0] == 2
+
+
+def bad_inputs(folder: Path) -> dict[str, list[object]]:
+    grey = np.full((30, 96, 128), 120, np.uint8)
+    tifffile.imwrite(folder / "short.tif", grey[:7], photometric="minisblack")
+    tifffile.imwrite(folder / "good.tif", grey, photometric="minisblack")
+    (folder / "empty.tif").write_bytes(b"")
+    (folder / "text.avi").write_text("this is no movie")
+    (folder / "taken").mkdir()
+    (folder / "wrong.cfg").write_text("Device,Camera,NoSuchAdapter,NoSuchCamera\n")
+    return {
+        "short movie": ["analyze", folder / "short.tif", "-o", folder / "s"],
+        "empty file": ["analyze", folder / "empty.tif", "-o", folder / "s"],
+        "no movie": ["analyze", folder / "text.avi", "-o", folder / "s"],
+        "absent": ["analyze", folder / "absent.tif", "-o", folder / "s"],
+        "no cell": ["analyze", folder / "good.tif", "-o", folder / "s"],
+        "folder exists": ["analyze", folder / "good.tif", "-o", folder / "taken"],
+        "wrong cfg": ["live", "-o", folder / "s", "--camera", folder / "wrong.cfg", "--no-viewer"],
+        "no camera": ["live", "-o", folder / "s", "--camera", "nonsense", "--no-viewer"],
+        "roi": ["live", "-o", folder / "s", "--camera", "demo", "--roi", "1,2", "--no-viewer"],
+        "rule": ["demo", "-o", folder / "s", "--stop-halfwidth", "2"],
+        "option": ["analyze", folder / "good.tif", "-o", folder / "s", "--background", "none"],
+        "ending": ["simulate", folder / "movie.mp3"],
+        "dataset": ["evaluate", folder / "taken"],
+        "train": ["train", folder / "taken", "-o", folder / "s", "--stage", "1"],
+    }
+
+
+def test_bad_input_gets_one_clear_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, arguments in bad_inputs(tmp_path).items():
+        before = sorted(tmp_path.rglob("*"))
+        code, _, err = rbcflow(capsys, *arguments)
+        lines = [line for line in err.splitlines() if line.strip()]
+        assert code == 2, f"{name}: {err}"
+        assert len(lines) == 1, f"{name}: {err}"
+        assert lines[0].startswith("rbcflow: ")
+        assert "unexpected" not in lines[0], f"{name}: {err}"
+        assert sorted(tmp_path.rglob("*")) == before, name
+
+
+def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = rbcflow(capsys, "analyze", tmp_path / "absent.tif", "-o", tmp_path / "s", "--debug")
+    assert code == 2
+    assert "Traceback" in err

@@ -1,0 +1,204 @@
+"""A run from source to session: what is counted, what is kept, and what happens when a part breaks."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from napari_rbcflow.session.verify import verify
+
+from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.estimate import StopRules, wilson
+from napari_rbcflow.run import Run, RunSettings, analyze
+from napari_rbcflow.session import open_session
+from napari_rbcflow.sources import Frame, FrameSource, SourceInfo
+from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber, simulate_movie
+from napari_rbcflow.tracks import Judgement, Track
+
+FIELD = {"height": 384, "width": 640, "cells_per_frame": 30.0}
+
+
+@pytest.fixture(scope="module")
+def two_stage() -> TwoStage:
+    loaded = TwoStage.load(device="cpu")
+    loaded.warm_up()
+    return loaded
+
+
+def chamber(seconds: float, *, paced: bool = False, seed: int = 1) -> SimulatedChamber:
+    return SimulatedChamber(ChamberSettings(seconds=seconds, seed=seed, **FIELD), paced=paced)  # type: ignore[arg-type]
+
+
+def done(run: Run) -> dict[str, object]:
+    run.start()
+    assert run.wait(120), "the run did not end"
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("rbcflow-") and t.is_alive()]
+    record: dict[str, object] = json.loads((run.folder / "run.json").read_text())
+    return record
+
+
+class SaysAll(TwoStage):
+    """Judges every track long enough as tank-treading: the counting is tested here, not the networks."""
+
+    def __init__(self, fails_after: int | None = None) -> None:
+        self.fails_after, self.calls = fails_after, 0
+
+    device = "cpu"
+    models = {"stage1": {"name": "none", "hash": "0"}, "stage2": {"name": "none", "hash": "0"}}  # noqa: RUF012
+
+    def warm_up(self) -> None: ...
+
+    def judge(self, tracks: Sequence[Track]) -> list[Judgement]:
+        self.calls += 1
+        if self.fails_after is not None and self.calls > self.fails_after:
+            raise RuntimeError("the networks broke")
+        return [
+            Judgement(t.cell, Label.TOO_SHORT, None, None, "too-short")
+            if t.too_short
+            else Judgement(t.cell, Label.TANK_TREADING, 1.0, 1.0, "stage-2")
+            for t in tracks
+        ]
+
+
+class Breaks(FrameSource):
+    """A chamber whose camera goes away after `n` frames."""
+
+    def __init__(self, n: int, live: bool) -> None:
+        self.inner, self.n, self.live = chamber(60, paced=live), n, live
+
+    def open(self) -> SourceInfo:
+        return self.inner.open()
+
+    def frames(self) -> Iterator[Frame]:
+        for frame in self.inner.frames():
+            if frame.index == self.n:
+                raise RunFailed("the camera went away: check its cable and start again")
+            yield frame
+
+    def stop(self) -> None:
+        self.inner.stop()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def test_a_run_to_the_source_end_is_whole_and_every_frame_and_cell_is_in_its_account(
+    tmp_path: Path, two_stage: TwoStage
+) -> None:
+    run = Run(chamber(6), tmp_path / "s", RunSettings(patient="P<1>"), two_stage)
+    record = done(run)
+    assert (record["status"], record["stop_reason"]) == ("finished", "source-ended")
+    frames, cells = record["frames"], record["cells"]
+    assert frames == {"received": 360, "processed": 360, "dropped": {}, "missed": {}}
+    assert cells["tracked"] == sum(n for key, n in cells.items() if key != "tracked") > 30  # type: ignore[index,union-attr]
+    assert cells["uncounted"] == 0  # type: ignore[index]
+    verdict = verify(run.folder)
+    assert verdict.code == 0, verdict.findings
+    session = open_session(run.folder)
+    k, m = cells["tank_treading"], cells["flipping"]  # type: ignore[index]
+    low, high = wilson(k, k + m)
+    assert record["fraction"]["n"] == k + m  # type: ignore[index]
+    assert (record["fraction"]["low"], record["fraction"]["high"]) == pytest.approx((low, high), abs=1e-6)  # type: ignore[index]
+    for cell in session.cells.itertuples():
+        assert session.crops(cell.cell).shape == (cell.frames, 31, 31)
+
+
+def test_the_number_freezes_at_the_cell_that_meets_the_rule_and_open_tracks_are_kept_uncounted(
+    tmp_path: Path,
+) -> None:
+    run = Run(chamber(60, paced=True), tmp_path / "s", RunSettings(stop=StopRules(reliable=7)), SaysAll())
+    record = done(run)
+    assert (record["status"], record["stop_reason"]) == ("finished", "reliable")
+    assert record["fraction"]["n"] == 7  # type: ignore[index]
+    cells = open_session(run.folder).cells
+    assert (cells.label == "tank-treading").sum() == 7
+    uncounted = cells[cells.label == "uncounted"]
+    assert "cut-by-stop" in set(uncounted.reason)
+    assert set(uncounted.reason) <= {"cut-by-stop", "after-stop"}
+    assert uncounted.p_reliable.isna().all()
+    frames = record["frames"]
+    assert frames["received"] == frames["processed"] + sum(frames["dropped"].values())  # type: ignore[index]
+    assert set(frames["dropped"]) <= {"after-stop"}  # type: ignore[index]
+    assert verify(run.folder).code == 0
+
+
+def test_seconds_stop_a_live_run_and_what_finished_before_is_counted(tmp_path: Path) -> None:
+    run = Run(chamber(60, paced=True), tmp_path / "s", RunSettings(stop=StopRules(seconds=3)), SaysAll())
+    record = done(run)
+    assert (record["status"], record["stop_reason"]) == ("finished", "seconds")
+    assert record["frames"]["processed"] == 180  # type: ignore[index]
+    cells = open_session(run.folder).cells
+    assert "after-stop" not in set(cells.reason)
+    assert (cells.label == "tank-treading").sum() > 0
+
+
+def test_a_person_stops_a_live_run(tmp_path: Path) -> None:
+    run = Run(chamber(60, paced=True), tmp_path / "s", RunSettings(), SaysAll())
+    run.start()
+    while run.progress().received < 60:
+        assert not run.wait(0.01)
+    run.stop()
+    assert run.wait(10)
+    assert run.outcome == ("stopped", "user")
+    assert verify(run.folder).code == 0
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_source_that_breaks_fails_the_run_and_all_before_is_kept(tmp_path: Path, live: bool) -> None:
+    run = Run(Breaks(150, live), tmp_path / "s", RunSettings(), SaysAll())
+    record = done(run)
+    assert record["status"] == "failed"
+    assert record["stop_reason"] == "the camera went away: check its cable and start again"
+    assert record["frames"]["received"] == 150  # type: ignore[index]
+    assert record["frames"]["processed"] == 150  # type: ignore[index]
+    cells = open_session(run.folder).cells
+    assert (cells.label == "tank-treading").sum() > 0
+    assert verify(run.folder).code == 1
+
+
+def test_networks_that_break_fail_the_run_within_seconds_and_every_track_is_kept(tmp_path: Path) -> None:
+    run = Run(chamber(60, paced=True), tmp_path / "s", RunSettings(), SaysAll(fails_after=1))
+    record = done(run)
+    assert record["status"] == "failed"
+    assert "the networks broke" in str(record["stop_reason"])
+    frames = record["frames"]
+    assert frames["received"] < 600  # type: ignore[index]
+    assert frames["received"] == frames["processed"] + sum(frames["dropped"].values())  # type: ignore[index]
+    cells = open_session(run.folder).cells
+    assert "run-failed" in set(cells.reason)
+    assert len(cells) == record["cells"]["tracked"]  # type: ignore[index]
+
+
+def test_a_folder_that_exists_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(BadInput, match="exists already"):
+        Run(chamber(1), tmp_path, RunSettings(), SaysAll()).start()
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_same_movie_gives_the_same_cells_live_and_from_disk(tmp_path: Path, two_stage: TwoStage) -> None:
+    from napari_rbcflow.sources.movie import open_movie
+
+    movie = tmp_path / "m.tif"
+    simulate_movie(movie, seconds=4, seed=3, tank_fraction=0.7, **FIELD)  # type: ignore[arg-type]
+    analyze(movie, tmp_path / "disk", background="sliding", device="cpu")
+    live = Run(open_movie(movie, paced=True), tmp_path / "live", RunSettings(background="sliding"), two_stage)
+    done(live)
+    for name in ("cells.csv", "tracks.csv"):
+        assert (tmp_path / "disk" / name).read_bytes() == (tmp_path / "live" / name).read_bytes()
+
+
+def test_a_movie_without_a_cell_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    import tifffile
+
+    noise = np.random.default_rng(0).normal(125, 1.8, (60, 200, 300)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "empty.tif", noise, photometric="minisblack")
+    with pytest.raises(BadInput, match="no cell"):
+        analyze(tmp_path / "empty.tif", tmp_path / "s", device="cpu")
+    assert not (tmp_path / "s").exists()
