@@ -1,0 +1,175 @@
+"""What the field looks like without cells: the pixelwise median of frames in which cells keep moving."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.tracking.median import median_rows
+
+LEAST_SAMPLES = 20
+"""Frames that a background over a movie needs: with fewer, a slow cell can be the median."""
+
+
+class Background(Protocol):
+    """An estimate of the empty field that may follow the frames.
+
+    What it says depends on the frames added and their order alone, never on time or load.
+    """
+
+    @property
+    def ready(self) -> bool:
+        """Whether `image` stands already."""
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The present estimate, shape (height, width); read only. Replaced, never written into, on change."""
+
+    def add(self, image: NDArray[np.uint8]) -> None:
+        """Show it a frame, shape (height, width), with light on it; called in the frames' order."""
+
+    def settle(self) -> None:
+        """Make do with what was added so far, because no more will come."""
+
+
+class MovieBackground:
+    """The median of frames spread over a whole recorded movie, as in Darrin et al. 2023 (100 of them).
+
+    Parameters
+    ----------
+    samples : ndarray of uint8, shape (m, height, width)
+        As `RecordedSource.sample(100)` gives them.
+
+    Raises
+    ------
+    BadInput
+        For fewer than `LEAST_SAMPLES` samples.
+    """
+
+    def __init__(self, samples: NDArray[np.uint8]) -> None:
+        if samples.ndim != 3 or samples.dtype != np.uint8:
+            raise BadInput("The background needs 8-bit grey frames in a stack (frames, height, width).")
+        if len(samples) < LEAST_SAMPLES:
+            raise BadInput(
+                f"The movie has {len(samples)} frames, but its background needs at least {LEAST_SAMPLES}: "
+                "record a longer one."
+            )
+        self._image = np.empty(samples.shape[1:], np.uint8)
+        median_rows(samples, self._image, 0, samples.shape[1])
+
+    @property
+    def ready(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The median, shape (height, width)."""
+        return self._image
+
+    def add(self, image: NDArray[np.uint8]) -> None:
+        """Nothing to learn: the whole movie was seen."""
+
+    def settle(self) -> None:
+        """Nothing to do."""
+
+
+class SlidingBackground:
+    """The median of frames spread over the last seconds, the only one possible live.
+
+    The first estimate stands after `first_s` from densely spaced samples. From then on one frame in
+    `span_s` / `samples` is kept in place of the oldest, and the next estimate is worked out stripe by
+    stripe while frames come in, so that no frame pays for it all. A stuck cell becomes background
+    within about half of `span_s`.
+
+    Parameters
+    ----------
+    height, width : int
+    fps : float
+        Frames per second; it turns the times below into counts of frames.
+    samples : int
+        Frames in the median; odd.
+    span_s : float
+        Time that they are spread over.
+    first_s : float
+        Time after which the first estimate stands.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        fps: float = 60.0,
+        samples: int = 25,
+        span_s: float = 8.0,
+        first_s: float = 0.75,
+    ) -> None:
+        if samples < 3 or samples % 2 == 0:
+            raise BadInput("The sliding background needs an odd number of samples, 3 or more.")
+        if not 0 < first_s <= span_s or fps <= 0:
+            raise BadInput("The sliding background needs 0 < first_s <= span_s and a frame rate above 0.")
+        self._spacing = max(1, round(span_s * fps / samples))
+        # A young ring is dense, then it stretches to its span.
+        self._first_spacing = max(1, -(-round(first_s * fps) // samples))
+        self._ring = np.empty((samples, height, width), np.uint8)
+        self._kept = 0
+        self._added = 0
+        self._image: NDArray[np.uint8] | None = None
+        self._next = np.empty((height, width), np.uint8)
+        self._rows_done = height
+        self._rows_a_frame = -(-height // self._spacing)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first second's samples are complete."""
+        return self._image is not None
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The present estimate, shape (height, width)."""
+        if self._image is None:
+            raise RuntimeError("the sliding background is not ready yet")
+        return self._image
+
+    def add(self, image: NDArray[np.uint8]) -> None:
+        """Show it a frame, shape (height, width)."""
+        spacing = self._spacing if self.ready else self._first_spacing
+        if self._added % spacing == 0:
+            self._finish_estimate()
+            self._ring[self._kept % len(self._ring)] = image
+            self._kept += 1
+            if self.ready:
+                self._rows_done = 0
+        self._added += 1
+        if self.ready:
+            self._advance(self._rows_a_frame)
+        elif self._kept == len(self._ring):
+            self._settle_on(self._ring)
+
+    def settle(self) -> None:
+        """Make the first estimate from the samples so far, where there are any."""
+        if not self.ready and self._kept:
+            self._settle_on(self._ring[: self._kept])
+
+    def _settle_on(self, samples: NDArray[np.uint8]) -> None:
+        first = np.empty_like(self._next)
+        median_rows(samples, first, 0, len(first))
+        self._image = first
+        self._added = 1
+
+    def _advance(self, rows: int) -> None:
+        height = len(self._next)
+        if self._rows_done < height:
+            last = min(self._rows_done + rows, height)
+            median_rows(self._ring, self._next, self._rows_done, last)
+            self._rows_done = last
+            if last == height:
+                # A fresh array, so that whoever still holds the old estimate keeps it unchanged.
+                self._image, self._next = self._next, np.empty_like(self._next)
+
+    def _finish_estimate(self) -> None:
+        self._advance(len(self._next))

@@ -1,0 +1,197 @@
+"""Cells in one frame: the variance filter of Darrin et al. 2023, its noise, and its maxima.
+
+The difference from the background is squared, summed over blocks of two reference pixels and blurred:
+the local variance about the empty field, which sees a faint cell, a defocused one of either sign and
+one in focus alike. What stands above the noise and is a local maximum is a cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM
+from napari_rbcflow.tracking.settings import TrackingSettings
+
+_MOST = 4096
+"""Detections that a frame can hold; a frame with more is no frame of cells."""
+_GREATEST_COVER = 0.5
+"""Share of the field above the threshold beyond which a frame is unlike its background."""
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Detections:
+    """Cells seen in one frame.
+
+    Attributes
+    ----------
+    y_px, x_px : ndarray of float32, shape (n,)
+        Centres in camera pixels.
+    energy : ndarray of float32, shape (n,)
+        Blurred squared difference at the centre, in multiples of the noise's.
+    """
+
+    y_px: NDArray[np.float32]
+    x_px: NDArray[np.float32]
+    energy: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.x_px)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _block_energy(
+    image: NDArray[np.uint8],
+    background: NDArray[np.uint8],
+    gain: np.float32,
+    block: int,
+    row: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    height, width = out.shape
+    for i in range(height):
+        for x in range(width * block):
+            row[x] = np.float32(0)
+        for r in range(i * block, i * block + block):
+            a = image[r]
+            b = background[r]
+            for x in range(width * block):
+                d = np.float32(a[x]) - gain * np.float32(b[x])
+                row[x] += d * d
+        o = out[i]
+        if block == 2:
+            for x in range(width):
+                o[x] = row[2 * x] + row[2 * x + 1]
+        else:
+            for x in range(width):
+                s = np.float32(0)
+                for q in range(block):
+                    s += row[block * x + q]
+                o[x] = s
+
+
+@njit(cache=True, nogil=True)
+def _maxima(
+    energy: NDArray[np.float32],
+    threshold: np.float32,
+    reach: int,
+    ys: NDArray[np.float32],
+    xs: NDArray[np.float32],
+    es: NDArray[np.float32],
+) -> tuple[int, int]:
+    """Maxima within `reach`, refined by a parabola along each axis; how many, and cells above threshold."""
+    height, width = energy.shape
+    n = 0
+    above = 0
+    for i in range(1, height - 1):
+        for j in range(1, width - 1):
+            e = energy[i, j]
+            if e <= threshold:
+                continue
+            above += 1
+            if not (
+                e >= energy[i, j - 1]
+                and e > energy[i, j + 1]
+                and e >= energy[i - 1, j]
+                and e > energy[i + 1, j]
+            ):
+                continue
+            greatest = True
+            for a in range(max(0, i - reach), min(height, i + reach + 1)):
+                for c in range(max(0, j - reach), min(width, j + reach + 1)):
+                    if (a - i) ** 2 + (c - j) ** 2 > reach * reach:
+                        continue
+                    # Of two equal maxima the first in reading order stands.
+                    if energy[a, c] > e or (energy[a, c] == e and (a < i or (a == i and c < j))):
+                        greatest = False
+                        break
+                if not greatest:
+                    break
+            if greatest and n < len(ys):
+                bend_y = energy[i - 1, j] - 2 * e + energy[i + 1, j]
+                bend_x = energy[i, j - 1] - 2 * e + energy[i, j + 1]
+                dy = (energy[i - 1, j] - energy[i + 1, j]) / (2 * bend_y) if bend_y < 0 else 0.0
+                dx = (energy[i, j - 1] - energy[i, j + 1]) / (2 * bend_x) if bend_x < 0 else 0.0
+                ys[n] = i + min(0.5, max(-0.5, dy))
+                xs[n] = j + min(0.5, max(-0.5, dx))
+                es[n] = e
+                n += 1
+    return n, above
+
+
+class Detector:
+    """Finds cells in frames of one size. Its buffers are its own: one detector, one thread.
+
+    Parameters
+    ----------
+    height, width : int
+        Of every frame, pixels.
+    pixel_size_um : float
+        Of the camera, in the field.
+    settings : TrackingSettings
+    """
+
+    def __init__(self, height: int, width: int, *, pixel_size_um: float, settings: TrackingSettings) -> None:
+        scale = CROP_PIXEL_SIZE_UM / pixel_size_um
+        self._block = max(1, round(2 * scale))
+        self._settings = settings
+        unit = self._block / scale  # reference pixels a block
+        self._sigma = settings.smoothing_px / unit
+        self._kernel = 2 * int(np.ceil(2.5 * self._sigma)) + 1
+        self._reach = max(1, round(settings.separation_px / unit))
+        shape = (height // self._block, width // self._block)
+        self._row = np.empty(shape[1] * self._block, np.float32)
+        self._energy = np.empty(shape, np.float32)
+        self._blurred = np.empty(shape, np.float32)
+        self._found = np.empty((3, _MOST), np.float32)
+        self._noise = 0.0
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of a pixel against the background, grey levels; 0 before the first frame."""
+        return float(np.sqrt(self._noise)) / self._block
+
+    def detect(
+        self, image: NDArray[np.uint8], background: NDArray[np.uint8], gain: float
+    ) -> Detections | None:
+        """Find the cells of one frame.
+
+        Parameters
+        ----------
+        image, background : ndarray of uint8, shape (height, width)
+        gain : float
+            Of the frame's light over the background's.
+
+        Returns
+        -------
+        Detections or None
+            None where half the field differs: the frame does not belong to this background.
+        """
+        _block_energy(image, background, np.float32(gain), self._block, self._row, self._energy)
+        cv2.GaussianBlur(
+            self._energy,
+            (self._kernel, self._kernel),
+            self._sigma,
+            self._blurred,
+            borderType=cv2.BORDER_REPLICATE,
+        )
+        # The median over the field is the noise's own while cells cover less than half of it; smoothed
+        # over some fifty frames, so that a crowded moment does not raise the threshold.
+        now = max(float(np.median(self._blurred[::8, ::8])), 0.02 * self._block**2)
+        self._noise += (now - self._noise) * (0.02 if self._noise else 1.0)
+        ys, xs, es = self._found
+        n, above = _maxima(
+            self._blurred, np.float32(self._settings.threshold * self._noise), self._reach, ys, xs, es
+        )
+        if above > _GREATEST_COVER * self._energy.size or n == _MOST:
+            return None
+        centre = (self._block - 1) / 2
+        return Detections(
+            ys[:n] * np.float32(self._block) + np.float32(centre),
+            xs[:n] * np.float32(self._block) + np.float32(centre),
+            es[:n] / np.float32(self._noise),
+        )

@@ -1,0 +1,294 @@
+"""Detections of successive frames linked to tracks, online.
+
+What the flow is, is used: each cell has a steady speed along x and keeps its height. A track predicts
+itself, takes the detection that lies there, and is carried through an overtaking by its prediction.
+Lengths are reference pixels, x runs with the flow (mirrored where the flow goes right to left).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.tracking.assignment import assign
+from napari_rbcflow.tracking.initiation import LEVEL_PX, STEADY_PX, FreeSights, find_triples
+from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, Bools, Floats, Ints, Motion
+from napari_rbcflow.tracking.settings import TrackingSettings
+
+_HEIGHT_VARIANCE = 1.5**2
+_ENERGY_VARIANCE = 0.5**2
+_MISS_COST = 16.0
+"""Four standard deviations: beyond, a track rather misses than takes a detection."""
+_GREATEST_GATE_PX = 14.0
+_NEAR_PX = 16.0
+"""Two cells nearer than this may show one maximum between them."""
+_CONTESTED_VARIANCE = 16 * MEASUREMENT_VARIANCE
+_PAST = 7
+"""Frames whose free detections are kept, so that a new track finds its beginning."""
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Rows:
+    """Positions of tracks in one frame: store slot, x along the flow and y, and whether it was seen."""
+
+    frame: int
+    slot: Ints
+    x: Floats
+    y: Floats
+    seen: Bools
+
+
+@dataclass(slots=True, frozen=True)
+class End:
+    """A track that ended: its store slot, its number, the frame of its last sight, and why."""
+
+    slot: int
+    cell: int
+    last_seen: int
+    reason: str
+
+
+@dataclass(slots=True, eq=False)
+class Linked:
+    """What one frame brought.
+
+    Attributes
+    ----------
+    born : list of (int, int)
+        Slot and number of each new track.
+    past : list of Rows
+        Positions of new tracks in earlier frames, oldest first.
+    now : Rows
+        Positions of all open tracks in this frame.
+    ended : list of End
+        By number.
+    """
+
+    born: list[tuple[int, int]]
+    past: list[Rows]
+    now: Rows
+    ended: list[End]
+
+
+class Linker:
+    """Links the detections of one run.
+
+    Parameters
+    ----------
+    length : float
+        Of the field along the flow, reference pixels.
+    fps : float
+        Frames per second; the bounds of the speed are given for 60.
+    settings : TrackingSettings
+    """
+
+    def __init__(self, length: float, *, fps: float, settings: TrackingSettings) -> None:
+        self._length = length
+        self._least = settings.least_speed_px * 60 / fps
+        self._greatest = settings.greatest_speed_px * 60 / fps
+        self._most_misses = settings.most_misses
+        self._motion = Motion.empty()
+        self._past: deque[FreeSights] = deque(maxlen=_PAST)
+        self._frame: int | None = None
+        self._next_cell = 1
+        self._free_slots: list[int] = []
+        self._slots = 0
+
+    @property
+    def motion(self) -> Motion:
+        """The open tracks' state."""
+        return self._motion
+
+    def step(self, frame: int, x: Floats, y: Floats, log_energy: Floats) -> Linked:
+        """Take in one frame's detections.
+
+        Parameters
+        ----------
+        frame : int
+            Its index, above the last one's.
+        x, y, log_energy : ndarray of float64, shape (n,)
+        """
+        m = self._motion
+        if self._frame is not None:
+            m.predict(frame - self._frame)
+        self._frame = frame
+        tracks, found = assign(self._cost(x, y, log_energy), _MISS_COST)
+        seen = np.zeros(len(m), np.bool_)
+        seen[tracks] = True
+        contested = self._contested(seen)
+        variance = np.where(contested[tracks], _CONTESTED_VARIANCE, MEASUREMENT_VARIANCE)
+        m.update(tracks, x[found], y[found], log_energy[found], variance)
+        m.misses = np.where(seen, 0, m.misses + 1)
+        m.last_seen[seen] = frame
+        free = np.ones(len(x), np.bool_)
+        free[found] = False
+        ended = self._end(seen)
+        still = np.isin(m.slot, [e.slot for e in ended], invert=True)
+        m.keep(still)
+        seen = seen[still]
+        now = FreeSights(frame, x, y, log_energy, free)
+        born, past, first = self._begin(now)
+        self._past.append(now)
+        seen = np.concatenate([seen, np.ones(len(born), np.bool_)])
+        del first
+        return Linked(born, past, Rows(frame, m.slot.copy(), m.x.copy(), m.y.copy(), seen), ended)
+
+    def finish(self, reason: str) -> list[End]:
+        """End all open tracks, by number."""
+        m = self._motion
+        ends = [
+            End(int(s), int(c), int(f), reason) for s, c, f in zip(m.slot, m.cell, m.last_seen, strict=True)
+        ]
+        self._motion = Motion.empty()
+        return sorted(ends, key=lambda e: e.cell)
+
+    def _cost(self, x: Floats, y: Floats, log_energy: Floats) -> Floats:
+        m = self._motion
+        variance = (m.pxx + MEASUREMENT_VARIANCE)[:, None]
+        dx = x - m.x[:, None]
+        dy = y - m.y[:, None]
+        de = log_energy - m.log_energy[:, None]
+        settled = (1 + 1 / np.minimum(m.sights, 12.0))[:, None]
+        cost = dx * dx / variance + dy * dy / (_HEIGHT_VARIANCE * settled) + de * de / (_ENERGY_VARIANCE * 4)
+        cost[np.abs(dx) > _GREATEST_GATE_PX] = np.inf
+        return cost
+
+    def _contested(self, seen: Bools) -> Bools:
+        """Tracks that were seen while a near one was not: the sight may be both's."""
+        m = self._motion
+        hidden = np.flatnonzero(~seen)
+        if not len(hidden):
+            return np.zeros(len(m), np.bool_)
+        near = (np.abs(m.x[:, None] - m.x[hidden]) < _NEAR_PX) & (
+            np.abs(m.y[:, None] - m.y[hidden]) < _NEAR_PX
+        )
+        contested: NDArray[np.bool_] = near.any(axis=1) & seen
+        return contested
+
+    def _end(self, seen: Bools) -> list[End]:
+        m = self._motion
+        left = (m.x > self._length - 1) | (~seen & (m.x > self._length - 4))
+        lost = m.misses >= self._most_misses
+        ends = []
+        for i in np.flatnonzero(left | lost):
+            ends.append(
+                End(int(m.slot[i]), int(m.cell[i]), int(m.last_seen[i]), "left-field" if left[i] else "lost")
+            )
+            self._free_slots.append(int(m.slot[i]))
+        return sorted(ends, key=lambda e: e.cell)
+
+    def _begin(self, now: FreeSights) -> tuple[list[tuple[int, int]], list[Rows], list[int]]:
+        past = list(self._past)[::-1]
+        trails: list[dict[int, tuple[float, float, float]]] = []
+        for i, k in ((0, 1), (0, 2), (1, 2)):
+            if k >= len(past):
+                continue
+            for c, b, a in find_triples(now, past[i], past[k], self._least, self._greatest):
+                trails.append(
+                    {
+                        s.frame: (float(s.x[j]), float(s.y[j]), float(s.log_energy[j]))
+                        for s, j in ((past[k], a), (past[i], b), (now, c))
+                    }
+                )
+        for trail in trails:
+            self._trace_back(trail, past)
+        # In order of first sight, then from the top: the numbering follows from the frames alone.
+        trails.sort(key=lambda t: (min(t), t[min(t)][1], t[min(t)][0]))
+        born: list[tuple[int, int]] = []
+        rows: dict[int, list[tuple[int, float, float, bool]]] = {}
+        for trail in trails:
+            slot = self._free_slots.pop() if self._free_slots else self._slots
+            self._slots = max(self._slots, slot + 1)
+            born.append((slot, self._next_cell))
+            self._open(slot, self._next_cell, trail)
+            self._next_cell += 1
+            for frame, (x, y, seen) in _filled(trail, [s.frame for s in past]).items():
+                rows.setdefault(frame, []).append((slot, x, y, seen))
+        made = [
+            Rows(
+                frame,
+                np.array([r[0] for r in rows[frame]], np.int64),
+                np.array([r[1] for r in rows[frame]], np.float64),
+                np.array([r[2] for r in rows[frame]], np.float64),
+                np.array([r[3] for r in rows[frame]], np.bool_),
+            )
+            for frame in sorted(rows)
+        ]
+        return born, made, []
+
+    def _trace_back(self, trail: dict[int, tuple[float, float, float]], past: list[FreeSights]) -> None:
+        """Add earlier free sights that lie on a new track's line."""
+        frames = sorted(trail)
+        first, last = frames[0], frames[-1]
+        v = (trail[last][0] - trail[first][0]) / (last - first)
+        x, y, e = trail[first]
+        for sights in past:
+            if sights.frame in trail or sights.frame >= frames[-1] or not sights.free.any():
+                continue
+            ahead = sights.frame - first
+            off = np.abs(sights.x - (x + v * ahead))
+            fit = (
+                sights.free
+                & (off < STEADY_PX)
+                & (np.abs(sights.y - y) < LEVEL_PX)
+                & (np.abs(sights.log_energy - e) < 1.5)
+            )
+            if fit.any():
+                j = int(np.argmin(np.where(fit, off, np.inf)))
+                sights.free[j] = False
+                trail[sights.frame] = (float(sights.x[j]), float(sights.y[j]), float(sights.log_energy[j]))
+                if sights.frame < first:
+                    first = sights.frame
+                    x, y, e = trail[first]
+                    v = (trail[last][0] - x) / (last - first)
+
+    def _open(self, slot: int, cell: int, trail: dict[int, tuple[float, float, float]]) -> None:
+        """Begin a track's state with the line of least squares through its sights."""
+        frames = sorted(trail)
+        t = np.array(frames, np.float64) - frames[-1]
+        x = np.array([trail[f][0] for f in frames])
+        n = len(t)
+        centre = t.mean()
+        spread = float(((t - centre) ** 2).sum())
+        v = float(((t - centre) * x).sum()) / spread
+        at = float(x.mean()) - v * centre
+        r = MEASUREMENT_VARIANCE
+        one = Motion(
+            slot=np.array([slot]),
+            cell=np.array([cell]),
+            x=np.array([at]),
+            v=np.array([v]),
+            y=np.array([np.mean([trail[f][1] for f in frames])]),
+            log_energy=np.array([np.mean([trail[f][2] for f in frames])]),
+            pxx=np.array([r * (1 / n + centre**2 / spread)]),
+            pxv=np.array([-r * centre / spread]),
+            pvv=np.array([r / spread]),
+            sights=np.array([float(n)]),
+            misses=np.array([0]),
+            last_seen=np.array([frames[-1]]),
+        )
+        self._motion.extend(one)
+
+
+def _filled(
+    trail: dict[int, tuple[float, float, float]], processed: list[int]
+) -> dict[int, tuple[float, float, bool]]:
+    """A trail's positions in every processed frame before its newest, gaps filled along the line."""
+    frames = sorted(trail)
+    filled: dict[int, tuple[float, float, bool]] = {}
+    for frame in processed:
+        if frame < frames[0] or frame >= frames[-1]:
+            continue
+        if frame in trail:
+            filled[frame] = (trail[frame][0], trail[frame][1], True)
+        else:
+            before = max(f for f in frames if f < frame)
+            after = min(f for f in frames if f > frame)
+            share = (frame - before) / (after - before)
+            xb, yb, _ = trail[before]
+            xa, ya, _ = trail[after]
+            filled[frame] = (xb + share * (xa - xb), yb + share * (ya - yb), False)
+    return filled

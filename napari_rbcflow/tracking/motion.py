@@ -1,0 +1,101 @@
+"""How open tracks move: a Kalman filter on x at steady speed, a slow mean on y and on the energy.
+
+All tracks at once, in arrays. Lengths are reference pixels, x runs with the flow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+MEASUREMENT_VARIANCE = 1.2**2
+"""Of a detection's x about its cell's steady way: the energy's centre wanders as a cell turns."""
+SPEED_WALK_VARIANCE = 0.05**2
+"""By which a speed's variance grows a frame; neighbours disturb cells a little."""
+_LONGEST_MEMORY = 12.0
+"""Frames over which y and energy are averaged."""
+
+
+@dataclass(slots=True, eq=False)
+class Motion:
+    """State of the open tracks, one entry each.
+
+    Attributes
+    ----------
+    slot, cell : ndarray of int64
+        Place in the store, and the track's number.
+    x, v, y, log_energy : ndarray of float64
+        Position along the flow, speed a frame, height, and the logarithm of the energy.
+    pxx, pxv, pvv : ndarray of float64
+        Covariance of x and v.
+    sights : ndarray of float64
+        Sights so far.
+    misses : ndarray of int64
+        Analysed frames since the last sight.
+    last_seen : ndarray of int64
+        Frame index of the last sight.
+    """
+
+    slot: Ints
+    cell: Ints
+    x: Floats
+    v: Floats
+    y: Floats
+    log_energy: Floats
+    pxx: Floats
+    pxv: Floats
+    pvv: Floats
+    sights: Floats
+    misses: Ints
+    last_seen: Ints
+
+    @classmethod
+    def empty(cls) -> Motion:
+        """No track."""
+        whole = {"slot", "cell", "misses", "last_seen"}
+        return cls(**{f.name: np.empty(0, np.int64 if f.name in whole else np.float64) for f in fields(cls)})
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def keep(self, mask: Bools) -> None:
+        """Drop the tracks where `mask` is False."""
+        for f in fields(self):
+            setattr(self, f.name, getattr(self, f.name)[mask])
+
+    def extend(self, other: Motion) -> None:
+        """Append `other`'s tracks."""
+        for f in fields(self):
+            setattr(self, f.name, np.concatenate([getattr(self, f.name), getattr(other, f.name)]))
+
+    def predict(self, elapsed: int) -> None:
+        """Advance by `elapsed` frames."""
+        q = SPEED_WALK_VARIANCE
+        self.x = self.x + self.v * elapsed
+        self.pxx = self.pxx + 2 * elapsed * self.pxv + elapsed**2 * self.pvv + q * elapsed**3 / 3
+        self.pxv = self.pxv + elapsed * self.pvv + q * elapsed**2 / 2
+        self.pvv = self.pvv + q * elapsed
+
+    def update(self, tracks: Ints, x: Floats, y: Floats, log_energy: Floats, variance: Floats) -> None:
+        """Take in a detection for each of `tracks`; `variance` is that of the detection's x."""
+        s = self.pxx[tracks] + variance
+        gain_x = self.pxx[tracks] / s
+        gain_v = self.pxv[tracks] / s
+        off = x - self.x[tracks]
+        self.x[tracks] += gain_x * off
+        self.v[tracks] += gain_v * off
+        self.pvv[tracks] -= gain_v * self.pxv[tracks]
+        self.pxv[tracks] *= 1 - gain_x
+        self.pxx[tracks] *= 1 - gain_x
+        # Where a neighbour blurs the sight (variance above the usual), height and energy learn less too.
+        share = MEASUREMENT_VARIANCE / variance
+        weight = share / np.minimum(self.sights[tracks] + 1, _LONGEST_MEMORY)
+        self.y[tracks] += weight * (y - self.y[tracks])
+        self.log_energy[tracks] += weight * (log_energy - self.log_energy[tracks])
+        self.sights[tracks] += 1

@@ -1,0 +1,53 @@
+"""What can be set of tracking. Lengths are in reference pixels (`CROP_PIXEL_SIZE_UM`), whatever the camera's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from napari_rbcflow.errors import BadInput
+
+Direction = Literal["left-to-right", "right-to-left"]
+
+
+@dataclass(slots=True, frozen=True)
+class TrackingSettings:
+    """Settings of detection and linking.
+
+    A reference pixel is 0.605 um (`conventions.CROP_PIXEL_SIZE_UM`), so that the same settings hold
+    for every binning of the camera. Speeds are per frame at 60 frames/s.
+
+    Attributes
+    ----------
+    direction : str
+        Where the flow goes: ``left-to-right`` or ``right-to-left``.
+    least_speed_px, greatest_speed_px : float
+        Speeds along x that a cell may have, reference pixels a frame at 60 frames/s.
+    threshold : float
+        A detection's blurred energy, in multiples of the energy of the noise.
+    smoothing_px : float
+        Standard deviation of the blur of the energy: about half a cell's radius and more, so that rim
+        and centre of one cell make one maximum.
+    separation_px : float
+        Least distance between two detections.
+    most_misses : int
+        Frames without a sight after which a track ends.
+    """
+
+    direction: Direction = "left-to-right"
+    least_speed_px: float = 2.0
+    greatest_speed_px: float = 95.0
+    threshold: float = 4.0
+    smoothing_px: float = 4.0
+    separation_px: float = 8.0
+    most_misses: int = 6
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("left-to-right", "right-to-left"):
+            raise BadInput(f"direction is left-to-right or right-to-left, not {self.direction!r}.")
+        if not 0 < self.least_speed_px < self.greatest_speed_px:
+            raise BadInput("The least speed must lie above 0 and below the greatest speed.")
+        if self.threshold <= 1 or self.smoothing_px <= 0 or self.separation_px <= 0:
+            raise BadInput("threshold must lie above 1, smoothing_px and separation_px above 0.")
+        if not 1 <= self.most_misses <= 6:
+            raise BadInput("most_misses must lie between 1 and 6: a track's end is known within 6 frames.")

@@ -1,0 +1,117 @@
+"""Where open tracks keep their positions and crops: pages of a pool, given back as tracks end.
+
+A track grows page by page, so that nothing is copied as it grows and the memory follows the number of
+open tracks, not the length of the run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.tracks import Track
+
+PAGE = 32
+"""Entries a page: about one track's length in the published sequences (median 33)."""
+
+
+class TrackStore:
+    """Pool of pages for the entries of open tracks.
+
+    Parameters
+    ----------
+    pages : int
+        Pages to begin with; the pool doubles when they run out.
+    """
+
+    def __init__(self, pages: int = 256) -> None:
+        self._allocate(pages)
+        self._free = list(range(pages))[::-1]
+        self._pages: dict[int, list[int]] = {}
+        self._length = np.zeros(64, np.int64)
+        self._page = np.zeros(64, np.int64)
+
+    def _allocate(self, pages: int) -> None:
+        self._crops = np.empty((pages, PAGE, CROP_SIDE, CROP_SIDE), np.uint8)
+        self._frames = np.empty((pages, PAGE), np.int64)
+        self._y = np.empty((pages, PAGE), np.float32)
+        self._x = np.empty((pages, PAGE), np.float32)
+        self._flags = np.empty((pages, PAGE, 3), np.bool_)
+
+    @property
+    def open(self) -> int:
+        """Tracks held."""
+        return len(self._pages)
+
+    def begin(self, slot: int) -> None:
+        """Make room for a new track in `slot`."""
+        if slot >= len(self._length):
+            self._length = np.concatenate([self._length, np.zeros_like(self._length)])
+            self._page = np.concatenate([self._page, np.zeros_like(self._page)])
+        self._length[slot] = 0
+        self._pages[slot] = []
+
+    def write(
+        self,
+        slots: NDArray[np.int64],
+        frame: int,
+        y_px: NDArray[np.float32],
+        x_px: NDArray[np.float32],
+        flags: NDArray[np.bool_],
+        crops: NDArray[np.uint8],
+    ) -> None:
+        """Append one entry to each of `slots`.
+
+        Parameters
+        ----------
+        slots : ndarray of int64, shape (n,)
+        frame : int
+        y_px, x_px : ndarray of float32, shape (n,)
+        flags : ndarray of bool, shape (n, 3)
+            Seen, intruded, edge.
+        crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
+        """
+        at = self._length[slots] % PAGE
+        for slot in slots[at == 0]:
+            if not self._free:
+                self._grow()
+            page = self._free.pop()
+            self._pages[int(slot)].append(page)
+            self._page[slot] = page
+        page_of = self._page[slots]
+        self._frames[page_of, at] = frame
+        self._y[page_of, at] = y_px
+        self._x[page_of, at] = x_px
+        self._flags[page_of, at] = flags
+        self._crops[page_of, at] = crops
+        self._length[slots] += 1
+
+    def end(self, slot: int, cell: int, last_frame: int, reason: str) -> Track:
+        """Give back a slot's pages and return its track up to `last_frame`."""
+        pages = self._pages.pop(slot)
+        n = int(self._length[slot])
+        frames = self._frames[pages].reshape(-1)[:n]
+        n = int(np.searchsorted(frames, last_frame, side="right"))
+        flags = self._flags[pages].reshape(-1, 3)[:n]
+        track = Track(
+            cell=cell,
+            frames=frames[:n].copy(),
+            y_px=self._y[pages].reshape(-1)[:n].copy(),
+            x_px=self._x[pages].reshape(-1)[:n].copy(),
+            seen=flags[:, 0].copy(),
+            intruded=flags[:, 1].copy(),
+            edge=flags[:, 2].copy(),
+            crops=self._crops[pages].reshape(-1, CROP_SIDE, CROP_SIDE)[:n].copy(),
+            reason=reason,
+        )
+        self._free.extend(pages)
+        return track
+
+    def _grow(self) -> None:
+        old = (self._crops, self._frames, self._y, self._x, self._flags)
+        n = len(self._crops)
+        self._allocate(2 * n)
+        for new, was in zip((self._crops, self._frames, self._y, self._x, self._flags), old, strict=True):
+            new[:n] = was
+        self._free.extend(range(2 * n - 1, n - 1, -1))

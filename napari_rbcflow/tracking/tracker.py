@@ -1,0 +1,242 @@
+"""From frames to finished tracks, one frame at a time: the door to everything in this package."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sources.contract import Frame
+from napari_rbcflow.tracking.background import Background
+from napari_rbcflow.tracking.crops import Cropper
+from napari_rbcflow.tracking.detection import Detections, Detector
+from napari_rbcflow.tracking.light import Light, gain_fault, unlit
+from napari_rbcflow.tracking.linking import Linker, Rows
+from napari_rbcflow.tracking.settings import TrackingSettings
+from napari_rbcflow.tracking.store import TrackStore
+from napari_rbcflow.tracks import Track
+
+_CAUGHT_UP_A_CALL = 3
+"""Frames worked off in a call while frames held for the first background wait: no call takes long."""
+_PAST = 8
+"""Frames kept for the crops of a new track's beginning."""
+_INTRUSION_PX = CROP_SIDE / 2 + 3
+"""Nearer than this along both axes, another cell's body reaches into the crop."""
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class OpenTracks:
+    """Where the open tracks stand, for display.
+
+    Attributes
+    ----------
+    cell : ndarray of int64, shape (m,)
+    y_px, x_px : ndarray of float32, shape (m,)
+    frame : int
+        Index of the frame they stand in; -1 before the first.
+    """
+
+    cell: NDArray[np.int64]
+    y_px: NDArray[np.float32]
+    x_px: NDArray[np.float32]
+    frame: int
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class _Past:
+    frame: Frame
+    y: NDArray[np.float64]
+    x: NDArray[np.float64]
+
+
+class Tracker:
+    """Tracks cells through the frames of one run.
+
+    What comes out depends on the frames alone: the same frames give the same tracks, however fast they
+    come.
+
+    Parameters
+    ----------
+    height, width : int
+        Of every frame, pixels.
+    fps : float
+        Frames per second.
+    pixel_size_um : float
+        Of the camera, in the field.
+    background : Background
+        Its own; not shared with another tracker.
+    settings : TrackingSettings
+
+    Attributes
+    ----------
+    not_analysed : dict of str to int
+        Processed frames in which nothing could be looked for, by reason: ``dark``, ``saturated``,
+        ``uniform``, ``too-dark``, ``too-bright``, ``unlike-background``, ``no-background``.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        fps: float,
+        pixel_size_um: float,
+        background: Background,
+        settings: TrackingSettings | None = None,
+    ) -> None:
+        if not (fps > 0 and pixel_size_um > 0):
+            raise BadInput("Frame rate and pixel size must lie above 0.")
+        if min(height, width) * pixel_size_um < 2 * CROP_SIDE * CROP_PIXEL_SIZE_UM:
+            raise BadInput(
+                f"A field of {width} x {height} pixels of {pixel_size_um} um is too small to track cells in: "
+                f"each side needs at least {2 * CROP_SIDE * CROP_PIXEL_SIZE_UM:.0f} um."
+            )
+        settings = settings or TrackingSettings()
+        self._shape = (height, width)
+        self._scale = pixel_size_um / CROP_PIXEL_SIZE_UM  # reference pixels a camera pixel
+        self._mirrored = settings.direction == "right-to-left"
+        self._length = width * self._scale
+        self._background = background
+        self._light = Light()
+        self._detector = Detector(height, width, pixel_size_um=pixel_size_um, settings=settings)
+        self._linker = Linker(self._length, fps=fps, settings=settings)
+        self._cropper = Cropper(pixel_size_um)
+        self._store = TrackStore()
+        self._held: deque[Frame] = deque()
+        self._past: deque[_Past] = deque(maxlen=_PAST)
+        self._processed = 0
+        self._last_given = -1
+        self._last_done = -1
+        self._opened = False
+        self.not_analysed: dict[str, int] = {}
+
+    @property
+    def processed(self) -> int:
+        """Frames really worked on; those held until the background stands are not counted yet."""
+        return self._processed
+
+    def process(self, frame: Frame) -> list[Track]:
+        """Take in a frame, and return the tracks that ended by it.
+
+        Raises
+        ------
+        BadInput
+            For a frame of another size or kind, or one not after the last.
+        """
+        if frame.image.shape != self._shape or frame.image.dtype != np.uint8:
+            raise BadInput(
+                f"A frame is {frame.image.shape} {frame.image.dtype}; expected {self._shape} 8-bit grey."
+            )
+        if frame.index <= self._last_given:
+            raise BadInput(f"Frame {frame.index} came after frame {self._last_given}; frames must ascend.")
+        self._last_given = frame.index
+        self._held.append(frame)
+        if not self._opened:
+            # The background learns from the held frames; they are worked off as soon as it stands.
+            if unlit(frame.image) is None:
+                self._background.add(frame.image)
+            if not self._background.ready:
+                return []
+            self._opened = True
+            self._learnt = frame.index
+        ended: list[Track] = []
+        for _ in range(_CAUGHT_UP_A_CALL):
+            if self._held:
+                ended += self._work(self._held.popleft())
+        return ended
+
+    def finish(self, reason: str) -> list[Track]:
+        """End the run: work off what is held and end all open tracks with `reason`.
+
+        Parameters
+        ----------
+        reason : str
+            ``source-ended`` or ``cut-by-stop``.
+        """
+        ended: list[Track] = []
+        if not self._opened:
+            self._background.settle()
+            self._opened = True
+            self._learnt = self._last_given
+        while self._held:
+            ended += self._work(self._held.popleft())
+        ended += [self._store.end(e.slot, e.cell, e.last_seen, e.reason) for e in self._linker.finish(reason)]
+        self._past.clear()
+        return ended
+
+    def open_tracks(self) -> OpenTracks:
+        """Where the open tracks stand now; a copy."""
+        m = self._linker.motion
+        y_px, x_px = self._to_camera(m.y, m.x)
+        return OpenTracks(m.cell.copy(), y_px, x_px, self._last_done)
+
+    def _work(self, frame: Frame) -> list[Track]:
+        self._processed += 1
+        self._last_done = frame.index
+        detections = self._detect(frame)
+        if isinstance(detections, str):
+            self.not_analysed[detections] = self.not_analysed.get(detections, 0) + 1
+            return []
+        y = detections.y_px.astype(np.float64) * self._scale
+        x = detections.x_px.astype(np.float64) * self._scale
+        if self._mirrored:
+            x = self._length - self._scale - x
+        linked = self._linker.step(frame.index, x, y, np.log(detections.energy.astype(np.float64)))
+        # Ends first: a slot given back may be taken at once.
+        ended = [self._store.end(e.slot, e.cell, e.last_seen, e.reason) for e in linked.ended]
+        for slot, _ in linked.born:
+            self._store.begin(slot)
+        kept = {p.frame.index: p for p in self._past}
+        for rows in linked.past:
+            self._write(rows, kept[rows.frame])
+        now = _Past(frame, y, x)
+        self._past.append(now)
+        self._write(linked.now, now)
+        return ended
+
+    def _detect(self, frame: Frame) -> Detections | str:
+        fault = unlit(frame.image)
+        if fault is not None:
+            return fault
+        if not self._background.ready:
+            return "no-background"
+        background = self._background.image
+        gain = self._light.gain(frame.image, background)
+        fault = gain_fault(gain)
+        if fault is not None:
+            return fault
+        detections = self._detector.detect(frame.image, background, gain)
+        if frame.index > self._learnt:
+            self._background.add(frame.image)
+        return detections if detections is not None else "unlike-background"
+
+    def _write(self, rows: Rows, past: _Past) -> None:
+        if not len(rows.slot):
+            return
+        y_px, x_px = self._to_camera(rows.y, rows.x)
+        crops, edge = self._cropper.cut(past.frame.image, y_px, x_px)
+        intruded = _intruded(rows, past.y, past.x)
+        self._store.write(
+            rows.slot, rows.frame, y_px, x_px, np.stack([rows.seen, intruded, edge], axis=1), crops
+        )
+
+    def _to_camera(
+        self, y: NDArray[np.float64], x: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if self._mirrored:
+            x = self._length - self._scale - x
+        return (y / self._scale).astype(np.float32), (x / self._scale).astype(np.float32)
+
+
+def _intruded(rows: Rows, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where a track's crop holds another track, or a detection that is not its own."""
+    other = (np.abs(rows.y[:, None] - rows.y) < _INTRUSION_PX) & (
+        np.abs(rows.x[:, None] - rows.x) < _INTRUSION_PX
+    )
+    near = (np.abs(rows.y[:, None] - y) < _INTRUSION_PX) & (np.abs(rows.x[:, None] - x) < _INTRUSION_PX)
+    intruded: NDArray[np.bool_] = (other.sum(axis=1) > 1) | (near.sum(axis=1) > 1)
+    return intruded
