@@ -1,0 +1,23 @@
+"""A flow chamber that is simulated from the physics up: the only source of whole fields with truth.
+
+How a cell becomes grey: `motion` (where its axis points) -> `shape` (how thick it is along the line of
+sight) -> `optics` (what the camera sees of that) -> `library` (a few hundred cells rendered beforehand)
+-> `population` (who flows by when) -> `canvas` (the frame) -> `source` and `simulate`.
+"""
+
+from __future__ import annotations
+
+from napari_rbcflow.sources.chamber.sequences import SimulatedSequence, simulate_sequences
+from napari_rbcflow.sources.chamber.settings import ChamberSettings
+from napari_rbcflow.sources.chamber.simulate import simulate_movie
+from napari_rbcflow.sources.chamber.source import SimulatedChamber
+from napari_rbcflow.sources.chamber.truth import TruthSummary
+
+__all__ = [
+    "ChamberSettings",
+    "SimulatedChamber",
+    "SimulatedSequence",
+    "TruthSummary",
+    "simulate_movie",
+    "simulate_sequences",
+]

@@ -1,0 +1,111 @@
+"""Which cells there are: how large, how full, how they lie and turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.sources.chamber.motion import (
+    FLIPS_SHOW_FROM_ORBIT,
+    Motion,
+    jeffery_axis,
+    jeffery_period_s,
+    swinging_axis,
+)
+from napari_rbcflow.sources.chamber.settings import ChamberSettings
+from napari_rbcflow.sources.chamber.shape import CellShape
+
+TANK_TREADING, FLIPPING, NOT_JUDGEABLE = 0, 1, 2
+"""Labels of the truth, as in the published data."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell at its height.
+
+    Attributes
+    ----------
+    motion : Motion
+    shape : CellShape
+    content : float
+        Haemoglobin relative to the mean cell.
+    z_um, defocus_um : float
+        Height over the wall, and over the plane in focus.
+    label : int
+        What an expert would call it: 0 tank-treading, 1 flipping, 2 neither can be told.
+    cycle_s : float
+        Time after which its picture repeats.
+    aspect_ratio, orbit : float
+        Of the Jeffery orbit (`jeffery_axis`); of a tank-treading cell: inclination and swing, radians.
+    side : float
+        +1 or -1: on which side of the plane of shear the axis leans.
+    """
+
+    motion: Motion
+    shape: CellShape
+    content: float
+    z_um: float
+    defocus_um: float
+    label: int
+    cycle_s: float
+    aspect_ratio: float
+    orbit: float
+    side: float
+
+    def axes(self, phases: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Axis at phases (0 to 1) of the cycle after which the picture repeats, shape (n, 3)."""
+        if self.motion in (Motion.TANK_TREADING, Motion.DEBRIS):
+            axes = swinging_axis(phases, self.aspect_ratio, self.orbit)
+        else:  # a disc looks the same after half a turn
+            axes = jeffery_axis(np.asarray(phases) / 2.0, self.aspect_ratio, self.orbit)
+        axes[:, 1] *= self.side
+        return axes
+
+
+def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.random.Generator) -> Cell:
+    """Draw a cell of a given motion at a given height.
+
+    Returns
+    -------
+    Cell
+    """
+    defocus = z_um - settings.focus_um
+    shear = settings.local_shear_per_s(z_um)
+    diameter = float(np.clip(rng.normal(7.5, 0.5), 6.0, 9.0))
+    thickness = float(np.clip(rng.normal(2.4, 0.2), 1.8, 3.0))
+    stretch = 1.0
+    dimple = float(rng.uniform(0.5, 1.0))
+    content = float(np.clip(rng.normal(1.0, 0.12), 0.6, 1.4))
+    if motion is Motion.TANK_TREADING:
+        stretch = float(np.clip(rng.normal(1.08, 0.12), 0.85, 1.5))
+        dimple = float(rng.uniform(0.3, 0.9))
+        ratio, orbit = float(np.deg2rad(rng.uniform(8.0, 30.0))), float(np.deg2rad(rng.uniform(1.0, 5.0)))
+        # The membrane goes round in about 2 x 2 pi / shear rate and the cell swings twice in that.
+        cycle = 2.0 * np.pi / shear
+    elif motion is Motion.DEBRIS:
+        diameter = float(rng.uniform(2.0, 5.0))
+        thickness = diameter * float(rng.uniform(0.6, 1.0))
+        dimple, ratio, orbit, cycle = 0.0, float(rng.uniform(0.0, 0.6)), 0.0, 1.0
+    else:
+        ratio = thickness / diameter
+        if motion is Motion.TUMBLING:
+            orbit = float(np.clip(np.exp(rng.normal(np.log(2.5), 0.9)), FLIPS_SHOW_FROM_ORBIT, 30.0))
+        else:
+            orbit = float(rng.uniform(0.0, 0.3))
+        cycle = jeffery_period_s(ratio, shear) / 2.0
+    sharp = settings.sharp_from_um <= defocus <= settings.sharp_to_um
+    label = {Motion.TANK_TREADING: TANK_TREADING, Motion.TUMBLING: FLIPPING}.get(motion, NOT_JUDGEABLE)
+    return Cell(
+        motion=motion,
+        shape=CellShape(diameter, thickness, dimple, stretch),
+        content=content,
+        z_um=z_um,
+        defocus_um=defocus,
+        label=label if sharp else NOT_JUDGEABLE,
+        cycle_s=cycle,
+        aspect_ratio=ratio,
+        orbit=orbit,
+        side=float(rng.choice([-1.0, 1.0])),
+    )

@@ -1,0 +1,186 @@
+"""Light, dust, noise and cells, added up to a frame in integers."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.sources.chamber.library import SpriteLibrary
+from napari_rbcflow.sources.chamber.settings import ChamberSettings
+
+GREY_ONE = 16
+"""One grey value in the integers of the canvas."""
+_GAIN_ONE = 4096
+_CONTRAST_SHIFT = 12
+
+
+@numba.njit(cache=True, nogil=True)
+def add_cells(
+    canvas: NDArray[np.int16],
+    light: NDArray[np.int16],
+    pictures: NDArray[np.int16],
+    start: NDArray[np.int64],
+    sides: NDArray[np.int64],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+) -> None:
+    """Add sprites to a canvas (int16, `GREY_ONE` a grey value), each scaled by the light where it stands.
+
+    `pictures` as in `SpriteLibrary`; `start` and `sides` say where a cell's sprite begins and how wide
+    it is; `x`, `y` are centres in pixels, y on the half-pixel grid.
+    """
+    height, width = canvas.shape
+    for c in range(len(x)):
+        side = sides[c]
+        area = side * side
+        # Sprites hold every second sample in each of four phases: find the two that stand
+        # left and right of where this cell's pixels fall, and their weights.
+        twice = 2.0 * x[c]
+        ceiling = int(np.ceil(twice))
+        right = int(256 * (ceiling - twice) + 0.5)
+        left = 256 - right
+        if ceiling % 2 == 0:
+            x_first, near, far, step = ceiling // 2 - side // 2, 0, 1, 0
+        else:
+            x_first, near, far, step = (ceiling + 1) // 2 - side // 2, 1, 0, 1
+        row = int(np.round(2.0 * y[c]))
+        if row % 2 == 0:
+            y_first, phase = row // 2 - side // 2, 0
+        else:
+            y_first, phase = (row + 1) // 2 - side // 2, 1
+        base = start[c] + phase * 2 * area
+        yy = min(max(int(y[c]), 0), height - 1)
+        xx = min(max(int(x[c]), 0), width - 1)
+        bright = np.int32(light[yy, xx])
+        j_low, j_high = max(0, -x_first), min(side - step, width - x_first)
+        for i in range(max(0, -y_first), min(side, height - y_first)):
+            a = pictures[base + near * area + i * side : base + near * area + (i + 1) * side]
+            b = pictures[base + far * area + i * side : base + far * area + (i + 1) * side]
+            line = canvas[y_first + i]
+            for j in range(j_low, j_high):
+                value = (np.int32(a[j]) * left + np.int32(b[j + step]) * right) >> 8
+                line[x_first + j] += np.int16((value * bright) >> _CONTRAST_SHIFT)
+
+
+@numba.njit(cache=True, nogil=True)
+def _develop(
+    out: NDArray[np.uint8],
+    canvas: NDArray[np.int16],
+    light: NDArray[np.int16],
+    noise: NDArray[np.int8],
+    gain: int,
+) -> None:
+    """Sum to grey, and leave the canvas empty for the next frame."""
+    lit, drawn, grey = light.ravel(), canvas.ravel(), out.ravel()
+    factor = np.int32(gain)
+    for k in range(grey.size):
+        value = ((np.int32(lit[k]) * factor) >> 12) + np.int32(drawn[k]) + np.int32(noise[k]) + 8
+        grey[k] = np.uint8(min(max(int(value) >> 4, 0), 255))
+        drawn[k] = 0
+
+
+def add_library_cells(
+    canvas: NDArray[np.int16],
+    light: NDArray[np.int16],
+    library: SpriteLibrary,
+    kind: NDArray[np.int64],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    phase: NDArray[np.float64],
+) -> None:
+    """Add cells of the library, each in the picture nearest its phase (`add_cells`)."""
+    count, side = library.count[kind], library.side[kind]
+    which = np.rint(phase * count).astype(np.int64) % count
+    start = library.first[kind] + which * (4 * side * side)
+    add_cells(canvas, light, library.pictures, start, side, x, y)
+
+
+class Canvas:
+    """Renders frames of one chamber.
+
+    Overlapping cells add their contrasts: two thin phase objects do so to first order, and no
+    order among them has to be known.
+
+    Parameters
+    ----------
+    settings : ChamberSettings
+    library : SpriteLibrary
+    """
+
+    def __init__(self, settings: ChamberSettings, library: SpriteLibrary) -> None:
+        self._settings = settings
+        self._library = library
+        rng = settings.generator(2)
+        self.noise_grey = float(rng.uniform(1.6, 2.0))
+        self.light = _light(settings, rng)
+        self._light = np.rint(self.light * GREY_ONE).astype(np.int16)
+        self._canvas = np.zeros((settings.height, settings.width), np.int16)
+        pixels = settings.height * settings.width
+        self._pixels = pixels
+        # Twice as long as a frame and read from a random place each time.
+        noise = rng.standard_normal(2 * pixels, dtype=np.float32) * (self.noise_grey * GREY_ONE)
+        self._noise = np.clip(np.rint(noise), -127, 127).astype(np.int8)
+        self._drift_frames = settings.fps * rng.uniform(20.0, 60.0)
+        self._flicker_frames = settings.fps * rng.uniform(2.0, 6.0)
+
+    def gain(self, index: int) -> float:
+        """Brightness of frame `index` over the mean: the lamp drifts and flickers by half a percent."""
+        turn = 2.0 * np.pi * index
+        return float(
+            1.0 + 0.004 * np.sin(turn / self._drift_frames) + 0.0015 * np.sin(turn / self._flicker_frames)
+        )
+
+    def render(
+        self,
+        index: int,
+        kind: NDArray[np.int64],
+        x: NDArray[np.float64],
+        y: NDArray[np.float64],
+        phase: NDArray[np.float64],
+    ) -> NDArray[np.uint8]:
+        """Return frame `index` with cells of the library at the places given.
+
+        Parameters
+        ----------
+        index : int
+        kind : ndarray of int64, shape (n,)
+        x, y : ndarray of float64, shape (n,)
+            Centres, pixels; y on the half-pixel grid.
+        phase : ndarray of float64, shape (n,)
+            Of each cell's cycle; the nearest picture is taken.
+
+        Returns
+        -------
+        ndarray of uint8, shape (height, width)
+            A new array.
+        """
+        add_library_cells(self._canvas, self._light, self._library, kind, x, y, phase)
+        out = np.empty(self._canvas.shape, np.uint8)
+        place = int(self._settings.generator(3, index).integers(self._pixels))
+        noise = self._noise[place : place + self._pixels]
+        _develop(out, self._canvas, self._light, noise, round(self.gain(index) * _GAIN_ONE))
+        return out
+
+
+def _light(settings: ChamberSettings, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Uneven light between 101 and 141 grey, and dust that stays put."""
+    height, width = settings.height, settings.width
+    y = np.linspace(-1.0, 1.0, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1.0, 1.0, width, dtype=np.float32)[None, :]
+    y0, x0 = rng.uniform(-0.4, 0.4, 2)
+    slope = rng.uniform(-3.0, 3.0, 2)
+    even = rng.uniform(118.0, 134.0) - 5.0 * ((x - x0) ** 2 + (y - y0) ** 2)
+    light: NDArray[np.float32] = np.clip(even + slope[0] * x + slope[1] * y, 101.0, 141.0).astype(np.float32)
+    for _ in range(int(rng.poisson(40e-6 * height * width))):
+        radius = float(rng.uniform(1.0, 4.0))
+        reach = int(5 * radius) + 2
+        cy, cx = int(rng.integers(0, height)), int(rng.integers(0, width))
+        rows = slice(max(0, cy - reach), min(height, cy + reach + 1))
+        columns = slice(max(0, cx - reach), min(width, cx + reach + 1))
+        yy, xx = np.mgrid[rows, columns]
+        r2 = ((yy - cy) ** 2 + (xx - cx) ** 2) / radius**2
+        # A speck is dark with a faint bright ring, as defocus leaves it.
+        ring = np.exp(-((np.sqrt(r2) - 2.5) ** 2))
+        light[rows, columns] -= float(rng.uniform(5.0, 25.0)) * (np.exp(-r2 / 2) - 0.25 * ring)
+    return light

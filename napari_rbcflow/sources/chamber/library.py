@@ -1,0 +1,184 @@
+"""A few hundred cells, each rendered beforehand in every position that it takes.
+
+A frame of two hundred cells must cost a few milliseconds; a picture by diffraction costs one each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.sources.chamber.blood import Cell, draw_cell
+from napari_rbcflow.sources.chamber.motion import Motion
+from napari_rbcflow.sources.chamber.optics import OVERSAMPLING, contrast
+from napari_rbcflow.sources.chamber.settings import ChamberSettings
+from napari_rbcflow.sources.chamber.shape import projected_thickness
+
+CONTRAST_ONE = 4096
+"""A relative contrast of 1 in the integers of a sprite."""
+NEAR_SPAN_UM = 29.0
+FAR_SPAN_UM = 38.7
+NEAR_UM = 20.0
+
+# How many different cells: (motion, in focus) -> (cells, pictures of each over its cycle).
+_CENSUS: dict[tuple[Motion, bool], tuple[int, int]] = {
+    (Motion.TANK_TREADING, True): (96, 2),
+    (Motion.TUMBLING, True): (48, 32),
+    (Motion.ROLLING, True): (8, 8),
+    (Motion.DEBRIS, True): (8, 1),
+    (Motion.TANK_TREADING, False): (160, 1),
+    (Motion.TUMBLING, False): (56, 16),
+    (Motion.ROLLING, False): (12, 4),
+    (Motion.DEBRIS, False): (24, 1),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class SpriteLibrary:
+    """Pictures of cells, and what is true of each cell.
+
+    Attributes
+    ----------
+    cells : tuple of Cell
+    weight : ndarray of float64, shape (n,)
+        Share of each among the cells visible at a time; sums to 1.
+    pictures : ndarray of int16, shape (total,)
+        All sprites end to end; each is (2, 2, side, side): half-pixel phase in y, in x, rows, columns.
+    first, side, count : ndarray of int64, shape (n,)
+        Where a cell's sprites begin in `pictures`, their side in pixels and how many there are.
+    """
+
+    cells: tuple[Cell, ...]
+    weight: NDArray[np.float64]
+    pictures: NDArray[np.int16]
+    first: NDArray[np.int64]
+    side: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+
+def sprite_side(span_um: float, pixel_um: float) -> int:
+    """Pixels of a sprite that spans at least `span_um`: a multiple of four, for the transforms."""
+    return 4 * int(np.ceil(span_um / pixel_um / 4))
+
+
+def picture(cell: Cell, phases: NDArray[np.float64], settings: ChamberSettings) -> NDArray[np.float32]:
+    """Relative contrast of one cell at phases of its cycle.
+
+    Parameters
+    ----------
+    cell : Cell
+    phases : ndarray of float64, shape (n,)
+        Of its cycle, 0 to 1.
+    settings : ChamberSettings
+
+    Returns
+    -------
+    ndarray of float32, shape (n, s, s)
+        `OVERSAMPLING` samples a pixel, the centre at index s // 2, fading to 0 at the border.
+    """
+    fine = settings.pixel_size_um / OVERSAMPLING
+    reach = cell.shape.diameter_um * max(1.0, cell.shape.stretch) + 2 * fine
+    inner = 2 * int(np.ceil(reach / fine / 2)) + 2
+    thickness = np.stack(
+        [projected_thickness(cell.shape, axis, side=inner, pixel_um=fine) for axis in cell.axes(phases)]
+    )
+    side = OVERSAMPLING * sprite_side(
+        NEAR_SPAN_UM if abs(cell.defocus_um) <= NEAR_UM else FAR_SPAN_UM, settings.pixel_size_um
+    )
+    drawn = contrast(
+        thickness,
+        side=side,
+        defocus_um=cell.defocus_um,
+        smear_um=settings.speed_um_per_s(cell.z_um) * settings.exposure_ms * 1e-3,
+        content=cell.content,
+        pixel_um=settings.pixel_size_um,
+        optics=settings.optics,
+    )
+    # The transform is periodic: without a fade a far cell's rings would end in a visible square.
+    away = np.abs(np.arange(side) - side // 2) / (side // 2)
+    radius = np.hypot(away[:, None], away[None, :])
+    fade = np.clip((1.0 - radius) / 0.2, 0.0, 1.0)
+    return drawn * (fade * fade * (3.0 - 2.0 * fade)).astype(np.float32)
+
+
+def half_pixel_phases(drawn: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Split doubly sampled pictures into sprites, as `SpriteLibrary.pictures` holds them."""
+    whole = np.clip(np.rint(drawn * CONTRAST_ONE), -32768, 32767).astype(np.int16)
+    n, side = whole.shape[0], whole.shape[1] // 2
+    return whole.reshape(n, side, 2, side, 2).transpose(0, 2, 4, 1, 3).ravel()
+
+
+def build_library(
+    settings: ChamberSettings, progress: Callable[[int, int], None] | None = None
+) -> SpriteLibrary:
+    """Draw and render the cells of a chamber; two seconds or so on two cores.
+
+    Parameters
+    ----------
+    settings : ChamberSettings
+    progress : callable, optional
+        Called with (cells rendered, cells in all).
+
+    Returns
+    -------
+    SpriteLibrary
+    """
+    rng = settings.generator(0)
+    share = motion_shares(settings)
+    depth = settings.highest_um - settings.lowest_um
+    slab = settings.sharp_to_um - settings.sharp_from_um
+    cells: list[Cell] = []
+    counts: list[int] = []
+    weights: list[float] = []
+    for (motion, in_focus), (number, pictures) in _CENSUS.items():
+        group = (slab if in_focus else depth - slab) / depth
+        for k in range(number):
+            z = _height((k + rng.random()) / number, in_focus, settings)
+            cells.append(draw_cell(motion, z, settings, rng))
+            counts.append(pictures)
+            weights.append(group * share[motion] / number)
+
+    def render(k: int) -> NDArray[np.int16]:
+        n = counts[k]
+        return half_pixel_phases(picture(cells[k], np.arange(n) / n, settings))
+
+    parts: list[NDArray[np.int16]] = []
+    with ThreadPoolExecutor(2) as pool:
+        for k, part in enumerate(pool.map(render, range(len(cells)))):
+            parts.append(part)
+            if progress is not None:
+                progress(k + 1, len(cells))
+    sizes = np.array([p.size for p in parts])
+    count = np.array(counts)
+    return SpriteLibrary(
+        cells=tuple(cells),
+        weight=np.array(weights) / np.sum(weights),
+        pictures=np.concatenate(parts),
+        first=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64),
+        side=np.sqrt(sizes // count // 4).round().astype(np.int64),
+        count=count.astype(np.int64),
+    )
+
+
+def motion_shares(settings: ChamberSettings) -> dict[Motion, float]:
+    """Chance of each motion for a cell at any height."""
+    cells = 1.0 - settings.rolling_fraction - settings.debris_fraction
+    return {
+        Motion.TANK_TREADING: cells * settings.tank_fraction,
+        Motion.TUMBLING: cells * (1.0 - settings.tank_fraction),
+        Motion.ROLLING: settings.rolling_fraction,
+        Motion.DEBRIS: settings.debris_fraction,
+    }
+
+
+def _height(quantile: float, in_focus: bool, settings: ChamberSettings) -> float:
+    """Return the height at a quantile of evenly spread cells, within the slab in focus or outside it."""
+    low, high = settings.focus_um + settings.sharp_from_um, settings.focus_um + settings.sharp_to_um
+    if in_focus:
+        return low + quantile * (high - low)
+    z = settings.lowest_um + quantile * (settings.highest_um - settings.lowest_um - (high - low))
+    return z if z < low else z + (high - low)

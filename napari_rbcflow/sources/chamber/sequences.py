@@ -1,0 +1,194 @@
+"""Single labelled sequences for training: what a tracker would cut out of a simulated chamber."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.sources.chamber.blood import FLIPPING, NOT_JUDGEABLE, TANK_TREADING, Cell, draw_cell
+from napari_rbcflow.sources.chamber.canvas import GREY_ONE, Canvas, add_cells, add_library_cells
+from napari_rbcflow.sources.chamber.library import (
+    SpriteLibrary,
+    build_library,
+    half_pixel_phases,
+    motion_shares,
+    picture,
+)
+from napari_rbcflow.sources.chamber.motion import Motion
+from napari_rbcflow.sources.chamber.settings import ChamberSettings
+
+SWITCHED = "switched"
+"""Motion of a sequence that begins with one cell and goes on with another, as poor linking leaves it."""
+
+
+class SimulatedSequence(NamedTuple):
+    """One track's crops and what is true of it.
+
+    Attributes
+    ----------
+    crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
+    label : int
+        0 tank-treading, 1 flipping, 2 unreliable.
+    motion : str
+        A `Motion`, or ``switched``.
+    """
+
+    crops: NDArray[np.uint8]
+    label: int
+    motion: str
+
+
+def simulate_sequences(
+    n: int,
+    *,
+    seed: int,
+    shares: tuple[float, float, float] = (0.35, 0.25, 0.40),
+    neighbours: float = 1.0,
+    settings: ChamberSettings | None = None,
+) -> list[SimulatedSequence]:
+    """Draw labelled sequences: each cell is rendered for itself, neighbours come from a library.
+
+    Parameters
+    ----------
+    n : int
+    seed : int
+    shares : tuple of three floats, optional
+        Of tank-treading, flipping and unreliable sequences. Flipping ones show a change of face of at
+        least 0.3 within their frames, since an expert sees no more than that; unreliable ones are out of
+        focus, roll, are debris or were switched by the tracker.
+    neighbours : float, optional
+        How dense the passing cells are, relative to `settings.cells_per_frame`.
+    settings : ChamberSettings, optional
+        Its field and seed do not matter.
+
+    Returns
+    -------
+    list of SimulatedSequence
+    """
+    base = ChamberSettings() if settings is None else settings
+    rng = np.random.default_rng([seed, 7])
+    library = build_library(base)
+    canvases = [Canvas(replace(base, seed=1000 * seed + k), library) for k in range(4)]
+    labels = rng.choice(3, size=n, p=np.asarray(shares) / np.sum(shares))
+    return [
+        _sequence(int(label), canvases[k % len(canvases)], library, base, neighbours, rng)
+        for k, label in enumerate(labels)
+    ]
+
+
+def _draw_target(label: int, settings: ChamberSettings, rng: np.random.Generator) -> Cell:
+    sharp = (settings.focus_um + settings.sharp_from_um, settings.focus_um + settings.sharp_to_um)
+    if label == TANK_TREADING:
+        return draw_cell(Motion.TANK_TREADING, rng.uniform(*sharp), settings, rng)
+    if label == FLIPPING:
+        return draw_cell(Motion.TUMBLING, rng.uniform(*sharp), settings, rng)
+    motion_share = motion_shares(settings)
+    motions = list(motion_share)
+    while True:
+        motion = motions[rng.choice(len(motions), p=list(motion_share.values()))]
+        # More of those that nearly are in focus than there are: they are the hard ones.
+        if rng.random() < 0.35:
+            z = settings.focus_um + rng.normal(5.0, 15.0)
+        else:
+            z = rng.uniform(settings.lowest_um, settings.highest_um)
+        if not settings.lowest_um <= z <= settings.highest_um:
+            continue
+        cell = draw_cell(motion, z, settings, rng)
+        if cell.label == NOT_JUDGEABLE:
+            return cell
+
+
+class _Passers:
+    """Neighbours as seen by a cell that moves with `v`: those of other heights overtake or fall back."""
+
+    _REACH = 48.0
+
+    def __init__(
+        self,
+        length: int,
+        v: float,
+        library: SpriteLibrary,
+        settings: ChamberSettings,
+        density: float,
+        rng: np.random.Generator,
+    ) -> None:
+        speed = np.array([settings.speed_px_per_frame(c.z_um) for c in library.cells])
+        far = self._REACH + float(np.abs(speed - v).max()) * length
+        area = 2 * far * 2 * self._REACH
+        mean = density * settings.cells_per_frame / (settings.height * settings.width) * area
+        n = int(rng.poisson(mean))
+        self._kind = rng.choice(len(speed), size=n, p=library.weight)
+        self._drift = speed[self._kind] * (1 + 0.015 * rng.standard_normal(n)) - v
+        self._dx = rng.uniform(-far, far, n)
+        self._dy = np.rint(rng.uniform(-2 * self._REACH, 2 * self._REACH, n)) / 2.0
+        self._phase = rng.random(n)
+        cycle_s = np.array([c.cycle_s for c in library.cells])
+        self._turn = 1.0 / (cycle_s[self._kind] * settings.fps)
+
+    def at(
+        self, t: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Kinds, offsets x and y from the cell, and phases of those near it in frame `t`."""
+        dx = self._dx + self._drift * t
+        near = np.abs(dx) < self._REACH
+        phase = (self._phase[near] + self._turn[near] * t) % 1.0
+        return self._kind[near], dx[near], self._dy[near], phase
+
+
+def _sequence(
+    label: int,
+    canvas: Canvas,
+    library: SpriteLibrary,
+    settings: ChamberSettings,
+    neighbours: float,
+    rng: np.random.Generator,
+) -> SimulatedSequence:
+    half = CROP_SIDE // 2
+    switched = label == NOT_JUDGEABLE and rng.random() < 0.15
+    while True:
+        cell = _draw_target(int(rng.integers(0, 3)) if switched else label, settings, rng)
+        v = settings.speed_px_per_frame(cell.z_um) * (1 + 0.015 * rng.standard_normal())
+        longest = max(6, min(105, int((settings.width - 2 * half - 2) / v)))
+        wanted = rng.gamma(6.0, 6.0) if label != NOT_JUDGEABLE else rng.gamma(3.0, 12.0)
+        length = int(np.clip(wanted, 6, longest))
+        phase = (rng.random() + np.arange(length) / (cell.cycle_s * settings.fps)) % 1.0
+        face = np.abs(cell.axes(phase)[:, 2])
+        if label != FLIPPING or np.ptp(face) >= 0.3:
+            break
+    x0 = rng.uniform(half, max(half + 1, settings.width - 1 - half - v * (length - 1)))
+    y = rng.integers(2 * half, 2 * (settings.height - 1 - half)) / 2.0
+    x = x0 + v * np.arange(length)
+    start = int(rng.integers(0, 100_000))
+    drawn_fine = picture(cell, phase, settings)
+    mine = half_pixel_phases(drawn_fine)
+    side = drawn_fine.shape[1] // 2
+    change = int(rng.uniform(0.15, 0.85) * length) if switched else length
+    passers = _Passers(length, v, library, settings, neighbours, rng)
+    # Where the tracker switched, another cell stands in this one's place from then on.
+    other = int(rng.choice(len(library.weight), p=library.weight))
+    # A tracker cuts at whole pixels, and not always at the right one.
+    cut_x = np.rint(x + 0.3 * rng.standard_normal(length)).astype(int)
+    cut_y = np.rint(y + 0.3 * rng.standard_normal(length)).astype(int)
+    cut_x = np.clip(cut_x, half, settings.width - 1 - half)
+    cut_y = np.clip(cut_y, half, settings.height - 1 - half)
+    crops = np.empty((length, CROP_SIDE, CROP_SIDE), np.uint8)
+    for t in range(length):
+        left, top = int(cut_x[t]) - half, int(cut_y[t]) - half
+        light = canvas.light[top : top + CROP_SIDE, left : left + CROP_SIDE]
+        lit = np.rint(light * GREY_ONE).astype(np.int16)
+        drawn = np.zeros((CROP_SIDE, CROP_SIDE), np.int16)
+        here = np.array([x[t] - left]), np.array([y - top])
+        if t < change:
+            add_cells(drawn, lit, mine, np.array([t * 4 * side * side]), np.array([side]), *here)
+        else:
+            add_library_cells(drawn, lit, library, np.array([other]), *here, phase[t : t + 1])
+        kinds, dx, dy, phases = passers.at(t)
+        add_library_cells(drawn, lit, library, kinds, x[t] + dx - left, y + dy - top, phases)
+        noise = canvas.noise_grey * rng.standard_normal((CROP_SIDE, CROP_SIDE))
+        grey = light * canvas.gain(start + t) + drawn / GREY_ONE + noise
+        crops[t] = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    return SimulatedSequence(crops, label, SWITCHED if switched else str(cell.motion))

@@ -1,0 +1,121 @@
+"""What a simulated chamber can be asked for, and what follows from that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sources.chamber.optics import Optics
+
+
+@dataclass(frozen=True)
+class ChamberSettings:
+    """Chamber, flow, blood, microscope and camera.
+
+    Attributes
+    ----------
+    height, width : int
+        Of a frame, pixels.
+    fps, pixel_size_um, exposure_ms : float
+    seed : int
+        Everything drawn follows from it; frame k is the same however it is asked for.
+    tank_fraction : float
+        Chance that a cell that neither rolls nor is debris tank-treads; else it tumbles.
+    rolling_fraction, debris_fraction : float
+        Shares of all cells.
+    cells_per_frame : float
+        Visible cells whose centre is in the field, mean.
+    shear_rate_per_s : float
+        At the wall.
+    chamber_height_um : float
+    focus_um : float
+        Height of the plane in focus over the wall. The paper sets 60 um; the cells it shows in focus
+        move 20 to 30 px a frame, which at 10 1/s they do at 80 to 120 um (docs/decisions/chamber.md).
+    lowest_um, highest_um : float
+        Heights between which cells are simulated: beyond, they are too faint to be seen or too slow.
+    sharp_from_um, sharp_to_um : float
+        Defocus between which an expert calls a cell reliable.
+    seconds : float or None
+        Length; None goes on until stopped.
+    optics : Optics
+
+    Raises
+    ------
+    BadInput
+        On a setting that no chamber can have.
+    """
+
+    height: int = 1096
+    width: int = 1376
+    fps: float = DEFAULT_FPS
+    pixel_size_um: float = DEFAULT_PIXEL_SIZE_UM
+    exposure_ms: float = 2.2
+    seed: int = 0
+    tank_fraction: float = 0.8
+    rolling_fraction: float = 0.05
+    debris_fraction: float = 0.04
+    cells_per_frame: float = 115.0
+    shear_rate_per_s: float = 10.0
+    chamber_height_um: float = 1000.0
+    focus_um: float = 96.0
+    lowest_um: float = 19.0
+    highest_um: float = 300.0
+    sharp_from_um: float = 0.0
+    sharp_to_um: float = 10.0
+    seconds: float | None = None
+    optics: Optics = field(default_factory=Optics)
+
+    def __post_init__(self) -> None:
+        def need(good: bool, what: str) -> None:
+            if not good:
+                raise BadInput(f"simulated chamber: {what}")
+
+        need(self.height >= 64 and self.width >= 64, "the field must be at least 64 x 64 px.")
+        need(1.0 <= self.fps <= 1000.0, "the frame rate must lie between 1 and 1000 frames/s.")
+        need(0.2 <= self.pixel_size_um <= 2.0, "the pixel size must lie between 0.2 and 2 um.")
+        need(0.0 <= self.exposure_ms <= 1000.0 / self.fps, "the exposure must be shorter than a frame.")
+        need(self.seed >= 0, "the seed must be 0 or more.")
+        need(0.0 <= self.tank_fraction <= 1.0, "the tank-treading fraction must lie between 0 and 1.")
+        need(
+            min(self.rolling_fraction, self.debris_fraction) >= 0.0
+            and self.rolling_fraction + self.debris_fraction <= 1.0,
+            "the shares of rolling cells and debris must be 0 or more and sum to at most 1.",
+        )
+        need(0.0 < self.cells_per_frame <= 2000.0, "cells per frame must lie between 0 and 2000.")
+        need(self.shear_rate_per_s > 0.0, "the shear rate must be positive.")
+        need(
+            0.0 < self.lowest_um < self.focus_um + self.sharp_from_um
+            and self.focus_um + self.sharp_from_um < self.focus_um + self.sharp_to_um
+            and self.focus_um + self.sharp_to_um < self.highest_um <= self.chamber_height_um / 2,
+            "heights must rise from wall to lowest cell, focus, highest cell and half the chamber.",
+        )
+        need(self.seconds is None or self.seconds * self.fps >= 1.0, "it must last at least one frame.")
+
+    @property
+    def n_frames(self) -> int | None:
+        """Frames until it ends by itself; None where it does not."""
+        return None if self.seconds is None else round(self.seconds * self.fps)
+
+    @property
+    def smear_per_speed(self) -> float:
+        """Way during the exposure, in ways from frame to frame."""
+        return self.exposure_ms * 1e-3 * self.fps
+
+    def speed_um_per_s(self, z_um: float) -> float:
+        """Speed of a cell at height `z_um`: shear rate x z (1 - z / H), plane Poiseuille flow."""
+        return self.shear_rate_per_s * z_um * (1.0 - z_um / self.chamber_height_um)
+
+    def speed_px_per_frame(self, z_um: float) -> float:
+        """The same in pixels a frame."""
+        return self.speed_um_per_s(z_um) / (self.pixel_size_um * self.fps)
+
+    def local_shear_per_s(self, z_um: float) -> float:
+        """Shear rate at height `z_um`, the slope of the speed there."""
+        return self.shear_rate_per_s * (1.0 - 2.0 * z_um / self.chamber_height_um)
+
+    def generator(self, *stream: int) -> np.random.Generator:
+        """Return random numbers for one purpose, the same whenever asked."""
+        return np.random.default_rng([self.seed, *stream])

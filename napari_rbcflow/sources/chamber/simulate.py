@@ -1,0 +1,178 @@
+"""A simulated chamber as a movie file, with the truth beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import tifffile
+import zarr
+from numpy.typing import NDArray
+
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sources.chamber.scene import Scene
+from napari_rbcflow.sources.chamber.settings import ChamberSettings
+from napari_rbcflow.sources.chamber.truth import TruthSummary, summary, write_truth
+
+Progress = Callable[[int, int], None]
+Frames = Iterator[NDArray[np.uint8]]
+
+
+def truth_path(out: Path) -> Path:
+    """Return where the truth of a movie lies: OUT with the suffix ``.truth.csv``."""
+    return out.with_suffix(".truth.csv")
+
+
+def simulate_movie(
+    out: Path,
+    *,
+    seconds: float,
+    seed: int = 0,
+    tank_fraction: float = 0.8,
+    cells_per_frame: float = 115.0,
+    height: int = 1096,
+    width: int = 1376,
+    progress: Progress | None = None,
+    settings: ChamberSettings | None = None,
+    compressed: bool = False,
+) -> TruthSummary:
+    """Write a movie of the simulated chamber and OUT.truth.csv.
+
+    Parameters
+    ----------
+    out : Path
+        ``.tif`` or ``.tiff`` (a stack), ``.avi`` (8-bit grey, uncompressed) or ``.zarr`` (version 3,
+        (t, y, x), one frame a chunk), by its ending. None of them loses a grey value.
+    seconds, seed, tank_fraction, cells_per_frame, height, width
+        As in `ChamberSettings`.
+    progress : callable, optional
+        Called with (frames written, frames in all).
+    settings : ChamberSettings, optional
+        Instead of all of the above but `seconds`.
+    compressed : bool, optional
+        Deflate the TIFF: a third smaller, several times slower.
+
+    Returns
+    -------
+    TruthSummary
+
+    Raises
+    ------
+    BadInput
+        Where an output exists already, the folder does not, or the ending is none of these.
+    """
+    out = Path(out)
+    if settings is None:
+        settings = ChamberSettings(
+            height=height,
+            width=width,
+            seed=seed,
+            tank_fraction=tank_fraction,
+            cells_per_frame=cells_per_frame,
+            seconds=seconds,
+        )
+    n_frames = round(seconds * settings.fps)
+    if n_frames < 1:
+        raise BadInput("simulate: it must last at least one frame.")
+    ending = out.suffix.lower()
+    if ending not in (".tif", ".tiff", ".avi", ".zarr"):
+        raise BadInput(f"simulate: {out.name} must end in .tif, .avi or .zarr.")
+    truth_out = truth_path(out)
+    for path in (out, truth_out):
+        if path.exists() or path.is_symlink():
+            raise BadInput(f"simulate: {path} exists already; choose another name or remove it first.")
+    if not out.parent.is_dir():
+        raise BadInput(f"simulate: there is no folder {out.parent}; make it first.")
+    if not os.access(out.parent, os.W_OK):
+        raise BadInput(f"simulate: the folder {out.parent} cannot be written to; choose another.")
+
+    scene = Scene(settings)
+
+    def frames() -> Frames:
+        for k in range(n_frames):
+            yield scene.next_frame()
+            if progress is not None:
+                progress(k + 1, n_frames)
+
+    part, truth_part = (p.with_name(f".part-{os.getpid()}-{p.name}") for p in (out, truth_out))
+    try:
+        if ending == ".avi":
+            _write_avi(part, frames(), settings)
+        elif ending == ".zarr":
+            _write_zarr(part, frames(), n_frames, settings)
+        else:
+            _write_tiff(part, frames(), n_frames, settings, compressed)
+        table = scene.truth()
+        write_truth(table, truth_part)
+        part.rename(out)
+        try:
+            truth_part.rename(truth_out)
+        except BaseException:
+            _remove(out)
+            raise
+    except BaseException:  # an interrupt too leaves nothing half made
+        _remove(part)
+        _remove(truth_part)
+        raise
+    return summary(table, n_frames)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _write_tiff(path: Path, frames: Frames, n: int, settings: ChamberSettings, compressed: bool) -> None:
+    per_cm = 1e4 / settings.pixel_size_um
+    bytes_ = n * settings.height * settings.width
+    tifffile.imwrite(
+        path,
+        frames,
+        shape=(n, settings.height, settings.width),
+        dtype=np.uint8,
+        bigtiff=bytes_ > 3_500_000_000,
+        photometric="minisblack",
+        compression="zlib" if compressed else None,
+        predictor=compressed,
+        resolution=(per_cm, per_cm),
+        resolutionunit="CENTIMETER",
+        metadata={"axes": "TYX", "fps": settings.fps, "pixel_size_um": settings.pixel_size_um},
+    )
+
+
+def _write_avi(path: Path, frames: Frames, settings: ChamberSettings) -> None:
+    with av.open(str(path), "w", format="avi") as container:
+        container.metadata["comment"] = json.dumps({"pixel_size_um": settings.pixel_size_um})
+        rate = Fraction(settings.fps).limit_denominator(1001)
+        stream = container.add_stream("rawvideo", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = settings.width, settings.height, "gray"
+        for k, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(image, format="gray")
+            frame.pts = k
+            frame.time_base = 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _write_zarr(path: Path, frames: Frames, n: int, settings: ChamberSettings) -> None:
+    array = zarr.create_array(
+        store=str(path),
+        shape=(n, settings.height, settings.width),
+        chunks=(1, settings.height, settings.width),
+        dtype="uint8",
+        zarr_format=3,
+        dimension_names=("t", "y", "x"),
+        attributes={"fps": settings.fps, "pixel_size_um": settings.pixel_size_um},
+    )
+    for k, image in enumerate(frames):
+        array[k] = image
