@@ -155,13 +155,14 @@ def go(run: Any, viewer: bool | None) -> int:
     else:
         follow(run)
     status, reason = run.outcome
-    fraction = run.fraction
+    fraction = run.tally.fraction
     click.echo(fraction_text(fraction.estimate, fraction.interval(), fraction.n, fraction.level))
     account = run.progress()
     click.echo(
         f"{status} ({reason}); {account.received} frames received, {account.dropped} dropped, "
-        f"{account.missed} missed; {account.cells['tracked']} tracks, {account.cells['unreliable']} unreliable, "
-        f"{account.cells['too_short']} too short, {account.cells['uncounted']} uncounted"
+        f"{account.missed} missed; {account.cells['tracked']} tracks, "
+        f"{account.cells['unreliable']} unreliable, {account.cells['too_short']} too short, "
+        f"{account.cells['uncounted']} uncounted"
     )
     click.echo(f"session: {run.folder}")
     if status == "failed":

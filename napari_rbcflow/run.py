@@ -1,9 +1,9 @@
-"""The one place that wires source, tracking, classification, estimate and session together.
+r"""The one place that wires source, tracking, classification, estimate and session together.
 
 Four threads, each with one concern, and bounded queues between them::
 
     source --frames--> tracking --tracks--> judging --> session, fraction, stop rule
-       \\-----------------------frames----------------> ring
+       \-----------------------frames----------------> ring
 
 A live source never waits: a frame that finds no room is dropped and counted with its reason. A
 recorded one does. Whatever thread fails, the run ends as failed with what it had kept.
@@ -16,6 +16,7 @@ import logging
 import shutil
 import threading
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_rbcflow.channel import Channel
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
-from napari_rbcflow.estimate import RunningFraction, StopRules
+from napari_rbcflow.estimate import StopRules
+from napari_rbcflow.estimate.tally import RUN_FAILED, Tally, uncounted
 from napari_rbcflow.session.account import Account
 from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.sources.contract import Frame, FrameSource, RecordedSource, SourceInfo
@@ -45,6 +46,8 @@ WAITING_BYTES = 256 * 2**20
 """Of frames that wait for tracking: some three seconds at 1376 x 1096 and 60 frames/s."""
 WAITING_TRACKS = 4096
 BATCH_TRACKS = 32
+SHOWN_TRACKS = 64
+"""Of the tracks judged last, for display; no fewer than a batch."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,7 @@ class Run:
         self.source = source
         self.folder = Path(folder)
         self.settings = settings
-        self.fraction = RunningFraction()
-        self.cells: Counter[str] = Counter()
+        self.tally = Tally(settings.stop)
         self.info: SourceInfo
         self.latest: Frame | None = None
         """The newest frame received, for display."""
@@ -118,7 +120,8 @@ class Run:
         self._received = 0
         self._dropped: Counter[str] = Counter()
         self._seconds = 0.0
-        self._latencies_ms: list[float] = []
+        # Four bytes a label, so that hours stay small.
+        self._latencies_ms = array("f")
         self._ring_skipped = 0
         self._ending: tuple[str, str] | None = None
         self._failure: str | None = None
@@ -267,57 +270,30 @@ class Run:
 
     def _judge(self) -> None:
         assert self._two_stage is not None
-        enough: str | None = None
         while batch := self._tracks.take(BATCH_TRACKS):
             tracks = [track for track, _ in batch]
             try:
-                judgements = self._judge_batch(tracks, frozen=enough is not None)
-                if enough is None:
-                    judgements, enough = self._until_enough(tracks, judgements)
-                # On disk first, then counted: a crash in between costs a count, never a cell.
-                self._writer.keep(list(zip(tracks, judgements, strict=True)))
+                judged = self._two_stage.judge(self.tally.to_judge(tracks))
+                self._keep(tracks, self.tally.settle(tracks, judged))
             except Exception as error:
                 self._fail(error)
                 self._keep_unjudged(tracks)
                 return
             now = time.perf_counter()
-            for (track, handed_over), judgement in zip(batch, judgements, strict=True):
-                self._count(track, judgement)
-                if judgement.p_reliable is not None:
-                    self._latencies_ms.append(1000 * (now - handed_over))
-            if enough is not None:
-                self._freeze(enough)
+            self._latencies_ms.extend(
+                1000 * (now - handed_over)
+                for (_, handed_over), (_, judgement) in zip(batch, self.judged[-len(batch) :], strict=True)
+                if judgement.p_reliable is not None
+            )
+            if self.tally.enough:
+                self._freeze(self.tally.enough)
 
-    def _judge_batch(self, tracks: list[Track], *, frozen: bool) -> list[Judgement]:
-        """Judge what may still count; say of the rest why it does not."""
-        assert self._two_stage is not None
-        if frozen:
-            return [
-                _uncounted(t, "cut-by-stop" if t.reason == "cut-by-stop" else "after-stop") for t in tracks
-            ]
-        whole = [t for t in tracks if t.reason != "cut-by-stop"]
-        judged = iter(self._two_stage.judge(whole))
-        return [_uncounted(t, t.reason) if t.reason == "cut-by-stop" else next(judged) for t in tracks]
-
-    def _until_enough(
-        self, tracks: list[Track], judgements: list[Judgement]
-    ) -> tuple[list[Judgement], str | None]:
-        """Find the cell that meets the stop rule; those behind it in the batch no longer count."""
-        trial = RunningFraction(self.fraction.level)
-        trial.update(tank_treading=self.fraction.tank_treading, flipping=self.fraction.flipping)
-        for i, judgement in enumerate(judgements):
-            if not _add(trial, judgement):
-                continue
-            if reason := self.settings.stop.met_by(trial):
-                late = self._judge_batch(tracks[i + 1 :], frozen=True)
-                return [*judgements[: i + 1], *late], reason
-        return judgements, None
-
-    def _count(self, track: Track, judgement: Judgement) -> None:
-        self.cells["tracked"] += 1
-        self.cells[judgement.label.replace("-", "_")] += 1
-        _add(self.fraction, judgement)
-        self.judged = [*self.judged[-63:], (track, judgement)]
+    def _keep(self, tracks: Sequence[Track], judgements: Sequence[Judgement]) -> None:
+        """Put tracks on disk, and only then count them."""
+        pairs = list(zip(tracks, judgements, strict=True))
+        self._writer.keep(pairs)
+        self.tally.count(judgements)
+        self.judged = [*self.judged, *pairs][-SHOWN_TRACKS:]
 
     def _keep_frames(self) -> None:
         for frame in self._to_ring:
@@ -408,17 +384,11 @@ class Run:
         else:
             self._ending = (status, reason)
 
-    def _keep_unjudged(self, tracks: list[Track]) -> None:
-        pairs = [
-            (t, _uncounted(t, "cut-by-stop" if t.reason == "cut-by-stop" else "run-failed")) for t in tracks
-        ]
+    def _keep_unjudged(self, tracks: Sequence[Track]) -> None:
         try:
-            self._writer.keep(pairs)
+            self._keep(tracks, [uncounted(t, RUN_FAILED) for t in tracks])
         except Exception as error:
-            log.error("%d tracks could not be kept: %s", len(pairs), error)
-            return
-        for track, judgement in pairs:
-            self._count(track, judgement)
+            log.error("%d tracks could not be kept: %s", len(tracks), error)
 
     # ------------------------------------------------------------------ views
 
@@ -442,10 +412,10 @@ class Run:
             missed=sum(self.source.missed.values()),
             seconds=self._seconds,
             open_tracks=len(positions.cell) if positions is not None else 0,
-            cells=Counter(self.cells),
-            estimate=self.fraction.estimate,
-            interval=self.fraction.interval(),
-            missing=self.settings.stop.missing(self.fraction, self._seconds),
+            cells=Counter(self.tally.cells),
+            estimate=self.tally.fraction.estimate,
+            interval=self.tally.fraction.interval(),
+            missing=self.settings.stop.missing(self.tally.fraction, self._seconds),
         )
 
     def account(self) -> Account:
@@ -457,8 +427,8 @@ class Run:
             processed=self._tracker.processed,
             dropped=dropped,
             missed=dict(self.source.missed),
-            cells=dict(self.cells),
-            fraction=self.fraction,
+            cells=dict(self.tally.cells),
+            fraction=self.tally.fraction,
             latencies_ms=self._latencies_ms,
             warnings=self._warnings(dropped),
         )
@@ -475,23 +445,14 @@ class Run:
                 f"{dropped['queue-full']} frames were dropped because this computer could not keep up: "
                 "close other programs, or lower the frame rate."
             )
+        if self.outcome[1] == "half-width":
+            said.append(
+                "The run stopped by its own half-width: Wilson's interval, made for a number of cells fixed "
+                "beforehand, then covers slightly less than it says."
+            )
         if self._ring_skipped:
             said.append(f"{self._ring_skipped} raw frames are not in the ring because the disk was too slow.")
         return said
-
-
-def _add(fraction: RunningFraction, judgement: Judgement) -> bool:
-    if judgement.label is Label.TANK_TREADING:
-        fraction.update(tank_treading=1)
-    elif judgement.label is Label.FLIPPING:
-        fraction.update(flipping=1)
-    else:
-        return False
-    return True
-
-
-def _uncounted(track: Track, reason: str) -> Judgement:
-    return Judgement(track.cell, Label.UNCOUNTED, None, None, reason)
 
 
 def analyze(
@@ -555,7 +516,7 @@ def analyze(
     status, reason = run.outcome
     if status == "failed":
         raise RunFailed(f"{reason} (what was done is in {out})")
-    if not run.cells["tracked"]:
+    if not run.tally.cells["tracked"]:
         shutil.rmtree(out)
         raise BadInput(f"no cell was found in {movie}: check that it shows moving cells in bright field")
     return open_session(Path(out))

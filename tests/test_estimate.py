@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import RunningFraction, StopRules, wilson
+from napari_rbcflow.estimate.tally import Tally
+from napari_rbcflow.tracks import Judgement, Track
 
 
 def counted(k: int, m: int, level: float = 0.95) -> RunningFraction:
@@ -92,3 +95,46 @@ def test_stop_rules_compose() -> None:
 def test_rules_that_cannot_be_met_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(BadInput, match="--stop-"):
         StopRules(**bad)  # type: ignore[arg-type]
+
+
+def a_track(cell: int, reason: str = "left-field") -> Track:
+    n = 8
+    flags = np.zeros(n, bool)
+    return Track(
+        cell, np.arange(n), np.zeros(n, np.float32), np.zeros(n, np.float32), ~flags, flags, flags,
+        np.zeros((n, 31, 31), np.uint8), reason,
+    )  # fmt: skip
+
+
+def said(cell: int, label: Label) -> Judgement:
+    return Judgement(cell, label, 0.9, 0.9, "stage-2")
+
+
+@given(
+    st.lists(st.sampled_from([*Label][:3]), max_size=60),
+    st.integers(1, 12),
+    st.integers(1, 20),
+    st.integers(0, 5),
+)
+def test_the_tally_stops_at_the_same_cell_however_the_tracks_are_batched(
+    labels: list[Label], batch: int, enough: int, cut: int
+) -> None:
+    tracks = [a_track(i) for i in range(len(labels))]
+    tracks += [a_track(len(labels) + i, "cut-by-stop") for i in range(cut)]
+    tally = Tally(StopRules(reliable=enough))
+    settled: list[Judgement] = []
+    for i in range(0, len(tracks), batch):
+        part = tracks[i : i + batch]
+        now = tally.settle(part, [said(t.cell, labels[t.cell]) for t in tally.to_judge(part)])
+        tally.count(now)
+        settled += now
+    reliable = [i for i, label in enumerate(labels) if label is not Label.UNRELIABLE]
+    counted = [j.cell for j in settled if j.label in (Label.TANK_TREADING, Label.FLIPPING)]
+    assert counted == reliable[:enough]
+    assert [j.cell for j in settled] == [t.cell for t in tracks]
+    assert tally.fraction.n == len(counted)
+    assert sum(tally.cells.values()) == 2 * tally.cells["tracked"] == 2 * len(tracks)
+    assert (tally.enough == "reliable") == (len(reliable) >= enough)
+    for judgement in settled:
+        if judgement.label is Label.UNCOUNTED:
+            assert judgement.reason == ("after-stop" if judgement.cell < len(labels) else "cut-by-stop")
