@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import threading
 import time
 from array import array
@@ -21,22 +20,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from napari_rbcflow.channel import Channel
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
 from napari_rbcflow.estimate import StopRules
-from napari_rbcflow.estimate.tally import RUN_FAILED, Tally, uncounted
+from napari_rbcflow.estimate.tally import AFTER_STOP, CUT_BY_STOP, RUN_FAILED, Tally, uncounted
+from napari_rbcflow.run.channel import Channel
+from napari_rbcflow.run.outcome import Outcome
+from napari_rbcflow.run.progress import Progress, warnings_of
 from napari_rbcflow.session.account import Account
 from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.sources.contract import Frame, FrameSource, RecordedSource, SourceInfo
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
 from napari_rbcflow.tracking.tracker import OpenTracks, Tracker
 from napari_rbcflow.tracks import Judgement, Track
-
-if TYPE_CHECKING:
-    from napari_rbcflow.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -60,23 +58,6 @@ class RunSettings:
     background: Literal["movie", "sliding"] = "sliding"
     stop: StopRules = field(default_factory=StopRules)
     ring_seconds: float = 5.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How a run stands at one moment."""
-
-    status: str
-    received: int
-    processed: int
-    dropped: int
-    missed: int
-    seconds: float
-    open_tracks: int
-    cells: Counter[str]
-    estimate: float
-    interval: tuple[float, float]
-    missing: str
 
 
 class Run:
@@ -123,8 +104,7 @@ class Run:
         # Four bytes a label, so that hours stay small.
         self._latencies_ms = array("f")
         self._ring_skipped = 0
-        self._ending: tuple[str, str] | None = None
-        self._failure: str | None = None
+        self._outcome = Outcome()
         self._lock = threading.Lock()
         self._frozen = threading.Event()
         self._tracking_broke = False
@@ -230,19 +210,19 @@ class Run:
                 self.latest = frame
                 if self.info.live:
                     if not self._frames.offer(frame):
-                        self._drop("after-stop" if self._ending else "queue-full")
+                        self._drop("queue-full" if self.outcome[0] == "running" else AFTER_STOP)
                     if not self._to_ring.offer(frame):
                         self._ring_skipped += 1
                 else:
                     if not self._frames.put(frame):
-                        self._drop("after-stop")
+                        self._drop(AFTER_STOP)
                     if frame.index >= first_kept:
                         self._to_ring.put(frame)
-            self._end("finished", "source-ended")
+            self._outcome.end("finished", "source-ended")
         except RbcflowError as error:
             # The source broke, but nothing behind it did: what came is still judged and kept.
             log.error("%s", error)
-            self._end("failed", str(error))
+            self._outcome.end("failed", str(error))
         finally:
             self._frames.close()
             self._to_ring.close()
@@ -250,17 +230,17 @@ class Run:
     def _track(self) -> None:
         for frame in self._frames:
             if self._frozen.is_set():
-                self._drop("after-stop")
+                self._drop(AFTER_STOP)
                 continue
             if self.settings.stop.out_of_time(frame.time_s):
-                self._drop("after-stop")
+                self._drop(AFTER_STOP)
                 self._freeze("seconds")
                 continue
             self._seconds = frame.time_s
             self._hand_over(self._tracker.process(frame))
             self.positions = self._tracker.open_tracks()
-        ended = self._ending is not None and self._ending[1] == "source-ended"
-        self._hand_over(self._tracker.finish("source-ended" if ended else "cut-by-stop"))
+        reason = "source-ended" if self._outcome.source_ended else CUT_BY_STOP
+        self._hand_over(self._tracker.finish(reason))
         self._tracks.close()
 
     def _hand_over(self, tracks: Sequence[Track]) -> None:
@@ -303,29 +283,19 @@ class Run:
 
     def stop(self) -> None:
         """End the run by a person's wish: what came is still judged, open tracks are not counted."""
-        self._end("stopped", "user")
+        self._outcome.end("stopped", "user")
         self.source.stop()
 
     def _freeze(self, reason: str) -> None:
-        with self._lock:
-            # A rule that is met by the cells of a source that has just ended is still what ended it.
-            if self._ending in (None, ("finished", "source-ended")):
-                self._ending = ("finished", reason)
+        self._outcome.rule_met(reason)
         self._frozen.set()
         self.source.stop()
 
-    def _end(self, status: str, reason: str) -> None:
-        with self._lock:
-            if self._ending is None:
-                self._ending = (status, reason)
-
     def _fail(self, error: BaseException) -> None:
-        sentence = str(error) if isinstance(error, RbcflowError) else f"{type(error).__name__}: {error}"
-        with self._lock:
-            if self._failure is None:
-                self._failure = sentence
-                log.error("%s", sentence, exc_info=None if isinstance(error, RbcflowError) else error)
-        self._end("failed", sentence)
+        """End the run at once: let go of every thread that waits, and stop the source."""
+        if self._outcome.fail(error):
+            known = isinstance(error, RbcflowError)
+            log.error("%s", self._outcome.said[1], exc_info=None if known else error)
         for channel in (self._frames, self._tracks, self._to_ring):
             channel.abort()
         with contextlib.suppress(Exception):
@@ -340,13 +310,13 @@ class Run:
         while any(t.is_alive() for t in self._threads):
             for thread in self._threads:
                 thread.join(0.05)
-            if time.monotonic() - beat >= 1.0 and self._failure is None:
+            if time.monotonic() - beat >= 1.0 and not self._outcome.failed:
                 beat = time.monotonic()
                 try:
                     self._writer.heartbeat(self.account())
                 except Exception as error:
                     self._fail(error)
-            if self._failure is not None:
+            if self._outcome.failed:
                 for thread in self._threads:
                     thread.join(2.0)
                 break
@@ -361,28 +331,26 @@ class Run:
             self.source.close()
         except Exception as error:
             self._fail(error)
-        if self._failure is not None:
+        if self._outcome.failed:
             left = [track for track, _ in self._tracks.leftover()]
             if not self._tracking_broke and not self._threads[1].is_alive():
                 with contextlib.suppress(Exception):
-                    left += self._tracker.finish("cut-by-stop")
+                    left += self._tracker.finish(CUT_BY_STOP)
             self._keep_unjudged(left)
-        account = self.account()
-        lost = account.received - account.processed - sum(account.dropped.values())
-        if lost:
-            self._dropped["run-failed" if self._failure else "unaccounted"] += lost
-            if not self._failure:
-                self._fail(RunFailed(f"{lost} frames are not accounted for: please report this with run.log"))
-            account = self.account()
-        assert self._ending is not None
-        status, reason = ("failed", self._failure) if self._failure else self._ending
+        self._find_lost_frames()
+        status, reason = self.outcome
         try:
-            self._writer.close(account, status=status, stop_reason=reason)
+            self._writer.close(self.account(), status=status, stop_reason=reason)
         except Exception as error:
             self._fail(error)
-            self._ending = ("failed", self._failure or str(error))
-        else:
-            self._ending = (status, reason)
+
+    def _find_lost_frames(self) -> None:
+        """Count what a fault left unprocessed; without one, a frame that nobody counted is itself a fault."""
+        lost = self._received - self._tracker.processed - sum(self._dropped.values())
+        if lost and not self._outcome.failed:
+            self._fail(RunFailed(f"{lost} frames are not accounted for: please report this with run.log"))
+        if lost:
+            self._dropped[RUN_FAILED] += lost
 
     def _keep_unjudged(self, tracks: Sequence[Track]) -> None:
         try:
@@ -399,7 +367,7 @@ class Run:
     @property
     def outcome(self) -> tuple[str, str]:
         """Status and stop reason as in ``run.json``: ``("running", "")`` until something ended the run."""
-        return self._ending or ("running", "")
+        return self._outcome.said
 
     def progress(self) -> Progress:
         """Return how the run stands, from any thread."""
@@ -430,93 +398,12 @@ class Run:
             cells=dict(self.tally.cells),
             fraction=self.tally.fraction,
             latencies_ms=self._latencies_ms,
-            warnings=self._warnings(dropped),
+            warnings=warnings_of(
+                self.info,
+                stop_reason=self.outcome[1],
+                dropped=dropped,
+                missed=self.source.missed,
+                not_analysed=self._tracker.not_analysed,
+                ring_skipped=self._ring_skipped,
+            ),
         )
-
-    def _warnings(self, dropped: dict[str, int]) -> list[str]:
-        said = list(self.info.warnings)
-        missed = sum(self.source.missed.values())
-        if missed:
-            said.append(
-                f"{missed} frames were lost in or before Micro-Manager: tracks that cross a gap may be cut."
-            )
-        if dropped.get("queue-full"):
-            said.append(
-                f"{dropped['queue-full']} frames were dropped because this computer could not keep up: "
-                "close other programs, or lower the frame rate."
-            )
-        if self.outcome[1] == "half-width":
-            said.append(
-                "The run stopped by its own half-width: Wilson's interval, made for a number of cells fixed "
-                "beforehand, then covers slightly less than it says."
-            )
-        if self._ring_skipped:
-            said.append(f"{self._ring_skipped} raw frames are not in the ring because the disk was too slow.")
-        return said
-
-
-def analyze(
-    movie: str | Path,
-    out: str | Path,
-    *,
-    fps: float | None = None,
-    pixel_size_um: float | None = None,
-    device: str = "auto",
-    background: Literal["movie", "sliding"] = "movie",
-    patient: str = "",
-    sample: str = "",
-    progress: Callable[[Progress, SourceInfo], None] | None = None,
-) -> Session:
-    """Analyse a recorded movie, as ``rbcflow analyze`` does.
-
-    Parameters
-    ----------
-    movie : path
-        AVI, TIFF stack or folder, OME-TIFF, (OME-)Zarr, or an earlier session's ring.
-    out : path
-        The session folder to make; must not exist.
-    fps, pixel_size_um : float, optional
-        Override what the file says.
-    device : {"auto", "cpu", "cuda"}
-    background : {"movie", "sliding"}
-        The median of 100 frames spread over the movie, or of the last seconds.
-    patient, sample : str
-        For the record.
-    progress : callable, optional
-        Called a few times a second with how it stands.
-
-    Returns
-    -------
-    Session
-
-    Raises
-    ------
-    BadInput
-        Nothing was made.
-    RunFailed
-        What was had is in `out`.
-    """
-    from napari_rbcflow.session import open_session
-    from napari_rbcflow.sources.movie import open_movie
-
-    source = open_movie(Path(movie), fps=fps, pixel_size_um=pixel_size_um)
-    settings = RunSettings(
-        patient=patient, sample=sample, device=device, background=background, ring_seconds=1.0
-    )
-    run = Run(source, Path(out), settings)
-    run.start()
-    try:
-        while not run.wait(0.2):
-            if progress is not None:
-                progress(run.progress(), run.info)
-    except BaseException:
-        run.stop()
-        run.wait()
-        raise
-    status, reason = run.outcome
-    if status == "failed":
-        raise RunFailed(f"{reason} (what was done is in {out})")
-    if not run.tally.cells["tracked"]:
-        shutil.rmtree(out)
-        raise BadInput(f"no cell was found in {movie}: check that it shows moving cells in bright field")
-    return open_session(Path(out))
