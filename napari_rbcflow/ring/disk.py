@@ -78,14 +78,14 @@ def replace_file(path: Path, data: bytes) -> None:
         with beside.open("wb", buffering=0) as file:
             write_all(file, data)
             os.fsync(file.fileno())
-        _replace(beside, path)
+        rename_over(beside, path)
     except OSError:
         beside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
 
-def _replace(beside: Path, path: Path) -> None:
+def rename_over(beside: Path, path: Path) -> None:
     """Rename over `path`; Windows refuses for as long as someone reads it, so ask again."""
     for _ in range(50):
         try:

@@ -160,6 +160,7 @@ class FrameRing:
                 f" {(self.width, self.height)} px of uint8: keep the camera's settings during a run."
             )
         with self._lock, disk_faults(self.path.parent):
+            self._must_be_open()
             if frame.index <= self._last_index:
                 raise RunFailed(
                     f"The source gave frame {frame.index} after frame {self._last_index}: its clock went"
@@ -206,6 +207,7 @@ class FrameRing:
         if crops.shape != (n, CROP_SIDE, CROP_SIDE) or not len(cells) == len(y_px) == len(x_px) == n:
             raise ValueError(f"crops of shape {crops.shape} for {len(cells)} cells: one 31 x 31 crop a cell")
         with self._lock, disk_faults(self.path.parent):
+            self._must_be_open()
             rows = np.empty((n, len(layout.CROP_COLUMNS)))
             rows[:, 0] = np.arange(self.crops_written, self.crops_written + n)
             rows[:, 1], rows[:, 2], rows[:, 3], rows[:, 4] = cells, frame_index, y_px, x_px
@@ -236,6 +238,10 @@ class FrameRing:
             for ledger in (self._frame_ledger, self._crop_ledger):
                 if not ledger.closed:
                     os.fsync(ledger.fileno())
+
+    def _must_be_open(self) -> None:
+        if self._frame_ledger.closed:
+            raise RunFailed(f"{self.path} is closed already: begin another session.")
 
     def close(self) -> None:
         """Write no more. May be called more than once."""

@@ -1,1 +1,16 @@
 """The session folder: written, read, verified, reported."""
+
+from napari_rbcflow.session.account import Account, FractionFigure
+from napari_rbcflow.session.reading import Session, open_session
+from napari_rbcflow.session.verify import Verdict, verify
+from napari_rbcflow.session.writer import SessionWriter
+
+__all__ = [
+    "Account",
+    "FractionFigure",
+    "Session",
+    "SessionWriter",
+    "Verdict",
+    "open_session",
+    "verify",
+]

@@ -1,0 +1,218 @@
+"""``crops.zarr``: the raw sequence behind every row of ``cells.csv``.
+
+================== ============== ==========================================================
+array              shape          holds
+================== ============== ==========================================================
+crops              (N, 31, 31)    the tracks' crops one behind the other, in hand-over order
+frame              (N,) int64     the crop's frame index
+seen               (N,) bool      False: its position was predicted through an overlap
+edge               (N,) bool      the crop was cut by the field's edge and replicates it
+intruded           (N,) bool      another cell stands in it
+index              (M, 4) int64   a row a track: cell, offset, length, CRC-32C of its crops
+================== ============== ==========================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
+from napari_rbcflow.errors import RunFailed
+from napari_rbcflow.ring.layout import crc32c
+from napari_rbcflow.session.growing import GrowingArray, chunk_path
+from napari_rbcflow.tracks import Track
+
+FORMAT = 1
+INDEX_COLUMNS = ("cell", "offset", "length", "crc32c")
+CROPS_PER_CHUNK = 2048
+FLAGS_PER_CHUNK = 16384
+TRACKS_PER_CHUNK = 1024
+
+
+class CropStore:
+    """The writing side; one writer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        group = zarr.create_group(
+            folder, zarr_format=3, attributes={"rbcflow_crops": FORMAT, "pixel_size_um": CROP_PIXEL_SIZE_UM}
+        )
+
+        def grow(
+            name: str, dtype: str, item: tuple[int, ...], rows: int, **attributes: object
+        ) -> GrowingArray:
+            return GrowingArray(group, folder, name, dtype, item, rows, attributes)
+
+        self._crops = grow("crops", "uint8", (CROP_SIDE, CROP_SIDE), CROPS_PER_CHUNK)
+        self._frame = grow("frame", "<i8", (), FLAGS_PER_CHUNK)
+        self._seen = grow("seen", "bool", (), FLAGS_PER_CHUNK)
+        self._edge = grow("edge", "bool", (), FLAGS_PER_CHUNK)
+        self._intruded = grow("intruded", "bool", (), FLAGS_PER_CHUNK)
+        self._index = grow("index", "<i8", (len(INDEX_COLUMNS),), TRACKS_PER_CHUNK, columns=INDEX_COLUMNS)
+        self._all = (self._crops, self._frame, self._seen, self._edge, self._intruded, self._index)
+
+    def write(self, tracks: Sequence[Track]) -> None:
+        """Write the tracks' crops, not counted before `commit`; a later `write` goes over them.
+
+        Raises
+        ------
+        OSError
+        """
+        self._crops.write(np.concatenate([t.crops for t in tracks]))
+        self._frame.write(np.concatenate([t.frames for t in tracks]))
+        self._seen.write(np.concatenate([t.seen for t in tracks]))
+        self._edge.write(np.concatenate([t.edge for t in tracks]))
+        self._intruded.write(np.concatenate([t.intruded for t in tracks]))
+        lengths = np.array([len(t) for t in tracks])
+        offsets = len(self._crops) + np.cumsum(lengths) - lengths
+        sums = [crc32c(np.ascontiguousarray(t.crops)) for t in tracks]
+        self._index.write(np.column_stack([[t.cell for t in tracks], offsets, lengths, sums]))
+
+    def unsynced(self) -> list[int]:
+        """Return the descriptors to be synced before `commit`."""
+        return [handle for array in self._all for handle in array.unsynced()]
+
+    def commit(self, tracks: Sequence[Track]) -> None:
+        """Count what `write` wrote."""
+        crops = sum(len(t) for t in tracks)
+        for array in self._all:
+            array.synced()
+            array.advance(len(tracks) if array is self._index else crops)
+
+    def index(self) -> NDArray[np.int64]:
+        """Return the index so far, shape (M, 4)."""
+        return read_index(self.folder)[: len(self._index)]
+
+    def close(self) -> None:
+        """Cut all arrays to what was written."""
+        for array in self._all:
+            array.close()
+
+    def abandon(self) -> None:
+        """Close the files, and no more."""
+        for array in self._all:
+            array.abandon()
+
+
+def read_index(folder: Path) -> NDArray[np.int64]:
+    """Return the index of a session's crops, shape (M, 4): `INDEX_COLUMNS`, in hand-over order.
+
+    Parameters
+    ----------
+    folder : Path
+        ``crops.zarr``.
+
+    Raises
+    ------
+    RunFailed
+        If it cannot be read.
+    """
+    rows = _rows(folder, "index")
+    return rows[rows[:, 0] > 0]  # cells are numbered from 1, and chunks are made full of zeros
+
+
+def _rows(folder: Path, name: str) -> NDArray[np.int64]:
+    try:
+        array = zarr.open_array(folder / name, mode="r", zarr_format=3)
+        chunks = sorted((folder / name).glob("c.*"), key=lambda p: int(p.name.split(".")[1]))
+        if not chunks:
+            return np.empty((0, *array.shape[1:]), np.int64)
+        end = min(array.shape[0], (int(chunks[-1].name.split(".")[1]) + 1) * array.chunks[0])
+        return np.asarray(array[:end], dtype=np.int64)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFailed(f"{folder} cannot be read ({error}): restore the folder from a copy.") from error
+
+
+@dataclass(frozen=True, eq=False)
+class CropSequence:
+    """One track's crops and what is known of each.
+
+    Attributes
+    ----------
+    crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
+    frame : ndarray of int64, shape (n,)
+    seen, edge, intruded : ndarray of bool, shape (n,)
+    """
+
+    crops: NDArray[np.uint8]
+    frame: NDArray[np.int64]
+    seen: NDArray[np.bool_]
+    edge: NDArray[np.bool_]
+    intruded: NDArray[np.bool_]
+
+
+class CropReader:
+    """The reading side, of what was there when it was made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.index = read_index(folder)
+        # Where a cell stands twice (it must not), the first counts: `verify` tells.
+        self._row = {int(cell): i for i, cell in reversed(list(enumerate(self.index[:, 0])))}
+
+    def cells(self) -> NDArray[np.int64]:
+        """Return the cells that have a sequence, in hand-over order."""
+        return self.index[:, 0]
+
+    def sequence(self, cell: int, *, check: bool = True) -> CropSequence:
+        """Return a cell's sequence.
+
+        Raises
+        ------
+        KeyError
+            If there is no such cell.
+        RunFailed
+            If its crops are damaged.
+        """
+        _, offset, length, crc = self.index[self._row[int(cell)]].tolist()
+        crops = self._crops(offset, length)
+        if check and crc32c(crops) != crc:
+            raise RunFailed(f"The crops of cell {cell} in {self.folder} are damaged: restore it from a copy.")
+        flags = [
+            np.asarray(self._read(name, "bool", (), FLAGS_PER_CHUNK, offset, length), np.bool_)
+            for name in ("seen", "edge", "intruded")
+        ]
+        frame = np.asarray(self._read("frame", "<i8", (), FLAGS_PER_CHUNK, offset, length), np.int64)
+        return CropSequence(crops, frame, *flags)
+
+    def damaged(self) -> list[int]:
+        """Return the cells whose crops do not fit their checksum."""
+        return [
+            cell
+            for cell, offset, length, crc in self.index.tolist()
+            if crc32c(self._crops(offset, length)) != crc
+        ]
+
+    def _crops(self, offset: int, length: int) -> NDArray[np.uint8]:
+        item = (CROP_SIDE, CROP_SIDE)
+        return np.asarray(self._read("crops", "uint8", item, CROPS_PER_CHUNK, offset, length), np.uint8)
+
+    def _read(
+        self, name: str, dtype: str, item: tuple[int, ...], per_chunk: int, offset: int, length: int
+    ) -> NDArray[Any]:
+        """Read rows straight from the chunks: a hundred times faster than zarr for 33 crops."""
+        rows: NDArray[Any] = np.zeros((length, *item), np.dtype(dtype))
+        row_bytes = rows.dtype.itemsize * math.prod(item)
+        done = 0
+        while done < length:
+            number, inside = divmod(offset + done, per_chunk)
+            take = min(length - done, per_chunk - inside)
+            path = chunk_path(self.folder / name, number, 1 + len(item))
+            try:
+                with path.open("rb") as file:
+                    file.seek(inside * row_bytes)
+                    data = file.read(take * row_bytes)
+            except FileNotFoundError:
+                data = b""  # stays zeros, as for zarr; the checksum tells
+            part = np.frombuffer(data[: len(data) // row_bytes * row_bytes], rows.dtype).reshape(-1, *item)
+            rows[done : done + len(part)] = part
+            done += take
+        return rows

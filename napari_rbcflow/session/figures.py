@@ -1,0 +1,132 @@
+"""The report's two drawings, as SVG that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.estimate.fraction import wilson
+
+# Okabe and Ito's blue and vermilion: told apart by the colour-blind, and in grey by their lightness.
+TANK_TREADING_COLOUR = "#0072b2"
+FLIPPING_COLOUR = "#d55e00"
+_AXIS = 'stroke="#888" stroke-width="1"'
+_GRID = 'stroke="#e4e4e4" stroke-width="1"'
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 36
+_MOST_POINTS = 240
+
+
+def curve(tank_treading: NDArray[np.bool_], level: float, *, width: int = 420, height: int = 210) -> str:
+    """Draw the fraction as cells were counted, with Wilson's interval of each moment as a band.
+
+    Parameters
+    ----------
+    tank_treading : ndarray of bool, shape (n,)
+        The counted cells in order, n > 0.
+    level : float
+    width, height : int
+        In CSS pixels.
+    """
+    n = len(tank_treading)
+    at = np.unique(np.linspace(1, n, min(n, _MOST_POINTS)).round().astype(int))
+    hits = np.cumsum(tank_treading)[at - 1]
+    band = np.array([wilson(int(k), int(m), level) for k, m in zip(hits, at, strict=True)])
+    inner_w, inner_h = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
+
+    def place(cells: NDArray[np.int64], values: NDArray[np.float64]) -> str:
+        x = _LEFT + inner_w * (cells / n)
+        y = _TOP + inner_h * (1 - values)
+        return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+
+    parts = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        y = _TOP + inner_h * (1 - tick)
+        parts.append(f'<line x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" {_GRID}/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.0%}</text>')
+    for tick in _ticks(n):
+        x = _LEFT + inner_w * tick / n
+        parts.append(f'<text x="{x:.1f}" y="{height - 20}" text-anchor="middle">{tick}</text>')
+    outline = place(at, band[:, 1]) + " " + " ".join(reversed(place(at, band[:, 0]).split()))
+    parts.append(f'<polygon points="{outline}" fill="{TANK_TREADING_COLOUR}" fill-opacity="0.18"/>')
+    parts.append(
+        f'<polyline points="{place(at, hits / at)}" fill="none" stroke="{TANK_TREADING_COLOUR}"'
+        ' stroke-width="2" stroke-linejoin="round"/>'
+    )
+    parts.append(_x_axis("cells counted", width, height))
+    return _svg(parts, width, height, f"The fraction while the {n} cells were counted, with its interval")
+
+
+def histogram(
+    speeds: Sequence[tuple[str, str, NDArray[np.float64]]], unit: str, *, width: int = 420, height: int = 210
+) -> str:
+    """Draw stacked bars of how many cells lie where.
+
+    Parameters
+    ----------
+    speeds : sequence of (name, colour, values)
+        Stacked from the bottom. At least one value in all.
+    unit : str
+        What the axis says.
+    width, height : int
+        In CSS pixels.
+    """
+    every = np.concatenate([values for _, _, values in speeds])
+    low, high = np.percentile(every, (0, 99))
+    edges = np.linspace(min(0.0, low), max(high, low + 1.0), 25)
+    inner_w, inner_h = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
+    counts = [np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] for _, _, values in speeds]
+    tallest = int(np.max(np.sum(counts, axis=0)))
+    parts = []
+    for tick in (0, *_ticks(tallest)):
+        y = _TOP + inner_h * (1 - tick / tallest)
+        parts.append(f'<line x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" {_GRID}/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick}</text>')
+    bar = inner_w / (len(edges) - 1)
+    below = np.zeros(len(edges) - 1)
+    for (_, colour, _), count in zip(speeds, counts, strict=True):
+        for i in np.flatnonzero(count).tolist():
+            x, top = _LEFT + i * bar, _TOP + inner_h * (1 - (below[i] + count[i]) / tallest)
+            parts.append(
+                f'<rect x="{x + 0.5:.1f}" y="{top:.1f}" width="{bar - 1:.1f}"'
+                f' height="{inner_h * count[i] / tallest:.1f}" fill="{colour}"/>'
+            )
+        below += count
+    step = _nice((edges[-1] - edges[0]) / 5)
+    tick = np.ceil(edges[0] / step) * step
+    while tick <= edges[-1]:
+        x = _LEFT + inner_w * (tick - edges[0]) / (edges[-1] - edges[0])
+        parts.append(f'<text x="{x:.1f}" y="{height - 20}" text-anchor="middle">{tick:g}</text>')
+        tick += step
+    parts.append(_x_axis(unit, width, height))
+    named = ", ".join(f"{name} {len(values)}" for name, _, values in speeds)
+    return _svg(parts, width, height, f"How many cells at what speed: {named}")
+
+
+def _ticks(most: int) -> list[int]:
+    step = max(1, int(_nice(most / 4)))
+    return list(range(step, most + 1, step))
+
+
+def _nice(step: float) -> float:
+    """Round a step up to 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** np.floor(np.log10(step))
+    return float(next(power * m for m in (1, 2, 5, 10) if power * m >= step * 0.999))
+
+
+def _x_axis(label: str, width: int, height: int) -> str:
+    y = height - _BOTTOM
+    return (
+        f'<line x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y}" y2="{y}" {_AXIS}/>'
+        f'<text x="{(width + _LEFT - _RIGHT) / 2:.0f}" y="{height - 4}" text-anchor="middle">'
+        f"{escape(label)}</text>"
+    )
+
+
+def _svg(parts: Sequence[str], width: int, height: int, title: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    )

@@ -1,0 +1,65 @@
+"""The file ``.writing``: who writes this session, and room for its last words."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import IO
+
+from napari_rbcflow.ring.disk import preallocate
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+NAME = ".writing"
+RESERVE_BYTES = 8 * 2**20
+"""Held back until the close, so that a full disk still takes run.json, report.html and a sorted cells.csv."""
+
+
+class WritingMarker:
+    """Locked for as long as the session's process lives; the system lets go of it when that dies.
+
+    Its presence without a lock says that the session crashed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / NAME
+        self._file: IO[bytes] = self._path.open("xb+", buffering=0)
+        preallocate(self._file, RESERVE_BYTES)
+        _lock(self._file)
+
+    def release_reserve(self) -> None:
+        """Give the bytes held back to whoever closes the session."""
+        with contextlib.suppress(OSError):
+            self._file.truncate(1)
+
+    def remove(self) -> None:
+        """Unlock and delete."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def is_being_written(folder: Path) -> bool:
+    """Say whether a living process writes the session in `folder`."""
+    try:
+        file = (folder / NAME).open("rb+", buffering=0)
+    except OSError:
+        return False
+    with file:
+        try:
+            _lock(file)
+        except OSError:
+            return True
+    return False
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock at once or raise `OSError`."""
+    if sys.platform == "win32":
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

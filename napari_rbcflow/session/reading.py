@@ -1,0 +1,164 @@
+"""Reading a session folder: finished, crashed or running."""
+
+from __future__ import annotations
+
+import io
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.estimate.fraction import RunningFraction
+from napari_rbcflow.ring import RingReader, open_ring
+from napari_rbcflow.session import tables
+from napari_rbcflow.session.account import FractionFigure
+from napari_rbcflow.session.crops import CropReader, CropSequence
+from napari_rbcflow.session.marker import is_being_written
+from napari_rbcflow.session.runfile import read_run
+
+_CELL_TYPES = {
+    "cell": "int64",
+    "first_frame": "int64",
+    "last_frame": "int64",
+    "frames": "int64",
+    "x_first_px": "float64",
+    "y_first_px": "float64",
+    "x_last_px": "float64",
+    "y_last_px": "float64",
+    "speed_um_per_s": "float64",
+    "p_reliable": "float64",
+    "p_tank_treading": "float64",
+    "label": "str",
+    "reason": "str",
+}
+_TRACK_TYPES = {"cell": "int64", "frame": "int64", "y_px": "float64", "x_px": "float64", "seen": "int64"}
+
+
+class Session:
+    """A session folder as it was when it was opened; open it again to see a running one go on.
+
+    Attributes
+    ----------
+    folder : Path
+    run : dict
+        ``run.json``.
+    """
+
+    def __init__(self, folder: Path, run: dict[str, Any]) -> None:
+        self.folder = folder
+        self.run = run
+
+    def __repr__(self) -> str:
+        return f"Session({str(self.folder)!r}, {self.run['status']}, {len(self.cells)} cells)"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run ended without closing its session (a crash, a power cut)."""
+        return self.run["status"] == "running" and not is_being_written(self.folder)
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """A row a track, the columns of ``cells.csv``; NaN where a stage was not run."""
+        return _table(self.folder / "cells.csv", _CELL_TYPES)
+
+    @cached_property
+    def tracks(self) -> pd.DataFrame:
+        """A row a position, the columns of ``tracks.csv``, of the tracks in `cells`."""
+        tracks = _table(self.folder / "tracks.csv", _TRACK_TYPES)
+        # A crash can come between a track's positions and its row in cells.csv, which makes it kept.
+        return tracks[tracks["cell"].isin(self.cells["cell"])].reset_index(drop=True)
+
+    @cached_property
+    def fraction(self) -> FractionFigure:
+        """The fraction of ``run.json``; of a run that is not closed, Wilson's over the cells kept so far."""
+        if self.run["status"] == "running":
+            labels = self.cells["label"]
+            fraction = RunningFraction()
+            fraction.update(
+                tank_treading=int((labels == Label.TANK_TREADING).sum()),
+                flipping=int((labels == Label.FLIPPING).sum()),
+            )
+            return FractionFigure.of(fraction)
+        try:
+            return FractionFigure(**self.run["fraction"])
+        except (KeyError, TypeError):
+            raise BadInput(f"{self.folder} holds no fraction: its run.json is damaged.") from None
+
+    @cached_property
+    def ring(self) -> RingReader | None:
+        """The last raw frames, or None where they were deleted."""
+        try:
+            return open_ring(self.folder / "frames.zarr")
+        except (BadInput, RunFailed):
+            return None
+
+    def crops(self, cell: int) -> NDArray[np.uint8]:
+        """Return a cell's sequence, shape (n, CROP_SIDE, CROP_SIDE).
+
+        Raises
+        ------
+        BadInput
+            If the session has no such cell.
+        RunFailed
+            If its crops are damaged.
+        """
+        return self.sequence(cell).crops
+
+    def sequence(self, cell: int) -> CropSequence:
+        """Return a cell's crops with their frames and flags; errors as `crops`."""
+        if int(cell) not in self._known:
+            raise BadInput(f"{self.folder} has no cell {cell}: see its cells.csv.")
+        try:
+            return self._crop_reader.sequence(cell)
+        except KeyError:
+            raise RunFailed(
+                f"The crops of cell {cell} are missing from {self.folder}: restore the folder from a copy."
+            ) from None
+
+    @cached_property
+    def _known(self) -> frozenset[int]:
+        return frozenset(self.cells["cell"].tolist())
+
+    @cached_property
+    def _crop_reader(self) -> CropReader:
+        return CropReader(self.folder / "crops.zarr")
+
+
+def open_session(folder: Path | str) -> Session:
+    """Open a session folder; works on a running or crashed one too.
+
+    Parameters
+    ----------
+    folder : Path or str
+
+    Raises
+    ------
+    BadInput
+        If it is not a session, or one of a newer version.
+    """
+    folder = Path(folder)
+    return Session(folder, read_run(folder))
+
+
+def _table(path: Path, types: dict[str, str]) -> pd.DataFrame:
+    """Read a table's whole lines.
+
+    Raises
+    ------
+    RunFailed
+        If it is not there or damaged.
+    """
+    try:
+        data = tables.whole_lines(path)
+        if not data:  # crashed before the first line
+            return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()})
+        return pd.read_csv(
+            io.BytesIO(data), dtype=types, usecols=list(types), na_values=[""], keep_default_na=False
+        ).fillna({name: "" for name, kind in types.items() if kind == "str"})
+    except (OSError, ValueError) as error:
+        raise RunFailed(f"{path} cannot be read ({error}): restore it from a copy.") from error

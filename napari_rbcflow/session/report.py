@@ -1,0 +1,370 @@
+"""``report.html``: one page for whoever acts on the number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from napari_rbcflow.conventions import LEAST_FRAMES, Label
+from napari_rbcflow.ring.disk import replace_file
+from napari_rbcflow.session import figures
+from napari_rbcflow.session.reading import Session
+
+GRAVE_LOSS = 0.01
+"""Share of all frames, dropped or missed, from which on the loss is a grave warning: tracks of about
+30 frames are then cut by a lost frame in a quarter of the cases."""
+FEW_CELLS = 30
+"""Below that the interval spans most of what a patient's fraction could be."""
+
+_ENDS = {
+    "reliable": "The run stopped by itself: enough cells had been counted.",
+    "half-width": "The run stopped by itself: the interval was narrow enough.",
+    "seconds": "The run stopped by itself: the set time was over.",
+    "tracks": "The run stopped by itself: enough tracks had been seen.",
+    "baseline": "The run stopped by itself: the interval lay wholly on one side of the patient's baseline.",
+    "source-ended": "The movie or the camera's sequence came to its end.",
+    "user": "A person stopped the run.",
+}
+_METHODS = {
+    "wilson": "Wilson's interval",
+    "fixed-width": "fixed-width sequential interval",
+    "anytime": "interval that holds whenever one stops",
+}
+_REASONS = {
+    "queue-full": "this computer could not keep up",
+    "after-stop": "came after the stop",
+    "run-failed": "left when the run failed",
+    "image-number": "gap in the camera's numbering",
+    "time-gap": "gap in the camera's time",
+    "overflow": "the camera's buffer overflowed",
+}
+_QUALITY = {"reliable_share": "share of reliable tracks"}
+
+
+def write_report(folder: Path, run: Mapping[str, Any] | None = None) -> Path:
+    """Write ``report.html`` into a session folder.
+
+    Parameters
+    ----------
+    folder : Path
+    run : mapping, optional
+        What ``run.json`` holds, or is about to.
+
+    Returns
+    -------
+    Path
+        Of the report.
+
+    Raises
+    ------
+    BadInput
+        If `folder` is not a session.
+    OSError
+    """
+    path = Path(folder) / "report.html"
+    if run is None:
+        from napari_rbcflow.session.runfile import read_run
+
+        run = read_run(Path(folder))
+    replace_file(path, render(dict(run), Session(Path(folder), dict(run)).cells).encode())
+    return path
+
+
+def grave_warnings(run: Mapping[str, Any]) -> list[str]:
+    """Return, in plain sentences, what forbids acting on the number without a second thought."""
+    grave = []
+    frames, cells = run["frames"], run["cells"]
+    if run["status"] == "failed":
+        grave.append(f"The run failed: {run['stop_reason']}")
+    elif run["status"] == "running":
+        grave.append("The run has not ended: this is how it stood.")
+    dropped = sum(n for reason, n in frames["dropped"].items() if reason != "after-stop")
+    lost, all_frames = (
+        dropped + sum(frames["missed"].values()),
+        frames["received"] + sum(frames["missed"].values()),
+    )
+    if all_frames and lost / all_frames >= GRAVE_LOSS:
+        grave.append(
+            f"{lost:,} of {all_frames:,} frames ({lost / all_frames:.1%}) were lost: cells were cut or overlooked."
+            " Close other programs or lower the frame rate, and measure again."
+        )
+    if not all_frames:
+        grave.append("No frame came: check that the camera is connected and running.")
+    elif not cells["tracked"]:
+        grave.append("No cell was seen: check focus, light and flow, and measure again.")
+    elif not run["fraction"]["n"]:
+        grave.append(
+            "Cells were seen, but none could be counted: check the focus (60 um above the wall) and measure again."
+        )
+    elif run["fraction"]["n"] < FEW_CELLS:
+        grave.append(
+            f"Only {run['fraction']['n']} cells were counted: the true fraction may lie anywhere in the"
+            " interval. Measure longer."
+        )
+    return grave
+
+
+def render(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    run : mapping
+        What ``run.json`` holds.
+    cells : DataFrame
+        ``cells.csv`` in its order.
+    """
+    name = " · ".join(part for part in (str(run["patient"]), str(run["sample"])) if part) or "unnamed sample"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Tank-treading fraction: {escape(name)}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<header><h1>{escape(name)}</h1><p>{_when(run)}</p></header>
+{_warnings(run)}
+<section class="top">
+{_number(run)}
+{_ending(run)}
+</section>
+<section class="pair">
+{_curve(run, cells)}
+{_speeds(cells)}
+</section>
+<section class="three">
+{_cells(run)}
+{_frames(run)}
+{_quality(run, cells)}
+</section>
+{_how(run)}
+{_settings(run)}
+<footer>napari-rbcflow {escape(str(run["versions"].get("napari-rbcflow", "")))} · for research; not a medical
+device · every cell counted here can be looked at: cells.csv, tracks.csv and crops.zarr lie beside this page</footer>
+</body>
+</html>
+"""
+
+
+def _when(run: Mapping[str, Any]) -> str:
+    try:
+        started = datetime.fromisoformat(run["started"])
+        said = f"{started.day} {started:%B %Y, %H:%M}"
+        if run.get("ended"):
+            seconds = round((datetime.fromisoformat(run["ended"]) - started).total_seconds())
+            said += (
+                f" · took {seconds // 60} min {seconds % 60} s" if seconds >= 60 else f" · took {seconds} s"
+            )
+    except (TypeError, ValueError):
+        said = str(run.get("started", ""))
+    return escape(f"{said} · {run['parameters'].get('source', '')}")
+
+
+def _warnings(run: Mapping[str, Any]) -> str:
+    said = [f'<li class="grave"><b>Warning.</b> {escape(w)}</li>' for w in grave_warnings(run)]
+    said += [f'<li class="mild"><b>Note.</b> {escape(str(w))}</li>' for w in run["warnings"]]
+    return f'<ul class="warnings">{"".join(said)}</ul>' if said else ""
+
+
+def _number(run: Mapping[str, Any]) -> str:
+    fraction = run["fraction"]
+    estimate, low, high = fraction["estimate"], fraction["low"], fraction["high"]
+    what = "<p class='what'>of the cells judged reliable were tank-treading</p>"
+    if estimate is None or low is None or high is None:
+        return "<div class='number'><p class='big none'>No number</p><p>No cell could be counted.</p></div>"
+    said = (
+        f"<div class='number'><p class='big'>{100 * estimate:.1f} %</p>{what}"
+        f"<p class='interval'><b>{100 * low:.1f} to {100 * high:.1f} %</b></p>"
+        f"<p>{100 * fraction['level']:g} % interval ({escape(_METHODS.get(fraction['method'], fraction['method']))}),"
+        f" from {fraction['n']:,} cells</p>"
+    )
+    corrected = run.get("fraction_corrected") or {}
+    if all(corrected.get(key) is not None for key in ("estimate", "low", "high")):
+        said += (
+            f"<p class='corrected'>Corrected for the networks' known errors: <b>{100 * corrected['estimate']:.1f} %</b>"
+            f" ({100 * corrected['low']:.1f} to {100 * corrected['high']:.1f} %,"
+            f" {escape(str(corrected['method']))})</p>"
+        )
+    else:
+        said += "<p class='corrected'>Not corrected for errors of the networks.</p>"
+    return said + "</div>"
+
+
+def _ending(run: Mapping[str, Any]) -> str:
+    cells, fraction = run["cells"], run["fraction"]
+    reason = run["stop_reason"]
+    if run["status"] == "failed":
+        ended = "The run failed; what is shown was kept up to then."
+    elif run["status"] == "running":
+        ended = "The run has not ended."
+    else:
+        ended = _ENDS.get(str(reason), str(reason))
+    return f"""<div class="words">
+<h2>What this is</h2>
+<p>{escape(ended)}</p>
+<p><b>{cells["tracked"]:,}</b> cells were followed through the field. Two neural networks looked at each one:
+the first said whether it was sharp and alone enough to be judged ({fraction["n"]:,} were), the second whether its
+membrane circulated (<b>tank-treading: {cells["tank_treading"]:,}</b>, the supple cells) or it flipped over as a
+whole (<b>flipping: {cells["flipping"]:,}</b>, the stiff ones).</p>
+<p>Only cells that crossed the plane of focus, for {LEAST_FRAMES} frames or more and before the stop, are counted;
+each once; the faster cross more often. A stiff cell that did not happen to flip while it was watched looks like a
+supple one.</p>
+</div>"""
+
+
+def _curve(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
+    counted = cells["label"][cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])]
+    if counted.empty:
+        return ""
+    drawn = figures.curve((counted == Label.TANK_TREADING).to_numpy(bool), float(run["fraction"]["level"]))
+    return (
+        f"<figure>{drawn}<figcaption>The fraction as cells were counted. Band: Wilson's interval at each"
+        " number of cells. It should settle; if it drifts, the sample changed during the run.</figcaption></figure>"
+    )
+
+
+def _speeds(cells: pd.DataFrame) -> str:
+    groups = [
+        ("tank-treading", figures.TANK_TREADING_COLOUR, _speed(cells, Label.TANK_TREADING)),
+        ("flipping", figures.FLIPPING_COLOUR, _speed(cells, Label.FLIPPING)),
+    ]
+    if not sum(len(values) for _, _, values in groups):
+        return ""
+    keys = " ".join(f'<span class="key" style="background:{c}"></span>{n}' for n, c, _ in groups)
+    return (
+        f"<figure>{figures.histogram(groups, 'speed, um/s')}<figcaption>Counted cells by speed: {keys}."
+        " Cells in the plane of focus should lie in one hill.</figcaption></figure>"
+    )
+
+
+def _speed(cells: pd.DataFrame, label: Label) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return cells["speed_um_per_s"][cells["label"] == label].dropna().to_numpy(np.float64)
+
+
+def _cells(run: Mapping[str, Any]) -> str:
+    cells = run["cells"]
+    rows = {
+        "followed in all": cells["tracked"],
+        "tank-treading (counted)": cells["tank_treading"],
+        "flipping (counted)": cells["flipping"],
+        "not judgeable: blurred or not alone": cells["unreliable"],
+        f"too short: under {LEAST_FRAMES} frames": cells["too_short"],
+        "not counted: open at the stop, or after it": cells["uncounted"],
+    }
+    return _table("Cells", {k: f"{v:,}" for k, v in rows.items()})
+
+
+def _frames(run: Mapping[str, Any]) -> str:
+    frames = run["frames"]
+    rows = {"received": f"{frames['received']:,}", "analysed": f"{frames['processed']:,}"}
+    for kind, said in (("dropped", "not analysed"), ("missed", "never arrived")):
+        rows[said] = f"{sum(frames[kind].values()):,}"
+        for reason, n in sorted(frames[kind].items()):
+            rows[f"– {_REASONS.get(reason, reason)}"] = f"{n:,}"
+    return _table("Frames", rows)
+
+
+def _quality(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
+    tracked = run["cells"]["tracked"]
+    rows: dict[str, str] = {}
+    if tracked:
+        rows["reliable, of all followed"] = f"{run['fraction']['n'] / tracked:.1%}"
+        rows["frames a track, median"] = f"{cells['frames'].median():.0f}"
+    counted = cells[cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])]
+    if len(counted):
+        rows["speed of counted cells, median"] = f"{counted['speed_um_per_s'].median():,.0f} um/s"
+    for key, value in run.get("quality", {}).items():
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            rows[_QUALITY.get(key, key.replace("_", " "))] = (
+                f"{value:.4g}" if isinstance(value, float) else str(value)
+            )
+    latency = run["latency_ms"]["p95"]
+    if latency is not None:
+        rows["a label came within (95 % of cells)"] = f"{latency:.0f} ms"
+    return _table("Quality", rows)
+
+
+def _how(run: Mapping[str, Any]) -> str:
+    models = run["models"]
+
+    def named(stage: str) -> str:
+        model = models.get(stage, {})
+        return f"<b>{escape(str(model.get('name', '?')))}</b> <code>{escape(str(model.get('hash', '?'))[:16])}</code>"
+
+    return (
+        f'<p class="how"><b>How a label is made.</b> Of each cell, 31 x 31 px crops of its frames go to stage 1'
+        f" ({named('stage1')}: reliable or not) and, if reliable, to stage 2 ({named('stage2')}: tank-treading or"
+        " flipping). No person has looked at the labels. The code after a name is the beginning of the model"
+        " file's hash.</p>"
+    )
+
+
+def _settings(run: Mapping[str, Any]) -> str:
+    parameters = dict(run["parameters"])
+    details = parameters.pop("source_details", {})
+    parameters.pop("source_warnings", None)
+    items = [(k, v) for k, v in {**parameters, **details}.items() if v not in (None, "", [], {})]
+    said = " · ".join(f"{escape(str(k).replace('_', ' '))} <b>{escape(_plain(v))}</b>" for k, v in items)
+    versions = " · ".join(f"{escape(str(k))} {escape(str(v))}" for k, v in run["versions"].items() if v)
+    return f'<p class="small"><b>Settings.</b> {said}</p><p class="small"><b>Versions.</b> {versions}</p>'
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(title: str, rows: Mapping[str, str]) -> str:
+    said = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in rows.items())
+    return f"<div><h2>{title}</h2><table>{said}</table></div>"
+
+
+_STYLE = """
+@page { size: A4; margin: 11mm 13mm; }
+* { box-sizing: border-box; }
+body { font: 14px/1.4 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; color: #1a1a1a;
+  background: #fff; max-width: 880px; margin: 0 auto; padding: 18px;
+  -webkit-print-color-adjust: exact; print-color-adjust: exact; }
+header { display: flex; justify-content: space-between; align-items: baseline; gap: 16px;
+  border-bottom: 2px solid #1a1a1a; margin-bottom: 12px; }
+h1 { font-size: 22px; margin: 0 0 4px; overflow-wrap: anywhere; }
+header p { margin: 0; color: #555; text-align: right; }
+h2 { font-size: 14px; margin: 0 0 4px; }
+p { margin: 0 0 6px; }
+.warnings { list-style: none; margin: 0 0 12px; padding: 0; }
+.warnings li { padding: 7px 12px; margin-bottom: 5px; border-left: 7px solid; overflow-wrap: anywhere; }
+.grave { background: #fde8e4; border-color: #b3261e; font-size: 16px; }
+.mild { background: #fff6da; border-color: #d9a400; }
+.top { display: flex; gap: 26px; align-items: center; margin-bottom: 10px; }
+.number { flex: 0 0 312px; border: 2px solid #0072b2; border-radius: 8px; padding: 10px 16px; text-align: center; }
+.number p { margin: 0; color: #444; }
+.number .big { font-size: 62px; font-weight: 700; line-height: 1.1; color: #111; }
+.number .none { font-size: 44px; color: #b3261e; }
+.number .interval { font-size: 25px; margin-top: 4px; color: #111; }
+.number .corrected { margin-top: 6px; padding-top: 6px; border-top: 1px solid #ccc; font-size: 13px; }
+.pair { display: flex; gap: 20px; }
+figure { flex: 1 1 0; margin: 0 0 10px; min-width: 0; }
+figure svg { width: 100%; height: auto; font: 11px system-ui, Arial, sans-serif; fill: #444; }
+figcaption { font-size: 12px; color: #555; }
+.key { display: inline-block; width: 10px; height: 10px; margin: 0 3px 0 4px; }
+.three { display: flex; gap: 22px; margin-bottom: 8px; }
+.three > div { flex: 1 1 0; }
+table { border-collapse: collapse; width: 100%; font-size: 13px; }
+td { padding: 2px 0; border-bottom: 1px solid #e4e4e4; vertical-align: top; }
+td + td { text-align: right; white-space: nowrap; padding-left: 8px; font-variant-numeric: tabular-nums; }
+.how { font-size: 13px; border-top: 1px solid #999; padding-top: 6px; }
+.small, footer { font-size: 11px; color: #555; overflow-wrap: anywhere; }
+footer { border-top: 1px solid #999; padding-top: 4px; }
+@media (max-width: 640px) { .top, .pair, .three { flex-direction: column; align-items: stretch; } }
+@media print { body { padding: 0; font-size: 12.5px; max-width: none; } .small, footer { font-size: 9.5px; }
+  section, figure, table { break-inside: avoid; } }
+"""

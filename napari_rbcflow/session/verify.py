@@ -1,0 +1,247 @@
+"""Whether a session folder is whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from napari_rbcflow.conventions import LEAST_FRAMES, Label
+from napari_rbcflow.errors import BadInput, RbcflowError
+from napari_rbcflow.estimate.fraction import wilson
+from napari_rbcflow.ring import open_ring
+from napari_rbcflow.session import tables
+from napari_rbcflow.session.account import CELL_COUNTS
+from napari_rbcflow.session.crops import CropReader
+from napari_rbcflow.session.marker import is_being_written
+from napari_rbcflow.session.reading import Session, open_session
+
+WHOLE, INCOMPLETE, NOT_A_SESSION = 0, 1, 2
+_TOLERANCE = 1e-4
+"""Of a fraction: ``run.json`` may hold it rounded to as little as four decimals."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `verify` found.
+
+    Attributes
+    ----------
+    code : int
+        0 whole, 1 recovered or incomplete, 2 not a session: the exit status of ``rbcflow verify``.
+    findings : list of str
+        Sentences; empty for a whole session.
+    """
+
+    code: int
+    findings: list[str] = field(default_factory=list)
+
+
+def verify(folder: Path | str) -> Verdict:
+    """Check a session folder against itself.
+
+    Every frame that the ring's ledger names and every crop is read and compared with its checksum;
+    the tables, the crops and ``run.json`` must tell the same story; the fraction is computed again.
+
+    Parameters
+    ----------
+    folder : Path or str
+    """
+    try:
+        session = open_session(folder)
+    except BadInput as error:
+        return Verdict(NOT_A_SESSION, [str(error)])
+    findings: list[str] = []
+    for check in (_ending, _frames, _tables, _unchanged, _crops, _ring, _report):
+        try:
+            for finding in check(session):
+                findings.append(finding)
+        except RbcflowError as error:
+            findings.append(str(error))
+        except Exception as error:  # damage has no limits; say what broke, and go on with the rest
+            findings.append(f"{check.__name__.strip('_')} cannot be checked: {type(error).__name__}: {error}")
+    return Verdict(INCOMPLETE if findings else WHOLE, findings)
+
+
+def _running(session: Session) -> bool:
+    return bool(session.run["status"] == "running")
+
+
+def _ending(session: Session) -> Iterator[str]:
+    run = session.run
+    if _running(session):
+        if is_being_written(session.folder):
+            yield "The run is still going on: verify again when it has ended."
+        else:
+            fraction = session.fraction
+            said = (
+                f"a fraction of {fraction.estimate:.3f} ({fraction.low:.3f} to {fraction.high:.3f})"
+                f" from {fraction.n} cells"
+                if fraction.estimate is not None and fraction.low is not None and fraction.high is not None
+                else "no cell that counts"
+            )
+            frames = len(session.ring) if session.ring is not None else 0
+            yield (
+                "The run was interrupted and its session never closed. Recovered:"
+                f" {len(session.cells)} tracks, {said}, {frames} raw frames."
+            )
+        return
+    for name in ("started", "ended", "stop_reason"):
+        if not run.get(name):
+            yield f"run.json does not say {name}."
+    for name in ("parameters", "models", "versions", "warnings", "latency_ms", "fraction_corrected"):
+        if name not in run:
+            yield f"run.json has no {name}."
+
+
+def _frames(session: Session) -> Iterator[str]:
+    frames = session.run["frames"]
+    received, processed = frames["received"], frames["processed"]
+    dropped = sum(frames["dropped"].values())
+    if min([received, processed, *frames["dropped"].values(), *frames["missed"].values()]) < 0:
+        yield "run.json counts a negative number of frames."
+    if not _running(session) and received != processed + dropped:
+        yield f"run.json: {received} frames received are not {processed} processed and {dropped} dropped."
+
+
+def _tables(session: Session) -> Iterator[str]:
+    for name in ("cells.csv", "tracks.csv"):
+        path = session.folder / name
+        if path.exists() and path.stat().st_size != len(tables.whole_lines(path)):
+            yield f"{name} ends within a line."
+    cells, tracks = session.cells, session.tracks
+    twice = cells["cell"][cells["cell"].duplicated()].unique()
+    if len(twice):
+        yield f"cells.csv: {len(twice)} cells stand there more than once (first {twice[0]})."
+    yield from _labels(cells)
+    if not _running(session):
+        yield from _counts(session)
+        order = cells.sort_values(["last_frame", "cell"], kind="stable").index
+        if not np.array_equal(order, np.arange(len(cells))):
+            yield "cells.csv is not in the order of last_frame, then cell."
+        order = tracks.sort_values(["cell", "frame"], kind="stable").index
+        if not np.array_equal(order, np.arange(len(tracks))):
+            yield "tracks.csv is not in the order of cell, then frame."
+        with (session.folder / "tracks.csv").open("rb") as file:
+            rows = sum(1 for _ in file) - 1
+        if rows != len(tracks):
+            yield f"tracks.csv: {rows - len(tracks)} rows belong to no cell in cells.csv."
+    spans = tracks.groupby("cell")["frame"].agg(["size", "min", "max"]).reindex(cells["cell"])
+    told = cells.set_index("cell")[["frames", "first_frame", "last_frame"]]
+    wrong = cells["cell"][(spans.to_numpy() != told.to_numpy()).any(axis=1)]
+    if len(wrong):
+        yield (
+            f"tracks.csv does not fit cells.csv for {len(wrong)} of {len(cells)} cells"
+            f" (first {wrong.iloc[0]}): positions are missing or changed."
+        )
+
+
+def _unchanged(session: Session) -> Iterator[str]:
+    if _running(session):
+        return
+    for name, told in session.run["files"].items():
+        if tables.fingerprint(session.folder / name) != told:
+            yield f"{name} was changed after the session was closed."
+
+
+def _labels(cells: pd.DataFrame) -> Iterator[str]:
+    label, reliable, tank = cells["label"], cells["p_reliable"], cells["p_tank_treading"]
+    unknown = ~label.isin(list(Label))
+    counted = label.isin([Label.TANK_TREADING, Label.FLIPPING])
+    outside = ~(reliable.isna() | reliable.between(0, 1)) | ~(tank.isna() | tank.between(0, 1))
+    bad = (
+        unknown
+        | outside
+        | (counted & (reliable.isna() | tank.isna()))
+        | ((label == Label.UNRELIABLE) & reliable.isna())
+        | ((label == Label.TOO_SHORT) & ((cells["frames"] >= LEAST_FRAMES) | reliable.notna() | tank.notna()))
+    )
+    if bad.any():
+        yield (
+            f"cells.csv: {int(bad.sum())} labels do not fit their probabilities or lengths"
+            f" (first cell {cells['cell'][bad].iloc[0]})."
+        )
+    # Whatever the thresholds were: no cell that was discarded by stage 1 is more reliable than one
+    # that passed, and no flipping cell treads more surely than one that is called tank-treading.
+    discarded = (label == Label.UNRELIABLE) & tank.isna()
+    if _crosses(reliable[discarded], reliable[counted]):
+        yield "cells.csv: some unreliable cells have a higher p_reliable than some that were counted."
+    if _crosses(tank[label == Label.FLIPPING], tank[label == Label.TANK_TREADING]):
+        yield "cells.csv: some flipping cells have a higher p_tank_treading than some tank-treading ones."
+
+
+def _crosses(lower: pd.Series[float], upper: pd.Series[float]) -> bool:
+    return bool(len(lower) and len(upper) and lower.max() > upper.min())
+
+
+def _counts(session: Session) -> Iterator[str]:
+    told, labels = session.run["cells"], session.cells["label"]
+    found = {name: int((labels == name.replace("_", "-")).sum()) for name in CELL_COUNTS[1:]}
+    found["tracked"] = len(labels)
+    for name in CELL_COUNTS:
+        if told.get(name) != found[name]:
+            yield f"run.json counts {told.get(name)} cells {name}, cells.csv holds {found[name]}."
+    yield from _fraction(session.run["fraction"], found["tank_treading"], found["flipping"])
+
+
+def _fraction(told: dict[str, Any], k: int, m: int) -> Iterator[str]:
+    n = k + m
+    if told["n"] != n:
+        yield f"run.json: the fraction is of {told['n']} cells, cells.csv holds {n} that count."
+    estimate, low, high = told["estimate"], told["low"], told["high"]
+    if not n:
+        if estimate is not None:
+            yield "run.json gives a fraction where no cell counts."
+        return
+    if estimate is None or not math.isclose(estimate, k / n, abs_tol=_TOLERANCE):
+        yield f"run.json gives a fraction of {estimate}, cells.csv one of {k / n:.6g}."
+    if low is None or high is None or not 0 <= low <= high <= 1:
+        yield f"run.json: {low} to {high} is not an interval."
+    elif told["method"] == "wilson":
+        for name, value, right in zip(("low", "high"), (low, high), wilson(k, n, told["level"]), strict=True):
+            if not math.isclose(value, right, abs_tol=_TOLERANCE):
+                yield f"run.json gives the interval's {name} end as {value:.6g}, Wilson's is {right:.6g}."
+    elif not low - _TOLERANCE <= k / n <= high + _TOLERANCE:
+        yield f"run.json: the fraction {k / n:.6g} lies outside its interval {low:.6g} to {high:.6g}."
+
+
+def _crops(session: Session) -> Iterator[str]:
+    reader = CropReader(session.folder / "crops.zarr")
+    frames = session.cells.set_index("cell")["frames"]
+    lengths = pd.Series(reader.index[:, 2], index=reader.index[:, 0])
+    without = frames.index.difference(lengths.index)
+    if len(without):
+        yield f"crops.zarr: {len(without)} of {len(frames)} cells have no crops (first {without[0]})."
+    if not _running(session):
+        surplus = lengths.index.difference(frames.index)
+        if len(surplus):
+            yield f"crops.zarr holds {len(surplus)} cells that are not in cells.csv (first {surplus[0]})."
+    both = frames.index.intersection(lengths.index)
+    if not lengths.index.is_unique or not frames.index.is_unique:
+        yield "crops.zarr or cells.csv names a cell more than once."
+    elif (wrong := both[(lengths[both] != frames[both]).to_numpy()]).size:
+        yield f"crops.zarr: {len(wrong)} cells have not as many crops as frames (first {wrong[0]})."
+    damaged = [cell for cell in reader.damaged() if cell in frames.index]
+    if damaged:
+        yield f"crops.zarr: {len(damaged)} of {len(frames)} cells have damaged crops (first {damaged[0]})."
+
+
+def _ring(session: Session) -> Iterator[str]:
+    path = session.folder / "frames.zarr"
+    if not path.exists():
+        yield "frames.zarr is missing: the last raw frames are gone."
+        return
+    yield from open_ring(path).check()
+
+
+def _report(session: Session) -> Iterator[str]:
+    if not _running(session):
+        for name in ("report.html", "run.log"):
+            path = session.folder / name
+            if not path.exists() or not path.stat().st_size:
+                yield f"{name} is missing."

@@ -1,0 +1,272 @@
+"""Writing a session folder while a run goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.ring import FrameRing
+from napari_rbcflow.ring.disk import disk_faults, is_full, sync_folder
+from napari_rbcflow.session import runfile, tables
+from napari_rbcflow.session.account import Account
+from napari_rbcflow.session.crops import CropStore
+from napari_rbcflow.session.growing import Table
+from napari_rbcflow.session.log import SessionLog
+from napari_rbcflow.session.marker import WritingMarker
+from napari_rbcflow.session.report import write_report
+from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.tracks import Judgement, Track
+
+log = logging.getLogger(__name__)
+
+CROPS_PER_RING_FRAME = 128
+"""Cells in a frame that the ring of crops has room for: about the load of the paper's acquisitions."""
+
+
+class SessionWriter:
+    """One session folder, from its first byte to its report.
+
+    `create`, then `keep`, `heartbeat` and the `ring` from whatever threads, then `close` once.
+
+    Attributes
+    ----------
+    folder : Path
+    ring : FrameRing
+        For the raw frames and the crops cut from them.
+    """
+
+    def __init__(self, folder: Path, run: dict[str, Any], ring_frames: int) -> None:
+        self.folder = folder
+        self._run = run
+        parameters = run["parameters"]
+        self._fps = float(parameters["fps"])
+        self._pixel_size_um = float(parameters["pixel_size_um"])
+        self._lock = threading.Lock()
+        self._closed = False
+        with ExitStack() as undo:
+            self._marker = WritingMarker(folder)
+            undo.callback(self._marker.remove)
+            runfile.write_run(folder, run)
+            self.ring = FrameRing.create(
+                folder / "frames.zarr",
+                height=int(parameters["height"]),
+                width=int(parameters["width"]),
+                capacity=ring_frames,
+                crop_capacity=ring_frames * CROPS_PER_RING_FRAME,
+                fps=self._fps,
+                pixel_size_um=self._pixel_size_um,
+            )
+            undo.callback(self.ring.close)
+            self._crops = CropStore(folder / "crops.zarr")
+            self._tracks = Table(folder / "tracks.csv", tables.header(tables.TRACK_COLUMNS))
+            undo.callback(self._tracks.close)
+            self._cells = Table(folder / "cells.csv", tables.header(tables.CELL_COLUMNS))
+            undo.callback(self._cells.close)
+            sync_folder(folder)
+            self._log = SessionLog(folder / "run.log")
+            undo.pop_all()
+        # A dozen files to sync after each batch: the disk takes them together for the price of a few.
+        self._syncing = ThreadPoolExecutor(4, thread_name_prefix="rbcflow-sync")
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        source: SourceInfo,
+        parameters: Mapping[str, Any],
+        models: Mapping[str, Any],
+        patient: str,
+        sample: str,
+        ring_frames: int,
+    ) -> SessionWriter:
+        """Make the folder, with `status` running.
+
+        Parameters
+        ----------
+        folder : Path
+            Must not exist; the folder that it is to be in must.
+        source : SourceInfo
+            Goes into the parameters.
+        parameters : mapping
+            What else was chosen for this run; JSON's types.
+        models : mapping
+            ``stage1`` and ``stage2``, each with ``name`` and ``hash``.
+        patient, sample : str
+        ring_frames : int
+            How many raw frames the ring holds.
+
+        Raises
+        ------
+        BadInput
+            If the folder exists, or cannot be made there, or the disk is too small. Nothing is left.
+        """
+        folder = Path(folder)
+        run: dict[str, Any] = {
+            "format": runfile.FORMAT,
+            "status": "running",
+            "stop_reason": None,
+            **Account().as_dict(),
+            "parameters": {
+                **runfile.source_parameters(source),
+                "ring_frames": ring_frames,
+                **dict(parameters),
+            },
+            "models": dict(models),
+            "versions": runfile.versions(),
+            "patient": patient,
+            "sample": sample,
+            "started": runfile.now(),
+            "ended": None,
+        }
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            raise BadInput(
+                f"{folder} exists already: choose a folder that does not, or move that one away."
+            ) from None
+        except FileNotFoundError:
+            raise BadInput(
+                f"{folder} cannot be made: there is no folder {folder.parent}; make that first."
+            ) from None
+        except OSError as error:
+            raise BadInput(
+                f"{folder} cannot be made ({error.strerror or error}): choose a folder that you may write to."
+            ) from None
+        try:
+            writer = cls(folder, run, ring_frames)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                said = "the disk is full" if is_full(error) else error.strerror or str(error)
+                raise BadInput(
+                    f"A session cannot be begun in {folder} ({said}): choose a folder on a disk with more"
+                    " room that you may write to."
+                ) from error
+            raise
+        log.info("session begun: %s, %s", folder, source.name)
+        for warning in source.warnings:
+            log.warning("%s", warning)
+        return writer
+
+    def keep(self, pairs: Sequence[tuple[Track, Judgement]]) -> None:
+        """Keep tracks and what is said of them; on the disk when it returns.
+
+        All of them or none: after a failure the session is as if they had not been given.
+
+        Parameters
+        ----------
+        pairs : sequence of (Track, Judgement)
+            In hand-over order, of the same cell each.
+
+        Raises
+        ------
+        RunFailed
+            If the disk is full or cannot be written.
+        """
+        if not pairs:
+            return
+        if any(track.cell != judgement.cell for track, judgement in pairs):
+            raise ValueError("a judgement of another cell's track")
+        tracks = [track for track, _ in pairs]
+        with self._lock, disk_faults(self.folder):
+            if self._closed:
+                raise RunFailed(f"{self.folder} is closed already: begin another session.")
+            try:
+                self._crops.write(tracks)
+                self._tracks.append(tables.track_rows(tracks))
+                self._sync([*self._crops.unsynced(), self._tracks.fileno()])
+                # The row in cells.csv is what makes a track kept: last, when all else is on the disk.
+                self._cells.append(tables.cell_rows(pairs, fps=self._fps, pixel_size_um=self._pixel_size_um))
+                self._sync([self._cells.fileno()])
+            except BaseException:
+                self._cells.take_back()
+                self._tracks.take_back()
+                raise
+            self._crops.commit(tracks)
+            self._tracks.commit()
+            self._cells.commit()
+
+    def heartbeat(self, account: Account) -> None:
+        """Write how the run stands into ``run.json``.
+
+        Raises
+        ------
+        RunFailed
+            If the disk is full or cannot be written.
+        """
+        with self._lock, disk_faults(self.folder):
+            if not self._closed:
+                self._run.update(account.as_dict())
+                runfile.write_run(self.folder, self._run)
+
+    def close(self, account: Account, status: str, stop_reason: str) -> None:
+        """End the session: sort the tables, write the report, then the last ``run.json``.
+
+        Parameters
+        ----------
+        account : Account
+        status : {"finished", "stopped", "failed"}
+        stop_reason : str
+            As in ``run.json``.
+
+        Raises
+        ------
+        RunFailed
+            If the disk does not take even that. What was kept can be read.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                with disk_faults(self.folder):
+                    self._close(account, status, stop_reason)
+            finally:
+                self._syncing.shutdown()
+                self.ring.close()
+                self._crops.abandon()
+                self._tracks.close()
+                self._cells.close()
+                self._log.close()
+                self._marker.remove()
+
+    def _close(self, account: Account, status: str, stop_reason: str) -> None:
+        self._marker.release_reserve()
+        self.ring.close()
+        self._crops.close()
+        self._tracks.close()
+        self._cells.close()
+        self._run.update(account.as_dict())
+        index = self._crops.index()
+        try:
+            tables.sort_cells(self.folder / "cells.csv")
+            tables.sort_tracks(self.folder / "tracks.csv", index[:, 0], index[:, 2])
+        except OSError as error:
+            if not is_full(error):
+                raise
+            # Sorting needs a table's size once more. Unsorted, it is still whole.
+            self._run["warnings"].append(
+                "The disk was full: cells.csv and tracks.csv are in the order in which the tracks ended."
+            )
+        self._run["files"] = {
+            name: tables.fingerprint(self.folder / name) for name in ("cells.csv", "tracks.csv")
+        }
+        self._run.update(status=status, stop_reason=stop_reason, ended=runfile.now())
+        log.info("session closed: %s (%s), %s", status, stop_reason, account.cells)
+        write_report(self.folder, self._run)
+        runfile.write_run(self.folder, self._run)
+
+    def _sync(self, handles: Sequence[int]) -> None:
+        if len(handles) == 1:
+            os.fsync(handles[0])
+        else:
+            list(self._syncing.map(os.fsync, handles))
