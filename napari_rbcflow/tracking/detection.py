@@ -19,6 +19,8 @@ from napari_rbcflow.tracking.settings import TrackingSettings
 
 _MOST = 4096
 """Detections that a frame can hold; a frame with more is no frame of cells."""
+_LEAST_NOISE = 0.02
+"""Grey levels squared: a camera without noise still rounds to whole levels."""
 _GREATEST_COVER = 0.5
 """Share of the field above the threshold beyond which a frame is unlike its background."""
 
@@ -181,7 +183,9 @@ class Detector:
         )
         # The median over the field is the noise's own while cells cover less than half of it; smoothed
         # over some fifty frames, so that a crowded moment does not raise the threshold.
-        now = max(float(np.median(self._blurred[::8, ::8])), 0.02 * self._block**2)
+        now = max(float(np.median(self._blurred[::8, ::8])), _LEAST_NOISE * self._block**2)
+        if self._noise and now > self._settings.threshold * self._noise:
+            return None
         self._noise += (now - self._noise) * (0.02 if self._noise else 1.0)
         ys, xs, es = self._found
         n, above = _maxima(

@@ -58,8 +58,9 @@ class Motion:
     @classmethod
     def empty(cls) -> Motion:
         """No track."""
-        whole = {"slot", "cell", "misses", "last_seen"}
-        return cls(**{f.name: np.empty(0, np.int64 if f.name in whole else np.float64) for f in fields(cls)})
+        i = np.empty(0, np.int64)
+        f = np.empty(0, np.float64)
+        return cls(i, i, f, f, f, f, f, f, f, f, i, i)
 
     def __len__(self) -> int:
         return len(self.x)

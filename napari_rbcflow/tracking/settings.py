@@ -1,4 +1,4 @@
-"""What can be set of tracking. Lengths are in reference pixels (`CROP_PIXEL_SIZE_UM`), whatever the camera's."""
+"""What can be set of tracking. Lengths are in reference pixels of 0.605 um, whatever the camera's."""
 
 from __future__ import annotations
 

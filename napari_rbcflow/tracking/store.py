@@ -109,9 +109,9 @@ class TrackStore:
         return track
 
     def _grow(self) -> None:
-        old = (self._crops, self._frames, self._y, self._x, self._flags)
         n = len(self._crops)
+        crops, frames, y, x, flags = self._crops, self._frames, self._y, self._x, self._flags
         self._allocate(2 * n)
-        for new, was in zip((self._crops, self._frames, self._y, self._x, self._flags), old, strict=True):
-            new[:n] = was
+        self._crops[:n], self._frames[:n], self._y[:n], self._x[:n] = crops, frames, y, x
+        self._flags[:n] = flags
         self._free.extend(range(2 * n - 1, n - 1, -1))

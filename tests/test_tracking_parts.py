@@ -1,0 +1,89 @@
+"""What holds of the parts of tracking for any input."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_rbcflow.tracking.assignment import assign
+from napari_rbcflow.tracking.background import SlidingBackground
+from napari_rbcflow.tracking.crops import Cropper
+from napari_rbcflow.tracking.median import median_rows
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_the_median_is_numpys(n: int, seed: int) -> None:
+    samples = np.random.default_rng(seed).integers(0, 256, (n, 37, 11)).astype(np.uint8)
+    out = np.zeros((37, 11), np.uint8)
+    median_rows(samples, out, 3, 37)
+    np.testing.assert_array_equal(out[3:], np.sort(samples, axis=0)[(n - 1) // 2, 3:])
+    assert not out[:3].any()
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 2**32 - 1))
+@settings(max_examples=100, deadline=None)
+def test_an_assignment_is_one_to_one_within_its_gates_and_the_least(
+    rows: int, columns: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    cost = np.where(rng.random((rows, columns)) < 0.3, rng.uniform(0, 20, (rows, columns)), np.inf)
+    i, j = assign(cost, 16.0)
+    assert len(set(i.tolist())) == len(i) == len(j) == len(set(j.tolist()))
+    assert (cost[i, j] < 16).all()
+    total = cost[i, j].sum() + 16 * (rows - len(i))
+    from scipy.optimize import linear_sum_assignment
+
+    square = np.full((rows, columns + rows), 16.0)
+    square[:, :columns] = np.minimum(cost, 1000)
+    a, b = linear_sum_assignment(square)
+    assert abs(square[a, b].sum() - total) < 1e-9
+
+
+def test_the_sliding_background_follows_the_light_and_takes_in_what_stays() -> None:
+    rng = np.random.default_rng(0)
+    background = SlidingBackground(64, 80, fps=60)
+    for t in range(1200):
+        image = rng.normal(120 + t / 60, 1.6, (64, 80))
+        if t > 300:
+            image[20:30, 20:30] += 30  # a cell sticks
+        background.add(np.clip(image, 0, 255).astype(np.uint8))
+        if t == 59:
+            assert background.ready  # within the first second
+            early = background.image
+            before = early.copy()
+    assert abs(float(background.image[40:].mean()) - (120 + 1200 / 60 - 4)) < 1.5
+    assert float(background.image[20:30, 20:30].mean()) - float(background.image[40:].mean()) > 25
+    np.testing.assert_array_equal(early, before)  # what was handed out is never written into
+
+
+def test_the_sliding_background_is_the_median_of_its_samples() -> None:
+    frames = np.random.default_rng(2).integers(90, 160, (120, 50, 60)).astype(np.uint8)
+    background = SlidingBackground(50, 60, fps=60, samples=5, span_s=0.5, first_s=0.2)
+    for image in frames:
+        background.add(image)
+    windows = [np.median(frames[k : k + 25 : 6], axis=0) for k in range(60, 96)]
+    assert any((background.image == w).all() for w in windows)
+
+
+@given(st.sampled_from([0.605, 0.603, 0.3025, 0.4, 0.9, 1.21]), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_a_crop_keeps_its_scale_and_its_grey(pixel_size_um: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ramp = np.tile(np.linspace(20, 220, 300), (260, 1))
+    image = ramp.astype(np.uint8)
+    y = rng.uniform(-5, 265, 6).astype(np.float32)
+    x = rng.uniform(-5, 305, 6).astype(np.float32)
+    crops, edge = Cropper(pixel_size_um).cut(image, y, x)
+    half = 15.5 * 0.605 / pixel_size_um
+    for k in range(6):
+        inside = half + 1 < x[k] < 298 - half and half + 1 < y[k] < 258 - half
+        assert not (edge[k] and inside)
+        if x[k] < half - 1.5 or y[k] > 260.5 - half:
+            assert edge[k]
+        if inside:
+            slope = 200 / 299 * 0.605 / pixel_size_um
+            line = crops[k].astype(float).mean(axis=0)
+            assert abs(line[15] - (20 + 200 / 299 * float(x[k]))) < 1.5
+            assert abs((line[30] - line[0]) / 30 - slope) < 0.05
