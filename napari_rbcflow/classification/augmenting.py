@@ -1,0 +1,161 @@
+"""What a sequence might as well have looked like: the variety that training adds to few cells.
+
+Before sampling, on raw crops: cut in time, turned round in time, a passing neighbour pasted in, JPEG
+as in the published strips. After sampling, on levelled tensors: flips, shift, zoom, a little rotation,
+jitter, contrast, noise. And sequences that no one could judge, made from ones that can be.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from napari_rbcflow.classification.published import Sequence31
+
+LEAST_PART = 11
+"""No published reliable sequence is shorter."""
+
+
+def vary(sequence: Sequence31, donors: Sequence[Sequence31], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return one raw variant of a sequence, its label unchanged.
+
+    Parameters
+    ----------
+    sequence : Sequence31
+    donors : sequence of Sequence31
+        Cells that may pass by.
+    rng : Generator
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, 31, 31)
+    """
+    crops = sequence.crops
+    if rng.random() < 0.5:
+        crops = crops[::-1]
+    if not sequence.sampled and len(crops) > LEAST_PART and sequence.label != 1 and rng.random() < 0.4:
+        # A flipping cell cut in time may no longer show its turn.
+        n = int(rng.integers(max(LEAST_PART, len(crops) // 2), len(crops) + 1))
+        start = int(rng.integers(0, len(crops) - n + 1))
+        crops = crops[start : start + n]
+    if donors and rng.random() < 0.3:
+        crops = with_neighbour(crops, donors[int(rng.integers(len(donors)))].crops, rng, share=0.12)
+    if not sequence.sampled and rng.random() < 0.5:
+        crops = through_jpeg(crops)
+    return crops
+
+
+def with_neighbour(
+    crops: NDArray[np.uint8], donor: NDArray[np.uint8], rng: np.random.Generator, share: float
+) -> NDArray[np.uint8]:
+    """Paste another cell beside the one in the middle, drifting past, into a `share` of the frames."""
+    n, side, _ = crops.shape
+    length = max(1, min(n, round(share * n * rng.uniform(0.5, 1.5))))
+    start = int(rng.integers(0, n - length + 1))
+    picture = donor[int(rng.integers(len(donor)))].astype(np.float32)
+    picture -= np.median(picture)
+    yy, xx = np.mgrid[:side, :side] - (side - 1) / 2
+    picture *= np.clip((14.0 - np.hypot(yy, xx)) / 4.0, 0, 1)
+    angle, far = rng.uniform(0, 2 * math.pi), rng.uniform(9, 15)
+    y, x = far * math.sin(angle), far * math.cos(angle)
+    drift = 0.0 if share >= 0.5 else rng.uniform(-4, 4)
+    out = crops.astype(np.float32)
+    for step in range(length):
+        shift = np.asarray([[1, 0, x + drift * (step - length / 2)], [0, 1, y]], np.float32)
+        out[start + step] += cv2.warpAffine(picture, shift, (side, side))
+    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+
+
+def through_jpeg(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Give raw crops the marks of the published JPEG strips, so that no network learns those as a label."""
+    n, side, _ = crops.shape
+    strip = Image.fromarray(np.ascontiguousarray(crops.transpose(1, 0, 2).reshape(side, n * side)))
+    file = io.BytesIO()
+    strip.convert("RGB").save(file, "JPEG", quality=75)
+    back = np.asarray(Image.open(file).convert("L"))
+    return back.reshape(side, n, side).transpose(1, 0, 2)
+
+
+def spoil(sequence: Sequence31, others: Sequence[Sequence31], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Make of a reliable sequence one that no one could judge.
+
+    Another cell's track from the middle on (identities changed), a neighbour that stays, a blur like a
+    strong defocus, or a crop that holds only a part of the cell.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, 31, 31)
+    """
+    crops = sequence.crops
+    other = others[int(rng.integers(len(others)))].crops
+    kind = rng.integers(4)
+    if kind == 0:
+        at = int(len(crops) * rng.uniform(0.35, 0.65))
+        rest = other[: max(4, len(crops) - at)].astype(np.float32)
+        rest += np.median(crops) - np.median(rest)
+        return np.concatenate([crops[:at], np.clip(rest, 0, 255).astype(np.uint8)])
+    if kind == 1:
+        return with_neighbour(crops, other, rng, share=1.0)
+    if kind == 2:
+        sigma = rng.uniform(2.2, 4.0)
+        gain = rng.uniform(1.5, 3.0)  # light gathers: defocused cells are no paler than sharp ones
+        level = float(np.median(crops))
+        soft = [cv2.GaussianBlur(c.astype(np.float32) - level, (0, 0), sigma) * gain + level for c in crops]
+        noisy = np.stack(soft) + rng.normal(0, 1.6, crops.shape)
+        return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+    angle, far = rng.uniform(0, 2 * math.pi), rng.uniform(8, 12)
+    shift = np.asarray([[1, 0, far * math.cos(angle)], [0, 1, far * math.sin(angle)]], np.float32)
+    return np.stack(
+        [cv2.warpAffine(c, shift, c.shape[::-1], borderMode=cv2.BORDER_REFLECT_101) for c in crops]
+    )
+
+
+def jiggle(images: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+    """Vary levelled tracks: each as a whole in place, size, contrast and noise, each frame by a jitter.
+
+    Parameters
+    ----------
+    images : Tensor of float32, shape (tracks, K, 31, 31)
+    mask : Tensor of float32, shape (tracks, K)
+    generator : Generator
+
+    Returns
+    -------
+    Tensor, shape (tracks, K, 31, 31)
+        Zero where there is no frame.
+    """
+    tracks, frames, height, _ = images.shape
+
+    def uniform(*shape: int, low: float, high: float) -> Tensor:
+        return torch.rand(*shape, generator=generator) * (high - low) + low
+
+    pixel = 2.0 / (height - 1)
+    angle = uniform(tracks, low=-0.15, high=0.15)
+    zoom = uniform(tracks, low=-0.1, high=0.1).exp()
+    flip_y = torch.randint(0, 2, (tracks,), generator=generator) * 2.0 - 1
+    flip_x = torch.randint(0, 2, (tracks,), generator=generator) * 2.0 - 1
+    matrix = torch.zeros(tracks, 2, 3)
+    matrix[:, 0, 0], matrix[:, 0, 1] = zoom * angle.cos() * flip_x, -zoom * angle.sin() * flip_y
+    matrix[:, 1, 0], matrix[:, 1, 1] = zoom * angle.sin() * flip_x, zoom * angle.cos() * flip_y
+    matrix[:, :, 2] = uniform(tracks, 2, low=-2, high=2) * pixel
+    per_frame = matrix[:, None].repeat(1, frames, 1, 1)
+    moved = (torch.rand(tracks, 1, generator=generator) < 0.5).float() * pixel
+    per_frame[..., 2] += uniform(tracks, frames, 2, low=-0.8, high=0.8) * moved[:, :, None]
+    flat = images.reshape(tracks * frames, 1, height, height)
+    grid = functional.affine_grid(per_frame.reshape(-1, 2, 3), list(flat.shape), align_corners=True)
+    out = functional.grid_sample(flat, grid, padding_mode="border", align_corners=True)
+    out = out.reshape(images.shape)
+    out = out * uniform(tracks, low=-0.35, high=0.35).exp()[:, None, None, None]
+    out = out + uniform(tracks, low=-0.1, high=0.1)[:, None, None, None]
+    noise = uniform(tracks, low=0.0, high=0.15)[:, None, None, None]
+    out = out + noise * torch.randn(out.shape, generator=generator)
+    return out * mask[:, :, None, None]

@@ -1,0 +1,171 @@
+"""Score both stages on labelled sequences, each by itself and in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.classification.pictures import draw_confusion, draw_errors
+from napari_rbcflow.classification.published import (
+    FLIPPING,
+    TANK_TREADING,
+    UNRELIABLE,
+    Sequence31,
+    read_dataset,
+)
+from napari_rbcflow.classification.scores import Counts, auc
+from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.conventions import LEAST_FRAMES
+
+_STAGE1 = ("unreliable", "reliable")
+_STAGE2 = ("tank-treading", "flipping")
+_ALL = ("tank-treading", "flipping", "unreliable")
+
+
+def evaluate(dataset: Path, two_stage: TwoStage, *, pictures: Path | None = None) -> dict[str, Any]:
+    """Judge every sequence of a dataset and score the judgements.
+
+    Stage 1 judges all rows, those under six frames too; stage 2 the truly reliable ones, as in the paper.
+    In a row, sequences under six frames are discarded and stage 2 judges what stage 1 lets through.
+
+    Parameters
+    ----------
+    dataset : Path
+        A folder in the published layout (`napari_rbcflow.classification.published`).
+    two_stage : TwoStage
+    pictures : Path, optional
+        Folder, made if it does not exist, for the confusion matrices and the worst errors as strips.
+
+    Returns
+    -------
+    dict
+        ``stage1`` and ``stage2``: ``n``, ``confusion`` (rows true, columns predicted, negative class first),
+        ``f1``, ``accuracy``, ``precision``, ``recall``, ``auc``, ``threshold``, ``predictions``; the positive
+        class is reliable and flipping; a score that is undefined is None. ``end_to_end``: ``n``, ``classes``,
+        ``confusion``, ``accuracy``, ``fraction`` over all, ``acquisitions`` with the fraction of each,
+        ``predictions``. ``models``. Only JSON types.
+
+    Raises
+    ------
+    BadInput
+        For a dataset that cannot be used.
+    """
+    sequences = read_dataset(Path(dataset))
+    crops = [s.crops for s in sequences]
+    p_reliable = two_stage.reliable(crops)
+    reliable = [s for s in sequences if s.reliable]
+    p_flipping_by_name = dict(
+        zip([s.name for s in sequences], two_stage.flipping(crops).tolist(), strict=True)
+    )
+    p_flipping = np.asarray([p_flipping_by_name[s.name] for s in reliable], np.float64)
+    stage1 = _score(
+        sequences,
+        np.asarray([int(s.reliable) for s in sequences], np.int64),
+        p_reliable,
+        two_stage.stage1.threshold,
+        _STAGE1,
+    )
+    stage2 = _score(
+        reliable,
+        np.asarray([int(s.label == FLIPPING) for s in reliable], np.int64),
+        p_flipping,
+        two_stage.stage2.threshold,
+        _STAGE2,
+    )
+    final = np.asarray(
+        [
+            UNRELIABLE
+            if len(s.crops) < LEAST_FRAMES or p < two_stage.stage1.threshold
+            else (FLIPPING if p_flipping_by_name[s.name] >= two_stage.stage2.threshold else TANK_TREADING)
+            for s, p in zip(sequences, p_reliable, strict=True)
+        ],
+        np.int64,
+    )
+    result = {
+        "dataset": str(dataset),
+        "models": two_stage.models,
+        "device": two_stage.device,
+        "stage1": stage1,
+        "stage2": stage2,
+        "end_to_end": _in_a_row(sequences, final),
+    }
+    if pictures is not None:
+        folder = Path(pictures)
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, stage, of, p, names in (
+            (1, stage1, sequences, p_reliable, _STAGE1),
+            (2, stage2, reliable, p_flipping, _STAGE2),
+        ):
+            draw_confusion(folder / f"confusion-stage{number}.png", stage["confusion"], names)
+            draw_errors(folder, number, of, stage["predictions"], p, names)
+    return result
+
+
+def _score(
+    sequences: Sequence[Sequence31],
+    truth: NDArray[np.int64],
+    p: NDArray[np.float64],
+    threshold: float,
+    names: tuple[str, str],
+) -> dict[str, Any]:
+    predicted = (p >= threshold).astype(np.int64)
+    counts = Counts.of(truth, predicted)
+    return {
+        "n": counts.n,
+        "classes": list(names),
+        "confusion": counts.confusion,
+        "f1": counts.f1,
+        "accuracy": counts.accuracy,
+        "balanced_accuracy": counts.balanced_accuracy,
+        "precision": counts.precision,
+        "recall": counts.recall,
+        "auc": auc(truth, p),
+        "threshold": threshold,
+        "predictions": [
+            {
+                "sequence_name": s.name,
+                "true_label": names[int(t)],
+                "predicted_label": names[int(q)],
+                "p": float(value),
+            }
+            for s, t, q, value in zip(sequences, truth, predicted, p, strict=True)
+        ],
+    }
+
+
+def _in_a_row(sequences: Sequence[Sequence31], final: NDArray[np.int64]) -> dict[str, Any]:
+    truth = np.asarray([s.label for s in sequences], np.int64)
+    confusion = [[int(((truth == a) & (final == b)).sum()) for b in range(3)] for a in range(3)]
+    acquisitions = sorted({s.acquisition for s in sequences})
+    where = np.asarray([s.acquisition for s in sequences])
+    return {
+        "n": len(sequences),
+        "classes": list(_ALL),
+        "confusion": confusion,
+        "accuracy": float((truth == final).mean()),
+        "fraction": _fractions(truth, final),
+        "acquisitions": [
+            {"acquisition": name} | _fractions(truth[where == name], final[where == name])
+            for name in acquisitions
+        ],
+        "predictions": [
+            {"sequence_name": s.name, "true_label": _ALL[s.label], "predicted_label": _ALL[int(label)]}
+            for s, label in zip(sequences, final, strict=True)
+        ],
+    }
+
+
+def _fractions(truth: NDArray[np.int64], final: NDArray[np.int64]) -> dict[str, Any]:
+    """Return the tank-treading share of the reliable: true, and as both stages have it."""
+
+    def share(labels: NDArray[np.int64]) -> tuple[float | None, int]:
+        n = int((labels != UNRELIABLE).sum())
+        return (int((labels == TANK_TREADING).sum()) / n if n else None), n
+
+    (true, n_true), (estimate, n_estimate) = share(truth), share(final)
+    error = None if true is None or estimate is None else estimate - true
+    return {"true": true, "n_true": n_true, "estimate": estimate, "n_estimate": n_estimate, "error": error}

@@ -1,0 +1,281 @@
+"""Fit one network: batches, balance, learning rate, best epoch."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_rbcflow.classification.augmenting import jiggle, spoil, vary
+from napari_rbcflow.classification.networks import build
+from napari_rbcflow.classification.preparing import Scale, pad, scaled
+from napari_rbcflow.classification.published import FLIPPING, Sequence31
+from napari_rbcflow.classification.sampling import Sampling, sample
+
+Balance = Literal["up", "down", "both", "none"]
+Stage = Literal[1, 2]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; written into its card.
+
+    Attributes
+    ----------
+    stage : {1, 2}
+        1: reliable or not; 2: flipping or tank-treading.
+    model : {'small', 'c-rnn', 'cnn'}
+    sampling : {'uniform', 'similarity'}
+    frames : int
+        K.
+    scale : {'level', 'grey'}
+        What the network sees: share of the background's light, or grey / 255 as in the paper.
+    epochs, batch : int
+    learning_rate : float or None
+        Peak of the cycle; None finds it (`find_learning_rate`).
+    balance : {'up', 'down', 'both', 'none'}
+        Copy the rare class, leave out of the frequent one, meet in the geometric middle, or neither.
+    augment : bool
+    spoiled : float
+        Share of the unreliable sequences of an epoch that are made from reliable ones (stage 1).
+    smoothing : float
+        Label smoothing of the cross-entropy.
+    decay : float
+        Weight decay of Adam; 0 as in the paper.
+    options : dict
+        Widths of the small network.
+    """
+
+    stage: Stage
+    model: str = "small"
+    sampling: Sampling = "similarity"
+    frames: int = 20
+    scale: Scale = "level"
+    epochs: int = 40
+    batch: int = 32
+    learning_rate: float | None = None
+    balance: Balance = "up"
+    augment: bool = True
+    spoiled: float = 0.0
+    smoothing: float = 0.0
+    decay: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def targets(sequences: Sequence[Sequence31], stage: Stage) -> NDArray[np.int64]:
+    """Return 1 for reliable (stage 1) or flipping (stage 2), else 0; shape (n,), int64."""
+    if stage == 1:
+        return np.asarray([int(s.reliable) for s in sequences], np.int64)
+    return np.asarray([int(s.label == FLIPPING) for s in sequences], np.int64)
+
+
+def tensors(
+    crops: Sequence[NDArray[np.uint8]], recipe: Recipe
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Sample, scale and pad raw sequences: float32 (n, K, 31, 31) and mask (n, K)."""
+    chosen = [scaled(c[sample(c, recipe.frames, recipe.sampling)], recipe.scale) for c in crops]
+    return pad(chosen, recipe.frames)
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A network at its best epoch, with the losses of all."""
+
+    network: nn.Module
+    epoch: int
+    train_loss: list[float]
+    validation_loss: list[float]
+
+
+def fit(
+    train: Sequence[Sequence31],
+    validation: Sequence[Sequence31],
+    recipe: Recipe,
+    seed: int,
+    device: torch.device | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Fitted:
+    """Train one network and keep its best epoch by validation loss, or the last without validation.
+
+    Cross-entropy, Adam, one cycle of the learning rate (Smith, arXiv 1803.09820; the paper's
+    cyclical rates, arXiv 1506.01186, are its forerunner).
+
+    Parameters
+    ----------
+    train, validation : sequence of Sequence31
+    recipe : Recipe
+    seed : int
+    device : torch.device, optional
+        CPU by default.
+    progress : callable, optional
+        Called after each epoch with epoch, epochs and training loss.
+    """
+    device = device or torch.device("cpu")
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    network = build(recipe.model, recipe.frames, recipe.options).to(device)
+    labels = targets(train, recipe.stage)
+    rate = recipe.learning_rate or find_learning_rate(network, train, recipe, rng, generator)
+    optimiser = torch.optim.Adam(network.parameters(), weight_decay=recipe.decay)
+    steps = math.ceil(len(_balanced(labels, recipe.balance, np.random.default_rng(0))) / recipe.batch)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rate, total_steps=max(2, recipe.epochs * steps), cycle_momentum=False
+    )
+    held = _held_out(validation, recipe, device)
+    best, best_epoch, best_state = math.inf, recipe.epochs, None
+    train_loss: list[float] = []
+    validation_loss: list[float] = []
+    for epoch in range(1, recipe.epochs + 1):
+        network.train()
+        total, seen = 0.0, 0
+        for images, mask, wanted in _batches(train, labels, recipe, rng, generator):
+            loss = functional.cross_entropy(
+                network(images.to(device), mask.to(device)),
+                wanted.to(device),
+                label_smoothing=recipe.smoothing,
+            )
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            optimiser.step()
+            cycle.step()
+            total, seen = total + float(loss.detach()) * len(wanted), seen + len(wanted)
+        train_loss.append(total / max(1, seen))
+        if held is not None:
+            loss_now = float(functional.cross_entropy(_logits(network, held[0], held[1]), held[2]))
+            validation_loss.append(loss_now)
+            if loss_now < best:
+                best, best_epoch = loss_now, epoch
+                best_state = copy.deepcopy(network.state_dict())
+        if progress is not None:
+            progress(epoch, recipe.epochs, train_loss[-1])
+    if best_state is not None:
+        network.load_state_dict(best_state)
+    return Fitted(network.eval(), best_epoch, train_loss, validation_loss)
+
+
+def logits(network: nn.Module, sequences: Sequence[Sequence31], recipe: Recipe) -> NDArray[np.float64]:
+    """Difference of the two logits for each sequence, positive for the positive class; shape (n,)."""
+    images, mask = tensors([s.crops for s in sequences], recipe)
+    out = _logits(network.eval(), torch.from_numpy(images), torch.from_numpy(mask)).double().cpu().numpy()
+    return np.asarray(out[:, 1] - out[:, 0], np.float64)
+
+
+@torch.inference_mode()
+def _logits(network: nn.Module, images: Tensor, mask: Tensor) -> Tensor:
+    was_training = network.training
+    network.eval()
+    device = next(network.parameters()).device
+    parts = [
+        network(a.to(device), b.to(device)).float()
+        for a, b in zip(torch.split(images, 64), torch.split(mask, 64), strict=True)
+    ]
+    network.train(was_training)
+    return torch.cat(parts)
+
+
+def _held_out(
+    validation: Sequence[Sequence31], recipe: Recipe, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    if not validation:
+        return None
+    images, mask = tensors([s.crops for s in validation], recipe)
+    wanted = torch.from_numpy(targets(validation, recipe.stage))
+    return torch.from_numpy(images), torch.from_numpy(mask), wanted.to(device)
+
+
+def _balanced(labels: NDArray[np.int64], balance: Balance, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Indices of one epoch, shuffled."""
+    classes = [np.flatnonzero(labels == value) for value in (0, 1)]
+    sizes = [len(c) for c in classes]
+    if balance != "none" and min(sizes):
+        size = {"up": max(sizes), "down": min(sizes), "both": round(math.sqrt(sizes[0] * sizes[1]))}[balance]
+        classes = [_take(members, size, rng) for members in classes]
+    together = np.concatenate(classes)
+    return together[rng.permutation(len(together))]
+
+
+def _take(members: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    whole = np.tile(members, size // len(members))
+    return np.concatenate([whole, rng.choice(members, size - len(whole), replace=False)])
+
+
+def _batches(
+    train: Sequence[Sequence31],
+    labels: NDArray[np.int64],
+    recipe: Recipe,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> Any:
+    order = _balanced(labels, recipe.balance, rng)
+    reliable = [s for s in train if s.reliable]
+    for start in range(0, len(order), recipe.batch):
+        chosen = order[start : start + recipe.batch]
+        crops = []
+        for index in chosen:
+            sequence = train[index]
+            if not recipe.augment:
+                crops.append(sequence.crops)
+            elif recipe.stage == 1 and not labels[index] and reliable and rng.random() < recipe.spoiled:
+                source = reliable[int(rng.integers(len(reliable)))]
+                crops.append(spoil(source, train, rng))
+            else:
+                crops.append(vary(sequence, train, rng))
+        images, mask = (torch.from_numpy(part) for part in tensors(crops, recipe))
+        if recipe.augment:
+            images = jiggle(images, mask, generator)
+        yield images, mask, torch.from_numpy(labels[chosen])
+
+
+def find_learning_rate(
+    network: nn.Module,
+    train: Sequence[Sequence31],
+    recipe: Recipe,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+    steps: int = 40,
+) -> float:
+    """Raise the rate from 1e-5 to 1e-1 on a copy, and return a third of that at which the loss fell fastest.
+
+    The range test of Smith (arXiv 1506.01186), held within the 1e-4 to 1e-2 in which it is sane here.
+    """
+    trial = copy.deepcopy(network)
+    device = next(trial.parameters()).device
+    optimiser = torch.optim.Adam(trial.parameters())
+    rates = np.geomspace(1e-5, 1e-1, steps)
+    labels = targets(train, recipe.stage)
+    smooth: list[float] = []
+    trial.train()
+    while len(smooth) < steps:
+        before = len(smooth)
+        for images, mask, wanted in _batches(train, labels, recipe, rng, generator):
+            if len(smooth) == steps:
+                break
+            for group in optimiser.param_groups:
+                group["lr"] = float(rates[len(smooth)])
+            loss = functional.cross_entropy(trial(images.to(device), mask.to(device)), wanted.to(device))
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            value = float(loss.detach())
+            smooth.append(value if not smooth else 0.8 * smooth[-1] + 0.2 * value)
+            if not math.isfinite(value) or smooth[-1] > 3 * min(smooth):
+                steps = len(smooth)
+        if len(smooth) == before:
+            break
+    if len(smooth) < 5:
+        return 1e-3
+    fall = np.gradient(np.asarray(smooth), np.log(rates[: len(smooth)]))
+    return float(np.clip(rates[int(np.nanargmin(fall))] / 3, 1e-4, 1e-2))

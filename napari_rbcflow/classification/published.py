@@ -1,0 +1,187 @@
+"""Labelled sequences in the layout in which Darrin et al. published theirs.
+
+``dataset.csv`` (`sequence_name,label,size`; 0 tank-treading, 1 flipping, 2 unreliable) beside
+``img/NAME.png``, each a strip of 31 x 31 crops; a folder of such folders (``train``, ``validation``,
+``test``); or ``TankTreading`` and ``Flipping`` with one strip a sequence, already sampled to 20 frames.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.errors import BadInput
+
+TANK_TREADING, FLIPPING, UNRELIABLE = 0, 1, 2
+SPLITS = ("train", "validation", "test")
+_FOLDERS = {"TankTreading": TANK_TREADING, "Flipping": FLIPPING}
+_NAME = re.compile(r"^(?P<patient>[A-Za-z]+)(?P<date>\d+)_(?P<shear>\d+)s(?P<run>\d+)_(?P<cell>.+)$")
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence31:
+    """One labelled sequence.
+
+    Attributes
+    ----------
+    name : str
+        PATIENT+DATE_SHEARsRUN_ID in the published sets.
+    label : int
+        0 tank-treading, 1 flipping, 2 unreliable.
+    crops : ndarray of uint8, shape (n, 31, 31)
+    sampled : bool
+        True where the set holds only some of the track's frames.
+    """
+
+    name: str
+    label: int
+    crops: NDArray[np.uint8]
+    sampled: bool = False
+
+    @property
+    def reliable(self) -> bool:
+        return self.label != UNRELIABLE
+
+    @property
+    def patient(self) -> str:
+        """Letters before the date; the whole name where it is not of the published form."""
+        match = _NAME.match(self.name)
+        return match["patient"] if match else self.name
+
+    @property
+    def acquisition(self) -> str:
+        """Patient, date, shear and run: the name without the cell."""
+        match = _NAME.match(self.name)
+        return self.name[: match.start("cell") - 1] if match else self.name
+
+    @property
+    def date(self) -> str:
+        match = _NAME.match(self.name)
+        return match["patient"] + match["date"] if match else self.name
+
+
+def read_dataset(folder: Path) -> list[Sequence31]:
+    """Read the sequences of one dataset, in the order of ``dataset.csv`` or by name.
+
+    Parameters
+    ----------
+    folder : Path
+        With ``dataset.csv`` and ``img``, or with ``TankTreading`` and ``Flipping``.
+
+    Returns
+    -------
+    list of Sequence31
+        Never empty.
+
+    Raises
+    ------
+    BadInput
+        Where the folder, the table or a strip cannot be used.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a folder; give one that holds dataset.csv and img.")
+    if (folder / "dataset.csv").is_file():
+        return _read_table(folder)
+    if all((folder / name).is_dir() for name in _FOLDERS):
+        return _read_folders(folder)
+    if any((folder / name / "dataset.csv").is_file() for name in SPLITS):
+        raise BadInput(f"{folder} holds several sets; give one of them, for example {folder / 'test'}.")
+    raise BadInput(f"{folder} has no dataset.csv; give a folder in the published layout.")
+
+
+def read_splits(folder: Path) -> Mapping[str, list[Sequence31]]:
+    """Read a dataset that may be split: by the names of its splits, or all under ``train``.
+
+    Raises
+    ------
+    BadInput
+        As `read_dataset`; and where there is a split but no ``train``.
+    """
+    folder = Path(folder)
+    present = [name for name in SPLITS if (folder / name / "dataset.csv").is_file()]
+    if not present:
+        return {"train": read_dataset(folder)}
+    if "train" not in present:
+        raise BadInput(f"{folder} has {', '.join(present)} but no train; training needs it.")
+    return {name: read_dataset(folder / name) for name in present}
+
+
+def _read_table(folder: Path) -> list[Sequence31]:
+    table = folder / "dataset.csv"
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = {"sequence_name", "label"} - set(reader.fieldnames or ())
+            if missing:
+                raise BadInput(
+                    f"{table} has no column {sorted(missing)[0]}; it needs sequence_name and label."
+                )
+            rows = [(str(row["sequence_name"]), str(row["label"])) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{table} is not a table of comma-separated values ({error}).") from error
+    if not rows:
+        raise BadInput(f"{table} lists no sequence.")
+    sequences = []
+    for name, label in rows:
+        if label not in ("0", "1", "2"):
+            raise BadInput(f"{table} gives {name} the label {label!r}; labels are 0, 1 and 2.")
+        sequences.append(Sequence31(name, int(label), read_strip(folder / "img" / f"{name}.png")))
+    _refuse_doubles(sequences, table)
+    return sequences
+
+
+def _read_folders(folder: Path) -> list[Sequence31]:
+    sequences = [
+        Sequence31(path.stem, label, read_strip(path), sampled=True)
+        for name, label in _FOLDERS.items()
+        for path in sorted((folder / name).iterdir())
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    ]
+    if not sequences:
+        raise BadInput(f"{folder} holds no strip in TankTreading or Flipping.")
+    _refuse_doubles(sequences, folder)
+    return sequences
+
+
+def _refuse_doubles(sequences: Sequence[Sequence31], where: Path) -> None:
+    seen: set[str] = set()
+    for sequence in sequences:
+        if sequence.name in seen:
+            raise BadInput(f"{where} names {sequence.name} twice; a sequence may count only once.")
+        seen.add(sequence.name)
+
+
+def read_strip(path: Path) -> NDArray[np.uint8]:
+    """Read a strip of crops laid side by side.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, 31, 31)
+
+    Raises
+    ------
+    BadInput
+        Where the file is missing, no picture, or not of 31 px high crops.
+    """
+    try:
+        with Image.open(path) as picture:
+            strip = np.asarray(picture.convert("L"), dtype=np.uint8)
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} is missing though the dataset lists it.") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise BadInput(f"{path} is damaged or no picture ({error}).") from error
+    height, width = strip.shape
+    if height != CROP_SIDE or width == 0 or width % CROP_SIDE:
+        raise BadInput(
+            f"{path} is {width} x {height} px; a strip is {CROP_SIDE} px high and n x {CROP_SIDE} px wide."
+        )
+    return np.ascontiguousarray(strip.reshape(CROP_SIDE, -1, CROP_SIDE).transpose(1, 0, 2))

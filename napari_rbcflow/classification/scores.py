@@ -1,0 +1,186 @@
+"""Scores of a two-class judgement, with the counts behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The confusion of two classes."""
+
+    true_negative: int
+    false_positive: int
+    false_negative: int
+    true_positive: int
+
+    @classmethod
+    def of(cls, truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> Counts:
+        """Count; both arrays of shape (n,) hold 1 for the positive class, else 0."""
+        truth, predicted = np.asarray(truth, bool), np.asarray(predicted, bool)
+        return cls(
+            int((~truth & ~predicted).sum()),
+            int((~truth & predicted).sum()),
+            int((truth & ~predicted).sum()),
+            int((truth & predicted).sum()),
+        )
+
+    @property
+    def n(self) -> int:
+        return self.true_negative + self.false_positive + self.false_negative + self.true_positive
+
+    @property
+    def confusion(self) -> list[list[int]]:
+        """Rows true, columns predicted, negative class first."""
+        return [[self.true_negative, self.false_positive], [self.false_negative, self.true_positive]]
+
+    @property
+    def accuracy(self) -> float | None:
+        return _share(self.true_positive + self.true_negative, self.n)
+
+    @property
+    def precision(self) -> float | None:
+        return _share(self.true_positive, self.true_positive + self.false_positive)
+
+    @property
+    def recall(self) -> float | None:
+        return _share(self.true_positive, self.true_positive + self.false_negative)
+
+    @property
+    def leak(self) -> float | None:
+        """Share of the negative class that passes."""
+        return _share(self.false_positive, self.false_positive + self.true_negative)
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        if self.recall is None or self.leak is None:
+            return None
+        return (self.recall + 1 - self.leak) / 2
+
+    @property
+    def f1(self) -> float | None:
+        return _share(
+            2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative
+        )
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def auc(truth: NDArray[np.int64], p: NDArray[np.float64]) -> float | None:
+    """Area under the receiver operating characteristic; ties count half, None where a class is missing.
+
+    The Mann-Whitney statistic over the number of pairs.
+    """
+    truth, p = np.asarray(truth, bool), np.asarray(p, np.float64)
+    positive, negative = p[truth], np.sort(p[~truth])
+    if not len(positive) or not len(negative):
+        return None
+    below = np.searchsorted(negative, positive, "left")
+    up_to = np.searchsorted(negative, positive, "right")
+    return float((below + up_to).sum() / 2 / (len(positive) * len(negative)))
+
+
+def bootstrap_auc(
+    truth: NDArray[np.int64],
+    p: NDArray[np.float64],
+    *,
+    seed: int = 0,
+    rounds: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, float] | None:
+    """Percentile interval of the AUC, each class resampled by itself; None where a class is missing."""
+    truth, p = np.asarray(truth, bool), np.asarray(p, np.float64)
+    positive, negative = p[truth], p[~truth]
+    if not len(positive) or not len(negative):
+        return None
+    rng = np.random.default_rng(seed)
+    values = []
+    both = np.concatenate([np.ones(len(positive), np.int64), np.zeros(len(negative), np.int64)])
+    for _ in range(rounds):
+        drawn = np.concatenate(
+            [
+                rng.choice(positive, len(positive), replace=True),
+                rng.choice(negative, len(negative), replace=True),
+            ]
+        )
+        values.append(auc(both, drawn))
+    low, high = np.quantile(np.asarray(values, np.float64), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def threshold_at_leak(truth: NDArray[np.int64], p: NDArray[np.float64], leak: float) -> float:
+    """Lowest probability, to four decimals, at which at most `leak` of the negatives pass (p >= it).
+
+    1.0001 where even certainty would let too many through; 0.5 where there is no negative.
+    """
+    negative = np.sort(np.round(np.asarray(p, np.float64)[~np.asarray(truth, bool)], 4))
+    if not len(negative):
+        return 0.5
+    allowed = int(np.floor(leak * len(negative) + 1e-9))
+    if allowed >= len(negative):
+        return 0.0
+    return round(float(negative[len(negative) - 1 - allowed]) + 1e-4, 4)
+
+
+def at_prevalence(recall: float, leak: float, prevalence: float) -> float | None:
+    """Precision where `prevalence` of all are positive."""
+    passed = prevalence * recall + (1 - prevalence) * leak
+    return prevalence * recall / passed if passed else None
+
+
+def calibrate(truth: NDArray[np.int64], logits: NDArray[np.float64]) -> tuple[float, float]:
+    """Slope and offset of Platt's calibration, fitted by Newton's method with his regularised targets.
+
+    References
+    ----------
+    Platt, Advances in Large Margin Classifiers (1999) 61; Lin, Lin and Weng, Machine Learning 68 (2007) 267.
+    """
+    truth, logits = np.asarray(truth, bool), np.asarray(logits, np.float64)
+    n_positive, n_negative = int(truth.sum()), int((~truth).sum())
+    if not n_positive or not n_negative:
+        return 1.0, 0.0
+    wanted = np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    design = np.stack([logits, np.ones_like(logits)], 1)
+
+    def loss(at: NDArray[np.float64]) -> float:
+        z = design @ at
+        return float(np.sum(np.logaddexp(0, z) - wanted * z))
+
+    weights = np.asarray([1.0, 0.0])
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-np.clip(design @ weights, -60, 60)))
+        gradient = design.T @ (p - wanted)
+        hessian = design.T @ (design * (p * (1 - p))[:, None]) + 1e-9 * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        size = 1.0
+        while size > 1e-6 and loss(weights - size * step) > loss(weights) + 1e-12:
+            size /= 2
+        weights = weights - size * step
+        if np.abs(size * step).max() < 1e-9:
+            break
+    return float(weights[0]), float(weights[1])
+
+
+def calibration_error(truth: NDArray[np.int64], p: NDArray[np.float64], bins: int = 10) -> float:
+    """Expected calibration error over equally wide bins."""
+    truth, p = np.asarray(truth, np.float64), np.asarray(p, np.float64)
+    which = np.minimum((p * bins).astype(int), bins - 1)
+    total = 0.0
+    for b in range(bins):
+        inside = which == b
+        if inside.any():
+            total += abs(float(truth[inside].mean() - p[inside].mean())) * int(inside.sum())
+    return total / max(1, len(p))
+
+
+def perfect_calibration_error(p: NDArray[np.float64], *, seed: int = 0, rounds: int = 1000) -> float:
+    """The 97.5th percentile of the calibration error if every probability in `p` were exactly right."""
+    rng = np.random.default_rng(seed)
+    p = np.asarray(p, np.float64)
+    drawn = [calibration_error((rng.random(len(p)) < p).astype(np.int64), p) for _ in range(rounds)]
+    return float(np.quantile(drawn, 0.975))

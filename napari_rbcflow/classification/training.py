@@ -1,0 +1,383 @@
+"""Train a stage, and leave weights with a card that says what they can and cannot do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_rbcflow.classification.fitting import Fitted, Recipe, fit, logits, targets
+from napari_rbcflow.classification.networks import MODELS, n_parameters
+from napari_rbcflow.classification.published import Sequence31, read_splits
+from napari_rbcflow.classification.sampling import Sampling
+from napari_rbcflow.classification.scores import (
+    Counts,
+    at_prevalence,
+    auc,
+    bootstrap_auc,
+    calibrate,
+    calibration_error,
+    perfect_calibration_error,
+    threshold_at_leak,
+)
+from napari_rbcflow.classification.two_stage import choose_device
+from napari_rbcflow.classification.weight_files import save_weights
+from napari_rbcflow.errors import BadInput
+
+REAL_LIFE = 0.034
+"""Share of reliable sequences in the paper's acquisitions (Table 2)."""
+LEAK = 0.02
+"""Share of the unreliable that stage 1 may let through."""
+
+Group = Literal["acquisition", "date", "patient"]
+Progress = Callable[[str], None]
+
+_DATA = (
+    "Sequences published by Darrin et al., Scientific Reports 13 (2023) 745, doi 10.5281/zenodo.5723606, "
+    "https://github.com/icannos/redbloodcells_disease_classification"
+)
+
+
+def default_recipe(
+    stage: int, model: str, sampling: Sampling | None = None, frames: int | None = None
+) -> Recipe:
+    """Return the recipe of a model: ours, or the paper's.
+
+    Raises
+    ------
+    BadInput
+        For a stage, model, sampling or K that does not exist.
+    """
+    if stage not in (1, 2):
+        raise BadInput(f"There is no stage {stage}; choose 1 (reliable or not) or 2 (flipping or not).")
+    if model not in MODELS:
+        raise BadInput(f"There is no model {model!r}; choose one of {', '.join(MODELS)}.")
+    if sampling not in (None, "uniform", "similarity"):
+        raise BadInput(f"There is no sampling {sampling!r}; choose uniform or similarity.")
+    if frames is not None and not 1 <= frames <= 200:
+        raise BadInput(f"A sequence cannot be reduced to {frames} frames; choose between 1 and 200.")
+    if model == "small":
+        recipe = Recipe(
+            1 if stage == 1 else 2,
+            epochs=25,
+            learning_rate=3e-3,
+            decay=1e-4,
+            spoiled=0.2 if stage == 1 else 0.0,
+        )
+    else:
+        recipe = Recipe(
+            1 if stage == 1 else 2,
+            model=model,
+            sampling="uniform" if stage == 1 else "similarity",
+            frames=50 if stage == 1 else 20,
+            scale="grey",
+            batch=64,
+            epochs=30,
+            balance="down" if model == "cnn" else ("both" if stage == 1 else "up"),
+            augment=False,
+        )
+    return replace(recipe, sampling=sampling or recipe.sampling, frames=frames or recipe.frames)
+
+
+def train(
+    datasets: Sequence[Path],
+    out: Path,
+    *,
+    stage: int,
+    model: str = "small",
+    sampling: Sampling | None = None,
+    frames: int | None = None,
+    epochs: int | None = None,
+    seeds: Sequence[int] = (0,),
+    folds: Group | None = None,
+    device: str = "auto",
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train a stage on datasets in the published layout and write its weights and card.
+
+    Sequences are held back by acquisition, date or patient, never one by one. With `folds`, each group is
+    judged by networks that have not seen it, threshold and calibration come from these judgements, and the
+    weights are then trained on all of it for the same number of epochs. Without, the ``validation`` split
+    (or every fifth acquisition, where there is none) chooses the best epoch, threshold and calibration.
+    A ``test`` split is only ever scored.
+
+    Parameters
+    ----------
+    datasets : sequence of Path
+        Folders with ``dataset.csv`` and ``img``, with ``train``, ``validation`` and ``test`` of these, or
+        with ``TankTreading`` and ``Flipping`` (strips of 20 frames: K above 20 gains nothing from them).
+    out : Path
+        Folder to make; must not exist.
+    stage : {1, 2}
+    model : {'small', 'c-rnn', 'cnn'}
+    sampling : {'uniform', 'similarity'}, optional
+        By default the model's own.
+    frames, epochs : int, optional
+    seeds : sequence of int
+        One network each; their logits are averaged.
+    folds : {'acquisition', 'date', 'patient'}, optional
+    device : {'auto', 'cpu', 'cuda'}
+    recipe : Recipe, optional
+        Instead of the model's own; `model`, `sampling`, `frames` are then ignored.
+    progress : callable, optional
+        Called with a sentence now and then.
+
+    Returns
+    -------
+    dict
+        The card.
+
+    Raises
+    ------
+    BadInput
+        For datasets or options that cannot be used; nothing is left behind.
+    """
+    say: Progress = progress or (lambda _: None)
+    recipe = recipe or default_recipe(stage, model, sampling, frames)
+    if epochs is not None:
+        if epochs < 1:
+            raise BadInput("At least one epoch is needed.")
+        recipe = replace(recipe, epochs=epochs)
+    out = Path(out)
+    if out.exists():
+        raise BadInput(f"{out} exists already; give a folder that does not.")
+    if not datasets:
+        raise BadInput("Give at least one dataset to train on.")
+    if not seeds:
+        raise BadInput("Give at least one seed.")
+    where = choose_device(device)
+    train_set, validation, test = gather(datasets, recipe.stage)
+    if folds is not None:
+        train_set, validation = [*train_set, *validation], []
+        held = cross_validate(train_set, recipe, seeds, folds, where, say)
+        judged, held_logits, split = train_set, held.mean(0), f"leave one {folds} out, then all"
+        per_seed = held
+    else:
+        if not validation:
+            train_set, validation = hold_out(train_set)
+            split = "every fifth acquisition held back for validation"
+        else:
+            split = "train and validation as given"
+        judged, held_logits, per_seed = validation, np.zeros(0), np.zeros((0, 0))
+    fitted: list[Fitted] = []
+    for seed in seeds:
+        fitted.append(fit(train_set, validation, recipe, seed, where, _epochs(say, seed)))
+    if folds is None:
+        per_seed = np.stack([logits(f.network, judged, recipe) for f in fitted])
+        held_logits = per_seed.mean(0)
+    card = make_card(recipe, judged, held_logits, per_seed, seeds, split)
+    card["epochs_kept"] = [f.epoch for f in fitted]
+    card["parameters"] = n_parameters(fitted[0].network)
+    card["trained_on"] = count(train_set)
+    card["device"] = where.type if where.type == "cpu" else torch.cuda.get_device_name(where)
+    if test:
+        on_test = np.stack([logits(f.network, test, recipe) for f in fitted])
+        card["figures"]["test split, never trained on"] = figures(
+            recipe, test, on_test.mean(0), on_test, card["slope"], card["offset"], card["threshold"]
+        )
+    out.mkdir(parents=True)
+    try:
+        return save_weights(out / f"stage{recipe.stage}.safetensors", [f.network for f in fitted], card)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def gather(
+    datasets: Sequence[Path], stage: int
+) -> tuple[list[Sequence31], list[Sequence31], list[Sequence31]]:
+    """Read datasets into train, validation and test; stage 2 takes the reliable sequences only.
+
+    Raises
+    ------
+    BadInput
+        For unreadable datasets, a sequence given twice, or a class that is missing.
+    """
+    parts: dict[str, list[Sequence31]] = {"train": [], "validation": [], "test": []}
+    seen: set[str] = set()
+    for dataset in datasets:
+        for name, sequences in read_splits(Path(dataset)).items():
+            for sequence in sequences:
+                if sequence.name in seen:
+                    raise BadInput(f"{sequence.name} is in the datasets twice; give each sequence once.")
+                seen.add(sequence.name)
+                if (stage == 1 or sequence.reliable) and len(sequence.crops):
+                    parts[name].append(sequence)
+    if len(set(targets(parts["train"], 1 if stage == 1 else 2).tolist())) < 2:
+        wanted = "reliable and unreliable" if stage == 1 else "tank-treading and flipping"
+        raise BadInput(f"Stage {stage} needs {wanted} sequences to train on; the datasets lack one of them.")
+    return parts["train"], parts["validation"], parts["test"]
+
+
+def hold_out(sequences: Sequence[Sequence31]) -> tuple[list[Sequence31], list[Sequence31]]:
+    """Split off every fifth acquisition, or the first where there are fewer than five.
+
+    Raises
+    ------
+    BadInput
+        Where there is only one: nothing honest could be held back.
+    """
+    names = sorted({s.acquisition for s in sequences})
+    if len(names) == 1:
+        raise BadInput("All sequences are of one acquisition; none could be held back for validation.")
+    kept = set(names[:: 5 if len(names) >= 5 else len(names)])
+    held = [s for s in sequences if s.acquisition in kept]
+    return [s for s in sequences if s.acquisition not in kept], held
+
+
+def cross_validate(
+    sequences: Sequence[Sequence31],
+    recipe: Recipe,
+    seeds: Sequence[int],
+    group: Group,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
+) -> NDArray[np.float64]:
+    """Judge every sequence by networks that saw nothing of its group.
+
+    In stage 1 a group without unreliable sequences is trained on always and never judged: NaN.
+
+    Returns
+    -------
+    ndarray of float64, shape (seeds, sequences)
+        Logit differences.
+
+    Raises
+    ------
+    BadInput
+        Where no group can be held back.
+    """
+    names = np.asarray([getattr(s, group) for s in sequences])
+    labels = targets(sequences, recipe.stage)
+    judged = sorted(set(names.tolist()))
+    if recipe.stage == 1:
+        judged = [name for name in judged if (labels[names == name] == 0).any()]
+    out = np.full((len(seeds), len(sequences)), np.nan)
+    for name in judged:
+        rest = [s for s, n in zip(sequences, names, strict=True) if n != name]
+        held = [s for s, n in zip(sequences, names, strict=True) if n == name]
+        if len(set(targets(rest, recipe.stage).tolist())) < 2:
+            continue
+        for row, seed in enumerate(seeds):
+            network = fit(rest, [], recipe, seed, device).network
+            out[row, names == name] = logits(network, held, recipe)
+            if progress is not None:
+                progress(f"{group} {name} held back, seed {seed}: judged {len(held)} sequences")
+    if not np.isfinite(out).any():
+        raise BadInput(f"No {group} can be held back: without it one of the two classes is missing.")
+    return out
+
+
+def make_card(
+    recipe: Recipe,
+    judged: Sequence[Sequence31],
+    held_logits: NDArray[np.float64],
+    per_seed: NDArray[np.float64],
+    seeds: Sequence[int],
+    split: str,
+) -> dict[str, Any]:
+    """Set calibration and threshold from held-back judgements, and tell how good they were."""
+    known = np.isfinite(held_logits)
+    sequences = [s for s, k in zip(judged, known, strict=True) if k]
+    held_logits, per_seed = held_logits[known], per_seed[:, known]
+    truth = targets(sequences, recipe.stage)
+    slope, offset = calibrate(truth, held_logits)
+    p = 1 / (1 + np.exp(-np.clip(slope * held_logits + offset, -60, 60)))
+    if recipe.stage == 1:
+        threshold = threshold_at_leak(truth, p, LEAK)
+        rule = (
+            f"lowest at which at most {LEAK:.0%} of the held-back unreliable pass; in real life "
+            f"{REAL_LIFE:.1%} of the sequences are reliable, so a leak costs more than a miss"
+        )
+    else:
+        threshold, rule = 0.5, "the likelier class, after calibration"
+    scored = figures(recipe, sequences, held_logits, per_seed, slope, offset, threshold)
+    return {
+        "name": f"rbcflow-stage{recipe.stage}-{recipe.model}",
+        "stage": recipe.stage,
+        "purpose": "Reliable or not" if recipe.stage == 1 else "Flipping or tank-treading, of reliable cells",
+        "data": _DATA + ", or what the user gave; only the weights are passed on, no picture",
+        "licence": "article CC BY 4.0; the data's repository carries no licence file; weights as the package",
+        "split": split,
+        "recipe": recipe.as_dict(),
+        "seeds": list(seeds),
+        "slope": slope,
+        "offset": offset,
+        "threshold": threshold,
+        "threshold_rule": rule,
+        "figures": {f"held back ({split})": scored},
+    }
+
+
+def figures(
+    recipe: Recipe,
+    sequences: Sequence[Sequence31],
+    mean_logits: NDArray[np.float64],
+    per_seed: NDArray[np.float64],
+    slope: float,
+    offset: float,
+    threshold: float,
+) -> dict[str, Any]:
+    """Score judgements, with the counts behind every rate."""
+    truth = targets(sequences, recipe.stage)
+    p = np.round(1 / (1 + np.exp(-np.clip(slope * mean_logits + offset, -60, 60))), 4)
+    counts = Counts.of(truth, (p >= threshold).astype(np.int64))
+    by_seed = [auc(truth, row) for row in per_seed]
+    out: dict[str, Any] = {
+        "n": counts.n,
+        "TP": counts.true_positive,
+        "FP": counts.false_positive,
+        "TN": counts.true_negative,
+        "FN": counts.false_negative,
+        "AUC": auc(truth, mean_logits),
+        "AUC 95 % bootstrap": list(bootstrap_auc(truth, mean_logits) or []),
+        "AUC of each seed alone": by_seed,
+        "accuracy": counts.accuracy,
+        "balanced accuracy": counts.balanced_accuracy,
+        "precision": counts.precision,
+        "recall": counts.recall,
+        "F1": counts.f1,
+        "expected calibration error": calibration_error(truth, p),
+        "the same, 97.5th percentile of a perfectly calibrated net": perfect_calibration_error(p),
+    }
+    if recipe.stage == 1 and counts.recall is not None and counts.leak is not None:
+        negatives = counts.true_negative + counts.false_positive
+        at_leak = threshold_at_leak(truth, p, LEAK)
+        out[f"recall at leak {LEAK}"] = float((p[truth == 1] >= at_leak).mean())
+        out["leak"] = counts.leak
+        out["leak, upper 95 % (Clopper-Pearson)"] = _upper(counts.false_positive, negatives)
+        out[f"precision at {REAL_LIFE:.1%} reliable"] = at_prevalence(counts.recall, counts.leak, REAL_LIFE)
+        labels = np.asarray([s.label for s in sequences])
+        for label, name in ((0, "tank-treading"), (1, "flipping")):
+            of = labels == label
+            if of.any():
+                found = int((p[of] >= threshold).sum())
+                out[f"recall of {name}"] = found / int(of.sum())
+                out[f"{name} found, of"] = [found, int(of.sum())]
+    return out
+
+
+def count(sequences: Sequence[Sequence31]) -> dict[str, int]:
+    """Sequences by label."""
+    names = ("tank-treading", "flipping", "unreliable")
+    return {name: sum(s.label == label for s in sequences) for label, name in enumerate(names)}
+
+
+def _upper(passed: int, of: int) -> float:
+    from scipy.stats import beta
+
+    return float(beta.ppf(0.975, passed + 1, of - passed)) if passed < of else 1.0
+
+
+def _epochs(say: Progress, seed: int) -> Callable[[int, int, float], None]:
+    def tell(epoch: int, epochs: int, loss: float) -> None:
+        say(f"seed {seed}: epoch {epoch} of {epochs}, loss {loss:.4f}")
+
+    return tell

@@ -1,0 +1,205 @@
+"""Judge finished tracks: whether the cell can be judged, and if so, whether it tank-treads or flips."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_rbcflow.classification.preparing import pad, scaled
+from napari_rbcflow.classification.sampling import sample
+from napari_rbcflow.classification.weight_files import SHIPPED, Trained, load_weights
+from napari_rbcflow.conventions import CROP_SIDE, Label
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.tracks import Judgement, Track
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CPU_BATCH = 32
+GPU_BATCH = 256
+
+
+class TwoStage:
+    """Both stages on one device.
+
+    Every batch has the same shape, the last filled up with nothing, so that a track's numbers do not
+    depend on what else is judged; probabilities are rounded to four decimals and labels made from these.
+    One `judge` runs at a time; more threads wait.
+
+    Parameters
+    ----------
+    stage1, stage2 : Trained
+    device : torch.device
+    threads : int
+        PyTorch's threads while judging on a CPU, one by default: the others belong to tracking. Set for
+        the calling thread during `judge` only.
+    mixed : bool
+        Half precision where a GPU has it. Off by default: labels should be those of the CPU.
+    """
+
+    def __init__(
+        self, stage1: Trained, stage2: Trained, device: torch.device, *, threads: int = 1, mixed: bool = False
+    ) -> None:
+        self.stage1, self.stage2 = stage1, stage2
+        self._device, self._threads, self._mixed = device, threads, mixed
+        self._batch = GPU_BATCH if device.type == "cuda" else CPU_BATCH
+        self._lock = threading.Lock()
+        for network in (*stage1.networks, *stage2.networks):
+            network.to(device)
+
+    @classmethod
+    def load(
+        cls,
+        device: str = "auto",
+        stage1: Path | None = None,
+        stage2: Path | None = None,
+        *,
+        threads: int = 1,
+        mixed: bool = False,
+    ) -> TwoStage:
+        """Load weights, the shipped ones where none are given.
+
+        Parameters
+        ----------
+        device : {'auto', 'cpu', 'cuda'}
+            ``auto`` takes the GPU where there is one.
+        stage1, stage2 : Path, optional
+            ``.safetensors`` files, each with its card beside it.
+        threads, mixed
+            As of the class.
+
+        Raises
+        ------
+        BadInput
+            For a device that is not there, or weights that are missing, damaged or of the other stage.
+        """
+        chosen = choose_device(device)
+        return cls(
+            load_weights(stage1 or SHIPPED / "stage1.safetensors", 1),
+            load_weights(stage2 or SHIPPED / "stage2.safetensors", 2),
+            chosen,
+            threads=threads,
+            mixed=mixed,
+        )
+
+    @property
+    def models(self) -> dict[str, dict[str, str]]:
+        """Name and sha256 of both stages' weights, for the record."""
+        return {
+            f"stage{trained.stage}": {"name": trained.name, "hash": trained.sha256}
+            for trained in (self.stage1, self.stage2)
+        }
+
+    @property
+    def device(self) -> str:
+        """``cpu``, or ``cuda`` and the card's name."""
+        if self._device.type == "cuda":
+            return f"cuda ({torch.cuda.get_device_name(self._device)})"
+        return "cpu"
+
+    def warm_up(self) -> None:
+        """Compile and allocate what the first call would, so that the first real label is not late."""
+        rng = np.random.default_rng(0)
+        frames = max(self.stage1.frames, self.stage2.frames) + 4
+        crops = [rng.integers(100, 140, (frames, CROP_SIDE, CROP_SIDE)).astype(np.uint8)]
+        for _ in range(2):
+            self.reliable(crops)
+            self.flipping(crops)
+
+    def judge(self, tracks: Sequence[Track]) -> list[Judgement]:
+        """Judge tracks, in their order.
+
+        Returns
+        -------
+        list of Judgement
+            ``too-short`` without probabilities for tracks under six frames; `p_tank_treading` None for
+            unreliable ones. The reason is ``too-short``, ``stage-1`` (unreliable) or ``stage-2``.
+        """
+        long = [track for track in tracks if not track.too_short]
+        p_reliable = dict(zip(map(id, long), self.reliable([t.crops for t in long]), strict=True))
+        good = [track for track in long if p_reliable[id(track)] >= self.stage1.threshold]
+        p_flipping = dict(zip(map(id, good), self.flipping([t.crops for t in good]), strict=True))
+        judgements = []
+        for track in tracks:
+            if track.too_short:
+                judgements.append(Judgement(track.cell, Label.TOO_SHORT, None, None, "too-short"))
+                continue
+            reliable = float(p_reliable[id(track)])
+            if id(track) not in p_flipping:
+                judgements.append(Judgement(track.cell, Label.UNRELIABLE, reliable, None, "stage-1"))
+                continue
+            flipping = float(p_flipping[id(track)])
+            label = Label.FLIPPING if flipping >= self.stage2.threshold else Label.TANK_TREADING
+            judgements.append(Judgement(track.cell, label, reliable, round(1 - flipping, 4), "stage-2"))
+        return judgements
+
+    def reliable(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """Probability, to four decimals, that each sequence is reliable, however short; shape (n,)."""
+        return self._probabilities(self.stage1, crops)
+
+    def flipping(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """Probability, to four decimals, that each sequence, were it reliable, is flipping; shape (n,)."""
+        return self._probabilities(self.stage2, crops)
+
+    def _probabilities(self, trained: Trained, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        if not len(crops):
+            return np.zeros(0, np.float64)
+        parts = []
+        with self._lock, _threads(self._threads), torch.inference_mode():
+            for start in range(0, len(crops), self._batch):
+                some = crops[start : start + self._batch]
+                chosen = [
+                    scaled(c[sample(c, trained.frames, trained.sampling)], trained.scale) if len(c) else c
+                    for c in some
+                ]
+                images, mask = (
+                    torch.from_numpy(part)
+                    for part in pad(
+                        [c.astype(np.float32, copy=False) for c in chosen], trained.frames, self._batch
+                    )
+                )
+                if self._device.type == "cuda":
+                    images = images.pin_memory().to(self._device, non_blocking=True)
+                    mask = mask.pin_memory().to(self._device, non_blocking=True)
+                with torch.autocast(self._device.type, enabled=self._mixed and self._device.type == "cuda"):
+                    total = sum((network(images, mask).float() for network in trained.networks), start=0.0)
+                assert isinstance(total, torch.Tensor)
+                logits = total[:, 1] - total[:, 0]
+                parts.append(logits[: len(some)].double().cpu().numpy() / len(trained.networks))
+        return trained.probability(np.concatenate(parts))
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    BadInput
+        For another name, or CUDA where there is none.
+    """
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise BadInput(f"There is no device {wanted!r}; choose auto, cpu or cuda.")
+    present = torch.cuda.is_available()
+    if wanted == "cuda" and not present:
+        raise BadInput("No CUDA device is to be had here; choose --device cpu or auto.")
+    return torch.device("cuda" if present and wanted != "cpu" else "cpu")
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Hold PyTorch to `number` threads; it counts them for the calling thread."""
+    before = torch.get_num_threads()
+    if before != number:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        if before != number:
+            torch.set_num_threads(before)

@@ -1,0 +1,181 @@
+"""Weight files: safetensors beside a JSON card that says what they are and holds their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from napari_rbcflow.classification.networks import build
+from napari_rbcflow.classification.preparing import Scale
+from napari_rbcflow.classification.sampling import Sampling
+from napari_rbcflow.errors import BadInput
+
+SHIPPED = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """One stage, ready to judge: networks whose logits are averaged, calibration and threshold.
+
+    Attributes
+    ----------
+    name : str
+    stage : int
+    sha256 : str
+        Of the safetensors file.
+    networks : list of Module
+        In evaluation mode.
+    sampling, frames, scale
+        How a sequence is prepared.
+    slope, offset : float
+        Probability of the positive class (reliable; flipping) is
+        1 / (1 + exp(-(slope * mean logit difference + offset))).
+    threshold : float
+        Positive where the rounded probability is at least this.
+    card : mapping
+        All that the JSON says.
+    """
+
+    name: str
+    stage: int
+    sha256: str
+    networks: list[nn.Module]
+    sampling: Sampling
+    frames: int
+    scale: Scale
+    slope: float
+    offset: float
+    threshold: float
+    card: Mapping[str, Any]
+
+    def probability(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Calibrate mean logit differences, rounded to four decimals; shape (n,)."""
+        scaled = np.clip(self.slope * np.asarray(logits, np.float64) + self.offset, -60, 60)
+        return np.round(1.0 / (1.0 + np.exp(-scaled)), 4)
+
+
+def load_weights(path: Path, stage: int) -> Trained:
+    """Read ``NAME.safetensors`` and the card ``NAME.json`` beside it.
+
+    Raises
+    ------
+    BadInput
+        Where either is missing, damaged, of the other stage, or where the hash does not match.
+    """
+    path = Path(path)
+    card_path = path.with_suffix(".json")
+    if not path.is_file():
+        raise BadInput(f"There are no weights at {path}; give a .safetensors file written by rbcflow train.")
+    if not card_path.is_file():
+        raise BadInput(f"The weights {path} lack their card {card_path.name}; put it beside them.")
+    data = path.read_bytes()
+    try:
+        card = json.loads(card_path.read_text(encoding="utf-8"))
+        recipe = card["recipe"]
+        wanted, of_stage, members = str(card["sha256"]), int(card["stage"]), int(card["members"])
+        model, frames, options = str(recipe["model"]), int(recipe["frames"]), dict(recipe["options"])
+        sampling, scale = recipe["sampling"], recipe["scale"]
+        numbers = [float(card[key]) for key in ("slope", "offset", "threshold")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"The card {card_path} is damaged or not a card of rbcflow ({error!r}).") from error
+    if sampling not in ("uniform", "similarity") or scale not in ("level", "grey") or not 1 <= frames <= 1000:
+        raise BadInput(f"The card {card_path} asks for a sampling or scale that this version does not know.")
+    if of_stage != stage:
+        raise BadInput(f"The weights {path} are for stage {of_stage}, not for stage {stage}.")
+    if not all(math.isfinite(number) for number in numbers) or members < 1:
+        raise BadInput(f"The card {card_path} is damaged: threshold or calibration is no number.")
+    found = hashlib.sha256(data).hexdigest()
+    if found != wanted:
+        raise BadInput(
+            f"The weights {path} are damaged: their hash is not that of their card; fetch them again."
+        )
+    try:
+        state = load(data)
+        networks = []
+        for member in range(members):
+            network = build(model, frames, options)
+            prefix = f"{member}."
+            network.load_state_dict(
+                {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            )
+            networks.append(network.eval().requires_grad_(False))
+    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise BadInput(f"The weights {path} do not fit the model that their card names ({first}).") from error
+    name = str(card.get("name", path.stem))
+    return Trained(
+        name, stage, found, networks, sampling, frames, scale, numbers[0], numbers[1], numbers[2], card
+    )
+
+
+def save_weights(path: Path, networks: Sequence[nn.Module], card: Mapping[str, Any]) -> dict[str, Any]:
+    """Write networks and their card (``.json`` and, to read, ``.md``); return the card with its hash.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.safetensors``; its folder exists.
+    networks : sequence of Module
+        Of one shape.
+    card : mapping
+        With what `load_weights` needs: name, stage, recipe, slope, offset, threshold.
+    """
+    state = {
+        f"{member}.{key}": value.detach().cpu().contiguous()
+        for member, network in enumerate(networks)
+        for key, value in network.state_dict().items()
+        if isinstance(value, torch.Tensor)
+    }
+    data = save(state)
+    path.write_bytes(data)
+    whole = dict(card) | {
+        "members": len(networks),
+        "file": path.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    path.with_suffix(".json").write_text(
+        json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    path.with_suffix(".md").write_text(as_text(whole), encoding="utf-8")
+    return whole
+
+
+def as_text(card: Mapping[str, Any]) -> str:
+    """Lay a card out as Markdown."""
+    lines = [f"# {card['name']}", ""]
+    for key in ("purpose", "data", "licence", "split", "failures"):
+        if key in card:
+            lines += [f"**{key.capitalize()}.** {card[key]}", ""]
+    lines += [f"- file `{card['file']}`, sha256 `{card['sha256']}`"]
+    lines += [f"- {card['members']} network(s) of {card.get('parameters', '?')} parameters, logits averaged"]
+    lines += [f"- threshold {card['threshold']}: {card.get('threshold_rule', 'as trained')}"]
+    lines += [f"- calibration: slope {card['slope']:.4f}, offset {card['offset']:.4f}", "", "## Recipe", ""]
+    lines += [f"- {key}: {value}" for key, value in card["recipe"].items()]
+    if "seeds" in card:
+        lines += [f"- seeds: {card['seeds']}"]
+    for title, figures in card.get("figures", {}).items():
+        lines += ["", f"## {title}", "", "| what | value |", "|---|---|"]
+        lines += [f"| {key} | {_cell(value)} |" for key, value in figures.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(_cell(v) for v in value)
+    if isinstance(value, dict):
+        return "; ".join(f"{k} {_cell(v)}" for k, v in value.items())
+    return str(value)

@@ -1,0 +1,276 @@
+"""From a track to a label: sampling, networks, both stages."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from skimage.metrics import structural_similarity
+
+from napari_rbcflow.classification.networks import MODELS, build, n_parameters
+from napari_rbcflow.classification.preparing import level
+from napari_rbcflow.classification.published import read_dataset
+from napari_rbcflow.classification.sampling import sample, similarity, ssim, uniform
+from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.tracks import Track
+
+pictures = arrays(np.uint8, (31, 31), elements=st.integers(0, 255))
+
+
+def track(crops: NDArray[np.uint8], cell: int = 1) -> Track:
+    n = len(crops)
+    flags = np.zeros(n, bool)
+    return Track(
+        cell=cell,
+        frames=np.arange(n),
+        y_px=np.full(n, 50, np.float32),
+        x_px=np.arange(n, dtype=np.float32) * 24,
+        seen=~flags,
+        intruded=flags,
+        edge=flags,
+        crops=crops,
+        reason="left-field",
+    )
+
+
+def random_tracks(n: int, seed: int = 0) -> list[Track]:
+    rng = np.random.default_rng(seed)
+    return [
+        track(rng.normal(120, 8, (int(rng.integers(3, 60)), 31, 31)).astype(np.uint8), cell)
+        for cell in range(1, n + 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def two_stage() -> TwoStage:
+    return TwoStage.load("cpu")
+
+
+class TestSampling:
+    @settings(max_examples=30, deadline=None)
+    @given(pictures, pictures)
+    def test_ssim_is_that_of_scikit_image(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> None:
+        assert ssim(a, b) == pytest.approx(structural_similarity(a, b), abs=1e-6)
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        st.integers(1, 70), st.integers(1, 60), st.sampled_from(["uniform", "similarity"]), st.integers(0, 99)
+    )
+    def test_keeps_k_in_order_of_time(self, n: int, k: int, sampling: str, seed: int) -> None:
+        crops = np.random.default_rng(seed).integers(0, 256, (n, 31, 31)).astype(np.uint8)
+        kept = sample(crops, k, sampling)  # type: ignore[arg-type]
+        assert len(kept) == min(n, k)
+        assert (np.diff(kept) > 0).all()
+        assert 0 <= kept[0] <= kept[-1] < n
+        assert np.array_equal(kept, sample(crops, k, sampling))  # type: ignore[arg-type]
+
+    def test_uniform_keeps_the_ends_and_is_even(self) -> None:
+        kept = uniform(60, 20)
+        assert (kept[0], kept[-1]) == (0, 59)
+        assert set(np.diff(kept).tolist()) <= {3, 4}
+
+    def test_similarity_keeps_what_differs(self) -> None:
+        rng = np.random.default_rng(1)
+        still = rng.integers(90, 150, (31, 31)).astype(np.uint8)
+        crops = np.repeat(still[None], 30, 0)
+        odd = [4, 11, 23]
+        for i in odd:
+            crops[i] = rng.integers(0, 256, (31, 31))
+        assert set(odd) <= set(similarity(crops, 8).tolist())
+
+    def test_similarity_is_greedy_by_scikit_image(self) -> None:
+        """The kept frames are those of the plain algorithm, written down with scikit-image."""
+        rng = np.random.default_rng(2)
+        crops = np.cumsum(rng.normal(0, 3, (14, 31, 31)), 0)
+        crops = np.clip(crops + 120, 0, 255).astype(np.uint8)
+        kept = list(range(14))
+        while len(kept) > 6:
+            like = [structural_similarity(crops[a], crops[b]) for a, b in itertools.pairwise(kept)]
+            i = int(np.argmax(like))
+            earlier = like[i - 1] if i > 0 else -np.inf
+            later = like[i + 1] if i + 1 < len(like) else -np.inf
+            del kept[i if earlier > later else i + 1]
+        assert similarity(crops, 6).tolist() == kept
+
+    def test_refuses_nonsense(self) -> None:
+        with pytest.raises(ValueError, match="at least one"):
+            sample(np.zeros((3, 31, 31), np.uint8), 0, "uniform")
+        with pytest.raises(ValueError, match="sampling"):
+            sample(np.zeros((3, 31, 31), np.uint8), 2, "best")  # type: ignore[arg-type]
+
+
+class TestPreparing:
+    def test_light_does_not_matter(self) -> None:
+        rng = np.random.default_rng(0)
+        cell = rng.uniform(0.6, 1.4, (5, 31, 31))
+        cell[:, [0, -1]] = cell[:, :, [0, -1]] = 1.0
+        dark, bright = (np.rint(cell * light).astype(np.uint8) for light in (100, 150))
+        assert np.abs(level(dark) - level(bright)).max() < 0.1
+
+    @settings(max_examples=20, deadline=None)
+    @given(arrays(np.uint8, (3, 31, 31), elements=st.integers(0, 255)))
+    def test_always_finite(self, crops: NDArray[np.uint8]) -> None:
+        out = level(crops)
+        assert np.isfinite(out).all()
+        assert np.abs(out).max() <= 6
+
+
+class TestNetworks:
+    def test_recurrent_is_table_1_right(self) -> None:
+        network = build("c-rnn", 50)
+        convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+        assert [
+            (c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding) for c in convolutions
+        ] == [
+            (1, 8, (3, 3), (1, 1), (1, 1)),
+            (8, 32, (2, 2), (1, 1), (1, 1)),
+            (32, 64, (2, 2), (1, 1), (1, 1)),
+            (64, 128, (3, 3), (1, 1), (1, 1)),
+        ]
+        recurrent = [m for m in network.modules() if isinstance(m, torch.nn.GRU)]
+        assert [m.hidden_size for m in recurrent] == [64]
+        dense = [(m.in_features, m.out_features) for m in network.modules() if isinstance(m, torch.nn.Linear)]
+        assert dense == [(64, 64), (64, 2)]
+
+    def test_resnet_18_has_its_parameters(self) -> None:
+        """11,689,512 with 3 channels and 1000 classes in the original; here K channels and two classes."""
+        k = 20
+        assert n_parameters(build("cnn", k)) == 11_689_512 + (k - 3) * 64 * 49 - (512 + 1) * 998
+
+    @pytest.mark.parametrize("model", MODELS)
+    def test_gives_two_logits_and_padding_does_not_count(self, model: str) -> None:
+        torch.manual_seed(0)
+        network = build(model, 12).eval()
+        images, mask = torch.randn(3, 12, 31, 31), torch.ones(3, 12)
+        mask[1, 7:] = 0
+        images[1, 7:] = 0
+        with torch.inference_mode():
+            out = network(images, mask)
+            images[1, 7:] = 5.0
+            rubbish = network(images, mask)
+        assert out.shape == (3, 2)
+        assert torch.isfinite(out).all()
+        assert torch.allclose(out, rubbish, atol=1e-5)
+
+    def test_no_such_model(self) -> None:
+        with pytest.raises(BadInput, match="c-rnn"):
+            build("transformer", 20)
+
+
+class TestTwoStage:
+    def test_label_does_not_depend_on_the_batch(self, two_stage: TwoStage) -> None:
+        tracks = random_tracks(45)
+        together = two_stage.judge(tracks)
+        assert together == [two_stage.judge([one])[0] for one in tracks]
+        order = np.random.default_rng(3).permutation(len(tracks))
+        assert [together[i] for i in order] == two_stage.judge([tracks[i] for i in order])
+
+    def test_says_what_it_must(self, two_stage: TwoStage) -> None:
+        assert two_stage.judge([]) == []
+        still = track(np.full((20, 31, 31), 120, np.uint8), 5)
+        black = track(np.zeros((20, 31, 31), np.uint8), 6)
+        short = track(np.full((5, 31, 31), 120, np.uint8), 7)
+        one, two, three = two_stage.judge([still, black, short])
+        assert (one.cell, two.cell, three.cell) == (5, 6, 7)
+        for judgement in (one, two):
+            assert judgement.p_reliable is not None
+            assert 0 <= judgement.p_reliable <= 1
+        assert (three.label, three.p_reliable, three.p_tank_treading) == (Label.TOO_SHORT, None, None)
+        assert set(two_stage.models) == {"stage1", "stage2"}
+        assert all(len(m["hash"]) == 64 and m["name"] for m in two_stage.models.values())
+
+    def test_probabilities_have_four_decimals_and_make_the_label(
+        self, two_stage: TwoStage, shared: Path
+    ) -> None:
+        sequences = read_dataset(shared / "data" / "darrin2023" / "stage1")[::2]
+        labels = set()
+        for judgement in two_stage.judge([track(s.crops, i) for i, s in enumerate(sequences)]):
+            labels.add(judgement.label)
+            if judgement.p_reliable is None:
+                continue
+            assert judgement.p_reliable == round(judgement.p_reliable, 4)
+            reliable = judgement.p_reliable >= two_stage.stage1.threshold
+            assert (
+                reliable
+                == (judgement.label is not Label.UNRELIABLE)
+                == (judgement.p_tank_treading is not None)
+            )
+            if judgement.p_tank_treading is not None:
+                flipping = 1 - judgement.p_tank_treading >= two_stage.stage2.threshold - 1e-9
+                assert (judgement.label is Label.FLIPPING) == flipping
+        assert labels >= {Label.TANK_TREADING, Label.FLIPPING, Label.UNRELIABLE}
+
+    def test_threads_are_given_back(self, two_stage: TwoStage) -> None:
+        before = torch.get_num_threads()
+        two_stage.judge(random_tracks(3))
+        assert torch.get_num_threads() == before
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+    def test_no_gpu(self) -> None:
+        with pytest.raises(BadInput, match="CUDA"):
+            TwoStage.load("cuda")
+        assert TwoStage.load("auto").device == "cpu"
+        with pytest.raises(BadInput, match="device"):
+            TwoStage.load("tpu")
+
+
+class TestWeights:
+    @pytest.fixture
+    def copy(self, tmp_path: Path) -> Path:
+        for ending in (".safetensors", ".json"):
+            shutil.copy(SHIPPED / f"stage2{ending}", tmp_path / f"mine{ending}")
+        return tmp_path / "mine.safetensors"
+
+    def test_a_copy_is_as_good(self, copy: Path, two_stage: TwoStage) -> None:
+        other = TwoStage.load("cpu", stage2=copy)
+        crops = [t.crops for t in random_tracks(4)]
+        assert np.array_equal(two_stage.flipping(crops), other.flipping(crops))
+
+    def test_damaged(self, copy: Path) -> None:
+        data = bytearray(copy.read_bytes())
+        data[-3] ^= 1
+        copy.write_bytes(data)
+        with pytest.raises(BadInput, match="hash"):
+            load_weights(copy, 2)
+
+    def test_truncated_card(self, copy: Path) -> None:
+        card = copy.with_suffix(".json")
+        card.write_text(card.read_text()[:100])
+        with pytest.raises(BadInput, match="card"):
+            load_weights(copy, 2)
+
+    def test_other_shape(self, copy: Path) -> None:
+        card = json.loads(copy.with_suffix(".json").read_text())
+        card["recipe"]["model"] = "c-rnn"
+        copy.with_suffix(".json").write_text(json.dumps(card))
+        with pytest.raises(BadInput, match="fit"):
+            load_weights(copy, 2)
+
+    def test_missing_wrong_stage(self, copy: Path) -> None:
+        with pytest.raises(BadInput, match="stage 2"):
+            load_weights(copy, 1)
+        with pytest.raises(BadInput, match="no weights"):
+            load_weights(copy.with_name("none.safetensors"), 2)
+        copy.with_suffix(".json").unlink()
+        with pytest.raises(BadInput, match="lack"):
+            load_weights(copy, 2)
+
+    @pytest.mark.parametrize("stage", [1, 2])
+    def test_shipped_cards_tell_the_counts(self, stage: int) -> None:
+        trained = load_weights(SHIPPED / f"stage{stage}.safetensors", stage)
+        assert (SHIPPED / f"stage{stage}.md").read_text().count(trained.sha256) == 1
+        held = next(iter(trained.card["figures"].values()))
+        assert held["TP"] + held["FP"] + held["TN"] + held["FN"] == held["n"] > 0
+        assert held["recall"] == pytest.approx(held["TP"] / (held["TP"] + held["FN"]))

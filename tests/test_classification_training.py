@@ -1,0 +1,277 @@
+"""Training and evaluation on datasets in the published layout."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from napari_rbcflow.classification.augmenting import jiggle, spoil, vary
+from napari_rbcflow.classification.evaluation import evaluate
+from napari_rbcflow.classification.published import Sequence31, read_dataset
+from napari_rbcflow.classification.scores import at_prevalence, auc, calibrate, threshold_at_leak
+from napari_rbcflow.classification.training import default_recipe, gather, train
+from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.errors import BadInput
+
+RUNS = ("AA0101_10s01", "AA0102_10s01", "BB0101_10s01")
+
+
+def sequence(rng: np.random.Generator, label: int, n: int) -> np.ndarray:
+    """A drawn cell: a ring that stays (0), a bar that turns (1), a broad blob (2)."""
+    yy, xx = np.mgrid[-15:16, -15:16]
+    r = np.hypot(yy, xx)
+    out = []
+    for t in range(n):
+        if label == 0:
+            cell = 12 * np.exp(-(r**2) / 8) - 10 * np.exp(-((r - 6) ** 2) / 3)
+        elif label == 1:
+            a = np.pi * t / n
+            along = np.cos(a) * xx + np.sin(a) * yy
+            cell = -20 * np.exp(-(along**2) / 30 - ((r**2 - along**2) / 4))
+        else:
+            cell = 40 * np.exp(-(r**2) / 40)
+        out.append(120 + cell + rng.normal(0, 1.6, r.shape))
+    return np.clip(np.asarray(out), 0, 255).astype(np.uint8)
+
+
+def write_dataset(folder: Path, seed: int = 0, each: int = 3, runs: tuple[str, ...] = RUNS) -> Path:
+    rng = np.random.default_rng(seed)
+    (folder / "img").mkdir(parents=True)
+    rows = ["sequence_name,label,size"]
+    for run in runs:
+        for label in (0, 1, 2):
+            for k in range(each):
+                n = 4 if label == 2 and k == 0 else int(rng.integers(11, 30))
+                name = f"{run}_{label}{k}"
+                crops = sequence(rng, label, n)
+                strip = crops.transpose(1, 0, 2).reshape(31, -1)
+                Image.fromarray(strip).save(folder / "img" / f"{name}.png")
+                rows.append(f"{name},{label},{n}")
+    (folder / "dataset.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="module")
+def two_stage() -> TwoStage:
+    return TwoStage.load("cpu")
+
+
+class TestPublishedLayout:
+    def test_names_tell_patient_and_run(self) -> None:
+        one = Sequence31("BG1017_10s02_1207", 0, np.zeros((6, 31, 31), np.uint8))
+        assert (one.patient, one.date, one.acquisition) == ("BG", "BG1017", "BG1017_10s02")
+
+    def test_crops_come_as_they_were_written(self, dataset: Path) -> None:
+        first = read_dataset(dataset)[0]
+        strip = np.asarray(Image.open(dataset / "img" / f"{first.name}.png"))
+        assert np.array_equal(first.crops[1], strip[:, 31:62])
+
+    @pytest.mark.parametrize(
+        ("spoil_it", "says"),
+        [
+            (lambda d: (d / "dataset.csv").unlink(), "dataset.csv"),
+            (lambda d: (d / "dataset.csv").write_text("sequence_name,label,size\n"), "no sequence"),
+            (lambda d: (d / "dataset.csv").write_text("name,class\nx,0\n"), "column"),
+            (lambda d: (d / "dataset.csv").write_text("sequence_name,label,size\nx,7,3\n"), "label"),
+            (lambda d: (d / "img" / f"{RUNS[0]}_00.png").unlink(), "missing"),
+            (lambda d: (d / "img" / f"{RUNS[0]}_00.png").write_bytes(b"no picture"), "damaged"),
+            (
+                lambda d: (d / "img" / f"{RUNS[0]}_00.png").write_bytes(
+                    (d / "img" / f"{RUNS[0]}_01.png").read_bytes()[:200]
+                ),
+                "damaged",
+            ),
+            (lambda d: Image.new("L", (40, 31)).save(d / "img" / f"{RUNS[0]}_00.png"), "px"),
+        ],
+    )
+    def test_bad_datasets(self, tmp_path: Path, two_stage: TwoStage, spoil_it, says: str) -> None:  # type: ignore[no-untyped-def]
+        folder = write_dataset(tmp_path / "bad", each=2, runs=RUNS[:1])
+        spoil_it(folder)
+        with pytest.raises(BadInput, match=says):
+            evaluate(folder, two_stage, pictures=tmp_path / "pictures")
+        assert not (tmp_path / "pictures").exists()
+
+
+class TestScores:
+    @settings(max_examples=50, deadline=None)
+    @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=4, max_size=60))
+    def test_auc_is_that_of_scikit_learn(self, rows: list[tuple[bool, int]]) -> None:
+        truth = np.asarray([int(t) for t, _ in rows])
+        p = np.asarray([v / 20 for _, v in rows])
+        if len(set(truth.tolist())) < 2:
+            assert auc(truth, p) is None
+        else:
+            assert auc(truth, p) == pytest.approx(roc_auc_score(truth, p))
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.integers(0, 1000), st.floats(0, 0.5))
+    def test_threshold_lets_no_more_than_the_leak_through(self, seed: int, leak: float) -> None:
+        rng = np.random.default_rng(seed)
+        truth, p = rng.integers(0, 2, 90), np.round(rng.random(90), 2)
+        threshold = threshold_at_leak(truth, p, leak)
+        assert (p[truth == 0] >= threshold).mean() <= leak + 1e-9
+
+    def test_precision_of_the_paper(self) -> None:
+        """Recall 0.92 and leak 0.03 at 1839 of 54654 give about the paper's precision of 0.52."""
+        precision = at_prevalence(0.92, 0.03, 1839 / 54654)
+        assert precision == pytest.approx(0.52, abs=0.01)
+
+    def test_calibration_finds_slope_and_offset(self) -> None:
+        rng = np.random.default_rng(0)
+        logits = rng.normal(0, 2, 20000)
+        truth = (rng.random(20000) < 1 / (1 + np.exp(-(0.5 * logits - 1)))).astype(int)
+        slope, offset = calibrate(truth, logits)
+        assert slope == pytest.approx(0.5, abs=0.05)
+        assert offset == pytest.approx(-1, abs=0.1)
+
+
+class TestAugmenting:
+    @settings(max_examples=25, deadline=None)
+    @given(st.integers(0, 10_000), st.integers(6, 60))
+    def test_variants_stay_sequences(self, seed: int, n: int) -> None:
+        rng = np.random.default_rng(seed)
+        one = Sequence31("AA0101_10s01_1", 0, sequence(rng, 0, n))
+        other = Sequence31("AA0101_10s01_2", 2, sequence(rng, 2, 9))
+        for crops in (vary(one, [other], rng), spoil(one, [other], rng)):
+            assert crops.dtype == np.uint8
+            assert crops.shape[1:] == (31, 31)
+            assert len(crops) >= min(6, n)
+
+    def test_jiggle_leaves_padding_empty(self) -> None:
+        import torch
+
+        mask = torch.ones(2, 5)
+        mask[1, 3:] = 0
+        out = jiggle(
+            torch.ones(2, 5, 31, 31) * mask[:, :, None, None], mask, torch.Generator().manual_seed(0)
+        )
+        assert out[1, 3:].abs().max() == 0
+        assert out[0].abs().max() > 0
+
+
+class TestEvaluating:
+    def test_layout_is_that_of_the_contract(self, dataset: Path, two_stage: TwoStage, tmp_path: Path) -> None:
+        result = evaluate(dataset, two_stage, pictures=tmp_path / "pictures")
+        json.dumps(result, allow_nan=False)
+        names = [s.name for s in read_dataset(dataset)]
+        assert [row["sequence_name"] for row in result["stage1"]["predictions"]] == names
+        assert (result["stage1"]["n"], result["stage2"]["n"]) == (27, 18)
+        for stage, positive in (("stage1", "reliable"), ("stage2", "flipping")):
+            part = result[stage]
+            truth = np.asarray([row["true_label"] == positive for row in part["predictions"]])
+            found = np.asarray([row["predicted_label"] == positive for row in part["predictions"]])
+            p = np.asarray([row["p"] for row in part["predictions"]])
+            assert part["confusion"] == [
+                [int((~truth & ~found).sum()), int((~truth & found).sum())],
+                [int((truth & ~found).sum()), int((truth & found).sum())],
+            ]
+            assert part["auc"] == pytest.approx(roc_auc_score(truth, p))
+            assert np.array_equal(found, p >= part["threshold"])
+            assert (tmp_path / "pictures" / f"confusion-{stage}.png").is_file()
+        ends = result["end_to_end"]
+        assert [row["acquisition"] for row in ends["acquisitions"]] == sorted(RUNS)
+        assert ends["fraction"]["true"] == 0.5
+        assert sum(row["n_estimate"] for row in ends["acquisitions"]) == ends["fraction"]["n_estimate"]
+        short = {s.name for s in read_dataset(dataset) if len(s.crops) < 6}
+        assert len(short) == 3
+        assert {r["predicted_label"] for r in ends["predictions"] if r["sequence_name"] in short} == {
+            "unreliable"
+        }
+
+    def test_published_cells(self, shared: Path, two_stage: TwoStage) -> None:
+        """The shipped weights have seen these; the counts must be right, the labels good."""
+        result = evaluate(shared / "data" / "darrin2023" / "stage1", two_stage)
+        assert (result["stage1"]["n"], result["stage2"]["n"]) == (232, 94)
+        assert len(result["end_to_end"]["acquisitions"]) == 5
+        assert result["stage1"]["auc"] > 0.95
+        assert result["stage2"]["auc"] > 0.95
+
+
+class TestTraining:
+    def test_small_learns_and_its_weights_judge(self, dataset: Path, tmp_path: Path) -> None:
+        told: list[str] = []
+        recipe = replace(default_recipe(2, "small"), epochs=12, batch=8)
+        card = train(
+            [dataset],
+            tmp_path / "out",
+            stage=2,
+            recipe=recipe,
+            seeds=(0, 1),
+            folds="patient",
+            progress=told.append,
+        )
+        assert told
+        assert card["members"] == 2
+        assert card["figures"]["held back (leave one patient out, then all)"]["n"] == 18
+        two_stage = TwoStage.load("cpu", stage2=tmp_path / "out" / "stage2.safetensors")
+        assert two_stage.models["stage2"]["hash"] == card["sha256"]
+        other = write_dataset(tmp_path / "other", seed=9, runs=("CC0101_10s01",))
+        assert evaluate(other, two_stage)["stage2"]["auc"] > 0.9
+        assert (tmp_path / "out" / "stage2.md").read_text().startswith("# rbcflow-stage2")
+
+    @pytest.mark.parametrize(("model", "sampling"), [("c-rnn", "uniform"), ("cnn", "similarity")])
+    def test_the_papers_models_train(self, dataset: Path, tmp_path: Path, model: str, sampling: str) -> None:
+        card = train(
+            [dataset],
+            tmp_path / "out",
+            stage=1,
+            recipe=replace(default_recipe(1, model, sampling, 4), epochs=1, learning_rate=1e-3),  # type: ignore[arg-type]
+        )
+        assert (card["recipe"]["model"], card["recipe"]["sampling"]) == (model, sampling)
+        judged = TwoStage.load("cpu", stage1=tmp_path / "out" / "stage1.safetensors").reliable(
+            [np.full((3, 31, 31), 120, np.uint8)]
+        )
+        assert 0 <= judged[0] <= 1
+
+    def test_finds_a_learning_rate_and_splits_as_given(self, tmp_path: Path) -> None:
+        for i, name in enumerate(("train", "validation", "test")):
+            write_dataset(tmp_path / "full" / name, seed=i, each=2, runs=(f"AA010{i}_10s01",))
+        recipe = replace(default_recipe(1, "small"), epochs=1, learning_rate=None)
+        card = train([tmp_path / "full"], tmp_path / "out", stage=1, recipe=recipe)
+        assert card["figures"]["test split, never trained on"]["n"] == 6
+
+    def test_same_seed_same_weights(self, dataset: Path, tmp_path: Path) -> None:
+        recipe = replace(default_recipe(1, "small"), epochs=1)
+        hashes = [
+            train([dataset], tmp_path / name, stage=1, recipe=recipe)["sha256"] for name in ("one", "two")
+        ]
+        assert hashes[0] == hashes[1]
+
+    def test_bad_input_leaves_nothing(self, dataset: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        only = write_dataset(tmp_path / "only", runs=RUNS[:1])
+        for arguments, says in (
+            ({"datasets": [dataset], "stage": 3}, "stage"),
+            ({"datasets": [dataset], "stage": 1, "model": "vgg"}, "model"),
+            ({"datasets": [dataset], "stage": 1, "frames": 0}, "frames"),
+            ({"datasets": [], "stage": 1}, "dataset"),
+            ({"datasets": [dataset, dataset], "stage": 1}, "twice"),
+            ({"datasets": [tmp_path / "none"], "stage": 1}, "folder"),
+            ({"datasets": [only], "stage": 1}, "one acquisition"),
+        ):
+            with pytest.raises(BadInput, match=says):
+                train(out=out, **arguments)  # type: ignore[arg-type]
+            assert not out.exists()
+        out.mkdir()
+        with pytest.raises(BadInput, match="exists"):
+            train([dataset], out, stage=1)
+
+    def test_published_folders_gather(self, shared: Path) -> None:
+        data = shared / "data" / "darrin2023"
+        all_of_it, _, _ = gather([data / "stage1", data / "stage2"], 2)
+        assert len(all_of_it) == 43 + 51 + 142 + 142
+        assert {s.patient for s in all_of_it} == {"BG", "BK", "BM"}
+        assert {len(s.crops) for s in all_of_it if s.sampled} == {20}
