@@ -159,7 +159,7 @@ def test_a_source_that_breaks_fails_the_run_and_all_before_is_kept(tmp_path: Pat
     assert record["frames"]["processed"] == 150  # type: ignore[index]
     cells = open_session(run.folder).cells
     assert (cells.label == "tank-treading").sum() > 0
-    assert verify(run.folder).code == 1
+    assert verify(run.folder).code == 0, "closed and complete up to there"
 
 
 def test_networks_that_break_fail_the_run_within_seconds_and_every_track_is_kept(tmp_path: Path) -> None:

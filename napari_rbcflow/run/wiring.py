@@ -206,6 +206,11 @@ class Run:
             first_kept = self.info.n_frames - self._ring_frames()
         try:
             for frame in self.source.frames():
+                if self.settings.stop.out_of_time(frame.time_s):
+                    # Not `_freeze`: what came in time is still processed and counted.
+                    self._outcome.rule_met("seconds")
+                    self.source.stop()
+                    break
                 self._received += 1
                 self.latest = frame
                 if self.info.live:
@@ -231,10 +236,6 @@ class Run:
         for frame in self._frames:
             if self._frozen.is_set():
                 self._drop(AFTER_STOP)
-                continue
-            if self.settings.stop.out_of_time(frame.time_s):
-                self._drop(AFTER_STOP)
-                self._freeze("seconds")
                 continue
             self._seconds = frame.time_s
             self._hand_over(self._tracker.process(frame))

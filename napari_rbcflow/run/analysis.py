@@ -1,0 +1,82 @@
+"""The run over a recorded movie."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.run.progress import Progress
+from napari_rbcflow.run.wiring import Run, RunSettings
+from napari_rbcflow.session.reading import Session, open_session
+from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.sources.movie import open_movie
+
+RING_SECONDS = 1.0
+"""The movie itself lies on disk: its session keeps only the last second of raw frames."""
+
+
+def analyze(
+    movie: str | Path,
+    out: str | Path,
+    *,
+    fps: float | None = None,
+    pixel_size_um: float | None = None,
+    device: str = "auto",
+    background: Literal["movie", "sliding"] = "movie",
+    patient: str = "",
+    sample: str = "",
+    progress: Callable[[Progress, SourceInfo], None] | None = None,
+) -> Session:
+    """Analyse a recorded movie, as ``rbcflow analyze`` does.
+
+    Parameters
+    ----------
+    movie : path
+        AVI, TIFF stack or folder, OME-TIFF, (OME-)Zarr, or an earlier session's ring.
+    out : path
+        The session folder to make; must not exist.
+    fps, pixel_size_um : float, optional
+        Override what the file says.
+    device : {"auto", "cpu", "cuda"}
+    background : {"movie", "sliding"}
+        The median of 100 frames spread over the movie, or of the last seconds.
+    patient, sample : str
+        For the record.
+    progress : callable, optional
+        Called a few times a second with how it stands.
+
+    Returns
+    -------
+    Session
+
+    Raises
+    ------
+    BadInput
+        Nothing was made.
+    RunFailed
+        What was had is in `out`.
+    """
+    source = open_movie(Path(movie), fps=fps, pixel_size_um=pixel_size_um)
+    settings = RunSettings(
+        patient=patient, sample=sample, device=device, background=background, ring_seconds=RING_SECONDS
+    )
+    run = Run(source, Path(out), settings)
+    run.start()
+    try:
+        while not run.wait(0.2):
+            if progress is not None:
+                progress(run.progress(), run.info)
+    except BaseException:
+        run.stop()
+        run.wait()
+        raise
+    status, reason = run.outcome
+    if status == "failed":
+        raise RunFailed(f"{reason} (what was done is in {out})")
+    if not run.tally.cells["tracked"]:
+        shutil.rmtree(out)
+        raise BadInput(f"no cell was found in {movie}: check that it shows moving cells in bright field")
+    return open_session(Path(out))

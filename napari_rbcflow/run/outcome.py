@@ -1,0 +1,56 @@
+"""How a run ended: what came first decides, but a fault outranks everything."""
+
+from __future__ import annotations
+
+import threading
+
+from napari_rbcflow.errors import RbcflowError
+
+SOURCE_ENDED = ("finished", "source-ended")
+
+
+class Outcome:
+    """Status and stop reason of a run, set from any of its threads.
+
+    Attributes
+    ----------
+    failed : bool
+        Whether a part of the run itself broke. A source that breaks ends the run as failed too, but
+        leaves everything behind it working: then `failed` stays False.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said: tuple[str, str] | None = None
+        self.failed = False
+
+    @property
+    def said(self) -> tuple[str, str]:
+        """Status and stop reason as in ``run.json``; ``("running", "")`` until something ended the run."""
+        return self._said or ("running", "")
+
+    @property
+    def source_ended(self) -> bool:
+        """Whether the source came to its own end."""
+        return self._said == SOURCE_ENDED
+
+    def end(self, status: str, reason: str) -> None:
+        """End the run, unless something else did before."""
+        with self._lock:
+            if self._said is None:
+                self._said = (status, reason)
+
+    def rule_met(self, reason: str) -> None:
+        """A stop rule was met, be it by the last cells of a source that had just ended."""
+        with self._lock:
+            if self._said in (None, SOURCE_ENDED):
+                self._said = ("finished", reason)
+
+    def fail(self, error: BaseException) -> bool:
+        """A part of the run broke; return whether it is the first."""
+        sentence = str(error) if isinstance(error, RbcflowError) else f"{type(error).__name__}: {error}"
+        with self._lock:
+            first, self.failed = not self.failed, True
+            if first:
+                self._said = ("failed", sentence)
+        return first

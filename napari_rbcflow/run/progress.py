@@ -1,0 +1,75 @@
+"""How a run stands at one moment, and what a person must be told about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from napari_rbcflow.sources.contract import SourceInfo
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a run stands at one moment.
+
+    Attributes
+    ----------
+    status : str
+        As in ``run.json``.
+    received, processed, dropped, missed : int
+        Frames.
+    seconds : float
+        Camera time of the last frame that was processed.
+    open_tracks : int
+    cells : Counter of str
+        By label, named as in ``run.json``.
+    estimate : float
+        NaN where no cell was counted.
+    interval : (float, float)
+    missing : str
+        In a few words, what the stop rule still lacks.
+    """
+
+    status: str
+    received: int
+    processed: int
+    dropped: int
+    missed: int
+    seconds: float
+    open_tracks: int
+    cells: Counter[str]
+    estimate: float
+    interval: tuple[float, float]
+    missing: str
+
+
+def warnings_of(
+    info: SourceInfo,
+    *,
+    stop_reason: str,
+    dropped: Mapping[str, int],
+    missed: Mapping[str, int],
+    not_analysed: Mapping[str, int],
+    ring_skipped: int,
+) -> list[str]:
+    """Return what a person must be told, in plain sentences."""
+    said = list(info.warnings)
+    if n := sum(missed.values()):
+        said.append(f"{n} frames were lost before they reached us: tracks that cross a gap may be cut short.")
+    if n := dropped.get("queue-full", 0):
+        said.append(
+            f"{n} frames were dropped because this computer could not keep up: "
+            "close other programs, or lower the frame rate."
+        )
+    if n := sum(not_analysed.values()):
+        why = ", ".join(f"{reason}: {k}" for reason, k in sorted(not_analysed.items()))
+        said.append(f"{n} frames could not be analysed ({why}): check lamp and focus.")
+    if stop_reason == "half-width":
+        said.append(
+            "The run stopped by its own half-width: Wilson's interval, made for a number of cells fixed "
+            "beforehand, then covers slightly less than it says."
+        )
+    if ring_skipped:
+        said.append(f"{ring_skipped} raw frames are not in the ring because the disk was too slow.")
+    return said
