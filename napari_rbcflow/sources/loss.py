@@ -1,0 +1,123 @@
+"""Places of a camera's frames on its own clock, and what was lost between them.
+
+No one sign is enough (measured, see docs/decisions/sources.md): the image number counts only what
+reached Micro-Manager, so frames lost in the camera or on its cable show in the time alone; a buffer
+that was cleared shows in the number; an overflow in the flag.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.sources.contract import Frame
+
+_LATE = 0.5
+"""An interval longer by this many periods than the image numbers explain is looked into."""
+_LONGEST_HOLD = 4
+"""Frames held back to see whether a late one was only late; 67 ms at 60 frames/s."""
+_LEARN = 0.02
+_LEARN_LIMIT = 0.1
+
+
+class _Held(NamedTuple):
+    steps: int
+    time_ms: float
+    image: NDArray[np.uint8]
+
+
+class LossLedger:
+    """Give every frame its place; count what is missing between, by reason.
+
+    A frame that comes late is held back until those after it tell: if they come close behind, it
+    was only late; if they keep the new distance, frames were lost before it. A camera slowed by
+    half a period or less lost nothing.
+
+    Parameters
+    ----------
+    period_ms : float
+        Time between frames, as measured; followed slowly, within a tenth of this.
+    """
+
+    def __init__(self, period_ms: float) -> None:
+        self.missed: dict[str, int] = {}
+        self._nominal_ms = self._period_ms = period_ms
+        self._index, self._number, self._time_ms = -1, -1, 0.0
+        self._began_ms: float | None = None
+        self._reason: str | None = None
+        self._held: list[_Held] = []
+
+    def take(self, number: int, time_ms: float, image: NDArray[np.uint8]) -> list[Frame]:
+        """Take the next frame as it came; return those whose place is now known, in order.
+
+        Parameters
+        ----------
+        number : int
+            ImageNumber as Micro-Manager counts.
+        time_ms : float
+            On one clock for the whole run.
+        image : ndarray of uint8
+        """
+        if self._began_ms is None:
+            self._began_ms = time_ms
+            self._number, self._time_ms = number, time_ms
+            return [self._place(_Held(1, time_ms, image))]
+        step, interval = number - self._number, time_ms - self._latest_ms()
+        self._number = number
+        if self._reason is not None or step <= 0:
+            # Numbering began anew: only time tells how many went.
+            reason, self._reason = self._reason or "image-number", None
+            done = self._settle()
+            step = max(1, round(interval / self._period_ms))
+            self._count(reason, step - 1)
+            return [*done, self._place(_Held(step, time_ms, image))]
+        self._count("image-number", step - 1)
+        late = interval > (step + _LATE) * self._period_ms
+        done = self._settle() if late and self._held else []
+        if late:
+            self._held.append(_Held(step, time_ms, image))
+        elif self._held:
+            self._held.append(_Held(step, time_ms, image))
+            if interval > (step - 0.3) * self._period_ms or len(self._held) >= _LONGEST_HOLD:
+                done = self._settle()
+        else:
+            self._follow(interval / step)
+            done = [self._place(_Held(step, time_ms, image))]
+        return done
+
+    def restarted(self, reason: str) -> list[Frame]:
+        """Say that the camera was started again: what is missing until its next frame has this reason."""
+        self._reason = reason
+        return self._settle()
+
+    def finish(self) -> list[Frame]:
+        """Return what is still held back."""
+        return self._settle()
+
+    def _latest_ms(self) -> float:
+        return self._held[-1].time_ms if self._held else self._time_ms
+
+    def _settle(self) -> list[Frame]:
+        if not self._held:
+            return []
+        held, self._held = self._held, []
+        steps = sum(one.steps for one in held)
+        lost = max(0, round((held[-1].time_ms - self._time_ms) / self._period_ms) - steps)
+        self._count("time-gap", lost)
+        return [self._place(one._replace(steps=one.steps + (0 if k else lost))) for k, one in enumerate(held)]
+
+    def _place(self, one: _Held) -> Frame:
+        self._index += one.steps
+        self._time_ms = one.time_ms
+        return Frame(self._index, (one.time_ms - (self._began_ms or 0.0)) / 1000, one.image)
+
+    def _follow(self, interval_ms: float) -> None:
+        period = self._period_ms + _LEARN * (interval_ms - self._period_ms)
+        low, high = (1 - _LEARN_LIMIT) * self._nominal_ms, (1 + _LEARN_LIMIT) * self._nominal_ms
+        self._period_ms = min(high, max(low, period))
+
+    def _count(self, reason: str, n: int) -> None:
+        if n > 0:
+            self.missed[reason] = self.missed.get(reason, 0) + n

@@ -1,0 +1,127 @@
+"""Micro-Manager's core inside this process, through pycromanager's Python backend: one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_rbcflow.errors import BadInput
+
+_ONE = threading.Lock()
+"""pycromanager keeps its core in a global: a second one would be the first."""
+
+
+def start_core(folders: Sequence[Path]) -> Any:
+    """Start the core; `stop_core` gives it back.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Where device adapters are looked for, first to last.
+
+    Returns
+    -------
+    object
+        An MMCore with snake_case methods.
+
+    Raises
+    ------
+    BadInput
+        If Micro-Manager's packages are not installed, or a core is in use already.
+    """
+    try:
+        from mmpycorex.launcher import is_pymmcore_active
+        from pycromanager import Core, start_headless
+    except ImportError as error:
+        raise BadInput(
+            f"Micro-Manager's Python packages cannot be loaded ({error}); "
+            "install them with: pip install napari-rbcflow[all]"
+        ) from error
+    if not _ONE.acquire(blocking=False):
+        raise BadInput("A Micro-Manager camera is in use in this program already; stop that run first.")
+    if is_pymmcore_active():
+        _ONE.release()
+        raise BadInput("Something else in this program uses Micro-Manager's core; stop that first.")
+    try:
+        for folder in folders:  # on Windows the adapters find their makers' libraries this way
+            if str(folder) not in os.environ["PATH"].split(os.pathsep):
+                os.environ["PATH"] += os.pathsep + str(folder)
+        start_headless(str(folders[0]), config_file=None, python_backend=True, buffer_size_mb=16)
+        core = Core()
+        core.set_device_adapter_search_paths([str(folder) for folder in folders])
+        return core
+    except BaseException:
+        stop_core(None)
+        raise
+
+
+def stop_core(core: Any) -> None:
+    """Unload every device and leave pycromanager as if nothing had been started."""
+    try:
+        from mmpycorex.launcher import _PYMMCORES
+        from pycromanager import stop_headless
+        from pycromanager.acquisition.acq_eng_py.internal.engine import Engine
+
+        # A device that was pulled out may refuse to be unloaded; the rest must go all the same.
+        with contextlib.suppress(Exception):
+            if core is not None:
+                core.set_circular_buffer_memory_footprint(1)
+        with contextlib.suppress(Exception):
+            stop_headless()
+        _PYMMCORES.clear()
+        if hasattr(Engine, "singleton"):
+            del Engine.singleton  # else the next core would never be used
+    finally:
+        if _ONE.locked():
+            _ONE.release()
+
+
+def adapter_folders(mm_path: Path | None, config: Path | None) -> list[Path]:
+    """Return where adapters are looked for: what the user says, else what is installed.
+
+    Raises
+    ------
+    BadInput
+        If there is nowhere to look, with how to say where.
+    """
+    if mm_path is not None:
+        if not mm_path.is_dir():
+            raise BadInput(f"{mm_path} is no folder; give Micro-Manager's own folder with --mm-path.")
+        return [mm_path]
+    folders: list[Path] = []
+    if config is not None:
+        maybe = (config.resolve().parent, _installed())
+        folders = [folder for folder in maybe if folder is not None and _has_adapters(folder)]
+    with contextlib.suppress(ImportError):
+        from mm_test_adapters import device_adapter_path
+
+        folders.append(Path(device_adapter_path()))
+    if folders:
+        return folders
+    if config is None:
+        raise BadInput("The DemoCamera is not installed; install it with: pip install napari-rbcflow[all]")
+    raise BadInput("Micro-Manager was not found; give its folder with --mm-path.")
+
+
+def _installed() -> Path | None:
+    from mmpycorex import find_existing_mm_install
+
+    try:
+        found = find_existing_mm_install()
+    except Exception:  # it raises where it finds nothing, and on Linux always
+        return None
+    return Path(found) if found else None
+
+
+def _has_adapters(folder: Path) -> bool:
+    return any(next(folder.glob(pattern), None) is not None for pattern in ("mmgr_dal_*", "libmmgr_dal_*"))
+
+
+def in_a_line(error: BaseException, longest: int = 240) -> str:
+    """Return what the core says, which may be many lines, as one clause."""
+    said = " ".join(str(error).split()).rstrip(". ")
+    return said if len(said) <= longest else said[: longest - 3] + "..."

@@ -1,0 +1,224 @@
+"""A recorded movie as a source: all formats behind one door, at its own pace if asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
+from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
+from napari_rbcflow.sources import tiff, zarr_movie
+from napari_rbcflow.sources.contract import Frame, RecordedSource, SourceInfo
+from napari_rbcflow.sources.grey import GreyRule, decide_grey
+from napari_rbcflow.sources.movie_reader import MovieReader, spread
+from napari_rbcflow.sources.ring_movie import RingMovieReader, ring_of
+
+LEAST_SIDE_PX = 64
+"""Twice a crop: in less no cell can be followed."""
+_LOOKED_AT = 32
+"""Frames that are looked at to decide how a deep or colour movie becomes grey."""
+_LONGEST_SLEEP_S = 0.05
+"""So that `stop` is heard while the pace waits."""
+
+
+def open_movie(
+    path: Path | str, *, fps: float | None = None, pixel_size_um: float | None = None, paced: bool = False
+) -> Movie:
+    """Return a recorded movie, not yet opened.
+
+    Parameters
+    ----------
+    path : Path or str
+        AVI or any container that FFmpeg reads; TIFF stack, OME-TIFF, or a folder of TIFF frames; Zarr array
+        (t, y, x) or OME-Zarr; a session's folder or its ``frames.zarr``.
+    fps, pixel_size_um : float or None
+        What the user knows goes before what the file says; where neither says, the defaults.
+    paced : bool
+        Play at its own pace, as a live source in a camera's place.
+
+    Raises
+    ------
+    BadInput
+        If nothing is there, or a setting is no positive number. `Movie.open` finds the rest.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BadInput(
+            f"{path} does not exist; give a movie file, a folder of TIFF frames, a Zarr or a session."
+        )
+    for name, value in (("frames/s", fps), ("um a pixel", pixel_size_um)):
+        if value is not None and not 0 < value < float("inf"):
+            raise BadInput(f"{value:g} {name} is not possible; give a positive number.")
+    return Movie(path, fps=fps, pixel_size_um=pixel_size_um, paced=paced)
+
+
+class Movie(RecordedSource):
+    """A movie on disk; see `open_movie`. One frame is in memory at a time (for Zarr, one chunk)."""
+
+    def __init__(self, path: Path, *, fps: float | None, pixel_size_um: float | None, paced: bool) -> None:
+        self.path = path
+        self._fps, self._pixel_size_um, self._paced = fps, pixel_size_um, paced
+        self._reader: MovieReader | None = None
+        self._grey = GreyRule()
+        self._info: SourceInfo | None = None
+        self._stopped = threading.Event()
+        self._missed = 0
+
+    def open(self) -> SourceInfo:
+        if self._info is not None:
+            return self._info
+        reader = _reader_of(self.path)
+        try:
+            self._info = self._look(reader)
+        except BaseException:
+            reader.close()
+            raise
+        self._reader = reader
+        return self._info
+
+    def frames(self) -> Iterator[Frame]:
+        reader, info = self._opened()
+        name, n = info.name, reader.facts.n_frames
+        start, last, count = time.perf_counter(), -1, 0
+        raw_frames = reader.frames()
+        while not self._stopped.is_set():
+            try:
+                raw = next(raw_frames, None)
+                image = None if raw is None else self._grey.apply(raw.image)
+            except RbcflowError:
+                raise
+            except Exception as error:  # each format's library has its own kinds
+                raise RunFailed(_broken(name, count, n, error)) from error
+            if raw is None or image is None:
+                if count < n:
+                    raise RunFailed(_broken(name, count, n, None))
+                return
+            if image.shape != (info.height, info.width):
+                size = f"{image.shape[1]} x {image.shape[0]}"
+                raise RunFailed(
+                    f"Frame {raw.place} of {name} is {size}, unlike those before it; the run ends there."
+                )
+            self._missed += raw.place - last - 1
+            last, count = raw.place, count + 1
+            time_s = raw.place / info.fps if raw.time_s is None else raw.time_s
+            if self._paced and not self._wait_until(start + time_s):
+                return
+            yield Frame(raw.place, time_s, image)
+
+    def sample(self, n: int) -> NDArray[np.uint8]:
+        reader, info = self._opened()
+        places = spread(n, reader.facts.n_frames)
+        out = np.empty((len(places), info.height, info.width), np.uint8)
+        try:
+            for k, raw in enumerate(reader.at(places)):
+                out[k] = self._grey.apply(raw)
+        except RbcflowError:
+            raise
+        except Exception as error:
+            raise RunFailed(
+                f"A frame of {info.name} could not be read ({error}); the movie is damaged."
+            ) from error
+        return out
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def close(self) -> None:
+        self._stopped.set()
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
+    @property
+    def missed(self) -> Mapping[str, int]:
+        return {"not-recorded": self._missed} if self._missed else {}
+
+    def _opened(self) -> tuple[MovieReader, SourceInfo]:
+        if self._reader is None or self._info is None:
+            raise RuntimeError("open the movie first")
+        return self._reader, self._info
+
+    def _look(self, reader: MovieReader) -> SourceInfo:
+        facts, name = reader.facts, self.path.name
+        if facts.n_frames == 0:
+            raise BadInput(f"{name} is empty: it has no frames.")
+        if facts.n_frames == 1:
+            raise BadInput(f"{name} is a single image; give a movie.")
+        try:
+            first = next(iter(reader.at([0])))
+            deep = first.dtype.itemsize > 1 or first.ndim > 2
+            places = spread(_LOOKED_AT, facts.n_frames) if deep else [0, facts.n_frames - 1]
+            # The last frame is always among them: where it can be read, the file is whole.
+            self._grey = decide_grey(reader.at(places), what=name, order=facts.order, inverted=facts.inverted)
+        except RbcflowError:
+            raise
+        except Exception as error:
+            raise BadInput(f"{name} cannot be read ({error}); record or export it again.") from error
+        height, width = first.shape[:2]
+        if min(height, width) < LEAST_SIDE_PX:
+            raise BadInput(
+                f"{name} has frames of {width} x {height} px; give a movie of at least "
+                f"{LEAST_SIDE_PX} x {LEAST_SIDE_PX} px."
+            )
+        warnings = [*facts.warnings, *self._grey.warnings]
+        fps = self._fps or facts.fps
+        if fps is None:
+            warnings.append(f"{name} does not say its frame rate: {DEFAULT_FPS:g} frames/s is taken.")
+        pixel = self._pixel_size_um or facts.pixel_size_um
+        if pixel is None:
+            warnings.append(f"{name} does not say its pixel size: {DEFAULT_PIXEL_SIZE_UM:g} um is taken.")
+        return SourceInfo(
+            name=name,
+            height=height,
+            width=width,
+            fps=fps or DEFAULT_FPS,
+            pixel_size_um=pixel or DEFAULT_PIXEL_SIZE_UM,
+            fps_known=fps is not None,
+            pixel_size_known=pixel is not None,
+            n_frames=facts.n_frames,
+            live=self._paced,
+            details={"file": str(self.path.resolve()), "format": facts.format, **facts.details},
+            warnings=tuple(warnings),
+        )
+
+    def _wait_until(self, moment: float) -> bool:
+        """Sleep until then; False if stopped. Late frames come at once, so none is skipped."""
+        while not self._stopped.is_set():
+            left = moment - time.perf_counter()
+            if left <= 0:
+                return True
+            time.sleep(min(left, _LONGEST_SLEEP_S))
+        return False
+
+
+def _reader_of(path: Path) -> MovieReader:
+    """Choose the reader by what is there; by its ending only for TIFF, which FFmpeg would take too."""
+    try:
+        if path.is_dir():
+            ring = ring_of(path)
+            if ring is not None:
+                return RingMovieReader(ring, path.name)
+            if zarr_movie.is_zarr(path):
+                return zarr_movie.ZarrReader(path)
+            return tiff.open_tiff_folder(path)
+        if path.stat().st_size == 0:
+            raise BadInput(f"{path.name} is empty: 0 bytes; record it again.")
+        if path.suffix.lower() in tiff.SUFFIXES:
+            return tiff.TiffReader(path)
+        from napari_rbcflow.sources.video import VideoReader
+
+        return VideoReader(path)
+    except PermissionError as error:
+        raise BadInput(f"{path} may not be read; give yourself the right to, or copy it.") from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def _broken(name: str, count: int, n: int, error: Exception | None) -> str:
+    why = f" ({error})" if error else ""
+    return f"Frame {count} of {name} could not be read{why}: {count} of {n} frames were, the rest is damaged."

@@ -1,0 +1,116 @@
+"""What every movie format gives: raw frames in order, some of them by place, and what the file knows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from napari_rbcflow.sources.grey import ColourOrder, Raw
+
+_FPS_RANGE = (1.0, 10_000.0)
+_PIXEL_RANGE_UM = (0.01, 50.0)
+
+
+class RawFrame(NamedTuple):
+    """A frame before it is made grey: its place on the recording's clock, its time if recorded."""
+
+    place: int
+    time_s: float | None
+    image: Raw
+
+
+@dataclass
+class FileFacts:
+    """What a file says of itself; None where it says nothing, or nothing that can be believed."""
+
+    n_frames: int
+    fps: float | None = None
+    pixel_size_um: float | None = None
+    order: ColourOrder = "rgb"
+    inverted: bool = False
+    format: str = ""
+    details: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def take_fps(self, fps: float | None, said_by: str) -> None:
+        """Believe a frame rate where a camera could have it."""
+        if fps is None or fps == 0:
+            return
+        if _FPS_RANGE[0] <= fps <= _FPS_RANGE[1]:
+            self.fps = float(fps)
+        else:
+            self.warnings.append(f"{said_by} says {fps:g} frames/s, which is not believed.")
+
+    def take_pixel_size(self, size_um: float | None, said_by: str) -> None:
+        """Believe a pixel size where a microscope could have it."""
+        if size_um is None or size_um == 0:
+            return
+        if _PIXEL_RANGE_UM[0] <= size_um <= _PIXEL_RANGE_UM[1]:
+            self.pixel_size_um = float(size_um)
+        else:
+            self.warnings.append(f"{said_by} says a pixel of {size_um:g} um, which is not believed.")
+
+
+class MovieReader(ABC):
+    """One open movie file. Made by a format's own constructor, which raises BadInput for a bad file.
+
+    Reading may raise whatever the format's library raises; `Movie` turns that into one sentence.
+    """
+
+    facts: FileFacts
+
+    @abstractmethod
+    def frames(self) -> Iterator[RawFrame]:
+        """Yield every frame in order. Each image is the receiver's own (no buffer used again)."""
+
+    @abstractmethod
+    def at(self, places: Sequence[int]) -> Iterator[Raw]:
+        """Yield the frames at these places, ascending, each from 0 to `facts.n_frames` - 1.
+
+        Does not disturb `frames`.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the file back; more than once is fine."""
+
+
+_UNITS_UM = {
+    "m": 1e6, "meter": 1e6, "metre": 1e6,
+    "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4,
+    "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3,
+    "um": 1.0, "µm": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "micron": 1.0, "microns": 1.0,
+    "micrometer": 1.0, "micrometre": 1.0,
+    "nm": 1e-3, "nanometer": 1e-3, "nanometre": 1e-3,
+    "angstrom": 1e-4, "å": 1e-4, "pm": 1e-6, "picometer": 1e-6,
+}  # fmt: skip
+_UNITS_S = {
+    "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0,
+    "ms": 1e-3, "msec": 1e-3, "millisecond": 1e-3,
+    "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "microsecond": 1e-6,
+    "ns": 1e-9, "nanosecond": 1e-9,
+    "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0,
+}  # fmt: skip
+
+
+def in_um(value: float, unit: str | None) -> float | None:
+    """Return a length in micrometres; None where the unit is no length (``pixel``, ``reference frame``)."""
+    factor = _UNITS_UM.get((unit or "").strip().lower())
+    return None if factor is None else value * factor
+
+
+def in_s(value: float, unit: str | None) -> float | None:
+    """Return a time in seconds; None where the unit is not one of time."""
+    factor = _UNITS_S.get((unit or "").strip().lower())
+    return None if factor is None else value * factor
+
+
+def spread(n_wanted: int, n_frames: int) -> list[int]:
+    """Return up to `n_wanted` places spread evenly over `n_frames`, first and last among them."""
+    if n_wanted >= n_frames:
+        return list(range(n_frames))
+    if n_wanted == 1:
+        return [n_frames // 2]
+    return [round(i * (n_frames - 1) / (n_wanted - 1)) for i in range(n_wanted)]

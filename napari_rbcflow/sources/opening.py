@@ -1,0 +1,91 @@
+"""From what a person writes after ``--camera`` to the source it means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sources.contract import FrameSource
+
+CHOICES = "simulated, demo (Micro-Manager's DemoCamera), a Micro-Manager configuration (FILE.cfg) or a movie"
+
+
+def open_source(
+    spec: str,
+    *,
+    port: int | None = None,
+    mm_path: Path | str | None = None,
+    exposure_ms: float | None = None,
+    fps: float | None = None,
+    binning: int | None = None,
+    roi: tuple[int, int, int, int] | None = None,
+    pixel_size_um: float | None = None,
+    seed: int = 0,
+    tank_fraction: float = 0.8,
+    cells_per_frame: float = 115.0,
+) -> FrameSource:
+    """Return the live source that `spec` names, not yet opened.
+
+    Parameters
+    ----------
+    spec : str
+        ``simulated``, ``demo``, ``FILE.cfg``, ``running``, or the path of a movie, which then
+        plays at its own pace.
+    port : int or None
+        Of a running Micro-Manager's server.
+    mm_path, exposure_ms, fps, binning, roi, pixel_size_um
+        As in `MicroManagerCamera`; a movie takes `fps` and `pixel_size_um`, the simulation too.
+    seed, tank_fraction, cells_per_frame
+        Of the simulated chamber.
+
+    Raises
+    ------
+    BadInput
+        For a spec that names nothing, or a setting that its source does not have.
+    """
+    if spec == "simulated":
+        from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+
+        _refuse("The simulated chamber", exposure_ms=exposure_ms, binning=binning, roi=roi)
+        return SimulatedChamber(
+            ChamberSettings(
+                seed=seed,
+                tank_fraction=tank_fraction,
+                cells_per_frame=cells_per_frame,
+                fps=DEFAULT_FPS if fps is None else fps,
+                pixel_size_um=DEFAULT_PIXEL_SIZE_UM if pixel_size_um is None else pixel_size_um,
+            ),
+            paced=True,
+        )
+    if spec == "running":
+        raise BadInput(
+            "A Micro-Manager that is already open cannot be used yet: close it and give its configuration "
+            "file as --camera FILE.cfg."
+        )
+    if spec == "demo" or Path(spec).suffix.lower() == ".cfg":
+        from napari_rbcflow.sources.micromanager import MicroManagerCamera
+
+        return MicroManagerCamera(
+            None if spec == "demo" else Path(spec),
+            mm_path=mm_path,
+            exposure_ms=exposure_ms,
+            fps=fps,
+            binning=binning,
+            roi=roi,
+            pixel_size_um=pixel_size_um,
+        )
+    if not spec or not Path(spec).exists():
+        raise BadInput(f"There is no camera or movie {spec!r}; choose {CHOICES}.")
+    from napari_rbcflow.sources.movie import open_movie
+
+    _refuse("A movie", exposure_ms=exposure_ms, binning=binning, roi=roi)
+    return open_movie(spec, fps=fps, pixel_size_um=pixel_size_um, paced=True)
+
+
+def _refuse(what: str, **settings: object) -> None:
+    """Refuse settings that would be ignored in silence."""
+    for name, value in settings.items():
+        if value is not None:
+            option = "--" + name.replace("_", "-")
+            raise BadInput(f"{what} has no {option}; leave it out.")

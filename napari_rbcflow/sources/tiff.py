@@ -1,0 +1,216 @@
+"""TIFF stacks, OME-TIFF and folders of single TIFF frames, through tifffile."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sources.grey import Raw
+from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, RawFrame
+from napari_rbcflow.sources.tiff_facts import chain_is_whole, read_metadata
+
+SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
+
+# tifffile tells of damaged files in its log; here that becomes one sentence.
+_TIFFFILE_LOG = logging.getLogger("tifffile")
+
+
+class TiffReader(MovieReader):
+    """One TIFF with many frames; read page by page, or straight from its place where pages are contiguous."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._tif = _open(path)
+        try:
+            self._look()
+        except BaseException:
+            self.close()
+            raise
+
+    def frames(self) -> Iterator[RawFrame]:
+        for place in range(self.facts.n_frames):
+            yield RawFrame(place, None, self._frame(place))
+
+    def at(self, places: Sequence[int]) -> Iterator[Raw]:
+        for place in places:
+            yield self._frame(place)
+
+    def close(self) -> None:
+        self._tif.close()
+
+    def _look(self) -> None:
+        name, tif = self._path.name, self._tif
+        whole = chain_is_whole(self._path)
+        series = _series(tif, name)
+        first = series[0]
+        self._samples_first = False
+        self._pages: list[Any] = [page for one in series for page in one.pages]
+        self._offset: int | None = None
+        keyframe = first.keyframe
+        self._shape, self._dtype = keyframe.shape, keyframe.dtype
+        frames = _frames_of(first, name) if len(series) == 1 else len(self._pages)
+        if len(series) == 1 and first.dataoffset is not None:
+            self._offset = int(first.dataoffset)
+        self._frame_bytes: int = math.prod(self._shape) * self._dtype.itemsize
+        there = self._frames_there(frames)
+        if there < frames or not whole:
+            there = min(there, frames)
+            promise = (
+                f"it promises {frames} frames and " if there < frames else "its list of frames breaks off: "
+            )
+            raise BadInput(
+                f"{name} is cut short: {promise}{there} are whole; "
+                "record it again, or copy it again from where it was made."
+            )
+        self.facts = FileFacts(frames, inverted=keyframe.photometric == 0, format=f"TIFF {self._dtype.name}")
+        if keyframe.photometric == 3:
+            self.facts.warnings.append(
+                f"{name} has a colour table, which is left out: its stored values are the grey."
+            )
+        read_metadata(tif, self.facts, name)
+
+    def _frames_there(self, promised: int) -> int:
+        size = int(self._tif.filehandle.size)
+        if self._offset is not None:
+            return min(promised, (size - self._offset) // self._frame_bytes)
+        for place, page in enumerate(self._pages[:promised]):
+            if page is None or not page.dataoffsets:
+                return place
+            last = max(range(len(page.dataoffsets)), key=page.dataoffsets.__getitem__)
+            if page.dataoffsets[last] + page.databytecounts[last] > size:
+                return place
+        return min(promised, len(self._pages))
+
+    def _frame(self, place: int) -> Raw:
+        if self._offset is None:
+            return _channels_last(self._pages[place].asarray(), self._shape)
+        handle = self._tif.filehandle
+        handle.seek(self._offset + place * self._frame_bytes)
+        stored = self._dtype.newbyteorder(self._tif.byteorder)
+        flat = handle.read_array(stored, math.prod(self._shape))
+        image: Raw = flat.reshape(self._shape)
+        return _channels_last(image, self._shape)
+
+
+class TiffFolderReader(MovieReader):
+    """A folder with one TIFF a frame, in natural order of the names (frame2 before frame10)."""
+
+    def __init__(self, folder: Path, files: Sequence[Path]) -> None:
+        self._files = sorted(files, key=_natural)
+        first: tuple[Any, ...] | None = None
+        inverted = False
+        self.facts = FileFacts(len(self._files), format="folder of TIFFs")
+        for file in self._files:
+            with _open(file) as tif:
+                page = tif.pages.first
+                if len(tif.pages) > 1:
+                    raise BadInput(
+                        f"{folder.name}/{file.name} holds several frames; give that file, not its folder."
+                    )
+                if (
+                    max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
+                    > tif.filehandle.size
+                ):
+                    raise BadInput(
+                        f"{folder.name}/{file.name} is cut short; record it again, or take it out."
+                    )
+                kind = (page.shape, page.dtype)
+                if first is None:
+                    first, inverted = kind, page.photometric == 0
+                    read_metadata(tif, self.facts, file.name)
+                elif kind != first:
+                    raise BadInput(
+                        f"{folder.name} holds frames that differ: {self._files[0].name} is {_say(*first)}, "
+                        f"{file.name} is {_say(*kind)}; give a folder with one movie in it."
+                    )
+        self.facts.inverted = inverted
+
+    def frames(self) -> Iterator[RawFrame]:
+        for place, image in enumerate(self.at(range(len(self._files)))):
+            yield RawFrame(place, None, image)
+
+    def at(self, places: Sequence[int]) -> Iterator[Raw]:
+        for place in places:
+            with tifffile.TiffFile(self._files[place]) as tif:
+                page = tif.pages.first
+                yield _channels_last(page.asarray(), page.shape)
+
+    def close(self) -> None:
+        """Nothing is held open between frames."""
+
+
+def open_tiff_folder(folder: Path) -> MovieReader:
+    """Return a reader for a folder of TIFFs; a folder with one stack in it is that stack."""
+    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    if not files:
+        raise BadInput(f"{folder.name} holds no TIFF frames, Zarr or session; give a movie.")
+    return TiffReader(files[0]) if len(files) == 1 else TiffFolderReader(folder, files)
+
+
+def _open(path: Path) -> tifffile.TiffFile:
+    before = _TIFFFILE_LOG.level
+    _TIFFFILE_LOG.setLevel(logging.CRITICAL)
+    try:
+        tif = tifffile.TiffFile(path)
+        if not len(tif.pages):
+            tif.close()
+            raise ValueError("it has no frames")
+        return tif
+    except BadInput:
+        raise
+    except Exception as error:  # tifffile raises many kinds for a damaged file
+        raise BadInput(
+            f"{path.name} cannot be read as a TIFF ({error}); record or export it again."
+        ) from error
+    finally:
+        _TIFFFILE_LOG.setLevel(before)
+
+
+def _series(tif: tifffile.TiffFile, name: str) -> list[Any]:
+    """Return the series that make up the movie: the first, or all where a writer made one a frame."""
+    try:
+        series = list(tif.series)
+    except Exception as error:
+        raise BadInput(f"{name} cannot be read as a TIFF ({error}); record or export it again.") from error
+    if len(series) == 1 or tif.is_ome or tif.is_imagej:
+        return series[:1]
+    kinds = {(s.keyframe.shape, s.keyframe.dtype) for s in series}
+    if len(kinds) > 1:
+        sizes = " and ".join(sorted(_say(*kind) for kind in kinds)[:2])
+        raise BadInput(f"{name} holds frames that differ ({sizes}); give a movie whose frames are all alike.")
+    return series
+
+
+def _frames_of(series: Any, name: str) -> int:
+    """Count frames: all axes but the frame's own, of which at most one may be longer than 1."""
+    own = len(series.keyframe.shape)
+    shape, axes = series.shape[:-own], series.axes[:-own]
+    long = [(axis, n) for axis, n in zip(axes, shape, strict=True) if n > 1]
+    if len(long) > 1 or any(axis in "CS" for axis, _ in long):
+        said = ", ".join(f"{axis}: {n}" for axis, n in long)
+        raise BadInput(
+            f"{name} has more than frames in it ({said}); export one channel and one plane over time."
+        )
+    return math.prod(shape)
+
+
+def _channels_last(image: Raw, shape: tuple[int, ...]) -> Raw:
+    planar = image.ndim == 3 and shape[0] <= 4 < shape[2]
+    return np.moveaxis(image, 0, 2) if planar else image
+
+
+def _say(shape: tuple[int, ...], dtype: Any) -> str:
+    return f"{' x '.join(map(str, shape))} {dtype}"
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [(0, int(p), p) if p.isdigit() else (1, 0, p) for p in parts]
