@@ -28,7 +28,10 @@ def install() -> None:
     wanted = hashlib.sha256((TOP / "pyproject.toml").read_bytes()).hexdigest()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return
-    if not (VENV / "pyvenv.cfg").exists() or not (BIN / f"python{'.exe' if os.name == 'nt' else ''}").exists():
+    if (
+        not (VENV / "pyvenv.cfg").exists()
+        or not (BIN / f"python{'.exe' if os.name == 'nt' else ''}").exists()
+    ):
         print(f"making {VENV} ...", flush=True)
         try:
             subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
@@ -45,7 +48,7 @@ def install() -> None:
 
 def main() -> int:
     """Install, then run the demo or the tests."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  # whoever runs this has no pip to stop them
         sys.exit(f"bootstrap: needs Python 3.11 or later; this is {sys.version.split()[0]}")
     what, *rest = sys.argv[1:] or ["help"]
     if what not in ("demo", "test"):

@@ -145,3 +145,14 @@ def _edge(outside: Callable[[float], bool], out: float, inside: float) -> float:
         else:
             inside = middle
     return out
+
+
+def fraction_text(estimate: float, interval: tuple[float, float], n: int, level: float = 0.95) -> str:
+    """Say the fraction, never without its interval."""
+    if math.isnan(estimate):
+        return "no fraction yet (no reliable cell)"
+    low, high = interval
+    return (
+        f"tank-treading {100 * estimate:.1f} % "
+        f"({100 * level:.0f} % interval {100 * low:.1f} to {100 * high:.1f} %, {n} reliable cells)"
+    )

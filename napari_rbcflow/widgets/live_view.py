@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_rbcflow.conventions import Label
-from napari_rbcflow.terminal import fraction_text
+from napari_rbcflow.estimate.fraction import fraction_text
 
 if TYPE_CHECKING:
     from napari_rbcflow.run import Run
 
 REFRESH_MS = 50
 CAPACITY = 1024
-"""Marks a layer has room for: layers are made once and never grow (growing them costs, removing them crashes)."""
+"""Marks that a layer has room for. Layers are made once: growing them costs, removing them crashes."""
 LINGER_FRAMES = 90
 """A judged cell's mark stays this long where the cell was last seen."""
 

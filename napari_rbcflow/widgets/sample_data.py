@@ -23,12 +23,11 @@ def simulated_chamber() -> list[tuple[Any, dict[str, Any], str]]:
 
     movie = tifffile.imread(folder() / "chamber.tif")
     truth = pd.read_csv(folder() / "chamber.truth.csv")
-    rows = [
-        (cell.cell, t, cell.y, cell.x0 + cell.v * (t - cell.t0))
-        for cell in truth.itertuples()
-        for t in range(cell.t0, cell.t0 + cell.frames)
-    ]
+    frame = np.concatenate([np.arange(t0, t0 + n) for t0, n in zip(truth.t0, truth.frames, strict=True)])
+    cell = truth.loc[truth.index.repeat(truth.frames)]
+    x = cell.x0 + cell.v * (frame - cell.t0)
+    rows = np.column_stack([cell.cell, frame, cell.y, x])
     return [
         (movie, {"name": "simulated flow chamber"}, "image"),
-        (np.array(rows, dtype=float), {"name": "truth", "tail_length": 10}, "tracks"),
+        (rows.astype(float), {"name": "truth", "tail_length": 10}, "tracks"),
     ]

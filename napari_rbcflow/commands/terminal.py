@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from napari_rbcflow.estimate.fraction import fraction_text
+
 if TYPE_CHECKING:
     from napari_rbcflow.run import Progress as RunProgress
     from napari_rbcflow.run import Run
@@ -20,17 +21,6 @@ if TYPE_CHECKING:
 REFRESH_S = 0.2
 PLAIN_EVERY_S = 5.0
 """Between lines where the output is no terminal, so that a log stays readable."""
-
-
-def fraction_text(estimate: float, interval: tuple[float, float], n: int, level: float = 0.95) -> str:
-    """Say the fraction, never without its interval."""
-    if math.isnan(estimate):
-        return "no fraction yet (no reliable cell)"
-    low, high = interval
-    return (
-        f"tank-treading {100 * estimate:.1f} % "
-        f"({100 * level:.0f} % interval {100 * low:.1f} to {100 * high:.1f} %, {n} reliable cells)"
-    )
 
 
 def running_line(p: RunProgress) -> str:

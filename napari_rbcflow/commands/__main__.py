@@ -1,0 +1,5 @@
+"""``python -m napari_rbcflow.commands``: the command `rbcflow`."""
+
+from napari_rbcflow.commands import main
+
+main()

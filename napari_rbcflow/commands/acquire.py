@@ -1,0 +1,194 @@
+"""`demo` and `live`: from a camera, simulated or real."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from napari_rbcflow.commands.group import cli
+from napari_rbcflow.commands.options import (
+    FOLDER,
+    debug_option,
+    device_option,
+    output_option,
+    parse_roi,
+    record_options,
+    ring_option,
+    stop_options,
+    viewer_option,
+)
+from napari_rbcflow.errors import BadInput, RunFailed
+
+DEFAULT_STOP_RELIABLE = 200
+"""Where no stop rule is given: about what one acquisition of Darrin et al. 2023 holds (120 to 270)."""
+DEMO_STOP_RELIABLE = 50
+
+
+@cli.command()
+@click.option("-o", "--output", type=FOLDER, help="Session folder [default: rbcflow-demo-DATE-TIME].")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the simulation.")
+@click.option(
+    "--tank-fraction",
+    type=click.FloatRange(0, 1),
+    default=0.8,
+    show_default=True,
+    help="The simulation's own fraction.",
+)
+@stop_options
+@viewer_option
+@device_option
+@debug_option
+def demo(
+    output: Path | None,
+    seed: int,
+    tank_fraction: float,
+    stop_reliable: int | None,
+    stop_halfwidth: float | None,
+    stop_seconds: float | None,
+    viewer: bool | None,
+    device: str,
+) -> int:
+    """Run the whole instrument on a simulated flow chamber, at 60 frames/s.
+
+    Example: rbcflow demo --stop-reliable 100 --tank-fraction 0.9
+    """
+    from napari_rbcflow.run import Run, RunSettings
+    from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+
+    folder = output or Path(time.strftime("rbcflow-demo-%Y%m%d-%H%M%S"))
+    rules = stop_rules(stop_reliable, stop_halfwidth, stop_seconds, DEMO_STOP_RELIABLE)
+    chamber = SimulatedChamber(ChamberSettings(seed=seed, tank_fraction=tank_fraction))
+    run = Run(chamber, folder, RunSettings(sample="simulated flow chamber", device=device, stop=rules))
+    code = go(run, viewer)
+    click.echo(f"the simulation's own fraction: {100 * tank_fraction:.1f} %")
+    return code
+
+
+@cli.command()
+@output_option
+@click.option(
+    "--camera",
+    required=True,
+    metavar="SPEC",
+    help="simulated; demo (Micro-Manager's DemoCamera); FILE.cfg (a Micro-Manager configuration); "
+    "running (Micro-Manager already open); or a movie file, played at its own pace.",
+)
+@click.option("--mm-path", type=FOLDER, help="Micro-Manager's folder, with its device adapters.")
+@click.option("--port", type=int, help="Of the running Micro-Manager's server.")
+@click.option("--exposure-ms", type=float, help="[default: 2.2 for a camera].")
+@click.option("--fps", type=float, help="Frames per second to ask for, or of the movie.")
+@click.option("--binning", type=int, help="1, 2, 4, ...")
+@click.option("--roi", metavar="X,Y,WIDTH,HEIGHT", help="Region of interest, in pixels of the camera.")
+@click.option("--pixel-size-um", type=float, help="Of one pixel in the sample, in um.")
+@click.option("--seed", type=int, default=0, help="Of the simulated camera.")
+@click.option("--tank-fraction", type=click.FloatRange(0, 1), default=0.8, help="Of the simulated camera.")
+@device_option
+@record_options
+@stop_options
+@ring_option
+@viewer_option
+@debug_option
+def live(
+    output: Path,
+    camera: str,
+    mm_path: Path | None,
+    port: int | None,
+    exposure_ms: float | None,
+    fps: float | None,
+    binning: int | None,
+    roi: str | None,
+    pixel_size_um: float | None,
+    seed: int,
+    tank_fraction: float,
+    device: str,
+    patient: str,
+    sample: str,
+    stop_reliable: int | None,
+    stop_halfwidth: float | None,
+    stop_seconds: float | None,
+    ring_seconds: float,
+    viewer: bool | None,
+) -> int:
+    """Acquire from a camera until a stop rule is met (without one: at 200 reliable cells).
+
+    Example: rbcflow live -o session1 --camera demo --stop-seconds 20
+    """
+    from napari_rbcflow.run import Run, RunSettings
+    from napari_rbcflow.sources.opening import open_source
+
+    source = open_source(
+        camera,
+        port=port,
+        mm_path=mm_path,
+        exposure_ms=exposure_ms,
+        fps=fps,
+        binning=binning,
+        roi=parse_roi(roi),
+        pixel_size_um=pixel_size_um,
+        seed=seed,
+        tank_fraction=tank_fraction,
+    )
+    settings = RunSettings(
+        patient=patient,
+        sample=sample,
+        device=device,
+        stop=stop_rules(stop_reliable, stop_halfwidth, stop_seconds, DEFAULT_STOP_RELIABLE),
+        ring_seconds=ring_seconds,
+    )
+    return go(Run(source, output, settings), viewer)
+
+
+def go(run: Any, viewer: bool | None) -> int:
+    """Run to the end, in napari or in the terminal, print the result and return the exit code."""
+    from napari_rbcflow.commands.terminal import follow
+    from napari_rbcflow.estimate.fraction import fraction_text
+
+    wanted = has_display() if viewer is None else viewer
+    if wanted:
+        from napari_rbcflow.widgets.live_view import qt_missing, watch
+
+        if problem := qt_missing():
+            if viewer:
+                raise BadInput(problem)
+            wanted = False
+    run.start()
+    if wanted:
+        watch(run)
+        run.wait()
+    else:
+        follow(run)
+    status, reason = run.outcome
+    fraction = run.tally.fraction
+    click.echo(fraction_text(fraction.estimate, fraction.interval(), fraction.n, fraction.level))
+    account = run.progress()
+    click.echo(
+        f"{status} ({reason}); {account.received} frames received, {account.dropped} dropped, "
+        f"{account.missed} missed; {account.cells['tracked']} tracks, "
+        f"{account.cells['unreliable']} unreliable, {account.cells['too_short']} too short, "
+        f"{account.cells['uncounted']} uncounted"
+    )
+    click.echo(f"session: {run.folder}")
+    if status == "failed":
+        raise RunFailed(f"the run failed: {reason} (what it had is in {run.folder})")
+    return 0
+
+
+def stop_rules(reliable: int | None, halfwidth: float | None, seconds: float | None, default: int) -> Any:
+    """Return the rules, with a number of cells where none is given."""
+    from napari_rbcflow.estimate import StopRules
+
+    if reliable is None and halfwidth is None and seconds is None:
+        reliable = default
+    return StopRules(reliable, halfwidth, seconds)
+
+
+def has_display() -> bool:
+    """Whether a window can be opened here."""
+    if sys.platform.startswith("linux"):
+        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return True

@@ -1,0 +1,97 @@
+"""`analyze` and `simulate`: movies in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from napari_rbcflow.commands.group import cli
+from napari_rbcflow.commands.options import FOLDER, debug_option, device_option, output_option, record_options
+
+
+@cli.command()
+@click.argument("movie", type=FOLDER)
+@output_option
+@click.option("--fps", type=float, help="Frames per second [default: what the file says, else 60].")
+@click.option("--pixel-size-um", type=float, help="[default: what the file says, else 0.605].")
+@device_option
+@click.option(
+    "--background",
+    type=click.Choice(["movie", "sliding"]),
+    default="movie",
+    show_default=True,
+    help="Median of 100 frames spread over the movie, or of the last seconds as in a live run.",
+)
+@record_options
+@debug_option
+def analyze(
+    movie: Path,
+    output: Path,
+    fps: float | None,
+    pixel_size_um: float | None,
+    device: str,
+    background: Any,
+    patient: str,
+    sample: str,
+) -> None:
+    """Analyse a recorded movie: AVI, TIFF stack or folder, OME-TIFF, (OME-)Zarr, or a session's ring.
+
+    Example: rbcflow analyze monday.avi -o monday --fps 60
+    """
+    from napari_rbcflow import run
+    from napari_rbcflow.commands.terminal import bar
+    from napari_rbcflow.estimate.fraction import fraction_text
+
+    with bar("analysing") as show:
+        session = run.analyze(
+            movie,
+            output,
+            fps=fps,
+            pixel_size_um=pixel_size_um,
+            device=device,
+            background=background,
+            patient=patient,
+            sample=sample,
+            progress=lambda p, info: show(p.processed, info.n_frames, f"{p.cells['tracked']} tracks"),
+        )
+    fraction = session.run["fraction"]
+    estimate = float("nan") if fraction["estimate"] is None else fraction["estimate"]
+    click.echo(fraction_text(estimate, (fraction["low"], fraction["high"]), fraction["n"], fraction["level"]))
+    for warning in session.run["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"session: {output}")
+
+
+@cli.command()
+@click.argument("out", type=FOLDER)
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--tank-fraction", type=click.FloatRange(0, 1), default=0.8, show_default=True)
+@click.option(
+    "--cells-per-frame",
+    type=click.FloatRange(min=0, max=1000),
+    default=115.0,
+    show_default=True,
+    help="In the mean.",
+)
+@debug_option
+def simulate(out: Path, seconds: float, seed: int, tank_fraction: float, cells_per_frame: float) -> None:
+    """Write a movie of the simulated flow chamber (.tif, .avi or .zarr) with OUT.truth.csv beside it.
+
+    Example: rbcflow simulate chamber.tif --seconds 5 --seed 3
+    """
+    from napari_rbcflow.commands.terminal import bar
+    from napari_rbcflow.sources.chamber import simulate_movie
+
+    with bar("simulating") as show:
+        truth = simulate_movie(
+            out,
+            seconds=seconds,
+            seed=seed,
+            tank_fraction=tank_fraction,
+            cells_per_frame=cells_per_frame,
+            progress=lambda done, of: show(done, of),
+        )
+    click.echo(str(truth))

@@ -1,0 +1,71 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from napari_rbcflow.errors import BadInput
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Stack options into one decorator."""
+
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+FOLDER = click.Path(path_type=Path)
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback on an error."
+)
+output_option = click.option(
+    "-o", "--output", required=True, type=FOLDER, help="Session folder to make; must not exist yet."
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the networks run."
+)
+record_options = options(
+    click.option("--patient", default="", help="Patient, for the record."),
+    click.option("--sample", default="", help="Sample, for the record."),
+)
+stop_options = options(
+    click.option("--stop-reliable", type=int, metavar="N", help="Stop at N reliable cells."),
+    click.option(
+        "--stop-halfwidth",
+        type=float,
+        metavar="H",
+        help="Stop where the interval is +-H (0.05: 5 points) or less.",
+    ),
+    click.option("--stop-seconds", type=float, metavar="S", help="Stop after S seconds in any case."),
+)
+viewer_option = click.option(
+    "--viewer/--no-viewer", default=None, help="Open napari [default: where there is a display]."
+)
+ring_option = click.option(
+    "--ring-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Raw frames that frames.zarr keeps, in seconds.",
+)
+
+
+def parse_roi(text: str | None) -> tuple[int, int, int, int] | None:
+    """Return (x, y, width, height) of ``X,Y,WIDTH,HEIGHT``."""
+    if text is None:
+        return None
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise BadInput(f"--roi takes four whole numbers X,Y,WIDTH,HEIGHT, not {text!r}") from None
+    return x, y, width, height
