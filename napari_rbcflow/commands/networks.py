@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,7 +37,6 @@ def evaluate(
     Example: rbcflow evaluate ../shared/data/darrin2023/stage1 --json scores.json
     """
     from napari_rbcflow.classification.evaluation import evaluate as score
-    from napari_rbcflow.classification.evaluation import summary
     from napari_rbcflow.classification.two_stage import TwoStage
 
     for made in (json_file, pictures):
@@ -47,30 +48,65 @@ def evaluate(
         json_file.write_text(json.dumps(result, indent=1, allow_nan=False))
 
 
+def summary(result: Mapping[str, Any]) -> str:
+    """Return what `evaluate` found as a few lines."""
+    lines = []
+    for name, positive in (("stage1", "reliable"), ("stage2", "flipping")):
+        s = result[name]
+        lines.append(
+            f"{name}: {s['n']} sequences, positive class {positive}: "
+            + ", ".join(f"{k} {_figure(s[k])}" for k in ("f1", "accuracy", "precision", "recall", "auc"))
+        )
+        lines.append("  confusion (rows true, columns predicted) " + " / ".join(s["classes"][:2]))
+        lines += ["  " + "  ".join(f"{n:6d}" for n in row) for row in s["confusion"]]
+    lines.append(
+        "fraction of tank-treading cells after both stages, estimated (true, cells found of cells there):"
+    )
+    for row in (
+        *result["end_to_end"]["acquisitions"],
+        {"acquisition": "all", **result["end_to_end"]["fraction"]},
+    ):
+        lines.append(
+            f"  {row['acquisition']:16s} {_figure(row['estimate'])} "
+            f"({_figure(row['true'])}, {row['n_estimate']} of {row['n_true']})"
+        )
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
 @cli.command()
 @click.argument("datasets", nargs=-1, required=True, type=FOLDER)
-@click.option("-o", "--output", required=True, type=FOLDER, help="Folder for weights and model card.")
+@click.option("-o", "--output", type=FOLDER, help="Folder for weights and card [default: stageN-MODEL].")
 @click.option("--stage", type=click.Choice(["1", "2"]), required=True)
 @click.option("--model", type=click.Choice(["small", "c-rnn", "cnn"]), default="small", show_default=True)
+@click.option("--sampling", type=click.Choice(["uniform", "similarity"]), help="[default: the model's own].")
 @click.option(
-    "--sampling", type=click.Choice(["uniform", "similarity"]), default="uniform", show_default=True
+    "--frames", type=click.IntRange(1), metavar="K", help="At most per sequence [default: the model's own]."
 )
-@click.option(
-    "--frames", type=click.IntRange(2), default=20, show_default=True, help="K, at most per sequence."
-)
-@click.option("--epochs", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), help="[default: the model's own].")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Networks, averaged.")
+@click.option(
+    "--folds",
+    type=click.Choice(["acquisition", "date", "patient"]),
+    help="Hold back each of these in turn, for figures, threshold and calibration.",
+)
 @device_option
 @debug_option
 def train(
     datasets: tuple[Path, ...],
-    output: Path,
+    output: Path | None,
     stage: str,
     model: str,
-    sampling: str,
-    frames: int,
-    epochs: int,
+    sampling: Any,
+    frames: int | None,
+    epochs: int | None,
     seed: int,
+    seeds: int,
+    folds: Any,
     device: str,
 ) -> None:
     """Train one stage on labelled sequences and write weights with their model card.
@@ -78,19 +114,19 @@ def train(
     Example: rbcflow train ../shared/data/darrin2023/stage1 -o stage1 --stage 1 --model c-rnn --frames 50
     """
     from napari_rbcflow.classification.training import train as fit
-    from napari_rbcflow.commands.terminal import bar
 
-    with bar("training") as show:
-        card = fit(
-            list(datasets),
-            output,
-            stage=int(stage),
-            model=model,
-            sampling=sampling,
-            frames=frames,
-            epochs=epochs,
-            seed=seed,
-            device=device,
-            progress=lambda done, of, note: show(done, of, note),
-        )
-    click.echo(f"weights and card: {card}")
+    output = output or Path(f"stage{stage}-{model}")
+    card = fit(
+        list(datasets),
+        output,
+        stage=int(stage),
+        model=model,
+        sampling=sampling,
+        frames=frames,
+        epochs=epochs,
+        seeds=range(seed, seed + seeds),
+        folds=folds,
+        device=device,
+        progress=lambda said: click.echo(said, err=True),
+    )
+    click.echo(f"{card['name']} with its card: {output}")
