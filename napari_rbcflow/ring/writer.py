@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,6 +129,7 @@ class FrameRing:
                 }
             )
         except OSError as error:
+            shutil.rmtree(path, ignore_errors=True)
             if is_full(error):
                 needed = capacity * height * width + crop_capacity * layout.CROP_BYTES
                 raise BadInput(

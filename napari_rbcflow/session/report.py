@@ -91,8 +91,8 @@ def grave_warnings(run: Mapping[str, Any]) -> list[str]:
     )
     if all_frames and lost / all_frames >= GRAVE_LOSS:
         grave.append(
-            f"{lost:,} of {all_frames:,} frames ({lost / all_frames:.1%}) were lost: cells were cut or overlooked."
-            " Close other programs or lower the frame rate, and measure again."
+            f"{lost:,} of {all_frames:,} frames ({_percent(lost / all_frames)}) were lost: cells were cut or"
+            " overlooked. Close other programs or lower the frame rate, and measure again."
         )
     if not all_frames:
         grave.append("No frame came: check that the camera is connected and running.")
@@ -100,7 +100,8 @@ def grave_warnings(run: Mapping[str, Any]) -> list[str]:
         grave.append("No cell was seen: check focus, light and flow, and measure again.")
     elif not run["fraction"]["n"]:
         grave.append(
-            "Cells were seen, but none could be counted: check the focus (60 um above the wall) and measure again."
+            "Cells were seen, but none could be counted: check the focus (60 µm above the wall) and measure"
+            " again."
         )
     elif run["fraction"]["n"] < FEW_CELLS:
         grave.append(
@@ -130,7 +131,8 @@ def render(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
 <style>{_STYLE}</style>
 </head>
 <body>
-<header><h1>{escape(name)}</h1><p>{_when(run)}</p></header>
+<header><div><p class="kicker">Red blood cells in shear flow: the tank-treading fraction</p>
+<h1>{escape(name)}</h1></div><p>{_when(run)}</p></header>
 {_warnings(run)}
 <section class="top">
 {_number(run)}
@@ -147,8 +149,8 @@ def render(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
 </section>
 {_how(run)}
 {_settings(run)}
-<footer>napari-rbcflow {escape(str(run["versions"].get("napari-rbcflow", "")))} · for research; not a medical
-device · every cell counted here can be looked at: cells.csv, tracks.csv and crops.zarr lie beside this page</footer>
+<footer>For research; not a medical device · every cell counted here can be looked at: cells.csv, tracks.csv
+and crops.zarr lie beside this page</footer>
 </body>
 </html>
 """
@@ -177,21 +179,25 @@ def _warnings(run: Mapping[str, Any]) -> str:
 def _number(run: Mapping[str, Any]) -> str:
     fraction = run["fraction"]
     estimate, low, high = fraction["estimate"], fraction["low"], fraction["high"]
-    what = "<p class='what'>of the cells judged reliable were tank-treading</p>"
     if estimate is None or low is None or high is None:
-        return "<div class='number'><p class='big none'>No number</p><p>No cell could be counted.</p></div>"
+        said = "<p class='big none'>No number</p><p>No cell could be counted.</p>"
+        return f"<div class='number doubtful'>{said}</div>"
+    method = escape(_METHODS.get(fraction["method"], str(fraction["method"])))
+    grave = bool(grave_warnings(run))
     said = (
-        f"<div class='number'><p class='big'>{100 * estimate:.1f} %</p>{what}"
-        f"<p class='interval'><b>{100 * low:.1f} to {100 * high:.1f} %</b></p>"
-        f"<p>{100 * fraction['level']:g} % interval ({escape(_METHODS.get(fraction['method'], fraction['method']))}),"
-        f" from {fraction['n']:,} cells</p>"
+        f"<div class='number{' doubtful' if grave else ''}'><p class='big'>{_percent(estimate)}</p>"
+        "<p>of the cells judged reliable<br>were tank-treading</p>"
+        f"<p class='interval'><b>{100 * low:.1f} to {_percent(high)}</b></p>"
+        f"<p>{100 * fraction['level']:g} % interval, from {fraction['n']:,} cells<br>({method})</p>"
     )
+    if grave:
+        said += "<p class='doubt'>Read the warning above first.</p>"
     corrected = run.get("fraction_corrected") or {}
     if all(corrected.get(key) is not None for key in ("estimate", "low", "high")):
         said += (
-            f"<p class='corrected'>Corrected for the networks' known errors: <b>{100 * corrected['estimate']:.1f} %</b>"
-            f" ({100 * corrected['low']:.1f} to {100 * corrected['high']:.1f} %,"
-            f" {escape(str(corrected['method']))})</p>"
+            "<p class='corrected'>Corrected for the networks' known errors:"
+            f" <b>{_percent(corrected['estimate'])}</b> ({100 * corrected['low']:.1f} to"
+            f" {_percent(corrected['high'])}, {escape(str(corrected['method']))})</p>"
         )
     else:
         said += "<p class='corrected'>Not corrected for errors of the networks.</p>"
@@ -210,13 +216,13 @@ def _ending(run: Mapping[str, Any]) -> str:
     return f"""<div class="words">
 <h2>What this is</h2>
 <p>{escape(ended)}</p>
-<p><b>{cells["tracked"]:,}</b> cells were followed through the field. Two neural networks looked at each one:
-the first said whether it was sharp and alone enough to be judged ({fraction["n"]:,} were), the second whether its
-membrane circulated (<b>tank-treading: {cells["tank_treading"]:,}</b>, the supple cells) or it flipped over as a
-whole (<b>flipping: {cells["flipping"]:,}</b>, the stiff ones).</p>
-<p>Only cells that crossed the plane of focus, for {LEAST_FRAMES} frames or more and before the stop, are counted;
-each once; the faster cross more often. A stiff cell that did not happen to flip while it was watched looks like a
-supple one.</p>
+<p><b>{cells["tracked"]:,}</b> cells were followed through the field. Two neural networks looked at each: the
+first said whether it was sharp and alone enough to be judged ({fraction["n"]:,} were), the second whether its
+membrane circulated (<b>tank-treading: {cells["tank_treading"]:,}</b>, the supple cells) or it flipped over
+as a whole (<b>flipping: {cells["flipping"]:,}</b>, the stiff ones).</p>
+<p>Only cells that crossed the plane of focus, for {LEAST_FRAMES} frames or more and before the stop, are
+counted; each once; the faster cross more often. A stiff cell that did not happen to flip while it was watched
+looks like a supple one.</p>
 </div>"""
 
 
@@ -227,7 +233,8 @@ def _curve(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
     drawn = figures.curve((counted == Label.TANK_TREADING).to_numpy(bool), float(run["fraction"]["level"]))
     return (
         f"<figure>{drawn}<figcaption>The fraction as cells were counted. Band: Wilson's interval at each"
-        " number of cells. It should settle; if it drifts, the sample changed during the run.</figcaption></figure>"
+        " number of cells. It should settle; if it drifts, the sample changed during the run.</figcaption>"
+        "</figure>"
     )
 
 
@@ -240,7 +247,7 @@ def _speeds(cells: pd.DataFrame) -> str:
         return ""
     keys = " ".join(f'<span class="key" style="background:{c}"></span>{n}' for n, c, _ in groups)
     return (
-        f"<figure>{figures.histogram(groups, 'speed, um/s')}<figcaption>Counted cells by speed: {keys}."
+        f"<figure>{figures.histogram(groups, 'speed, µm/s')}<figcaption>Counted cells by speed: {keys}."
         " Cells in the plane of focus should lie in one hill.</figcaption></figure>"
     )
 
@@ -255,9 +262,9 @@ def _cells(run: Mapping[str, Any]) -> str:
         "followed in all": cells["tracked"],
         "tank-treading (counted)": cells["tank_treading"],
         "flipping (counted)": cells["flipping"],
-        "not judgeable: blurred or not alone": cells["unreliable"],
-        f"too short: under {LEAST_FRAMES} frames": cells["too_short"],
-        "not counted: open at the stop, or after it": cells["uncounted"],
+        "blurred or not alone": cells["unreliable"],
+        f"seen in under {LEAST_FRAMES} frames": cells["too_short"],
+        "open at the stop, or after it": cells["uncounted"],
     }
     return _table("Cells", {k: f"{v:,}" for k, v in rows.items()})
 
@@ -276,11 +283,11 @@ def _quality(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
     tracked = run["cells"]["tracked"]
     rows: dict[str, str] = {}
     if tracked:
-        rows["reliable, of all followed"] = f"{run['fraction']['n'] / tracked:.1%}"
+        rows["reliable, of all followed"] = _percent(run["fraction"]["n"] / tracked)
         rows["frames a track, median"] = f"{cells['frames'].median():.0f}"
     counted = cells[cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])]
     if len(counted):
-        rows["speed of counted cells, median"] = f"{counted['speed_um_per_s'].median():,.0f} um/s"
+        rows["speed of the counted, median"] = f"{counted['speed_um_per_s'].median():,.0f} µm/s"
     for key, value in run.get("quality", {}).items():
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
             rows[_QUALITY.get(key, key.replace("_", " "))] = (
@@ -288,7 +295,7 @@ def _quality(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
             )
     latency = run["latency_ms"]["p95"]
     if latency is not None:
-        rows["a label came within (95 % of cells)"] = f"{latency:.0f} ms"
+        rows["95 % of labels within"] = f"{latency:.0f} ms"
     return _table("Quality", rows)
 
 
@@ -297,13 +304,14 @@ def _how(run: Mapping[str, Any]) -> str:
 
     def named(stage: str) -> str:
         model = models.get(stage, {})
-        return f"<b>{escape(str(model.get('name', '?')))}</b> <code>{escape(str(model.get('hash', '?'))[:16])}</code>"
+        name, code = escape(str(model.get("name", "?"))), escape(str(model.get("hash", "?"))[:16])
+        return f"<b>{name}</b> <code>{code}</code>"
 
     return (
-        f'<p class="how"><b>How a label is made.</b> Of each cell, 31 x 31 px crops of its frames go to stage 1'
-        f" ({named('stage1')}: reliable or not) and, if reliable, to stage 2 ({named('stage2')}: tank-treading or"
-        " flipping). No person has looked at the labels. The code after a name is the beginning of the model"
-        " file's hash.</p>"
+        '<p class="how"><b>How a label is made.</b> Crops of 31 x 31 px around each cell, one a frame, go to'
+        f" stage 1 ({named('stage1')}: reliable or not) and, if reliable, to stage 2 ({named('stage2')}:"
+        " tank-treading or flipping). No person has looked at the labels. The code after a name is the"
+        " beginning of the model file's hash.</p>"
     )
 
 
@@ -315,6 +323,10 @@ def _settings(run: Mapping[str, Any]) -> str:
     said = " · ".join(f"{escape(str(k).replace('_', ' '))} <b>{escape(_plain(v))}</b>" for k, v in items)
     versions = " · ".join(f"{escape(str(k))} {escape(str(v))}" for k, v in run["versions"].items() if v)
     return f'<p class="small"><b>Settings.</b> {said}</p><p class="small"><b>Versions.</b> {versions}</p>'
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _plain(value: object) -> str:
@@ -334,18 +346,22 @@ _STYLE = """
 body { font: 14px/1.4 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; color: #1a1a1a;
   background: #fff; max-width: 880px; margin: 0 auto; padding: 18px;
   -webkit-print-color-adjust: exact; print-color-adjust: exact; }
-header { display: flex; justify-content: space-between; align-items: baseline; gap: 16px;
+header { display: flex; justify-content: space-between; align-items: flex-end; gap: 16px;
   border-bottom: 2px solid #1a1a1a; margin-bottom: 12px; }
 h1 { font-size: 22px; margin: 0 0 4px; overflow-wrap: anywhere; }
-header p { margin: 0; color: #555; text-align: right; }
+header > p { margin: 0 0 6px; color: #555; text-align: right; }
+.kicker { margin: 0; color: #555; }
 h2 { font-size: 14px; margin: 0 0 4px; }
 p { margin: 0 0 6px; }
 .warnings { list-style: none; margin: 0 0 12px; padding: 0; }
 .warnings li { padding: 7px 12px; margin-bottom: 5px; border-left: 7px solid; overflow-wrap: anywhere; }
-.grave { background: #fde8e4; border-color: #b3261e; font-size: 16px; }
-.mild { background: #fff6da; border-color: #d9a400; }
+.warnings .grave { background: #fde8e4; border-color: #b3261e; font-size: 16px; }
+.warnings .mild { background: #fff6da; border-color: #d9a400; }
 .top { display: flex; gap: 26px; align-items: center; margin-bottom: 10px; }
-.number { flex: 0 0 312px; border: 2px solid #0072b2; border-radius: 8px; padding: 10px 16px; text-align: center; }
+.number { flex: 0 0 312px; border: 2px solid #0072b2; border-radius: 8px; padding: 10px 16px;
+  text-align: center; }
+.number.doubtful { border: 3px solid #b3261e; }
+.number .doubt { color: #b3261e; font-weight: 700; margin-top: 6px; }
 .number p { margin: 0; color: #444; }
 .number .big { font-size: 62px; font-weight: 700; line-height: 1.1; color: #111; }
 .number .none { font-size: 44px; color: #b3261e; }
@@ -365,6 +381,10 @@ td + td { text-align: right; white-space: nowrap; padding-left: 8px; font-varian
 .small, footer { font-size: 11px; color: #555; overflow-wrap: anywhere; }
 footer { border-top: 1px solid #999; padding-top: 4px; }
 @media (max-width: 640px) { .top, .pair, .three { flex-direction: column; align-items: stretch; } }
-@media print { body { padding: 0; font-size: 12.5px; max-width: none; } .small, footer { font-size: 9.5px; }
+@media print { body { padding: 0; font-size: 11px; line-height: 1.32; max-width: none; }
+  .small, footer { font-size: 8.5px; } h1 { font-size: 18px; } h2 { font-size: 12px; }
+  .warnings li { padding: 4px 10px; margin-bottom: 3px; } .warnings .grave { font-size: 12.5px; }
+  .number { flex-basis: 250px; } .number .big { font-size: 48px; } .number .interval { font-size: 21px; }
+  table, .how, .number .corrected { font-size: 10.5px; } figcaption { font-size: 10px; }
   section, figure, table { break-inside: avoid; } }
 """
