@@ -87,7 +87,6 @@ def tracks_of(
         assert n >= 3
         assert (np.diff(track.frames) > 0).all()
         assert track.seen[0]
-        assert track.seen[-1]
         assert track.crops.shape == (n, 31, 31)
         assert track.crops.dtype == np.uint8
         for part in (track.y_px, track.x_px, track.seen, track.intruded, track.edge):

@@ -199,3 +199,18 @@ class Detector:
             xs[:n] * np.float32(self._block) + np.float32(centre),
             es[:n] / np.float32(self._noise),
         )
+
+    def log_energy_at(self, y_px: NDArray[np.float64], x_px: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Logarithm of the last frame's blurred energy at any place, in multiples of the noise's.
+
+        Parameters
+        ----------
+        y_px, x_px : ndarray of float64, shape (n,)
+            Camera pixels; beyond the field the nearest place in it counts.
+        """
+        height, width = self._blurred.shape
+        centre = (self._block - 1) / 2
+        i = np.clip(np.rint((y_px - centre) / self._block).astype(np.int64), 0, height - 1)
+        j = np.clip(np.rint((x_px - centre) / self._block).astype(np.int64), 0, width - 1)
+        energy: NDArray[np.float64] = np.log(np.maximum(self._blurred[i, j], 1e-6) / self._noise)
+        return energy

@@ -8,6 +8,7 @@ Lengths are reference pixels, x runs with the flow (mirrored where the flow goes
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +19,22 @@ from napari_rbcflow.tracking.initiation import LEVEL_PX, STEADY_PX, FreeSights, 
 from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, Bools, Floats, Ints, Motion
 from napari_rbcflow.tracking.settings import TrackingSettings
 
-_HEIGHT_VARIANCE = 1.5**2
+_HEIGHT_VARIANCE = 2.0**2
 _ENERGY_VARIANCE = 0.5**2
-_MISS_COST = 16.0
-"""Four standard deviations: beyond, a track rather misses than takes a detection."""
+_MISS_COST = 25.0
+"""Five standard deviations: beyond, a track rather misses than takes a detection."""
 _GREATEST_GATE_PX = 14.0
 _NEAR_PX = 16.0
 """Two cells nearer than this may show one maximum between them."""
 _CONTESTED_VARIANCE = 16 * MEASUREMENT_VARIANCE
+_SHARED_ENERGY = 0.5
+"""A track without a maximum of its own is in sight where at least this share of its energy is found."""
+_LONGEST_SHARED = 20
+"""Frames beyond which a track without a detection of its own ends all the same."""
+_TELLING_COST = 2.0
+"""Where two tracks would fit each other's detections at no more than this extra cost, none can tell."""
+_TELLING_SPEED_PX = 1.0
+"""Two cells whose speeds differ by more part again, so that a mistake would show."""
 _PAST = 7
 """Frames whose free detections are kept, so that a new track finds its beginning."""
 
@@ -102,7 +111,14 @@ class Linker:
         """The open tracks' state."""
         return self._motion
 
-    def step(self, frame: int, x: Floats, y: Floats, log_energy: Floats) -> Linked:
+    def step(
+        self,
+        frame: int,
+        x: Floats,
+        y: Floats,
+        log_energy: Floats,
+        log_energy_at: Callable[[Floats, Floats], Floats],
+    ) -> Linked:
         """Take in one frame's detections.
 
         Parameters
@@ -110,30 +126,34 @@ class Linker:
         frame : int
             Its index, above the last one's.
         x, y, log_energy : ndarray of float64, shape (n,)
+        log_energy_at : callable
+            Gives the logarithm of the blurred energy at any x and y of this frame.
         """
         m = self._motion
         if self._frame is not None:
             m.predict(frame - self._frame)
         self._frame = frame
-        tracks, found = assign(self._cost(x, y, log_energy), _MISS_COST)
+        cost = self._cost(x, y, log_energy)
+        tracks, found = assign(cost, _MISS_COST)
         seen = np.zeros(len(m), np.bool_)
         seen[tracks] = True
+        ambiguous = self._ambiguous(cost, tracks, found)
         contested = self._contested(seen)
         variance = np.where(contested[tracks], _CONTESTED_VARIANCE, MEASUREMENT_VARIANCE)
         m.update(tracks, x[found], y[found], log_energy[found], variance)
-        m.misses = np.where(seen, 0, m.misses + 1)
-        m.last_seen[seen] = frame
+        m.hidden = np.where(seen, 0, m.hidden + 1)
+        in_sight = seen | self._shared(seen, log_energy_at)
+        m.misses = np.where(in_sight, 0, m.misses + 1)
+        m.last_seen[in_sight] = frame
         free = np.ones(len(x), np.bool_)
         free[found] = False
-        ended = self._end(seen)
+        ended = self._end(seen, ambiguous)
         still = np.isin(m.slot, [e.slot for e in ended], invert=True)
         m.keep(still)
-        seen = seen[still]
         now = FreeSights(frame, x, y, log_energy, free)
-        born, past, first = self._begin(now)
+        born, past = self._begin(now)
         self._past.append(now)
-        seen = np.concatenate([seen, np.ones(len(born), np.bool_)])
-        del first
+        seen = np.concatenate([seen[still], np.ones(len(born), np.bool_)])
         return Linked(born, past, Rows(frame, m.slot.copy(), m.x.copy(), m.y.copy(), seen), ended)
 
     def finish(self, reason: str) -> list[End]:
@@ -168,7 +188,37 @@ class Linker:
         contested: NDArray[np.bool_] = near.any(axis=1) & seen
         return contested
 
-    def _end(self, seen: Bools) -> list[End]:
+    def _shared(self, seen: Bools, log_energy_at: Callable[[Floats, Floats], Floats]) -> Bools:
+        """Tracks without a detection whose energy is there nonetheless, in a maximum that others share."""
+        m = self._motion
+        shared = np.zeros(len(m), np.bool_)
+        unseen = np.flatnonzero(~seen & (m.hidden <= _LONGEST_SHARED))
+        if len(unseen):
+            there = log_energy_at(m.x[unseen], m.y[unseen])
+            shared[unseen] = there > m.log_energy[unseen] + np.log(_SHARED_ENERGY)
+        return shared
+
+    def _ambiguous(self, cost: Floats, tracks: Ints, found: Ints) -> Bools:
+        """Tracks that part from an overlap and could as well be each other."""
+        m = self._motion
+        ambiguous = np.zeros(len(m), np.bool_)
+        column = np.full(len(m), -1, np.int64)
+        column[tracks] = found
+        for i in tracks[m.hidden[tracks] > 0]:
+            for j in tracks[
+                (np.abs(m.x[tracks] - m.x[i]) < _NEAR_PX)
+                & (np.abs(m.y[tracks] - m.y[i]) < _NEAR_PX)
+                & (np.abs(m.v[tracks] - m.v[i]) < _TELLING_SPEED_PX)
+            ]:
+                if i == j:
+                    continue
+                kept = cost[i, column[i]] + cost[j, column[j]]
+                swapped = cost[i, column[j]] + cost[j, column[i]]
+                if swapped - kept < _TELLING_COST:
+                    ambiguous[[i, j]] = True
+        return ambiguous
+
+    def _end(self, seen: Bools, ambiguous: Bools) -> list[End]:
         m = self._motion
         left = (m.x > self._length - 1) | (~seen & (m.x > self._length - 4))
         lost = m.misses >= self._most_misses
@@ -180,7 +230,7 @@ class Linker:
             self._free_slots.append(int(m.slot[i]))
         return sorted(ends, key=lambda e: e.cell)
 
-    def _begin(self, now: FreeSights) -> tuple[list[tuple[int, int]], list[Rows], list[int]]:
+    def _begin(self, now: FreeSights) -> tuple[list[tuple[int, int]], list[Rows]]:
         past = list(self._past)[::-1]
         trails: list[dict[int, tuple[float, float, float]]] = []
         for i, k in ((0, 1), (0, 2), (1, 2)):
@@ -217,7 +267,7 @@ class Linker:
             )
             for frame in sorted(rows)
         ]
-        return born, made, []
+        return born, made
 
     def _trace_back(self, trail: dict[int, tuple[float, float, float]], past: list[FreeSights]) -> None:
         """Add earlier free sights that lie on a new track's line."""
@@ -267,6 +317,7 @@ class Linker:
             pxv=np.array([-r * centre / spread]),
             pvv=np.array([r / spread]),
             sights=np.array([float(n)]),
+            hidden=np.array([0]),
             misses=np.array([0]),
             last_seen=np.array([frames[-1]]),
         )

@@ -14,9 +14,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-MEASUREMENT_VARIANCE = 1.2**2
-"""Of a detection's x about its cell's steady way: the energy's centre wanders as a cell turns."""
-SPEED_WALK_VARIANCE = 0.05**2
+MEASUREMENT_VARIANCE = 2.6**2
+"""Of a detection's x about its cell's steady way: the energy's centre wanders as a cell turns, and more
+as another passes. A lone cell's is a tenth of that, but to trust a sight less keeps more cells whole."""
+SPEED_WALK_VARIANCE = 0.03**2
 """By which a speed's variance grows a frame; neighbours disturb cells a little."""
 _LONGEST_MEMORY = 12.0
 """Frames over which y and energy are averaged."""
@@ -36,8 +37,10 @@ class Motion:
         Covariance of x and v.
     sights : ndarray of float64
         Sights so far.
+    hidden : ndarray of int64
+        Analysed frames since the last detection of its own.
     misses : ndarray of int64
-        Analysed frames since the last sight.
+        Analysed frames since the last sight, of its own or shared with another cell.
     last_seen : ndarray of int64
         Frame index of the last sight.
     """
@@ -52,6 +55,7 @@ class Motion:
     pxv: Floats
     pvv: Floats
     sights: Floats
+    hidden: Ints
     misses: Ints
     last_seen: Ints
 
@@ -60,7 +64,7 @@ class Motion:
         """No track."""
         i = np.empty(0, np.int64)
         f = np.empty(0, np.float64)
-        return cls(i, i, f, f, f, f, f, f, f, f, i, i)
+        return cls(i, i, f, f, f, f, f, f, f, f, i, i, i)
 
     def __len__(self) -> int:
         return len(self.x)

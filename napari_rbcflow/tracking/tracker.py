@@ -185,7 +185,9 @@ class Tracker:
         x = detections.x_px.astype(np.float64) * self._scale
         if self._mirrored:
             x = self._length - self._scale - x
-        linked = self._linker.step(frame.index, x, y, np.log(detections.energy.astype(np.float64)))
+        linked = self._linker.step(
+            frame.index, x, y, np.log(detections.energy.astype(np.float64)), self._log_energy_at
+        )
         # Ends first: a slot given back may be taken at once.
         ended = [self._store.end(e.slot, e.cell, e.last_seen, e.reason) for e in linked.ended]
         for slot, _ in linked.born:
@@ -223,6 +225,11 @@ class Tracker:
         self._store.write(
             rows.slot, rows.frame, y_px, x_px, np.stack([rows.seen, intruded, edge], axis=1), crops
         )
+
+    def _log_energy_at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self._mirrored:
+            x = self._length - self._scale - x
+        return self._detector.log_energy_at(y / self._scale, x / self._scale)
 
     def _to_camera(
         self, y: NDArray[np.float64], x: NDArray[np.float64]
