@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 import zipfile
@@ -21,8 +22,11 @@ def test_the_manifest_is_found_valid_and_its_commands_exist() -> None:
     (entry,) = entry_points(group="napari.manifest", name="napari-rbcflow")
     assert entry.value == "napari_rbcflow:napari.yaml"
     manifest = PluginManifest.from_distribution("napari-rbcflow")
-    for command in manifest.contributions.commands or []:
-        assert callable(command.get_callable())
+    commands = manifest.contributions.commands or []
+    assert commands
+    for command in commands:
+        module, name = str(command.python_name).split(":")
+        assert callable(getattr(importlib.import_module(module), name))
 
 
 def test_the_sample_opens() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 REFRESH_MS = 50
 CAPACITY = 1024
 """Marks that a layer has room for. Layers are made once: growing them costs, removing them crashes."""
-LINGER_FRAMES = 90
+LINGER_FRAMES = 45
 """A judged cell's mark stays this long where the cell was last seen."""
 
 # Okabe and Ito's palette, told apart by the colour-blind; the symbols tell them apart without colour.
@@ -54,17 +54,21 @@ class LiveView:
             name: viewer.add_points(
                 np.zeros((CAPACITY, 2)),
                 name=str(name),
-                size=22,
+                size=8 if name == Label.UNRELIABLE else 22,
                 symbol=symbol,
                 face_color="transparent" if symbol != "x" else colour,
                 border_color=colour,
                 border_width=0.12,
-                shown=np.zeros(CAPACITY, bool),
+                visible=False,
             )
             for name, (colour, symbol) in MARKS.items()
         }
+        for layer in self._marks.values():
+            layer.selected_data = set()
+        viewer.layers.selection = {self._image}
         viewer.text_overlay.visible = True
-        viewer.text_overlay.font_size = 18
+        viewer.text_overlay.position = "top_left"
+        viewer.text_overlay.font_size = 14
         self._shown_frame = -1
         self._timer = QTimer()
         self._timer.timeout.connect(self.update)
@@ -103,11 +107,13 @@ class LiveView:
 
     def _mark(self, name: str, places: Any) -> None:
         layer, n = self._marks[name], min(len(places), CAPACITY)
-        layer.data[:n] = places[:n]
-        shown = np.zeros(CAPACITY, bool)
-        shown[:n] = True
-        layer.shown = shown
-        layer.refresh()
+        if n:
+            layer.data[:n] = places[:n]
+            # napari 0.9.2 draws points that are not `shown` too: they are parked on one that is.
+            layer.data[n:] = places[0]
+            layer.refresh()
+        if layer.visible != bool(n):
+            layer.visible = bool(n)
 
     def close(self) -> None:
         """Stop the timer; the layers stay, since napari may crash where they are removed."""
