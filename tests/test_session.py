@@ -1,0 +1,525 @@
+"""The session folder says what happened, survives what happens, and is caught when it does not fit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.estimate import RunningFraction, wilson
+from napari_rbcflow.session import Account, FractionFigure, SessionWriter, marker, open_session, verify
+from napari_rbcflow.session.report import write_report
+from napari_rbcflow.sources.contract import Frame, SourceInfo
+from napari_rbcflow.tracks import Judgement, Track
+
+HEIGHT, WIDTH = 40, 60
+SOURCE = SourceInfo("test chamber", HEIGHT, WIDTH, 60.0, 0.605, exposure_ms=2.2, details={"seed": "4"})
+MODELS = {"stage1": {"name": "one", "hash": "0123abcd"}, "stage2": {"name": "two", "hash": "4567cdef"}}
+Pair = tuple[Track, Judgement]
+
+
+def some_pairs(n: int, seed: int = 0, longest: int = 40) -> list[Pair]:
+    """Tracks of every label, ending in another order than that of their numbers."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for cell in rng.permutation(np.arange(1, n + 1)).tolist():
+        length = int(rng.integers(1, longest))
+        frames = int(rng.integers(0, 200)) + np.cumsum(rng.integers(1, 3, length))
+        track = Track(
+            cell=cell,
+            frames=frames.astype(np.int64),
+            y_px=rng.uniform(-0.004, HEIGHT, length).astype(np.float32),
+            x_px=np.cumsum(rng.uniform(5, 30, length)).astype(np.float32),
+            seen=rng.random(length) > 0.1,
+            intruded=rng.random(length) > 0.9,
+            edge=rng.random(length) > 0.9,
+            crops=rng.integers(0, 256, (length, 31, 31), dtype=np.uint8),
+            reason="left-field",
+        )
+        kind = rng.integers(4)
+        if track.too_short:
+            said = Judgement(cell, Label.TOO_SHORT, None, None, "too-short")
+        elif kind == 0:
+            said = Judgement(cell, Label.UNRELIABLE, round(rng.uniform(0, 0.4999), 4), None, "stage-1")
+        elif kind == 1:
+            said = Judgement(cell, Label.UNCOUNTED, None, None, "cut-by-stop")
+        else:
+            tank = rng.random() < 0.8
+            p = round(rng.uniform(0.5, 1) if tank else rng.uniform(0, 0.4999), 4)
+            label = Label.TANK_TREADING if tank else Label.FLIPPING
+            said = Judgement(cell, label, round(rng.uniform(0.5, 1), 4), p, "stage-2")
+        pairs.append((track, said))
+    return pairs
+
+
+def begin(
+    folder: Path, patient: str = "BG", source: SourceInfo = SOURCE, ring_frames: int = 4
+) -> SessionWriter:
+    return SessionWriter.create(
+        folder,
+        source=source,
+        parameters={"background": "sliding", "stop_halfwidth": 0.05},
+        models=MODELS,
+        patient=patient,
+        sample="run 1",
+        ring_frames=ring_frames,
+    )
+
+
+def account_of(pairs: list[Pair], **changes: Any) -> Account:
+    cells: Counter[str] = Counter(said.label.replace("-", "_") for _, said in pairs)
+    fraction = RunningFraction()
+    fraction.update(tank_treading=cells["tank_treading"], flipping=cells["flipping"])
+    cells["tracked"] = len(pairs)
+    given: dict[str, Any] = {
+        "received": 300,
+        "processed": 295,
+        "dropped": {"after-stop": 5},
+        "missed": {},
+        "cells": cells,
+        "fraction": fraction,
+        "latencies_ms": np.linspace(10, 110, 101).tolist(),
+    }
+    return Account.of(**(given | changes))
+
+
+def write(
+    folder: Path, pairs: list[Pair], *, batch: int = 7, status: str = "finished", **changes: Any
+) -> Path:
+    patient = changes.pop("patient", "BG")
+    writer = begin(folder, patient)
+    for first in range(0, len(pairs), batch):
+        writer.keep(pairs[first : first + batch])
+    for index in range(6):
+        writer.ring.append(Frame(index, index / 60, np.full((HEIGHT, WIDTH), index, np.uint8)))
+        writer.ring.append_crops(index, [1, 2], [3, 4], [5, 6], np.full((2, 31, 31), index, np.uint8))
+    writer.heartbeat(account_of(pairs))
+    reason = "the camera went away" if status == "failed" else "source-ended"
+    writer.close(account_of(pairs, **changes), status=status, stop_reason=changes.get("reason", reason))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[Pair]:
+    return some_pairs(90)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, pairs: list[Pair]) -> Path:
+    """A finished session; do not touch it, `copied` may be."""
+    return write(tmp_path_factory.mktemp("session") / "S", pairs)
+
+
+@pytest.fixture
+def copied(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "S"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of 24 MB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = shutil.which("mount")
+    if (
+        mount is None
+        or subprocess.run(
+            [mount, "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("a small disk cannot be mounted here (needs root on Linux)")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_what_a_session_holds(whole: Path, pairs: list[Pair]) -> None:
+    assert verify(whole).findings == []
+    assert verify(whole).code == 0
+    session = open_session(whole)
+    run = session.run
+    assert (run["status"], run["stop_reason"]) == ("finished", "source-ended")
+    assert (run["patient"], run["sample"], run["models"]) == ("BG", "run 1", MODELS)
+    assert run["frames"] == {"received": 300, "processed": 295, "dropped": {"after-stop": 5}, "missed": {}}
+    assert run["latency_ms"] == {"p50": 60.0, "p95": 105.0, "p99": 109.0}
+    assert {"pixel_size_um": 0.605, "fps": 60.0, "seed": "4", "stop_halfwidth": 0.05}.items() <= {
+        **run["parameters"],
+        **run["parameters"]["source_details"],
+    }.items()
+    assert (
+        set(run["fraction"])
+        == {"estimate", "low", "high", "level", "method", "n"}
+        == set(run["fraction_corrected"])
+    )
+    assert run["fraction_corrected"]["estimate"] is None
+    assert run["started"] <= run["ended"]
+    assert set(run["versions"]) >= {"napari-rbcflow", "python", "numpy", "torch", "zarr"}
+    assert "test chamber" in (whole / "run.log").read_text()
+    assert not (whole / ".writing").exists()
+
+    header, *rows = (whole / "cells.csv").read_text().splitlines()
+    assert header == (
+        "cell,first_frame,last_frame,frames,x_first_px,y_first_px,x_last_px,y_last_px,"
+        "speed_um_per_s,p_reliable,p_tank_treading,label,reason"
+    )
+    assert (whole / "tracks.csv").read_text().splitlines()[0] == "cell,frame,y_px,x_px,seen"
+    order = sorted(pairs, key=lambda p: (p[0].frames[-1], p[0].cell))
+    assert session.cells["cell"].tolist() == [track.cell for track, _ in order]
+    assert "-0.00" not in (whole / "tracks.csv").read_text()
+
+    first, said = order[0]
+    speed = (first.x_px[-1] - first.x_px[0]) / max(1, first.frames[-1] - first.frames[0]) * 60 * 0.605
+    fields = rows[0].split(",")
+    assert fields[:4] == [str(v) for v in (first.cell, first.frames[0], first.frames[-1], len(first))]
+    assert float(fields[8]) == pytest.approx(speed, abs=0.006)
+    assert fields[9:] == [
+        "" if p is None else f"{p:.4f}" for p in (said.p_reliable, said.p_tank_treading)
+    ] + [said.label, said.reason]
+
+    labels = session.cells["label"].value_counts()
+    k, m = labels["tank-treading"], labels["flipping"]
+    assert session.fraction == FractionFigure(k / (k + m), *wilson(k, k + m), 0.95, "wilson", k + m)
+    for track, _ in pairs:
+        kept = session.sequence(track.cell)
+        assert np.array_equal(kept.crops, track.crops)
+        assert np.array_equal(kept.frame, track.frames)
+        for name in ("seen", "edge", "intruded"):
+            assert np.array_equal(getattr(kept, name), getattr(track, name))
+    track = min((track for track, _ in pairs), key=lambda t: t.cell)
+    of_first = session.tracks[: len(track)]
+    assert of_first["cell"].unique().tolist() == [track.cell]
+    assert of_first["frame"].tolist() == track.frames.tolist()
+    assert np.allclose(of_first[["y_px", "x_px"]], np.column_stack([track.y_px, track.x_px]), atol=0.0051)
+    with pytest.raises(BadInput, match="no cell 1000"):
+        session.crops(1000)
+
+    assert session.ring is not None
+    assert session.ring.indices.tolist() == [2, 3, 4, 5]
+    assert np.all(session.ring.frame(4) == 4)
+    crops = zarr.open_group(whole / "crops.zarr", mode="r")
+    assert crops["crops"].shape == (sum(len(t) for t, _ in pairs), 31, 31)
+    cell, offset, length, _ = crops["index"][3]
+    assert np.array_equal(crops["crops"][offset : offset + length], session.crops(cell))
+
+
+def test_the_same_tracks_give_the_same_bytes(whole: Path, pairs: list[Pair], tmp_path: Path) -> None:
+    """However they came in batches, and in whatever order they ended."""
+    other = write(tmp_path / "S", pairs[::-1], batch=31)
+    for name in ("cells.csv", "tracks.csv"):
+        assert (other / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_what_was_kept_is_there_while_the_run_goes_on(tmp_path: Path, pairs: list[Pair]) -> None:
+    writer = begin(tmp_path / "S")
+    logging.getLogger("napari_rbcflow.elsewhere").warning("a word from another part")
+    writer.keep(pairs[:20])
+    session = open_session(tmp_path / "S")
+    assert session.run["status"] == "running"
+    assert session.run["stop_reason"] is None
+    assert session.cells["cell"].tolist() == [track.cell for track, _ in pairs[:20]]
+    for track, _ in pairs[:20]:
+        assert np.array_equal(session.crops(track.cell), track.crops)
+    assert session.fraction.n == sum(1 for _, said in pairs[:20] if said.reason == "stage-2")
+    assert verify(tmp_path / "S").findings == ["The run is still going on: verify again when it has ended."]
+    writer.close(account_of(pairs[:20]), "stopped", "user")
+    logging.getLogger("napari_rbcflow.elsewhere").warning("too late")
+    assert verify(tmp_path / "S").code == 0
+    said = (tmp_path / "S" / "run.log").read_text()
+    assert "a word from another part" in said
+    assert "too late" not in said
+    with pytest.raises(RunFailed, match="closed"):
+        writer.keep(pairs[20:])
+
+
+def test_a_run_without_a_cell(tmp_path: Path) -> None:
+    folder = write(tmp_path / "S", [], status="stopped")
+    assert verify(folder).findings == []
+    run = json.loads((folder / "run.json").read_text())
+    assert run["fraction"] == {
+        "estimate": None,
+        "low": None,
+        "high": None,
+        "level": 0.95,
+        "method": "wilson",
+        "n": 0,
+    }
+    assert open_session(folder).cells.empty
+
+
+KILLED = """
+import sys, numpy as np
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_session import begin, some_pairs, account_of
+from napari_rbcflow.sources.contract import Frame
+
+writer = begin(Path(sys.argv[1]))
+pairs = some_pairs(4000, longest=60)
+for i in range(0, len(pairs), 9):
+    writer.ring.append(Frame(i, i / 60, np.full((40, 60), i % 256, np.uint8)))
+    writer.keep(pairs[i : i + 9])
+    if i % 45 == 0:
+        writer.heartbeat(account_of(pairs[:i]))
+    print(i + 9, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_killed_in_mid_run(tmp_path: Path) -> None:
+    folder = tmp_path / "S"
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder), str(Path(__file__).parent)],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        told = 0
+        while told < 300:
+            told = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        told = int(([str(told), *process.stdout.read().split()])[-1])
+    session = open_session(folder)
+    assert session.run["status"] == "running"
+    assert session.interrupted
+    pairs = some_pairs(4000, longest=60)
+    n = len(session.cells)
+    assert n >= told  # what was said to be kept is there, and in the order in which it was kept
+    assert session.cells["cell"].tolist() == [track.cell for track, _ in pairs[:n]]
+    for track, _ in pairs[:n]:
+        assert np.array_equal(session.crops(track.cell), track.crops)
+    assert len(session.tracks) == sum(len(track) for track, _ in pairs[:n])
+    verdict = verify(folder)
+    assert verdict.code == 1
+    assert len(verdict.findings) == 1
+    assert f"Recovered: {n} tracks, a fraction of {session.fraction.estimate:.3f}" in verdict.findings[0]
+
+
+def cut_last_bytes(path: Path, n: int) -> None:
+    os.truncate(path, path.stat().st_size - n)
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 4
+    path.write_bytes(data)
+
+
+def edit(folder: Path, *keys: str, to: Any) -> None:
+    run = json.loads((folder / "run.json").read_text())
+    part = run
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = to
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+def drop_lines(path: Path, n: int) -> None:
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-n]))
+
+
+def swap_text(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+DAMAGE = {
+    "a byte of a frame": (lambda s: flip(s / "frames.zarr/frames/c/1/0/0", 50), "frames are damaged"),
+    "the ring's ledger": (
+        lambda s: flip(s / "frames.zarr/frame_ledger/c/0/0", 33),
+        "ledger rows are damaged",
+    ),
+    "a frame deleted": (lambda s: (s / "frames.zarr/frames/c/1/0/0").unlink(), "1 of 4 frames are damaged"),
+    "the ring deleted": (lambda s: shutil.rmtree(s / "frames.zarr"), "frames.zarr is missing"),
+    "a byte of a crop": (
+        lambda s: flip(s / "crops.zarr/crops/c.0.0.0", 5000),
+        "1 of 90 cells have damaged crops",
+    ),
+    "a chunk of crops": (
+        lambda s: (s / "crops.zarr/crops/c.0.0.0").unlink(),
+        "90 of 90 cells have damaged crops",
+    ),
+    "the crops' index": (lambda s: (s / "crops.zarr/index/c.0.0").unlink(), "90 of 90 cells have no crops"),
+    "the crops deleted": (lambda s: shutil.rmtree(s / "crops.zarr"), "crops.zarr"),
+    "cells.csv cut in a line": (lambda s: cut_last_bytes(s / "cells.csv", 9), "ends within a line"),
+    "cells.csv cut at a line": (
+        lambda s: drop_lines(s / "cells.csv", 3),
+        "cells tracked, cells.csv holds 87",
+    ),
+    "cells.csv deleted": (lambda s: (s / "cells.csv").unlink(), "cells.csv cannot be read"),
+    "cells.csv garbled": (lambda s: (s / "cells.csv").write_text("a,b\n1,2\n"), "cells.csv cannot be read"),
+    "tracks.csv cut": (
+        lambda s: drop_lines(s / "tracks.csv", 1),
+        "tracks.csv does not fit cells.csv for 1 of 90",
+    ),
+    "a position changed": (lambda s: swap_text(s / "tracks.csv", "5,1\n", "6,1\n"), "tracks.csv was changed"),
+    "a label changed": (
+        lambda s: swap_text(s / "cells.csv", "unreliable", "flipping"),
+        "do not fit their prob",
+    ),
+    "cells edited": (lambda s: edit(s, "cells", "flipping", to=1), "counts 1 cells flipping"),
+    "frames edited": (lambda s: edit(s, "frames", "received", to=299), "299 frames received are not 295"),
+    "fraction edited": (lambda s: edit(s, "fraction", "estimate", to=0.5), "gives a fraction of 0.5"),
+    "interval edited": (lambda s: edit(s, "fraction", "low", to=0.1), "interval's low end as 0.1"),
+    "run.json robbed": (lambda s: edit(s, "frames", to=None), "frames cannot be checked"),
+    "report deleted": (lambda s: (s / "report.html").unlink(), "report.html is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_found(copied: Path, kind: str) -> None:
+    damage, said = DAMAGE[kind]
+    damage(copied)
+    verdict = verify(copied)
+    assert verdict.code == 1
+    assert any(said in finding for finding in verdict.findings), verdict.findings
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda s: shutil.rmtree(s), "no such folder"),
+        (lambda s: (s / "run.json").unlink(), "holds no run.json"),
+        (lambda s: cut_last_bytes(s / "run.json", 30), "run.json is damaged"),
+        (lambda s: (s / "run.json").write_text("[]"), "not one of napari-rbcflow"),
+        (lambda s: edit(s, "format", to=99), "newer napari-rbcflow"),
+    ],
+)
+def test_what_is_no_session(copied: Path, make: Any, said: str) -> None:
+    make(copied)
+    verdict = verify(copied)
+    assert verdict.code == 2
+    assert said in verdict.findings[0]
+    with pytest.raises(BadInput, match=said):
+        open_session(copied)
+
+
+def test_where_a_session_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder, said in (
+        (tmp_path, "exists already"),
+        (tmp_path / "file" / "S", "cannot be made"),
+        (tmp_path / "no" / "S", "there is no folder"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            begin(folder)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_disk_too_small_is_known_before_the_run(small_disk: Path) -> None:
+    with pytest.raises(BadInput, match="no room for the ring of the last 40 frames"):
+        begin(small_disk / "S", source=replace(SOURCE, height=1096, width=1376), ring_frames=40)
+    assert list(small_disk.iterdir()) == []
+
+
+def keep_in_dozens(writer: SessionWriter, pairs: list[Pair], kept: list[Pair]) -> None:
+    for first in range(0, len(pairs), 12):
+        writer.keep(pairs[first : first + 12])
+        kept += pairs[first : first + 12]
+
+
+@pytest.mark.parametrize("reserve", [8 * 2**20, 100_000])
+def test_a_full_disk_in_mid_run(small_disk: Path, monkeypatch: pytest.MonkeyPatch, reserve: int) -> None:
+    monkeypatch.setattr(marker, "RESERVE_BYTES", reserve)
+    folder = small_disk / "S"
+    writer = begin(folder)
+    pairs = some_pairs(3000)
+    kept: list[Pair] = []
+    full = re.escape(f"The disk that holds {folder} is full: free some space")
+    with pytest.raises(RunFailed, match=full):
+        keep_in_dozens(writer, pairs, kept)
+    assert len(kept) > 100
+    filler = (small_disk / "filler").open("wb", buffering=0)
+    with filler, contextlib.suppress(OSError):
+        while filler.write(bytes(4096)):
+            pass
+    # As a run does with what it could not keep; that must leave neither halves nor doubles.
+    with pytest.raises(RunFailed, match=full):
+        keep_in_dozens(writer, pairs[len(kept) :], kept)
+    writer.close(account_of(kept), "failed", "The disk is full.")
+    session = open_session(folder)
+    assert session.run["status"] == "failed"
+    assert set(session.cells["cell"]) == {track.cell for track, _ in kept}
+    assert len(session.tracks) == sum(len(track) for track, _ in kept)
+    for track, _ in kept[-20:]:
+        assert np.array_equal(session.crops(track.cell), track.crops)
+    if reserve > 10**6:
+        assert verify(folder).findings == []
+    else:  # no room to sort in: said, and nothing else is wrong
+        assert any("disk was full" in warning for warning in session.run["warnings"])
+        assert all("is not in the order" in finding for finding in verify(folder).findings)
+
+
+class _Tags(HTMLParser):
+    """The tags and attributes of a page, and what would be fetched."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.links: list[str | None] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+
+def test_the_report(tmp_path: Path, pairs: list[Pair]) -> None:
+    patient = '<script>alert("x")</script>'
+    page = (write(tmp_path / "S", pairs, patient=patient, warnings=["A & <b>"]) / "report.html").read_text()
+    tags = _Tags(page)
+    assert tags.tags["script"] == 0
+    assert tags.links == []
+    assert tags.tags["svg"] == 2
+    assert "&lt;script&gt;" in page
+    assert "A &amp; &lt;b&gt;" in page
+    fraction = open_session(tmp_path / "S").fraction
+    assert fraction.estimate is not None
+    assert fraction.low is not None
+    assert fraction.high is not None
+    shown = re.sub(r"<[^>]+>", " ", page[page.index("<body>") :])
+    number = f"{100 * fraction.estimate:.1f} %"
+    assert f"{100 * fraction.low:.1f} to {100 * fraction.high:.1f} %" in shown
+    assert f"from {fraction.n} cells" in shown
+    assert shown.index("A &amp;") < shown.index(number)
+    for model in MODELS.values():
+        assert model["name"] in shown
+        assert model["hash"] in shown
+    assert 'class="grave"' not in page
+
+    # A grave warning stands above the number, whatever it is.
+    failed = write(tmp_path / "F", pairs, status="failed", dropped={"queue-full": 5})
+    shown = (failed / "report.html").read_text()
+    assert shown.index("The run failed: the camera went away") < shown.index(number)
+    assert shown.index("5 of 300 frames (1.7 %) were lost") < shown.index(number)
+
+    few = write(tmp_path / "W", [p for p in pairs if p[1].label != "tank-treading"])
+    shown = (few / "report.html").read_text()
+    assert shown.index("cells were counted: the true fraction may lie anywhere") < shown.index("0.0 %")
+
+    # Where nothing was counted there is no number to read.
+    none = write(tmp_path / "N", [p for p in pairs if p[1].reason != "stage-2"])
+    shown = (none / "report.html").read_text()
+    assert "No number" in shown
+    assert "none could be counted" in shown
+    assert not re.search(r"class='big'>[\d.]", shown)
+
+    before = (failed / "report.html").read_bytes()
+    assert write_report(failed).read_bytes() == before  # it can be made again from the folder alone
