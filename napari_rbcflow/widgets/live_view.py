@@ -87,7 +87,8 @@ class LiveView:
         p = self.run.progress()
         n = p.cells["tank_treading"] + p.cells["flipping"]
         state = "ended" if ended else f"stop: {p.missing}"
-        self.viewer.text_overlay.text = f"{fraction_text(p.estimate, p.interval, n)}\n{state}"
+        said = fraction_text(p.estimate, p.interval, n).replace(" (", "\n(")
+        self.viewer.text_overlay.text = f"{said}\n{state}"
         if ended:
             self._timer.stop()
 
