@@ -63,8 +63,8 @@ class GreyRule:
 
 def depth_table(bits: int, *, inverted: bool = False) -> NDArray[np.uint8]:
     """Return grey of every 16-bit value for a camera of `bits` bits: shifted right, saturated at 255."""
-    table = np.minimum(np.arange(65536) >> (bits - 8), 255).astype(np.uint8)
-    return np.subtract(255, table, dtype=np.uint8) if inverted else table
+    table: NDArray[np.uint8] = np.minimum(np.arange(65536) >> (bits - 8), 255).astype(np.uint8)
+    return np.bitwise_not(table) if inverted else table
 
 
 def decide_grey(

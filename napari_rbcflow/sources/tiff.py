@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import re
@@ -15,12 +16,10 @@ import tifffile
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, RawFrame
-from napari_rbcflow.sources.tiff_facts import chain_is_whole, read_metadata
+from napari_rbcflow.sources.tiff_facts import chain_is_whole, frames_promised, read_metadata
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
-
-# tifffile tells of damaged files in its log; here that becomes one sentence.
-_TIFFFILE_LOG = logging.getLogger("tifffile")
+_MOST_CHANNELS = 8
 
 
 class TiffReader(MovieReader):
@@ -30,10 +29,14 @@ class TiffReader(MovieReader):
         self._path = path
         self._tif = _open(path)
         try:
-            self._look()
-        except BaseException:
+            with _quiet():
+                self._look()
+        except BadInput:
             self.close()
             raise
+        except Exception as error:  # tifffile raises many kinds for a damaged file
+            self.close()
+            raise BadInput(_unreadable(path, error)) from error
 
     def frames(self) -> Iterator[RawFrame]:
         for place in range(self.facts.n_frames):
@@ -51,26 +54,31 @@ class TiffReader(MovieReader):
         whole = chain_is_whole(self._path)
         series = _series(tif, name)
         first = series[0]
-        self._samples_first = False
-        self._pages: list[Any] = [page for one in series for page in one.pages]
-        self._offset: int | None = None
         keyframe = first.keyframe
         self._shape, self._dtype = keyframe.shape, keyframe.dtype
-        frames = _frames_of(first, name) if len(series) == 1 else len(self._pages)
+        self._pages: list[Any] = []
+        self._offset: int | None = None
         if len(series) == 1 and first.dataoffset is not None:
-            self._offset = int(first.dataoffset)
+            self._offset = int(first.dataoffset)  # then the frames lie in a row, and no page is needed
+        else:
+            self._pages = [page for one in series for page in one.pages]
+        frames = _frames_of(first, name) if len(series) == 1 else len(self._pages)
+        frames = max(frames, frames_promised(tif))
         self._frame_bytes: int = math.prod(self._shape) * self._dtype.itemsize
         there = self._frames_there(frames)
-        if there < frames or not whole:
-            there = min(there, frames)
-            promise = (
-                f"it promises {frames} frames and " if there < frames else "its list of frames breaks off: "
-            )
+        # Only a description that counts the frames makes up for a list of them that breaks off.
+        counted = self._offset is not None and (tif.is_imagej or tif.is_shaped)
+        if there < frames or not (whole or counted):
+            said = f"it promises {frames} frames and" if there < frames else "its list of frames breaks off,"
             raise BadInput(
-                f"{name} is cut short: {promise}{there} are whole; "
+                f"{name} is cut short: {said} {there} are whole; "
                 "record it again, or copy it again from where it was made."
             )
         self.facts = FileFacts(frames, inverted=keyframe.photometric == 0, format=f"TIFF {self._dtype.name}")
+        if not whole:
+            self.facts.warnings.append(
+                f"{name} is cut short after its last frame: all {frames} frames are read."
+            )
         if keyframe.photometric == 3:
             self.facts.warnings.append(
                 f"{name} has a colour table, which is left out: its stored values are the grey."
@@ -156,30 +164,34 @@ def open_tiff_folder(folder: Path) -> MovieReader:
 
 
 def _open(path: Path) -> tifffile.TiffFile:
-    before = _TIFFFILE_LOG.level
-    _TIFFFILE_LOG.setLevel(logging.CRITICAL)
     try:
-        tif = tifffile.TiffFile(path)
-        if not len(tif.pages):
-            tif.close()
-            raise ValueError("it has no frames")
-        return tif
-    except BadInput:
-        raise
-    except Exception as error:  # tifffile raises many kinds for a damaged file
-        raise BadInput(
-            f"{path.name} cannot be read as a TIFF ({error}); record or export it again."
-        ) from error
+        with _quiet():
+            return tifffile.TiffFile(path)
+    except Exception as error:
+        raise BadInput(_unreadable(path, error)) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tifffile's log still: what it tells of a damaged file there is said here in one sentence."""
+    log = logging.getLogger("tifffile")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
     finally:
-        _TIFFFILE_LOG.setLevel(before)
+        log.setLevel(before)
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    return f"{path.name} cannot be read as a TIFF ({error}); record or export it again."
 
 
 def _series(tif: tifffile.TiffFile, name: str) -> list[Any]:
     """Return the series that make up the movie: the first, or all where a writer made one a frame."""
-    try:
-        series = list(tif.series)
-    except Exception as error:
-        raise BadInput(f"{name} cannot be read as a TIFF ({error}); record or export it again.") from error
+    series = list(tif.series)
+    if not series:
+        raise BadInput(f"{name} is empty: it has no frames.")
     if len(series) == 1 or tif.is_ome or tif.is_imagej:
         return series[:1]
     kinds = {(s.keyframe.shape, s.keyframe.dtype) for s in series}
@@ -194,7 +206,8 @@ def _frames_of(series: Any, name: str) -> int:
     own = len(series.keyframe.shape)
     shape, axes = series.shape[:-own], series.axes[:-own]
     long = [(axis, n) for axis, n in zip(axes, shape, strict=True) if n > 1]
-    if len(long) > 1 or any(axis in "CS" for axis, _ in long):
+    # Writers that know nothing of time call the frames channels; no camera has so many of those.
+    if len(long) > 1 or any(axis == "S" or (axis == "C" and n <= _MOST_CHANNELS) for axis, n in long):
         said = ", ".join(f"{axis}: {n}" for axis, n in long)
         raise BadInput(
             f"{name} has more than frames in it ({said}); export one channel and one plane over time."

@@ -42,6 +42,14 @@ def chain_is_whole(path: Path) -> bool:
     return True
 
 
+def frames_promised(tif: tifffile.TiffFile) -> int:
+    """Return how many frames ImageJ's description promises; 0 where there is none.
+
+    Of a file cut in its data tifffile shows the first frame alone.
+    """
+    return int(_number((tif.imagej_metadata or {}).get("images")) or 0) if tif.is_imagej else 0
+
+
 def read_metadata(tif: tifffile.TiffFile, facts: FileFacts, name: str) -> None:
     """Take frame rate and pixel size from OME, Micro-Manager, ImageJ or tifffile's own description."""
     if tif.is_ome:

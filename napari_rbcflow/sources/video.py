@@ -40,6 +40,7 @@ class VideoReader(MovieReader):
         if not pixels:
             raise BadInput(f"{name} is in a codec that cannot be read here; save it as an uncompressed AVI.")
         self._format, order = _wanted_format(pixels)
+        self._palette: Raw | None = None
         self._counts_frames = avi is not None
         n = avi.whole if avi else self._count_packets()
         self.facts = FileFacts(
@@ -58,6 +59,8 @@ class VideoReader(MovieReader):
                 )
         if self._format == "gray" and not pixels.startswith("gray") and n:
             self._warn_of_colour()
+        if pixels == "pal8" and n:
+            self._palette = self._read_palette()
         self._seekable = avi is not None and avi.whole == avi.places and context.codec.intra_only
 
     def frames(self) -> Iterator[RawFrame]:
@@ -109,8 +112,25 @@ class VideoReader(MovieReader):
             raise EOFError(f"the movie ends before frame {place}")
 
     def _image(self, frame: av.VideoFrame) -> Raw:
+        if self._palette is not None:
+            indices, _ = frame.to_ndarray()
+            entries: Raw = self._palette[indices]
+            return entries
         image: Raw = frame.to_ndarray(format=self._format)
         return image
+
+    def _read_palette(self) -> Raw:
+        """Return grey, shape (256,), or BGR, shape (256, 3), of each palette entry.
+
+        FFmpeg sends the palette with the first packet only: a frame that was sought has none.
+        """
+        container, stream = _open(self._path)
+        try:
+            argb = next(container.decode(stream)).to_ndarray()[1]
+        finally:
+            container.close()
+        bgr = np.ascontiguousarray(argb[:, :0:-1])
+        return bgr[:, 0].copy() if np.array_equal(bgr.min(axis=1), bgr.max(axis=1)) else bgr
 
     def _count_packets(self) -> int:
         """Count frames without decoding: other containers' headers may say nothing or guess."""

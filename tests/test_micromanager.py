@@ -1,0 +1,355 @@
+"""The in-process core of Micro-Manager: its DemoCamera for real, and the account of what is lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.sources.contract import Frame
+from napari_rbcflow.sources.loss import LossLedger
+from napari_rbcflow.sources.micromanager import MicroManagerCamera
+from napari_rbcflow.sources.mm_core import start_core, stop_core
+from napari_rbcflow.sources.opening import open_source
+
+PERIOD_MS = 1000 / 60
+PICTURE = np.zeros((64, 64), np.uint8)
+
+
+@pytest.fixture
+def demo() -> Path:
+    """Folder of the test adapters; skips where they are not installed."""
+    adapters = pytest.importorskip("mm_test_adapters", reason="mm-test-adapters is not installed")
+    pytest.importorskip("pymmcore", reason="pymmcore is not installed")
+    return Path(adapters.device_adapter_path())
+
+
+def run_for(camera: MicroManagerCamera, seconds: float) -> list[Frame]:
+    """Take frames until then; keep no images."""
+    got: list[Frame] = []
+    began = time.monotonic()
+    for frame in camera.frames():
+        got.append(Frame(frame.index, frame.time_s, frame.image if len(got) < 2 else PICTURE))
+        if time.monotonic() - began > seconds:
+            camera.stop()
+    return got
+
+
+def accounted(frames: list[Frame], camera: MicroManagerCamera) -> bool:
+    """Every place on the camera's clock is either a frame that came or one that is counted as missed."""
+    indices = [frame.index for frame in frames]
+    return indices[0] == 0 and indices[-1] + 1 == len(indices) + sum(camera.missed.values())
+
+
+def test_demo_camera_runs_through_the_real_core_and_every_frame_is_accounted_for(demo: Path) -> None:
+    camera = open_source("demo")
+    assert isinstance(camera, MicroManagerCamera)
+    with camera as info:
+        assert (info.width, info.height, info.live, info.n_frames) == (1376, 1096, True, None)
+        assert info.fps == pytest.approx(60, rel=0.1)
+        assert not info.pixel_size_known
+        assert any("pixel size" in warning for warning in info.warnings)
+        frames = run_for(camera, 3)
+    indices = np.array([frame.index for frame in frames])
+    assert (np.diff(indices) > 0).all()
+    assert accounted(frames, camera)
+    times = np.array([frame.time_s for frame in frames])
+    assert times[0] == 0
+    assert (np.diff(times) > 0).all()
+    # Places follow the camera's time; a machine that is busy elsewhere slows the camera itself a little.
+    assert indices[-1] == pytest.approx(times[-1] * info.fps, rel=0.1)
+    assert frames[0].image.shape == (1096, 1376)
+    assert frames[0].image.dtype == np.uint8
+    assert frames[0].image.any()
+    frames[0].image[:] = 0  # an owned copy: the core's buffer is not behind it
+    assert frames[1].image.any()
+
+
+def test_opened_again_and_again_in_one_process(demo: Path) -> None:
+    for _ in range(3):
+        camera = MicroManagerCamera()
+        with camera:
+            frames = run_for(camera, 0.3)
+        assert len(frames) > 5
+        assert accounted(frames, camera)
+        camera.close()
+        assert not [t for t in threading.enumerate() if "Acq" in t.name]
+
+
+def test_stop_from_another_thread_ends_the_run_and_the_camera(demo: Path) -> None:
+    camera, got = MicroManagerCamera(), []
+    with camera:
+        threading.Timer(0.3, camera.stop).start()
+        got = [frame.index for frame in camera.frames()]
+        assert not camera._core.is_sequence_running()
+    assert got
+
+
+def test_close_under_a_running_thread_ends_it_with_a_sentence(demo: Path) -> None:
+    """Devices are unloaded under the thread that pops: it must neither crash nor hang."""
+    camera, ended = MicroManagerCamera(), []
+
+    def take() -> None:
+        try:
+            for _ in camera.frames():
+                pass
+            ended.append("stopped")
+        except RunFailed as error:
+            ended.append(str(error))
+
+    camera.open()
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    time.sleep(0.3)
+    camera.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert len(ended) == 1
+
+
+def test_settings_are_read_back(demo: Path) -> None:
+    camera = MicroManagerCamera(
+        fps=100, exposure_ms=2.2, binning=2, roi=(8, 16, 320, 240), pixel_size_um=1.21
+    )
+    with camera as info:
+        assert (info.width, info.height) == (320, 240)
+        assert info.details["roi_px"] == "8,16,320,240"
+        assert info.details["binning"] == "2"
+        assert (info.pixel_size_um, info.pixel_size_known) == (1.21, True)
+        assert info.exposure_ms == pytest.approx(10, abs=0.1)
+        assert info.fps == pytest.approx(100, rel=0.2)
+        assert any("exposure sets its frame rate" in warning for warning in info.warnings)
+
+
+CONFIG = """
+Device,Cam,DemoCamera,DCam
+Property,Core,Initialize,1
+Property,Core,Camera,Cam
+Property,Cam,OnCameraCCDXSize,320
+Property,Cam,OnCameraCCDYSize,200
+Property,Cam,PixelType,{pixel_type}
+Property,Cam,BitDepth,{bits}
+Property,Cam,Mode,{mode}
+ConfigGroup,System,Startup,Cam,Binning,1
+ConfigPixelSize,Res,Cam,Binning,1
+PixelSize_um,Res,0.31
+"""
+
+
+@pytest.mark.parametrize(
+    ("pixel_type", "bits", "mode", "said"),
+    [
+        ("8bit", 8, "Artificial Waves", None),
+        ("16bit", 12, "Artificial Waves", "12 bits"),
+        ("32bitRGB", 8, "Color Test Pattern", "in colour"),
+    ],
+)
+def test_a_configuration_file_gives_grey_at_its_own_calibration(
+    demo: Path, tmp_path: Path, pixel_type: str, bits: int, mode: str, said: str | None
+) -> None:
+    config = tmp_path / "scope.cfg"
+    config.write_text(CONFIG.format(pixel_type=pixel_type, bits=bits, mode=mode))
+    camera = open_source(str(config), mm_path=demo, exposure_ms=12.5, pixel_size_um=0.605)
+    with camera as info:
+        assert (info.name, info.width, info.height) == ("Cam", 320, 200)
+        assert (info.pixel_size_um, info.pixel_size_known) == (0.31, True)
+        assert any("calibration" in warning for warning in info.warnings)
+        assert info.exposure_ms == 12.5
+        assert said is None or any(said in warning for warning in info.warnings)
+        frame = next(iter(camera.frames()))
+    assert frame.image.dtype == np.uint8
+    assert frame.image.shape == (200, 320)
+    assert np.ptp(frame.image) > 5
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "does not exist"),
+        ("# nothing\n", "names no camera"),
+        ("what is this\n", "names no camera|cannot load"),
+        ("Device,C,Lumenera,LumeneraCamera\nProperty,Core,Initialize,1\n", "Lumenera.*--mm-path"),
+        ("Device,C,DemoCamera,NoSuchDevice\nProperty,Core,Initialize,1\n", "cannot load scope.cfg"),
+        (CONFIG.format(pixel_type="7bit", bits=8, mode="Noise"), "cannot load scope.cfg"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_and_the_next_one_opens(
+    demo: Path, tmp_path: Path, text: str | None, sentence: str
+) -> None:
+    config = tmp_path / "scope.cfg"
+    if text is not None:
+        config.write_text(text)
+    with pytest.raises(BadInput, match=sentence) as refused, open_source(str(config)):
+        pass
+    assert "\n" not in str(refused.value)
+    with MicroManagerCamera(roi=(0, 0, 128, 64)) as info:
+        assert info.width == 128
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"binning": 3}, "cannot bin by 3; it can by 1, 2, 4, 8"),
+        ({"roi": (1300, 0, 100, 100)}, "does not fit"),
+        ({"roi": (0, 0, 63, 100)}, "at least"),
+        ({"fps": 0}, "positive"),
+        ({"exposure_ms": -1}, "positive"),
+        ({"mm_path": "/no/such/folder"}, "--mm-path"),
+    ],
+)
+def test_settings_that_the_camera_cannot_take_are_refused(
+    demo: Path, asked: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(BadInput, match=sentence), open_source("demo", **asked):  # type: ignore[arg-type]
+        pass
+
+
+def test_a_second_camera_at_the_same_time_is_refused_and_the_first_goes_on(demo: Path) -> None:
+    first = MicroManagerCamera(roi=(0, 0, 128, 64))
+    with first:
+        with pytest.raises(BadInput, match="in use"):
+            MicroManagerCamera().open()
+        assert len(run_for(first, 0.2)) > 3
+
+
+def test_a_core_that_somebody_else_started_is_left_alone(demo: Path) -> None:
+    from pycromanager import start_headless
+
+    start_headless(str(demo), config_file=None, python_backend=True, buffer_size_mb=16)
+    try:
+        with pytest.raises(BadInput, match="Something else"):
+            MicroManagerCamera().open()
+    finally:
+        stop_core(None)
+    core = start_core([demo])
+    stop_core(core)
+
+
+def test_without_the_packages_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "mm_test_adapters", None)
+    with pytest.raises(BadInput, match=r"pip install napari-rbcflow\[all\]"):
+        MicroManagerCamera().open()
+    monkeypatch.setitem(__import__("sys").modules, "pycromanager", None)
+    with pytest.raises(BadInput, match=r"pip install napari-rbcflow\[all\]"):
+        MicroManagerCamera(mm_path=Path(__file__).parent).open()
+
+
+class Faulty:
+    """Stands before a real core and breaks one of its calls on request, as a camera that goes away does."""
+
+    def __init__(self, core: object) -> None:
+        self.core, self.silent, self.thrown = core, False, ""
+
+    def __getattr__(self, name: str) -> object:
+        if self.thrown and name == "get_remaining_image_count":
+            raise OSError(self.thrown)
+        if self.silent and name == "get_remaining_image_count":
+            return lambda: 0
+        return getattr(self.core, name)
+
+
+@pytest.fixture
+def faulty(demo: Path) -> Iterator[tuple[MicroManagerCamera, Faulty]]:
+    camera = MicroManagerCamera(roi=(0, 0, 128, 64))
+    with camera:
+        camera._core = Faulty(camera._core)
+        yield camera, camera._core
+
+
+def test_a_camera_that_falls_silent_fails_the_run(faulty: tuple[MicroManagerCamera, Faulty]) -> None:
+    camera, core = faulty
+    got: list[Frame] = []
+
+    def until_silent() -> None:
+        for frame in camera.frames():
+            got.append(frame)
+            core.silent = len(got) >= 10
+
+    with pytest.raises(RunFailed, match="sent no frame for 2 s"):
+        until_silent()
+    assert len(got) >= 10
+
+
+def test_a_core_that_throws_fails_the_run(faulty: tuple[MicroManagerCamera, Faulty]) -> None:
+    camera, core = faulty
+
+    def until_unplugged() -> None:
+        for _ in camera.frames():
+            core.thrown = "Error in device\nCamera unplugged"
+
+    with pytest.raises(RunFailed, match="DemoCamera failed") as failed:
+        until_unplugged()
+    assert "unplugged" in str(failed.value)
+    assert "\n" not in str(failed.value)
+
+
+def test_an_overflow_is_counted_and_the_run_goes_on(demo: Path) -> None:
+    camera = MicroManagerCamera(fps=200)
+    with camera:
+        camera._core.set_circular_buffer_memory_footprint(16)  # 11 frames
+        frames = []
+        for frame in camera.frames():
+            frames.append(Frame(frame.index, frame.time_s, PICTURE))
+            if len(frames) == 20:
+                time.sleep(0.4)
+            if len(frames) == 80:
+                camera.stop()
+    assert camera.missed.get("overflow", 0) > 20
+    assert accounted(frames, camera)
+    gap = int(np.argmax(np.diff([frame.index for frame in frames])))
+    assert frames[gap + 1].time_s - frames[gap].time_s > 0.2
+
+
+def place(frames: list[tuple[int, float]], period_ms: float = PERIOD_MS) -> tuple[list[int], dict[str, int]]:
+    ledger, placed = LossLedger(period_ms), []
+    for number, time_ms in frames:
+        placed += ledger.take(number, time_ms, PICTURE)
+    placed += ledger.finish()
+    return [frame.index for frame in placed], ledger.missed
+
+
+@settings(deadline=None)
+@given(
+    lost_in_camera=st.sets(st.integers(1, 99), max_size=15),
+    lost_in_core=st.sets(st.integers(1, 99), max_size=15),
+    jitter=st.lists(st.floats(-0.1, 0.1), min_size=101, max_size=101),
+)
+def test_every_lost_frame_is_counted_once_with_its_reason(
+    lost_in_camera: set[int], lost_in_core: set[int], jitter: list[float]
+) -> None:
+    """Frames lost in the camera leave no gap in the image number, those lost in the core do."""
+    lost_in_core -= lost_in_camera
+    came, number = [], 0
+    for k in range(101):
+        if k in lost_in_camera:
+            continue
+        if k not in lost_in_core:
+            came.append((k, number, (k + jitter[k]) * PERIOD_MS))
+        number += 1
+    indices, missed = place([(number, time_ms) for _, number, time_ms in came])
+    assert indices == [k for k, _, _ in came]
+    assert missed.get("time-gap", 0) == len(lost_in_camera)
+    assert missed.get("image-number", 0) == len(lost_in_core)
+
+
+@settings(deadline=None)
+@given(late=st.dictionaries(st.integers(1, 15).map(lambda k: 6 * k), st.floats(0.6, 2.9)))
+def test_a_frame_that_is_only_late_is_no_loss(late: dict[int, float]) -> None:
+    """A thread that slept delivers late, and those that waited behind it at once."""
+    times, latest = [], 0.0
+    for k in range(101):
+        latest = max(latest + 0.01, k + late.get(k, 0.0))
+        times.append(latest * PERIOD_MS)
+    assert place(list(enumerate(times))) == (list(range(101)), {})
+
+
+def test_numbers_that_begin_anew_are_placed_by_time() -> None:
+    frames = [(k, k * PERIOD_MS) for k in range(5)] + [(k, (k + 9) * PERIOD_MS) for k in range(5)]
+    assert place(frames) == ([0, 1, 2, 3, 4, 9, 10, 11, 12, 13], {"image-number": 4})

@@ -1,0 +1,601 @@
+"""Recorded movies: the frames that come out are those that went in, and every bad file is said to be bad."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.ring import FrameRing
+from napari_rbcflow.sources.contract import Frame
+from napari_rbcflow.sources.movie import open_movie
+from napari_rbcflow.sources.opening import open_source
+
+N, HEIGHT, WIDTH = 40, 72, 98  # a width that no codec pads to by itself
+Write = Callable[[Path, np.ndarray], Path]
+
+
+@pytest.fixture(scope="module")
+def movie() -> np.ndarray:
+    """Grey frames, all different, like background with noise."""
+    return np.random.default_rng(5).integers(90, 160, (N, HEIGHT, WIDTH), dtype=np.uint8)
+
+
+def write_video(
+    path: Path,
+    frames: np.ndarray,
+    codec: str = "rawvideo",
+    pix_fmt: str = "gray",
+    given: str = "gray",
+    rate: int = 50,
+) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pix_fmt
+        for frame in frames:
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=given))
+            )
+        container.mux(stream.encode(None))
+    return path
+
+
+def as_rgb(frames: np.ndarray) -> np.ndarray:
+    return np.repeat(frames[..., None], 3, axis=3)
+
+
+def riff_avi(
+    path: Path, frames: np.ndarray, *, rate: int = 50, empty: tuple[int, ...] = (), index: bool = True
+) -> Path:
+    """Write an 8-bit AVI as cameras do: a grey palette, rows from the bottom, padded to four bytes."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) & 1)
+
+    def listing(kind: bytes, *chunks: bytes) -> bytes:
+        return chunk(b"LIST", kind + b"".join(chunks))
+
+    n, height, width = frames.shape
+    padded = np.pad(frames[:, ::-1], ((0, 0), (0, 0), (0, -width % 4)))
+    palette = b"".join(bytes((k, k, k, 0)) for k in range(256))
+    bitmap = (
+        struct.pack(
+            "<IiiHHIIiiII", 40, width, height, 1, 8, 0, padded.shape[1] * padded.shape[2], 0, 0, 256, 256
+        )
+        + palette
+    )
+    header = struct.pack(
+        "<4s4sIHHIIIIIIII4H", b"vids", b"DIB ", 0, 0, 0, 0, 1, rate, 0, n, 0, 0, 0, 0, 0, width, height
+    )
+    main = struct.pack("<14I", 20000, 0, 0, 0x10, n, 0, 1, 0, width, height, 0, 0, 0, 0)
+    data = [chunk(b"00db", b"" if k in empty else image.tobytes()) for k, image in enumerate(padded)]
+    entries, offset = [], 4
+    for one in data:
+        entries.append(struct.pack("<4sIII", b"00db", 0x10, offset, struct.unpack("<I", one[4:8])[0]))
+        offset += len(one)
+    body = listing(
+        b"hdrl", chunk(b"avih", main), listing(b"strl", chunk(b"strh", header), chunk(b"strf", bitmap))
+    )
+    body += listing(b"movi", *data) + (chunk(b"idx1", b"".join(entries)) if index else b"")
+    path.write_bytes(chunk(b"RIFF", b"AVI " + body))
+    return path
+
+
+def tiff_one_write_a_frame(path: Path, frames: np.ndarray) -> Path:
+    with tifffile.TiffWriter(path) as tif:
+        for frame in frames:
+            tif.write(frame)
+    return path
+
+
+def tiff_folder(path: Path, frames: np.ndarray) -> Path:
+    path.mkdir()
+    for k, frame in enumerate(frames):  # 9 before 10: the names are in no alphabetical order
+        tifffile.imwrite(path / f"Frame{k}.tif", frame)
+    return path
+
+
+def ome_zarr(path: Path, frames: np.ndarray, zarr_format: int, *, pixel: float = 0.3) -> Path:
+    group = zarr.open_group(path, mode="w", zarr_format=zarr_format)
+    shape = (len(frames), 1, 1, *frames.shape[1:])
+    level = group.create_array("0", shape=shape, chunks=(7, 1, 1, 40, *frames.shape[2:]), dtype=frames.dtype)
+    level[:] = frames[:, None, None]
+    coarse = group.create_array("1", shape=(len(frames), 1, 1, 8, 8), dtype=frames.dtype)
+    coarse[:] = 7
+    axes = [{"name": "t", "type": "time", "unit": "millisecond"}, {"name": "c", "type": "channel"}]
+    axes += [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
+    scales = [[20.0, 1.0, 1.0, pixel, pixel], [20.0, 1.0, 1.0, pixel * 9, pixel * 9]]
+    levels = [
+        {"path": str(k), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+        for k, scale in enumerate(scales)
+    ]
+    said = [{"version": "0.4", "axes": axes, "datasets": levels}]
+    group.attrs.update(
+        {"multiscales": said} if zarr_format == 2 else {"ome": {"version": "0.5", "multiscales": said}}
+    )
+    return path
+
+
+def zarr_array(path: Path, frames: np.ndarray, **options: object) -> Path:
+    array = zarr.create_array(path, shape=frames.shape, dtype=frames.dtype, **options)
+    array[:] = frames
+    return path
+
+
+def session(path: Path, frames: np.ndarray) -> Path:
+    """A session whose ring has gone round: it holds the last frames only."""
+    path.mkdir()
+    ring = FrameRing.create(
+        path / "frames.zarr",
+        height=HEIGHT,
+        width=WIDTH,
+        capacity=max(1, len(frames)),
+        crop_capacity=8,
+        fps=50.0,
+        pixel_size_um=0.3,
+    )
+    for k in range(13 if len(frames) else 0):
+        ring.append(Frame(k, k / 50, np.zeros((HEIGHT, WIDTH), np.uint8)))
+    for k, frame in enumerate(frames):
+        ring.append(Frame(13 + k, (13 + k) / 50, frame))
+    ring.close()
+    return path
+
+
+FORMATS: dict[str, tuple[str, Write]] = {
+    "avi 8 bit": ("m.avi", write_video),
+    "avi 8 bit with palette": ("m.avi", riff_avi),
+    "avi without index": ("m.avi", lambda p, f: riff_avi(p, f, index=False)),
+    "avi 24 bit": ("m.avi", lambda p, f: write_video(p, as_rgb(f), pix_fmt="bgr24", given="bgr24")),
+    "avi ffv1": ("m.avi", lambda p, f: write_video(p, f, "ffv1")),
+    "mkv, time stamps rounded": ("m.mkv", lambda p, f: write_video(p, f, "ffv1")),
+    "tiff stack": ("m.tif", lambda p, f: tifffile.imwrite(p, f) or p),
+    "tiff, compressed pages": ("m.tif", lambda p, f: tifffile.imwrite(p, f, compression="zlib") or p),
+    "tiff, one write a frame": ("m.tiff", tiff_one_write_a_frame),
+    "tiff, big-endian BigTIFF": (
+        "m.btf",
+        lambda p, f: tifffile.imwrite(p, f, bigtiff=True, byteorder=">") or p,
+    ),
+    "tiff, planes as z": (
+        "m.tif",
+        lambda p, f: tifffile.imwrite(p, f, imagej=True, metadata={"axes": "ZYX"}) or p,
+    ),
+    "tiff, planes as channels": ("m.tif", lambda p, f: tifffile.imwrite(p, f, imagej=True) or p),
+    "tiff rgb of equal channels": (
+        "m.tif",
+        lambda p, f: tifffile.imwrite(p, as_rgb(f), photometric="rgb") or p,
+    ),
+    "tiff, white is zero": (
+        "m.tif",
+        lambda p, f: tifffile.imwrite(p, 255 - f, photometric="miniswhite") or p,
+    ),
+    "tiff 16 bit": ("m.tif", lambda p, f: tifffile.imwrite(p, f.astype(np.uint16) * 16 + 5) or p),
+    "tiff folder": ("frames", tiff_folder),
+    "zarr": ("m.zarr", zarr_array),
+    "zarr v2, cut in space": ("m.zarr", lambda p, f: zarr_array(p, f, chunks=(3, 30, 50), zarr_format=2)),
+    "zarr, sharded": (
+        "m.zarr",
+        lambda p, f: zarr_array(p, f, chunks=(2, HEIGHT, WIDTH), shards=(10, HEIGHT, WIDTH)),
+    ),
+    "zarr of int64": ("m.zarr", lambda p, f: zarr_array(p, f.astype(np.int64))),
+    "zarr rgb": ("m.zarr", lambda p, f: zarr_array(p, as_rgb(f))),
+    "ome-zarr 0.4": ("m.zarr", lambda p, f: ome_zarr(p, f, 2)),
+    "ome-zarr 0.5": ("m.zarr", lambda p, f: ome_zarr(p, f, 3)),
+    "session": ("s", session),
+    "a session's ring": ("s", lambda p, f: session(p, f) / "frames.zarr"),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_frames_that_come_out_are_those_that_went_in(kind: str, movie: np.ndarray, tmp_path: Path) -> None:
+    name, write = FORMATS[kind]
+    source = open_movie(write(tmp_path / name, movie))
+    with source as info:
+        assert (info.n_frames, info.height, info.width, info.live) == (N, HEIGHT, WIDTH, False)
+        before = source.sample(7)
+        frames = list(source.frames())
+        every = source.sample(1000)
+    assert [frame.index for frame in frames] == list(range(N))
+    np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(N) / info.fps)
+    out = np.stack([frame.image for frame in frames])
+    assert out.dtype == np.uint8
+    np.testing.assert_array_equal(out, movie)
+    np.testing.assert_array_equal(before, movie[[0, 6, 13, 20, 26, 32, 39]])
+    np.testing.assert_array_equal(every, movie)
+    assert not source.missed
+
+
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "name"),
+    [("mjpeg", "yuvj420p", "m.avi"), ("mpeg4", "yuv420p", "m.avi"), ("libx264", "yuv420p", "m.mp4")],
+)
+def test_lossy_movies_keep_their_order_and_their_grey(
+    codec: str, pix_fmt: str, name: str, tmp_path: Path
+) -> None:
+    """A bright bar moves: which frame is which can be told in spite of the codec."""
+    frames = np.full((N, 96, 128), 110, np.uint8)
+    for k in range(N):
+        frames[k, :, 3 * k : 3 * k + 8] = 180
+    source = open_movie(write_video(tmp_path / name, frames, codec, pix_fmt))
+    with source as info:
+        sampled = source.sample(9)
+        out = np.stack([frame.image for frame in source.frames()])
+    assert info.n_frames == N
+    assert not any("colour" in warning for warning in info.warnings)
+    assert np.abs(out.astype(int) - frames).mean() < 2
+    np.testing.assert_array_equal(sampled, out[[0, 5, 10, 15, 20, 24, 29, 34, 39]])
+
+
+def test_a_repeated_avi_frame_is_missed_not_shifted(movie: np.ndarray, tmp_path: Path) -> None:
+    source = open_movie(riff_avi(tmp_path / "m.avi", movie, empty=(11, 12)))
+    with source as info:
+        frames = list(source.frames())
+        np.testing.assert_array_equal(source.sample(1000), np.delete(movie, [11, 12], axis=0))
+    assert info.n_frames == N - 2
+    for frame in frames:
+        np.testing.assert_array_equal(frame.image, movie[frame.index])
+    assert source.missed == {"not-recorded": 2}
+
+
+def test_a_stack_that_lost_only_its_end_is_read_with_a_warning(movie: np.ndarray, tmp_path: Path) -> None:
+    path = cut(_tif(tmp_path / "m.tif", movie, imagej=True), -100)
+    with (source := open_movie(path)) as info:
+        np.testing.assert_array_equal(np.stack([frame.image for frame in source.frames()]), movie)
+    assert any("cut short after its last frame" in warning for warning in info.warnings)
+
+
+def test_colour_becomes_luminance(tmp_path: Path) -> None:
+    colour = np.random.default_rng(1).integers(0, 256, (6, 80, 90, 3), dtype=np.uint8)
+    luminance = np.round(colour @ [0.299, 0.587, 0.114])
+    with_alpha = np.concatenate([colour, np.full((6, 80, 90, 1), 9, np.uint8)], axis=3)
+    paths = {
+        "avi": write_video(tmp_path / "c.avi", colour, pix_fmt="bgr24", given="rgb24"),
+        "tiff": tmp_path / "c.tif",
+        "tiff with alpha": tmp_path / "a.tif",
+        "tiff in planes": tmp_path / "p.tif",
+    }
+    tifffile.imwrite(paths["tiff"], colour, photometric="rgb")
+    tifffile.imwrite(paths["tiff with alpha"], with_alpha, photometric="rgb", extrasamples=["unassalpha"])
+    tifffile.imwrite(
+        paths["tiff in planes"], np.moveaxis(colour, 3, 1), photometric="rgb", planarconfig="separate"
+    )
+    for what, path in paths.items():
+        with (source := open_movie(path)) as info:
+            out = np.stack([frame.image for frame in source.frames()])
+        assert np.abs(out - luminance).max() <= 1, what
+        assert any("in colour" in warning for warning in info.warnings), what
+    assert any("alpha" in warning for warning in _warnings(paths["tiff with alpha"]))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_deep_movies_are_shifted_by_one_amount(bits: int, tmp_path: Path) -> None:
+    deep = np.random.default_rng(bits).integers(0, 1 << bits, (9, 80, 90)).astype(np.uint16)
+    deep[4, 0, 0] = (1 << bits) - 1
+    tifffile.imwrite(tmp_path / "d.tif", deep)
+    with (source := open_movie(tmp_path / "d.tif")) as info:
+        out = np.stack([frame.image for frame in source.frames()])
+    np.testing.assert_array_equal(out, deep >> (bits - 8))
+    assert any(f"up to {bits} bits" in warning for warning in info.warnings)
+
+
+def _warnings(path: Path) -> tuple[str, ...]:
+    with open_movie(path) as info:
+        return info.warnings
+
+
+def _scale(path: Path, **asked: float) -> tuple[float | None, float | None]:
+    """Frame rate and pixel size as known; None where only the default."""
+    with open_movie(path, **asked) as info:
+        assert info.fps_known or info.fps == 60
+        assert info.pixel_size_known or info.pixel_size_um == 0.605
+        told = " ".join(info.warnings)
+        assert ("frame rate" in told) is not info.fps_known
+        assert ("pixel size:" in told) is not info.pixel_size_known
+        return (info.fps if info.fps_known else None), (info.pixel_size_um if info.pixel_size_known else None)
+
+
+def test_frame_rate_and_pixel_size_come_from_user_then_file_then_default(
+    movie: np.ndarray, tmp_path: Path
+) -> None:
+    short = movie[:5]
+    said: dict[str, tuple[float | None, float | None]] = {}
+
+    def tiff(name: str, **options: object) -> None:
+        tifffile.imwrite(tmp_path / f"{name}.tif", short, **options)
+        said[name] = _scale(tmp_path / f"{name}.tif")
+
+    tiff("plain")
+    tiff("inches", resolution=(72, 72), resolutionunit="INCH")
+    tiff("described", metadata={"fps": 75, "pixel_size_um": 0.4})
+    tiff(
+        "imagej",
+        imagej=True,
+        resolution=(1 / 0.3, 1 / 0.3),
+        metadata={"unit": "um", "finterval": 0.02, "axes": "TYX"},
+    )
+    tiff("imagej without unit", imagej=True, metadata={"axes": "TYX"})
+    ome = {
+        "axes": "TYX",
+        "TimeIncrement": 20.0,
+        "TimeIncrementUnit": "ms",
+        "PhysicalSizeX": 300.0,
+        "PhysicalSizeXUnit": "nm",
+    }
+    tiff("ome", ome=True, metadata=ome)
+    tiff(
+        "ome in pixels",
+        ome=True,
+        metadata=ome | {"PhysicalSizeX": 1.0, "PhysicalSizeXUnit": "pixel", "TimeIncrement": 0.0},
+    )
+    tiff(
+        "ome absurd",
+        ome=True,
+        metadata=ome | {"PhysicalSizeX": 5.0, "PhysicalSizeXUnit": "m", "TimeIncrement": 1e-9},
+    )
+    assert said == {
+        "plain": (None, None),
+        "inches": (None, None),
+        "described": (75, 0.4),
+        "imagej": (pytest.approx(50), pytest.approx(0.3, rel=1e-4)),
+        "imagej without unit": (None, None),
+        "ome": (pytest.approx(50), pytest.approx(0.3)),
+        "ome in pixels": (None, None),
+        "ome absurd": (None, None),
+    }
+    assert _scale(ome_zarr(tmp_path / "o.zarr", short, 3)) == (pytest.approx(50), pytest.approx(0.3))
+    ours = zarr_array(tmp_path / "z.zarr", short)
+    zarr.open_array(ours).attrs.update({"fps": 59.5, "pixel_size_um": 1.21})
+    assert _scale(ours) == (59.5, 1.21)
+    assert _scale(riff_avi(tmp_path / "r.avi", short)) == (50, None)
+    assert _scale(riff_avi(tmp_path / "r0.avi", short, rate=0)) == (None, None)
+    assert _scale(session(tmp_path / "s", short)) == (50, 0.3)
+    assert _scale(ours, fps=61, pixel_size_um=0.7) == (61, 0.7)
+
+
+def cut(path: Path, keep: float | int) -> Path:
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(int(size * keep) if isinstance(keep, float) else size + keep)
+    return path
+
+
+def _tif(path: Path, frames: np.ndarray, **options: object) -> Path:
+    tifffile.imwrite(path, frames, **options)
+    return path
+
+
+def _text(path: Path, text: str = "no movie") -> Path:
+    path.write_text(text)
+    return path
+
+
+def _folder(path: Path, *frames: np.ndarray) -> Path:
+    path.mkdir()
+    for k, frame in enumerate(frames):
+        tifffile.imwrite(path / f"{k}.tif", frame)
+    return path
+
+
+def _broken_link(path: Path, frames: np.ndarray) -> Path:
+    """A stack whose writer died: the last directory points to one that was never written."""
+    tiff_one_write_a_frame(path, frames)
+    with tifffile.TiffFile(path) as tif:
+        last, tags = tif.pages[-1].offset, len(tif.pages[-1].tags)
+    with path.open("r+b") as file:
+        file.seek(last + 2 + 12 * tags)
+        file.write(struct.pack("<I", path.stat().st_size + 4096))
+    return path
+
+
+def _unwritten(path: Path, frames: np.ndarray, **options: object) -> Path:
+    array = zarr.create_array(
+        path, shape=frames.shape, chunks=(1, *frames.shape[1:]), dtype=frames.dtype, **options
+    )
+    array[:25] = frames[:25]
+    return path
+
+
+def _two_sizes(path: Path, frames: np.ndarray) -> Path:
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(frames[0])
+        tif.write(frames[1][:-2])
+    return path
+
+
+BAD: dict[str, tuple[str, Callable[[Path, np.ndarray], object], str]] = {
+    "missing": ("m.avi", lambda p, f: None, "does not exist"),
+    "text": ("m.avi", lambda p, f: _text(p), "cannot be read as a movie"),
+    "text, by its name a tiff": ("m.tif", lambda p, f: _text(p), "cannot be read as a TIFF"),
+    "no bytes": ("m.avi", lambda p, f: _text(p, ""), "is empty"),
+    "empty folder": ("m", lambda p, f: p.mkdir(), "holds no TIFF"),
+    "avi without frames": ("m.avi", lambda p, f: riff_avi(p, f[:0]), "is empty"),
+    "avi cut": (
+        "m.avi",
+        lambda p, f: cut(write_video(p, f), 0.6),
+        "promises 40 frames and 23 are whole.*ffmpeg",
+    ),
+    "avi cut, no index": (
+        "m.avi",
+        lambda p, f: cut(riff_avi(p, f, index=False), -10),
+        "promises 40 frames and 39 are",
+    ),
+    "avi cut in its index": ("m.avi", lambda p, f: cut(riff_avi(p, f), -10), "cut short: 40 are whole"),
+    "avi cut in its header": ("m.avi", lambda p, f: cut(write_video(p, f), 0.01), "cannot be read|cut short"),
+    "mp4 cut": (
+        "m.mp4",
+        lambda p, f: cut(write_video(p, f[:, :, :96], "libx264", "yuv420p"), 0.7),
+        "cannot be read as a movie",
+    ),
+    "tiff cut": ("m.tif", lambda p, f: cut(tiff_one_write_a_frame(p, f), 0.6), "cut short"),
+    "tiff cut in its data": (
+        "m.tif",
+        lambda p, f: cut(_tif(p, f, imagej=True), 0.5),
+        "promises 40 frames and 20 are whole",
+    ),
+    "tiff cut, compressed": (
+        "m.tif",
+        lambda p, f: cut(_tif(p, f, compression="zlib"), 0.9),
+        "cut short|cannot be read",
+    ),
+    "ome-tiff cut": (
+        "m.tif",
+        lambda p, f: cut(_tif(p, f, ome=True, metadata={"axes": "TYX"}), 0.6),
+        "breaks off",
+    ),
+    "tiff whose writer died": ("m.tif", _broken_link, "breaks off"),
+    "tiff of one image": ("m.tif", lambda p, f: _tif(p, f[0]), "is a single image"),
+    "tiff of floats": ("m.tif", lambda p, f: _tif(p, f.astype(np.float32)), "float32.*save it as"),
+    "tiff of two sizes": ("m.tif", _two_sizes, "frames that differ"),
+    "tiff of two channels": (
+        "m.tif",
+        lambda p, f: _tif(p, f.reshape(20, 2, HEIGHT, WIDTH), imagej=True, metadata={"axes": "TCYX"}),
+        "C: 2",
+    ),
+    "tiff too small": ("m.tif", lambda p, f: _tif(p, f[:, :63]), "98 x 63 px"),
+    "folder of mixed sizes": (
+        "m",
+        lambda p, f: _folder(p, f[0], f[1], f[2][:-2]),
+        "frames that differ: 0.tif.*2.tif",
+    ),
+    "folder with one cut": ("m", lambda p, f: cut(_folder(p, *f[:3]) / "1.tif", -10), "1.tif is cut short"),
+    "folder of stacks": ("m", lambda p, f: _folder(p, f[:5], f[5:10]), "holds several frames"),
+    "zarr of no frames": ("m.zarr", lambda p, f: zarr_array(p, f[:0]), "is empty"),
+    "zarr of one image": ("m.zarr", lambda p, f: zarr_array(p, f[0]), "single image"),
+    "zarr half written": (
+        "m.zarr",
+        _unwritten,
+        "15 of its 40 frames were never written, the first of them frame 25",
+    ),
+    "zarr v2 half written": ("m.zarr", lambda p, f: _unwritten(p, f, zarr_format=2), "15 of its 40 frames"),
+    "zarr shard half written": (
+        "m.zarr",
+        lambda p, f: _unwritten(p, f, shards=(N, HEIGHT, WIDTH)),
+        "last 15 of its 40",
+    ),
+    "zarr of two channels": (
+        "m.zarr",
+        lambda p, f: zarr_array(p, f.reshape(20, 2, HEIGHT, WIDTH)),
+        "axis|axes|more than",
+    ),
+    "zarr group of many": (
+        "m.zarr",
+        lambda p, f: [zarr_array(p / k, f[:3]) for k in "ab"] and zarr.open_group(p, mode="a"),
+        "2 arrays",
+    ),
+    "zarr damaged": (
+        "m.zarr",
+        lambda p, f: _text(zarr_array(p, f) / "zarr.json", "{"),
+        "cannot be read as a Zarr",
+    ),
+    "zarr with a damaged end": (
+        "m.zarr",
+        lambda p, f: [cut(q, 0.5) for q in zarr_array(p, f).glob("c/**/0") if q.is_file()],
+        "cannot be read",
+    ),
+    "ring without frames": ("s", lambda p, f: session(p, f[:0]), "holds no frames"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_movie_is_refused_in_one_sentence(what: str, movie: np.ndarray, tmp_path: Path) -> None:
+    name, make, sentence = BAD[what]
+    make(tmp_path / name, movie)
+    with pytest.raises(BadInput, match=sentence) as refused, open_movie(tmp_path / name):
+        pass
+    assert "\n" not in str(refused.value)
+
+
+def test_impossible_settings_are_refused(movie: np.ndarray, tmp_path: Path) -> None:
+    path = _tif(tmp_path / "m.tif", movie)
+    for asked in ({"fps": 0}, {"fps": -1}, {"pixel_size_um": float("nan")}):
+        with pytest.raises(BadInput, match="positive"):
+            open_movie(path, **asked)
+
+
+def test_damage_in_the_middle_fails_after_the_last_good_frame(movie: np.ndarray, tmp_path: Path) -> None:
+    path = zarr_array(tmp_path / "m.zarr", movie, chunks=(1, HEIGHT, WIDTH))
+    (path / "c" / "17" / "0" / "0").write_bytes(b"not a chunk")
+    source, good = open_movie(path), []
+    with source, pytest.raises(RunFailed, match=r"Frame 17 of m.zarr could not be read.*17 of 40"):
+        good.extend(source.frames())
+    np.testing.assert_array_equal(np.stack([frame.image for frame in good]), movie[:17])
+
+
+def test_played_at_its_own_pace_every_frame_comes_in_its_time_or_after(
+    movie: np.ndarray, tmp_path: Path
+) -> None:
+    source = open_source(str(riff_avi(tmp_path / "m.avi", movie)), fps=100)
+    with source as info:
+        assert info.live
+        began = time.perf_counter()
+        came = []
+        for frame in source.frames():
+            came.append((frame.index, time.perf_counter() - began - frame.time_s))
+            if frame.index == 5:
+                time.sleep(0.1)  # whoever takes frames may be late; none is skipped for it
+    assert [index for index, _ in came] == list(range(N))
+    assert min(early for _, early in came) >= -0.002  # the schedule starts a moment after `began`
+
+
+def test_stop_from_another_thread_ends_a_paced_movie_while_it_waits(
+    movie: np.ndarray, tmp_path: Path
+) -> None:
+    source = open_movie(_tif(tmp_path / "m.tif", movie), fps=1, paced=True)
+    got: list[Frame] = []
+    with source:
+        thread = threading.Thread(target=lambda: got.extend(source.frames()), daemon=True)
+        thread.start()
+        time.sleep(0.2)
+        source.stop()
+        source.stop()
+        thread.join(5)
+        assert not thread.is_alive()
+    source.close()
+    assert len(got) == 1
+
+
+def test_a_long_movie_is_streamed(tmp_path: Path) -> None:
+    """150 MB pass through; numpy's own account of what is held at once stays at a few frames."""
+    import tracemalloc
+
+    path = tmp_path / "m.tif"
+    tifffile.memmap(path, shape=(100, 1096, 1376), dtype=np.uint8)[::7] = 100
+    with (source := open_movie(path)):
+        tracemalloc.start()
+        total = sum(int(frame.image[0, 0]) for frame in source.frames())
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert total == 1500
+    assert peak < 8 * 1096 * 1376
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"), [("nothing-like-it", "choose simulated"), ("", "choose"), ("running", "cfg")]
+)
+def test_what_is_no_source_is_refused_with_the_choices(spec: str, sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        open_source(spec)
+
+
+def test_settings_that_a_source_has_not_are_refused(movie: np.ndarray, tmp_path: Path) -> None:
+    path = _tif(tmp_path / "m.tif", movie)
+    with pytest.raises(BadInput, match="no --exposure-ms"):
+        open_source(str(path), exposure_ms=2.2)
+    with pytest.raises(BadInput, match="no --binning"):
+        open_source("simulated", binning=2)
+
+
+def test_details_can_be_written_as_json(movie: np.ndarray, tmp_path: Path) -> None:
+    with open_movie(_tif(tmp_path / "m.tif", movie)) as info:
+        assert "m.tif" in json.dumps(dict(info.details))
