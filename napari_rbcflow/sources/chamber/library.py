@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from napari_rbcflow.sources.chamber.blood import Cell, draw_cell
 from napari_rbcflow.sources.chamber.motion import Motion
@@ -23,6 +24,13 @@ CONTRAST_ONE = 4096
 NEAR_SPAN_UM = 29.0
 FAR_SPAN_UM = 38.7
 NEAR_UM = 20.0
+VISIBLE_FROM = 0.05
+"""Least contrast, averaged over 3 x 3 pixels, of a cell that counts as visible: 6 grey of 127, the
+faintest twentieth of the published sequences."""
+
+_LIFTED_UM = 80.0
+LEFT_OUT_BELOW = 0.012
+"""A cell fainter than this, 1.5 grey, is not rendered at all."""
 
 # How many different cells: (motion, in focus) -> (cells, pictures of each over its cycle).
 _CENSUS: dict[tuple[Motion, bool], tuple[int, int]] = {
@@ -45,7 +53,11 @@ class SpriteLibrary:
     ----------
     cells : tuple of Cell
     weight : ndarray of float64, shape (n,)
-        Share of each among the cells visible at a time; sums to 1.
+        How many of each stand in the field at a time, relative to all visible cells: the visible
+        ones sum to 1, the others come on top.
+    visible : ndarray of bool, shape (n,)
+        False for those too far from the focus to be told from noise. They flow all the same: the
+        mottle behind the others.
     pictures : ndarray of int16, shape (total,)
         All sprites end to end; each is (2, 2, side, side): half-pixel phase in y, in x, rows, columns.
     first, side, count : ndarray of int64, shape (n,)
@@ -54,6 +66,7 @@ class SpriteLibrary:
 
     cells: tuple[Cell, ...]
     weight: NDArray[np.float64]
+    visible: NDArray[np.bool_]
     pictures: NDArray[np.int16]
     first: NDArray[np.int64]
     side: NDArray[np.int64]
@@ -105,6 +118,14 @@ def picture(cell: Cell, phases: NDArray[np.float64], settings: ChamberSettings) 
     return drawn * (fade * fade * (3.0 - 2.0 * fade)).astype(np.float32)
 
 
+def strength(drawn: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the greatest contrast of each picture, averaged over 3 x 3 pixels."""
+    size = 3 * OVERSAMPLING
+    smooth = uniform_filter(np.abs(uniform_filter(drawn, (0, 2, 2))), (0, size, size))
+    greatest: NDArray[np.float32] = smooth.max(axis=(1, 2))
+    return greatest
+
+
 def half_pixel_phases(drawn: NDArray[np.float32]) -> NDArray[np.int16]:
     """Split doubly sampled pictures into sprites, as `SpriteLibrary.pictures` holds them."""
     whole = np.clip(np.rint(drawn * CONTRAST_ONE), -32768, 32767).astype(np.int16)
@@ -140,23 +161,29 @@ def build_library(
             z = _height((k + rng.random()) / number, in_focus, settings)
             cells.append(draw_cell(motion, z, settings, rng))
             counts.append(pictures)
-            weights.append(group * share[motion] / number)
+            weights.append(group * share[motion] / number * crowding(z))
 
-    def render(k: int) -> NDArray[np.int16]:
+    def render(k: int) -> tuple[NDArray[np.int16], float]:
         n = counts[k]
-        return half_pixel_phases(picture(cells[k], np.arange(n) / n, settings))
+        drawn = picture(cells[k], np.arange(n) / n, settings)
+        return half_pixel_phases(drawn), float(strength(drawn).min())
 
     parts: list[NDArray[np.int16]] = []
+    strengths: list[float] = []
     with ThreadPoolExecutor(2) as pool:
-        for k, part in enumerate(pool.map(render, range(len(cells)))):
+        for k, (part, least) in enumerate(pool.map(render, range(len(cells)))):
             parts.append(part)
+            strengths.append(least)
             if progress is not None:
                 progress(k + 1, len(cells))
     sizes = np.array([p.size for p in parts])
     count = np.array(counts)
+    visible = np.array(strengths) >= VISIBLE_FROM
+    weight = np.array(weights) * (np.array(strengths) >= LEFT_OUT_BELOW)
     return SpriteLibrary(
         cells=tuple(cells),
-        weight=np.array(weights) / np.sum(weights),
+        weight=weight / weight[visible].sum(),
+        visible=visible,
         pictures=np.concatenate(parts),
         first=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64),
         side=np.sqrt(sizes // count // 4).round().astype(np.int64),
@@ -173,6 +200,15 @@ def motion_shares(settings: ChamberSettings) -> dict[Motion, float]:
         Motion.ROLLING: settings.rolling_fraction,
         Motion.DEBRIS: settings.debris_fraction,
     }
+
+
+def crowding(z_um: float) -> float:
+    """Cells in a volume at height `z_um`, relative to the middle of the chamber: lift empties the wall.
+
+    Of the published cells out of focus and of the neighbours in reliable crops, one in four is dark, that
+    is between wall and focus; an even suspension would have more. Linear up to `_LIFTED_UM`.
+    """
+    return min(1.0, z_um / _LIFTED_UM)
 
 
 def _height(quantile: float, in_focus: bool, settings: ChamberSettings) -> float:

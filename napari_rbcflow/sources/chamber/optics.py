@@ -39,14 +39,18 @@ class Optics:
         Of the haemoglobin solution in the cell over the medium.
     absorption_per_um : float
         Of the field's intensity, in the cell.
+    blur_um : float
+        Standard deviation of what lenses, sensor and the width of the lamp's spectrum blur beyond the
+        aperture.
     """
 
-    numerical_aperture: float = 0.30
-    condenser_aperture: float = 0.10
+    numerical_aperture: float = 0.25
+    condenser_aperture: float = 0.12
     wavelength_um: float = 0.55
     medium_index: float = 1.35
-    index_step: float = 0.045
-    absorption_per_um: float = 0.01
+    index_step: float = 0.033
+    absorption_per_um: float = 0.02
+    blur_um: float = 0.42
 
 
 @lru_cache(maxsize=8)
@@ -107,7 +111,7 @@ def contrast(
     light = (field.real**2 + field.imag**2 - 1.0).astype(np.float32)
     source_um = 0.5 * abs(defocus_um) * optics.condenser_aperture / optics.medium_index
     ky = kx.T
-    blur = np.exp(-2.0 * (np.pi * source_um) ** 2 * k2)
+    blur = np.exp(-2.0 * np.pi**2 * (source_um**2 + optics.blur_um**2) * k2)
     blur = blur * np.sinc(kx * smear_um) * np.sinc(kx * pixel_um) * np.sinc(ky * pixel_um)
     half = blur[:, : side // 2 + 1].astype(np.float32)
     out: NDArray[np.float32] = scipy.fft.irfft2(scipy.fft.rfft2(light) * half, s=(side, side))

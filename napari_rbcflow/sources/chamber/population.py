@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,14 +47,16 @@ class Arrivals:
             self.kind[which], self.x_entry[which], self.v[which], self.y[which], self.phase[which]
         )
 
-    def joined(self, more: Arrivals) -> Arrivals:
-        """Return these and then `more`."""
-        return Arrivals(
-            np.concatenate([self.kind, more.kind]),
-            np.concatenate([self.x_entry, more.x_entry]),
-            np.concatenate([self.v, more.v]),
-            np.concatenate([self.y, more.y]),
-            np.concatenate([self.phase, more.phase]),
+    @classmethod
+    def of(cls, blocks: Sequence[Arrivals]) -> Arrivals:
+        """Return the cells of several blocks, in order; none where there is no block."""
+        none = np.zeros(0)
+        return cls(
+            np.concatenate([none.astype(np.int64), *(b.kind for b in blocks)]),
+            np.concatenate([none, *(b.x_entry for b in blocks)]),
+            np.concatenate([none, *(b.v for b in blocks)]),
+            np.concatenate([none, *(b.y for b in blocks)]),
+            np.concatenate([none, *(b.phase for b in blocks)]),
         )
 
 

@@ -32,7 +32,7 @@ class Scene:
         self._population = Population(settings, self.library)
         self._cycle_frames = np.array([c.cycle_s for c in self.library.cells]) * settings.fps
         self._next_block = self._population.first_block
-        self._here: Arrivals | None = None
+        self._here = Arrivals.of([])
         self._all: list[Arrivals] = []
         self._next_index = 0
 
@@ -50,9 +50,8 @@ class Scene:
             if self._next_block < 0:  # most that arrived before the first frame have left by then
                 block = block.kept(block.x_entry <= self.settings.width + margin)
             self._all.append(block)
-            self._here = block if self._here is None else self._here.joined(block)
+            self._here = Arrivals.of([self._here, block])
             self._next_block += 1
-        assert self._here is not None
         x = self._here.x_entry + self._here.v * index
         gone = x > self.settings.width + margin
         if gone.sum() > 64:
@@ -65,12 +64,10 @@ class Scene:
         return image
 
     def truth(self) -> pd.DataFrame:
-        """Tell of the cells in the frames rendered so far (`truth.truth_table`)."""
-        if not self._all:
-            empty = self._population.block(self._population.first_block)
-            return truth_table(empty.kept(np.zeros(len(empty), bool)), self.library, self.settings, 0)
-        cells = self._all[0]
-        for block in self._all[1:]:
-            cells = cells.joined(block)
-        self._all = [cells]
-        return truth_table(cells, self.library, self.settings, self._next_index)
+        """Tell of the cells in the frames rendered so far (`truth.truth_table`).
+
+        May be called from another thread than the one that renders.
+        """
+        # The count first: a block that is added in between only brings cells of later frames.
+        n_frames = self._next_index
+        return truth_table(Arrivals.of(self._all[:]), self.library, self.settings, n_frames)

@@ -12,11 +12,13 @@ from napari_rbcflow.conventions import CROP_SIDE
 from napari_rbcflow.sources.chamber.blood import FLIPPING, NOT_JUDGEABLE, TANK_TREADING, Cell, draw_cell
 from napari_rbcflow.sources.chamber.canvas import GREY_ONE, Canvas, add_cells, add_library_cells
 from napari_rbcflow.sources.chamber.library import (
+    VISIBLE_FROM,
     SpriteLibrary,
     build_library,
     half_pixel_phases,
     motion_shares,
     picture,
+    strength,
 )
 from napari_rbcflow.sources.chamber.motion import Motion
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
@@ -47,7 +49,7 @@ def simulate_sequences(
     *,
     seed: int,
     shares: tuple[float, float, float] = (0.35, 0.25, 0.40),
-    neighbours: float = 1.0,
+    neighbours: float = 1.5,
     settings: ChamberSettings | None = None,
 ) -> list[SimulatedSequence]:
     """Draw labelled sequences: each cell is rendered for itself, neighbours come from a library.
@@ -80,7 +82,9 @@ def simulate_sequences(
     ]
 
 
-def _draw_target(label: int, settings: ChamberSettings, rng: np.random.Generator) -> Cell:
+def _draw_target(
+    label: int, library: SpriteLibrary, settings: ChamberSettings, rng: np.random.Generator
+) -> Cell:
     sharp = (settings.focus_um + settings.sharp_from_um, settings.focus_um + settings.sharp_to_um)
     if label == TANK_TREADING:
         return draw_cell(Motion.TANK_TREADING, rng.uniform(*sharp), settings, rng)
@@ -88,13 +92,16 @@ def _draw_target(label: int, settings: ChamberSettings, rng: np.random.Generator
         return draw_cell(Motion.TUMBLING, rng.uniform(*sharp), settings, rng)
     motion_share = motion_shares(settings)
     motions = list(motion_share)
+    speed = np.array([settings.speed_um_per_s(c.z_um) for c in library.cells])
+    arriving = library.weight * library.visible * speed
+    arriving /= arriving.sum()
     while True:
         motion = motions[rng.choice(len(motions), p=list(motion_share.values()))]
         # More of those that nearly are in focus than there are: they are the hard ones.
         if rng.random() < 0.35:
             z = settings.focus_um + rng.normal(5.0, 15.0)
         else:
-            z = rng.uniform(settings.lowest_um, settings.highest_um)
+            z = library.cells[rng.choice(len(arriving), p=arriving)].z_um + rng.normal(0.0, 1.0)
         if not settings.lowest_um <= z <= settings.highest_um:
             continue
         cell = draw_cell(motion, z, settings, rng)
@@ -119,9 +126,11 @@ class _Passers:
         speed = np.array([settings.speed_px_per_frame(c.z_um) for c in library.cells])
         far = self._REACH + float(np.abs(speed - v).max()) * length
         area = 2 * far * 2 * self._REACH
-        mean = density * settings.cells_per_frame / (settings.height * settings.width) * area
+        share = library.weight / library.weight.sum()
+        a_frame = settings.cells_per_frame * float(library.weight.sum())
+        mean = density * a_frame / (settings.height * settings.width) * area
         n = int(rng.poisson(mean))
-        self._kind = rng.choice(len(speed), size=n, p=library.weight)
+        self._kind = rng.choice(len(speed), size=n, p=share)
         self._drift = speed[self._kind] * (1 + 0.015 * rng.standard_normal(n)) - v
         self._dx = rng.uniform(-far, far, n)
         self._dy = np.rint(rng.uniform(-2 * self._REACH, 2 * self._REACH, n)) / 2.0
@@ -150,26 +159,29 @@ def _sequence(
     half = CROP_SIDE // 2
     switched = label == NOT_JUDGEABLE and rng.random() < 0.15
     while True:
-        cell = _draw_target(int(rng.integers(0, 3)) if switched else label, settings, rng)
+        cell = _draw_target(int(rng.integers(0, 3)) if switched else label, library, settings, rng)
         v = settings.speed_px_per_frame(cell.z_um) * (1 + 0.015 * rng.standard_normal())
         longest = max(6, min(105, int((settings.width - 2 * half - 2) / v)))
         wanted = rng.gamma(6.0, 6.0) if label != NOT_JUDGEABLE else rng.gamma(3.0, 12.0)
         length = int(np.clip(wanted, 6, longest))
         phase = (rng.random() + np.arange(length) / (cell.cycle_s * settings.fps)) % 1.0
         face = np.abs(cell.axes(phase)[:, 2])
-        if label != FLIPPING or np.ptp(face) >= 0.3:
+        drawn_fine = picture(cell, phase, settings)
+        shows = label != FLIPPING or np.ptp(face) >= 0.3
+        if shows and strength(drawn_fine).min() >= VISIBLE_FROM:
             break
     x0 = rng.uniform(half, max(half + 1, settings.width - 1 - half - v * (length - 1)))
     y = rng.integers(2 * half, 2 * (settings.height - 1 - half)) / 2.0
     x = x0 + v * np.arange(length)
     start = int(rng.integers(0, 100_000))
-    drawn_fine = picture(cell, phase, settings)
     mine = half_pixel_phases(drawn_fine)
     side = drawn_fine.shape[1] // 2
     change = int(rng.uniform(0.15, 0.85) * length) if switched else length
+    share = library.weight * library.visible
+    share = share / share.sum()
     passers = _Passers(length, v, library, settings, neighbours, rng)
     # Where the tracker switched, another cell stands in this one's place from then on.
-    other = int(rng.choice(len(library.weight), p=library.weight))
+    other = int(rng.choice(len(library.weight), p=share))
     # A tracker cuts at whole pixels, and not always at the right one.
     cut_x = np.rint(x + 0.3 * rng.standard_normal(length)).astype(int)
     cut_y = np.rint(y + 0.3 * rng.standard_normal(length)).astype(int)

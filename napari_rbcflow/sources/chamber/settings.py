@@ -32,10 +32,11 @@ class ChamberSettings:
         At the wall.
     chamber_height_um : float
     focus_um : float
-        Height of the plane in focus over the wall. The paper sets 60 um; the cells it shows in focus
-        move 20 to 30 px a frame, which at 10 1/s they do at 80 to 120 um (docs/decisions/chamber.md).
+        Height of the plane in focus over the wall: the paper's 60 um of objective travel are 81 um
+        in a medium of index 1.35. At 60 um cells would move 15 px a frame, the published ones in
+        focus move 20 to 30, as they do at 80 to 120 um (docs/decisions/chamber.md).
     lowest_um, highest_um : float
-        Heights between which cells are simulated: beyond, they are too faint to be seen or too slow.
+        Heights between which cells are simulated: beyond, no picture of them is left, or they creep.
     sharp_from_um, sharp_to_um : float
         Defocus between which an expert calls a cell reliable.
     seconds : float or None
@@ -60,11 +61,11 @@ class ChamberSettings:
     cells_per_frame: float = 115.0
     shear_rate_per_s: float = 10.0
     chamber_height_um: float = 1000.0
-    focus_um: float = 96.0
+    focus_um: float = 81.0
     lowest_um: float = 19.0
     highest_um: float = 300.0
-    sharp_from_um: float = 0.0
-    sharp_to_um: float = 10.0
+    sharp_from_um: float = 2.0
+    sharp_to_um: float = 15.0
     seconds: float | None = None
     optics: Optics = field(default_factory=Optics)
 

@@ -24,6 +24,9 @@ class CellShape:
         0: no dimple (an ellipsoid); 1: that of Evans and Fung's resting cell; between: shallower.
     stretch : float
         Length along the flow over width across it, at equal area.
+    skew_long, skew_wide : float
+        How much thicker one half is than the other, along and across the flow: no cell is perfect, and
+        stiff ones are the least so.
 
     References
     ----------
@@ -34,6 +37,8 @@ class CellShape:
     thickness_um: float = 2.56
     dimple: float = 1.0
     stretch: float = 1.0
+    skew_long: float = 0.0
+    skew_wide: float = 0.0
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
@@ -56,6 +61,8 @@ def _project(
     radius_wide: float,
     thickness: float,
     dimple: float,
+    skew_long: float,
+    skew_wide: float,
 ) -> None:
     side = out.shape[0]
     centre = side // 2
@@ -79,11 +86,13 @@ def _project(
             for k in range(DEPTH_STEPS):
                 z = -reach + (k + 0.5) * step
                 up = abs(x * axis[0] + y * axis[1] + z * axis[2])
-                if up > 0.55 * thickness + step:
+                if up > 0.8 * thickness + step:
                     continue
                 a = (x * long_axis[0] + y * long_axis[1] + z * long_axis[2]) / radius_long
                 b = (x * wide[0] + y * wide[1] + z * wide[2]) / radius_wide
-                half = thickness * _half_thickness(a * a + b * b, dimple)
+                half = (
+                    thickness * _half_thickness(a * a + b * b, dimple) * (1.0 + skew_long * a + skew_wide * b)
+                )
                 if half > 0.0:
                     inside += min(1.0, max(0.0, (half - up) / step + 0.5))
             out[i, j] = inside * step
@@ -117,5 +126,16 @@ def projected_thickness(
     out = np.zeros((side, side), dtype=np.float32)
     radius = shape.diameter_um / 2.0
     root = float(np.sqrt(shape.stretch))
-    _project(out, pixel_um, axis, long_axis, radius * root, radius / root, shape.thickness_um, shape.dimple)
+    _project(
+        out,
+        pixel_um,
+        axis,
+        long_axis,
+        radius * root,
+        radius / root,
+        shape.thickness_um,
+        shape.dimple,
+        shape.skew_long,
+        shape.skew_wide,
+    )
     return out

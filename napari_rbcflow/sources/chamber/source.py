@@ -33,8 +33,6 @@ class SimulatedChamber(FrameSource):
         self._paced = paced
         self._stop = threading.Event()
         self._scene: Scene | None = None
-        # `truth` may be asked for by a thread that shows it while another iterates.
-        self._lock = threading.Lock()
 
     @property
     def settings(self) -> ChamberSettings:
@@ -71,8 +69,7 @@ class SimulatedChamber(FrameSource):
         settings, scene = self._settings, self._scene
         start, index = time.perf_counter(), 0
         while not self._stop.is_set() and (settings.n_frames is None or index < settings.n_frames):
-            with self._lock:
-                image = scene.next_frame()
+            image = scene.next_frame()
             if self._paced:
                 early = start + index / settings.fps - time.perf_counter()
                 if early > 0 and self._stop.wait(early):
@@ -93,8 +90,7 @@ class SimulatedChamber(FrameSource):
         """The cells in the frames rendered so far, in the columns of `truth.truth_table`."""
         if self._scene is None:
             raise RunFailed("The simulated chamber is not open: it has no truth yet.")
-        with self._lock:
-            return self._scene.truth()
+        return self._scene.truth()
 
     @property
     def truth_summary(self) -> TruthSummary:

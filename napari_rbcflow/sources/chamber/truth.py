@@ -60,7 +60,7 @@ class TruthSummary:
 def truth_table(
     cells: Arrivals, library: SpriteLibrary, settings: ChamberSettings, n_frames: int
 ) -> pd.DataFrame:
-    """Tell of the cells whose centre stood in the field in frames [0, `n_frames`).
+    """Tell of the visible cells whose centre stood in the field in frames [0, `n_frames`).
 
     Parameters
     ----------
@@ -82,6 +82,7 @@ def truth_table(
     end = np.floor((settings.width - 1 - cells.x_entry) / cells.v).astype(np.int64) + 1
     end = np.minimum(end, n_frames)
     inside = (end > first) & (cells.y >= 0) & (cells.y <= settings.height - 1)
+    inside &= library.visible[cells.kind]
     order = np.flatnonzero(inside)[np.argsort(first[inside], kind="stable")]
     t0, kinds = first[order], [library.cells[k] for k in cells.kind[order]]
     cycle = np.array([c.cycle_s for c in kinds]) * settings.fps
