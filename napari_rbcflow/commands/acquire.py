@@ -87,6 +87,9 @@ def demo(
 @click.option("--pixel-size-um", type=float, help="Of one pixel in the sample, in um.")
 @click.option("--seed", type=int, default=0, help="Of the simulated camera.")
 @click.option("--tank-fraction", type=click.FloatRange(0, 1), default=0.8, help="Of the simulated camera.")
+@click.option(
+    "--cells-per-frame", type=click.FloatRange(0, 1000), default=115.0, help="Of the simulated camera."
+)
 @device_option
 @record_options
 @stop_options
@@ -105,6 +108,7 @@ def live(
     pixel_size_um: float | None,
     seed: int,
     tank_fraction: float,
+    cells_per_frame: float,
     device: str,
     patient: str,
     sample: str,
@@ -132,6 +136,7 @@ def live(
         pixel_size_um=pixel_size_um,
         seed=seed,
         tank_fraction=tank_fraction,
+        cells_per_frame=cells_per_frame,
     )
     settings = RunSettings(
         patient=patient,

@@ -25,13 +25,17 @@ class Channel(Generic[T]):
         self._closed = False
         self._aborted = False
 
+    @property
+    def _ended(self) -> bool:
+        return self._closed or self._aborted
+
     def __len__(self) -> int:
         return len(self._items)
 
     def offer(self, item: T) -> bool:
         """Put the item if there is room now; return whether there was."""
         with self._changed:
-            if self._closed or self._aborted or len(self._items) >= self._capacity:
+            if self._ended or len(self._items) >= self._capacity:
                 return False
             self._items.append(item)
             self._changed.notify_all()
@@ -40,17 +44,22 @@ class Channel(Generic[T]):
     def put(self, item: T) -> bool:
         """Put the item, waiting for room; return False where the channel ended meanwhile."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._aborted or len(self._items) < self._capacity)
-            if self._closed or self._aborted:
+            self._changed.wait_for(lambda: self._ended or len(self._items) < self._capacity)
+            if self._ended:
                 return False
             self._items.append(item)
             self._changed.notify_all()
             return True
 
-    def take(self, most: int = 1) -> list[T]:
-        """Wait for at least one item and return up to `most`; an empty list once the channel has ended."""
+    def take(self, most: int = 1, linger_s: float = 0.0) -> list[T]:
+        """Wait for at least one item and return up to `most`; an empty list once the channel has ended.
+
+        After the first item, wait `linger_s` at most for the others: a batch costs the same however full.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed or self._aborted)
+            self._changed.wait_for(lambda: self._items or self._ended)
+            if linger_s:
+                self._changed.wait_for(lambda: len(self._items) >= most or self._ended, linger_s)
             if self._aborted:
                 return []
             taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]

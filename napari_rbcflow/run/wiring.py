@@ -44,6 +44,8 @@ WAITING_BYTES = 256 * 2**20
 """Of frames that wait for tracking: some three seconds at 1376 x 1096 and 60 frames/s."""
 WAITING_TRACKS = 4096
 BATCH_TRACKS = 32
+LINGER_S = 0.05
+"""How long a batch waits to fill: short beside the 250 ms in which a label is due."""
 SHOWN_TRACKS = 64
 """Of the tracks judged last, for display; no fewer than a batch."""
 
@@ -251,7 +253,7 @@ class Run:
 
     def _judge(self) -> None:
         assert self._two_stage is not None
-        while batch := self._tracks.take(BATCH_TRACKS):
+        while batch := self._tracks.take(BATCH_TRACKS, LINGER_S):
             tracks = [track for track, _ in batch]
             try:
                 judged = self._two_stage.judge(self.tally.to_judge(tracks))
