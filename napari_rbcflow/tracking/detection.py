@@ -19,6 +19,8 @@ from napari_rbcflow.tracking.settings import TrackingSettings
 
 _MOST = 4096
 """Detections that a frame can hold; a frame with more is no frame of cells."""
+_FAMILY_PX = 20.0
+"""Maxima of one cell, the rings of a defocused one say, lie no farther apart than this."""
 _LEAST_NOISE = 0.02
 """Grey levels squared: a camera without noise still rounds to whole levels."""
 _GREATEST_COVER = 0.5
@@ -125,6 +127,39 @@ def _maxima(
     return n, above
 
 
+@njit(cache=True, nogil=True)
+def _standing_apart(
+    energy: NDArray[np.float32],
+    ys: NDArray[np.float32],
+    xs: NDArray[np.float32],
+    es: NDArray[np.float32],
+    reach: float,
+    saddle: float,
+    apart: NDArray[np.bool_],
+) -> None:
+    """Clear `apart` for maxima that a greater one within `reach` overshadows without a valley between."""
+    n = len(ys)
+    for k in range(n):
+        apart[k] = True
+        for g in range(n):
+            if es[g] < es[k] or (es[g] == es[k] and g <= k):
+                continue
+            dy = ys[g] - ys[k]
+            dx = xs[g] - xs[k]
+            distance = np.sqrt(dy * dy + dx * dx)
+            if distance > reach:
+                continue
+            steps = int(np.ceil(distance))
+            lowest = es[k]
+            for s in range(1, steps):
+                i = int(np.rint(ys[k] + dy * s / steps))
+                j = int(np.rint(xs[k] + dx * s / steps))
+                lowest = min(lowest, energy[i, j])
+            if lowest > saddle * es[k]:
+                apart[k] = False
+                break
+
+
 class Detector:
     """Finds cells in frames of one size. Its buffers are its own: one detector, one thread.
 
@@ -150,6 +185,8 @@ class Detector:
         self._energy = np.empty(shape, np.float32)
         self._blurred = np.empty(shape, np.float32)
         self._found = np.empty((3, _MOST), np.float32)
+        self._family = _FAMILY_PX / unit
+        self._apart = np.empty(_MOST, np.bool_)
         self._noise = 0.0
 
     @property
@@ -193,11 +230,13 @@ class Detector:
         )
         if above > _GREATEST_COVER * self._energy.size or n == _MOST:
             return None
+        apart = self._apart[:n]
+        _standing_apart(self._blurred, ys[:n], xs[:n], es[:n], self._family, self._settings.saddle, apart)
         centre = (self._block - 1) / 2
         return Detections(
-            ys[:n] * np.float32(self._block) + np.float32(centre),
-            xs[:n] * np.float32(self._block) + np.float32(centre),
-            es[:n] / np.float32(self._noise),
+            ys[:n][apart] * np.float32(self._block) + np.float32(centre),
+            xs[:n][apart] * np.float32(self._block) + np.float32(centre),
+            es[:n][apart] / np.float32(self._noise),
         )
 
     def log_energy_at(self, y_px: NDArray[np.float64], x_px: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -30,6 +30,9 @@ class TrackingSettings:
         and centre of one cell make one maximum.
     separation_px : float
         Least distance between two detections.
+    saddle : float
+        Of two maxima near each other the lesser counts only where the energy between them falls below
+        this share of its own: one cell's rim can have two maxima, but no valley.
     most_misses : int
         Frames without a sight after which a track ends.
     """
@@ -37,9 +40,10 @@ class TrackingSettings:
     direction: Direction = "left-to-right"
     least_speed_px: float = 2.0
     greatest_speed_px: float = 95.0
-    threshold: float = 4.0
-    smoothing_px: float = 4.0
+    threshold: float = 2.0
+    smoothing_px: float = 4.5
     separation_px: float = 8.0
+    saddle: float = 0.8
     most_misses: int = 6
 
     def __post_init__(self) -> None:
@@ -49,5 +53,7 @@ class TrackingSettings:
             raise BadInput("The least speed must lie above 0 and below the greatest speed.")
         if self.threshold <= 1 or self.smoothing_px <= 0 or self.separation_px <= 0:
             raise BadInput("threshold must lie above 1, smoothing_px and separation_px above 0.")
+        if not 0 < self.saddle <= 1:
+            raise BadInput("saddle must lie above 0 and be at most 1.")
         if not 1 <= self.most_misses <= 6:
             raise BadInput("most_misses must lie between 1 and 6: a track's end is known within 6 frames.")
