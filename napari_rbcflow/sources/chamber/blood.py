@@ -75,7 +75,7 @@ def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.ra
     shear = settings.local_shear_per_s(z_um)
     # Sizes, contents and inclinations are those that fit the published cells of one test day
     # (docs/decisions/chamber.md); the other day and the other patients were not looked at for it.
-    diameter = float(np.clip(rng.normal(6.5, 0.55), 5.2, 8.0))
+    diameter = float(np.clip(rng.normal(6.4, 0.55), 5.2, 8.0))
     thickness = float(np.clip(rng.normal(2.4, 0.25), 1.8, 3.0))
     stretch = 1.0
     dimple = float(rng.uniform(0.3, 1.0))
@@ -84,7 +84,8 @@ def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.ra
     skew = [float(s) for s in np.clip(rng.normal(0.0, uneven, 2), -0.4, 0.4)]
     if motion is Motion.TANK_TREADING:
         stretch = float(np.clip(rng.normal(0.98, 0.1), 0.78, 1.4))
-        dimple = float(rng.uniform(0.2, 0.9))
+        content *= 0.85
+        dimple = float(rng.uniform(0.2, 0.85))
         ratio = float(np.deg2rad(np.clip(rng.normal(27.0, 14.0), 3.0, 52.0)))
         orbit = float(np.deg2rad(rng.uniform(1.0, 5.0)))
         # The membrane goes round in about 2 x 2 pi / shear rate and the cell swings twice in that.
@@ -94,7 +95,6 @@ def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.ra
         thickness = diameter * float(rng.uniform(0.6, 1.0))
         dimple, ratio, orbit, cycle = 0.0, float(rng.uniform(0.0, 0.6)), 0.0, 1.0
     else:
-        # The stiff ones here are smaller, paler and flatter in their middle.
         content *= 0.85
         dimple = float(rng.uniform(0.1, 0.8))
         ratio = thickness / diameter

@@ -155,7 +155,8 @@ def build_library(
     cells: list[Cell] = []
     counts: list[int] = []
     weights: list[float] = []
-    for (motion, in_focus), (number, pictures) in _CENSUS.items():
+    for (motion, in_focus), (usual, pictures) in _CENSUS.items():
+        number = max(4, round(usual * settings.variety))
         group = (slab if in_focus else depth - slab) / depth
         for k in range(number):
             z = _height((k + rng.random()) / number, in_focus, settings)

@@ -41,6 +41,8 @@ class ChamberSettings:
         Defocus between which an expert calls a cell reliable.
     seconds : float or None
         Length; None goes on until stopped.
+    variety : float
+        How many different cells are rendered beforehand: 1 is some 400, in two seconds and 70 MB.
     optics : Optics
 
     Raises
@@ -67,6 +69,7 @@ class ChamberSettings:
     sharp_from_um: float = 2.0
     sharp_to_um: float = 15.0
     seconds: float | None = None
+    variety: float = 1.0
     optics: Optics = field(default_factory=Optics)
 
     def __post_init__(self) -> None:
@@ -93,6 +96,7 @@ class ChamberSettings:
             and self.focus_um + self.sharp_to_um < self.highest_um <= self.chamber_height_um / 2,
             "heights must rise from wall to lowest cell, focus, highest cell and half the chamber.",
         )
+        need(0.01 <= self.variety <= 20.0, "the variety must lie between 0.01 and 20.")
         need(self.seconds is None or self.seconds * self.fps >= 1.0, "it must last at least one frame.")
 
     @property
