@@ -1,0 +1,152 @@
+"""CPU time a frame of each step of tracking, as a ratio to real time, and the score where truth is given.
+
+    python benchmarks/tracking.py [MOVIE.tif ...] [--background movie] [--score score_tracks.py]
+
+Without a movie, three seconds of the simulated chamber with 115 cells a frame. CPU time is that of the
+whole process (`time.process_time`), all threads together; the bandwidth floor is what it takes to read
+the frame and its background once, at the rate measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import resource
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
+from napari_rbcflow.sources.contract import Frame
+from napari_rbcflow.tracking.background import Background, MovieBackground, SlidingBackground
+from napari_rbcflow.tracking.tracker import Tracker
+from napari_rbcflow.tracks import Track
+
+STEPS = {
+    "background": ("_background", "add"),
+    "light": ("_light", "gain"),
+    "detection": ("_detector", "detect"),
+    "linking": ("_linker", "step"),
+    "crops": ("_cropper", "cut"),
+    "store": ("_store", "write"),
+}
+WARM_UP = 10
+
+
+def bandwidth_gb_per_s() -> float:
+    """Bytes summed a second by one thread, best of five."""
+    block = np.ones(64 << 20, np.uint8).view(np.uint64)
+    best = 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        block.max()
+        best = max(best, block.nbytes / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def clock(tracker: Tracker, spent: dict[str, float]) -> None:
+    """Have each step add its CPU seconds to `spent`."""
+    for name, (part, method) in STEPS.items():
+        owner = getattr(tracker, part)
+        step = getattr(owner, method)
+
+        def timed(*args: Any, _step: Any = step, _name: str = name) -> Any:
+            start = time.process_time()
+            result = _step(*args)
+            spent[_name] += time.process_time() - start
+            return result
+
+        setattr(owner, method, timed)
+
+
+def measure(movie: np.ndarray, kind: str, pixel_size_um: float) -> tuple[dict[str, Any], list[Track]]:
+    """Track a movie and return CPU milliseconds a frame of each step, and the tracks."""
+    n, height, width = movie.shape
+    background: Background
+    start = time.process_time()
+    if kind == "movie":
+        background = MovieBackground(movie[np.linspace(0, n - 1, min(n, 100)).astype(int)])
+    else:
+        background = SlidingBackground(height, width, fps=DEFAULT_FPS)
+    making_s = time.process_time() - start
+    tracker = Tracker(height, width, fps=DEFAULT_FPS, pixel_size_um=pixel_size_um, background=background)
+    spent: dict[str, float] = defaultdict(float)
+    clock(tracker, spent)
+    tracks: list[Track] = []
+    begun = time.process_time()
+    for t in range(n):
+        tracks += tracker.process(Frame(t, t / DEFAULT_FPS, movie[t]))
+        if t == WARM_UP:  # compiled by now
+            spent.clear()
+            begun, first = time.process_time(), tracker.processed
+    tracks += tracker.finish("source-ended")
+    frames = tracker.processed - first
+    total_ms = 1e3 * (time.process_time() - begun) / frames
+    steps = {name: round(1e3 * spent[name] / frames, 3) for name in STEPS}
+    steps["rest"] = round(total_ms - sum(steps.values()), 3)
+    floor_ms = 2 * height * width / bandwidth_gb_per_s() / 1e6
+    return {
+        "frames": n,
+        "size": [height, width],
+        "tracks": len(tracks),
+        "reasons": dict(Counter(track.reason for track in tracks)),
+        "cells_per_frame": round(sum(map(len, tracks)) / n, 1),
+        "cpu_ms_per_frame": round(total_ms, 3),
+        "steps_ms": steps,
+        "detection_and_linking_ms": round(steps["light"] + steps["detection"] + steps["linking"], 3),
+        "ratio_to_real_time": round(1e3 / DEFAULT_FPS / total_ms, 2),
+        "background_s": round(making_s, 2),
+        "bandwidth_floor_ms": round(floor_ms, 3),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }, tracks
+
+
+def score(tracks: list[Track], truth: Path, tool: Path) -> dict[str, float]:
+    """Score with the shared tool."""
+    spec = importlib.util.spec_from_file_location("score_tracks", tool)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    rows = [
+        (int(f), k.cell, float(x), float(y))
+        for k in tracks
+        for f, x, y in zip(k.frames, k.x_px, k.y_px, strict=True)
+    ]
+    figures: dict[str, float] = module.score(rows, truth)[0]
+    return {name: round(float(value), 4) for name, value in figures.items()}
+
+
+def main() -> None:
+    """Run from the command line; prints one JSON object a movie."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("movies", nargs="*", type=Path)
+    parser.add_argument("--background", choices=("movie", "sliding"), default="sliding")
+    parser.add_argument("--pixel-size-um", type=float, default=DEFAULT_PIXEL_SIZE_UM)
+    parser.add_argument("--score", type=Path, help="tools/score_tracks.py, for movies with a .truth.csv")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        movies = options.movies
+        if not movies:
+            from napari_rbcflow.sources.chamber import simulate_movie
+
+            movies = [Path(folder) / "chamber.tif"]
+            simulate_movie(movies[0], seconds=3.0, seed=1, tank_fraction=0.8, cells_per_frame=115.0)
+        for path in movies:
+            figures, tracks = measure(tifffile.imread(path), options.background, options.pixel_size_um)
+            truth = path.with_suffix(".truth.csv")
+            if options.score is not None and truth.exists():
+                figures["score"] = score(tracks, truth, options.score)
+            print(json.dumps({"movie": path.name, "background": options.background, **figures}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
