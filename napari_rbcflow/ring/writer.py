@@ -181,17 +181,18 @@ class FrameRing:
 
     def append_crops(
         self,
-        frame_index: int,
+        frame_index: int | NDArray[np.int64],
         cells: NDArray[np.int64] | Sequence[int],
         y_px: NDArray[np.float32] | Sequence[float],
         x_px: NDArray[np.float32] | Sequence[float],
         crops: NDArray[np.uint8],
     ) -> None:
-        """Keep the crops cut from one frame in the place of the oldest.
+        """Keep crops in the place of the oldest.
 
         Parameters
         ----------
-        frame_index : int
+        frame_index : int or ndarray of int64, shape (n,)
+            The frame, or frames, that they were cut from.
         cells : array_like of int, shape (n,)
         y_px, x_px : array_like of float, shape (n,)
             Positions in camera pixels.

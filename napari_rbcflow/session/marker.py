@@ -50,16 +50,16 @@ def is_being_written(folder: Path) -> bool:
         return False
     with file:
         try:
-            _lock(file)
+            _lock(file, shared=True)
         except OSError:
             return True
     return False
 
 
-def _lock(file: IO[bytes]) -> None:
+def _lock(file: IO[bytes], *, shared: bool = False) -> None:
     """Lock at once or raise `OSError`."""
     if sys.platform == "win32":
         file.seek(0)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     else:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file.fileno(), (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

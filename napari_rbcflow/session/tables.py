@@ -69,20 +69,23 @@ def track_rows(tracks: Sequence[Track]) -> bytes:
         cell = track.cell
         columns = zip(
             track.frames.tolist(),
-            track.y_px.tolist(),
-            track.x_px.tolist(),
+            _rounded(track.y_px),
+            _rounded(track.x_px),
             track.seen.tolist(),
             strict=True,
         )
-        # + 0.0 turns -0.0 into 0.0, after rounding.
-        lines += [
-            f"{cell},{f},{round(y, 2) + 0.0:.2f},{round(x, 2) + 0.0:.2f},{s:d}\n" for f, y, x, s in columns
-        ]
+        lines += [f"{cell},{f},{y:.2f},{x:.2f},{s:d}\n" for f, y, x, s in columns]
     return "".join(lines).encode()
 
 
+def _rounded(values: NDArray[np.float32]) -> list[float]:
+    # + 0.0 turns the -0.0 of a small negative number into 0.0.
+    rounded: list[float] = (np.round(values.astype(np.float64), 2) + 0.0).tolist()
+    return rounded
+
+
 def _two(value: float) -> str:
-    return f"{round(float(value), 2) + 0.0:.2f}"
+    return f"{np.round(float(value), 2) + 0.0:.2f}"
 
 
 def _probability(value: float | None) -> str:

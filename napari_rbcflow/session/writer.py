@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.ring.disk import disk_faults, is_full, sync_folder
@@ -40,15 +42,13 @@ class SessionWriter:
     ----------
     folder : Path
     ring : FrameRing
-        For the raw frames and the crops cut from them.
+        For the raw frames. `keep` puts the crops of the tracks kept last beside them.
     """
 
-    def __init__(self, folder: Path, run: dict[str, Any], ring_frames: int) -> None:
+    def __init__(self, folder: Path, source: SourceInfo, run: dict[str, Any], ring_frames: int) -> None:
         self.folder = folder
         self._run = run
-        parameters = run["parameters"]
-        self._fps = float(parameters["fps"])
-        self._pixel_size_um = float(parameters["pixel_size_um"])
+        self._source = source
         self._lock = threading.Lock()
         self._closed = False
         with ExitStack() as undo:
@@ -57,12 +57,12 @@ class SessionWriter:
             runfile.write_run(folder, run)
             self.ring = FrameRing.create(
                 folder / "frames.zarr",
-                height=int(parameters["height"]),
-                width=int(parameters["width"]),
+                height=source.height,
+                width=source.width,
                 capacity=ring_frames,
                 crop_capacity=ring_frames * CROPS_PER_RING_FRAME,
-                fps=self._fps,
-                pixel_size_um=self._pixel_size_um,
+                fps=source.fps,
+                pixel_size_um=source.pixel_size_um,
             )
             undo.callback(self.ring.close)
             self._crops = CropStore(folder / "crops.zarr")
@@ -114,7 +114,7 @@ class SessionWriter:
             "format": runfile.FORMAT,
             "status": "running",
             "stop_reason": None,
-            **Account().as_dict(),
+            **Account(warnings=source.warnings).as_dict(),
             "parameters": {
                 **runfile.source_parameters(source),
                 "ring_frames": ring_frames,
@@ -142,7 +142,7 @@ class SessionWriter:
                 f"{folder} cannot be made ({error.strerror or error}): choose a folder that you may write to."
             ) from None
         try:
-            writer = cls(folder, run, ring_frames)
+            writer = cls(folder, source, run, ring_frames)
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError):
@@ -180,12 +180,21 @@ class SessionWriter:
         with self._lock, disk_faults(self.folder):
             if self._closed:
                 raise RunFailed(f"{self.folder} is closed already: begin another session.")
+            self.ring.append_crops(
+                np.concatenate([t.frames for t in tracks]),
+                np.repeat([t.cell for t in tracks], [len(t) for t in tracks]),
+                np.concatenate([t.y_px for t in tracks]),
+                np.concatenate([t.x_px for t in tracks]),
+                np.concatenate([t.crops for t in tracks]),
+            )
             try:
                 self._crops.write(tracks)
                 self._tracks.append(tables.track_rows(tracks))
                 self._sync([*self._crops.unsynced(), self._tracks.fileno()])
                 # The row in cells.csv is what makes a track kept: last, when all else is on the disk.
-                self._cells.append(tables.cell_rows(pairs, fps=self._fps, pixel_size_um=self._pixel_size_um))
+                self._cells.append(
+                    tables.cell_rows(pairs, fps=self._source.fps, pixel_size_um=self._source.pixel_size_um)
+                )
                 self._sync([self._cells.fileno()])
             except BaseException:
                 self._cells.take_back()
@@ -205,7 +214,7 @@ class SessionWriter:
         """
         with self._lock, disk_faults(self.folder):
             if not self._closed:
-                self._run.update(account.as_dict())
+                self._take(account)
                 runfile.write_run(self.folder, self._run)
 
     def close(self, account: Account, status: str, stop_reason: str) -> None:
@@ -245,7 +254,7 @@ class SessionWriter:
         self._crops.close()
         self._tracks.close()
         self._cells.close()
-        self._run.update(account.as_dict())
+        self._take(account)
         index = self._crops.index()
         try:
             tables.sort_cells(self.folder / "cells.csv")
@@ -264,6 +273,12 @@ class SessionWriter:
         log.info("session closed: %s (%s), %s", status, stop_reason, account.cells)
         write_report(self.folder, self._run)
         runfile.write_run(self.folder, self._run)
+
+    def _take(self, account: Account) -> None:
+        """Take the counts over; what the source warned of stays said."""
+        self._run.update(account.as_dict())
+        said = self._run["warnings"]
+        said[:0] = [warning for warning in self._source.warnings if warning not in said]
 
     def _sync(self, handles: Sequence[int]) -> None:
         if len(handles) == 1:
