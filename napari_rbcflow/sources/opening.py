@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
-from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.contract import FrameSource
 
@@ -35,7 +36,8 @@ def open_source(
     port : int or None
         Of a running Micro-Manager's server.
     mm_path, exposure_ms, fps, binning, roi, pixel_size_um
-        As in `MicroManagerCamera`; a movie takes `fps` and `pixel_size_um`, the simulation too.
+        As in `MicroManagerCamera`; a movie takes `fps` and `pixel_size_um`, the simulation also
+        `exposure_ms`.
     seed, tank_fraction, cells_per_frame
         Of the simulated chamber.
 
@@ -47,17 +49,11 @@ def open_source(
     if spec == "simulated":
         from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
 
-        _refuse("The simulated chamber", exposure_ms=exposure_ms, binning=binning, roi=roi)
-        return SimulatedChamber(
-            ChamberSettings(
-                seed=seed,
-                tank_fraction=tank_fraction,
-                cells_per_frame=cells_per_frame,
-                fps=DEFAULT_FPS if fps is None else fps,
-                pixel_size_um=DEFAULT_PIXEL_SIZE_UM if pixel_size_um is None else pixel_size_um,
-            ),
-            paced=True,
-        )
+        _refuse("The simulated chamber", binning=binning, roi=roi)
+        settings = ChamberSettings(seed=seed, tank_fraction=tank_fraction, cells_per_frame=cells_per_frame)
+        given = {"fps": fps, "pixel_size_um": pixel_size_um, "exposure_ms": exposure_ms}
+        asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return SimulatedChamber(dataclasses.replace(settings, **asked), paced=True)
     if spec == "running":
         raise BadInput(
             "A Micro-Manager that is already open cannot be used yet: close it and give its configuration "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class VideoReader(MovieReader):
                 self.facts.warnings.append(
                     f"{name} was not closed by its recorder: {n} frames were found, the last may be missing."
                 )
+        self.facts.take_pixel_size(_pixel_size(self._container.metadata.get("comment", "")), name)
         if self._format == "gray" and not pixels.startswith("gray") and n:
             self._warn_of_colour()
         if pixels == "pal8" and n:
@@ -155,6 +157,14 @@ def _wanted_format(pixels: str) -> tuple[str, ColourOrder]:
     if kind.is_rgb or kind.has_palette:
         return ("rgb48le", "rgb") if deep else ("bgr24", "bgr")
     return ("gray16le" if deep and len(kind.components) == 1 else "gray"), "bgr"
+
+
+def _pixel_size(comment: str) -> float | None:
+    """Read the pixel size from the comment, where `rbcflow simulate` writes it as JSON."""
+    try:
+        return float(json.loads(comment)["pixel_size_um"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _refuse_cut(avi: AviFacts, name: str) -> None:
