@@ -289,6 +289,15 @@ def test_a_live_run_stopped_within_its_first_second_is_closed() -> None:
     assert dark.not_analysed == {"dark": 5}
 
 
+def test_a_camera_that_starts_in_the_dark_is_waited_for() -> None:
+    frames = movie([(40, 20, 100, 12, 1.0)], 110)
+    frames[:30] = 3
+    tracks, tracker = tracks_of(frames, background=SlidingBackground(HEIGHT, WIDTH, fps=60))
+    assert tracker.not_analysed == {"dark": 30}
+    assert len(tracks) == 1
+    assert len(tracks[0]) >= 30
+
+
 def test_bad_input_is_one_sentence() -> None:
     frames = movie([], 19)
     with pytest.raises(BadInput, match="19 frames"):

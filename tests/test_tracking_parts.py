@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from napari_rbcflow.tracking.assignment import assign
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.crops import Cropper
+from napari_rbcflow.tracking.linking import Linker
 from napari_rbcflow.tracking.median import median_rows
+from napari_rbcflow.tracking.settings import TrackingSettings
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
@@ -87,3 +89,27 @@ def test_a_crop_keeps_its_scale_and_its_grey(pixel_size_um: float, seed: int) ->
             line = crops[k].astype(float).mean(axis=0)
             assert abs(line[15] - (20 + 200 / 299 * float(x[k]))) < 1.5
             assert abs((line[30] - line[0]) / 30 - slope) < 0.05
+
+
+def test_two_cells_that_cannot_be_told_apart_are_ended_and_not_swapped() -> None:
+    linker = Linker(1000.0, fps=60, settings=TrackingSettings())
+    reasons = []
+    for t in range(20):
+        x = 20.0 + 10 * t
+        if t < 10:
+            sights = [(x, 100.0), (x + 10, 100.0)]
+        elif t < 13:
+            sights = [(x + 5, 100.0)]
+        else:  # they part upwards and downwards: either can be either
+            sights = [(x + 5, 96.0), (x + 5, 104.0)]
+        linked = linker.step(
+            t,
+            np.array([s[0] for s in sights]),
+            np.array([s[1] for s in sights]),
+            np.full(len(sights), 3.0),
+            lambda x, y: np.full(len(x), 3.0),
+        )
+        reasons += [end.reason for end in linked.ended]
+        if t == 13:
+            assert reasons == ["ambiguous", "ambiguous"]
+    assert sorted(linker.motion.cell.tolist()) == [3, 4]

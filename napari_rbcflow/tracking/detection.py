@@ -23,6 +23,8 @@ _FAMILY_PX = 20.0
 """Maxima of one cell, the rings of a defocused one say, lie no farther apart than this."""
 _LEAST_NOISE = 0.02
 """Grey levels squared: a camera without noise still rounds to whole levels."""
+_ALIEN = 4.0
+"""A frame of which half has this many times the noise's energy does not belong to its background."""
 _GREATEST_COVER = 0.5
 """Share of the field above the threshold beyond which a frame is unlike its background."""
 
@@ -219,14 +221,22 @@ class Detector:
             borderType=cv2.BORDER_REPLICATE,
         )
         # The median over the field is the noise's own while cells cover less than half of it; smoothed
-        # over some fifty frames, so that a crowded moment does not raise the threshold.
+        # over some fifty frames. It follows a lasting change, and no single frame moves it far.
         now = max(float(np.median(self._blurred[::8, ::8])), _LEAST_NOISE * self._block**2)
-        if self._noise and now > self._settings.threshold * self._noise:
+        if not self._noise:
+            self._noise = now
+        alien = now > _ALIEN * self._noise
+        self._noise += 0.02 * (min(now, _ALIEN * self._noise) - self._noise)
+        if alien:
             return None
-        self._noise += (now - self._noise) * (0.02 if self._noise else 1.0)
         ys, xs, es = self._found
         n, above = _maxima(
-            self._blurred, np.float32(self._settings.threshold * self._noise), self._reach, ys, xs, es
+            self._blurred,
+            np.float32(self._settings.threshold * max(now, self._noise)),
+            self._reach,
+            ys,
+            xs,
+            es,
         )
         if above > _GREATEST_COVER * self._energy.size or n == _MOST:
             return None

@@ -223,10 +223,9 @@ class Linker:
         left = (m.x > self._length - 1) | (~seen & (m.x > self._length - 4))
         lost = m.misses >= self._most_misses
         ends = []
-        for i in np.flatnonzero(left | lost):
-            ends.append(
-                End(int(m.slot[i]), int(m.cell[i]), int(m.last_seen[i]), "left-field" if left[i] else "lost")
-            )
+        for i in np.flatnonzero(left | lost | ambiguous):
+            reason = "left-field" if left[i] else "ambiguous" if ambiguous[i] else "lost"
+            ends.append(End(int(m.slot[i]), int(m.cell[i]), int(m.last_seen[i]), reason))
             self._free_slots.append(int(m.slot[i]))
         return sorted(ends, key=lambda e: e.cell)
 

@@ -112,6 +112,7 @@ class Tracker:
         self._last_given = -1
         self._last_done = -1
         self._opened = False
+        self._learnt = -1  # the last frame that the background was shown while frames were held
         self.not_analysed: dict[str, int] = {}
 
     @property
@@ -134,11 +135,17 @@ class Tracker:
         if frame.index <= self._last_given:
             raise BadInput(f"Frame {frame.index} came after frame {self._last_given}; frames must ascend.")
         self._last_given = frame.index
-        self._held.append(frame)
         if not self._opened:
             # The background learns from the held frames; they are worked off as soon as it stands.
-            if unlit(frame.image) is None:
-                self._background.add(frame.image)
+            # Frames without light are not held, or a camera in the dark would fill the memory.
+            fault = unlit(frame.image)
+            if fault is not None:
+                self._processed += 1
+                self._leave_out(fault)
+                return []
+            self._background.add(frame.image)
+        self._held.append(frame)
+        if not self._opened:
             if not self._background.ready:
                 return []
             self._opened = True
@@ -179,7 +186,7 @@ class Tracker:
         self._last_done = frame.index
         detections = self._detect(frame)
         if isinstance(detections, str):
-            self.not_analysed[detections] = self.not_analysed.get(detections, 0) + 1
+            self._leave_out(detections)
             return []
         y = detections.y_px.astype(np.float64) * self._scale
         x = detections.x_px.astype(np.float64) * self._scale
@@ -199,6 +206,9 @@ class Tracker:
         self._past.append(now)
         self._write(linked.now, now)
         return ended
+
+    def _leave_out(self, why: str) -> None:
+        self.not_analysed[why] = self.not_analysed.get(why, 0) + 1
 
     def _detect(self, frame: Frame) -> Detections | str:
         fault = unlit(frame.image)
