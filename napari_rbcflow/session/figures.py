@@ -75,7 +75,8 @@ def histogram(
     """
     every = np.concatenate([values for _, _, values in speeds])
     low, high = np.percentile(every, (0, 99))
-    edges = np.linspace(min(0.0, low), max(high, low + 1.0), 25)
+    # The highest hundredth goes into the last bar: one wrong speed must not squeeze all others.
+    edges = np.linspace(low, max(high, low + 1.0), 25)
     inner_w, inner_h = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
     counts = [np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] for _, _, values in speeds]
     tallest = int(np.max(np.sum(counts, axis=0)))
