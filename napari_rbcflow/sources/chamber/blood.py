@@ -41,6 +41,8 @@ class Cell:
         Of the Jeffery orbit (`jeffery_axis`); of a tank-treading cell: inclination and swing, radians.
     side : float
         +1 or -1: on which side of the plane of shear the axis leans.
+    lean : float
+        How far a tank-treading cell leans out of the plane of shear, radians.
     """
 
     motion: Motion
@@ -53,11 +55,12 @@ class Cell:
     aspect_ratio: float
     orbit: float
     side: float
+    lean: float = 0.0
 
     def axes(self, phases: NDArray[np.float64]) -> NDArray[np.float64]:
         """Axis at phases (0 to 1) of the cycle after which the picture repeats, shape (n, 3)."""
         if self.motion in (Motion.TANK_TREADING, Motion.DEBRIS):
-            axes = swinging_axis(phases, self.aspect_ratio, self.orbit)
+            axes = swinging_axis(phases, self.aspect_ratio, self.orbit, self.lean)
         else:  # a disc looks the same after half a turn
             axes = jeffery_axis(np.asarray(phases) / 2.0, self.aspect_ratio, self.orbit)
         axes[:, 1] *= self.side
@@ -81,13 +84,15 @@ def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.ra
     dimple = float(rng.uniform(0.3, 1.0))
     content = float(np.clip(rng.normal(1.05, 0.16), 0.6, 1.5))
     uneven = 0.08 if motion is Motion.TANK_TREADING else 0.18
+    lean = 0.0
     skew = [float(s) for s in np.clip(rng.normal(0.0, uneven, 2), -0.4, 0.4)]
     if motion is Motion.TANK_TREADING:
         stretch = float(np.clip(rng.normal(0.98, 0.1), 0.78, 1.4))
         content *= 0.85
         dimple = float(rng.uniform(0.2, 0.85))
         ratio = float(np.deg2rad(np.clip(rng.normal(27.0, 14.0), 3.0, 52.0)))
-        orbit = float(np.deg2rad(rng.uniform(1.0, 5.0)))
+        orbit = float(np.deg2rad(rng.uniform(1.0, 9.0)))
+        lean = float(np.deg2rad(abs(rng.normal(0.0, 10.0))))
         # The membrane goes round in about 2 x 2 pi / shear rate and the cell swings twice in that.
         cycle = 2.0 * np.pi / shear
     elif motion is Motion.DEBRIS:
@@ -116,4 +121,5 @@ def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.ra
         aspect_ratio=ratio,
         orbit=orbit,
         side=float(rng.choice([-1.0, 1.0])),
+        lean=lean,
     )

@@ -34,7 +34,7 @@ LEFT_OUT_BELOW = 0.012
 
 # How many different cells: (motion, in focus) -> (cells, pictures of each over its cycle).
 _CENSUS: dict[tuple[Motion, bool], tuple[int, int]] = {
-    (Motion.TANK_TREADING, True): (96, 2),
+    (Motion.TANK_TREADING, True): (96, 12),
     (Motion.TUMBLING, True): (48, 32),
     (Motion.ROLLING, True): (8, 8),
     (Motion.DEBRIS, True): (8, 1),

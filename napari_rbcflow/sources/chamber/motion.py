@@ -65,7 +65,9 @@ def jeffery_axis(phase: NDArray[np.float64], aspect_ratio: float, orbit: float) 
     return np.stack([sin_theta * sin_phi, cos_theta, sin_theta * cos_phi], axis=-1)
 
 
-def swinging_axis(phase: NDArray[np.float64], inclination: float, swing: float) -> NDArray[np.float64]:
+def swinging_axis(
+    phase: NDArray[np.float64], inclination: float, swing: float, lean: float = 0.0
+) -> NDArray[np.float64]:
     """Axis of a tank-treading cell: fixed in the plane of shear but for a small swinging.
 
     Parameters
@@ -74,6 +76,8 @@ def swinging_axis(phase: NDArray[np.float64], inclination: float, swing: float) 
         Time in whole periods of the swinging.
     inclination, swing : float
         Mean angle between disc and flow, and the amplitude about it, radians.
+    lean : float, optional
+        Mean angle out of the plane of shear, radians; it swings by half as much as the inclination.
 
     Returns
     -------
@@ -83,5 +87,6 @@ def swinging_axis(phase: NDArray[np.float64], inclination: float, swing: float) 
     ----------
     Abkarian, Faivre, Viallat, Phys. Rev. Lett. 98 (2007) 188302: swinging of red cells under shear.
     """
-    angle = inclination + swing * np.sin(2.0 * np.pi * np.asarray(phase, dtype=np.float64))
-    return np.stack([-np.sin(angle), np.zeros_like(angle), np.cos(angle)], axis=-1)
+    turn = 2.0 * np.pi * np.asarray(phase, dtype=np.float64)
+    angle, aside = inclination + swing * np.sin(turn), lean + 0.5 * swing * np.cos(turn)
+    return np.stack([-np.sin(angle) * np.cos(aside), np.sin(aside), np.cos(angle) * np.cos(aside)], axis=-1)

@@ -23,6 +23,7 @@ from napari_rbcflow.sources.chamber.library import (
 from napari_rbcflow.sources.chamber.motion import Motion
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
 
+_TOUCHING_PX = 16.0
 SWITCHED = "switched"
 """Motion of a sequence that begins with one cell and goes on with another, as poor linking leaves it."""
 
@@ -148,6 +149,15 @@ class _Passers:
         return self._kind[near], dx[near], self._dy[near], phase
 
 
+def _pull(dx: NDArray[np.float64], dy: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, float]:
+    """Return how far a tracker's centre is drawn towards a neighbour that touches the cell, pixels."""
+    away = np.hypot(dx, dy)
+    if not len(away) or away.min() > _TOUCHING_PX or rng.random() < 0.5:
+        return 0.0, 0.0
+    nearest, share = int(away.argmin()), float(rng.uniform(0.1, 0.5))
+    return round(share * dx[nearest]), round(share * dy[nearest])
+
+
 def _sequence(
     label: int,
     canvas: Canvas,
@@ -189,7 +199,10 @@ def _sequence(
     cut_y = np.clip(cut_y, half, settings.height - 1 - half)
     crops = np.empty((length, CROP_SIDE, CROP_SIDE), np.uint8)
     for t in range(length):
-        left, top = int(cut_x[t]) - half, int(cut_y[t]) - half
+        kinds, dx, dy, phases = passers.at(t)
+        off_x, off_y = _pull(dx, dy, rng)
+        left = int(np.clip(cut_x[t] + off_x, half, settings.width - 1 - half)) - half
+        top = int(np.clip(cut_y[t] + off_y, half, settings.height - 1 - half)) - half
         light = canvas.light[top : top + CROP_SIDE, left : left + CROP_SIDE]
         lit = np.rint(light * GREY_ONE).astype(np.int16)
         drawn = np.zeros((CROP_SIDE, CROP_SIDE), np.int16)
@@ -198,7 +211,6 @@ def _sequence(
             add_cells(drawn, lit, mine, np.array([t * 4 * side * side]), np.array([side]), *here)
         else:
             add_library_cells(drawn, lit, library, np.array([other]), *here, phase[t : t + 1])
-        kinds, dx, dy, phases = passers.at(t)
         add_library_cells(drawn, lit, library, kinds, x[t] + dx - left, y + dy - top, phases)
         noise = canvas.noise_grey * rng.standard_normal((CROP_SIDE, CROP_SIDE))
         grey = light * canvas.gain(start + t) + drawn / GREY_ONE + noise
