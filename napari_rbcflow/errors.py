@@ -13,3 +13,8 @@ class BadInput(RbcflowError):
 
 class RunFailed(RbcflowError):
     """Something broke while running. What was had is kept; commands exit 1."""
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return what a person is told of an error: our own sentence, or the name of what nobody foresaw."""
+    return str(error) if isinstance(error, RbcflowError) else f"{type(error).__name__}: {error}"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from napari_rbcflow.session.verify import verify
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.conventions import Label
@@ -17,6 +18,7 @@ from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import StopRules, wilson
 from napari_rbcflow.run import Run, RunSettings, analyze
 from napari_rbcflow.session import open_session
+from napari_rbcflow.session.verify import verify
 from napari_rbcflow.sources import Frame, FrameSource, SourceInfo
 from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber, simulate_movie
 from napari_rbcflow.tracks import Judgement, Track
@@ -202,3 +204,36 @@ def test_a_movie_without_a_cell_says_so_and_leaves_nothing(tmp_path: Path) -> No
     with pytest.raises(BadInput, match="no cell"):
         analyze(tmp_path / "empty.tif", tmp_path / "s", device="cpu")
     assert not (tmp_path / "s").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", place], capture_output=True
+    ).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_full_disk_fails_the_run_and_says_so_and_what_was_counted_is_there(small_disk: Path) -> None:
+    run = Run(chamber(120, paced=True), small_disk / "s", RunSettings(ring_seconds=0.2), SaysAll())
+    run.start()
+    filler = small_disk / "filler"
+    while not run.tally.fraction.n:
+        assert not run.wait(0.05)
+    with filler.open("wb") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+    assert run.wait(20), "a full disk must end the run"
+    status, reason = run.outcome
+    assert status == "failed"
+    assert "disk" in reason
+    counted = run.tally.cells["tracked"]
+    filler.unlink()
+    verdict = verify(run.folder)
+    assert verdict.code == 1
+    assert len(open_session(run.folder).cells) >= counted > 0

@@ -6,6 +6,7 @@ stands, `analysis` the run over a recorded movie.
 
 from napari_rbcflow.run.analysis import analyze
 from napari_rbcflow.run.progress import Progress
-from napari_rbcflow.run.wiring import Run, RunSettings
+from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.run.wiring import Run
 
 __all__ = ["Progress", "Run", "RunSettings", "analyze"]

@@ -9,7 +9,8 @@ from typing import Literal
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.run.progress import Progress
-from napari_rbcflow.run.wiring import Run, RunSettings
+from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.run.wiring import Run
 from napari_rbcflow.session.reading import Session, open_session
 from napari_rbcflow.sources.contract import SourceInfo
 from napari_rbcflow.sources.movie import open_movie

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from napari_rbcflow.errors import RbcflowError
+from napari_rbcflow.errors import sentence_of
 
 SOURCE_ENDED = ("finished", "source-ended")
 
@@ -48,9 +48,8 @@ class Outcome:
 
     def fail(self, error: BaseException) -> bool:
         """A part of the run broke; return whether it is the first."""
-        sentence = str(error) if isinstance(error, RbcflowError) else f"{type(error).__name__}: {error}"
         with self._lock:
             first, self.failed = not self.failed, True
             if first:
-                self._said = ("failed", sentence)
+                self._said = ("failed", sentence_of(error))
         return first

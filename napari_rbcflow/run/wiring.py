@@ -18,17 +18,15 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
-from napari_rbcflow.estimate import StopRules
+from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed, sentence_of
 from napari_rbcflow.estimate.tally import AFTER_STOP, CUT_BY_STOP, RUN_FAILED, Tally, uncounted
 from napari_rbcflow.run.channel import Channel
 from napari_rbcflow.run.outcome import Outcome
 from napari_rbcflow.run.progress import Progress, warnings_of
+from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session.account import Account
 from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.sources.contract import Frame, FrameSource, RecordedSource, SourceInfo
@@ -46,20 +44,11 @@ WAITING_TRACKS = 4096
 BATCH_TRACKS = 32
 LINGER_S = 0.05
 """How long a batch waits to fill: short beside the 250 ms in which a label is due."""
+RECENT_LABELS = 4096
+PATIENCE_S = 3.0
+"""That a failed run waits for its threads."""
 SHOWN_TRACKS = 64
 """Of the tracks judged last, for display; no fewer than a batch."""
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What a person chooses for a run, beside the source and the folder."""
-
-    patient: str = ""
-    sample: str = ""
-    device: str = "auto"
-    background: Literal["movie", "sliding"] = "sliding"
-    stop: StopRules = field(default_factory=StopRules)
-    ring_seconds: float = 5.0
 
 
 class Run:
@@ -109,7 +98,9 @@ class Run:
         self._outcome = Outcome()
         self._lock = threading.Lock()
         self._frozen = threading.Event()
-        self._tracking_broke = False
+        self._stranded: list[Track] = []
+        """Tracks that nobody could judge any more, because a part broke."""
+        self._can_keep = True
         self._done = threading.Event()
 
     # ------------------------------------------------------------------ start
@@ -129,11 +120,11 @@ class Run:
             self._writer = SessionWriter.create(
                 self.folder,
                 source=self.info,
-                parameters=self._parameters(),
+                parameters=self.settings.record(device=self._two_stage.device),
                 models=self._two_stage.models,
                 patient=self.settings.patient,
                 sample=self.settings.sample,
-                ring_frames=self._ring_frames(),
+                ring_frames=self.settings.ring_frames(self.info),
             )
         except BaseException:
             self.source.close()
@@ -176,36 +167,19 @@ class Run:
             background=background,
         )
 
-    def _parameters(self) -> dict[str, Any]:
-        stop = self.settings.stop
-        return {
-            "background": self.settings.background,
-            "device": self._two_stage.device if self._two_stage else self.settings.device,
-            "stop_reliable": stop.reliable,
-            "stop_halfwidth": stop.halfwidth,
-            "stop_seconds": stop.seconds,
-            "ring_seconds": self.settings.ring_seconds,
-        }
-
-    def _ring_frames(self) -> int:
-        frames = max(1, round(self.settings.ring_seconds * self.info.fps))
-        return min(frames, self.info.n_frames) if self.info.n_frames else frames
-
     # ---------------------------------------------------------------- threads
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
         except Exception as error:
-            if work == self._track:
-                self._tracking_broke = True
             self._fail(error)
 
     def _receive(self) -> None:
         # Of a movie that lies on disk anyway, only what the ring will still hold at the end is copied.
         first_kept = 0
         if not self.info.live and self.info.n_frames is not None:
-            first_kept = self.info.n_frames - self._ring_frames()
+            first_kept = self.info.n_frames - self.settings.ring_frames(self.info)
         try:
             for frame in self.source.frames():
                 if self.settings.stop.out_of_time(frame.time_s):
@@ -222,14 +196,15 @@ class Run:
                         self._ring_skipped += 1
                 else:
                     if not self._frames.put(frame):
-                        self._drop(AFTER_STOP)
+                        self._drop(RUN_FAILED)
+                        break
                     if frame.index >= first_kept:
                         self._to_ring.put(frame)
             self._outcome.end("finished", "source-ended")
-        except RbcflowError as error:
+        except Exception as error:
             # The source broke, but nothing behind it did: what came is still judged and kept.
-            log.error("%s", error)
-            self._outcome.end("failed", str(error))
+            self._outcome.end("failed", sentence_of(error))
+            log.error("the source broke: %s", error, exc_info=not isinstance(error, RbcflowError))
         finally:
             self._frames.close()
             self._to_ring.close()
@@ -249,7 +224,8 @@ class Run:
     def _hand_over(self, tracks: Sequence[Track]) -> None:
         now = time.perf_counter()
         for track in tracks:
-            self._tracks.put((track, now))
+            if not self._tracks.put((track, now)):
+                self._stranded.append(track)
 
     def _judge(self) -> None:
         assert self._two_stage is not None
@@ -257,11 +233,10 @@ class Run:
             tracks = [track for track, _ in batch]
             try:
                 judged = self._two_stage.judge(self.tally.to_judge(tracks))
-                self._keep(tracks, self.tally.settle(tracks, judged))
-            except Exception as error:
-                self._fail(error)
-                self._keep_unjudged(tracks)
-                return
+            except Exception:
+                self._stranded += tracks
+                raise
+            self._keep(tracks, self.tally.settle(tracks, judged))
             now = time.perf_counter()
             self._latencies_ms.extend(
                 1000 * (now - handed_over)
@@ -274,7 +249,12 @@ class Run:
     def _keep(self, tracks: Sequence[Track], judgements: Sequence[Judgement]) -> None:
         """Put tracks on disk, and only then count them."""
         pairs = list(zip(tracks, judgements, strict=True))
-        self._writer.keep(pairs)
+        try:
+            self._writer.keep(pairs)
+        except Exception:
+            # What of it reached the disk is not known: a second try could write a cell twice.
+            self._can_keep = False
+            raise
         self.tally.count(judgements)
         self.judged = [*self.judged, *pairs][-SHOWN_TRACKS:]
 
@@ -298,7 +278,7 @@ class Run:
         """End the run at once: let go of every thread that waits, and stop the source."""
         if self._outcome.fail(error):
             known = isinstance(error, RbcflowError)
-            log.error("%s", self._outcome.said[1], exc_info=None if known else error)
+            log.error("%s", sentence_of(error), exc_info=None if known else error)
         for channel in (self._frames, self._tracks, self._to_ring):
             channel.abort()
         with contextlib.suppress(Exception):
@@ -320,11 +300,14 @@ class Run:
                 except Exception as error:
                     self._fail(error)
             if self._outcome.failed:
+                deadline = time.monotonic() + PATIENCE_S
                 for thread in self._threads:
-                    thread.join(2.0)
+                    thread.join(max(0.0, deadline - time.monotonic()))
                 break
         try:
             self._close()
+        except Exception as error:
+            self._fail(error)
         finally:
             self._done.set()
 
@@ -334,18 +317,12 @@ class Run:
             self.source.close()
         except Exception as error:
             self._fail(error)
-        if self._outcome.failed:
-            left = [track for track, _ in self._tracks.leftover()]
-            if not self._tracking_broke and not self._threads[1].is_alive():
-                with contextlib.suppress(Exception):
-                    left += self._tracker.finish(CUT_BY_STOP)
-            self._keep_unjudged(left)
+        if self._outcome.failed and self._can_keep:
+            left = [*self._stranded, *(track for track, _ in self._tracks.leftover())]
+            self._keep(left, [uncounted(t, RUN_FAILED) for t in left])
         self._find_lost_frames()
         status, reason = self.outcome
-        try:
-            self._writer.close(self.account(), status=status, stop_reason=reason)
-        except Exception as error:
-            self._fail(error)
+        self._writer.close(self.account(whole=True), status=status, stop_reason=reason)
 
     def _find_lost_frames(self) -> None:
         """Count what a fault left unprocessed; without one, a frame that nobody counted is itself a fault."""
@@ -354,12 +331,6 @@ class Run:
             self._fail(RunFailed(f"{lost} frames are not accounted for: please report this with run.log"))
         if lost:
             self._dropped[RUN_FAILED] += lost
-
-    def _keep_unjudged(self, tracks: Sequence[Track]) -> None:
-        try:
-            self._keep(tracks, [uncounted(t, RUN_FAILED) for t in tracks])
-        except Exception as error:
-            log.error("%d tracks could not be kept: %s", len(tracks), error)
 
     # ------------------------------------------------------------------ views
 
@@ -389,8 +360,8 @@ class Run:
             missing=self.settings.stop.missing(self.tally.fraction, self._seconds),
         )
 
-    def account(self) -> Account:
-        """Return the counts as they go into ``run.json``."""
+    def account(self, *, whole: bool = False) -> Account:
+        """Return the counts of ``run.json``, with the latencies of the last labels or of the `whole` run."""
         with self._lock:
             dropped = dict(self._dropped)
         return Account.of(
@@ -400,7 +371,7 @@ class Run:
             missed=dict(self.source.missed),
             cells=dict(self.tally.cells),
             fraction=self.tally.fraction,
-            latencies_ms=self._latencies_ms,
+            latencies_ms=self._latencies_ms[0 if whole else -RECENT_LABELS :],
             warnings=warnings_of(
                 self.info,
                 stop_reason=self.outcome[1],

@@ -1,0 +1,49 @@
+"""What a person chooses for a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from napari_rbcflow.estimate import StopRules
+from napari_rbcflow.sources.contract import SourceInfo
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a person chooses for a run, beside the source and the folder.
+
+    Attributes
+    ----------
+    patient, sample : str
+        For the record.
+    device : {"auto", "cpu", "cuda"}
+    background : {"movie", "sliding"}
+        The median of frames spread over the whole movie, or of the last seconds.
+    stop : StopRules
+    ring_seconds : float
+        Raw frames that the ring keeps.
+    """
+
+    patient: str = ""
+    sample: str = ""
+    device: str = "auto"
+    background: Literal["movie", "sliding"] = "sliding"
+    stop: StopRules = field(default_factory=StopRules)
+    ring_seconds: float = 5.0
+
+    def record(self, *, device: str) -> dict[str, Any]:
+        """Return what of this belongs into ``run.json``, with the device that was really taken."""
+        return {
+            "background": self.background,
+            "device": device,
+            "stop_reliable": self.stop.reliable,
+            "stop_halfwidth": self.stop.halfwidth,
+            "stop_seconds": self.stop.seconds,
+            "ring_seconds": self.ring_seconds,
+        }
+
+    def ring_frames(self, info: SourceInfo) -> int:
+        """Return how many frames the ring holds."""
+        frames = max(1, round(self.ring_seconds * info.fps))
+        return min(frames, info.n_frames) if info.n_frames else frames
