@@ -25,7 +25,12 @@ LEAST_PART = 11
 """No published reliable sequence is shorter."""
 
 
-def vary(sequence: Sequence31, donors: Sequence[Sequence31], rng: np.random.Generator) -> NDArray[np.uint8]:
+def vary(
+    sequence: Sequence31,
+    donors: Sequence[Sequence31],
+    rng: np.random.Generator,
+    switched: float = 0.0,
+) -> NDArray[np.uint8]:
     """Return one raw variant of a sequence, its label unchanged.
 
     Parameters
@@ -34,6 +39,9 @@ def vary(sequence: Sequence31, donors: Sequence[Sequence31], rng: np.random.Gene
     donors : sequence of Sequence31
         Cells that may pass by.
     rng : Generator
+    switched : float
+        Chance that another cell's frames stand at one end, as the tracker of the published data left it:
+        the experts judged the cell by the rest.
 
     Returns
     -------
@@ -49,6 +57,8 @@ def vary(sequence: Sequence31, donors: Sequence[Sequence31], rng: np.random.Gene
         crops = crops[start : start + n]
     if donors and rng.random() < 0.3:
         crops = with_neighbour(crops, donors[int(rng.integers(len(donors)))].crops, rng, share=0.12)
+    if donors and rng.random() < switched:
+        crops = ending_elsewhere(crops, donors[int(rng.integers(len(donors)))].crops, rng)
     if not sequence.sampled and rng.random() < 0.5:
         crops = through_jpeg(crops)
     return crops
@@ -73,6 +83,19 @@ def with_neighbour(
         shift = np.asarray([[1, 0, x + drift * (step - length / 2)], [0, 1, y]], np.float32)
         out[start + step] += cv2.warpAffine(picture, shift, (side, side))
     return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+
+
+def ending_elsewhere(
+    crops: NDArray[np.uint8], donor: NDArray[np.uint8], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Put up to a fifth of another cell's frames in place of those at one end."""
+    n = min(max(1, round(len(crops) * rng.uniform(0.05, 0.2))), len(donor), len(crops) - 1)
+    if n < 1:
+        return crops
+    start = int(rng.integers(0, len(donor) - n + 1))
+    other = donor[start : start + n].astype(np.float32)
+    other = np.clip(np.rint(other + np.median(crops) - np.median(other)), 0, 255).astype(np.uint8)
+    return np.concatenate([other, crops[n:]] if rng.random() < 0.5 else [crops[:-n], other])
 
 
 def through_jpeg(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -46,6 +46,10 @@ class Recipe:
     augment : bool
     spoiled : float
         Share of the unreliable sequences of an epoch that are made from reliable ones (stage 1).
+    switched : float
+        Share of sequences that get another cell's frames at one end (`augmenting.ending_elsewhere`).
+    simulated : float
+        How many sequences of the simulated chamber are added to an epoch, as a share of the real ones.
     smoothing : float
         Label smoothing of the cross-entropy.
     decay : float
@@ -65,6 +69,8 @@ class Recipe:
     balance: Balance = "up"
     augment: bool = True
     spoiled: float = 0.0
+    switched: float = 0.0
+    simulated: float = 0.0
     smoothing: float = 0.0
     decay: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
@@ -105,6 +111,7 @@ def fit(
     seed: int,
     device: torch.device | None = None,
     progress: Callable[[int, int, float], None] | None = None,
+    simulated: Sequence[Sequence31] = (),
 ) -> Fitted:
     """Train one network and keep its best epoch by validation loss, or the last without validation.
 
@@ -120,16 +127,20 @@ def fit(
         CPU by default.
     progress : callable, optional
         Called after each epoch with epoch, epochs and training loss.
+    simulated : sequence of Sequence31
+        Drawn from, class-balanced, as `Recipe.simulated` says.
     """
     device = device or torch.device("cpu")
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     network = build(recipe.model, recipe.frames, recipe.options).to(device)
+    n_real = len(train)
+    train = [*train, *(simulated if recipe.simulated else ())]
     labels = targets(train, recipe.stage)
     rate = recipe.learning_rate or find_learning_rate(network, train, recipe, rng, generator)
     optimiser = torch.optim.Adam(network.parameters(), weight_decay=recipe.decay)
-    steps = math.ceil(len(_balanced(labels, recipe.balance, np.random.default_rng(0))) / recipe.batch)
+    steps = math.ceil(len(_epoch(labels, n_real, recipe, np.random.default_rng(0))) / recipe.batch)
     cycle = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, rate, total_steps=max(2, recipe.epochs * steps), cycle_momentum=False
     )
@@ -140,7 +151,7 @@ def fit(
     for epoch in range(1, recipe.epochs + 1):
         network.train()
         total, seen = 0.0, 0
-        for images, mask, wanted in _batches(train, labels, recipe, rng, generator):
+        for images, mask, wanted in _batches(train, labels, n_real, recipe, rng, generator):
             loss = functional.cross_entropy(
                 network(images.to(device), mask.to(device)),
                 wanted.to(device),
@@ -196,6 +207,21 @@ def _held_out(
     return torch.from_numpy(images), torch.from_numpy(mask), wanted.to(device)
 
 
+def _epoch(
+    labels: NDArray[np.int64], n_real: int, recipe: Recipe, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Indices of one epoch: the real sequences balanced, and some of the simulated ones behind them."""
+    order = _balanced(labels[:n_real], recipe.balance, rng)
+    each = round(recipe.simulated * len(order) / 2) if len(labels) > n_real else 0
+    drawn = [
+        rng.choice(n_real + members, min(each, len(members)), replace=False)
+        for members in (np.flatnonzero(labels[n_real:] == value) for value in (0, 1))
+        if each and len(members)
+    ]
+    together = np.concatenate([order, *drawn])
+    return together[rng.permutation(len(together))]
+
+
 def _balanced(labels: NDArray[np.int64], balance: Balance, rng: np.random.Generator) -> NDArray[np.int64]:
     """Indices of one epoch, shuffled."""
     classes = [np.flatnonzero(labels == value) for value in (0, 1)]
@@ -215,11 +241,12 @@ def _take(members: NDArray[np.int64], size: int, rng: np.random.Generator) -> ND
 def _batches(
     train: Sequence[Sequence31],
     labels: NDArray[np.int64],
+    n_real: int,
     recipe: Recipe,
     rng: np.random.Generator,
     generator: torch.Generator,
 ) -> Any:
-    order = _balanced(labels, recipe.balance, rng)
+    order = _epoch(labels, n_real, recipe, rng)
     reliable = [s for s in train if s.reliable]
     for start in range(0, len(order), recipe.batch):
         chosen = order[start : start + recipe.batch]
@@ -232,7 +259,7 @@ def _batches(
                 source = reliable[int(rng.integers(len(reliable)))]
                 crops.append(spoil(source, train, rng))
             else:
-                crops.append(vary(sequence, train, rng))
+                crops.append(vary(sequence, train, rng, recipe.switched))
         images, mask = (torch.from_numpy(part) for part in tensors(crops, recipe))
         if recipe.augment:
             images = jiggle(images, mask, generator)
@@ -260,7 +287,7 @@ def find_learning_rate(
     trial.train()
     while len(smooth) < steps:
         before = len(smooth)
-        for images, mask, wanted in _batches(train, labels, recipe, rng, generator):
+        for images, mask, wanted in _batches(train, labels, len(train), recipe, rng, generator):
             if len(smooth) == steps:
                 break
             for group in optimiser.param_groups:

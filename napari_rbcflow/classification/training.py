@@ -65,10 +65,12 @@ def default_recipe(
     if model == "small":
         recipe = Recipe(
             1 if stage == 1 else 2,
-            epochs=25,
+            sampling="similarity" if stage == 1 else "uniform",
+            epochs=20 if stage == 1 else 30,
             learning_rate=3e-3,
             decay=1e-4,
             spoiled=0.2 if stage == 1 else 0.0,
+            switched=0.0 if stage == 1 else 0.25,
         )
     else:
         recipe = Recipe(
