@@ -523,6 +523,30 @@ def test_impossible_settings_are_refused(movie: np.ndarray, tmp_path: Path) -> N
             open_movie(path, **asked)
 
 
+def test_a_ring_with_gaps_keeps_places_and_times_and_says_what_is_damaged(
+    movie: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "frames.zarr"
+    ring = FrameRing.create(
+        path, height=HEIGHT, width=WIDTH, capacity=9, crop_capacity=8, fps=50.0, pixel_size_um=0.3
+    )
+    kept = [30, 31, 34, 35, 36]
+    for k in kept:
+        ring.append(Frame(k, k / 50, movie[k]))
+    ring.close()
+    with (source := open_movie(path)):
+        frames = list(source.frames())
+    assert [frame.index for frame in frames] == [0, 1, 4, 5, 6]
+    np.testing.assert_allclose([frame.time_s for frame in frames], [0, 0.02, 0.08, 0.1, 0.12])
+    np.testing.assert_array_equal(np.stack([frame.image for frame in frames]), movie[kept])
+    assert source.missed == {"not-recorded": 2}
+    with (path / "frames" / "c" / "2" / "0" / "0").open("r+b") as file:
+        file.write(b"\0\0\0")
+    source = open_movie(path)
+    with source, pytest.raises(RunFailed, match=r"Frame 34 .*damaged"):
+        list(source.frames())
+
+
 def test_damage_in_the_middle_fails_after_the_last_good_frame(movie: np.ndarray, tmp_path: Path) -> None:
     path = zarr_array(tmp_path / "m.zarr", movie, chunks=(1, HEIGHT, WIDTH))
     (path / "c" / "17" / "0" / "0").write_bytes(b"not a chunk")

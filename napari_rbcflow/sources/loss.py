@@ -7,6 +7,10 @@ that was cleared shows in the number; an overflow in the flag.
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -121,3 +125,26 @@ class LossLedger:
     def _count(self, reason: str, n: int) -> None:
         if n > 0:
             self.missed[reason] = self.missed.get(reason, 0) + n
+
+
+class CoreClock:
+    """One time over restarts: the tags' time since the sequence began, bridged by the core's clock."""
+
+    def __init__(self) -> None:
+        self._offset_ms: float | None = 0.0
+        self._last_ms = self._last_wall_ms = 0.0
+
+    def restarted(self) -> None:
+        """Say that the next frame comes from a sequence begun anew."""
+        self._offset_ms = None
+
+    def read(self, tags: Mapping[str, str]) -> tuple[int, float]:
+        """Return image number and time in ms."""
+        now = time.time() * 1000
+        with contextlib.suppress(KeyError, ValueError):
+            now = datetime.fromisoformat(tags["TimeReceivedByCore"]).timestamp() * 1000
+        own = float(tags["ElapsedTime-ms"]) if "ElapsedTime-ms" in tags else now
+        if self._offset_ms is None:
+            self._offset_ms = self._last_ms + (now - self._last_wall_ms) - own
+        self._last_ms, self._last_wall_ms = own + self._offset_ms, now
+        return int(tags["ImageNumber"]), self._last_ms

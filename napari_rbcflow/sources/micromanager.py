@@ -6,7 +6,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
 from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
 from napari_rbcflow.sources.contract import Frame, FrameSource, SourceInfo
 from napari_rbcflow.sources.grey import GreyRule, Raw, depth_table
-from napari_rbcflow.sources.loss import LossLedger
-from napari_rbcflow.sources.mm_core import adapter_folders, in_a_line, start_core, stop_core
+from napari_rbcflow.sources.loss import CoreClock, LossLedger
+from napari_rbcflow.sources.mm_core import adapter_folders, start_core, stop_core
 from napari_rbcflow.sources.mm_settings import (
     CameraSettings,
     apply_settings,
@@ -26,6 +25,7 @@ from napari_rbcflow.sources.mm_settings import (
     load_demo,
     pixel_size,
 )
+from napari_rbcflow.sources.sentences import in_a_line
 
 _ENDLESS = 2_000_000_000
 """Frames asked for: a year at 60 frames/s, and less than a 32-bit long holds."""
@@ -138,7 +138,7 @@ class MicroManagerCamera(FrameSource):
     def _run(self, name: str) -> Iterator[Frame]:
         silence_s = max(_SILENT_S, _SILENT_FRAMES * self._period_ms / 1000)
         nap_s = min(0.004, self._period_ms / 4000)
-        clock = _Clock()
+        clock = CoreClock()
         self._guarded(name, self._start_sequence)
         heard = time.monotonic()
         while not self._stopped.is_set():
@@ -197,7 +197,7 @@ class MicroManagerCamera(FrameSource):
             if self._core is not None:
                 self._core.stop_sequence_acquisition()
 
-    def _pop(self, clock: _Clock) -> tuple[int, float, NDArray[np.uint8]]:
+    def _pop(self, clock: CoreClock) -> tuple[int, float, NDArray[np.uint8]]:
         tagged = self._core.pop_next_tagged_image()
         number, time_ms = clock.read(tagged.tags)
         return number, time_ms, self._grey.apply(_channels(tagged.pix))
@@ -246,7 +246,7 @@ class MicroManagerCamera(FrameSource):
 
     def _try(self, label: str) -> tuple[Raw, float]:
         """Run the camera for about half a second; return a frame and the median period in ms."""
-        core, clock = self._core, _Clock()
+        core, clock = self._core, CoreClock()
         patience_s = max(5.0, 0.02 * float(core.get_exposure()))
         raw: Raw | None = None
         times: list[float] = []
@@ -272,28 +272,6 @@ class MicroManagerCamera(FrameSource):
         if len(times) < 3:
             raise BadInput(f"{label} gave {len(times)} frames and stopped; set it to run freely.")
         return raw, float(np.median(np.diff(times)))
-
-
-class _Clock:
-    """One time over restarts: the tags' time since the sequence began, bridged by the core's clock."""
-
-    def __init__(self) -> None:
-        self._offset_ms: float | None = 0.0
-        self._last_ms = self._last_wall_ms = 0.0
-
-    def restarted(self) -> None:
-        self._offset_ms = None
-
-    def read(self, tags: Mapping[str, str]) -> tuple[int, float]:
-        """Return image number and time in ms."""
-        now = time.time() * 1000
-        with contextlib.suppress(KeyError, ValueError):
-            now = datetime.fromisoformat(tags["TimeReceivedByCore"]).timestamp() * 1000
-        own = float(tags["ElapsedTime-ms"]) if "ElapsedTime-ms" in tags else now
-        if self._offset_ms is None:
-            self._offset_ms = self._last_ms + (now - self._last_wall_ms) - own
-        self._last_ms, self._last_wall_ms = own + self._offset_ms, now
-        return int(tags["ImageNumber"]), self._last_ms
 
 
 def _channels(pix: Raw) -> Raw:

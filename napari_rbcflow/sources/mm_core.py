@@ -119,9 +119,3 @@ def _installed() -> Path | None:
 
 def _has_adapters(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) is not None for pattern in ("mmgr_dal_*", "libmmgr_dal_*"))
-
-
-def in_a_line(error: BaseException, longest: int = 400) -> str:
-    """Return what the core says, which may be many lines with causes in brackets, as one clause."""
-    said = " ".join(str(error).replace(" [ ", ": ").replace(" ]", "").split()).rstrip(". ")
-    return said if len(said) <= longest else said[: longest - 3] + "..."

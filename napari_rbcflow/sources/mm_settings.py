@@ -11,7 +11,7 @@ from typing import Any
 
 from napari_rbcflow.conventions import DEFAULT_FPS
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.sources.mm_core import in_a_line
+from napari_rbcflow.sources.sentences import in_a_line
 
 DEMO_HEIGHT, DEMO_WIDTH = 1096, 1376
 _FRAME_RATE = re.compile(r"(acquisition)?[\s_-]*frame[\s_-]*rate([\s_-]*\(?(fps|hz)\)?)?|fps", re.IGNORECASE)

@@ -17,6 +17,7 @@ from napari_rbcflow.sources.contract import Frame, RecordedSource, SourceInfo
 from napari_rbcflow.sources.grey import GreyRule, decide_grey
 from napari_rbcflow.sources.movie_reader import MovieReader, spread
 from napari_rbcflow.sources.ring_movie import RingMovieReader, ring_of
+from napari_rbcflow.sources.sentences import in_a_line
 
 LEAST_SIDE_PX = 64
 """Twice a crop: in less no cell can be followed."""
@@ -121,7 +122,7 @@ class Movie(RecordedSource):
             raise
         except Exception as error:
             raise RunFailed(
-                f"A frame of {info.name} could not be read ({error}); the movie is damaged."
+                f"A frame of {info.name} could not be read ({in_a_line(error)}); the movie is damaged."
             ) from error
         return out
 
@@ -155,10 +156,12 @@ class Movie(RecordedSource):
             places = spread(_LOOKED_AT, facts.n_frames) if deep else [0, facts.n_frames - 1]
             # The last frame is always among them: where it can be read, the file is whole.
             self._grey = decide_grey(reader.at(places), what=name, order=facts.order, inverted=facts.inverted)
-        except RbcflowError:
+        except BadInput:
             raise
         except Exception as error:
-            raise BadInput(f"{name} cannot be read ({error}); record or export it again.") from error
+            raise BadInput(
+                f"{name} cannot be read ({in_a_line(error)}); record or export it again."
+            ) from error
         height, width = first.shape[:2]
         if min(height, width) < LEAST_SIDE_PX:
             raise BadInput(
@@ -220,5 +223,5 @@ def _reader_of(path: Path) -> MovieReader:
 
 
 def _broken(name: str, count: int, n: int, error: Exception | None) -> str:
-    why = f" ({error})" if error else ""
+    why = f" ({in_a_line(error)})" if error else ""
     return f"Frame {count} of {name} could not be read{why}: {count} of {n} frames were, the rest is damaged."

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from napari_rbcflow.errors import BadInput
+from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, RawFrame
 
@@ -45,11 +45,21 @@ class RingMovieReader(MovieReader):
     def frames(self) -> Iterator[RawFrame]:
         indices, times = self._ring.indices, self._ring.times_s
         for index, time_s in zip(indices.tolist(), times.tolist(), strict=True):
-            yield RawFrame(index - int(indices[0]), time_s - float(times[0]), self._ring.frame(index))
+            yield RawFrame(index - int(indices[0]), time_s - float(times[0]), self._frame(index))
 
     def at(self, places: Sequence[int]) -> Iterator[Raw]:
         for place in places:
-            yield self._ring.frame(int(self._ring.indices[place]))
+            yield self._frame(int(self._ring.indices[place]))
+
+    def _frame(self, index: int) -> Raw:
+        from napari_rbcflow.ring import FrameGone
+
+        try:
+            return self._ring.frame(index)
+        except FrameGone as error:
+            raise RunFailed(
+                f"{self._ring.path} has lost frame {index} to newer ones: read it when its run has ended."
+            ) from error
 
     def close(self) -> None:
         """The ring holds nothing open."""

@@ -16,6 +16,7 @@ import tifffile
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, RawFrame
+from napari_rbcflow.sources.sentences import in_a_line
 from napari_rbcflow.sources.tiff_facts import chain_is_whole, frames_promised, read_metadata
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
@@ -184,7 +185,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    return f"{path.name} cannot be read as a TIFF ({error}); record or export it again."
+    return f"{path.name} cannot be read as a TIFF ({in_a_line(error)}); record or export it again."
 
 
 def _series(tif: tifffile.TiffFile, name: str) -> list[Any]:

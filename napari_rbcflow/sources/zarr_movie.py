@@ -14,6 +14,7 @@ import zarr
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, RawFrame, in_s, in_um
+from napari_rbcflow.sources.sentences import in_a_line
 
 _BLOCK_BYTES = 64 << 20
 """Frames are read a chunk at a time, but never more than this at once."""
@@ -34,7 +35,7 @@ class ZarrReader(MovieReader):
             node = zarr.open(str(path), mode="r")
         except Exception as error:  # zarr raises many kinds for damaged metadata
             raise BadInput(
-                f"{name} cannot be read as a Zarr ({error}); give the folder of an array or OME-Zarr."
+                f"{name} cannot be read as a Zarr ({in_a_line(error)}); give an array or OME-Zarr."
             ) from error
         self.facts = FileFacts(0)
         if isinstance(node, zarr.Array):
@@ -109,7 +110,7 @@ def _first_level(group: Any, name: str) -> tuple[Any, Sequence[Any] | None, list
             array = group[level["path"]]
         except (KeyError, IndexError, TypeError) as error:
             raise BadInput(
-                f"{name} is an OME-Zarr whose first level is missing ({error}); export it again."
+                f"{name} is an OME-Zarr whose first level is missing ({in_a_line(error)}); export it again."
             ) from error
         axes = scales[0].get("axes") or ["t", "c", "z", "y", "x"][-array.ndim :]
         scale = [1.0] * array.ndim
