@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM
 from napari_rbcflow.tracking.settings import TrackingSettings
 
-_MOST = 4096
-"""Detections that a frame can hold; a frame with more is no frame of cells."""
+_LEAST_FIELD_UM2 = 500.0
+"""Field for each detection: four times as crowded as the paper's densest, no frame of single cells."""
 _FAMILY_PX = 20.0
 """Maxima of one cell, the rings of a defocused one say, lie no farther apart than this."""
 _LEAST_NOISE = 0.02
@@ -186,9 +186,10 @@ class Detector:
         self._row = np.empty(shape[1] * self._block, np.float32)
         self._energy = np.empty(shape, np.float32)
         self._blurred = np.empty(shape, np.float32)
-        self._found = np.empty((3, _MOST), np.float32)
+        self._most = 100 + int(height * width * pixel_size_um**2 / _LEAST_FIELD_UM2)
+        self._found = np.empty((3, self._most), np.float32)
         self._family = _FAMILY_PX / unit
-        self._apart = np.empty(_MOST, np.bool_)
+        self._apart = np.empty(self._most, np.bool_)
         self._noise = 0.0
 
     @property
@@ -210,7 +211,8 @@ class Detector:
         Returns
         -------
         Detections or None
-            None where half the field differs: the frame does not belong to this background.
+            None where half the field differs, or more is found than single cells could be: the frame does not
+            belong to this background.
         """
         _block_energy(image, background, np.float32(gain), self._block, self._row, self._energy)
         cv2.GaussianBlur(
@@ -238,7 +240,7 @@ class Detector:
             xs,
             es,
         )
-        if above > _GREATEST_COVER * self._energy.size or n == _MOST:
+        if above > _GREATEST_COVER * self._energy.size or n == self._most:
             return None
         apart = self._apart[:n]
         _standing_apart(self._blurred, ys[:n], xs[:n], es[:n], self._family, self._settings.saddle, apart)

@@ -31,9 +31,9 @@ _SHARED_ENERGY = 0.5
 """A track without a maximum of its own is in sight where at least this share of its energy is found."""
 _LONGEST_SHARED = 20
 """Frames beyond which a track without a detection of its own ends all the same."""
-_TELLING_COST = 2.0
+_TELLING_COST = 4.0
 """Where two tracks would fit each other's detections at no more than this extra cost, none can tell."""
-_TELLING_SPEED_PX = 1.0
+_TELLING_SPEED_PX = 1.5
 """Two cells whose speeds differ by more part again, so that a mistake would show."""
 _PAST = 7
 """Frames whose free detections are kept, so that a new track finds its beginning."""
