@@ -73,6 +73,8 @@ def test_demo_camera_runs_through_the_real_core_and_every_frame_is_accounted_for
 
 
 def test_opened_again_and_again_in_one_process(demo: Path) -> None:
+    from pycromanager.acquisition.acq_eng_py.internal.engine import Engine
+
     for _ in range(3):
         camera = MicroManagerCamera()
         with camera:
@@ -81,6 +83,7 @@ def test_opened_again_and_again_in_one_process(demo: Path) -> None:
         assert accounted(frames, camera)
         camera.close()
         assert not [t for t in threading.enumerate() if "Acq" in t.name]
+        assert Engine.get_instance() is None  # else pycromanager's acquisitions would use the dead core
 
 
 def test_stop_from_another_thread_ends_the_run_and_the_camera(demo: Path) -> None:
