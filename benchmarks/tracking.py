@@ -79,10 +79,10 @@ def measure(movie: np.ndarray, kind: str, pixel_size_um: float) -> tuple[dict[st
     spent: dict[str, float] = defaultdict(float)
     clock(tracker, spent)
     tracks: list[Track] = []
-    begun = time.process_time()
+    begun, first = time.process_time(), 0
     for t in range(n):
         tracks += tracker.process(Frame(t, t / DEFAULT_FPS, movie[t]))
-        if t == WARM_UP:  # compiled by now
+        if not first and tracker.processed >= WARM_UP:  # compiled by now
             spent.clear()
             begun, first = time.process_time(), tracker.processed
     tracks += tracker.finish("source-ended")

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.assignment import assign
 from napari_rbcflow.tracking.initiation import LEVEL_PX, STEADY_PX, FreeSights, find_triples
+from napari_rbcflow.tracking.linked import End, Linked, Rows
 from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, Bools, Floats, Ints, Motion
 from napari_rbcflow.tracking.settings import TrackingSettings
 
@@ -37,49 +37,6 @@ _TELLING_SPEED_PX = 1.5
 """Two cells whose speeds differ by more part again, so that a mistake would show."""
 _PAST = 7
 """Frames whose free detections are kept, so that a new track finds its beginning."""
-
-
-@dataclass(slots=True, frozen=True, eq=False)
-class Rows:
-    """Positions of tracks in one frame: store slot, x along the flow and y, and whether it was seen."""
-
-    frame: int
-    slot: Ints
-    x: Floats
-    y: Floats
-    seen: Bools
-
-
-@dataclass(slots=True, frozen=True)
-class End:
-    """A track that ended: its store slot, its number, the frame of its last sight, and why."""
-
-    slot: int
-    cell: int
-    last_seen: int
-    reason: str
-
-
-@dataclass(slots=True, eq=False)
-class Linked:
-    """What one frame brought.
-
-    Attributes
-    ----------
-    born : list of (int, int)
-        Slot and number of each new track.
-    past : list of Rows
-        Positions of new tracks in earlier frames, oldest first.
-    now : Rows
-        Positions of all open tracks in this frame.
-    ended : list of End
-        By number.
-    """
-
-    born: list[tuple[int, int]]
-    past: list[Rows]
-    now: Rows
-    ended: list[End]
 
 
 class Linker:

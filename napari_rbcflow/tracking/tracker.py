@@ -15,7 +15,8 @@ from napari_rbcflow.tracking.background import Background
 from napari_rbcflow.tracking.crops import Cropper
 from napari_rbcflow.tracking.detection import Detections, Detector
 from napari_rbcflow.tracking.light import Light, gain_fault, unlit
-from napari_rbcflow.tracking.linking import Linker, Rows
+from napari_rbcflow.tracking.linked import Rows
+from napari_rbcflow.tracking.linking import Linker
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracking.store import TrackStore
 from napari_rbcflow.tracks import Track
