@@ -46,7 +46,7 @@ def test_a_wheel_holds_manifest_sample_and_weights(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert len(names) == len(set(names))
-    assert {"napari_rbcflow/napari.yaml", "napari_rbcflow/sample_data/chamber.tif"} <= set(names)
+    assert {"napari_rbcflow/napari.yaml", "napari_rbcflow/sample_data/flow_chamber.tif"} <= set(names)
     assert sum(n.endswith(".safetensors") for n in names) >= 2
 
 

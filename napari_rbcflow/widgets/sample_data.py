@@ -21,8 +21,8 @@ def simulated_chamber() -> list[tuple[Any, dict[str, Any], str]]:
     import pandas as pd
     import tifffile
 
-    movie = tifffile.imread(folder() / "chamber.tif")
-    truth = pd.read_csv(folder() / "chamber.truth.csv")
+    movie = tifffile.imread(folder() / "flow_chamber.tif")
+    truth = pd.read_csv(folder() / "flow_chamber.truth.csv")
     frame = np.concatenate([np.arange(t0, t0 + n) for t0, n in zip(truth.t0, truth.frames, strict=True)])
     cell = truth.loc[truth.index.repeat(truth.frames)]
     x = cell.x0 + cell.v * (frame - cell.t0)
