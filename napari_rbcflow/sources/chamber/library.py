@@ -78,7 +78,12 @@ def sprite_side(span_um: float, pixel_um: float) -> int:
     return 4 * int(np.ceil(span_um / pixel_um / 4))
 
 
-def picture(cell: Cell, phases: NDArray[np.float64], settings: ChamberSettings) -> NDArray[np.float32]:
+def picture(
+    cell: Cell,
+    phases: NDArray[np.float64],
+    settings: ChamberSettings,
+    drift_um: NDArray[np.float64] | None = None,
+) -> NDArray[np.float32]:
     """Relative contrast of one cell at phases of its cycle.
 
     Parameters
@@ -87,6 +92,8 @@ def picture(cell: Cell, phases: NDArray[np.float64], settings: ChamberSettings) 
     phases : ndarray of float64, shape (n,)
         Of its cycle, 0 to 1.
     settings : ChamberSettings
+    drift_um : ndarray of float64, shape (n,), optional
+        What to add to its height in each picture.
 
     Returns
     -------
@@ -105,7 +112,7 @@ def picture(cell: Cell, phases: NDArray[np.float64], settings: ChamberSettings) 
     drawn = contrast(
         thickness,
         side=side,
-        defocus_um=cell.defocus_um,
+        defocus_um=cell.defocus_um if drift_um is None else cell.defocus_um + drift_um,
         smear_um=settings.speed_um_per_s(cell.z_um) * settings.exposure_ms * 1e-3,
         content=cell.content,
         pixel_um=settings.pixel_size_um,

@@ -63,13 +63,13 @@ def contrast(
     thickness_um: NDArray[np.float32],
     *,
     side: int,
-    defocus_um: float,
+    defocus_um: float | NDArray[np.float64],
     smear_um: float,
     content: float,
     pixel_um: float,
     optics: Optics,
 ) -> NDArray[np.float32]:
-    """Relative contrast I / I0 - 1 of cells that share a defocus.
+    """Relative contrast I / I0 - 1 of cells.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ def contrast(
         Projected thickness, `OVERSAMPLING` samples a pixel, centred at index m // 2, m even.
     side : int
         Of the picture in samples, even, at least m.
-    defocus_um : float
-        Height of the cell over the plane in focus. Light comes from above: a cell above the
+    defocus_um : float or ndarray of float64, shape (n,)
+        Height of each cell over the plane in focus. Light comes from above: a cell above the
         focus is a weak converging lens and shows a bright centre.
     smear_um : float
         Way during the exposure, along x.
@@ -102,17 +102,18 @@ def contrast(
     sheet = np.zeros((len(thickness_um), side, side), np.complex64)
     factor = np.complex64(1j * wave - absorption)
     sheet[:, edge : edge + inner, edge : edge + inner] = np.exp(factor * thickness_um) - np.complex64(1)
+    height = np.atleast_1d(np.asarray(defocus_um, dtype=np.float64))[:, None, None]
     per_um = optics.medium_index / optics.wavelength_um
     axial = np.sqrt(np.maximum(per_um**2 - k2, 0.0)) - per_um
     limit = optics.numerical_aperture / optics.wavelength_um
     pupil = np.clip((limit - np.sqrt(k2)) / (0.15 * limit) + 0.5, 0.0, 1.0)
-    carry = (pupil * np.exp(2j * np.pi * defocus_um * axial)).astype(np.complex64)
+    carry = (pupil * np.exp(2j * np.pi * height * axial)).astype(np.complex64)
     field = 1.0 + scipy.fft.ifft2(scipy.fft.fft2(sheet) * carry)
     light = (field.real**2 + field.imag**2 - 1.0).astype(np.float32)
-    source_um = 0.5 * abs(defocus_um) * optics.condenser_aperture / optics.medium_index
+    source_um = 0.5 * np.abs(height) * optics.condenser_aperture / optics.medium_index
     ky = kx.T
     blur = np.exp(-2.0 * np.pi**2 * (source_um**2 + optics.blur_um**2) * k2)
     blur = blur * np.sinc(kx * smear_um) * np.sinc(kx * pixel_um) * np.sinc(ky * pixel_um)
-    half = blur[:, : side // 2 + 1].astype(np.float32)
+    half = blur[:, :, : side // 2 + 1].astype(np.float32)
     out: NDArray[np.float32] = scipy.fft.irfft2(scipy.fft.rfft2(light) * half, s=(side, side))
     return out

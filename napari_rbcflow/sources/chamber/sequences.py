@@ -176,7 +176,11 @@ def _sequence(
         length = int(np.clip(wanted, 6, longest))
         phase = (rng.random() + np.arange(length) / (cell.cycle_s * settings.fps)) % 1.0
         face = np.abs(cell.axes(phase)[:, 2])
-        drawn_fine = picture(cell, phase, settings)
+        # Cells do not keep their height to the micrometre: focus and contrast change along a track.
+        drift = rng.normal(0.0, 1.5) * np.linspace(-1, 1, length) + 0.5 * np.sin(
+            2 * np.pi * (rng.random() + np.arange(length) / rng.uniform(20.0, 60.0))
+        )
+        drawn_fine = picture(cell, phase, settings, drift)
         shows = label != FLIPPING or np.ptp(face) >= 0.3
         if shows and strength(drawn_fine).min() >= VISIBLE_FROM:
             break
