@@ -65,7 +65,13 @@ def demo(
     chamber = SimulatedChamber(ChamberSettings(seed=seed, tank_fraction=tank_fraction))
     run = Run(chamber, folder, RunSettings(sample="simulated flow chamber", device=device, stop=rules))
     code = go(run, viewer)
-    click.echo(f"the simulation's own fraction: {100 * tank_fraction:.1f} %")
+    truth = chamber.truth_summary
+    judgeable = truth.tank_treading + truth.flipping
+    if judgeable:
+        click.echo(
+            f"the simulation's own fraction: {100 * truth.tank_treading / judgeable:.1f} % "
+            f"of its {judgeable} cells in focus until then ({100 * tank_fraction:.1f} % set)"
+        )
     return code
 
 
