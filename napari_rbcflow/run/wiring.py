@@ -32,6 +32,7 @@ from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.sources.contract import Frame, FrameSource, RecordedSource, SourceInfo
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
 from napari_rbcflow.tracking.tracker import OpenTracks, Tracker
+from napari_rbcflow.tracking.warming import warm_up
 from napari_rbcflow.tracks import Judgement, Track
 
 log = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ class Run:
         try:
             self.info = self.source.open()
             tracker = self._make_tracker()
+            warm_up(self.info.pixel_size_um)
             if self._two_stage is None:
                 self._two_stage = TwoStage.load(device=self.settings.device)
                 self._two_stage.warm_up()
