@@ -201,11 +201,12 @@ def build_library(
 
 def motion_shares(settings: ChamberSettings) -> dict[Motion, float]:
     """Chance of each motion for a cell at any height."""
-    cells = 1.0 - settings.rolling_fraction - settings.debris_fraction
+    cells = 1.0 - settings.debris_fraction
+    rigid = cells * (1.0 - settings.tank_fraction)
     return {
         Motion.TANK_TREADING: cells * settings.tank_fraction,
-        Motion.TUMBLING: cells * (1.0 - settings.tank_fraction),
-        Motion.ROLLING: settings.rolling_fraction,
+        Motion.TUMBLING: rigid * (1.0 - settings.rolling_fraction),
+        Motion.ROLLING: rigid * settings.rolling_fraction,
         Motion.DEBRIS: settings.debris_fraction,
     }
 
