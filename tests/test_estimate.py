@@ -138,3 +138,11 @@ def test_the_tally_stops_at_the_same_cell_however_the_tracks_are_batched(
     for judgement in settled:
         if judgement.label is Label.UNCOUNTED:
             assert judgement.reason == ("after-stop" if judgement.cell < len(labels) else "cut-by-stop")
+
+
+def test_what_is_missing_is_said() -> None:
+    some = counted(40, 10)
+    assert StopRules(reliable=80).missing(some, 3.0) == "30 cells"
+    assert StopRules(reliable=80, seconds=10).missing(some, 3.0) == "30 cells or 7 s"
+    assert StopRules(halfwidth=0.05).missing(some, 3.0) == "±10.9 to ±5.0 %"
+    assert StopRules().missing(some, 3.0) == "the source's end"

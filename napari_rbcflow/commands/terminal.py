@@ -12,8 +12,6 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from napari_rbcflow.estimate.fraction import fraction_text
-
 if TYPE_CHECKING:
     from napari_rbcflow.run import Progress as RunProgress
     from napari_rbcflow.run import Run
@@ -24,13 +22,14 @@ PLAIN_EVERY_S = 5.0
 
 
 def running_line(p: RunProgress) -> str:
-    """Return the one line that is shown while a run goes."""
-    reliable = p.cells["tank_treading"] + p.cells["flipping"]
-    lost = f", {p.dropped} dropped, {p.missed} missed" if p.dropped or p.missed else ""
-    return (
-        f"{p.seconds:6.1f} s  {p.received} frames{lost}  {p.cells['tracked']} tracks  "
-        f"{fraction_text(p.estimate, p.interval, reliable)}  stop: {p.missing}"
-    )
+    """Return the one line that is shown while a run goes; it fits a terminal of 80 columns."""
+    n = p.cells["tank_treading"] + p.cells["flipping"]
+    lost = f"  {p.dropped + p.missed} frames lost" if p.dropped + p.missed else ""
+    said = "no reliable cell yet"
+    if n:
+        low, high = p.interval
+        said = f"tank-treading {100 * p.estimate:.1f} % ({100 * low:.1f}-{100 * high:.1f}, n {n})"
+    return f"{p.seconds:.0f} s  {p.cells['tracked']} tracks  {said}  to go: {p.missing}{lost}"
 
 
 def follow(run: Run) -> None:

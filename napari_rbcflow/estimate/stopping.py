@@ -54,10 +54,12 @@ class StopRules:
     def missing(self, fraction: RunningFraction, seconds: float) -> str:
         """Say in a few words what is still missing, for the line that a person watches."""
         parts = []
-        if self.reliable is not None:
-            parts.append(f"{fraction.n}/{self.reliable} reliable")
-        if self.halfwidth is not None:
-            parts.append(f"±{100 * fraction.half_width:.1f}/{100 * self.halfwidth:.1f} %")
-        if self.seconds is not None:
-            parts.append(f"{seconds:.0f}/{self.seconds:.0f} s")
-        return ", ".join(parts) if parts else "until the source ends"
+        if self.reliable is not None and fraction.n < self.reliable:
+            parts.append(f"{self.reliable - fraction.n} cells")
+        if self.halfwidth is not None and fraction.half_width > self.halfwidth:
+            parts.append(f"±{100 * fraction.half_width:.1f} to ±{100 * self.halfwidth:.1f} %")
+        cells = " and ".join(parts)
+        if self.seconds is None:
+            return cells or ("the source's end" if self.reliable is self.halfwidth is None else "nothing")
+        time_left = f"{max(0.0, self.seconds - seconds):.0f} s"
+        return f"{cells} or {time_left}" if cells else time_left

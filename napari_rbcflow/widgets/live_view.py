@@ -86,7 +86,7 @@ class LiveView:
                 self._mark(label, self._judged_positions(label, frame.index))
         p = self.run.progress()
         n = p.cells["tank_treading"] + p.cells["flipping"]
-        state = "ended" if ended else f"stop: {p.missing}"
+        state = "ended" if ended else f"to go: {p.missing}"
         said = fraction_text(p.estimate, p.interval, n).replace(" (", "\n(")
         self.viewer.text_overlay.text = f"{said}\n{state}"
         if ended:
