@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.classification.fitting import Fitted, Recipe, fit, logits, targets
 from napari_rbcflow.classification.networks import MODELS, n_parameters
-from napari_rbcflow.classification.published import Sequence31, read_splits
+from napari_rbcflow.classification.published import UNRELIABLE, Sequence31, read_splits
 from napari_rbcflow.classification.sampling import Sampling
 from napari_rbcflow.classification.scores import (
     Counts,
@@ -71,6 +72,7 @@ def default_recipe(
             decay=1e-4,
             spoiled=0.2 if stage == 1 else 0.0,
             switched=0.0 if stage == 1 else 0.25,
+            simulated=0.35 if stage == 1 else 0.0,
         )
     else:
         recipe = Recipe(
@@ -100,6 +102,7 @@ def train(
     folds: Group | None = None,
     device: str = "auto",
     recipe: Recipe | None = None,
+    simulated: float | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train a stage on datasets in the published layout and write its weights and card.
@@ -128,6 +131,9 @@ def train(
     device : {'auto', 'cpu', 'cuda'}
     recipe : Recipe, optional
         Instead of the model's own; `model`, `sampling`, `frames` are then ignored.
+    simulated : float, optional
+        Sequences of the simulated chamber in an epoch, as a share of the real ones; by default the
+        recipe's own. They are trained on, never judged on.
     progress : callable, optional
         Called with a sentence now and then.
 
@@ -154,11 +160,16 @@ def train(
         raise BadInput("Give at least one dataset to train on.")
     if not seeds:
         raise BadInput("Give at least one seed.")
+    if simulated is not None:
+        if not 0 <= simulated <= 10:
+            raise BadInput(f"The share of simulated sequences lies between 0 and 10, not {simulated:g}.")
+        recipe = replace(recipe, simulated=simulated)
     where = choose_device(device)
     train_set, validation, test = gather(datasets, recipe.stage)
+    drawn = draw_simulated(recipe, len(train_set) + len(validation))
     if folds is not None:
         train_set, validation = [*train_set, *validation], []
-        held = cross_validate(train_set, recipe, seeds, folds, where, say)
+        held = cross_validate(train_set, recipe, seeds, folds, where, say, drawn)
         judged, held_logits, split = train_set, held.mean(0), f"leave one {folds} out, then all"
         per_seed = held
     else:
@@ -170,7 +181,7 @@ def train(
         judged, held_logits, per_seed = validation, np.zeros(0), np.zeros((0, 0))
     fitted: list[Fitted] = []
     for seed in seeds:
-        fitted.append(fit(train_set, validation, recipe, seed, where, _epochs(say, seed)))
+        fitted.append(fit(train_set, validation, recipe, seed, where, _epochs(say, seed), drawn))
     if folds is None:
         per_seed = np.stack([logits(f.network, judged, recipe) for f in fitted])
         held_logits = per_seed.mean(0)
@@ -178,6 +189,10 @@ def train(
     card["epochs_kept"] = [f.epoch for f in fitted]
     card["parameters"] = n_parameters(fitted[0].network)
     card["trained_on"] = count(train_set)
+    if drawn:
+        card["simulated"] = (
+            f"{len(drawn)} sequences of the simulated chamber, {count(drawn)}; never judged on"
+        )
     card["device"] = where.type if where.type == "cpu" else torch.cuda.get_device_name(where)
     if test:
         on_test = np.stack([logits(f.network, test, recipe) for f in fitted])
@@ -218,6 +233,24 @@ def gather(
     return parts["train"], parts["validation"], parts["test"]
 
 
+def draw_simulated(recipe: Recipe, n_real: int) -> list[Sequence31]:
+    """Return simulated sequences to train on, two to three for every real one; none if not asked for.
+
+    Two thirds of them are unreliable, many of those just out of focus: what the real data has least of.
+    Stage 2 takes the others.
+    """
+    if not recipe.simulated:
+        return []
+    from napari_rbcflow.sources.chamber import simulate_sequences
+
+    n = math.ceil(2.7 * n_real)
+    return [
+        Sequence31(f"SIMULATED_{i}", s.label, s.crops)
+        for i, s in enumerate(simulate_sequences(n, seed=300, shares=(0.2, 0.15, 0.65)))
+        if recipe.stage == 1 or s.label != UNRELIABLE
+    ]
+
+
 def hold_out(sequences: Sequence[Sequence31]) -> tuple[list[Sequence31], list[Sequence31]]:
     """Split off every fifth acquisition, or the first where there are fewer than five.
 
@@ -241,6 +274,7 @@ def cross_validate(
     group: Group,
     device: torch.device | None = None,
     progress: Progress | None = None,
+    simulated: Sequence[Sequence31] = (),
 ) -> NDArray[np.float64]:
     """Judge every sequence by networks that saw nothing of its group.
 
@@ -268,7 +302,7 @@ def cross_validate(
         if len(set(targets(rest, recipe.stage).tolist())) < 2:
             continue
         for row, seed in enumerate(seeds):
-            network = fit(rest, [], recipe, seed, device).network
+            network = fit(rest, [], recipe, seed, device, simulated=simulated).network
             out[row, names == name] = logits(network, held, recipe)
             if progress is not None:
                 progress(f"{group} {name} held back, seed {seed}: judged {len(held)} sequences")

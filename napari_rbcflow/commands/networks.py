@@ -87,6 +87,9 @@ def _figure(value: float | None) -> str:
     "--frames", type=click.IntRange(1), metavar="K", help="At most per sequence [default: the model's own]."
 )
 @click.option("--epochs", type=click.IntRange(1), help="[default: the model's own].")
+@click.option(
+    "--simulated", type=float, metavar="SHARE", help="Of simulated sequences [default: the model's own]."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Networks, averaged.")
 @click.option(
@@ -104,6 +107,7 @@ def train(
     sampling: Any,
     frames: int | None,
     epochs: int | None,
+    simulated: float | None,
     seed: int,
     seeds: int,
     folds: Any,
@@ -124,6 +128,7 @@ def train(
         sampling=sampling,
         frames=frames,
         epochs=epochs,
+        simulated=simulated,
         seeds=range(seed, seed + seeds),
         folds=folds,
         device=device,
