@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,18 +25,19 @@ TORCH = "torch==2.13.0"  # the version that the weights were trained and measure
 
 
 def install() -> None:
-    """Make the environment, unless it stands already for this very pyproject.toml."""
-    wanted = hashlib.sha256((TOP / "pyproject.toml").read_bytes()).hexdigest()
+    """Make the environment, unless it stands already for these very files."""
+    made_from = [TOP / name for name in ("pyproject.toml", "hatch_build.py", "napari.yaml")]
+    wanted = hashlib.sha256(b"".join(path.read_bytes() for path in made_from)).hexdigest()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return
-    if (
-        not (VENV / "pyvenv.cfg").exists()
-        or not (BIN / f"python{'.exe' if os.name == 'nt' else ''}").exists()
-    ):
+    if not STAMP.exists():
+        # Half an environment, left by a try that failed, is made anew.
+        shutil.rmtree(VENV, ignore_errors=True)
         print(f"making {VENV} ...", flush=True)
         try:
             subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
         except subprocess.CalledProcessError:
+            shutil.rmtree(VENV, ignore_errors=True)
             sys.exit("bootstrap: this Python has no venv; on Debian: apt-get install python3-venv")
     python = str(BIN / "python")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +57,43 @@ def test_the_demo_runs_in_a_terminal_until_its_rule_is_met(tmp_path: Path) -> No
     assert record["stop_reason"] == "reliable"
     assert record["fraction"]["n"] == 10
     assert (tmp_path / "s" / "report.html").read_text().startswith("<!")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM that a process can hear")
+def test_being_told_to_end_closes_the_session(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "napari_rbcflow.commands",
+        "live",
+        "--camera",
+        "simulated",
+        "--no-viewer",
+    ]
+    process = subprocess.Popen([*command, "-o", "s"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    record = tmp_path / "s" / "run.json"
+    deadline = time.monotonic() + 60
+    while not (record.exists() and json.loads(record.read_text())["frames"]["received"] > 60):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "stopped (user)" in out
+    assert json.loads(record.read_text())["status"] == "stopped"
+
+
+def test_a_display_that_does_not_answer_is_no_display(tmp_path: Path) -> None:
+    def demo(*options: str) -> int:
+        command = [sys.executable, "-m", "napari_rbcflow.commands", "demo", "--stop-seconds", "1", *options]
+        environment = {**os.environ, "DISPLAY": ":987"}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, timeout=120
+        ).returncode
+
+    assert demo("-o", "s") == 0
+    assert demo("-o", "t", "--viewer") == 2
+    assert not (tmp_path / "t").exists()
 
 
 def test_simulate_analyze_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

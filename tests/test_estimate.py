@@ -48,6 +48,15 @@ def test_every_interval_lies_in_0_1_and_holds_the_estimate(k: int, m: int, level
         assert fraction.interval() == (0, 1)
 
 
+def test_the_anytime_interval_does_not_depend_on_how_often_one_looked() -> None:
+    looked = counted(200, 0)
+    looked.anytime_interval()
+    looked.update(flipping=400)
+    assert looked.anytime_interval() == counted(200, 400).anytime_interval()
+    low, high = looked.anytime_interval()
+    assert low <= looked.estimate <= high
+
+
 def test_the_anytime_interval_covers_at_every_look() -> None:
     rng = np.random.default_rng(5)
     failed = 0

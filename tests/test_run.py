@@ -177,6 +177,40 @@ def test_networks_that_break_fail_the_run_within_seconds_and_every_track_is_kept
     assert len(cells) == record["cells"]["tracked"]  # type: ignore[index]
 
 
+class Deaf(Breaks):
+    """A chamber whose driver hangs after `n` frames: it hears no stop and its close does not return."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n, live=True)
+        self.released = threading.Event()
+
+    def frames(self) -> Iterator[Frame]:
+        for frame in self.inner.frames():
+            if frame.index == self.n:
+                self.released.wait(60)
+            yield frame
+
+    def close(self) -> None:
+        self.released.wait(60)
+
+
+def test_a_driver_that_hangs_does_not_hang_the_run(tmp_path: Path) -> None:
+    source = Deaf(100)
+    run = Run(source, tmp_path / "s", RunSettings(), SaysAll())
+    run.start()
+    try:
+        while run.progress().received < 100:
+            assert not run.wait(0.01)
+        run.stop()
+        assert run.wait(15), "a stop must end the run whatever the driver does"
+        status, reason = run.outcome
+        assert status == "failed"
+        assert "does not answer" in reason
+        assert verify(run.folder).code == 0
+    finally:
+        source.released.set()
+
+
 def test_a_folder_that_exists_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(BadInput, match="exists already"):
@@ -222,7 +256,7 @@ def test_a_full_disk_fails_the_run_and_says_so_and_what_was_counted_is_there(sma
     run = Run(chamber(120, paced=True), small_disk / "s", RunSettings(ring_seconds=0.2), SaysAll())
     run.start()
     filler = small_disk / "filler"
-    while not run.tally.fraction.n:
+    while not run.stages.tally.fraction.n:
         assert not run.wait(0.05)
     with contextlib.suppress(OSError), filler.open("wb") as file:
         while True:
@@ -232,7 +266,7 @@ def test_a_full_disk_fails_the_run_and_says_so_and_what_was_counted_is_there(sma
     status, reason = run.outcome
     assert status == "failed"
     assert "disk" in reason
-    counted = run.tally.cells["tracked"]
+    counted = run.stages.tally.cells["tracked"]
     filler.unlink(missing_ok=True)
     verdict = verify(run.folder)
     assert verdict.code <= 1, verdict.findings

@@ -320,7 +320,7 @@ def test_open_tracks_are_where_the_cells_are() -> None:
     way: Way = (0, 20, 100, 12, 1.0)
     frames = movie([way], 25)
     tracker = Tracker(HEIGHT, WIDTH, fps=60, pixel_size_um=0.605, background=MovieBackground(frames))
-    assert tracker.open_tracks().frame == -1
+    assert tracker.open_tracks().frame is None
     for t in range(20):
         tracker.process(Frame(t, t / 60, frames[t]))
     now = tracker.open_tracks()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
+import signal
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from napari_rbcflow.commands.group import cli
 from napari_rbcflow.commands.options import (
-    FOLDER,
+    PATH,
     debug_option,
     device_option,
     output_option,
@@ -24,13 +29,16 @@ from napari_rbcflow.commands.options import (
 )
 from napari_rbcflow.errors import BadInput, RunFailed
 
+if TYPE_CHECKING:
+    from napari_rbcflow.run import Run
+
 DEFAULT_STOP_RELIABLE = 200
 """Where no stop rule is given: about what one acquisition of Darrin et al. 2023 holds (120 to 270)."""
 DEMO_STOP_RELIABLE = 50
 
 
 @cli.command()
-@click.option("-o", "--output", type=FOLDER, help="Session folder [default: rbcflow-demo-DATE-TIME].")
+@click.option("-o", "--output", type=PATH, help="Session folder [default: rbcflow-demo-DATE-TIME].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the simulation.")
 @click.option(
     "--tank-fraction",
@@ -66,12 +74,11 @@ def demo(
     run = Run(chamber, folder, RunSettings(sample="simulated flow chamber", device=device, stop=rules))
     code = go(run, viewer)
     truth = chamber.truth_summary
-    judgeable = truth.tank_treading + truth.flipping
-    if judgeable:
-        click.echo(
-            f"the simulation's own fraction: {100 * truth.tank_treading / judgeable:.1f} % "
-            f"of its {judgeable} cells in focus until then ({100 * tank_fraction:.1f} % set)"
-        )
+    share = "none yet" if truth.fraction is None else f"{100 * truth.fraction:.1f} %"
+    click.echo(
+        f"the simulation's own fraction: {share} of its {truth.tank_treading + truth.flipping} cells "
+        f"in focus until then ({100 * tank_fraction:.1f} % set)"
+    )
     return code
 
 
@@ -82,19 +89,19 @@ def demo(
     required=True,
     metavar="SPEC",
     help="simulated; demo (Micro-Manager's DemoCamera); FILE.cfg (a Micro-Manager configuration); "
-    "running (Micro-Manager already open); or a movie file, played at its own pace.",
+    "a movie file, played at its own pace; running (Micro-Manager already open: not in this version).",
 )
-@click.option("--mm-path", type=FOLDER, help="Micro-Manager's folder, with its device adapters.")
+@click.option("--mm-path", type=PATH, help="Micro-Manager's folder, with its device adapters.")
 @click.option("--port", type=int, help="Of the running Micro-Manager's server.")
-@click.option("--exposure-ms", type=float, help="[default: 2.2 for a camera].")
+@click.option("--exposure-ms", type=float, help="[default: as the camera is set].")
 @click.option("--fps", type=float, help="Frames per second to ask for, or of the movie.")
 @click.option("--binning", type=int, help="1, 2, 4, ...")
 @click.option("--roi", metavar="X,Y,WIDTH,HEIGHT", help="Region of interest, in pixels of the camera.")
 @click.option("--pixel-size-um", type=float, help="Of one pixel in the sample, in um.")
-@click.option("--seed", type=int, default=0, help="Of the simulated camera.")
-@click.option("--tank-fraction", type=click.FloatRange(0, 1), default=0.8, help="Of the simulated camera.")
+@click.option("--seed", type=int, help="Of the simulated camera [default: 0].")
+@click.option("--tank-fraction", type=click.FloatRange(0, 1), help="Of the simulated camera [default: 0.8].")
 @click.option(
-    "--cells-per-frame", type=click.FloatRange(0, 1000), default=115.0, help="Of the simulated camera."
+    "--cells-per-frame", type=click.FloatRange(0, 1000), help="Of the simulated camera [default: 115]."
 )
 @device_option
 @record_options
@@ -112,9 +119,9 @@ def live(
     binning: int | None,
     roi: str | None,
     pixel_size_um: float | None,
-    seed: int,
-    tank_fraction: float,
-    cells_per_frame: float,
+    seed: int | None,
+    tank_fraction: float | None,
+    cells_per_frame: float | None,
     device: str,
     patient: str,
     sample: str,
@@ -154,27 +161,30 @@ def live(
     return go(Run(source, output, settings), viewer)
 
 
-def go(run: Any, viewer: bool | None) -> int:
+def go(run: Run, viewer: bool | None) -> int:
     """Run to the end, in napari or in the terminal, print the result and return the exit code."""
     from napari_rbcflow.commands.terminal import follow
     from napari_rbcflow.estimate.fraction import fraction_text
 
-    wanted = has_display() if viewer is None else viewer
-    if wanted:
-        from napari_rbcflow.widgets.live_view import qt_missing, watch
-
-        if problem := qt_missing():
-            if viewer:
-                raise BadInput(problem)
-            wanted = False
+    wanted = viewer is not False
+    if wanted and (problem := no_viewer()):
+        if viewer:
+            raise BadInput(problem)
+        wanted = False
     run.start()
-    if wanted:
-        watch(run)
+    try:
+        with stopped_by_signals(run):
+            if wanted:
+                from napari_rbcflow.widgets.live_view import watch
+
+                watch(run)
+            else:
+                follow(run)
+    finally:
+        run.stop()
         run.wait()
-    else:
-        follow(run)
     status, reason = run.outcome
-    fraction = run.tally.fraction
+    fraction = run.stages.tally.fraction
     click.echo(fraction_text(fraction.estimate, fraction.interval(), fraction.n, fraction.level))
     account = run.progress()
     click.echo(
@@ -198,8 +208,37 @@ def stop_rules(reliable: int | None, halfwidth: float | None, seconds: float | N
     return StopRules(reliable, halfwidth, seconds)
 
 
-def has_display() -> bool:
-    """Whether a window can be opened here."""
-    if sys.platform.startswith("linux"):
-        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    return True
+def no_viewer() -> str | None:
+    """Say why napari cannot open here, or return None where it can."""
+    if not any(importlib.util.find_spec(name) for name in ("PySide6", "PyQt6")):
+        return (
+            "no viewer can open, for no Qt is installed: pip install napari-rbcflow[all], or give --no-viewer"
+        )
+    if not sys.platform.startswith("linux"):
+        return None
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        # Qt aborts the whole process where the display does not answer, so another one tries it first.
+        probe = "from qtpy.QtWidgets import QApplication; QApplication([])"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            tried = subprocess.run([sys.executable, "-c", probe], capture_output=True, timeout=30)
+            if tried.returncode == 0:
+                return None
+    return "there is no display that a viewer could open on: give --no-viewer"
+
+
+@contextlib.contextmanager
+def stopped_by_signals(run: Run) -> Iterator[None]:
+    """Let Ctrl-C, and being told to end, stop the run and close its session; a second Ctrl-C interrupts."""
+
+    def stop(number: int, _: object) -> None:
+        run.stop()
+        signal.signal(number, before[number])
+
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

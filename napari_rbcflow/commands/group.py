@@ -46,7 +46,7 @@ def _exit_code(arguments: list[str], debug: bool) -> int:
     except RunFailed as error:
         return _say(str(error), 1, debug)
     except (KeyboardInterrupt, click.Abort):
-        return _say("stopped", 130, debug)
+        return _say("stopped", 1, debug)
     except Exception as error:
         return _say(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1, debug)
     return result if isinstance(result, int) else 0

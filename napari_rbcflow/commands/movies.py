@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from napari_rbcflow.commands.group import cli
-from napari_rbcflow.commands.options import FOLDER, debug_option, device_option, output_option, record_options
+from napari_rbcflow.commands.options import PATH, debug_option, device_option, output_option, record_options
+from napari_rbcflow.errors import RunFailed
 
 
 @cli.command()
-@click.argument("movie", type=FOLDER)
+@click.argument("movie", type=PATH)
 @output_option
 @click.option("--fps", type=float, help="Frames per second [default: what the file says, else 60].")
 @click.option("--pixel-size-um", type=float, help="[default: what the file says, else 0.605].")
@@ -44,7 +47,7 @@ def analyze(
     from napari_rbcflow.commands.terminal import bar
     from napari_rbcflow.estimate.fraction import fraction_text
 
-    with bar("analysing") as show:
+    with bar("analysing") as show, kept_when_interrupted(output):
         session = run.analyze(
             movie,
             output,
@@ -65,7 +68,7 @@ def analyze(
 
 
 @cli.command()
-@click.argument("out", type=FOLDER)
+@click.argument("out", type=PATH)
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--tank-fraction", type=click.FloatRange(0, 1), default=0.8, show_default=True)
@@ -95,3 +98,13 @@ def simulate(out: Path, seconds: float, seed: int, tank_fraction: float, cells_p
             progress=lambda done, of: show(done, of),
         )
     click.echo(str(truth))
+
+
+@contextlib.contextmanager
+def kept_when_interrupted(folder: Path) -> Iterator[None]:
+    """Say where what was done lies, when Ctrl-C ends an analysis."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        where = f": what was done is in {folder}" if folder.exists() else ""
+        raise RunFailed(f"stopped{where}") from None

@@ -10,18 +10,16 @@ from typing import Any
 import click
 
 from napari_rbcflow.commands.group import cli
-from napari_rbcflow.commands.options import FOLDER, debug_option, device_option
+from napari_rbcflow.commands.options import PATH, debug_option, device_option
 from napari_rbcflow.errors import BadInput
 
 
 @cli.command()
-@click.argument("dataset", type=FOLDER)
-@click.option("--json", "json_file", type=FOLDER, help="Write all figures and predictions here.")
-@click.option(
-    "--pictures", type=FOLDER, help="Draw confusion matrices and the worst errors into this folder."
-)
-@click.option("--stage1", type=FOLDER, help="Other weights for stage 1 (.safetensors).")
-@click.option("--stage2", type=FOLDER, help="Other weights for stage 2 (.safetensors).")
+@click.argument("dataset", type=PATH)
+@click.option("--json", "json_file", type=PATH, help="Write all figures and predictions here.")
+@click.option("--pictures", type=PATH, help="Draw confusion matrices and the worst errors into this folder.")
+@click.option("--stage1", type=PATH, help="Other weights for stage 1 (.safetensors).")
+@click.option("--stage2", type=PATH, help="Other weights for stage 2 (.safetensors).")
 @device_option
 @debug_option
 def evaluate(
@@ -34,7 +32,7 @@ def evaluate(
 ) -> None:
     """Score both stages on labelled sequences in the published layout (dataset.csv, img/).
 
-    Example: rbcflow evaluate ../shared/data/darrin2023/stage1 --json scores.json
+    Example: rbcflow evaluate sequences --json scores.json
     """
     from napari_rbcflow.classification.evaluation import evaluate as score
     from napari_rbcflow.classification.two_stage import TwoStage
@@ -42,6 +40,8 @@ def evaluate(
     for made in (json_file, pictures):
         if made is not None and made.exists():
             raise BadInput(f"{made} exists already: choose another name, or move it away")
+        if made is not None and not made.absolute().parent.is_dir():
+            raise BadInput(f"{made} cannot be made: there is no folder {made.absolute().parent}")
     result = score(dataset, TwoStage.load(device=device, stage1=stage1, stage2=stage2), pictures=pictures)
     click.echo(summary(result))
     if json_file is not None:
@@ -78,8 +78,8 @@ def _figure(value: float | None) -> str:
 
 
 @cli.command()
-@click.argument("datasets", nargs=-1, required=True, type=FOLDER)
-@click.option("-o", "--output", type=FOLDER, help="Folder for weights and card [default: stageN-MODEL].")
+@click.argument("datasets", nargs=-1, required=True, type=PATH)
+@click.option("-o", "--output", type=PATH, help="Folder for weights and card [default: stageN-MODEL].")
 @click.option("--stage", type=click.Choice(["1", "2"]), required=True)
 @click.option("--model", type=click.Choice(["small", "c-rnn", "cnn"]), default="small", show_default=True)
 @click.option("--sampling", type=click.Choice(["uniform", "similarity"]), help="[default: the model's own].")
@@ -90,7 +90,7 @@ def _figure(value: float | None) -> str:
 @click.option(
     "--simulated", type=float, metavar="SHARE", help="Of simulated sequences [default: the model's own]."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Networks, averaged.")
 @click.option(
     "--folds",
@@ -115,7 +115,7 @@ def train(
 ) -> None:
     """Train one stage on labelled sequences and write weights with their model card.
 
-    Example: rbcflow train ../shared/data/darrin2023/stage1 -o stage1 --stage 1 --model c-rnn --frames 50
+    Example: rbcflow train sequences -o stage1 --stage 1 --model c-rnn --frames 50
     """
     from napari_rbcflow.classification.training import train as fit
 

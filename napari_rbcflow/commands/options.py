@@ -24,12 +24,12 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
-FOLDER = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, help="Show the traceback on an error."
 )
 output_option = click.option(
-    "-o", "--output", required=True, type=FOLDER, help="Session folder to make; must not exist yet."
+    "-o", "--output", required=True, type=PATH, help="Session folder to make; must not exist yet."
 )
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the networks run."

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from napari_rbcflow.commands.group import cli
-from napari_rbcflow.commands.options import FOLDER, debug_option
+from napari_rbcflow.commands.options import PATH, debug_option
 
 
 @cli.command()
-@click.argument("folder", type=FOLDER)
+@click.argument("folder", type=PATH)
 @debug_option
 def verify(folder: Path) -> int:
     """Check a session folder: 0 whole, 1 recovered or incomplete (says what), 2 not a session.

@@ -23,32 +23,25 @@ PLAIN_EVERY_S = 5.0
 
 def running_line(p: RunProgress) -> str:
     """Return the one line that is shown while a run goes; it fits a terminal of 80 columns."""
-    n = p.cells["tank_treading"] + p.cells["flipping"]
     lost = f"  {p.dropped + p.missed} frames lost" if p.dropped + p.missed else ""
     said = "no reliable cell yet"
-    if n:
+    if p.n:
         low, high = p.interval
-        said = f"tank-treading {100 * p.estimate:.1f} % ({100 * low:.1f}-{100 * high:.1f}, n {n})"
+        said = f"tank-treading {100 * p.estimate:.1f} % ({100 * low:.1f}-{100 * high:.1f}, n {p.n})"
     return f"{p.seconds:.0f} s  {p.cells['tracked']} tracks  {said}  to go: {p.missing}{lost}"
 
 
 def follow(run: Run) -> None:
-    """Show the running line until the run has ended; Ctrl-C stops the run, and what it had is kept."""
+    """Show the running line until the run has ended."""
     terminal = sys.stderr.isatty()
     printed = time.monotonic()
-    try:
-        while not run.wait(REFRESH_S):
-            if terminal:
-                width = Console(stderr=True).width
-                click.echo(
-                    "\r" + running_line(run.progress())[: width - 1].ljust(width - 1), nl=False, err=True
-                )
-            elif time.monotonic() - printed >= PLAIN_EVERY_S:
-                printed = time.monotonic()
-                click.echo(running_line(run.progress()), err=True)
-    except KeyboardInterrupt:
-        run.stop()
-        run.wait()
+    while not run.wait(REFRESH_S):
+        if terminal:
+            width = Console(stderr=True).width
+            click.echo("\r" + running_line(run.progress())[: width - 1].ljust(width - 1), nl=False, err=True)
+        elif time.monotonic() - printed >= PLAIN_EVERY_S:
+            printed = time.monotonic()
+            click.echo(running_line(run.progress()), err=True)
     if terminal:
         click.echo(err=True)
 

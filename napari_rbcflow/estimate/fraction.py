@@ -62,7 +62,6 @@ class RunningFraction:
         self.level = float(level)
         self.tank_treading = 0
         self.flipping = 0
-        self._anytime = (0.0, 1.0)
 
     def update(self, *, tank_treading: int = 0, flipping: int = 0) -> None:
         """Count more cells."""
@@ -100,8 +99,8 @@ class RunningFraction:
 
         Robbins' mixture: under the true p the Beta(1/2, 1/2) mixture likelihood ratio is a
         nonnegative martingale of mean 1, so that it ever exceeds 1 / (1 - level) with a probability
-        of at most 1 - level (Ville). The interval is the set of p for which it has not; those of
-        all looks are intersected.
+        of at most 1 - level (Ville). The interval is the set of p for which it does not now: what was
+        said at earlier looks is not needed, and so does not depend on how often one looked.
 
         References
         ----------
@@ -109,19 +108,18 @@ class RunningFraction:
         Annals of Mathematical Statistics 41, 1397-1409.
         """
         k, m = self.tank_treading, self.flipping
-        if k + m:
-            mixture = betaln(k + 0.5, m + 0.5) - betaln(0.5, 0.5)
-            bound = mixture + math.log(1 - self.level)
+        if not k + m:
+            return 0.0, 1.0
+        bound = betaln(k + 0.5, m + 0.5) - betaln(0.5, 0.5) + math.log(1 - self.level)
 
-            def outside(p: float) -> bool:
-                likelihood = (k * math.log(p) if k else 0.0) + (m * math.log1p(-p) if m else 0.0)
-                return bool(likelihood < bound)
+        def outside(p: float) -> bool:
+            likelihood = (k * math.log(p) if k else 0.0) + (m * math.log1p(-p) if m else 0.0)
+            return bool(likelihood < bound)
 
-            peak = k / (k + m)
-            low = 0.0 if k == 0 else _edge(outside, 0.0, peak)
-            high = 1.0 if m == 0 else _edge(outside, 1.0, peak)
-            self._anytime = (max(self._anytime[0], low), min(self._anytime[1], high))
-        return self._anytime
+        peak = k / (k + m)
+        low = 0.0 if k == 0 else _edge(outside, 0.0, peak)
+        high = 1.0 if m == 0 else _edge(outside, 1.0, peak)
+        return low, high
 
     def fixed_width_interval(self, half_width: float) -> tuple[float, float]:
         """Return an interval that holds for a run that stops when its half-width reaches `half_width`.
@@ -150,9 +148,10 @@ def _edge(outside: Callable[[float], bool], out: float, inside: float) -> float:
 def fraction_text(estimate: float, interval: tuple[float, float], n: int, level: float = 0.95) -> str:
     """Say the fraction, never without its interval."""
     if math.isnan(estimate):
-        return "no fraction yet (no reliable cell)"
+        return "no fraction: no reliable cell"
     low, high = interval
+    cells = "1 reliable cell" if n == 1 else f"{n} reliable cells"
     return (
         f"tank-treading {100 * estimate:.1f} % "
-        f"({100 * level:.0f} % interval {100 * low:.1f} to {100 * high:.1f} %, {n} reliable cells)"
+        f"({100 * level:.0f} % interval {100 * low:.1f} to {100 * high:.1f} %, {cells})"
     )

@@ -65,19 +65,20 @@ def analyze(
         patient=patient, sample=sample, device=device, background=background, ring_seconds=RING_SECONDS
     )
     run = Run(source, Path(out), settings)
-    run.start()
     try:
+        run.start()
         while not run.wait(0.2):
             if progress is not None:
                 progress(run.progress(), run.info)
-    except BaseException:
-        run.stop()
-        run.wait()
+    except KeyboardInterrupt:
+        if run.started:
+            run.stop()
+            run.wait()
         raise
     status, reason = run.outcome
     if status == "failed":
         raise RunFailed(f"{reason} (what was done is in {out})")
-    if not run.tally.cells["tracked"]:
+    if not run.stages.tally.cells["tracked"]:
         shutil.rmtree(out)
         raise BadInput(f"no cell was found in {movie}: check that it shows moving cells in bright field")
     return open_session(Path(out))

@@ -24,9 +24,13 @@ class Progress:
     open_tracks : int
     cells : Counter of str
         By label, named as in ``run.json``.
+    n : int
+        Cells counted.
     estimate : float
         NaN where no cell was counted.
     interval : (float, float)
+    level : float
+        Of the interval.
     missing : str
         In a few words, what the stop rule still lacks.
     """
@@ -39,8 +43,10 @@ class Progress:
     seconds: float
     open_tracks: int
     cells: Counter[str]
+    n: int
     estimate: float
     interval: tuple[float, float]
+    level: float
     missing: str
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.sources.contract import SourceInfo
+
+MOST_RING_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,14 @@ class RunSettings:
     background: Literal["movie", "sliding"] = "sliding"
     stop: StopRules = field(default_factory=StopRules)
     ring_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.background not in ("movie", "sliding"):
+            raise BadInput(f"the background is movie or sliding, not {self.background!r}")
+        if not 0 < self.ring_seconds <= MOST_RING_SECONDS:
+            raise BadInput(
+                f"the ring holds more than 0 and at most {MOST_RING_SECONDS:.0f} s, not {self.ring_seconds:g}"
+            )
 
     def record(self, *, device: str) -> dict[str, Any]:
         """Return what of this belongs into ``run.json``, with the device that was really taken."""

@@ -37,14 +37,15 @@ class OpenTracks:
     ----------
     cell : ndarray of int64, shape (m,)
     y_px, x_px : ndarray of float32, shape (m,)
-    frame : int
-        Index of the frame they stand in; -1 before the first.
+    frame : Frame or None
+        The frame they stand in; None before the first. Not always the one given last: a sliding
+        background holds the first second of frames, which are then worked off.
     """
 
     cell: NDArray[np.int64]
     y_px: NDArray[np.float32]
     x_px: NDArray[np.float32]
-    frame: int
+    frame: Frame | None
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -111,7 +112,7 @@ class Tracker:
         self._past: deque[_Past] = deque(maxlen=_PAST)
         self._processed = 0
         self._last_given = -1
-        self._last_done = -1
+        self._newest: Frame | None = None
         self._opened = False
         self._learnt = -1  # the last frame that the background was shown while frames were held
         self.not_analysed: dict[str, int] = {}
@@ -180,11 +181,11 @@ class Tracker:
         """Where the open tracks stand now; a copy."""
         m = self._linker.motion
         y_px, x_px = self._to_camera(m.y, m.x)
-        return OpenTracks(m.cell.copy(), y_px, x_px, self._last_done)
+        return OpenTracks(m.cell.copy(), y_px, x_px, self._newest)
 
     def _work(self, frame: Frame) -> list[Track]:
         self._processed += 1
-        self._last_done = frame.index
+        self._newest = frame
         detections = self._detect(frame)
         if isinstance(detections, str):
             self._leave_out(detections)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from napari_rbcflow.estimate.fraction import fraction_text
 
 if TYPE_CHECKING:
     from napari_rbcflow.run import Run
+    from napari_rbcflow.tracking.tracker import OpenTracks
 
 REFRESH_MS = 50
 CAPACITY = 1024
@@ -26,13 +26,6 @@ MARKS: dict[str, tuple[str, str]] = {
     Label.TANK_TREADING: ("#56b4e9", "ring"),
     Label.FLIPPING: ("#e69f00", "diamond"),
 }
-
-
-def qt_missing() -> str | None:
-    """Say what to do where no window can be opened, else return None."""
-    if any(importlib.util.find_spec(name) for name in ("PySide6", "PyQt6", "PyQt5")):
-        return None
-    return "no Qt is installed, so no viewer can open: pip install napari-rbcflow[all], or give --no-viewer"
 
 
 class LiveView:
@@ -77,31 +70,25 @@ class LiveView:
     def update(self) -> None:
         """Show how the run stands now."""
         ended = self.run.wait(0)
-        frame = self.run.latest
+        positions = self.run.stages.positions
+        frame = positions.frame if positions is not None and positions.frame else self.run.stages.newest
         if frame is not None and frame.index != self._shown_frame:
             self._shown_frame = frame.index
             self._image.data = frame.image
-            self._mark("not yet", self._open_positions())
+            self._mark("not yet", _places(positions))
             for label in (Label.UNRELIABLE, Label.TANK_TREADING, Label.FLIPPING):
                 self._mark(label, self._judged_positions(label, frame.index))
         p = self.run.progress()
-        n = p.cells["tank_treading"] + p.cells["flipping"]
         state = "ended" if ended else f"to go: {p.missing}"
-        said = fraction_text(p.estimate, p.interval, n).replace(" (", "\n(")
+        said = fraction_text(p.estimate, p.interval, p.n, p.level).replace(" (", "\n(")
         self.viewer.text_overlay.text = f"{said}\n{state}"
         if ended:
             self._timer.stop()
 
-    def _open_positions(self) -> Any:
-        positions = self.run.positions
-        if positions is None:
-            return np.zeros((0, 2))
-        return np.column_stack([positions.y_px, positions.x_px])
-
     def _judged_positions(self, label: str, now: int) -> Any:
         places = [
             (track.y_px[-1], track.x_px[-1])
-            for track, judgement in self.run.judged
+            for track, judgement in self.run.stages.judged
             if judgement.label == label and now - track.frames[-1] < LINGER_FRAMES
         ]
         return np.array(places, dtype=float).reshape(-1, 2)
@@ -122,11 +109,19 @@ class LiveView:
 
 
 def watch(run: Run) -> None:
-    """Open napari and show the run; closing the window stops it. Returns when the window is closed."""
+    """Open napari and show the run; returns when the window is closed, which stops the run."""
     import napari
 
     viewer = napari.Viewer(title="napari-rbcflow")
     view = LiveView(viewer, run)
-    napari.run()
-    view.close()
-    run.stop()
+    try:
+        napari.run()
+    finally:
+        view.close()
+        run.stop()
+
+
+def _places(positions: OpenTracks | None) -> Any:
+    if positions is None:
+        return np.zeros((0, 2))
+    return np.column_stack([positions.y_px, positions.x_px])

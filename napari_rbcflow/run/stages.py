@@ -1,0 +1,213 @@
+"""What each thread of a run does, and the queues between the threads."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+
+from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.errors import RbcflowError, sentence_of
+from napari_rbcflow.estimate.tally import AFTER_STOP, CUT_BY_STOP, RUN_FAILED, Tally
+from napari_rbcflow.run.channel import Channel
+from napari_rbcflow.run.outcome import Outcome
+from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.session.writer import SessionWriter
+from napari_rbcflow.sources.contract import Frame, FrameSource, SourceInfo
+from napari_rbcflow.tracking.tracker import OpenTracks, Tracker
+from napari_rbcflow.tracks import Judgement, Track
+
+log = logging.getLogger(__name__)
+
+WAITING_BYTES = 256 * 2**20
+"""Of frames that wait for tracking: some three seconds at 1376 x 1096 and 60 frames/s."""
+WAITING_TRACKS = 4096
+BATCH_TRACKS = 32
+LINGER_S = 0.05
+"""How long a batch waits to fill: short beside the 250 ms in which a label is due."""
+SHOWN_TRACKS = 64
+"""Of the tracks judged last, for display; no fewer than a batch."""
+
+
+class Stages:
+    r"""Four works, a thread each, and bounded queues between them.
+
+    ::
+
+        receive --frames--> track --tracks--> judge --> session, tally, stop rule
+           \--------frames--------> keep_frames --> ring
+
+    A live source never waits: a frame that finds no room is dropped and counted with its reason. A
+    recorded one does. A work that raises is handed to `fail` by whoever runs it.
+
+    Parameters
+    ----------
+    source : FrameSource
+        Open.
+    info : SourceInfo
+    tracker : Tracker
+    two_stage : TwoStage
+    writer : SessionWriter
+    settings : RunSettings
+
+    Attributes
+    ----------
+    tally : Tally
+    outcome : Outcome
+    newest : Frame or None
+        The newest frame received.
+    positions : OpenTracks or None
+        The last frame that was processed, and where the open tracks stood in it.
+    judged : list of (Track, Judgement)
+        The tracks judged last, newest last.
+    n_received, ring_skipped : int
+        Frames received, and those of them that the ring had no time for.
+    dropped : Counter of str
+        Frames by reason.
+    seconds : float
+        Camera time of the last frame that was processed.
+    latencies_ms : array of float
+        From a track's hand-over to its label on disk. Four bytes a label, so that hours stay small.
+    stranded : list of Track
+        Tracks that were not judged or not kept because a part broke.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        info: SourceInfo,
+        tracker: Tracker,
+        two_stage: TwoStage,
+        writer: SessionWriter,
+        settings: RunSettings,
+    ) -> None:
+        self._source, self._info, self._settings = source, info, settings
+        self._tracker, self._two_stage, self._writer = tracker, two_stage, writer
+        self.tally = Tally(settings.stop)
+        self.outcome = Outcome()
+        self.newest: Frame | None = None
+        self.positions: OpenTracks | None = None
+        self.judged: list[tuple[Track, Judgement]] = []
+        self.n_received = 0
+        self.ring_skipped = 0
+        self.dropped: Counter[str] = Counter()
+        self.seconds = 0.0
+        self.latencies_ms = array("f")
+        self.stranded: list[Track] = []
+        self._lock = threading.Lock()
+        self._frozen = threading.Event()
+        self._frames: Channel[Frame] = Channel(max(16, WAITING_BYTES // (info.height * info.width)))
+        self._tracks: Channel[tuple[Track, float]] = Channel(WAITING_TRACKS)
+        self._to_ring: Channel[Frame] = Channel(16)
+
+    def receive(self) -> None:
+        # Of a movie that lies on disk anyway, only what the ring will still hold at the end is copied.
+        first_kept = 0
+        if not self._info.live and self._info.n_frames is not None:
+            first_kept = self._info.n_frames - self._settings.ring_frames(self._info)
+        try:
+            for frame in self._source.frames():
+                if self._settings.stop.out_of_time(frame.time_s):
+                    # Not `_freeze`: what came in time is still processed and counted.
+                    self.outcome.rule_met("seconds")
+                    self._source.stop()
+                    break
+                self.n_received += 1
+                self.newest = frame
+                if self._info.live:
+                    if not self._frames.offer(frame):
+                        self._drop("queue-full" if self.outcome.said[0] == "running" else AFTER_STOP)
+                    if not self._to_ring.offer(frame):
+                        self.ring_skipped += 1
+                else:
+                    if not self._frames.put(frame):
+                        self._drop(RUN_FAILED)
+                        break
+                    if frame.index >= first_kept:
+                        self._to_ring.put(frame)
+            self.outcome.end("finished", "source-ended")
+        except Exception as error:
+            # The source broke, but nothing behind it did: what came is still judged and kept.
+            self.outcome.end("failed", sentence_of(error))
+            log.error("the source broke: %s", error, exc_info=not isinstance(error, RbcflowError))
+        finally:
+            self._frames.close()
+            self._to_ring.close()
+
+    def track(self) -> None:
+        for frame in self._frames:
+            if self._frozen.is_set():
+                self._drop(AFTER_STOP)
+                continue
+            self.seconds = frame.time_s
+            self._hand_over(self._tracker.process(frame))
+            self.positions = self._tracker.open_tracks()
+        reason = "source-ended" if self.outcome.source_ended else CUT_BY_STOP
+        self._hand_over(self._tracker.finish(reason))
+        self._tracks.close()
+
+    def _hand_over(self, tracks: Sequence[Track]) -> None:
+        now = time.perf_counter()
+        for track in tracks:
+            if not self._tracks.put((track, now)):
+                self.stranded.append(track)
+
+    def judge(self) -> None:
+        while batch := self._tracks.take(BATCH_TRACKS, LINGER_S):
+            tracks = [track for track, _ in batch]
+            try:
+                judged = self._two_stage.judge(self.tally.to_judge(tracks))
+            except Exception:
+                self.stranded += tracks
+                raise
+            self.keep(tracks, self.tally.settle(tracks, judged))
+            now = time.perf_counter()
+            self.latencies_ms.extend(
+                1000 * (now - handed_over)
+                for (_, handed_over), (_, judgement) in zip(batch, self.judged[-len(batch) :], strict=True)
+                if judgement.p_reliable is not None
+            )
+            if self.tally.enough:
+                self._freeze(self.tally.enough)
+
+    def keep(self, tracks: Sequence[Track], judgements: Sequence[Judgement]) -> None:
+        """Put tracks on disk, and only then count them."""
+        pairs = list(zip(tracks, judgements, strict=True))
+        try:
+            self._writer.keep(pairs)
+        except Exception:
+            self.stranded += tracks
+            raise
+        self.tally.count(judgements)
+        self.judged = [*self.judged, *pairs][-SHOWN_TRACKS:]
+
+    def keep_frames(self) -> None:
+        for frame in self._to_ring:
+            self._writer.ring.append(frame)
+
+    def _freeze(self, reason: str) -> None:
+        self.outcome.rule_met(reason)
+        self._frozen.set()
+        self._source.stop()
+
+    def fail(self, error: BaseException) -> None:
+        """End the run at once: let go of every thread that waits, and stop the source."""
+        if self.outcome.fail(error):
+            known = isinstance(error, RbcflowError)
+            log.error("%s", sentence_of(error), exc_info=None if known else error)
+        for channel in (self._frames, self._tracks, self._to_ring):
+            channel.abort()
+        with contextlib.suppress(Exception):
+            self._source.stop()
+
+    def _drop(self, reason: str) -> None:
+        with self._lock:
+            self.dropped[reason] += 1
+
+    def unjudged(self) -> list[Track]:
+        """Return the tracks that a fault left behind."""
+        return [*self.stranded, *(track for track, _ in self._tracks.leftover())]
