@@ -29,7 +29,7 @@ WAITING_TRACKS = 4096
 BATCH_TRACKS = 32
 LINGER_S = 0.05
 """How long a batch waits to fill: short beside the 250 ms in which a label is due."""
-SHOWN_TRACKS = 64
+SHOWN_TRACKS = 128
 """Of the tracks judged last, for display; no fewer than a batch."""
 
 

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 REFRESH_MS = 50
 CAPACITY = 1024
 """Marks that a layer has room for. Layers are made once: growing them costs, removing them crashes."""
-LINGER_FRAMES = 45
-"""A judged cell's mark stays this long where the cell was last seen."""
-
 # Okabe and Ito's palette, told apart by the colour-blind; the symbols tell them apart without colour.
 MARKS: dict[str, tuple[str, str]] = {
     "not yet": ("#bbbbbb", "disc"),
@@ -77,7 +74,7 @@ class LiveView:
             self._image.data = frame.image
             self._mark("not yet", _places(positions))
             for label in (Label.UNRELIABLE, Label.TANK_TREADING, Label.FLIPPING):
-                self._mark(label, self._judged_positions(label, frame.index))
+                self._mark(label, self._judged_places(label))
         p = self.run.progress()
         state = "ended" if ended else f"to go: {p.missing}"
         said = fraction_text(p.estimate, p.interval, p.n, p.level).replace(" (", "\n(")
@@ -85,12 +82,9 @@ class LiveView:
         if ended:
             self._timer.stop()
 
-    def _judged_positions(self, label: str, now: int) -> Any:
-        places = [
-            (track.y_px[-1], track.x_px[-1])
-            for track, judgement in self.run.stages.judged
-            if judgement.label == label and now - track.frames[-1] < LINGER_FRAMES
-        ]
+    def _judged_places(self, label: str) -> Any:
+        """Where the cells judged last were last seen."""
+        places = [(t.y_px[-1], t.x_px[-1]) for t, j in self.run.stages.judged if j.label == label]
         return np.array(places, dtype=float).reshape(-1, 2)
 
     def _mark(self, name: str, places: Any) -> None:
