@@ -172,6 +172,16 @@ def test_a_configuration_file_gives_grey_at_its_own_calibration(
     assert np.ptp(frame.image) > 5
 
 
+def test_a_calibration_that_no_microscope_has_is_not_believed(demo: Path, tmp_path: Path) -> None:
+    config = tmp_path / "scope.cfg"
+    text = CONFIG.format(pixel_type="8bit", bits=8, mode="Noise").replace("Res,0.31", "Res,31")
+    config.write_text(text + "Property,Cam,Exposure,7.5\n")
+    with open_source(str(config), mm_path=demo, pixel_size_um=0.4) as info:
+        assert (info.pixel_size_um, info.pixel_size_known) == (0.4, True)
+        assert any("31 um, which is not believed" in warning for warning in info.warnings)
+        assert info.exposure_ms == 7.5  # the configuration's own, not the paper's
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -202,8 +212,10 @@ def test_a_wrong_configuration_is_refused_and_the_next_one_opens(
         ({"binning": 3}, "cannot bin by 3; it can by 1, 2, 4, 8"),
         ({"roi": (1300, 0, 100, 100)}, "does not fit"),
         ({"roi": (0, 0, 63, 100)}, "at least"),
-        ({"fps": 0}, "positive"),
-        ({"exposure_ms": -1}, "positive"),
+        ({"fps": 0}, "0.1 to 10,000 frames/s"),
+        ({"pixel_size_um": 0.01}, "0.05 to 5 um"),
+        ({"binning": 0}, "1 or more"),
+        ({"exposure_ms": -1}, "0.001 to 10,000 ms"),
         ({"mm_path": "/no/such/folder"}, "--mm-path"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +19,7 @@ import zarr
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import FrameRing
+from napari_rbcflow.sources.chamber import SimulatedChamber
 from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.sources.opening import open_source
@@ -343,6 +346,8 @@ def test_frame_rate_and_pixel_size_come_from_user_then_file_then_default(
         ome=True,
         metadata=ome | {"PhysicalSizeX": 5.0, "PhysicalSizeXUnit": "m", "TimeIncrement": 1e-9},
     )
+    tiff("binned twice over", metadata={"fps": 0.05, "pixel_size_um": 6.05})
+    assert sum("not believed" in w for w in _warnings(tmp_path / "binned twice over.tif")) == 2
     assert said == {
         "plain": (None, None),
         "inches": (None, None),
@@ -352,6 +357,7 @@ def test_frame_rate_and_pixel_size_come_from_user_then_file_then_default(
         "ome": (pytest.approx(50), pytest.approx(0.3)),
         "ome in pixels": (None, None),
         "ome absurd": (None, None),
+        "binned twice over": (None, None),
     }
     assert _scale(ome_zarr(tmp_path / "o.zarr", short, 3)) == (pytest.approx(50), pytest.approx(0.3))
     ours = zarr_array(tmp_path / "z.zarr", short)
@@ -446,7 +452,7 @@ BAD: dict[str, tuple[str, Callable[[Path, np.ndarray], object], str]] = {
     "tiff cut, compressed": (
         "m.tif",
         lambda p, f: cut(_tif(p, f, compression="zlib"), 0.9),
-        "cut short|cannot be read",
+        "promises 40 frames and 35 are whole",
     ),
     "ome-tiff cut": (
         "m.tif",
@@ -507,6 +513,29 @@ BAD: dict[str, tuple[str, Callable[[Path, np.ndarray], object], str]] = {
 }
 
 
+SAMPLE = Path(__file__).parents[1] / "sample_data" / "flow_chamber.tif"
+
+
+@pytest.mark.parametrize("kind", ["compressed", "contiguous"])
+def test_the_whole_frames_of_a_cut_stack_can_be_kept_as_the_sentence_says(
+    kind: str, movie: np.ndarray, tmp_path: Path
+) -> None:
+    if kind == "compressed":
+        whole, path, n = tifffile.imread(SAMPLE), tmp_path / "it's cut.tif", 90
+        path.write_bytes(SAMPLE.read_bytes())
+    else:
+        whole, n = movie, 20
+        path = _tif(tmp_path / "m.tif", movie, imagej=True)
+    cut(path, 0.5)
+    with pytest.raises(BadInput, match=rf"promises {len(whole)} frames and {n} are whole") as refused:
+        open_movie(path).open()
+    script = str(refused.value).partition('python -c "')[2].removesuffix('"')
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    with (source := open_movie(tmp_path / "whole.tif")) as info:
+        assert info.pixel_size_known == (kind == "compressed")
+        np.testing.assert_array_equal(np.stack([f.image for f in source.frames()]), whole[:n])
+
+
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_movie_is_refused_in_one_sentence(what: str, movie: np.ndarray, tmp_path: Path) -> None:
     name, make, sentence = BAD[what]
@@ -518,9 +547,12 @@ def test_a_bad_movie_is_refused_in_one_sentence(what: str, movie: np.ndarray, tm
 
 def test_impossible_settings_are_refused(movie: np.ndarray, tmp_path: Path) -> None:
     path = _tif(tmp_path / "m.tif", movie)
-    for asked in ({"fps": 0}, {"fps": -1}, {"pixel_size_um": float("nan")}):
-        with pytest.raises(BadInput, match="positive"):
-            open_movie(path, **asked)
+    for fps in (0, -1, 0.09, 10_001, float("inf")):
+        with pytest.raises(BadInput, match=r"give 0.1 to 10,000 frames/s"):
+            open_movie(path, fps=fps)
+    for size in (0, float("nan"), 0.04, 60.5):
+        with pytest.raises(BadInput, match=r"give 0.05 to 5 um"):
+            open_movie(path, pixel_size_um=size)
 
 
 def test_a_ring_with_gaps_keeps_places_and_times_and_says_what_is_damaged(
@@ -554,6 +586,24 @@ def test_damage_in_the_middle_fails_after_the_last_good_frame(movie: np.ndarray,
     with source, pytest.raises(RunFailed, match=r"Frame 17 of m.zarr could not be read.*17 of 40"):
         good.extend(source.frames())
     np.testing.assert_array_equal(np.stack([frame.image for frame in good]), movie[:17])
+    # A background is taken before anything is made: then it is the input that is bad.
+    source = open_movie(path)
+    with source, pytest.raises(BadInput, match=r"Frame 17 of m.zarr cannot be read.*damaged; record"):
+        source.sample(N)
+
+
+def test_damage_in_the_middle_of_a_decoded_movie_is_named_by_its_frame(
+    movie: np.ndarray, tmp_path: Path
+) -> None:
+    path = write_video(tmp_path / "m.mkv", movie, "ffv1")
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        place, size = packets[17].pos, packets[17].size
+    with path.open("r+b") as file:
+        file.seek(place + size // 8)
+        file.write(b"\xff" * (size // 2))
+    with pytest.raises(BadInput, match=r"m.mkv cannot be read at frame 17"):
+        open_movie(path).open()
 
 
 def test_played_at_its_own_pace_every_frame_comes_in_its_time_or_after(
@@ -616,8 +666,16 @@ def test_settings_that_a_source_has_not_are_refused(movie: np.ndarray, tmp_path:
     path = _tif(tmp_path / "m.tif", movie)
     with pytest.raises(BadInput, match="no --exposure-ms"):
         open_source(str(path), exposure_ms=2.2)
-    with pytest.raises(BadInput, match="no --binning"):
-        open_source("simulated", binning=2)
+    for spec in ("simulated", str(path), "demo", "scope.cfg"):
+        asked: dict[str, object] = {"port": 4827}
+        if spec not in ("demo", "scope.cfg"):
+            asked |= {"mm_path": tmp_path, "binning": 2, "roi": (0, 0, 64, 64)}
+        if spec != "simulated":
+            asked |= {"seed": 0, "tank_fraction": 0.8, "cells_per_frame": 115.0}
+        for name, value in asked.items():
+            with pytest.raises(BadInput, match=f"no --{name.replace('_', '-')};"):
+                open_source(spec, **{name: value})  # type: ignore[arg-type]
+    assert isinstance(open_source("simulated", seed=3, fps=30), SimulatedChamber)
 
 
 def test_details_can_be_written_as_json(movie: np.ndarray, tmp_path: Path) -> None:

@@ -124,4 +124,9 @@ class RecordedSource(FrameSource):
         """Return up to `n` frames spread evenly over the movie, shape (m, height, width), uint8.
 
         Call between `open` and the end of `frames`, from the thread that iterates or before it starts.
+
+        Raises
+        ------
+        BadInput
+            Where one of them cannot be read.
         """

@@ -25,6 +25,7 @@ from napari_rbcflow.sources.mm_settings import (
     load_demo,
     pixel_size,
 )
+from napari_rbcflow.sources.plausible import LEAST_SIDE_PX
 from napari_rbcflow.sources.sentences import in_a_line
 
 _ENDLESS = 2_000_000_000
@@ -35,7 +36,6 @@ _BUFFER_LIMITS_MB = (64, 1024)
 """...within these."""
 _SILENT_S = 2.0
 _SILENT_FRAMES = 20
-_LEAST_SIDE_PX = 64
 
 
 class MicroManagerCamera(FrameSource):
@@ -49,11 +49,12 @@ class MicroManagerCamera(FrameSource):
         Folder with the device adapters (Micro-Manager's own). None: the configuration's folder, an
         installed Micro-Manager, or the test adapters, whichever is there.
     exposure_ms, fps, binning : float, float, int or None
-        None leaves what the configuration sets (the DemoCamera: 60 frames/s).
+        None leaves what the configuration sets (the DemoCamera: 60 frames/s). The paper's exposure of
+        2.2 ms is never set unasked: how much light there is only the laboratory knows.
     roi : tuple of int (x, y, width, height) or None
         In binned pixels.
     pixel_size_um : float or None
-        Used where Micro-Manager has no calibration.
+        Used where Micro-Manager has no calibration, or none that a microscope can have.
 
     Notes
     -----
@@ -220,10 +221,10 @@ class MicroManagerCamera(FrameSource):
             warnings.append(f"{settings.fps:g} frames/s were asked for; {label} gives {fps:g}.")
         self._grey = _grey_of(raw, int(core.get_image_bit_depth()), label, warnings)
         height, width = raw.shape[:2]
-        if min(height, width) < _LEAST_SIDE_PX:
+        if min(height, width) < LEAST_SIDE_PX:
             raise BadInput(
                 f"{label} gives {width} x {height} px; choose a field of at least "
-                f"{_LEAST_SIDE_PX} x {_LEAST_SIDE_PX} px."
+                f"{LEAST_SIDE_PX} x {LEAST_SIDE_PX} px."
             )
         pixel = pixel_size(core, settings.pixel_size_um, warnings)
         if pixel is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from napari_rbcflow.conventions import DEFAULT_FPS
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sources.plausible import PIXEL_RANGE_UM, can_be, check_settings
 from napari_rbcflow.sources.sentences import in_a_line
 
 DEMO_HEIGHT, DEMO_WIDTH = 1096, 1376
@@ -29,15 +30,9 @@ class CameraSettings:
 
     def check(self) -> None:
         """Raise BadInput for what no camera can do."""
-        said = {
-            "an exposure of {:g} ms": self.exposure_ms,
-            "{:g} frames/s": self.fps,
-            "a binning of {:g}": self.binning,
-            "a pixel of {:g} um": self.pixel_size_um,
-        }
-        for sentence, value in said.items():
-            if value is not None and not 0 < value < float("inf"):
-                raise BadInput(f"{sentence.format(value)} is not possible; give a positive number.")
+        check_settings(fps=self.fps, pixel_size_um=self.pixel_size_um, exposure_ms=self.exposure_ms)
+        if self.binning is not None and self.binning < 1:
+            raise BadInput(f"A binning of {self.binning} is not possible; give 1 or more.")
         if self.roi is not None and (len(self.roi) != 4 or min(self.roi[:2]) < 0 or min(self.roi[2:]) < 1):
             raise BadInput(f"The field {self.roi} is not possible; give x, y, width, height in pixels.")
 
@@ -129,6 +124,11 @@ def pixel_size(core: Any, setting: float | None, warnings: list[str]) -> float |
     """Return the pixel from Micro-Manager's calibration, else the setting; None where there is neither."""
     calibrated = float(core.get_pixel_size_um())
     if calibrated <= 0:
+        return setting
+    if not can_be(calibrated, PIXEL_RANGE_UM):
+        warnings.append(
+            f"Micro-Manager's calibration says a pixel of {calibrated:g} um, which is not believed."
+        )
         return setting
     if setting is not None and abs(setting / calibrated - 1) > 0.01:
         warnings.append(

@@ -15,12 +15,11 @@ from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
 from napari_rbcflow.sources import tiff, zarr_movie
 from napari_rbcflow.sources.contract import Frame, RecordedSource, SourceInfo
 from napari_rbcflow.sources.grey import GreyRule, decide_grey
-from napari_rbcflow.sources.movie_reader import MovieReader, spread
+from napari_rbcflow.sources.movie_reader import BrokenFrame, MovieReader, spread
+from napari_rbcflow.sources.plausible import LEAST_SIDE_PX, check_settings
 from napari_rbcflow.sources.ring_movie import RingMovieReader, ring_of
 from napari_rbcflow.sources.sentences import in_a_line
 
-LEAST_SIDE_PX = 64
-"""Twice a crop: in less no cell can be followed."""
 _LOOKED_AT = 32
 """Frames that are looked at to decide how a deep or colour movie becomes grey."""
 _LONGEST_SLEEP_S = 0.05
@@ -45,16 +44,14 @@ def open_movie(
     Raises
     ------
     BadInput
-        If nothing is there, or a setting is no positive number. `Movie.open` finds the rest.
+        If nothing is there, or no microscope has such a setting. `Movie.open` finds the rest.
     """
     path = Path(path)
     if not path.exists():
         raise BadInput(
             f"{path} does not exist; give a movie file, a folder of TIFF frames, a Zarr or a session."
         )
-    for name, value in (("frames/s", fps), ("um a pixel", pixel_size_um)):
-        if value is not None and not 0 < value < float("inf"):
-            raise BadInput(f"{value:g} {name} is not possible; give a positive number.")
+    check_settings(fps=fps, pixel_size_um=pixel_size_um)
     return Movie(path, fps=fps, pixel_size_um=pixel_size_um, paced=paced)
 
 
@@ -115,14 +112,18 @@ class Movie(RecordedSource):
         reader, info = self._opened()
         places = spread(n, reader.facts.n_frames)
         out = np.empty((len(places), info.height, info.width), np.uint8)
+        k = 0
         try:
-            for k, raw in enumerate(reader.at(places)):
+            for raw in reader.at(places):
                 out[k] = self._grey.apply(raw)
-        except RbcflowError:
-            raise
+                k += 1
+        except RbcflowError as error:  # a frame that a running session has lost meanwhile
+            raise BadInput(str(error)) from error
         except Exception as error:
-            raise RunFailed(
-                f"A frame of {info.name} could not be read ({in_a_line(error)}); the movie is damaged."
+            place = error.place if isinstance(error, BrokenFrame) else places[k]
+            raise BadInput(
+                f"Frame {place} of {info.name} cannot be read ({in_a_line(error)}): the movie is damaged; "
+                "record or export it again."
             ) from error
         return out
 
@@ -159,8 +160,9 @@ class Movie(RecordedSource):
         except BadInput:
             raise
         except Exception as error:
+            where = f" at frame {error.place}" if isinstance(error, BrokenFrame) else ""
             raise BadInput(
-                f"{name} cannot be read ({in_a_line(error)}); record or export it again."
+                f"{name} cannot be read{where} ({in_a_line(error)}); record or export it again."
             ) from error
         height, width = first.shape[:2]
         if min(height, width) < LEAST_SIDE_PX:

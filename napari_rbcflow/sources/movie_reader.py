@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from napari_rbcflow.sources.grey import ColourOrder, Raw
-
-_FPS_RANGE = (1.0, 10_000.0)
-_PIXEL_RANGE_UM = (0.01, 50.0)
+from napari_rbcflow.sources.plausible import FPS_RANGE, PIXEL_RANGE_UM, can_be
 
 
 class RawFrame(NamedTuple):
@@ -19,6 +17,14 @@ class RawFrame(NamedTuple):
     place: int
     time_s: float | None
     image: Raw
+
+
+class BrokenFrame(Exception):
+    """A frame that its format's library could not read, where another was asked for."""
+
+    def __init__(self, place: int, error: Exception) -> None:
+        super().__init__(str(error))
+        self.place = place
 
 
 @dataclass
@@ -38,7 +44,7 @@ class FileFacts:
         """Believe a frame rate where a camera could have it."""
         if fps is None or fps == 0:
             return
-        if _FPS_RANGE[0] <= fps <= _FPS_RANGE[1]:
+        if can_be(fps, FPS_RANGE):
             self.fps = float(fps)
         else:
             self.warnings.append(f"{said_by} says {fps:g} frames/s, which is not believed.")
@@ -47,7 +53,7 @@ class FileFacts:
         """Believe a pixel size where a microscope could have it."""
         if size_um is None or size_um == 0:
             return
-        if _PIXEL_RANGE_UM[0] <= size_um <= _PIXEL_RANGE_UM[1]:
+        if can_be(size_um, PIXEL_RANGE_UM):
             self.pixel_size_um = float(size_um)
         else:
             self.warnings.append(f"{said_by} says a pixel of {size_um:g} um, which is not believed.")
@@ -56,7 +62,8 @@ class FileFacts:
 class MovieReader(ABC):
     """One open movie file. Made by a format's own constructor, which raises BadInput for a bad file.
 
-    Reading may raise whatever the format's library raises; `Movie` turns that into one sentence.
+    Reading may raise whatever the format's library raises, or `BrokenFrame`; `Movie` turns that into
+    one sentence.
     """
 
     facts: FileFacts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,13 @@ def open_source(
     binning: int | None = None,
     roi: tuple[int, int, int, int] | None = None,
     pixel_size_um: float | None = None,
-    seed: int = 0,
-    tank_fraction: float = 0.8,
-    cells_per_frame: float = 115.0,
+    seed: int | None = None,
+    tank_fraction: float | None = None,
+    cells_per_frame: float | None = None,
 ) -> FrameSource:
     """Return the live source that `spec` names, not yet opened.
+
+    Every setting is None where the user said nothing: the source's own default then holds.
 
     Parameters
     ----------
@@ -34,26 +35,31 @@ def open_source(
         ``simulated``, ``demo``, ``FILE.cfg``, ``running``, or the path of a movie, which then
         plays at its own pace.
     port : int or None
-        Of a running Micro-Manager's server.
+        Of a running Micro-Manager's server; none can be used yet.
     mm_path, exposure_ms, fps, binning, roi, pixel_size_um
         As in `MicroManagerCamera`; a movie takes `fps` and `pixel_size_um`, the simulation also
         `exposure_ms`.
     seed, tank_fraction, cells_per_frame
-        Of the simulated chamber.
+        Of the simulated chamber, as in `ChamberSettings`.
 
     Raises
     ------
     BadInput
         For a spec that names nothing, or a setting that its source does not have.
     """
+    of_chamber = {"seed": seed, "tank_fraction": tank_fraction, "cells_per_frame": cells_per_frame}
     if spec == "simulated":
         from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
 
-        _refuse("The simulated chamber", binning=binning, roi=roi)
-        settings = ChamberSettings(seed=seed, tank_fraction=tank_fraction, cells_per_frame=cells_per_frame)
-        given = {"fps": fps, "pixel_size_um": pixel_size_um, "exposure_ms": exposure_ms}
+        _refuse("The simulated chamber", port=port, mm_path=mm_path, binning=binning, roi=roi)
+        given = {
+            **of_chamber,
+            "fps": fps,
+            "pixel_size_um": pixel_size_um,
+            "exposure_ms": exposure_ms,
+        }
         asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return SimulatedChamber(dataclasses.replace(settings, **asked), paced=True)
+        return SimulatedChamber(ChamberSettings(**asked), paced=True)
     if spec == "running":
         raise BadInput(
             "A Micro-Manager that is already open cannot be used yet: close it and give its configuration "
@@ -62,6 +68,7 @@ def open_source(
     if spec == "demo" or Path(spec).suffix.lower() == ".cfg":
         from napari_rbcflow.sources.micromanager import MicroManagerCamera
 
+        _refuse("A camera in this program's own Micro-Manager", port=port, **of_chamber)
         return MicroManagerCamera(
             None if spec == "demo" else Path(spec),
             mm_path=mm_path,
@@ -75,7 +82,15 @@ def open_source(
         raise BadInput(f"There is no camera or movie {spec!r}; choose {CHOICES}.")
     from napari_rbcflow.sources.movie import open_movie
 
-    _refuse("A movie", exposure_ms=exposure_ms, binning=binning, roi=roi)
+    _refuse(
+        "A movie",
+        port=port,
+        mm_path=mm_path,
+        exposure_ms=exposure_ms,
+        binning=binning,
+        roi=roi,
+        **of_chamber,
+    )
     return open_movie(spec, fps=fps, pixel_size_um=pixel_size_um, paced=True)
 
 

@@ -17,7 +17,7 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, RawFrame
 from napari_rbcflow.sources.sentences import in_a_line
-from napari_rbcflow.sources.tiff_facts import chain_is_whole, frames_promised, read_metadata
+from napari_rbcflow.sources.tiff_facts import chain_is_whole, frames_described, frames_promised, read_metadata
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 _MOST_CHANNELS = 8
@@ -57,25 +57,31 @@ class TiffReader(MovieReader):
         first = series[0]
         keyframe = first.keyframe
         self._shape, self._dtype = keyframe.shape, keyframe.dtype
+        self._photometric = keyframe.photometric
         self._pages: list[Any] = []
         self._offset: int | None = None
         if len(series) == 1 and first.dataoffset is not None:
             self._offset = int(first.dataoffset)  # then the frames lie in a row, and no page is needed
-        else:
+        elif whole:
             self._pages = [page for one in series for page in one.pages]
+        else:
+            self._pages = _pages_found(tif)  # of a list that breaks off, series promise what is not there
         frames = _frames_of(first, name) if len(series) == 1 else len(self._pages)
-        frames = max(frames, frames_promised(tif))
+        frames = max(frames, len(self._pages), frames_promised(tif))
+        if not whole and self._offset is None:
+            frames = max(frames, frames_described(tif))
         self._frame_bytes: int = math.prod(self._shape) * self._dtype.itemsize
         there = self._frames_there(frames)
         # Only a description that counts the frames makes up for a list of them that breaks off.
         counted = self._offset is not None and (tif.is_imagej or tif.is_shaped)
+        self.facts = FileFacts(frames, inverted=keyframe.photometric == 0, format=f"TIFF {self._dtype.name}")
         if there < frames or not (whole or counted):
             said = f"it promises {frames} frames and" if there < frames else "its list of frames breaks off,"
+            read_metadata(tif, self.facts, name)
             raise BadInput(
-                f"{name} is cut short: {said} {there} are whole; "
-                "record it again, or copy it again from where it was made."
+                f"{name} is cut short: {said} {there} {'is' if there == 1 else 'are'} whole; "
+                f"record it again, copy it again from where it was made{self._how_to_keep(there)}"
             )
-        self.facts = FileFacts(frames, inverted=keyframe.photometric == 0, format=f"TIFF {self._dtype.name}")
         if not whole:
             self.facts.warnings.append(
                 f"{name} is cut short after its last frame: all {frames} frames are read."
@@ -97,6 +103,26 @@ class TiffReader(MovieReader):
             if page.dataoffsets[last] + page.databytecounts[last] > size:
                 return place
         return min(promised, len(self._pages))
+
+    def _how_to_keep(self, there: int) -> str:
+        """Return the rest of a sentence: the command that saves the whole frames of a cut file."""
+        if there < 2:
+            return "."
+        if self._offset is None:
+            needed, frames = "", f"imread({self._path.name!r}, key=range({there}))"
+        else:
+            stored = self._dtype.newbyteorder(self._tif.byteorder).str
+            shape = (there, *self._shape)
+            needed = "import numpy; "
+            frames = f"numpy.memmap({self._path.name!r}, {stored!r}, 'r', {self._offset}, {shape})"
+        known = {"fps": self.facts.fps, "pixel_size_um": self.facts.pixel_size_um}
+        said = {name: value for name, value in known.items() if value is not None}
+        photometric = int(self._photometric)
+        colours = f", photometric={photometric}" if photometric in (0, 1, 2) else ""
+        return (
+            f', or keep those with: python -c "{needed}from tifffile import *; '
+            f"imwrite('whole.tif', {frames}{colours}, metadata={said})\""
+        )
 
     def _frame(self, place: int) -> Raw:
         if self._offset is None:
@@ -186,6 +212,15 @@ def _quiet() -> Iterator[None]:
 
 def _unreadable(path: Path, error: Exception) -> str:
     return f"{path.name} cannot be read as a TIFF ({in_a_line(error)}); record or export it again."
+
+
+def _pages_found(tif: tifffile.TiffFile) -> list[Any]:
+    """Return the pages up to where the list of them breaks off."""
+    pages: list[Any] = []
+    with contextlib.suppress(Exception):  # tifffile raises many kinds at the break
+        for page in tif.pages:
+            pages.append(page)
+    return pages
 
 
 def _series(tif: tifffile.TiffFile, name: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +49,14 @@ def frames_promised(tif: tifffile.TiffFile) -> int:
     Of a file cut in its data tifffile shows the first frame alone.
     """
     return int(_number((tif.imagej_metadata or {}).get("images")) or 0) if tif.is_imagej else 0
+
+
+def frames_described(tif: tifffile.TiffFile) -> int:
+    """Return how many frames tifffile's own description tells of; 0 where there is none for all of them."""
+    said = tif.shaped_metadata if tif.is_shaped else None
+    shape = said[0].get("shape", ()) if said and len(said) == 1 else ()
+    page = tif.pages.first.shape
+    return math.prod(shape[: -len(page)]) if tuple(shape[-len(page) :]) == tuple(page) else 0
 
 
 def read_metadata(tif: tifffile.TiffFile, facts: FileFacts, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from av.codec.context import ThreadType
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.avi import AviFacts, inspect_avi
 from napari_rbcflow.sources.grey import ColourOrder, Raw
-from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, RawFrame
+from napari_rbcflow.sources.movie_reader import BrokenFrame, FileFacts, MovieReader, RawFrame
 
 
 class VideoReader(MovieReader):
@@ -101,17 +102,21 @@ class VideoReader(MovieReader):
         wanted = iter(places)
         place = next(wanted, None)
         container, stream = _open(self._path)
+        count = 0
         try:
-            for count, frame in enumerate(container.decode(stream)):
+            for frame in container.decode(stream):
                 if place is None:
                     return
                 if count == place:
                     yield self._image(frame)
                     place = next(wanted, None)
+                count += 1
+        except av.FFmpegError as error:
+            raise BrokenFrame(count, error) from error
         finally:
             container.close()
         if place is not None:
-            raise EOFError(f"the movie ends before frame {place}")
+            raise BrokenFrame(count, EOFError("the movie ends before it"))
 
     def _image(self, frame: av.VideoFrame) -> Raw:
         if self._palette is not None:
@@ -177,7 +182,7 @@ def _refuse_cut(avi: AviFacts, name: str) -> None:
     promise = f"its header promises {avi.promised} frames and " if avi.promised > avi.places else ""
     raise BadInput(
         f"{name} is cut short: {promise}{avi.whole} are whole; record it again, or keep those with: "
-        f"ffmpeg -i {name} -frames:v {avi.whole} -c copy whole.avi"
+        f"ffmpeg -i {shlex.quote(name)} -frames:v {avi.whole} -c copy whole.avi"
     )
 
 
