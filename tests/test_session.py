@@ -392,13 +392,56 @@ def test_damage_is_found(copied: Path, kind: str) -> None:
     assert any(said in finding for finding in verdict.findings), verdict.findings
 
 
+def somebody_elses(folder: Path) -> None:
+    """Names as ours, and none of it is."""
+    for name in ("crops.zarr", "frames.zarr"):
+        zarr.create_array(folder / name, shape=(3,), dtype="u1")
+    (folder / "cells.csv").write_text("ObjectNumber,Area\n1,2\n")
+    (folder / "run.json").write_text('{"status": "done"}')
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda s: (s / "run.json").unlink(), "it holds no run.json"),
+        (lambda s: cut_last_bytes(s / "run.json", 30), "its run.json is damaged"),
+        (lambda s: (s / "run.json").write_bytes(b""), "its run.json is damaged"),
+    ],
+)
+def test_what_can_be_recovered_without_its_account(
+    copied: Path, pairs: list[Pair], make: Any, said: str
+) -> None:
+    fraction = open_session(copied).fraction
+    make(copied)
+    verdict = verify(copied)
+    assert verdict.code == 1
+    assert len(verdict.findings) == 1
+    for part in (
+        said,
+        f"{len(pairs)} tracks in cells.csv with a fraction of {fraction.estimate:.3f}",
+        f"the crops of {len(pairs)} tracks in crops.zarr",
+        "4 raw frames in frames.zarr",
+    ):
+        assert part in verdict.findings[0]
+    with pytest.raises(BadInput, match=said):
+        open_session(copied)
+    # Damage beside it is still found, and any one of the three is worth telling of.
+    flip(copied / "crops.zarr/crops/c.0.0.0", 5000)
+    assert any("1 of 90 cells have damaged crops" in finding for finding in verify(copied).findings)
+    (copied / "cells.csv").unlink()
+    shutil.rmtree(copied / "crops.zarr")
+    verdict = verify(copied)
+    assert verdict.code == 1
+    assert "Recoverable: 4 raw frames in frames.zarr." in verdict.findings[0]
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda s: shutil.rmtree(s), "no such folder"),
-        (lambda s: (s / "run.json").unlink(), "holds no run.json"),
-        (lambda s: cut_last_bytes(s / "run.json", 30), "run.json is damaged"),
-        (lambda s: (s / "run.json").write_text("[]"), "not one of napari-rbcflow"),
+        (lambda s: (shutil.rmtree(s), s.write_text("a movie")), "is a file, not a session folder"),
+        (lambda s: (shutil.rmtree(s), s.mkdir()), "holds no run.json"),
+        (lambda s: (shutil.rmtree(s), somebody_elses(s)), "not one of napari-rbcflow"),
         (lambda s: edit(s, "format", to=99), "newer napari-rbcflow"),
     ],
 )
@@ -417,10 +460,71 @@ def test_where_a_session_cannot_be(tmp_path: Path) -> None:
         (tmp_path, "exists already"),
         (tmp_path / "file" / "S", "cannot be made"),
         (tmp_path / "no" / "S", "there is no folder"),
+        (tmp_path / "a\0b", "NUL"),
     ):
         with pytest.raises(BadInput, match=said):
             begin(folder)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
+def test_a_folder_that_takes_no_folders_is_not_said_to_be_missing() -> None:
+    with pytest.raises(BadInput, match="choose a folder that you may write to"):
+        begin(Path("/proc/foo"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights of another user are POSIX's here")
+def test_a_running_session_is_no_crashed_one_to_whom_may_only_read(tmp_path: Path) -> None:
+    writers = []
+    for name, rights in (("readable", 0o444), ("not even that", 0o000)):
+        writers.append(begin(tmp_path / name))
+        (tmp_path / name / ".writing").chmod(rights)
+    asking = (
+        "import os\n"
+        "from napari_rbcflow.session import open_session\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "print(*(open_session(name).interrupted for name in ('readable', 'not even that')))"
+    )
+    tmp_path.chmod(0o755)  # whose parents are closed: but that is where the process stands
+    asked = subprocess.run(
+        [sys.executable, "-c", asking], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert asked.stdout.split() == ["False", "False"]
+    for writer in writers:
+        writer.close(account_of([]), "stopped", "user")
+
+
+def test_names_that_are_not_utf_8_are_kept(tmp_path: Path, pairs: list[Pair]) -> None:
+    """A shell hands on whatever bytes were typed; a movie's name may be of another century."""
+    odd = os.fsdecode(b"m\xff.tif")
+    assert not odd.isprintable()
+    writer = begin(
+        tmp_path / "S", patient=odd, source=replace(SOURCE, name=odd, warnings=(f"{odd} is odd.",))
+    )
+    writer.keep(pairs)
+    writer.close(account_of(pairs), "failed", f"{odd} broke")
+    run = open_session(tmp_path / "S").run
+    assert (run["patient"], run["parameters"]["source"], run["stop_reason"]) == (odd, odd, f"{odd} broke")
+    for name in ("report.html", "run.log"):
+        assert r"m\udcff.tif" in (tmp_path / "S" / name).read_text(encoding="utf-8")
+    assert verify(tmp_path / "S").findings == []
+
+
+def test_a_report_that_fails_loses_nothing_else(tmp_path: Path, pairs: list[Pair]) -> None:
+    writer = begin(tmp_path / "S")
+    writer.keep(pairs)
+    (tmp_path / "S" / "report.html").mkdir()
+    writer.close(account_of(pairs), "finished", "source-ended")
+    run = open_session(tmp_path / "S").run
+    assert (run["status"], run["stop_reason"]) == ("finished", "source-ended")
+    assert run["cells"]["tracked"] == len(pairs)
+    assert writer.report_fault in run["warnings"]
+    assert "report.html could not be written" in str(writer.report_fault)
+    assert "Traceback" in (tmp_path / "S" / "run.log").read_text()
+    (tmp_path / "S" / "report.html").rmdir()
+    assert verify(tmp_path / "S").findings == ["report.html is missing."]
+    write_report(tmp_path / "S")
+    assert verify(tmp_path / "S").code == 0
 
 
 def test_a_disk_too_small_is_known_before_the_run(small_disk: Path) -> None:

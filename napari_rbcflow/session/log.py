@@ -12,7 +12,7 @@ class SessionLog(logging.FileHandler):
     """Takes down everything from INFO on that the package logs, until `close`."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, encoding="utf-8")
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self.setLevel(logging.INFO)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"))
         logger = logging.getLogger(LOGGER)

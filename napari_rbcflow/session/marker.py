@@ -43,9 +43,15 @@ class WritingMarker:
 
 
 def is_being_written(folder: Path) -> bool:
-    """Say whether a living process writes the session in `folder`."""
+    """Say whether a living process writes the session in `folder`.
+
+    A shared lock needs no right to write. Where not even reading is allowed it cannot be known; then
+    yes, as a living run must never be taken for a crashed one.
+    """
     try:
-        file = (folder / NAME).open("rb+", buffering=0)
+        file = (folder / NAME).open("rb", buffering=0)
+    except PermissionError:
+        return True
     except OSError:
         return False
     with file:

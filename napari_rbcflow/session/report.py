@@ -73,7 +73,8 @@ def write_report(folder: Path, run: Mapping[str, Any] | None = None) -> Path:
         from napari_rbcflow.session.runfile import read_run
 
         run = read_run(Path(folder))
-    replace_file(path, render(dict(run), Session(Path(folder), dict(run)).cells).encode())
+    page = render(dict(run), Session(Path(folder), dict(run)).cells)
+    replace_file(path, page.encode(errors="backslashreplace"))
     return path
 
 

@@ -23,6 +23,14 @@ NAME = "run.json"
 STATUSES = ("running", "finished", "stopped", "failed")
 
 
+class DamagedRun(BadInput):
+    """A folder whose ``run.json`` is missing or cannot be made sense of; what lies beside it may be whole."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        super().__init__(f"{folder} is not a session folder: {what}.")
+        self.what = what
+
+
 def now() -> str:
     """Return the local time with its offset from UTC, ISO 8601."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
@@ -61,7 +69,8 @@ def write_run(folder: Path, run: Mapping[str, Any]) -> None:
     OSError
     """
     text = json.dumps(plain(run), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    replace_file(folder / NAME, text.encode())
+    # A name or path that is not UTF-8 reaches us with lone surrogates; so escaped, JSON gives them back.
+    replace_file(folder / NAME, text.encode(errors="backslashreplace"))
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -70,23 +79,23 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises
     ------
     BadInput
-        If `folder` is not a session, or one of a newer version.
+        If `folder` is not a session, or one of a newer version; `DamagedRun` where only ``run.json`` tells.
     """
+    if folder.is_file():
+        raise BadInput(f"{folder} is a file, not a session folder: give the folder that holds run.json.")
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a session folder: there is no such folder.")
     try:
         run = json.loads((folder / NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadInput(f"{folder} is not a session folder: it holds no run.json.") from None
+        raise DamagedRun(folder, "it holds no run.json") from None
     except (OSError, ValueError) as error:
-        raise BadInput(
-            f"{folder} is not a readable session folder: its run.json is damaged ({error})."
-        ) from None
+        raise DamagedRun(folder, f"its run.json is damaged ({error})") from None
     if not isinstance(run, dict) or run.get("status") not in STATUSES:
-        raise BadInput(f"{folder} is not a session folder: its run.json is not one of napari-rbcflow.")
+        raise DamagedRun(folder, "its run.json is not one of napari-rbcflow")
     version = run.get("format")
     if not isinstance(version, int):
-        raise BadInput(f"{folder} is not a session folder: its run.json names no format.")
+        raise DamagedRun(folder, "its run.json names no format")
     if version > FORMAT:
         raise BadInput(f"{folder} was written by a newer napari-rbcflow: update to read it.")
     return run

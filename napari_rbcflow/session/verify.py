@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.estimate.fraction import wilson
 from napari_rbcflow.ring import open_ring
 from napari_rbcflow.session import tables
-from napari_rbcflow.session.account import CELL_COUNTS
+from napari_rbcflow.session.account import CELL_COUNTS, FractionFigure
 from napari_rbcflow.session.crops import CropReader
 from napari_rbcflow.session.marker import is_being_written
 from napari_rbcflow.session.reading import Session, open_session
+from napari_rbcflow.session.runfile import DamagedRun
 
+Check = Callable[[Session], Iterator[str]]
 WHOLE, INCOMPLETE, NOT_A_SESSION = 0, 1, 2
 _TOLERANCE = 1e-4
 """Of a fraction: ``run.json`` may hold it rounded to as little as four decimals."""
@@ -52,12 +55,20 @@ def verify(folder: Path | str) -> Verdict:
     ----------
     folder : Path or str
     """
+    checks: tuple[Check, ...] = (_ending, _frames, _tables, _unchanged, _crops, _ring, _report)
+    findings: list[str] = []
     try:
         session = open_session(folder)
+    except DamagedRun as error:
+        # Without run.json it is as after a crash: the tables and arrays are all that is to be believed.
+        session = Session(Path(folder), {"status": "running"})
+        if not (there := list(_recoverable(session))):
+            return Verdict(NOT_A_SESSION, [str(error)])
+        findings.append(f"The account of the run is lost: {error.what}. Recoverable: {', '.join(there)}.")
+        checks = (_tables, _crops, _ring)
     except BadInput as error:
         return Verdict(NOT_A_SESSION, [str(error)])
-    findings: list[str] = []
-    for check in (_ending, _frames, _tables, _unchanged, _crops, _ring, _report):
+    for check in checks:
         try:
             for finding in check(session):
                 findings.append(finding)
@@ -78,17 +89,10 @@ def _ending(session: Session) -> Iterator[str]:
         if is_being_written(session.folder):
             yield "The run is still going on: verify again when it has ended."
         else:
-            fraction = session.fraction
-            said = (
-                f"a fraction of {fraction.estimate:.3f} ({fraction.low:.3f} to {fraction.high:.3f})"
-                f" from {fraction.n} cells"
-                if fraction.estimate is not None and fraction.low is not None and fraction.high is not None
-                else "no cell that counts"
-            )
             frames = len(session.ring) if session.ring is not None else 0
             yield (
                 "The run was interrupted and its session never closed. Recovered:"
-                f" {len(session.cells)} tracks, {said}, {frames} raw frames."
+                f" {len(session.cells)} tracks, {_said(session.fraction)}, {frames} raw frames."
             )
         return
     for name in ("started", "ended", "stop_reason"):
@@ -97,6 +101,27 @@ def _ending(session: Session) -> Iterator[str]:
     for name in ("parameters", "models", "versions", "warnings", "latency_ms", "fraction_corrected"):
         if name not in run:
             yield f"run.json has no {name}."
+
+
+def _said(fraction: FractionFigure) -> str:
+    if fraction.estimate is None or fraction.low is None or fraction.high is None:
+        return "no cell that counts"
+    return (
+        f"a fraction of {fraction.estimate:.3f} ({fraction.low:.3f} to {fraction.high:.3f})"
+        f" from {fraction.n} cells"
+    )
+
+
+def _recoverable(session: Session) -> Iterator[str]:
+    """Say what lies in a folder without a usable ``run.json``; nothing where none of it is a session's."""
+    # Suppressed is whatever a library says of a folder that was never ours.
+    with contextlib.suppress(Exception):
+        if tables.whole_lines(session.folder / "cells.csv"):
+            yield f"{len(session.cells)} tracks in cells.csv with {_said(session.fraction)}"
+    with contextlib.suppress(Exception):
+        yield f"the crops of {len(CropReader(session.folder / 'crops.zarr').index)} tracks in crops.zarr"
+    if session.ring is not None:
+        yield f"{len(session.ring)} raw frames in frames.zarr"
 
 
 def _frames(session: Session) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.ring.disk import disk_faults, is_full, sync_folder
 from napari_rbcflow.session import runfile, tables
@@ -43,6 +44,8 @@ class SessionWriter:
     folder : Path
     ring : FrameRing
         For the raw frames. `keep` puts the crops of the tracks kept last beside them.
+    report_fault : str or None
+        After `close`: a sentence where everything but the report was written.
     """
 
     def __init__(self, folder: Path, source: SourceInfo, run: dict[str, Any], ring_frames: int) -> None:
@@ -51,6 +54,7 @@ class SessionWriter:
         self._source = source
         self._lock = threading.Lock()
         self._closed = False
+        self.report_fault: str | None = None
         with ExitStack() as undo:
             self._marker = WritingMarker(folder)
             undo.callback(self._marker.remove)
@@ -133,11 +137,15 @@ class SessionWriter:
             raise BadInput(
                 f"{folder} exists already: choose a folder that does not, or move that one away."
             ) from None
-        except FileNotFoundError:
+        except ValueError:
             raise BadInput(
-                f"{folder} cannot be made: there is no folder {folder.parent}; make that first."
+                f"{str(folder)!r} cannot be made: a folder's name cannot hold a NUL character."
             ) from None
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not folder.parent.exists():
+                raise BadInput(
+                    f"{folder} cannot be made: there is no folder {folder.parent}; make that first."
+                ) from None
             raise BadInput(
                 f"{folder} cannot be made ({error.strerror or error}): choose a folder that you may write to."
             ) from None
@@ -218,7 +226,9 @@ class SessionWriter:
                 runfile.write_run(self.folder, self._run)
 
     def close(self, account: Account, status: str, stop_reason: str) -> None:
-        """End the session: sort the tables, write the report, then the last ``run.json``.
+        """End the session: sort the tables, write the last ``run.json``, then the report.
+
+        A report that fails changes nothing else: it is logged, and told in the warnings of ``run.json``.
 
         Parameters
         ----------
@@ -271,8 +281,15 @@ class SessionWriter:
         }
         self._run.update(status=status, stop_reason=stop_reason, ended=runfile.now())
         log.info("session closed: %s (%s), %s", status, stop_reason, account.cells)
-        write_report(self.folder, self._run)
         runfile.write_run(self.folder, self._run)
+        try:
+            write_report(self.folder, self._run)
+        except Exception as error:
+            log.exception("report.html could not be written")
+            self.report_fault = f"report.html could not be written ({sentence_of(error)}): all else was kept."
+            self._run["warnings"].append(self.report_fault)
+            with contextlib.suppress(OSError):  # the counts are on the disk already
+                runfile.write_run(self.folder, self._run)
 
     def _take(self, account: Account) -> None:
         """Take the counts over; what the source warned of stays said."""
