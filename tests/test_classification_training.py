@@ -269,6 +269,30 @@ class TestTraining:
         with pytest.raises(BadInput, match="exists"):
             train([dataset], out, stage=1)
 
+    def test_a_folder_that_cannot_be_made_is_known_before_training(
+        self, dataset: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        before = sorted(tmp_path.iterdir())
+        told: list[str] = []
+        outs = [tmp_path / "file" / "out", tmp_path / "new" / ("x" * 300), tmp_path / "new" / "a\0b"]
+        if Path("/proc/self").exists():  # where even root makes no folder
+            outs.append(Path("/proc/x/y"))
+        for out in outs:
+            with pytest.raises(BadInput, match="cannot be made") as refused:
+                train([dataset], out, stage=1, progress=told.append)
+            assert "\n" not in str(refused.value)
+        assert told == []
+        assert sorted(tmp_path.iterdir()) == before
+
+    def test_what_ends_a_training_leaves_no_parents(self, dataset: Path, tmp_path: Path) -> None:
+        def tired(_: str) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train([dataset], tmp_path / "a" / "b" / "out", stage=1, simulated=0.0, progress=tired)
+        assert list(tmp_path.iterdir()) == []
+
     def test_published_folders_gather(self, shared: Path) -> None:
         data = shared / "data" / "darrin2023"
         all_of_it, _, _ = gather([data / "stage1", data / "stage2"], 2)

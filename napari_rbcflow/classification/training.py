@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -119,7 +121,7 @@ def train(
         Folders with ``dataset.csv`` and ``img``, with ``train``, ``validation`` and ``test`` of these, or
         with ``TankTreading`` and ``Flipping`` (strips of 20 frames: K above 20 gains nothing from them).
     out : Path
-        Folder to make; must not exist.
+        Folder to make, before the training, with its parents; must not exist.
     stage : {1, 2}
     model : {'small', 'c-rnn', 'cnn'}
     sampling : {'uniform', 'similarity'}, optional
@@ -145,7 +147,8 @@ def train(
     Raises
     ------
     BadInput
-        For datasets or options that cannot be used; nothing is left behind.
+        For datasets or options that cannot be used, or a folder that cannot be made; nothing is left
+        behind.
     """
     say: Progress = progress or (lambda _: None)
     recipe = recipe or default_recipe(stage, model, sampling, frames)
@@ -154,8 +157,6 @@ def train(
             raise BadInput("At least one epoch is needed.")
         recipe = replace(recipe, epochs=epochs)
     out = Path(out)
-    if out.exists():
-        raise BadInput(f"{out} exists already; give a folder that does not.")
     if not datasets:
         raise BadInput("Give at least one dataset to train on.")
     if not seeds:
@@ -164,46 +165,74 @@ def train(
         if not 0 <= simulated <= 10:
             raise BadInput(f"The share of simulated sequences lies between 0 and 10, not {simulated:g}.")
         recipe = replace(recipe, simulated=simulated)
-    where = choose_device(device)
-    train_set, validation, test = gather(datasets, recipe.stage)
-    drawn = draw_simulated(recipe, len(train_set) + len(validation))
-    if folds is not None:
-        train_set, validation = [*train_set, *validation], []
-        held = cross_validate(train_set, recipe, seeds, folds, where, say, drawn)
-        judged, held_logits, split = train_set, held.mean(0), f"leave one {folds} out, then all"
-        per_seed = held
-    else:
-        if not validation:
-            train_set, validation = hold_out(train_set)
-            split = "every fifth acquisition held back for validation"
+    with _made(out):
+        where = choose_device(device)
+        train_set, validation, test = gather(datasets, recipe.stage)
+        drawn = draw_simulated(recipe, len(train_set) + len(validation))
+        if folds is not None:
+            train_set, validation = [*train_set, *validation], []
+            held = cross_validate(train_set, recipe, seeds, folds, where, say, drawn)
+            judged, held_logits, split = train_set, held.mean(0), f"leave one {folds} out, then all"
+            per_seed = held
         else:
-            split = "train and validation as given"
-        judged, held_logits, per_seed = validation, np.zeros(0), np.zeros((0, 0))
-    fitted: list[Fitted] = []
-    for seed in seeds:
-        fitted.append(fit(train_set, validation, recipe, seed, where, _epochs(say, seed), drawn))
-    if folds is None:
-        per_seed = np.stack([logits(f.network, judged, recipe) for f in fitted])
-        held_logits = per_seed.mean(0)
-    card = make_card(recipe, judged, held_logits, per_seed, seeds, split)
-    card["epochs_kept"] = [f.epoch for f in fitted]
-    card["parameters"] = n_parameters(fitted[0].network)
-    card["trained_on"] = count(train_set)
-    if drawn:
-        card["simulated"] = (
-            f"{len(drawn)} sequences of the simulated chamber, {count(drawn)}; never judged on"
-        )
-    card["device"] = where.type if where.type == "cpu" else torch.cuda.get_device_name(where)
-    if test:
-        on_test = np.stack([logits(f.network, test, recipe) for f in fitted])
-        card["figures"]["test split, never trained on"] = figures(
-            recipe, test, on_test.mean(0), on_test, card["slope"], card["offset"], card["threshold"]
-        )
-    out.mkdir(parents=True)
-    try:
+            if not validation:
+                train_set, validation = hold_out(train_set)
+                split = "every fifth acquisition held back for validation"
+            else:
+                split = "train and validation as given"
+            judged, held_logits, per_seed = validation, np.zeros(0), np.zeros((0, 0))
+        fitted: list[Fitted] = []
+        for seed in seeds:
+            fitted.append(fit(train_set, validation, recipe, seed, where, _epochs(say, seed), drawn))
+        if folds is None:
+            per_seed = np.stack([logits(f.network, judged, recipe) for f in fitted])
+            held_logits = per_seed.mean(0)
+        card = make_card(recipe, judged, held_logits, per_seed, seeds, split)
+        card["epochs_kept"] = [f.epoch for f in fitted]
+        card["parameters"] = n_parameters(fitted[0].network)
+        card["trained_on"] = count(train_set)
+        if drawn:
+            card["simulated"] = (
+                f"{len(drawn)} sequences of the simulated chamber, {count(drawn)}; never judged on"
+            )
+        card["device"] = where.type if where.type == "cpu" else torch.cuda.get_device_name(where)
+        if test:
+            on_test = np.stack([logits(f.network, test, recipe) for f in fitted])
+            card["figures"]["test split, never trained on"] = figures(
+                recipe, test, on_test.mean(0), on_test, card["slope"], card["offset"], card["threshold"]
+            )
         return save_weights(out / f"stage{recipe.stage}.safetensors", [f.network for f in fitted], card)
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder before the work whose fruit it takes; with its parents it goes where that fails."""
+    made: list[Path] = []
+    try:
+        try:
+            if folder.exists():
+                raise BadInput(f"{folder} exists already; give a folder that does not.")
+            lacking = [folder]
+            while not (parent := lacking[-1].parent).exists() and parent != lacking[-1]:
+                lacking.append(parent)
+            for one in reversed(lacking):
+                one.mkdir()
+                made.append(one)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except (OSError, ValueError) as error:
+            said = error.strerror if isinstance(error, OSError) else None
+            raise BadInput(
+                f"The folder {str(folder)!r} cannot be made ({said or error}); "
+                "give one in a place that you may write to."
+            ) from None
+        yield
     except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
+        if folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+        for one in reversed(made):
+            with contextlib.suppress(OSError):  # gone already, or others have put something there
+                one.rmdir()
         raise
 
 

@@ -10,6 +10,8 @@ from napari_rbcflow.tracking.background import MovieBackground
 from napari_rbcflow.tracking.tracker import Tracker
 
 _HEIGHT, _WIDTH, _FRAMES, _STEP_PX = 128, 512, 30, 15.0
+_MOST_SCALE = 2.0
+"""Smaller or greater pixels take the same way through the same kernels as these, at many times the cost."""
 
 
 def warm_up(pixel_size_um: float = CROP_PIXEL_SIZE_UM) -> None:
@@ -18,10 +20,12 @@ def warm_up(pixel_size_um: float = CROP_PIXEL_SIZE_UM) -> None:
     Parameters
     ----------
     pixel_size_um : float
-        Of the frames that will come: crops take another way where it is not `CROP_PIXEL_SIZE_UM`.
+        Of the frames that will come: crops take another way where it is not `CROP_PIXEL_SIZE_UM`. The
+        made-up frames have it too, between half and twice that.
     """
     rng = np.random.default_rng(0)
-    scale = CROP_PIXEL_SIZE_UM / pixel_size_um
+    scale = float(np.clip(CROP_PIXEL_SIZE_UM / pixel_size_um, 1 / _MOST_SCALE, _MOST_SCALE))
+    pixel_size_um = CROP_PIXEL_SIZE_UM / scale
     height, width = round(_HEIGHT * scale), round(_WIDTH * scale)
     y, x = np.mgrid[:height, :width] / scale
     images = np.empty((_FRAMES, height, width), np.uint8)
