@@ -142,12 +142,15 @@ class SessionWriter:
                 f"{str(folder)!r} cannot be made: a folder's name cannot hold a NUL character."
             ) from None
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and not folder.parent.exists():
-                raise BadInput(
-                    f"{folder} cannot be made: there is no folder {folder.parent}; make that first."
-                ) from None
+            said = error.strerror or str(error)
+            if isinstance(error, FileNotFoundError):
+                if not folder.parent.exists():
+                    raise BadInput(
+                        f"{folder} cannot be made: there is no folder {folder.parent}; make that first."
+                    ) from None
+                said = f"{folder.parent} takes no new folders"  # as /proc says it
             raise BadInput(
-                f"{folder} cannot be made ({error.strerror or error}): choose a folder that you may write to."
+                f"{folder} cannot be made ({said}): choose a folder that you may write to."
             ) from None
         try:
             writer = cls(folder, source, run, ring_frames)
