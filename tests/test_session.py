@@ -469,7 +469,7 @@ def test_where_a_session_cannot_be(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
 def test_a_folder_that_takes_no_folders_is_not_said_to_be_missing() -> None:
-    with pytest.raises(BadInput, match="/proc takes no new folders.*choose a folder that you may write to"):
+    with pytest.raises(BadInput, match=r"/proc takes no new folders.*choose a folder that you may write to"):
         begin(Path("/proc/foo"))
 
 
