@@ -193,6 +193,8 @@ def go(run: Run, viewer: bool | None) -> int:
         f"{account.cells['unreliable']} unreliable, {account.cells['too_short']} too short, "
         f"{account.cells['uncounted']} uncounted"
     )
+    for warning in run.warnings:
+        click.echo(f"warning: {warning}", err=True)
     click.echo(f"session: {run.folder}")
     if status == "failed":
         raise RunFailed(f"the run failed: {reason} (what it had is in {run.folder})")

@@ -240,6 +240,12 @@ class Run:
         """Status and stop reason as in ``run.json``: ``("running", "")`` until something ended the run."""
         return self.stages.outcome.said
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a person must be told, in plain sentences."""
+        fault = self._writer.report_fault
+        return [*self.account().warnings, *([fault] if fault else [])]
+
     def progress(self) -> Progress:
         """Return how the run stands, from any thread."""
         positions = self.stages.positions
