@@ -45,9 +45,10 @@ def evaluate(dataset: Path, two_stage: TwoStage, *, pictures: Path | None = None
     dict
         ``stage1`` and ``stage2``: ``n``, ``confusion`` (rows true, columns predicted, negative class first),
         ``f1``, ``accuracy``, ``precision``, ``recall``, ``auc``, ``threshold``, ``predictions``; the positive
-        class is reliable and flipping; a score that is undefined is None. ``end_to_end``: ``n``, ``classes``,
-        ``confusion``, ``accuracy``, ``fraction`` over all, ``acquisitions`` with the fraction of each,
-        ``predictions``. ``models``. Only JSON types.
+        class is reliable and flipping; a score that is undefined is None; ``seen_in_training`` names the
+        acquisitions that the weights were trained on, whose figures are no test of them.
+        ``end_to_end``: ``n``, ``classes``, ``confusion``, ``accuracy``, ``fraction`` over all,
+        ``acquisitions`` with the fraction of each, ``predictions``. ``models``. Only JSON types.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def evaluate(dataset: Path, two_stage: TwoStage, *, pictures: Path | None = None
         ],
         np.int64,
     )
-    result = {
+    result: dict[str, Any] = {
         "dataset": str(dataset),
         "models": two_stage.models,
         "device": two_stage.device,
@@ -93,6 +94,9 @@ def evaluate(dataset: Path, two_stage: TwoStage, *, pictures: Path | None = None
         "stage2": stage2,
         "end_to_end": _in_a_row(sequences, final),
     }
+    present = {s.acquisition for s in sequences}
+    for name, trained in (("stage1", two_stage.stage1), ("stage2", two_stage.stage2)):
+        result[name]["seen_in_training"] = sorted(present & set(trained.card.get("acquisitions", ())))
     if pictures is not None:
         folder = Path(pictures)
         folder.mkdir(parents=True, exist_ok=True)

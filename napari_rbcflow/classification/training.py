@@ -191,6 +191,7 @@ def train(
         card["epochs_kept"] = [f.epoch for f in fitted]
         card["parameters"] = n_parameters(fitted[0].network)
         card["trained_on"] = count(train_set)
+        card["acquisitions"] = sorted({s.acquisition for s in train_set})
         if drawn:
             card["simulated"] = (
                 f"{len(drawn)} sequences of the simulated chamber, {count(drawn)}; never judged on"

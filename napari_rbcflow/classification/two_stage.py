@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -90,12 +90,17 @@ class TwoStage:
         )
 
     @property
-    def models(self) -> dict[str, dict[str, str]]:
-        """Name and sha256 of both stages' weights, for the record."""
-        return {
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Name and sha256 of both stages' weights, and stage 1's precision in real life, for the record."""
+        models: dict[str, dict[str, Any]] = {
             f"stage{trained.stage}": {"name": trained.name, "hash": trained.sha256}
             for trained in (self.stage1, self.stage2)
         }
+        for figures in self.stage1.card.get("figures", {}).values():
+            if share := figures.get("precision at 3.4% reliable"):
+                models["stage1"]["precision_in_real_life"] = round(share, 4)
+                break
+        return models
 
     @property
     def device(self) -> str:

@@ -20,6 +20,7 @@ from napari_rbcflow.commands.options import (
     PATH,
     debug_option,
     device_option,
+    flow_option,
     output_option,
     parse_roi,
     record_options,
@@ -37,7 +38,7 @@ DEFAULT_STOP_RELIABLE = 200
 DEMO_STOP_RELIABLE = 50
 
 
-@cli.command()
+@cli.command(short_help="Run the whole instrument on a simulated chamber.")
 @click.option("-o", "--output", type=PATH, help="Session folder [default: rbcflow-demo-DATE-TIME].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the simulation.")
 @click.option(
@@ -82,14 +83,15 @@ def demo(
     return code
 
 
-@cli.command()
+@cli.command(short_help="Acquire from a camera until there are enough cells.")
 @output_option
 @click.option(
     "--camera",
     required=True,
     metavar="SPEC",
     help="simulated; demo (Micro-Manager's DemoCamera); FILE.cfg (a Micro-Manager configuration); "
-    "a movie file, played at its own pace; running (Micro-Manager already open: not in this version).",
+    "a movie file, played at its own pace; running (Micro-Manager already open: not in this version). "
+    "DemoCamera shows no cells: it tests the way of the frames.",
 )
 @click.option("--mm-path", type=PATH, help="Micro-Manager's folder, with its device adapters.")
 @click.option("--port", type=int, help="Of the running Micro-Manager's server.")
@@ -103,6 +105,7 @@ def demo(
 @click.option(
     "--cells-per-frame", type=click.FloatRange(0, 1000), help="Of the simulated camera [default: 115]."
 )
+@flow_option
 @device_option
 @record_options
 @stop_options
@@ -122,6 +125,7 @@ def live(
     seed: int | None,
     tank_fraction: float | None,
     cells_per_frame: float | None,
+    flow: Any,
     device: str,
     patient: str,
     sample: str,
@@ -154,6 +158,7 @@ def live(
     settings = RunSettings(
         patient=patient,
         sample=sample,
+        flow=flow,
         device=device,
         stop=stop_rules(stop_reliable, stop_halfwidth, stop_seconds, DEFAULT_STOP_RELIABLE),
         ring_seconds=ring_seconds,
@@ -171,6 +176,8 @@ def go(run: Run, viewer: bool | None) -> int:
         if viewer:
             raise BadInput(problem)
         wanted = False
+    if sys.stderr.isatty():
+        click.echo("opening the source and the networks ...", err=True)
     run.start()
     try:
         with stopped_by_signals(run):
@@ -191,7 +198,7 @@ def go(run: Run, viewer: bool | None) -> int:
         f"{status} ({reason}); {account.received} frames received, {account.dropped} dropped, "
         f"{account.missed} missed; {account.cells['tracked']} tracks, "
         f"{account.cells['unreliable']} unreliable, {account.cells['too_short']} too short, "
-        f"{account.cells['uncounted']} uncounted"
+        f"{account.cells['uncounted']} not counted (open at the stop, or after it)"
     )
     for warning in run.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -10,11 +10,18 @@ from typing import Any
 import click
 
 from napari_rbcflow.commands.group import cli
-from napari_rbcflow.commands.options import PATH, debug_option, device_option, output_option, record_options
+from napari_rbcflow.commands.options import (
+    PATH,
+    debug_option,
+    device_option,
+    flow_option,
+    output_option,
+    record_options,
+)
 from napari_rbcflow.errors import RunFailed
 
 
-@cli.command()
+@cli.command(short_help="Analyse a recorded movie.")
 @click.argument("movie", type=PATH)
 @output_option
 @click.option("--fps", type=float, help="Frames per second [default: what the file says, else 60].")
@@ -27,6 +34,7 @@ from napari_rbcflow.errors import RunFailed
     show_default=True,
     help="Median of 100 frames spread over the movie, or of the last seconds as in a live run.",
 )
+@flow_option
 @record_options
 @debug_option
 def analyze(
@@ -36,6 +44,7 @@ def analyze(
     pixel_size_um: float | None,
     device: str,
     background: Any,
+    flow: Any,
     patient: str,
     sample: str,
 ) -> None:
@@ -55,6 +64,7 @@ def analyze(
             pixel_size_um=pixel_size_um,
             device=device,
             background=background,
+            flow=flow,
             patient=patient,
             sample=sample,
             progress=lambda p, info: show(p.processed, info.n_frames, f"{p.cells['tracked']} tracks"),
@@ -67,7 +77,7 @@ def analyze(
     click.echo(f"session: {output}")
 
 
-@cli.command()
+@cli.command(short_help="Write a movie of the simulated chamber.")
 @click.argument("out", type=PATH)
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -87,6 +97,7 @@ def simulate(out: Path, seconds: float, seed: int, tank_fraction: float, cells_p
     """
     from napari_rbcflow.commands.terminal import bar
     from napari_rbcflow.sources.chamber import simulate_movie
+    from napari_rbcflow.sources.chamber.simulate import truth_path
 
     with bar("simulating") as show:
         truth = simulate_movie(
@@ -97,7 +108,11 @@ def simulate(out: Path, seconds: float, seed: int, tank_fraction: float, cells_p
             cells_per_frame=cells_per_frame,
             progress=lambda done, of: show(done, of),
         )
-    click.echo(str(truth))
+    share = "no cell in focus" if truth.fraction is None else f"fraction {100 * truth.fraction:.1f} %"
+    click.echo(
+        f"{out}: {truth.frames} frames, {truth.cells} cells, {truth.tank_treading} tank-treading and "
+        f"{truth.flipping} flipping in focus ({share}); the truth is in {truth_path(out)}"
+    )
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from napari_rbcflow.commands.options import PATH, debug_option, device_option
 from napari_rbcflow.errors import BadInput
 
 
-@cli.command()
+@cli.command(short_help="Score both stages on labelled sequences.")
 @click.argument("dataset", type=PATH)
 @click.option("--json", "json_file", type=PATH, help="Write all figures and predictions here.")
 @click.option("--pictures", type=PATH, help="Draw confusion matrices and the worst errors into this folder.")
@@ -44,6 +44,13 @@ def evaluate(
             raise BadInput(f"{made} cannot be made: there is no folder {made.absolute().parent}")
     result = score(dataset, TwoStage.load(device=device, stage1=stage1, stage2=stage2), pictures=pictures)
     click.echo(summary(result))
+    for name in ("stage1", "stage2"):
+        if seen := result[name]["seen_in_training"]:
+            click.echo(
+                f"warning: {name}'s weights were trained on {len(seen)} of these acquisitions: "
+                "what they score here is no test of them (held-back figures stand in their card)",
+                err=True,
+            )
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=1, allow_nan=False))
 
@@ -60,7 +67,7 @@ def summary(result: Mapping[str, Any]) -> str:
         lines.append("  confusion (rows true, columns predicted) " + " / ".join(s["classes"][:2]))
         lines += ["  " + "  ".join(f"{n:6d}" for n in row) for row in s["confusion"]]
     lines.append(
-        "fraction of tank-treading cells after both stages, estimated (true, cells found of cells there):"
+        "tank-treading fraction after both stages: estimated, true, reliable cells judged of those there:"
     )
     for row in (
         *result["end_to_end"]["acquisitions"],
@@ -68,7 +75,7 @@ def summary(result: Mapping[str, Any]) -> str:
     ):
         lines.append(
             f"  {row['acquisition']:16s} {_figure(row['estimate'])} "
-            f"({_figure(row['true'])}, {row['n_estimate']} of {row['n_true']})"
+            f" {_figure(row['true'])}  {row['n_estimate']} of {row['n_true']}"
         )
     return "\n".join(lines)
 
@@ -77,7 +84,7 @@ def _figure(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f}"
 
 
-@cli.command()
+@cli.command(short_help="Train a stage on labelled sequences.")
 @click.argument("datasets", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", type=PATH, help="Folder for weights and card [default: stageN-MODEL].")
 @click.option("--stage", type=click.Choice(["1", "2"]), required=True)

@@ -34,6 +34,13 @@ output_option = click.option(
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the networks run."
 )
+flow_option = click.option(
+    "--flow",
+    type=click.Choice(["left-to-right", "right-to-left"]),
+    default="left-to-right",
+    show_default=True,
+    help="Where cells flow to in the picture.",
+)
 record_options = options(
     click.option("--patient", default="", help="Patient, for the record."),
     click.option("--sample", default="", help="Sample, for the record."),

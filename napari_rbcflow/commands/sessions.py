@@ -10,7 +10,7 @@ from napari_rbcflow.commands.group import cli
 from napari_rbcflow.commands.options import PATH, debug_option
 
 
-@cli.command()
+@cli.command(short_help="Check a session folder.")
 @click.argument("folder", type=PATH)
 @debug_option
 def verify(folder: Path) -> int:

@@ -14,6 +14,7 @@ from napari_rbcflow.run.wiring import Run
 from napari_rbcflow.session.reading import Session, open_session
 from napari_rbcflow.sources.contract import SourceInfo
 from napari_rbcflow.sources.movie import open_movie
+from napari_rbcflow.tracking.settings import Direction
 
 RING_SECONDS = 1.0
 """The movie itself lies on disk: its session keeps only the last second of raw frames."""
@@ -27,6 +28,7 @@ def analyze(
     pixel_size_um: float | None = None,
     device: str = "auto",
     background: Literal["movie", "sliding"] = "movie",
+    flow: Direction = "left-to-right",
     patient: str = "",
     sample: str = "",
     progress: Callable[[Progress, SourceInfo], None] | None = None,
@@ -44,6 +46,8 @@ def analyze(
     device : {"auto", "cpu", "cuda"}
     background : {"movie", "sliding"}
         The median of 100 frames spread over the movie, or of the last seconds.
+    flow : {"left-to-right", "right-to-left"}
+        Where cells flow to in the picture.
     patient, sample : str
         For the record.
     progress : callable, optional
@@ -62,7 +66,12 @@ def analyze(
     """
     source = open_movie(Path(movie), fps=fps, pixel_size_um=pixel_size_um)
     settings = RunSettings(
-        patient=patient, sample=sample, device=device, background=background, ring_seconds=RING_SECONDS
+        patient=patient,
+        sample=sample,
+        device=device,
+        background=background,
+        flow=flow,
+        ring_seconds=RING_SECONDS,
     )
     run = Run(source, Path(out), settings)
     try:
@@ -70,6 +79,8 @@ def analyze(
         while not run.wait(0.2):
             if progress is not None:
                 progress(run.progress(), run.info)
+        if progress is not None:
+            progress(run.progress(), run.info)
     except KeyboardInterrupt:
         if run.started:
             run.stop()
@@ -80,5 +91,8 @@ def analyze(
         raise RunFailed(f"{reason} (what was done is in {out})")
     if not run.stages.tally.cells["tracked"]:
         shutil.rmtree(out)
-        raise BadInput(f"no cell was found in {movie}: check that it shows moving cells in bright field")
+        raise BadInput(
+            f"no cell was found in {movie}: check that it shows cells in bright field that flow {flow}, "
+            "and its pixel size"
+        )
     return open_session(Path(out))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.tracking.settings import Direction
 
 MOST_RING_SECONDS = 3600.0
 
@@ -23,6 +24,8 @@ class RunSettings:
     device : {"auto", "cpu", "cuda"}
     background : {"movie", "sliding"}
         The median of frames spread over the whole movie, or of the last seconds.
+    flow : {"left-to-right", "right-to-left"}
+        Where cells flow to in the picture.
     stop : StopRules
     ring_seconds : float
         Raw frames that the ring keeps.
@@ -32,6 +35,7 @@ class RunSettings:
     sample: str = ""
     device: str = "auto"
     background: Literal["movie", "sliding"] = "sliding"
+    flow: Direction = "left-to-right"
     stop: StopRules = field(default_factory=StopRules)
     ring_seconds: float = 5.0
 
@@ -47,6 +51,7 @@ class RunSettings:
         """Return what of this belongs into ``run.json``, with the device that was really taken."""
         return {
             "background": self.background,
+            "flow": self.flow,
             "device": device,
             "stop_reliable": self.stop.reliable,
             "stop_halfwidth": self.stop.halfwidth,

@@ -22,6 +22,7 @@ from napari_rbcflow.session.account import Account
 from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.sources.contract import FrameSource, RecordedSource, SourceInfo
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
+from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.tracking.warming import warm_up
 
@@ -139,6 +140,7 @@ class Run:
             fps=self.info.fps,
             pixel_size_um=self.info.pixel_size_um,
             background=background,
+            settings=TrackingSettings(direction=self.settings.flow),
         )
 
     # ------------------------------------------------------------------- ends
@@ -250,7 +252,7 @@ class Run:
         """Return how the run stands, from any thread."""
         positions = self.stages.positions
         return Progress(
-            status=self.outcome[0],
+            status=self.outcome[0] if self._done.is_set() else "running",
             received=self.stages.n_received,
             processed=self._tracker.processed,
             dropped=sum(self.stages.dropped.values()),
