@@ -521,8 +521,12 @@ def test_the_whole_frames_of_a_cut_stack_can_be_kept_as_the_sentence_says(
     kind: str, movie: np.ndarray, tmp_path: Path
 ) -> None:
     if kind == "compressed":
-        whole, path, n = tifffile.imread(SAMPLE), tmp_path / "it's cut.tif", 90
+        whole, path = tifffile.imread(SAMPLE), tmp_path / "it's cut.tif"
         path.write_bytes(SAMPLE.read_bytes())
+        with tifffile.TiffFile(SAMPLE) as tiff:
+            ends = [max(p.offset, p.dataoffsets[-1] + p.databytecounts[-1]) for p in tiff.pages]
+        n = sum(end <= SAMPLE.stat().st_size // 2 for end in ends)
+        assert 80 < n < 100
     else:
         whole, n = movie, 20
         path = _tif(tmp_path / "m.tif", movie, imagej=True)

@@ -324,7 +324,8 @@ def test_open_tracks_are_where_the_cells_are() -> None:
     for t in range(20):
         tracker.process(Frame(t, t / 60, frames[t]))
     now = tracker.open_tracks()
-    assert now.frame == 19
+    assert now.frame is not None
+    assert now.frame.index == 19
     assert now.cell.tolist() == [1]
     assert abs(float(now.x_px[0]) - (20 + 12 * 19)) < 2
     assert abs(float(now.y_px[0]) - 100) < 2
