@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,12 +180,13 @@ def go(run: Run, viewer: bool | None) -> int:
         click.echo("opening the source and the networks ...", err=True)
     run.start()
     try:
-        with stopped_by_signals(run):
-            if wanted:
-                from napari_rbcflow.widgets.live_view import watch
+        if wanted:
+            from napari_rbcflow.widgets.live_view import close_window, watch
 
+            with stopped_by_signals(run, close_window):
                 watch(run)
-            else:
+        else:
+            with stopped_by_signals(run):
                 follow(run)
     finally:
         run.stop()
@@ -236,11 +237,12 @@ def no_viewer() -> str | None:
 
 
 @contextlib.contextmanager
-def stopped_by_signals(run: Run) -> Iterator[None]:
-    """Let Ctrl-C, and being told to end, stop the run and close its session; a second Ctrl-C interrupts."""
+def stopped_by_signals(run: Run, then: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Let Ctrl-C, and being told to end, stop the run and close its session; a second one interrupts."""
 
     def stop(number: int, _: object) -> None:
         run.stop()
+        then()
         signal.signal(number, before[number])
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")

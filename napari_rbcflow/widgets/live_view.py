@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from napari_rbcflow.tracking.tracker import OpenTracks
 
 REFRESH_MS = 50
+IDLE_MS = 500
 CAPACITY = 1024
 """Marks that a layer has room for. Layers are made once: growing them costs, removing them crashes."""
 # Okabe and Ito's palette, told apart by the colour-blind; the symbols tell them apart without colour.
@@ -80,7 +81,8 @@ class LiveView:
         said = fraction_text(p.estimate, p.interval, p.n, p.level).replace(" (", "\n(")
         self.viewer.text_overlay.text = f"{said}\n{state}"
         if ended:
-            self._timer.stop()
+            # Slower, but not off: Python hears a signal only while it runs something.
+            self._timer.setInterval(IDLE_MS)
 
     def _judged_places(self, label: str) -> Any:
         """Where the cells judged last were last seen."""
@@ -113,6 +115,14 @@ def watch(run: Run) -> None:
     finally:
         view.close()
         run.stop()
+
+
+def close_window() -> None:
+    """Close the windows that `watch` waits for; may be called from a signal handler."""
+    from qtpy.QtWidgets import QApplication
+
+    QApplication.closeAllWindows()
+    QApplication.quit()
 
 
 def _places(positions: OpenTracks | None) -> Any:
