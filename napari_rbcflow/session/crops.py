@@ -158,10 +158,6 @@ class CropReader:
         # Where a cell stands twice (it must not), the first counts: `verify` tells.
         self._row = {int(cell): i for i, cell in reversed(list(enumerate(self.index[:, 0])))}
 
-    def cells(self) -> NDArray[np.int64]:
-        """Return the cells that have a sequence, in hand-over order."""
-        return self.index[:, 0]
-
     def sequence(self, cell: int, *, check: bool = True) -> CropSequence:
         """Return a cell's sequence.
 

@@ -104,11 +104,6 @@ class ChamberSettings:
         """Frames until it ends by itself; None where it does not."""
         return None if self.seconds is None else round(self.seconds * self.fps)
 
-    @property
-    def smear_per_speed(self) -> float:
-        """Way during the exposure, in ways from frame to frame."""
-        return self.exposure_ms * 1e-3 * self.fps
-
     def speed_um_per_s(self, z_um: float) -> float:
         """Speed of a cell at height `z_um`: shear rate x z (1 - z / H), plane Poiseuille flow."""
         return self.shear_rate_per_s * z_um * (1.0 - z_um / self.chamber_height_um)
