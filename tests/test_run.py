@@ -194,6 +194,21 @@ class Deaf(Breaks):
         self.released.wait(60)
 
 
+class Slow(Breaks):
+    """A chamber whose camera goes on for half a second after it was told to stop."""
+
+    def stop(self) -> None:
+        threading.Timer(0.5, self.inner.stop).start()
+
+
+def test_frames_that_come_after_a_fault_are_laid_to_the_fault(tmp_path: Path) -> None:
+    run = Run(Slow(10**6, live=True), tmp_path / "s", RunSettings(), SaysAll(fails_after=1))
+    record = done(run)
+    assert record["status"] == "failed"
+    assert set(record["frames"]["dropped"]) == {"run-failed"}  # type: ignore[index]
+    assert not [w for w in record["warnings"] if "disk" in w]  # type: ignore[attr-defined]
+
+
 def test_a_driver_that_hangs_does_not_hang_the_run(tmp_path: Path) -> None:
     source = Deaf(100)
     run = Run(source, tmp_path / "s", RunSettings(), SaysAll())

@@ -118,17 +118,16 @@ class Stages:
                     break
                 self.n_received += 1
                 self.newest = frame
-                if self._info.live:
-                    if not self._frames.offer(frame):
-                        self._drop("queue-full" if self.outcome.said[0] == "running" else AFTER_STOP)
-                    if not self._to_ring.offer(frame):
-                        self.ring_skipped += 1
-                else:
-                    if not self._frames.put(frame):
-                        self._drop(RUN_FAILED)
-                        break
+                taken = self._frames.offer(frame) if self._info.live else self._frames.put(frame)
+                if not taken:
+                    self._drop(self._why_not_taken())
+                if self.outcome.failed:
+                    continue
+                if not self._info.live:
                     if frame.index >= first_kept:
                         self._to_ring.put(frame)
+                elif not self._to_ring.offer(frame):
+                    self.ring_skipped += 1
             self.outcome.end("finished", "source-ended")
         except Exception as error:
             # The source broke, but nothing behind it did: what came is still judged and kept.
@@ -137,6 +136,11 @@ class Stages:
         finally:
             self._frames.close()
             self._to_ring.close()
+
+    def _why_not_taken(self) -> str:
+        if self.outcome.failed:
+            return RUN_FAILED
+        return "queue-full" if self.outcome.said[0] == "running" else AFTER_STOP
 
     def track(self) -> None:
         for frame in self._frames:
