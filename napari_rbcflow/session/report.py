@@ -14,14 +14,9 @@ import pandas as pd
 from napari_rbcflow.conventions import LEAST_FRAMES, Label
 from napari_rbcflow.ring.disk import replace_file
 from napari_rbcflow.session import figures
+from napari_rbcflow.session.grave import grave_warnings, percent
 from napari_rbcflow.session.reading import Session
 from napari_rbcflow.session.style import STYLE
-
-GRAVE_LOSS = 0.01
-"""Share of all frames, dropped or missed, from which on the loss is a grave warning: tracks of about
-30 frames are then cut by a lost frame in a quarter of the cases."""
-FEW_CELLS = 30
-"""Below that the interval spans most of what a patient's fraction could be."""
 
 _ENDS = {
     "reliable": "The run stopped by itself: enough cells had been counted.",
@@ -76,41 +71,6 @@ def write_report(folder: Path, run: Mapping[str, Any] | None = None) -> Path:
     page = render(dict(run), Session(Path(folder), dict(run)).cells)
     replace_file(path, page.encode(errors="backslashreplace"))
     return path
-
-
-def grave_warnings(run: Mapping[str, Any]) -> list[str]:
-    """Return, in plain sentences, what forbids acting on the number without a second thought."""
-    grave = []
-    frames, cells = run["frames"], run["cells"]
-    if run["status"] == "failed":
-        grave.append(f"The run failed: {run['stop_reason']}")
-    elif run["status"] == "running":
-        grave.append("The run has not ended: this is how it stood.")
-    dropped = sum(n for reason, n in frames["dropped"].items() if reason != "after-stop")
-    lost, all_frames = (
-        dropped + sum(frames["missed"].values()),
-        frames["received"] + sum(frames["missed"].values()),
-    )
-    if all_frames and lost / all_frames >= GRAVE_LOSS:
-        grave.append(
-            f"{lost:,} of {all_frames:,} frames ({_percent(lost / all_frames)}) were lost: cells were cut or"
-            " overlooked. Close other programs or lower the frame rate, and measure again."
-        )
-    if not all_frames:
-        grave.append("No frame came: check that the camera is connected and running.")
-    elif not cells["tracked"]:
-        grave.append("No cell was seen: check focus, light and flow, and measure again.")
-    elif not run["fraction"]["n"]:
-        grave.append(
-            "Cells were seen, but none could be counted: check the focus (60 µm above the wall) and measure"
-            " again."
-        )
-    elif run["fraction"]["n"] < FEW_CELLS:
-        grave.append(
-            f"Only {run['fraction']['n']} cells were counted: the true fraction may lie anywhere in the"
-            " interval. Measure longer."
-        )
-    return grave
 
 
 def render(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
@@ -187,9 +147,9 @@ def _number(run: Mapping[str, Any]) -> str:
     method = escape(_METHODS.get(fraction["method"], str(fraction["method"])))
     grave = bool(grave_warnings(run))
     said = (
-        f"<div class='number{' doubtful' if grave else ''}'><p class='big'>{_percent(estimate)}</p>"
+        f"<div class='number{' doubtful' if grave else ''}'><p class='big'>{percent(estimate)}</p>"
         "<p>of the cells judged reliable<br>were tank-treading</p>"
-        f"<p class='interval'><b>{100 * low:.1f} to {_percent(high)}</b></p>"
+        f"<p class='interval'><b>{100 * low:.1f} to {percent(high)}</b></p>"
         f"<p>{100 * fraction['level']:g} % interval, from {fraction['n']:,} cells<br>({method})</p>"
     )
     if grave:
@@ -198,8 +158,8 @@ def _number(run: Mapping[str, Any]) -> str:
     if all(corrected.get(key) is not None for key in ("estimate", "low", "high")):
         said += (
             "<p class='corrected'>Corrected for the networks' known errors:"
-            f" <b>{_percent(corrected['estimate'])}</b> ({100 * corrected['low']:.1f} to"
-            f" {_percent(corrected['high'])}, {escape(str(corrected['method']))})</p>"
+            f" <b>{percent(corrected['estimate'])}</b> ({100 * corrected['low']:.1f} to"
+            f" {percent(corrected['high'])}, {escape(str(corrected['method']))})</p>"
         )
     else:
         said += (
@@ -298,7 +258,7 @@ def _quality(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
     tracked = run["cells"]["tracked"]
     rows: dict[str, str] = {}
     if tracked:
-        rows["reliable, of all followed"] = _percent(run["fraction"]["n"] / tracked)
+        rows["reliable, of all followed"] = percent(run["fraction"]["n"] / tracked)
         rows["frames a track, median"] = f"{cells['frames'].median():.0f}"
     counted = cells[cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])]
     if len(counted):
@@ -338,10 +298,6 @@ def _settings(run: Mapping[str, Any]) -> str:
     said = " · ".join(f"{escape(str(k).replace('_', ' '))} <b>{escape(_plain(v))}</b>" for k, v in items)
     versions = " · ".join(f"{escape(str(k))} {escape(str(v))}" for k, v in run["versions"].items() if v)
     return f'<p class="small"><b>Settings.</b> {said}</p><p class="small"><b>Versions.</b> {versions}</p>'
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _plain(value: object) -> str:
