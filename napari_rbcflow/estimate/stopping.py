@@ -63,3 +63,18 @@ class StopRules:
             return cells or ("the source's end" if self.reliable is self.halfwidth is None else "nothing")
         time_left = f"{max(0.0, self.seconds - seconds):.0f} s"
         return f"{cells} or {time_left}" if cells else time_left
+
+    def share(self, fraction: RunningFraction, seconds: float) -> float | None:
+        """Return how far it is to the stop, 0 to 1, by the rule that is nearest; None without a rule.
+
+        A half-width shrinks as one over the root of the cells: the share is that of the cells needed.
+        """
+        cells = []
+        if self.reliable is not None:
+            cells.append(fraction.n / self.reliable)
+        if self.halfwidth is not None:
+            cells.append((self.halfwidth / fraction.half_width) ** 2 if fraction.n else 0.0)
+        shares = [min(cells)] if cells else []
+        if self.seconds is not None:
+            shares.append(seconds / self.seconds)
+        return min(1.0, max(shares)) if shares else None

@@ -27,6 +27,9 @@ class Tally:
     fraction : RunningFraction
     cells : Counter of str
         ``tracked`` and one count a label, named as in ``run.json``.
+    counted : bytearray
+        The counted cells in their order, 1 for tank-treading and 0 for flipping: what the fraction's
+        curve is drawn from, in a byte a cell.
     enough : str or None
         The rule that was met (`StopRules.met_by`).
     """
@@ -34,6 +37,7 @@ class Tally:
     def __init__(self, rules: StopRules) -> None:
         self.fraction = RunningFraction()
         self.cells: Counter[str] = Counter()
+        self.counted = bytearray()
         self.enough: str | None = None
         self._rules = rules
 
@@ -79,6 +83,7 @@ class Tally:
             self.cells["tracked"] += 1
             self.cells[judgement.label.replace("-", "_")] += 1
             if _add(self.fraction, judgement):
+                self.counted.append(judgement.label is Label.TANK_TREADING)
                 self.enough = self._rules.met_by(self.fraction)
 
 

@@ -33,6 +33,14 @@ class Progress:
         Of the interval.
     missing : str
         In a few words, what the stop rule still lacks.
+    total_frames : int or None
+        Of a movie; None where frames come until somebody stops them.
+    frames_per_s : float
+        Frames received a second, over the last second or two; of the whole run once it has ended.
+    stop_share : float or None
+        How far the run has come towards its stop, 0 to 1; None where nothing but a person will stop it.
+    seconds_left : float or None
+        Until then if all goes on as before; None where that cannot be told yet.
     """
 
     status: str
@@ -48,6 +56,10 @@ class Progress:
     interval: tuple[float, float]
     level: float
     missing: str
+    total_frames: int | None = None
+    frames_per_s: float = 0.0
+    stop_share: float | None = None
+    seconds_left: float | None = None
 
 
 def warnings_of(

@@ -14,6 +14,7 @@ from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import RbcflowError, sentence_of
 from napari_rbcflow.estimate.tally import AFTER_STOP, CUT_BY_STOP, RUN_FAILED, Tally
 from napari_rbcflow.run.channel import Channel
+from napari_rbcflow.run.judged import RecentCells
 from napari_rbcflow.run.outcome import Outcome
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session.writer import SessionWriter
@@ -29,8 +30,6 @@ WAITING_TRACKS = 4096
 BATCH_TRACKS = 32
 LINGER_S = 0.05
 """How long a batch waits to fill: short beside the 250 ms in which a label is due."""
-SHOWN_TRACKS = 128
-"""Of the tracks judged last, for display; no fewer than a batch."""
 
 
 class Stages:
@@ -62,8 +61,8 @@ class Stages:
         The newest frame received.
     positions : OpenTracks or None
         The last frame that was processed, and where the open tracks stood in it.
-    judged : list of (Track, Judgement)
-        The tracks judged last, newest last.
+    judged : RecentCells
+        The cells judged last.
     n_received, ring_skipped : int
         Frames received, and those of them that the ring had no time for.
     dropped : Counter of str
@@ -91,7 +90,7 @@ class Stages:
         self.outcome = Outcome()
         self.newest: Frame | None = None
         self.positions: OpenTracks | None = None
-        self.judged: list[tuple[Track, Judgement]] = []
+        self.judged = RecentCells()
         self.n_received = 0
         self.ring_skipped = 0
         self.dropped: Counter[str] = Counter()
@@ -168,11 +167,12 @@ class Stages:
             except Exception:
                 self.stranded += tracks
                 raise
-            self.keep(tracks, self.tally.settle(tracks, judged))
+            settled = self.tally.settle(tracks, judged)
+            self.keep(tracks, settled)
             now = time.perf_counter()
             self.latencies_ms.extend(
                 1000 * (now - handed_over)
-                for (_, handed_over), (_, judgement) in zip(batch, self.judged[-len(batch) :], strict=True)
+                for (_, handed_over), judgement in zip(batch, settled, strict=True)
                 if judgement.p_reliable is not None
             )
             if self.tally.enough:
@@ -187,7 +187,7 @@ class Stages:
             self.stranded += tracks
             raise
         self.tally.count(judgements)
-        self.judged = [*self.judged, *pairs][-SHOWN_TRACKS:]
+        self.judged.add(pairs)
 
     def keep_frames(self) -> None:
         for frame in self._to_ring:

@@ -15,6 +15,7 @@ from pathlib import Path
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate.tally import RUN_FAILED, uncounted
+from napari_rbcflow.run.pace import Pace
 from napari_rbcflow.run.progress import Progress, warnings_of
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.stages import Stages
@@ -68,6 +69,7 @@ class Run:
         self.stages: Stages
         self._two_stage = two_stage
         self._done = threading.Event()
+        self._pace = Pace()
         self._started = False
 
     # ------------------------------------------------------------------ start
@@ -162,6 +164,7 @@ class Run:
         while any(t.is_alive() for t in self._threads):
             for thread in self._threads:
                 thread.join(0.05)
+            self._pace.look(self.stages.n_received)
             if time.monotonic() - beat >= 1.0 and not self.stages.outcome.failed:
                 beat = time.monotonic()
                 try:
@@ -177,6 +180,7 @@ class Run:
                 for thread in self._threads:
                     thread.join(max(0.0, deadline - time.monotonic()))
                 break
+        self._pace.end(self.stages.n_received)
         try:
             self._close()
         except Exception as error:
@@ -251,20 +255,28 @@ class Run:
     def progress(self) -> Progress:
         """Return how the run stands, from any thread."""
         positions = self.stages.positions
+        tally, seconds = self.stages.tally, self.stages.seconds
+        share = self.settings.stop.share(tally.fraction, seconds)
+        if self.info.n_frames:
+            share = max(share or 0.0, self._tracker.processed / self.info.n_frames)
         return Progress(
             status=self.outcome[0] if self._done.is_set() else "running",
             received=self.stages.n_received,
             processed=self._tracker.processed,
             dropped=sum(self.stages.dropped.values()),
             missed=sum(self.source.missed.values()),
-            seconds=self.stages.seconds,
+            seconds=seconds,
             open_tracks=len(positions.cell) if positions is not None else 0,
-            cells=Counter(self.stages.tally.cells),
-            n=self.stages.tally.fraction.n,
-            estimate=self.stages.tally.fraction.estimate,
-            interval=self.stages.tally.fraction.interval(),
-            level=self.stages.tally.fraction.level,
-            missing=self.settings.stop.missing(self.stages.tally.fraction, self.stages.seconds),
+            cells=Counter(tally.cells),
+            n=tally.fraction.n,
+            estimate=tally.fraction.estimate,
+            interval=tally.fraction.interval(),
+            level=tally.fraction.level,
+            missing=self.settings.stop.missing(tally.fraction, seconds),
+            total_frames=self.info.n_frames,
+            frames_per_s=self._pace.frames_per_s,
+            stop_share=share,
+            seconds_left=self._pace.seconds_left(share),
         )
 
     def account(self, *, whole: bool = False) -> Account:
