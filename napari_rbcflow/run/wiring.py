@@ -159,6 +159,7 @@ class Run:
         self.source.stop()
 
     def _supervise(self) -> None:
+        self._pace = Pace()
         beat = time.monotonic()
         ended: float | None = None
         while any(t.is_alive() for t in self._threads):

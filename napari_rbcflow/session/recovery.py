@@ -1,0 +1,65 @@
+"""Closing a session whose process died in mid run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from napari_rbcflow.errors import RunFailed
+from napari_rbcflow.session import runfile, tables
+from napari_rbcflow.session.account import CELL_COUNTS, plain
+from napari_rbcflow.session.marker import is_being_written
+from napari_rbcflow.session.reading import open_session
+from napari_rbcflow.session.report import write_report
+
+LOST = "run-failed"
+
+
+def close_interrupted(folder: Path, sentence: str) -> None:
+    """Say in ``run.json`` that the run failed, and count what it kept.
+
+    The tables stay as they are, in the order in which the tracks ended: ``rbcflow verify`` tells what
+    is missing.
+
+    Parameters
+    ----------
+    folder : Path
+        A session whose status is still ``running`` though nobody writes it.
+    sentence : str
+        Why.
+
+    Raises
+    ------
+    BadInput
+        If it is not a session.
+    RunFailed
+        If somebody still writes it, or its tables cannot be read.
+    """
+    session = open_session(folder)
+    if session.run["status"] != "running":
+        return
+    if is_being_written(folder):
+        raise RunFailed(f"{folder} is still being written: stop that run first.")
+    labels = session.cells["label"]
+    cells = {name: int((labels == name.replace("_", "-")).sum()) for name in CELL_COUNTS}
+    cells["tracked"] = len(labels)
+    run = dict(session.run)
+    frames = run["frames"]
+    lost = frames["received"] - frames["processed"] - sum(frames["dropped"].values())
+    if lost > 0:  # by the last account, which is a second old at most
+        frames["dropped"][LOST] = frames["dropped"].get(LOST, 0) + lost
+    run.update(
+        status="failed",
+        stop_reason=sentence,
+        ended=runfile.now(),
+        cells=cells,
+        fraction=plain(asdict(session.fraction)),
+        files={
+            name: tables.fingerprint(folder / name)
+            for name in ("cells.csv", "tracks.csv")
+            if (folder / name).exists()
+        },
+    )
+    run["warnings"].append("The frames are counted as of the last second before the run broke.")
+    runfile.write_run(folder, run)
+    write_report(folder, run)

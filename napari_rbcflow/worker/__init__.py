@@ -1,0 +1,13 @@
+"""A run in a process of its own, beside the one that shows it.
+
+napari draws in Python, and Python runs one thread at a time: in one process a picture holds up the
+frames. So whoever shows a run is told of it through a pipe (`pipe`, `messages`), gets the pictures out
+of the ring on disk, and can neither slow it nor take it down: `orders` says what to run, `client` is
+the side that watches, `serving` the process that runs. No network is involved: the pipe is the
+process's own standard input and output.
+"""
+
+from napari_rbcflow.worker.client import Phase, Worker, WorkerRun
+from napari_rbcflow.worker.orders import Camera, MovieFile, Order
+
+__all__ = ["Camera", "MovieFile", "Order", "Phase", "Worker", "WorkerRun"]

@@ -1,0 +1,116 @@
+"""The process that runs: takes orders from its standard input, tells of them on its standard output."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import threading
+from typing import Any
+
+from napari_rbcflow.errors import RbcflowError, sentence_of
+from napari_rbcflow.sources.contract import FrameSource
+from napari_rbcflow.worker.messages import Began, Begin, Ended, Looked, Ready, Refused, Stop
+from napari_rbcflow.worker.orders import Order
+from napari_rbcflow.worker.pipe import Pipe
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.05
+
+
+class Serving:
+    """Works off orders, one at a time, until the other end of the pipe is gone.
+
+    Whatever happens to the other end, a run that has begun is ended as one that a person stopped, and
+    its session is closed.
+    """
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._orders: queue.Queue[Order | None] = queue.Queue()
+        self._stop = threading.Event()
+        self._networks: dict[str, Any] = {}
+
+    def serve(self) -> None:
+        """Return when the other end is gone and the last session is closed."""
+        threading.Thread(target=self._listen, name="rbcflow-orders", daemon=True).start()
+        self._load()
+        self._pipe.send(Ready())
+        while (order := self._orders.get()) is not None:
+            try:
+                self._work(order)
+            except RbcflowError as error:
+                self._pipe.send(Refused(str(error)))
+            except Exception as error:
+                log.exception("the run could not begin")
+                self._pipe.send(Refused(f"The run could not begin ({sentence_of(error)})."))
+            self._pipe.send(Ready())
+
+    def end(self) -> None:
+        """End the run, if there is one, and then the process."""
+        self._orders.put(None)
+        self._stop.set()
+
+    def _listen(self) -> None:
+        while (message := self._pipe.receive()) is not None:
+            if isinstance(message, Begin):
+                # Before the order is in the queue: a stop that comes behind it is meant for it.
+                self._stop.clear()
+                self._orders.put(message.order)
+            elif isinstance(message, Stop):
+                self._stop.set()
+        self.end()
+
+    def _load(self) -> None:
+        """Load and compile what the first run would wait for; a fault shows again where it matters."""
+        from napari_rbcflow.tracking.warming import warm_up
+
+        try:
+            self._two_stage("auto")
+            warm_up()
+        except Exception as error:
+            log.error("not ready: %s", sentence_of(error))
+
+    def _two_stage(self, device: str) -> Any:
+        from napari_rbcflow.classification.two_stage import TwoStage
+
+        if device not in self._networks:
+            networks = TwoStage.load(device=device)
+            networks.warm_up()
+            self._networks[device] = networks
+        return self._networks[device]
+
+    def _work(self, order: Order) -> None:
+        from napari_rbcflow.run.watching import Watcher
+        from napari_rbcflow.run.wiring import Run
+
+        source = order.source.make()
+        run = Run(source, order.folder, order.settings, self._two_stage(order.settings.device))
+        run.start()
+        watcher = Watcher(run)
+        self._pipe.send(Began(run.info))
+        while not run.wait(LOOK_S):
+            if self._stop.is_set() and run.outcome[0] == "running":
+                run.stop()
+            self._pipe.send(Looked(watcher.look()))
+        self._pipe.send(Looked(watcher.look()))
+        self._pipe.send(Ended(*run.outcome, remarks=_remarks(source)))
+
+
+def _remarks(source: FrameSource) -> tuple[str, ...]:
+    from napari_rbcflow.sources.chamber import SimulatedChamber
+
+    return (source.truth_summary.sentence,) if isinstance(source, SimulatedChamber) else ()
+
+
+def main() -> None:
+    """Serve on standard input and output; what libraries print goes to standard error."""
+    incoming = os.fdopen(os.dup(0), "rb")
+    outgoing = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    serving = Serving(Pipe(incoming, outgoing))
+    signal.signal(signal.SIGTERM, lambda *_: serving.end())
+    serving.serve()
