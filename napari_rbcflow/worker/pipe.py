@@ -55,6 +55,5 @@ class Pipe:
 
     def close_outgoing(self) -> None:
         """Tell the other end that nothing more comes."""
-        with self._lock:
-            with contextlib.suppress(OSError):
-                self._outgoing.close()
+        with self._lock, contextlib.suppress(OSError):
+            self._outgoing.close()

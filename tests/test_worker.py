@@ -1,0 +1,185 @@
+"""Runs in a process of their own, and what is left when one of the two processes goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.estimate import StopRules
+from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.session import open_session, verify
+from napari_rbcflow.worker import Camera, MovieFile, Order, Phase, Worker, WorkerRun
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    with Worker() as worker:
+        yield worker
+
+
+def chamber(folder: Path, **rules: Any) -> Order:
+    return Order(
+        Camera("simulated", {"seed": 3, "cells_per_frame": 60.0}), folder, RunSettings(stop=StopRules(**rules))
+    )
+
+
+def until(true: Callable[[], Any], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def counting(run: WorkerRun) -> bool:
+    return run.snapshot is not None and run.snapshot.progress.n > 0
+
+
+def status(folder: Path) -> tuple[str, str]:
+    run = json.loads((folder / "run.json").read_text())
+    return run["status"], run["stop_reason"]
+
+
+def test_what_is_told_is_what_the_session_holds(worker: Worker, tmp_path: Path) -> None:
+    run = worker.start(chamber(tmp_path / "s", reliable=8))
+    judged, counted = [], b""
+    while not run.ended:
+        more, cells = run.take()
+        judged += more
+        counted += cells
+        time.sleep(0.05)
+    more, cells = run.take()
+    judged, counted = [*judged, *more], counted + cells
+    assert (run.phase, run.outcome) == (Phase.ENDED, ("finished", "reliable"))
+    session = open_session(tmp_path / "s")
+    assert verify(session.folder).code == 0
+    assert len(counted) == session.fraction.n == 8
+    assert sum(counted) == session.run["cells"]["tank_treading"]
+    table = session.cells.set_index("cell")
+    assert sorted(c.cell for c in judged) == sorted(table.index)
+    for cell in judged:
+        assert cell.label == table.label[cell.cell]
+        assert (cell.crop == session.crops(cell.cell)[cell.frames // 2]).all()
+    assert "own fraction" in run.remarks[0]
+
+
+def test_a_stop_is_heard_while_it_opens_and_while_it_runs(worker: Worker, tmp_path: Path) -> None:
+    early = worker.start(chamber(tmp_path / "early"))
+    early.stop()
+    assert early.wait(30)
+    assert early.outcome == ("stopped", "user")
+    assert verify(tmp_path / "early").code == 0
+    run = worker.start(chamber(tmp_path / "s"))
+    with pytest.raises(BadInput, match="stop it first"):
+        worker.start(chamber(tmp_path / "second"))
+    until(lambda: counting(run))
+    run.stop()
+    assert run.wait(30)
+    assert status(tmp_path / "s") == ("stopped", "user")
+    assert verify(tmp_path / "s").code == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "parent", "sentence"),
+    [
+        (Camera("no such camera"), ".", "no camera or movie"),
+        (Camera("nowhere/x.cfg"), ".", "nowhere"),
+        (Camera("simulated", {"binning": 2}), ".", "no --binning"),
+        (Camera("simulated"), "missing", "make that first"),
+        (MovieFile(Path("missing.avi")), ".", "does not exist"),
+    ],
+)
+def test_what_cannot_begin_is_refused_in_one_sentence(
+    worker: Worker, tmp_path: Path, source: Camera | MovieFile, parent: str, sentence: str
+) -> None:
+    folder = tmp_path / parent / "s"
+    run = worker.start(Order(source, folder, RunSettings(stop=StopRules(reliable=1))))
+    assert run.wait(30)
+    assert run.phase is Phase.REFUSED
+    assert sentence in run.sentence
+    assert "\n" not in run.sentence
+    assert not folder.exists()
+
+
+def test_a_worker_that_is_killed_fails_its_run_and_is_replaced(worker: Worker, tmp_path: Path) -> None:
+    run = worker.start(chamber(tmp_path / "s"))
+    until(lambda: counting(run))
+    before = worker.pid
+    os.kill(before, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+    assert run.wait(10)
+    assert (run.phase, run.outcome[0]) == (Phase.ENDED, "failed")
+    said, why = status(tmp_path / "s")
+    assert said == "failed"
+    assert why == run.sentence
+    session = open_session(tmp_path / "s")
+    assert session.run["cells"]["tracked"] == len(session.cells) > 0
+    assert session.run["fraction"]["n"] == session.fraction.n
+    frames = session.run["frames"]
+    assert frames["received"] == frames["processed"] + sum(frames["dropped"].values())
+    assert verify(tmp_path / "s").code == 1
+    again = worker.start(chamber(tmp_path / "again", seconds=1))
+    assert again.wait(60)
+    assert again.outcome == ("finished", "seconds")
+    assert worker.pid != before
+
+
+WATCHES_AND_DIES = """
+import os, sys, time
+from pathlib import Path
+from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.worker import Camera, Order, Worker
+worker = Worker()
+run = worker.start(Order(Camera("simulated"), Path(sys.argv[1]), RunSettings()))
+while run.snapshot is None or not run.snapshot.progress.n:
+    time.sleep(0.05)
+assert "torch" not in sys.modules
+print(worker.pid, flush=True)
+if sys.argv[2] == "dies":
+    os._exit(7)
+"""
+
+
+@pytest.mark.parametrize("how", ["dies", "forgets"])
+def test_a_run_whose_watcher_is_gone_is_stopped_and_closed(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "s"
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHES_AND_DIES, str(folder), how], capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == (7 if how == "dies" else 0), done.stderr
+    until(lambda: status(folder)[0] != "running", 20)
+    assert status(folder) == ("stopped", "user")
+    until(lambda: not Path(f"/proc/{done.stdout.strip()}").exists(), 20)
+    assert verify(folder).code == 0
+
+
+def test_closing_ends_the_run_and_starts_leave_nothing(tmp_path: Path) -> None:
+    worker = Worker()
+    until(lambda: worker.ready)
+    left = []
+    for number in range(5):
+        run = worker.start(chamber(tmp_path / str(number)))
+        until(lambda run=run: run.snapshot is not None)  # type: ignore[misc]
+        run.stop()
+        assert run.wait(30)
+        if Path("/proc/self/fd").exists():
+            proc = Path(f"/proc/{worker.pid}")
+            left.append((len(list((proc / "fd").iterdir())), len(list((proc / "task").iterdir()))))
+    assert len(set(left[1:])) <= 1, left
+    run = worker.start(chamber(tmp_path / "last"))
+    until(lambda: run.snapshot is not None)
+    worker.close()
+    assert run.outcome == ("stopped", "user")
+    assert verify(tmp_path / "last").code == 0
+    with pytest.raises(OSError, match="No such process"):
+        os.kill(worker.pid, 0)
