@@ -109,6 +109,11 @@ class FrameSource(ABC):
         """Frames that never reached us, by reason (``image-number``, ``time-gap``, ``overflow``, ...)."""
         return {}
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be said at the end beside the result, such as a simulation's own fraction."""
+        return ()
+
     def __enter__(self) -> SourceInfo:
         return self.open()
 

@@ -10,7 +10,6 @@ import threading
 from typing import Any
 
 from napari_rbcflow.errors import RbcflowError, sentence_of
-from napari_rbcflow.sources.contract import FrameSource
 from napari_rbcflow.worker.messages import Began, Begin, Ended, Looked, Ready, Refused, Stop
 from napari_rbcflow.worker.orders import Order
 from napari_rbcflow.worker.pipe import Pipe
@@ -96,13 +95,7 @@ class Serving:
                 run.stop()
             self._pipe.send(Looked(watcher.look()))
         self._pipe.send(Looked(watcher.look()))
-        self._pipe.send(Ended(*run.outcome, remarks=_remarks(source)))
-
-
-def _remarks(source: FrameSource) -> tuple[str, ...]:
-    from napari_rbcflow.sources.chamber import SimulatedChamber
-
-    return (source.truth_summary.sentence,) if isinstance(source, SimulatedChamber) else ()
+        self._pipe.send(Ended(*run.outcome, remarks=source.remarks))
 
 
 def main() -> None:

@@ -98,3 +98,15 @@ class SimulatedChamber(FrameSource):
         table = self.truth
         frames = int((table["t0"] + table["frames"]).max()) if len(table) else 0
         return summary(table, frames)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The simulation's own fraction so far, beside what was set."""
+        if self._scene is None:
+            return ()
+        truth = self.truth_summary
+        share = "none yet" if truth.fraction is None else f"{100 * truth.fraction:.1f} %"
+        return (
+            f"the simulation's own fraction: {share} of its {truth.tank_treading + truth.flipping} cells "
+            f"in focus until then ({100 * self._settings.tank_fraction:.1f} % set)",
+        )

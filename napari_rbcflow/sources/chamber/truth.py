@@ -56,13 +56,6 @@ class TruthSummary:
         judged = self.tank_treading + self.flipping
         return self.tank_treading / judged if judged else None
 
-    @property
-    def sentence(self) -> str:
-        """The fraction, as it is said beside the measured one."""
-        share = "none yet" if self.fraction is None else f"{100 * self.fraction:.1f} %"
-        cells = self.tank_treading + self.flipping
-        return f"the simulation's own fraction: {share} of its {cells} cells in focus until then"
-
 
 def truth_table(
     cells: Arrivals, library: SpriteLibrary, settings: ChamberSettings, n_frames: int
