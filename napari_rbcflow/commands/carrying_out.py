@@ -1,0 +1,146 @@
+"""An order, carried out to its end: in napari where that can open, else in the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from napari_rbcflow.errors import BadInput, RunFailed
+
+if TYPE_CHECKING:
+    from napari_rbcflow.run.progress import Progress
+    from napari_rbcflow.worker.orders import Order
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is said of a run at its end."""
+
+    outcome: tuple[str, str]
+    progress: Progress | None
+    warnings: Sequence[str]
+    remarks: Sequence[str]
+
+
+def carry_out(order: Order, viewer: bool | None) -> int:
+    """Run to the end, print the result and return the exit code.
+
+    Parameters
+    ----------
+    order : Order
+    viewer : bool or None
+        None: in napari where there is a display.
+    """
+    if order.folder.exists():  # before a window opens for nothing
+        raise BadInput(f"{order.folder} exists already: choose a folder that does not, or move that one away")
+    wanted = viewer is not False
+    if wanted and (problem := no_viewer()):
+        if viewer:
+            raise BadInput(problem)
+        wanted = False
+    if sys.stderr.isatty():
+        click.echo("opening the source and the networks ...", err=True)
+    say((_in_napari if wanted else _in_terminal)(order), order.folder)
+    return 0
+
+
+def _in_terminal(order: Order) -> Result:
+    from napari_rbcflow.commands.terminal import follow
+    from napari_rbcflow.run.wiring import Run
+
+    source = order.source.make()
+    run = Run(source, order.folder, order.settings)
+    run.start()
+    try:
+        with stopped_by_signals(run.stop):
+            follow(run)
+    finally:
+        run.stop()
+        run.wait()
+    return Result(run.outcome, run.progress(), run.warnings, source.remarks)
+
+
+def _in_napari(order: Order) -> Result:
+    from napari_rbcflow.widgets.live_window import close_windows, watch
+
+    with stopped_by_signals(close_windows):
+        run = watch(order)
+    if not order.folder.exists():
+        raise BadInput(run.sentence or "the window was closed before the run began: nothing was made")
+    told = run.snapshot
+    progress, warnings = (told.progress, told.warnings) if told else (None, ())
+    return Result(run.outcome, progress, warnings, run.remarks)
+
+
+def say(result: Result, folder: Path) -> None:
+    """Print what came of a run.
+
+    Raises
+    ------
+    RunFailed
+        Where it failed, after all else was said.
+    """
+    from napari_rbcflow.estimate.fraction import fraction_text
+
+    status, reason = result.outcome
+    if (p := result.progress) is not None:
+        click.echo(fraction_text(p.estimate, p.interval, p.n, p.level))
+        click.echo(
+            f"{status} ({reason}); {p.received} frames received, {p.dropped} dropped, "
+            f"{p.missed} missed; {p.cells['tracked']} tracks, "
+            f"{p.cells['unreliable']} unreliable, {p.cells['too_short']} too short, "
+            f"{p.cells['uncounted']} not counted (open at the stop, or after it)"
+        )
+    for warning in result.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    for remark in result.remarks:
+        click.echo(remark)
+    click.echo(f"session: {folder}")
+    if status == "failed":
+        raise RunFailed(f"the run failed: {reason} (what it had is in {folder})")
+
+
+def no_viewer() -> str | None:
+    """Say why napari cannot open here, or return None where it can."""
+    if not any(importlib.util.find_spec(name) for name in ("PySide6", "PyQt6")):
+        return (
+            "no viewer can open, for no Qt is installed: pip install napari-rbcflow[all], or give --no-viewer"
+        )
+    if not sys.platform.startswith("linux"):
+        return None
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        # Qt aborts the whole process where the display does not answer, so another one tries it first.
+        probe = "from qtpy.QtWidgets import QApplication; QApplication([])"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            tried = subprocess.run([sys.executable, "-c", probe], capture_output=True, timeout=30)
+            if tried.returncode == 0:
+                return None
+    return "there is no display that a viewer could open on: give --no-viewer"
+
+
+@contextlib.contextmanager
+def stopped_by_signals(end: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C, and being told to end, call `end`, which stops the run; a second one interrupts."""
+
+    def stop(number: int, _: object) -> None:
+        end()
+        signal.signal(number, before[number])
+
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
