@@ -15,7 +15,7 @@ from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
 from napari_rbcflow.sources import tiff, zarr_movie
 from napari_rbcflow.sources.contract import Frame, RecordedSource, SourceInfo
 from napari_rbcflow.sources.grey import GreyRule, decide_grey
-from napari_rbcflow.sources.movie_reader import BrokenFrame, MovieReader, spread
+from napari_rbcflow.sources.movie_reader import BrokenFrame, MovieReader, NoSuchFrame, spread
 from napari_rbcflow.sources.plausible import LEAST_SIDE_PX, check_settings
 from napari_rbcflow.sources.ring_movie import RingMovieReader, ring_of
 from napari_rbcflow.sources.sentences import in_a_line
@@ -126,6 +126,32 @@ class Movie(RecordedSource):
                 "record or export it again."
             ) from error
         return out
+
+    @property
+    def n_places(self) -> int:
+        """How many frames the recording's clock counted: `Frame.index` is less than this."""
+        facts = self._opened()[0].facts
+        return facts.n_frames if facts.n_places is None else facts.n_places
+
+    def frame(self, index: int) -> NDArray[np.uint8]:
+        """Return the frame of that `Frame.index`, grey as in `frames`; from one thread at a time.
+
+        Raises
+        ------
+        NoSuchFrame
+            If there is none.
+        RunFailed
+            If it cannot be read.
+        """
+        reader, info = self._opened()
+        try:
+            return self._grey.apply(reader.frame(index))
+        except (NoSuchFrame, RbcflowError):
+            raise
+        except Exception as error:
+            raise RunFailed(
+                f"Frame {index} of {info.name} cannot be read ({in_a_line(error)}): the movie is damaged."
+            ) from error
 
     def stop(self) -> None:
         self._stopped.set()

@@ -27,9 +27,16 @@ class BrokenFrame(Exception):
         self.place = place
 
 
+class NoSuchFrame(LookupError):
+    """At that place of the recording's clock there is no frame."""
+
+
 @dataclass
 class FileFacts:
-    """What a file says of itself; None where it says nothing, or nothing that can be believed."""
+    """What a file says of itself; None where it says nothing, or nothing that can be believed.
+
+    `n_places` is how long the recording's clock ran, where that is more than its frames.
+    """
 
     n_frames: int
     fps: float | None = None
@@ -39,6 +46,7 @@ class FileFacts:
     format: str = ""
     details: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    n_places: int | None = None
 
     def take_fps(self, fps: float | None, said_by: str) -> None:
         """Believe a frame rate where a camera could have it."""
@@ -78,6 +86,15 @@ class MovieReader(ABC):
 
         Does not disturb `frames`.
         """
+
+    def frame(self, place: int) -> Raw:
+        """Return the frame at this place of the recording's clock, the one that `frames` tells.
+
+        Raises
+        ------
+        NoSuchFrame
+        """
+        return next(iter(self.at([place])))
 
     @abstractmethod
     def close(self) -> None:

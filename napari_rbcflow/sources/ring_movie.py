@@ -8,7 +8,7 @@ from pathlib import Path
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sources.grey import Raw
-from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, RawFrame
+from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, NoSuchFrame, RawFrame
 
 
 def ring_of(folder: Path) -> Path | None:
@@ -34,6 +34,7 @@ class RingMovieReader(MovieReader):
         if not n:
             raise BadInput(f"{name} holds no frames: its ring is empty; give another session.")
         self.facts = FileFacts(n, format="session ring")
+        self.facts.n_places = int(self._ring.indices[-1] - self._ring.indices[0]) + 1
         self.facts.take_fps(self._ring.fps, f"The ring of {name}")
         self.facts.take_pixel_size(self._ring.pixel_size_um, f"The ring of {name}")
         self.facts.details["first_frame_of_session"] = str(int(self._ring.indices[0]))
@@ -50,6 +51,12 @@ class RingMovieReader(MovieReader):
     def at(self, places: Sequence[int]) -> Iterator[Raw]:
         for place in places:
             yield self._frame(int(self._ring.indices[place]))
+
+    def frame(self, place: int) -> Raw:
+        index = int(self._ring.indices[0]) + place
+        if index not in self._ring.indices:
+            raise NoSuchFrame(f"{self._ring.path} does not hold frame {index}")
+        return self._frame(index)
 
     def _frame(self, index: int) -> Raw:
         from napari_rbcflow.ring import FrameGone

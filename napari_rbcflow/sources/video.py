@@ -15,6 +15,7 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.avi import AviFacts, inspect_avi
 from napari_rbcflow.sources.grey import ColourOrder, Raw
 from napari_rbcflow.sources.movie_reader import BrokenFrame, FileFacts, MovieReader, RawFrame
+from napari_rbcflow.sources.video_cursor import VideoCursor
 
 
 class VideoReader(MovieReader):
@@ -30,6 +31,7 @@ class VideoReader(MovieReader):
         self._path = path
         avi = inspect_avi(path)
         self._container, self._stream = _open(path)
+        self._cursor: VideoCursor | None = None
         try:
             self._facts_of(avi)
         except BaseException:
@@ -65,6 +67,8 @@ class VideoReader(MovieReader):
         if pixels == "pal8" and n:
             self._palette = self._read_palette()
         self._seekable = avi is not None and avi.whole == avi.places and context.codec.intra_only
+        self.facts.n_places = avi.places if avi else None
+        self._intra_only = context.codec.intra_only
 
     def frames(self) -> Iterator[RawFrame]:
         container, stream = _open(self._path)
@@ -95,7 +99,20 @@ class VideoReader(MovieReader):
         finally:
             container.close()
 
+    def frame(self, place: int) -> Raw:
+        if self._cursor is None:
+            self._cursor = VideoCursor(
+                lambda: _open(self._path),
+                self._image,
+                self.frames,
+                counts_frames=self._counts_frames,
+                intra_only=self._intra_only,
+            )
+        return self._cursor.read(place)
+
     def close(self) -> None:
+        if self._cursor is not None:
+            self._cursor.close()
         self._container.close()
 
     def _at_by_decoding(self, places: Sequence[int]) -> Iterator[Raw]:

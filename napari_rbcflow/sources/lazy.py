@@ -1,0 +1,199 @@
+"""Movies and rings as arrays that read one frame at a time, when it is looked at."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.ring import FrameGone, RingReader, open_ring
+from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.sources.movie import open_movie
+from napari_rbcflow.sources.movie_reader import NoSuchFrame
+from napari_rbcflow.sources.ring_movie import ring_of
+
+_KEPT_BYTES = 32 << 20
+"""Frames read last, so that a picture drawn twice is not read twice."""
+
+
+class FrameArray(ABC):
+    """Grey frames on disk, shape (frames, height, width), uint8, that look like an array.
+
+    Row k is frame `first` + k of the recording's own clock, the one that tracks are numbered by. A
+    frame that is not there (never recorded, or overwritten meanwhile) is black. Read-only; may be
+    read from any thread.
+
+    Attributes
+    ----------
+    shape : (int, int, int)
+    first : int
+        Number of the frame in row 0.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 3
+
+    def __init__(self, shape: tuple[int, int, int], first: int = 0) -> None:
+        self.shape = shape
+        self.first = first
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+
+    @property
+    def size(self) -> int:
+        """Pixels in all."""
+        return int(np.prod(self.shape))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in all, if it were read whole."""
+        return self.size
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
+        key = key if isinstance(key, tuple) else (key,)
+        if Ellipsis in [k for k in key if k is Ellipsis]:
+            at = next(i for i, k in enumerate(key) if k is Ellipsis)
+            key = (*key[:at], *([slice(None)] * (self.ndim - len(key) + 1)), *key[at + 1 :])
+        rows, rest = (key[0], key[1:]) if key else (slice(None), ())
+        wanted = np.arange(len(self))[rows]
+        if wanted.ndim == 0:
+            one: NDArray[np.uint8] = self.frame(int(wanted))[rest]
+            return one
+        frames = np.empty((len(wanted), *self.shape[1:]), np.uint8)
+        for place, k in enumerate(wanted.tolist()):
+            frames[place] = self.frame(k)
+        many: NDArray[np.uint8] = frames[(slice(None), *rest)]
+        return many
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read it whole: only where somebody saves it or computes over it."""
+        return np.asarray(self[:], dtype=dtype)
+
+    def __deepcopy__(self, memo: object) -> FrameArray:
+        return self  # read-only: a duplicated layer reads the same file
+
+    def frame(self, row: int) -> NDArray[np.uint8]:
+        """Return one frame, shape (height, width); the receiver does not write into it.
+
+        Raises
+        ------
+        RunFailed
+            If its bytes are damaged.
+        """
+        with self._lock:
+            image = self._kept.get(row)
+            if image is None:
+                try:
+                    image = self._read(row)
+                except NoSuchFrame:
+                    image = np.zeros(self.shape[1:], np.uint8)
+                self._kept[row] = image
+                while len(self._kept) > 1 and len(self._kept) * image.nbytes > _KEPT_BYTES:
+                    self._kept.popitem(last=False)
+            return image
+
+    @abstractmethod
+    def _read(self, row: int) -> NDArray[np.uint8]:
+        """Read one frame.
+
+        Raises
+        ------
+        NoSuchFrame
+        RunFailed
+        """
+
+    def close(self) -> None:
+        """Give the file back."""
+        with self._lock:
+            self._kept.clear()
+
+
+class MovieFrames(FrameArray):
+    """A movie file; grey as the analysis sees it.
+
+    Parameters
+    ----------
+    path : Path
+
+    Attributes
+    ----------
+    info : SourceInfo
+
+    Raises
+    ------
+    BadInput
+        If it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._movie = open_movie(path)
+        try:
+            self.info: SourceInfo = self._movie.open()
+        except BaseException:
+            self._movie.close()
+            raise
+        super().__init__((self._movie.n_places, self.info.height, self.info.width))
+
+    def _read(self, row: int) -> NDArray[np.uint8]:
+        return self._movie.frame(row)
+
+    def close(self) -> None:
+        super().close()
+        with self._lock:
+            self._movie.close()
+
+
+class RingFrames(FrameArray):
+    """What a session's ring held when it was opened.
+
+    Parameters
+    ----------
+    ring : RingReader
+
+    Raises
+    ------
+    BadInput
+        If it holds no frames.
+    """
+
+    def __init__(self, ring: RingReader) -> None:
+        if not len(ring):
+            raise BadInput(f"{ring.path} holds no frames; give another session.")
+        first, last = int(ring.indices[0]), int(ring.indices[-1])
+        super().__init__((last - first + 1, ring.height, ring.width), first)
+        self._ring = ring
+
+    def _read(self, row: int) -> NDArray[np.uint8]:
+        try:
+            return self._ring.frame(self.first + row)
+        except FrameGone as error:
+            raise NoSuchFrame(str(error)) from error
+
+
+def open_frames(path: Path | str) -> FrameArray:
+    """Open a movie, or the ring of a session, as an array that is read a frame at a time.
+
+    Parameters
+    ----------
+    path : Path or str
+        What `open_movie` takes.
+
+    Raises
+    ------
+    BadInput
+        If it cannot be read.
+    RunFailed
+        If a ring has lost its ledger.
+    """
+    path = Path(path)
+    ring = ring_of(path) if path.is_dir() else None
+    return MovieFrames(path) if ring is None else RingFrames(open_ring(ring))
