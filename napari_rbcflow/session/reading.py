@@ -17,6 +17,8 @@ from napari_rbcflow.estimate.fraction import RunningFraction
 from napari_rbcflow.ring import RingReader, open_ring
 from napari_rbcflow.session import tables
 from napari_rbcflow.session.account import FractionFigure
+from napari_rbcflow.session.audit import COLUMNS, Change, read_changes, standing
+from napari_rbcflow.session.changes import by_hand
 from napari_rbcflow.session.crops import CropReader, CropSequence
 from napari_rbcflow.session.marker import is_being_written
 from napari_rbcflow.session.runfile import read_run
@@ -88,6 +90,37 @@ class Session:
             return FractionFigure(**self.run["fraction"])
         except (KeyError, TypeError):
             raise BadInput(f"{self.folder} holds no fraction: its run.json is damaged.") from None
+
+    @cached_property
+    def changes(self) -> pd.DataFrame:
+        """A row a change that a person made, the columns of ``changes.csv``; empty if nobody did."""
+        rows = [[getattr(change, name) for name in COLUMNS] for change in self.changes_made]
+        return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"cell": "int64"})
+
+    @cached_property
+    def changes_made(self) -> list[Change]:
+        """The same, one by one."""
+        return read_changes(self.folder)
+
+    @cached_property
+    def changes_standing(self) -> dict[int, Change]:
+        """The last change of each cell that now has another label than the machine's."""
+        cells = self.cells
+        return standing(self.changes_made, dict(zip(cells["cell"], cells["label"], strict=True)))
+
+    @cached_property
+    def labels_by_hand(self) -> pd.Series[str]:
+        """The label of each row of `cells` with the changes by hand; `cells` keeps the machine's."""
+        labels = self.cells["label"].copy()
+        by_cell = {cell: change.now for cell, change in self.changes_standing.items()}
+        changed = self.cells["cell"].isin(by_cell)
+        labels[changed] = self.cells["cell"][changed].map(by_cell)
+        return labels
+
+    @cached_property
+    def fraction_by_hand(self) -> FractionFigure | None:
+        """The fraction with the changes by hand; None where no cell has another label than the machine's."""
+        return by_hand(self)
 
     @cached_property
     def ring(self) -> RingReader | None:

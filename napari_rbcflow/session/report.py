@@ -16,6 +16,7 @@ from napari_rbcflow.ring.disk import replace_file
 from napari_rbcflow.session import figures
 from napari_rbcflow.session.grave import grave_warnings, percent
 from napari_rbcflow.session.reading import Session
+from napari_rbcflow.session.report_by_hand import NOTHING_BY_HAND, ByHand
 from napari_rbcflow.session.style import STYLE
 
 _ENDS = {
@@ -68,12 +69,13 @@ def write_report(folder: Path, run: Mapping[str, Any] | None = None) -> Path:
         from napari_rbcflow.session.runfile import read_run
 
         run = read_run(Path(folder))
-    page = render(dict(run), Session(Path(folder), dict(run)).cells)
+    session = Session(Path(folder), dict(run))
+    page = render(dict(run), session.cells, ByHand.of(session))
     replace_file(path, page.encode(errors="backslashreplace"))
     return path
 
 
-def render(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
+def render(run: Mapping[str, Any], cells: pd.DataFrame, by_hand: ByHand = NOTHING_BY_HAND) -> str:
     """Return the page.
 
     Parameters
@@ -82,6 +84,8 @@ def render(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
         What ``run.json`` holds.
     cells : DataFrame
         ``cells.csv`` in its order.
+    by_hand : ByHand
+        What persons changed.
     """
     name = " · ".join(part for part in (str(run["patient"]), str(run["sample"])) if part) or "unnamed sample"
     return f"""<!DOCTYPE html>
@@ -97,7 +101,7 @@ def render(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
 <h1>{escape(name)}</h1></div><p>{_when(run)}</p></header>
 {_warnings(run)}
 <section class="top">
-{_number(run)}
+{_number(run, by_hand)}
 {_ending(run)}
 </section>
 <section class="pair">
@@ -109,7 +113,7 @@ def render(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
 {_frames(run)}
 {_quality(run, cells)}
 </section>
-{_how(run)}
+{_how(run, by_hand)}
 {_settings(run)}
 <footer>For research; not a medical device · every cell counted here can be looked at: cells.csv, tracks.csv
 and crops.zarr lie beside this page</footer>
@@ -138,12 +142,12 @@ def _warnings(run: Mapping[str, Any]) -> str:
     return f'<ul class="warnings">{"".join(said)}</ul>' if said else ""
 
 
-def _number(run: Mapping[str, Any]) -> str:
+def _number(run: Mapping[str, Any], by_hand: ByHand) -> str:
     fraction = run["fraction"]
     estimate, low, high = fraction["estimate"], fraction["low"], fraction["high"]
     if estimate is None or low is None or high is None:
         said = "<p class='big none'>No number</p><p>No cell could be counted.</p>"
-        return f"<div class='number doubtful'>{said}</div>"
+        return f"<div class='number doubtful'>{said}{by_hand.number()}</div>"
     method = escape(_METHODS.get(fraction["method"], str(fraction["method"])))
     grave = bool(grave_warnings(run))
     said = (
@@ -166,7 +170,7 @@ def _number(run: Mapping[str, Any]) -> str:
             "<p class='corrected'>The interval covers the chance of counting only: it is not corrected for"
             f" errors of the networks{_precision(run)}.</p>"
         )
-    return said + "</div>"
+    return f"{said}{by_hand.number()}</div>"
 
 
 def _precision(run: Mapping[str, Any]) -> str:
@@ -274,7 +278,7 @@ def _quality(run: Mapping[str, Any], cells: pd.DataFrame) -> str:
     return _table("Quality", rows)
 
 
-def _how(run: Mapping[str, Any]) -> str:
+def _how(run: Mapping[str, Any], by_hand: ByHand) -> str:
     models = run["models"]
 
     def named(stage: str) -> str:
@@ -285,7 +289,7 @@ def _how(run: Mapping[str, Any]) -> str:
     return (
         '<p class="how"><b>How a label is made.</b> Crops of 31 x 31 px around each cell, one a frame, go to'
         f" stage 1 ({named('stage1')}: reliable or not) and, if reliable, to stage 2 ({named('stage2')}:"
-        " tank-treading or flipping). No person has looked at the labels. The code after a name is the"
+        f" tank-treading or flipping). {by_hand.how()} The code after a name is the"
         " beginning of the model file's hash.</p>"
     )
 

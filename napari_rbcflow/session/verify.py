@@ -18,9 +18,12 @@ from napari_rbcflow.estimate.fraction import wilson
 from napari_rbcflow.ring import open_ring
 from napari_rbcflow.session import tables
 from napari_rbcflow.session.account import CELL_COUNTS, FractionFigure
+from napari_rbcflow.session.audit import findings as faults_of_changes
+from napari_rbcflow.session.audit import read_audit
 from napari_rbcflow.session.crops import CropReader
 from napari_rbcflow.session.marker import is_being_written
 from napari_rbcflow.session.reading import Session, open_session
+from napari_rbcflow.session.report_by_hand import tells_of_changes
 from napari_rbcflow.session.runfile import DamagedRun
 
 Check = Callable[[Session], Iterator[str]]
@@ -55,7 +58,7 @@ def verify(folder: Path | str) -> Verdict:
     ----------
     folder : Path or str
     """
-    checks: tuple[Check, ...] = (_ending, _frames, _tables, _unchanged, _crops, _ring, _report)
+    checks: tuple[Check, ...] = (_ending, _frames, _tables, _unchanged, _by_hand, _crops, _ring, _report)
     findings: list[str] = []
     try:
         session = open_session(folder)
@@ -65,7 +68,7 @@ def verify(folder: Path | str) -> Verdict:
         if not (there := list(_recoverable(session))):
             return Verdict(NOT_A_SESSION, [str(error)])
         findings.append(f"The account of the run is lost: {error.what}. Recoverable: {', '.join(there)}.")
-        checks = (_tables, _crops, _ring)
+        checks = (_tables, _by_hand, _crops, _ring)
     except BadInput as error:
         return Verdict(NOT_A_SESSION, [str(error)])
     for check in checks:
@@ -172,6 +175,14 @@ def _unchanged(session: Session) -> Iterator[str]:
     for name, told in session.run["files"].items():
         if tables.fingerprint(session.folder / name) != told:
             yield f"{name} was changed after the session was closed."
+
+
+def _by_hand(session: Session) -> Iterator[str]:
+    audit = read_audit(session.folder)
+    yield from faults_of_changes(audit, dict(zip(session.cells["cell"], session.cells["label"], strict=True)))
+    page = session.folder / "report.html"
+    if not _running(session) and page.exists() and not tells_of_changes(session.folder, len(audit.changes)):
+        yield "report.html does not tell of the last changes by hand: changing another cell writes it anew."
 
 
 def _labels(cells: pd.DataFrame) -> Iterator[str]:

@@ -1,0 +1,366 @@
+"""What a person changes stands beside the machine's labels, on the disk, and never in their place."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_session import account_of, begin, some_pairs, swap_text, write
+
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.estimate import wilson
+from napari_rbcflow.session import FractionFigure, open_session, verify
+from napari_rbcflow.session.changes import BY_HAND, STRUCK_OUT, ChangeLog, by_hand, login_name
+from napari_rbcflow.session.report import write_report
+
+PAIRS = some_pairs(90)
+MACHINE = {track.cell: str(said.label) for track, said in PAIRS}
+JUDGED = sorted(cell for cell, label in MACHINE.items() if label in BY_HAND)
+FLIPPING = [cell for cell in JUDGED if MACHINE[cell] == Label.FLIPPING]
+TANK_TREADING = [cell for cell in JUDGED if MACHINE[cell] == Label.TANK_TREADING]
+UNRELIABLE = [cell for cell in JUDGED if MACHINE[cell] == Label.UNRELIABLE]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished session; do not touch it, `closed` may be."""
+    return write(tmp_path_factory.mktemp("session") / "S", PAIRS)
+
+
+@pytest.fixture
+def closed(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "S"))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A session that a writer still holds open."""
+    writer = begin(tmp_path_factory.mktemp("session") / "S")
+    writer.keep(PAIRS)
+    yield writer.folder
+    writer.close(account_of(PAIRS), "stopped", "user")
+
+
+def of_counts(k: int, m: int) -> FractionFigure:
+    if not k + m:
+        return FractionFigure(None, None, None, 0.95, "wilson", 0)
+    return FractionFigure(k / (k + m), *wilson(k, k + m), 0.95, "wilson", k + m)
+
+
+def recount(labels: dict[int, str]) -> FractionFigure:
+    return of_counts(*(list(labels.values()).count(name) for name in ("tank-treading", "flipping")))
+
+
+def shown(page: Path) -> str:
+    """The words of a report."""
+    text = page.read_text(encoding="utf-8")
+    return " ".join(re.sub(r"<[^>]+>", " ", text[text.index("<body>") :]).split())
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    wanted=st.lists(
+        st.tuples(
+            st.sampled_from(JUDGED),
+            st.sampled_from(BY_HAND),
+            st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(['A, "B"', "=1+1", " \n "]),
+        ),
+        max_size=12,
+    )
+)
+def test_the_fraction_by_hand_is_that_of_a_recount(running: Path, wanted: list[tuple[int, str, str]]) -> None:
+    (running / "changes.csv").unlink(missing_ok=True)
+    log, labels, made = ChangeLog(running), dict(MACHINE), []
+    for cell, now, by in wanted:
+        if labels[cell] == now:
+            with pytest.raises(BadInput, match=f"Cell {cell} is {now} already"):
+                log.add(cell, now, by)
+            continue
+        change = log.add(cell, now, by)
+        assert (change.cell, change.was, change.now) == (cell, labels[cell], now)
+        labels[cell] = now
+        made.append(change)
+    session = open_session(running)
+    assert log.all() == session.changes_made == made
+    assert all(change.by.strip() for change in made)
+    changed = {cell: now for cell, now in labels.items() if now != MACHINE[cell]}
+    assert log.labels() == changed
+    assert dict(zip(session.cells["cell"], session.labels_by_hand, strict=True)) == labels
+    assert dict(zip(session.cells["cell"], session.cells["label"], strict=True)) == MACHINE
+    assert by_hand(session) == (recount(labels) if changed else None)
+    assert session.fraction == recount(MACHINE)
+    k, m = len(TANK_TREADING), len(FLIPPING)
+    assert log.figure(tank_treading=k, flipping=m) == by_hand(session)
+
+    # Everything taken back is the machine's again, and what was done stays written.
+    for cell in changed:
+        log.take_back(cell)
+    session = open_session(running)
+    assert session.labels_by_hand.tolist() == session.cells["label"].tolist()
+    assert by_hand(session) is None
+    assert len(session.changes) == len(made) + len(changed)
+
+
+def test_a_finished_session_tells_of_its_changes(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {name: (closed / name).read_bytes() for name in ("cells.csv", "tracks.csv", "run.json", "run.log")}
+    machine = open_session(closed).fraction
+    assert machine.estimate is not None
+    log = ChangeLog(closed)
+    before = datetime.now().astimezone()
+    log.add(FLIPPING[0], STRUCK_OUT, "Anna")
+    log.add(FLIPPING[1], "tank-treading", "Bo <b>, MD")
+    log.add(FLIPPING[2], "unreliable", "Anna")
+    log.take_back(FLIPPING[2], "Anna")
+    assert log.report_fault == ""
+    with (closed / "changes.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["changed", "by", "cell", "was", "now"]
+    assert [row[1:] for row in rows] == [
+        ["Anna", str(FLIPPING[0]), "flipping", "struck-out"],
+        ["Bo <b>, MD", str(FLIPPING[1]), "flipping", "tank-treading"],
+        ["Anna", str(FLIPPING[2]), "flipping", "unreliable"],
+        ["Anna", str(FLIPPING[2]), "unreliable", "flipping"],
+    ]
+    assert all(datetime.fromisoformat(row[0]) >= before.replace(microsecond=0) for row in rows)
+
+    session = open_session(closed)
+    assert session.changes["cell"].tolist() == [FLIPPING[0], FLIPPING[1], FLIPPING[2], FLIPPING[2]]
+    assert session.fraction == machine
+    figure = by_hand(session)
+    assert figure == of_counts(len(TANK_TREADING) + 1, len(FLIPPING) - 2)
+    assert figure.estimate is not None
+    said = shown(closed / "report.html")
+    assert f"With 2 changes by hand by Anna, Bo &lt;b&gt;, MD: {100 * figure.estimate:.1f} %" in said
+    assert "1 struck out, 1 from flipping to tank-treading" in said
+    assert said.index(f"{100 * machine.estimate:.1f} %") < said.index("changes by hand")
+    assert verify(closed).findings == []
+    assert {name: (closed / name).read_bytes() for name in kept} == kept
+    if folder := os.environ.get("RBCFLOW_PICTURES"):
+        shutil.copy(closed / "report.html", Path(folder) / "report_with_changes.html")
+
+    for cell in (FLIPPING[0], FLIPPING[1]):
+        log.take_back(cell, "Anna")
+    assert "Changes by hand by Anna, Bo &lt;b&gt;, MD were all taken back." in shown(closed / "report.html")
+    assert by_hand(open_session(closed)) is None
+    assert verify(closed).code == 0
+
+    # Whoever says no name is named as the computer knows them.
+    monkeypatch.setenv("LOGNAME", "nurse7")
+    assert log.add(FLIPPING[0], STRUCK_OUT).by == login_name() == "nurse7"
+    for cell in TANK_TREADING + FLIPPING[1:]:
+        log.add(cell, "struck-out", "Anna")
+    assert by_hand(open_session(closed)) == FractionFigure(None, None, None, 0.95, "wilson", 0)
+    assert "no number , as no cell is left to count" in shown(closed / "report.html")
+
+
+def test_a_session_without_changes_is_as_before(whole: Path) -> None:
+    session = open_session(whole)
+    assert session.changes.empty
+    assert session.changes.columns.tolist() == ["changed", "by", "cell", "was", "now"]
+    assert session.fraction_by_hand is None
+    assert "by hand" not in shown(whole / "report.html")
+    assert verify(whole).findings == []
+    assert not (whole / "changes.csv").exists()
+
+
+def test_changes_while_the_run_goes_on_are_in_its_report(tmp_path: Path) -> None:
+    writer = begin(tmp_path / "S")
+    writer.keep(PAIRS[:60])
+    kept = [track.cell for track, _ in PAIRS[:60]]
+    log = ChangeLog(writer.folder)
+    cell = next(cell for cell in kept if cell in FLIPPING)
+    later = next(cell for cell in FLIPPING if cell not in kept)
+    log.add(cell, STRUCK_OUT, "Anna")
+    with pytest.raises(BadInput, match=f"has no cell {later}"):
+        log.add(later, STRUCK_OUT, "Anna")
+    assert not (writer.folder / "report.html").exists()
+    writer.keep(PAIRS[60:])
+    log.add(later, "tank-treading", "Anna")
+    writer.close(account_of(PAIRS), "stopped", "user")
+    assert verify(writer.folder).findings == []
+    assert "With 2 changes by hand by Anna" in shown(writer.folder / "report.html")
+
+
+def test_a_change_in_the_moment_of_the_close_is_told_too(closed: Path) -> None:
+    page = (closed / "report.html").read_bytes()
+    log = ChangeLog(closed)
+    log.add(FLIPPING[0], STRUCK_OUT, "Anna")
+    (closed / "report.html").write_bytes(page)
+    assert any("does not tell of the last changes" in finding for finding in verify(closed).findings)
+    log.bring_report_up_to_date()
+    assert verify(closed).findings == []
+    page = (closed / "report.html").stat()
+    log.bring_report_up_to_date()
+    assert (closed / "report.html").stat() == page  # written once
+
+
+def test_a_report_that_cannot_be_written_keeps_the_change(closed: Path) -> None:
+    (closed / "report.html").unlink()
+    (closed / "report.html").mkdir()
+    log = ChangeLog(closed)
+    log.add(FLIPPING[0], STRUCK_OUT, "Anna")
+    assert "kept, but report.html could not be written anew" in log.report_fault
+    assert log.labels() == {FLIPPING[0]: STRUCK_OUT}
+    (closed / "report.html").rmdir()
+    log.add(FLIPPING[1], STRUCK_OUT, "Anna")
+    assert log.report_fault == ""
+    assert verify(closed).code == 0
+
+
+@pytest.mark.parametrize("lost", range(1, 60, 7))
+def test_a_line_cut_by_a_crash_counts_for_nothing_and_spoils_no_other(closed: Path, lost: int) -> None:
+    log = ChangeLog(closed)
+    log.add(FLIPPING[0], STRUCK_OUT, "Anna")
+    log.add(FLIPPING[1], "tank-treading", "Anna")
+    path = closed / "changes.csv"
+    first_two = path.read_bytes().splitlines(keepends=True)[:2]
+    os.truncate(path, path.stat().st_size - lost)
+    assert log.labels() == {FLIPPING[0]: STRUCK_OUT}
+    assert by_hand(open_session(closed)) == of_counts(len(TANK_TREADING), len(FLIPPING) - 1)
+    assert any("line 3 was cut by a crash" in finding for finding in verify(closed).findings)
+    log.add(FLIPPING[2], "unreliable", "Anna")
+    assert log.labels() == {FLIPPING[0]: STRUCK_OUT, FLIPPING[2]: "unreliable"}
+    assert path.read_bytes().splitlines(keepends=True)[:2] == first_two
+    assert verify(closed).findings == ["changes.csv: line 3 was cut by a crash and counts for nothing."]
+
+
+def test_a_first_line_cut_by_a_crash(closed: Path) -> None:
+    (closed / "changes.csv").write_text("changed,by,ce")
+    assert open_session(closed).changes.empty
+    assert verify(closed).findings == ["changes.csv: line 1 was cut by a crash and counts for nothing."]
+    ChangeLog(closed).add(FLIPPING[0], STRUCK_OUT, "Anna")
+    assert verify(closed).findings == []
+
+
+def test_many_writers_one_after_the_other(closed: Path) -> None:
+    for cell in FLIPPING[:3]:
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import sys; from napari_rbcflow.session.changes import ChangeLog\n"
+                "ChangeLog(sys.argv[1]).add(int(sys.argv[2]), 'struck-out', 'Anna')",
+                str(closed),
+                str(cell),
+            ],
+            check=True,
+        )
+    assert sorted(ChangeLog(closed).labels()) == FLIPPING[:3]
+    assert verify(closed).findings == []
+
+
+def test_what_is_refused(closed: Path, tmp_path: Path) -> None:
+    log = ChangeLog(closed)
+    too_short = next(cell for cell, label in MACHINE.items() if label == Label.TOO_SHORT)
+    uncounted = next(cell for cell, label in MACHINE.items() if label == Label.UNCOUNTED)
+    for cell, now, said in (
+        (1000, "flipping", "has no cell 1000"),
+        (0, "flipping", "has no cell 0"),
+        (FLIPPING[0], "sphere", "'sphere' is no label: choose tank-treading, flipping, unreliable or struck"),
+        (FLIPPING[0], "uncounted", "is no label"),
+        (too_short, "flipping", "was not judged .it was seen in under 6 frames"),
+        (uncounted, "tank-treading", "was not judged .it was still in the picture at the stop"),
+        (FLIPPING[0], "flipping", "is flipping already"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            log.add(cell, now, "Anna")
+    assert not (closed / "changes.csv").exists()
+    with pytest.raises(BadInput, match="not a session folder"):
+        ChangeLog(tmp_path)
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may write everywhere; for a moment, be somebody else."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights of another user are POSIX's here")
+def test_a_session_that_one_may_only_read(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(closed)  # the folders above are closed to others
+    closed.chmod(0o555)
+    try:
+        with (
+            as_nobody(),
+            pytest.raises(
+                BadInput, match=r"was not kept, as changes.csv cannot be written .*ask for the right"
+            ),
+        ):
+            ChangeLog(Path()).add(FLIPPING[0], STRUCK_OUT, "Anna")
+    finally:
+        closed.chmod(0o755)
+    assert not (closed / "changes.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("changed,by", "when,by", "does not begin with changed,by,cell,was,now"),
+        (",struck-out", ",struck", "'struck' is not a label"),
+        (",Anna,", ",,", "it names nobody"),
+        ("T", " of ", "is not a time with its offset"),
+        ("Anna", 'An"na"', None),
+        (f",{FLIPPING[0]},", ",first,", "'first' is not a cell"),
+        (f",{FLIPPING[0]},", ",999,", "changes cell 999, which is not in cells.csv"),
+        (",flipping,", ",unreliable,", "but it was flipping: a line was taken out or altered"),
+    ],
+)
+def test_a_file_that_was_tampered_with(closed: Path, old: str, new: str, said: str | None) -> None:
+    log = ChangeLog(closed)
+    log.add(FLIPPING[0], STRUCK_OUT, "Anna")
+    swap_text(closed / "changes.csv", old, new)
+    findings = verify(closed).findings
+    if said is None:
+        assert findings == []
+        return
+    assert any(said in finding for finding in findings), findings
+    page = write_report(closed)
+    if "999" in said or "altered" in said:
+        return
+    with pytest.raises(RunFailed, match="cannot be believed"):
+        by_hand(open_session(closed))
+    with pytest.raises(RunFailed, match="cannot be believed"):
+        log.add(FLIPPING[1], STRUCK_OUT, "Anna")
+    assert "cannot be believed" in shown(page)
+    assert open_session(closed).fraction == recount(MACHINE)
+
+
+def test_a_line_taken_out_is_found(closed: Path) -> None:
+    log = ChangeLog(closed)
+    log.add(FLIPPING[0], STRUCK_OUT, "Anna")
+    log.add(FLIPPING[0], "tank-treading", "Anna")
+    path = closed / "changes.csv"
+    header, _, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(header + second)
+    assert any("a line was taken out or altered" in finding for finding in verify(closed).findings)
+    assert any("does not tell of the last changes" in finding for finding in verify(closed).findings)
+
+
+def test_an_uncounted_cell_never_comes_to_count(closed: Path) -> None:
+    """Not by an editor either."""
+    uncounted = next(cell for cell, label in MACHINE.items() if label == Label.UNCOUNTED)
+    ChangeLog(closed).add(FLIPPING[0], STRUCK_OUT, "Anna")
+    swap_text(
+        closed / "changes.csv", f",{FLIPPING[0]},flipping,struck-out", f",{uncounted},flipping,tank-treading"
+    )
+    assert by_hand(open_session(closed)) is None
+    assert any("which was not judged" in finding for finding in verify(closed).findings)
