@@ -1,0 +1,272 @@
+"""What a person chooses before a run: camera, patient, when to stop, where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QPushButton,
+    QWidget,
+)
+
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.sources.plausible import check_settings
+from napari_rbcflow.tracking.settings import Direction
+from napari_rbcflow.widgets.camera_choices import CHOICES, CameraChoice, choice_of
+from napari_rbcflow.widgets.session_names import new_session
+from napari_rbcflow.widgets.settings import Settings
+from napari_rbcflow.widgets.stop_form import StopForm
+from napari_rbcflow.worker.orders import Camera, MovieFile, Order
+
+_NUMBERS = {
+    "exposure_ms": ("Exposure, ms", "as the camera is set"),
+    "fps": ("Frames per second", "as the camera or file says"),
+    "pixel_size_um": ("Pixel size, µm", "as the camera or file says"),
+    "seed": ("Simulation: seed", "0"),
+    "tank_fraction": ("Simulation: tank-treading, %", "80"),
+    "cells_per_frame": ("Simulation: cells a frame", "115"),
+}
+"""What can be asked of a camera as a number, what it is called, and what holds where nothing is written."""
+_PERCENT = frozenset({"tank_fraction"})
+_WHOLE = frozenset({"seed"})
+_FLOWS: tuple[tuple[str, Direction], ...] = (
+    ("left to right", "left-to-right"),
+    ("right to left", "right-to-left"),
+)
+
+
+class CameraForm(QWidget):
+    """The form; an empty field leaves it to the camera or to the file.
+
+    What an order holds beside what the form shows (binning, device, ...) is kept from the order that it
+    was filled from, as long as the camera stays the same.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.patient, self.sample = QLineEdit(), QLineEdit()
+        self.camera = QComboBox()
+        self.camera.addItems([choice.name for choice in CHOICES])
+        # A long name must not widen the dock.
+        self.camera.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.camera.setMinimumContentsLength(12)
+        self.file, self.mm_path, self.folder = QLineEdit(), QLineEdit(), QLineEdit()
+        self.mm_path.setPlaceholderText("found by itself")
+        self.numbers = {name: QLineEdit() for name in _NUMBERS}
+        self.flow = QComboBox()
+        self.flow.addItems([words for words, _ in _FLOWS])
+        self.stop = StopForm()
+        self.browse_file = _browse(self._choose_file)
+        self.browse_folder = _browse(lambda: _choose_folder(self.folder))
+        self._form = form = QFormLayout(self)
+        form.setContentsMargins(4, 4, 4, 4)
+        form.setVerticalSpacing(4)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
+        form.addRow("Patient", self.patient)
+        form.addRow("Sample", self.sample)
+        form.addRow("Camera", self.camera)
+        self._file_row = _row(self.file, self.browse_file)
+        form.addRow("File", self._file_row)
+        self._mm_row = _row(self.mm_path, _browse(lambda: _choose_folder(self.mm_path)))
+        form.addRow("Micro-Manager's folder", self._mm_row)
+        for name, (words, placeholder) in _NUMBERS.items():
+            self.numbers[name].setPlaceholderText(placeholder)
+            form.addRow(words, self.numbers[name])
+        form.addRow("Cells flow", self.flow)
+        form.addRow("Stop when", self.stop)
+        form.addRow("Folder for sessions", _row(self.folder, self.browse_folder))
+        self._settings = RunSettings()
+        self._hidden_options: dict[str, Any] = {}
+        self.camera.currentIndexChanged.connect(self._choice_changed)
+        self._choice_changed()
+        self.load(Settings())
+
+    @property
+    def choice(self) -> CameraChoice:
+        """The camera chosen."""
+        return CHOICES[self.camera.currentIndex()]
+
+    # ------------------------------------------------------------------ out
+
+    def order(self) -> Order:
+        """Return what was chosen, with the path of a session that does not exist yet.
+
+        Raises
+        ------
+        BadInput
+            Where a field cannot be used.
+        """
+        options = self._options()
+        spec = self._spec()
+        settings = self.run_settings()
+        folder = self.folder.text().strip()
+        if not folder:
+            raise BadInput("There is no folder for sessions: choose one.")
+        path = new_session(Path(folder), settings.patient, settings.sample)
+        return Order(Camera(spec, options), path, settings)
+
+    def run_settings(self) -> RunSettings:
+        """Return what was chosen for the run itself; errors as `order`."""
+        return replace(
+            self._settings,
+            patient=self.patient.text().strip(),
+            sample=self.sample.text().strip(),
+            flow=_FLOWS[self.flow.currentIndex()][1],
+            stop=self.stop.rules(),
+            background="sliding",
+        )
+
+    def settings(self, before: Settings) -> Settings:
+        """Return what shall be remembered, with the rest as it was; errors as `order`."""
+        options = self._options()
+        return replace(
+            before,
+            sessions_folder=Path(self.folder.text().strip()).expanduser(),
+            camera=self._spec(),
+            mm_path=self.mm_path.text().strip(),
+            exposure_ms=options.get("exposure_ms"),
+            fps=options.get("fps"),
+            pixel_size_um=options.get("pixel_size_um"),
+            flow=_FLOWS[self.flow.currentIndex()][1],
+        )
+
+    def _spec(self) -> str:
+        choice = self.choice
+        if choice.spec:
+            return choice.spec
+        path = self.file.text().strip()
+        if not path:
+            raise BadInput(f"There is no {choice.file_words.lower()}: choose a file with Browse.")
+        path = str(Path(path).expanduser())
+        if choice_of(path) is not choice:
+            raise BadInput(f"{path} is no file for “{choice.name}”: choose another file or another camera.")
+        return path
+
+    def _options(self) -> dict[str, Any]:
+        """Return what the camera is asked for; what is left out, it decides."""
+        options = dict(self._hidden_options)
+        for name in _NUMBERS:
+            if name in self.choice.options and (value := self._number(name)) is not None:
+                options[name] = value
+        if "mm_path" in self.choice.options and (path := self.mm_path.text().strip()):
+            options["mm_path"] = Path(path).expanduser()
+        check_settings(**{k: options.get(k) for k in ("fps", "pixel_size_um", "exposure_ms")})
+        return options
+
+    def _number(self, name: str) -> float | int | None:
+        text = self.numbers[name].text().strip().replace(",", ".")
+        if not text:
+            return None
+        words = _NUMBERS[name][0]
+        try:
+            value = int(text) if name in _WHOLE else float(text)
+        except ValueError:
+            kind = "a whole number" if name in _WHOLE else "a number"
+            raise BadInput(f"{words}: {text!r} is not {kind}; write one or leave it empty.") from None
+        if name in _PERCENT:
+            if not 0 <= value <= 100:
+                raise BadInput(f"{words}: {text} is not possible; give 0 to 100.")
+            return value / 100
+        return value
+
+    # ------------------------------------------------------------------ in
+
+    def load(self, settings: Settings) -> None:
+        """Show what was remembered."""
+        self._fill_camera(settings.camera)
+        self.mm_path.setText(settings.mm_path)
+        self._fill_numbers(
+            {name: getattr(settings, name) for name in ("exposure_ms", "fps", "pixel_size_um")}
+        )
+        self._fill_flow(settings.flow)
+        self.folder.setText(str(settings.sessions_folder))
+
+    def fill(self, order: Order) -> None:
+        """Show an order."""
+        source, settings = order.source, order.settings
+        options: dict[str, Any]
+        if isinstance(source, MovieFile):
+            self._fill_camera(str(source.path))
+            options = {"fps": source.fps, "pixel_size_um": source.pixel_size_um}
+        else:
+            self._fill_camera(source.spec)
+            options = dict(source.options)
+        self.mm_path.setText(str(options.pop("mm_path", None) or ""))
+        self._fill_numbers(options)
+        self._hidden_options = {k: v for k, v in options.items() if k not in _NUMBERS and v is not None}
+        self._settings = settings
+        self.patient.setText(settings.patient)
+        self.sample.setText(settings.sample)
+        self._fill_flow(settings.flow)
+        self.stop.fill(settings.stop)
+        self.folder.setText(str(order.folder.absolute().parent))
+
+    def _fill_camera(self, spec: str) -> None:
+        choice = choice_of(spec)
+        self.camera.setCurrentIndex(CHOICES.index(choice))
+        self.file.setText("" if choice.spec else spec)
+        self._choice_changed()
+
+    def _fill_numbers(self, options: Mapping[str, Any]) -> None:
+        for name, field in self.numbers.items():
+            value = options.get(name)
+            shown = value * 100 if value is not None and name in _PERCENT else value
+            field.setText("" if shown is None else f"{shown:g}" if isinstance(shown, float) else str(shown))
+
+    def _fill_flow(self, flow: Direction) -> None:
+        self.flow.setCurrentIndex([value for _, value in _FLOWS].index(flow))
+
+    # ------------------------------------------------------------------ rows
+
+    def _choice_changed(self) -> None:
+        """Show the rows that this camera has."""
+        choice = self.choice
+        self._hidden_options = {}
+        self._settings = RunSettings()
+        self._form.setRowVisible(self._file_row, bool(choice.files))
+        self._form.setRowVisible(self._mm_row, "mm_path" in choice.options)
+        for name, field in self.numbers.items():
+            self._form.setRowVisible(field, name in choice.options)
+        label = self._form.labelForField(self._file_row)
+        if label is not None and choice.file_words:
+            label.setText(choice.file_words)  # type: ignore[attr-defined]
+
+    def _choose_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(
+            self, self.choice.file_words, str(Path(self.file.text()).parent), self.choice.files
+        )
+        if path:
+            self.file.setText(path)
+
+
+def _row(field: QWidget, button: QWidget) -> QWidget:
+    widget = QWidget()
+    row = QHBoxLayout(widget)
+    row.setContentsMargins(0, 0, 0, 0)
+    row.addWidget(field, 1)
+    row.addWidget(button)
+    return widget
+
+
+def _browse(chosen: Any) -> QPushButton:
+    button = QPushButton("Browse")
+    button.setAutoDefault(False)
+    button.clicked.connect(lambda: chosen())
+    return button
+
+
+def _choose_folder(field: QLineEdit) -> None:
+    path = QFileDialog.getExistingDirectory(field, "Folder", field.text())
+    if path:
+        field.setText(path)

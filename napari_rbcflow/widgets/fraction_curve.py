@@ -1,0 +1,167 @@
+"""The fraction as cells are counted, with its interval as a band."""
+
+from __future__ import annotations
+
+import numpy as np
+from qtpy.QtCore import QEvent, QPointF, QRectF, Qt
+from qtpy.QtGui import QColor, QPainter, QPolygonF
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+# Behind qtpy: it takes the Qt that is already there.
+import pyqtgraph as pg  # isort: skip
+
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.estimate import RunningFraction
+from napari_rbcflow.widgets.theme import LOOKS, NOT_YET
+
+MOST_POINTS = 500
+"""Points drawn at most; beyond, every second one goes."""
+_LEAST_CELLS = 20
+"""Cells that the axis shows at least, so that the first ones do not fill it."""
+
+
+class FractionCurve(QWidget):
+    """Fraction in per cent over counted cells. Cost and memory do not grow with the run.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+    level : float
+        Of the interval.
+    """
+
+    def __init__(self, parent: QWidget | None = None, *, level: float = 0.95) -> None:
+        super().__init__(parent)
+        view = pg.PlotWidget(background=None)
+        # Else the viewport keeps the ground of the theme that it was made in.
+        view.viewport().setAutoFillBackground(False)
+        view.setStyleSheet("background: transparent;")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(view)
+        self.setFixedHeight(160)
+        view.setFrameShape(view.Shape.NoFrame)
+        view.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        # The wheel scrolls the panel that the curve stands in; the plot itself cannot be moved.
+        view.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self._plot = plot = view.getPlotItem()
+        plot.setMenuEnabled(False)
+        plot.hideButtons()
+        plot.setYRange(-4, 104, padding=0)
+        plot.setLabel("bottom", "reliable cells")
+        plot.getAxis("left").setTicks([[(t, f"{t} %") for t in (0, 25, 50, 75, 100)]])
+        plot.getAxis("left").setWidth(46)
+        plot.getAxis("left").setStyle(hideOverlappingLabels=False)
+        plot.showGrid(y=True, alpha=0.25)
+        colour = QColor(LOOKS[Label.TANK_TREADING].colour)
+        self._band = _Band(colour)
+        self._line = pg.PlotCurveItem(pen=pg.mkPen(colour, width=2))
+        # With one cell there is no line and no band yet: the present interval is drawn for itself.
+        self._now = pg.ErrorBarItem(pen=pg.mkPen(colour, width=2), beam=0)
+        hint = pg.mkPen(LOOKS[NOT_YET].colour, width=1, style=Qt.PenStyle.DashLine)
+        self._hints = [pg.InfiniteLine(angle=0, pen=hint) for _ in range(2)]
+        for item in (self._band, self._line, self._now, *self._hints):
+            plot.addItem(item)
+        self._level = level
+        self._target: float | None = None
+        self._take_colours()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all cells."""
+        self._fraction = RunningFraction(self._level)
+        self._step = 1
+        self._points: list[tuple[float, float, float, float]] = []
+        self._draw()
+
+    def set_target(self, half_width: float | None) -> None:
+        """Show how narrow the interval must get for the run to stop (0 to 0.5), or nothing."""
+        self._target = half_width
+        self._draw()
+
+    def add(self, counted: bytes) -> None:
+        """Count more cells: 1 tank-treading, 0 flipping, in their order."""
+        if not counted:
+            return
+        for hit in counted:
+            self._fraction.update(tank_treading=int(hit == 1), flipping=int(hit != 1))
+            if self._fraction.n % self._step == 0:
+                self._points.append(self._present())
+                if len(self._points) >= MOST_POINTS:
+                    self._step *= 2
+                    self._points = [p for p in self._points if p[0] % self._step == 0]
+        self._draw()
+
+    @property
+    def n(self) -> int:
+        """Cells counted."""
+        return self._fraction.n
+
+    @property
+    def points(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+        """What is drawn, shape (m, 4): cells, fraction, low and high in per cent."""
+        points = self._points
+        if self._fraction.n and (not points or points[-1][0] != self._fraction.n):
+            points = [*points, self._present()]
+        return np.array(points, np.float64).reshape(-1, 4)
+
+    def _present(self) -> tuple[float, float, float, float]:
+        low, high = self._fraction.interval()
+        return float(self._fraction.n), 100 * self._fraction.estimate, 100 * low, 100 * high
+
+    def _draw(self) -> None:
+        points = self.points
+        self._line.setData(points[:, 0], points[:, 1])
+        self._band.set_points(points)
+        self._plot.setXRange(0, max(self._fraction.n, _LEAST_CELLS), padding=0.02)
+        self._now.setVisible(len(points) > 0)
+        narrow = self._target is not None and len(points) > 0
+        if len(points):
+            n, estimate, low, high = points[-1]
+            self._now.setData(
+                x=np.array([n]),
+                y=np.array([estimate]),
+                top=np.array([high - estimate]),
+                bottom=np.array([estimate - low]),
+            )
+            for line, sign in zip(self._hints, (-1, 1), strict=True):
+                line.setValue((low + high) / 2 + sign * 100 * (self._target or 0.0))
+        for line in self._hints:
+            line.setVisible(narrow)
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Follow the viewer's theme."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange) and hasattr(self, "_level"):
+            self._take_colours()
+
+    def _take_colours(self) -> None:
+        text = self.palette().windowText().color()
+        for name in ("left", "bottom"):
+            axis = self._plot.getAxis(name)
+            axis.setPen(pg.mkPen(text, width=1))
+            axis.setTextPen(text)
+
+
+class _Band(pg.GraphicsObject):  # type: ignore[misc]
+    """One filled outline, without a pen: pyqtgraph's own needs two curves and draws them as well."""
+
+    def __init__(self, colour: QColor) -> None:
+        super().__init__()
+        self._brush = pg.mkBrush(colour.red(), colour.green(), colour.blue(), 90)
+        self._outline = QPolygonF()
+
+    def set_points(self, points: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> None:
+        self.prepareGeometryChange()
+        lower = [QPointF(n, low) for n, _, low, _ in points.tolist()]
+        upper = [QPointF(n, high) for n, _, _, high in points.tolist()]
+        self._outline = QPolygonF(lower + upper[::-1])
+        self.update()
+
+    def boundingRect(self) -> QRectF:
+        return self._outline.boundingRect()
+
+    def paint(self, painter: QPainter, *_: object) -> None:
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(self._brush)
+        painter.drawPolygon(self._outline)

@@ -1,0 +1,322 @@
+"""The number and all that a person must know beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QTimer, QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.errors import RbcflowError
+from napari_rbcflow.run.progress import Progress
+from napari_rbcflow.session.account import FractionFigure
+from napari_rbcflow.session.grave import FEW_CELLS, grave_warnings
+from napari_rbcflow.session.reading import Session, open_session
+from napari_rbcflow.widgets import result_words as words
+from napari_rbcflow.widgets.counts_table import CountsTable
+from napari_rbcflow.widgets.fraction_curve import FractionCurve
+from napari_rbcflow.widgets.theme import LOOKS, STRUCK_OUT
+from napari_rbcflow.widgets.warning_box import WarningBox, breakable, wrapping_label
+
+REFRESH_MS = 250
+"""Nobody reads numbers that change more often."""
+_NUMBER = "font-size: 92px; font-weight: 700; padding: 0px 4px; margin: 0px;"
+_INTERVAL = "font-size: 40px; font-weight: 600; padding: 0px 4px;"
+_PLAIN = "font-size: 16px; padding: 0px 4px;"
+_DIM = " color: #8f959b;"
+_NONE_YET = "no reliable cell yet"
+
+
+class ResultPanel(QWidget):
+    """A run's fraction with its interval, its curve, its counts, its warnings and its end.
+
+    Lifecycle: `clear` -> `show_progress` as often as one likes (it draws four times a second) ->
+    `show_end`. Or `show_session` alone, for a session on disk.
+
+    Attributes
+    ----------
+    warnings : WarningBox
+        What forbids acting on the number; stands above it.
+    notes : WarningBox
+        Milder ones.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.warnings, self.notes = WarningBox(), WarningBox()
+        self.whose = wrapping_label(_PLAIN)
+        self.caption = wrapping_label(_PLAIN)
+        self.number = wrapping_label(_NUMBER)
+        self.interval = wrapping_label(_INTERVAL)
+        self.cells = wrapping_label(_PLAIN)
+        self.doubt = wrapping_label(_PLAIN + " font-style: italic;")
+        self.by_hand = wrapping_label(
+            f"font-size: 18px; border-left: 4px solid {LOOKS[STRUCK_OUT].colour}; padding-left: 8px;"
+        )
+        self.end = wrapping_label("font-size: 18px; font-weight: 600;")
+        self.remarks = wrapping_label("font-size: 14px;")
+        self.progress = QProgressBar()
+        self.progress.setRange(0, 1000)
+        self.progress.setTextVisible(False)
+        self.progress.setMaximumHeight(14)
+        self.left = wrapping_label(_PLAIN)
+        self.curve = FractionCurve()
+        self.counts = CountsTable()
+        self.folder_line = wrapping_label("font-size: 13px;")
+        self.open_folder = QPushButton("Open the session's folder")
+        self.open_report = QPushButton("Open the report")
+        self.open_folder.clicked.connect(lambda: self._open(""))
+        self.open_report.clicked.connect(lambda: self._open("report.html"))
+        self._links = QWidget()
+        row = QHBoxLayout(self._links)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.open_folder)
+        row.addWidget(self.open_report)
+
+        column = QVBoxLayout(self)
+        column.setContentsMargins(2, 0, 6, 0)
+        column.setSpacing(3)
+        for widget in (
+            self.whose,
+            self.warnings,
+            self.caption,
+            self.number,
+            self.interval,
+            self.cells,
+            self.doubt,
+            self.by_hand,
+            self.end,
+            self.remarks,
+            self.folder_line,
+            self._links,
+            self.progress,
+            self.left,
+            self.curve,
+            self.counts,
+            self.notes,
+        ):
+            column.addWidget(widget)
+        column.addStretch(1)
+        # One timer, four times a second at most, only while something new was said.
+        self._slow = QTimer(self)
+        self._slow.setSingleShot(True)
+        self._slow.timeout.connect(self._draw_waiting)
+        self._folder: Path | None = None
+        self.clear()
+
+    # ------------------------------------------------------------------ what is shown
+
+    def clear(self) -> None:
+        """Forget the run shown before."""
+        self._slow.stop()
+        self._waiting: tuple[Progress, tuple[str, ...]] | None = None
+        self._counted = bytearray()
+        self._folder = None
+        self._failed = False
+        self._n = 0
+        self.curve.clear()
+        self.counts.clear()
+        self.curve.set_target(None)
+        self.warnings.clear()
+        self.notes.clear()
+        for label in (self.whose, self.cells, self.doubt, self.by_hand, self.end, self.remarks, self.left):
+            _say(label, "")
+        _say(self.caption, "")
+        _say(self.number, "")
+        _say(self.interval, "no run yet")
+        _say(self.folder_line, "")
+        self._links.hide()
+        self.progress.hide()
+
+    def show_whose(self, patient: str, sample: str) -> None:
+        """Say whose number it is, so that nobody takes it for the next patient's."""
+        said = [part for part in (patient.strip(), sample.strip()) if part]
+        _say(self.whose, " · ".join(breakable(part) for part in said) or "unnamed sample")
+
+    def set_target(self, half_width: float | None) -> None:
+        """Show in the curve how narrow the interval must get, where a stop rule asks for it."""
+        self.curve.set_target(half_width)
+
+    def show_progress(self, progress: Progress, counted: bytes, warnings: Sequence[str]) -> None:
+        """Show how a run stands; cheap, and drawn four times a second at most.
+
+        Parameters
+        ----------
+        progress : Progress
+        counted : bytes
+            Cells counted since this was called last: 1 tank-treading, 0 flipping.
+        warnings : sequence of str
+        """
+        self._counted += counted
+        self._waiting = (progress, tuple(warnings))
+        if not self._slow.isActive():
+            self._draw_waiting()
+
+    def show_end(self, status: str, reason: str, folder: Path, remarks: Sequence[str] = ()) -> None:
+        """Show how a run ended, with what its session says.
+
+        Parameters
+        ----------
+        status, reason : str
+            As in ``run.json``.
+        folder : Path
+            The session.
+        remarks : sequence of str
+            What else is to be said, such as a simulation's own fraction.
+        """
+        self._draw_waiting()
+        self._slow.stop()
+        self._end_progress()
+        self._show_folder(folder)
+        try:
+            self._show_run(open_session(folder).run)
+        except RbcflowError as error:
+            self.warnings.say(grave=[*self.warnings.grave, str(error)])
+        self._failed = status == "failed"
+        if self._failed and not self.warnings.grave:
+            self.warnings.say(grave=[words.end_words(status, reason, self._n)])
+        self._show_ending(status, reason, remarks)
+
+    def show_session(self, session: Session) -> None:
+        """Show a session on disk instead of what was shown before.
+
+        Raises
+        ------
+        RbcflowError
+            Where it cannot be read; nothing of it is shown then.
+        """
+        labels = session.cells["label"]
+        counted = labels[labels.isin([Label.TANK_TREADING, Label.FLIPPING])] == Label.TANK_TREADING
+        figure = session.fraction
+        self.clear()
+        run = session.run
+        self.show_whose(str(run["patient"]), str(run["sample"]))
+        self.curve.add(counted.to_numpy(bool).astype("uint8").tobytes())
+        self._show_run({**run, "fraction": vars(figure)})
+        self._show_folder(session.folder)
+        self._failed = run["status"] == "failed"
+        self._show_ending(str(run["status"]), str(run["stop_reason"]), ())
+
+    def show_fault(self, sentence: str) -> None:
+        """Show, above all else, that something went wrong; a number that stands there is greyed."""
+        self._draw_waiting()
+        self._failed = True
+        self._end_progress()
+        self.warnings.say(grave=[sentence, *self.warnings.grave])
+        self._shade(doubtful=True)
+
+    def show_by_hand(self, figure: FractionFigure | None) -> None:
+        """Show the number with a person's changes beside the machine's; None where there are none."""
+        if figure is None:
+            _say(self.by_hand, "")
+        elif figure.estimate is None or figure.low is None or figure.high is None:
+            _say(self.by_hand, "With the changes by hand: no reliable cell is left.")
+        else:
+            _say(
+                self.by_hand,
+                f"With the changes by hand: <b>{words.percent(figure.estimate)}</b>"
+                f" ({words.interval_words(figure.low, figure.high)},"
+                f" {words.cells_words(figure.level, figure.n)})",
+            )
+
+    # ------------------------------------------------------------------ how it is drawn
+
+    def _draw_waiting(self) -> None:
+        if self._waiting is None:
+            return
+        progress, warnings = self._waiting
+        self._waiting = None
+        counted = bytes(self._counted)
+        self._counted.clear()
+        self.curve.add(counted)
+        self.counts.show_counts(progress.cells, progress.n, progress.open_tracks)
+        self.counts.show_frames(progress.frames_per_s, progress.dropped, progress.missed)
+        grave = words.grave_so_far(progress)
+        self.warnings.say(grave=[*(self.warnings.grave if self._failed else ()), *grave])
+        self.notes.say(mild=warnings)
+        low, high = progress.interval
+        estimate = None if math.isnan(progress.estimate) else progress.estimate
+        self._show_number(FractionFigure(estimate, low, high, progress.level, "", progress.n))
+        _say(self.doubt, words.too_few_words(progress.n) if progress.n else "")
+        self._shade(doubtful=bool(grave) or progress.n < FEW_CELLS)
+        self._show_left(progress)
+        self._slow.start(REFRESH_MS)
+
+    def _show_left(self, progress: Progress) -> None:
+        share = progress.stop_share
+        if self.progress.isHidden() != (share is None):
+            self.progress.setVisible(share is not None)
+        if share is not None and self.progress.value() != round(1000 * share):
+            self.progress.setValue(round(1000 * share))
+        _say(self.left, words.left_words(progress))
+
+    def _show_number(self, figure: FractionFigure) -> None:
+        """Show a fraction, never without its interval."""
+        self._n = figure.n
+        _say(self.caption, "tank-treading fraction")
+        if not figure.n or figure.estimate is None or figure.low is None or figure.high is None:
+            _say(self.number, "")
+            _say(self.interval, _NONE_YET)
+            _say(self.cells, "")
+            return
+        _say(self.number, words.percent(figure.estimate))
+        _say(self.interval, words.interval_words(figure.low, figure.high))
+        _say(self.cells, words.cells_words(figure.level, figure.n))
+
+    def _show_run(self, run: Mapping[str, Any]) -> None:
+        """Show what ``run.json`` says; counts and warnings in the report's words."""
+        frames, cells, fraction = run["frames"], run["cells"], run["fraction"]
+        self._show_number(FractionFigure(**fraction))
+        self.counts.show_counts(cells, fraction["n"], None)
+        self.counts.show_frames(None, sum(frames["dropped"].values()), sum(frames["missed"].values()))
+        grave = grave_warnings(run)
+        self.warnings.say(grave=grave)
+        self.notes.say(mild=[str(warning) for warning in run["warnings"]])
+        _say(self.doubt, "Read the warning above first." if grave and fraction["n"] else "")
+        self._shade(doubtful=bool(grave))
+
+    def _show_ending(self, status: str, reason: str, remarks: Sequence[str]) -> None:
+        # A failure stands in red above the number: said once.
+        _say(
+            self.end,
+            "What is shown was kept up to then."
+            if status == "failed"
+            else breakable(words.end_words(status, reason, self._n)),
+        )
+        if not self._n:
+            _say(self.interval, "no number: no reliable cell")
+        _say(self.remarks, "<br>".join(breakable(remark) for remark in remarks))
+        self._shade(doubtful=self._failed or bool(self.warnings.grave))
+
+    def _end_progress(self) -> None:
+        self.progress.hide()
+        _say(self.left, "")
+
+    def _shade(self, *, doubtful: bool) -> None:
+        for label, style in ((self.number, _NUMBER), (self.interval, _INTERVAL)):
+            wanted = style + (_DIM if doubtful and self._n else "")
+            if label.styleSheet() != wanted:
+                label.setStyleSheet(wanted)
+
+    def _show_folder(self, folder: Path) -> None:
+        self._folder = Path(folder)
+        _say(self.folder_line, f"Session: {breakable(str(folder))}")
+        self.open_report.setVisible((self._folder / "report.html").exists())
+        self._links.show()
+
+    def _open(self, name: str) -> None:
+        if self._folder is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._folder / name)))
+
+
+def _say(label: QLabel, text: str) -> None:
+    """Set a label's text if it is another one; a label without text takes no room."""
+    if label.text() != text:
+        label.setText(text)
+    if label.isHidden() == bool(text):
+        label.setVisible(bool(text))
