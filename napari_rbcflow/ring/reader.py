@@ -75,7 +75,10 @@ class RingReader:
         self.indices: NDArray[np.int64] = np.empty(0, np.int64)
         self.times_s: NDArray[np.float64] = np.empty(0)
         self.damaged_rows = 0
-        self._slots: dict[int, int] = {}
+        self._slots: NDArray[np.int64] = np.empty(0, np.int64)
+        # As they were checked last: whoever looks twenty times a second checks only the few new rows.
+        self._checked = np.full((self.capacity, len(layout.FRAME_COLUMNS)), np.nan)
+        self._whole = np.zeros(self.capacity, bool)
         self.refresh()
 
     def refresh(self) -> None:
@@ -87,16 +90,19 @@ class RingReader:
             If the ledger is not there.
         """
         rows = self._rows("frame_ledger", self.capacity, len(layout.FRAME_COLUMNS))
-        for slot in range(self.capacity):
-            if layout.crc32c(rows[slot, :3]) != rows[slot, 3]:
+        # Compared bit by bit, for a damaged row may hold NaN.
+        new = np.flatnonzero((rows.view(np.uint64) != self._checked.view(np.uint64)).any(axis=1))
+        for slot in new.tolist():
+            if not _row_is_whole(rows[slot]):
                 rows[slot] = self._row(slot)
-        whole = np.array([layout.crc32c(row[:3]) == row[3] for row in rows])
-        slots = np.flatnonzero(whole & (rows[:, 0] >= 0))
+            self._whole[slot] = _row_is_whole(rows[slot])
+        self._checked = rows
+        slots = np.flatnonzero(self._whole & (rows[:, 0] >= 0))
         slots = slots[np.argsort(rows[slots, 0])]
-        self.damaged_rows = int(np.count_nonzero(~whole))
+        self.damaged_rows = int(np.count_nonzero(~self._whole))
         self.indices = rows[slots, 0].astype(np.int64)
         self.times_s = rows[slots, 1].copy()
-        self._slots = dict(zip(self.indices.tolist(), slots.tolist(), strict=True))
+        self._slots = slots
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -120,9 +126,10 @@ class RingReader:
         RunFailed
             If its bytes on the disk are damaged.
         """
-        slot = self._slots.get(int(index))
-        if slot is None:
+        place = int(np.searchsorted(self.indices, index))
+        if place == len(self.indices) or self.indices[place] != index:
             raise FrameGone(f"{self.path} does not hold frame {index}")
+        slot = int(self._slots[place])
         row = self._row(slot)
         if row[0] == index:
             size = self.height * self.width
@@ -220,10 +227,14 @@ class RingReader:
             row = np.fromfile(
                 path, dtype="<f8", count=len(layout.FRAME_COLUMNS), offset=slot * layout.FRAME_ROW_BYTES
             )
-            if layout.crc32c(row[:3]) == row[3]:
+            if _row_is_whole(row):
                 return row
             time.sleep(0.0005)
         return row
+
+
+def _row_is_whole(row: layout.Floats) -> bool:
+    return bool(layout.crc32c(row[:3]) == row[3])
 
 
 def open_ring(path: Path | str) -> RingReader:

@@ -1,0 +1,374 @@
+"""The live picture: a frame of the run that goes on, and on every cell the label with which it is counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed, sentence_of
+from napari_rbcflow.ring import FrameGone, RingReader, open_ring
+from napari_rbcflow.run.judged import JudgedCell
+from napari_rbcflow.run.watching import Snapshot
+from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.widgets.contrast import Contrast
+from napari_rbcflow.widgets.draw_budget import DrawBudget
+from napari_rbcflow.widgets.history import History, Moment
+from napari_rbcflow.widgets.marks import POINTED_OUT, Marks
+
+DELAY_S = 1.0
+"""How far the picture stands behind the frame tracked last: a cell crosses the field in about that time,
+so that most are judged while they are still seen."""
+PATIENCE_S = 3.0
+"""For a ring that is not there yet: a run says where it will be before it is made."""
+TRIES = 4
+"""Frames asked for in one update, where the ring loses them meanwhile."""
+CLOSE_UP_UM = 90.0
+"""What `show_cell` shows around a cell, at least."""
+HIDDEN = frozenset({Label.UNRELIABLE, Label.TOO_SHORT, Label.UNCOUNTED})
+
+_WAITING = "waiting for the first picture"
+_ENDED = "the run has ended"
+
+Mode = Literal["cells", "newest"]
+
+
+class LivePicture:
+    """One Image layer and one Points layer, made once, that show one run after the other.
+
+    Lifecycle, all in the interface's thread: construct -> (`begin` -> `update` again and again ->
+    `end`) for every run -> `close`. `show_cell` and `go_on` at any time after a `begin`, also after
+    `end`. Nothing here raises for what happens on the disk; `said` says it in a sentence.
+
+    In the mode ``cells`` the picture stands `delay_s` behind the frame tracked last, because a cell has
+    a label only once its track has ended: so cells come in grey and are coloured on their way. Marks
+    always belong to the frame that is shown. The mode ``newest`` shows the newest frame of the ring,
+    without marks, to focus and to move the stage by.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    delay_s : float
+
+    Attributes
+    ----------
+    image : napari.layers.Image
+    marks : Marks
+    shown : int or None
+        The frame in the picture.
+    held : bool
+        The picture stands still at a cell, until `go_on`.
+    said : str
+        How far the picture is behind the camera, or why there is none.
+    show_unreliable : bool
+        Whether cells that are not counted are marked.
+    updates : int
+        Pictures put on the screen since the beginning.
+    """
+
+    def __init__(self, viewer: Any, *, delay_s: float = DELAY_S) -> None:
+        self.viewer = viewer
+        self.delay_s = delay_s
+        self.shown: int | None = None
+        self.held = False
+        self.said = ""
+        self.updates = 0
+        self._mode: Mode = "cells"
+        self._show_unreliable = True
+        self._info: SourceInfo | None = None
+        self._ring_path = Path()
+        self._reader: RingReader | None = None
+        self._began_s = 0.0
+        self._running = False
+        self._newest: int | None = None
+        self._history = History(0.0)
+        self._moment: Moment | None = None
+        self._drawn_labels: list[str] = []
+        self._camera_before: tuple[Any, float] | None = None
+        self.image = viewer.add_image(np.zeros((64, 64), np.uint8), name="live", contrast_limits=(0, 255))
+        self.marks = Marks(viewer)
+        viewer.layers.selection = {self.image}
+        self._contrast = Contrast(self.image)
+        self._budget = DrawBudget(viewer)
+
+    @property
+    def mode(self) -> Mode:
+        """``cells`` or ``newest``."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        if mode not in ("cells", "newest"):
+            raise BadInput(f"the picture shows cells or newest, not {mode!r}")
+        if mode != self._mode:
+            self._mode = mode
+            self._forget_shown()
+
+    @property
+    def show_unreliable(self) -> bool:
+        """Whether cells that are not counted are marked."""
+        return self._show_unreliable
+
+    @show_unreliable.setter
+    def show_unreliable(self, show: bool) -> None:
+        self._show_unreliable = bool(show)
+        if not self.held and self._moment is not None:
+            self._mark(self._moment)
+
+    @property
+    def draws(self) -> int:
+        """How often the window was drawn since the beginning."""
+        return self._budget.draws
+
+    def begin(self, info: SourceInfo, folder: Path) -> None:
+        """Show a run from now on.
+
+        Parameters
+        ----------
+        info : SourceInfo
+        folder : Path
+            Of its session; the ring need not be there yet.
+        """
+        self.go_on()
+        before = self._info
+        self._info = info
+        self._ring_path = Path(folder) / "frames.zarr"
+        self._reader = None
+        self._began_s = time.monotonic()
+        self._running = True
+        self._newest = None
+        self._history = History(self.delay_s * info.fps)
+        self._forget_shown()
+        self._contrast.begin(keep_by_hand=before is not None and before.name == info.name)
+        self.marks.set_pixel_size(info.pixel_size_um)
+        self.marks.clear()
+        if self.image.data.shape != (info.height, info.width):
+            self.image.data = np.zeros((info.height, info.width), np.uint8)
+            self.viewer.reset_view()
+        else:
+            self._draw_image(None)
+        self.said = _WAITING
+
+    def update(self, snapshot: Snapshot | None, judged: Sequence[JudgedCell] = ()) -> None:
+        """Take in what is new, and show it if there is time to.
+
+        Parameters
+        ----------
+        snapshot : Snapshot or None
+            The newest; None where there is none yet.
+        judged : sequence of JudgedCell
+            Judged since the last update.
+        """
+        if not self._running:
+            return
+        self._history.learn(judged)
+        if snapshot is not None:
+            self._history.add(snapshot)
+            self._newest = snapshot.newest
+        if self.held or not self._budget.free:
+            return
+        with self._budget.update():
+            try:
+                self._show()
+            except (RbcflowError, OSError) as error:
+                self.said = sentence_of(error)
+
+    def end(self) -> None:
+        """Show no more of the run; the last picture stays, and `show_cell` still works."""
+        if self._running:
+            self._running = False
+            if self.said == _WAITING:
+                self.said = "the run ended before its first picture"
+            elif self.shown is not None and not self.held:
+                self.said = _ENDED
+
+    def close(self) -> None:
+        """Let go of the run and of napari's events; the layers stay, with the last picture."""
+        self.end()
+        self.go_on()
+        self._contrast.close()
+        self._budget.close()
+        self._reader = None
+        self._moment = None
+        self._history = History(0.0)
+
+    def show_cell(self, cell: int, frame: int, y_px: float, x_px: float) -> bool:
+        """Let the picture stand at a frame, close to a cell.
+
+        Parameters
+        ----------
+        cell : int
+        frame : int
+        y_px, x_px : float
+            Where the cell is in that frame, in camera pixels.
+
+        Returns
+        -------
+        bool
+            False where the ring does not hold the frame any more: `said` says so, nothing changes.
+        """
+        try:
+            reader = self._ring()
+            if reader is None:
+                raise FrameGone
+            reader.refresh()
+            image = reader.frame(frame)
+        except FrameGone:
+            self.said = f"frame {frame} is gone: only the last seconds of raw frames are kept"
+            return False
+        except (RbcflowError, OSError) as error:
+            self.said = sentence_of(error)
+            return False
+        camera = self.viewer.scene.camera
+        if self._camera_before is None:
+            self._camera_before = (camera.center, camera.zoom)
+        self.held = True
+        self.shown = frame
+        self._draw_image(image)
+        names = [self._history.label(cell), POINTED_OUT]
+        self.marks.place(np.array([y_px, y_px]), np.array([x_px, x_px]), names)
+        camera.center = (0.0, float(y_px), float(x_px))
+        around_px = CLOSE_UP_UM / (self._info.pixel_size_um if self._info else 1.0)
+        camera.zoom = max(self._camera_before[1], min(self.viewer.canvas.size) / (2 * around_px))
+        self.said = f"held at frame {frame}, cell {cell}"
+        return True
+
+    def go_on(self) -> None:
+        """Go back to the run, and to where the view was."""
+        if not self.held:
+            return
+        self.held = False
+        if self._camera_before is not None:
+            camera = self.viewer.scene.camera
+            camera.center, camera.zoom = self._camera_before
+            self._camera_before = None
+        moment = self._moment
+        self._forget_shown()
+        self.marks.clear()
+        if not self._running and self._reader is not None:
+            self._show_last(self._reader, moment)
+
+    def _show_last(self, reader: RingReader, moment: Moment | None) -> None:
+        """Put back the picture that the run ended with."""
+        try:
+            reader.refresh()
+            held = reader.indices
+            index = moment.frame if moment is not None and moment.frame in held else int(held[-1])
+            self._draw_image(reader.frame(index))
+        except (RbcflowError, LookupError, OSError):
+            return  # The picture that is there may stay.
+        self.shown = index
+        self.said = _ENDED
+        if moment is not None and moment.frame == index:
+            self._mark(moment)
+
+    def _forget_shown(self) -> None:
+        self.shown = None
+        self._moment = None
+        self._drawn_labels = []
+
+    def _ring(self) -> RingReader | None:
+        """Return the ring, or None where it is not there yet."""
+        if self._reader is None and self._info is not None:
+            try:
+                self._reader = open_ring(self._ring_path)
+            except RbcflowError:
+                if time.monotonic() - self._began_s > PATIENCE_S:
+                    raise
+                return None
+            if (self._reader.height, self._reader.width) != (self._info.height, self._info.width):
+                self._reader = None
+                raise RunFailed(f"{self._ring_path} holds frames of another size: no picture can be shown.")
+        return self._reader
+
+    def _show(self) -> None:
+        reader = self._ring()
+        if reader is None:
+            return
+        reader.refresh()
+        wanted = 0
+        for index, moment in self._wanted(reader):
+            wanted += 1
+            if wanted > TRIES:
+                break
+            if index == self.shown and (moment is None) == (self._moment is None):
+                if moment is not None:
+                    self._mark_if_changed(moment)
+                self._say(reader)
+                return
+            try:
+                image = reader.frame(index)
+            except FrameGone:
+                continue
+            self.shown = index
+            self._contrast.look(image)
+            self._draw_image(image)
+            if moment is not None:
+                self._mark(moment)
+            elif self._moment is not None or self._drawn_labels:
+                self.marks.clear()
+                self._drawn_labels = []
+            self._moment = moment
+            self.updates += 1
+            break
+        self._say(reader, lost=not wanted)
+
+    def _wanted(self, reader: RingReader) -> Iterator[tuple[int, Moment | None]]:
+        """Yield what may be shown now, the best first."""
+        if self._mode == "cells" and len(self._history):
+            not_before = self._moment.frame if self._moment is not None else -1
+            for moment in self._history.candidates(reader.indices, not_before):
+                yield moment.frame, moment
+        else:
+            for index in reader.indices[:-TRIES:-1].tolist():
+                yield index, None
+
+    def _draw_image(self, image: NDArray[np.uint8] | None) -> None:
+        data = self.image.data
+        if image is None:
+            data[:] = 0
+        elif data.shape == image.shape and data.dtype == image.dtype and data.flags.writeable:
+            # In place: napari's setter looks at the extent, the thumbnail and the dims, and costs twice.
+            np.copyto(data, image)
+        else:
+            self.image.data = image
+        self.image.refresh(thumbnail=False, extent=False, highlight=False)
+        self._budget.ask_for_draw()
+
+    def _mark_if_changed(self, moment: Moment) -> None:
+        if self._history.labels(moment) != self._drawn_labels:
+            self._mark(moment)
+            self._budget.ask_for_draw()
+
+    def _mark(self, moment: Moment) -> None:
+        labels = self._history.labels(moment)
+        self._drawn_labels = labels
+        y_px, x_px = moment.y_px, moment.x_px
+        if not self._show_unreliable:
+            kept = [i for i, label in enumerate(labels) if label not in HIDDEN]
+            y_px, x_px, labels = y_px[kept], x_px[kept], [labels[i] for i in kept]
+        self.marks.place(y_px, x_px, labels)
+
+    def _say(self, reader: RingReader, *, lost: bool = False) -> None:
+        if self._info is None:
+            return
+        if self.shown is None:
+            if len(reader) or self._info.live:
+                self.said = _WAITING
+            else:
+                self.said = "no picture yet: of a recorded movie only the last seconds are kept"
+            return
+        newest = self._newest
+        if newest is None and len(reader):
+            newest = int(reader.indices[-1])
+        behind_s = max(0.0, ((newest or 0) - self.shown) / self._info.fps)
+        self.said = f"picture {behind_s:.1f} s behind the camera"
+        if lost and self._mode == "cells":
+            self.said += "; it stands still: the frames tracked now are no longer kept"
+        if self._moment is not None and self.marks.left_out:
+            self.said += f"; {self.marks.left_out} cells are not marked: there are too many"
