@@ -1,0 +1,217 @@
+"""Going through the cells of a session one by one, while it is written or afterwards."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import DEFAULT_FPS, Label
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.session.audit import JUDGED, Change
+from napari_rbcflow.session.crops import CropSequence
+from napari_rbcflow.session.reading import Session, open_session
+
+COUNTED = "counted"
+CHANGED = "changed by hand"
+ALL = "all"
+KINDS = (
+    COUNTED,
+    str(Label.TANK_TREADING),
+    str(Label.FLIPPING),
+    str(Label.UNRELIABLE),
+    CHANGED,
+    ALL,
+)
+"""Which cells to go through; by the machine's labels, that a changed cell does not slip away."""
+
+
+@dataclass(frozen=True, eq=False)
+class LookedAt:
+    """One cell with everything that a session knows of it.
+
+    Attributes
+    ----------
+    cell : int
+    label : str
+        The machine's.
+    change : Change or None
+        The last change by hand, where the label is now another than the machine's.
+    p_reliable, p_tank_treading : float or None
+    first_frame, last_frame, frames : int
+    speed_um_per_s : float
+    y_px, x_px : float
+        Where it was last seen, in camera pixels.
+    reason : str
+        As in ``cells.csv``.
+    fps : float
+        Of the camera or the movie.
+    sequence : CropSequence
+    """
+
+    cell: int
+    label: str
+    change: Change | None
+    p_reliable: float | None
+    p_tank_treading: float | None
+    first_frame: int
+    last_frame: int
+    frames: int
+    speed_um_per_s: float
+    y_px: float
+    x_px: float
+    reason: str
+    fps: float
+    sequence: CropSequence
+
+    @property
+    def present_label(self) -> str:
+        """By hand if it was changed, else the machine's."""
+        return self.label if self.change is None else self.change.now
+
+    @property
+    def judged(self) -> bool:
+        """Whether its label can be changed."""
+        return self.label in JUDGED
+
+
+class CellBrowser:
+    """The cells of one session in the order in which they were last seen.
+
+    The tables are read again only when they have changed on the disk.
+
+    Parameters
+    ----------
+    folder : Path or str
+
+    Raises
+    ------
+    BadInput
+        If `folder` is not a session.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._seen: tuple[object, ...] = ()
+        self._session = open_session(self.folder)
+
+    @property
+    def session(self) -> Session:
+        """The session as it stands on the disk now."""
+        seen = tuple(_state(self.folder / name) for name in ("cells.csv", "changes.csv", "run.json"))
+        # run.json is written anew each second of a run, and says nothing of a cell.
+        if seen[:2] != self._seen[:2] or (seen != self._seen and self._session.run["status"] != "running"):
+            self._session = open_session(self.folder)
+            self._seen = seen
+        return self._session
+
+    def look(self, cell: int) -> LookedAt:
+        """Return everything about a cell.
+
+        Raises
+        ------
+        BadInput
+            If the session has no such cell.
+        RunFailed
+            If a file of the session is damaged.
+        """
+        session = self.session
+        cells = session.cells
+        at = np.flatnonzero(cells["cell"].to_numpy() == int(cell))
+        if not len(at):
+            raise BadInput(f"{self.folder} has no cell {cell}: see its cells.csv.")
+        row = cells.iloc[int(at[0])]
+        fps = session.run.get("parameters", {}).get("fps")
+        return LookedAt(
+            cell=int(cell),
+            label=str(row["label"]),
+            change=session.changes_standing.get(int(cell)),
+            p_reliable=_number(row["p_reliable"]),
+            p_tank_treading=_number(row["p_tank_treading"]),
+            first_frame=int(row["first_frame"]),
+            last_frame=int(row["last_frame"]),
+            frames=int(row["frames"]),
+            speed_um_per_s=float(row["speed_um_per_s"]),
+            y_px=float(row["y_last_px"]),
+            x_px=float(row["x_last_px"]),
+            reason=str(row["reason"]),
+            fps=float(fps) if isinstance(fps, (int, float)) and fps > 0 else DEFAULT_FPS,
+            sequence=session.sequence(int(cell)),
+        )
+
+    def step(self, cell: int | None, steps: int, kind: str = COUNTED) -> int | None:
+        """Return the cell of a kind that comes so many steps after (or before) a cell.
+
+        Parameters
+        ----------
+        cell : int or None
+            Need not be of the kind itself. None: before the first (after the last).
+        steps : int
+            Negative: backwards; not 0.
+        kind : str
+            One of `KINDS`.
+
+        Returns
+        -------
+        int or None
+            None where there is no such cell.
+        """
+        cells, order = self._of_kind(kind)
+        if cell is None:
+            at = steps - 1 if steps > 0 else len(cells) + steps
+        else:
+            place = self._place(cell)
+            if place is None:
+                return None
+            # What lies at the place itself is the cell, or the first of the kind behind it.
+            first = int(np.searchsorted(order, place))
+            here = first < len(order) and order[first] == place
+            at = first + steps - (1 if steps > 0 and not here else 0)
+        return int(cells[at]) if 0 <= at < len(cells) else None
+
+    def count(self, cell: int, kind: str = COUNTED) -> tuple[int | None, int]:
+        """Return a cell's number among those of a kind, from 1 or None, and how many there are."""
+        cells, _ = self._of_kind(kind)
+        at = np.flatnonzero(cells == cell)
+        return (int(at[0]) + 1 if len(at) else None), len(cells)
+
+    def _of_kind(self, kind: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the cells of a kind, and the places of each among all, ascending."""
+        session = self.session
+        table = _in_order(session.cells)
+        if kind == COUNTED:
+            chosen = table["label"].isin([Label.TANK_TREADING, Label.FLIPPING])
+        elif kind == CHANGED:
+            chosen = table["cell"].isin(list(session.changes_standing))
+        elif kind == ALL:
+            chosen = pd.Series(True, index=table.index)
+        else:
+            chosen = table["label"] == kind
+        where = np.flatnonzero(chosen.to_numpy(bool))
+        return table["cell"].to_numpy(np.int64)[where], where.astype(np.int64)
+
+    def _place(self, cell: int) -> int | None:
+        at = np.flatnonzero(_in_order(self.session.cells)["cell"].to_numpy() == int(cell))
+        return int(at[0]) if len(at) else None
+
+
+def _in_order(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the table by last frame, as a closed session has it; of a running one, almost so already."""
+    last, cell = cells["last_frame"].to_numpy(), cells["cell"].to_numpy()
+    return cells.iloc[np.lexsort((cell, last))]
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        told = path.stat()
+    except OSError:
+        return None
+    return told.st_size, told.st_mtime_ns, told.st_ino
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
