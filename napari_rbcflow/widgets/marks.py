@@ -69,7 +69,7 @@ class Marks:
             self._borders[_CODE[name]] = _EDGE
         self._sizes_px = np.ones(len(_ORDER))
         self.left_out = 0
-        self._placed = 0
+        self._placed = CAPACITY
         self.set_pixel_size(1.0)
         self.clear()
 
@@ -111,9 +111,9 @@ class Marks:
 
     def clear(self) -> None:
         """Take all marks off the picture."""
-        nowhere = np.zeros(0)
-        self._placed = self._placed or CAPACITY
-        self.place(nowhere, nowhere, ())
+        if self._placed:
+            nowhere = np.zeros(0)
+            self.place(nowhere, nowhere, ())
 
 
 def _across_um(name: str) -> float:

@@ -310,9 +310,8 @@ class LivePicture:
             self._draw_image(image)
             if moment is not None:
                 self._mark(moment)
-            elif self._moment is not None or self._drawn_labels:
+            else:
                 self.marks.clear()
-                self._drawn_labels = []
             self._moment = moment
             self.updates += 1
             break

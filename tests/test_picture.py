@@ -1,0 +1,386 @@
+"""The live picture: marks sit on the cells of the frame shown, and say what is counted."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import sys
+import time
+import tracemalloc
+import weakref
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.conventions import CROP_SIDE, Label
+from napari_rbcflow.estimate import StopRules
+from napari_rbcflow.ring import FrameRing, open_ring
+from napari_rbcflow.run import Progress, Run, RunSettings
+from napari_rbcflow.run.judged import JudgedCell
+from napari_rbcflow.run.watching import Snapshot, Watcher
+from napari_rbcflow.session import open_session
+from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.sources.contract import Frame, SourceInfo
+
+pytest.importorskip("qtpy", reason="no Qt")
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("no screen (install xvfb)", allow_module_level=True)
+
+from napari_rbcflow.widgets.history import LABELS, History
+from napari_rbcflow.widgets.marks import CAPACITY
+from napari_rbcflow.widgets.picture import LivePicture
+from napari_rbcflow.widgets.theme import LOOKS, NOT_YET
+
+PROGRESS = Progress("running", 0, 0, 0, 0, 0.0, 0, Counter(), 0, float("nan"), (0.0, 1.0), 0.95, "")
+
+
+def snapshot(frame: int, cells: dict[int, tuple[float, float]], newest: int | None = None) -> Snapshot:
+    return Snapshot(
+        progress=PROGRESS,
+        frame=frame,
+        newest=frame if newest is None else newest,
+        cell=np.array(list(cells), np.int64),
+        y_px=np.array([y for y, _ in cells.values()], np.float32),
+        x_px=np.array([x for _, x in cells.values()], np.float32),
+    )
+
+
+def judged(cell: int, label: Label) -> JudgedCell:
+    crop = np.zeros((CROP_SIDE, CROP_SIDE), np.uint8)
+    return JudgedCell(cell, label, 0.9, 0.9, "", 0, 5, 6, 0.0, 0.0, crop)
+
+
+def info(height: int = 60, width: int = 80, name: str = "made up") -> SourceInfo:
+    return SourceInfo(name, height, width, fps=60.0, pixel_size_um=1.0, live=True)
+
+
+def ring_in(folder: Path, height: int = 60, width: int = 80, capacity: int = 50) -> FrameRing:
+    folder.mkdir(parents=True)
+    return FrameRing.create(
+        folder / "frames.zarr",
+        height=height,
+        width=width,
+        capacity=capacity,
+        crop_capacity=1,
+        fps=60.0,
+        pixel_size_um=1.0,
+    )
+
+
+def put(ring: FrameRing, *indices: int) -> None:
+    """Frames that one can tell apart: all pixels are the index."""
+    for i in indices:
+        ring.append(Frame(i, i / 60, np.full((ring.height, ring.width), i % 256, np.uint8)))
+
+
+def marks_of(picture: LivePicture) -> dict[tuple[float, float], str]:
+    """The marks that are to be seen: where they are, and the label that their colour stands for."""
+    layer = picture.marks.layer
+    # An unreliable cell's cross is filled, and told by that; the others by their line.
+    filled = layer.face_color[:, 3] > 0
+    colour = np.where(filled[:, None], layer.face_color, layer.border_color)
+    seen = np.flatnonzero((colour[:, 3] > 0) & (layer.size > 1))
+    names = {look.colour: name for name, look in LOOKS.items()}
+    names["#a0a0a0"] = Label.UNRELIABLE
+    found = {}
+    for i in seen:
+        rgb = "#" + "".join(f"{round(255 * c):02x}" for c in colour[i, :3])
+        found[(float(layer.data[i, 0]), float(layer.data[i, 1]))] = str(names.get(rgb, "pointed out"))
+    return found
+
+
+def show(
+    picture: LivePicture, snap: Snapshot | None, said: tuple[JudgedCell, ...] = (), qtbot: Any = None
+) -> None:
+    """Update until the picture has had time for it."""
+    picture.update(snap, said)
+    before = picture.updates
+    for _ in range(100):
+        if picture.updates > before or picture._budget.free:
+            break
+        qtbot.wait(10)
+    picture.update(snap)
+
+
+@pytest.fixture
+def picture(make_napari_viewer: Any) -> Any:
+    made = LivePicture(make_napari_viewer(show=True))
+    yield made
+    made.close()
+
+
+def test_what_one_sees_is_what_is_counted(tmp_path: Path, make_napari_viewer: Any, qtbot: Any) -> None:
+    folder = tmp_path / "s"
+    chamber = ChamberSettings(seed=2, height=548, width=688, cells_per_frame=40.0)
+    run = Run(SimulatedChamber(chamber), folder, RunSettings(stop=StopRules(seconds=9)), TwoStage.load("cpu"))
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1300, 850)
+    picture = LivePicture(viewer)
+    layers = list(viewer.layers)
+    run.start()
+    watcher = Watcher(run)
+    picture.begin(run.info, folder)
+    # Uncounted and too short look like unreliable.
+    like = dict.fromkeys((Label.TOO_SHORT, Label.UNCOUNTED), Label.UNRELIABLE)
+    seen: list[tuple[int, dict[tuple[float, float], str]]] = []
+    held: list[JudgedCell] = []
+
+    def tick() -> None:
+        snap = watcher.look()
+        held.extend(snap.judged)
+        picture.update(snap, snap.judged)
+        if picture.shown is not None and not picture.held and (not seen or seen[-1][0] != picture.shown):
+            seen.append((picture.shown, marks_of(picture)))
+
+    def seen_as(label: str) -> int:
+        return sum(list(marks.values()).count(label) for _, marks in seen)
+
+    from qtpy.QtCore import QTimer
+
+    timer = QTimer()
+    timer.timeout.connect(tick)
+    timer.start(50)
+    try:
+        assert qtbot.waitUntil(lambda: picture.shown is not None, timeout=10_000) is None
+        qtbot.waitUntil(lambda: seen_as(Label.TANK_TREADING) > 8, timeout=20_000)
+        qtbot.waitUntil(
+            lambda: {Label.TANK_TREADING, Label.UNRELIABLE, NOT_YET} <= set(marks_of(picture).values()),
+            timeout=10_000,
+        )
+        screen = viewer.screenshot(canvas_only=False, flash=False)
+        for label in (Label.TANK_TREADING, NOT_YET):
+            rgb = [int(LOOKS[label].colour[i : i + 2], 16) for i in (1, 3, 5)]
+            assert (np.abs(screen[..., :3].astype(int) - rgb).max(axis=2) < 12).sum() > 20, label
+        if where := os.environ.get("RBCFLOW_PICTURES"):
+            from PIL import Image
+
+            Image.fromarray(screen).save(Path(where) / "picture.png")
+        assert "behind the camera" in picture.said
+
+        camera = viewer.scene.camera
+        view = camera.center, camera.zoom
+        cell = held[-1]
+        assert picture.show_cell(cell.cell, cell.last_frame, cell.y_px, cell.x_px)
+        assert picture.held
+        assert (picture.image.data == open_ring(folder / "frames.zarr").frame(cell.last_frame)).all()
+        assert marks_of(picture)
+        assert camera.zoom > view[1]
+        qtbot.wait(200)
+        assert picture.shown == cell.last_frame
+        picture.go_on()
+        assert (camera.center, camera.zoom) == view
+        picture.mode = "newest"
+        qtbot.waitUntil(lambda: picture.shown is not None and not marks_of(picture), timeout=5_000)
+        assert run.wait(60)
+    finally:
+        timer.stop()
+        run.stop()
+        run.wait(20)
+        picture.end()
+        picture.close()
+    assert list(viewer.layers) == layers
+
+    session = open_session(folder)
+    label_of = dict(zip(session.cells.cell, session.cells.label, strict=True))
+    tracks = dict(iter(session.tracks.groupby("frame")))
+    compared: Counter[str] = Counter()
+    for frame, marks in seen:
+        rows = tracks[frame]
+        for (y, x), shown in marks.items():
+            far = np.hypot(rows.y_px - y, rows.x_px - x)
+            assert far.min() < 0.01  # on the disk positions have two decimals
+            counted_as = label_of[rows.cell.iloc[int(far.argmin())]]
+            assert shown in (NOT_YET, counted_as, like.get(counted_as))
+            compared[shown] += 1
+    assert compared[Label.TANK_TREADING] > 5
+    assert compared[Label.UNRELIABLE] > 20
+
+
+def test_marks_are_never_drawn_on_another_frame(tmp_path: Path, picture: LivePicture, qtbot: Any) -> None:
+    ring = ring_in(tmp_path / "s", capacity=20)
+    put(ring, 0, 1, 2)
+    picture.delay_s = 4 / 60
+    picture.begin(info(), tmp_path / "s")
+    show(picture, None, qtbot=qtbot)
+    assert picture.shown == 2  # nothing is tracked yet: the newest
+    assert not marks_of(picture)
+    for i in range(3, 12):
+        if i != 7:  # skipped by the ring
+            put(ring, i)
+        show(picture, snapshot(i, {1: (10.0, 5.0 * i)}, newest=i + 30), (), qtbot)
+        assert (picture.image.data == picture.shown).all()
+        if i > 3:
+            assert list(marks_of(picture)) == [(10.0, 5.0 * picture.shown)]
+    show(picture, snapshot(12, {1: (10.0, 60.0)}, newest=42), (), qtbot)  # tracked, but not in the ring
+    assert picture.shown == 8
+    assert marks_of(picture) == {(10.0, 40.0): NOT_YET}
+    assert picture.said == f"picture {34 / 60:.1f} s behind the camera"
+
+    show(picture, snapshot(12, {}), (judged(1, Label.FLIPPING),), qtbot)
+    assert marks_of(picture) == {(10.0, 40.0): Label.FLIPPING}
+    put(ring, *range(100, 125))  # all that was tracked is overwritten
+    show(picture, snapshot(13, {1: (10.0, 65.0)}, newest=125), (), qtbot)
+    assert (picture.image.data == 8).all()
+    assert marks_of(picture) == {(10.0, 40.0): Label.FLIPPING}
+    assert "stands still" in picture.said
+    assert not picture.show_cell(1, 8, 10.0, 40.0)
+    assert "gone" in picture.said
+    picture.mode = "newest"
+    show(picture, snapshot(13, {1: (10.0, 65.0)}, newest=125), (), qtbot)
+    assert (picture.image.data == 124).all()
+    assert not marks_of(picture)
+
+
+def test_unreliable_cells_can_be_left_unmarked_and_too_many_are_told(
+    tmp_path: Path, picture: LivePicture, qtbot: Any
+) -> None:
+    put(ring_in(tmp_path / "s"), 0)
+    picture.begin(info(), tmp_path / "s")
+    cells = {i: (i % 60, i // 60 + 1.0) for i in range(CAPACITY + 88)}
+    labels = (judged(3, Label.UNRELIABLE), judged(4, Label.TANK_TREADING))
+    show(picture, snapshot(0, cells), labels, qtbot)
+    assert "88 cells are not marked" in picture.said
+    assert len(marks_of(picture)) == CAPACITY
+    assert marks_of(picture)[(4.0, 1.0)] == Label.TANK_TREADING  # what is counted is marked first
+    picture.begin(info(), tmp_path / "s")
+    show(picture, snapshot(0, {i: cells[i] for i in range(8)}), labels, qtbot)
+    assert marks_of(picture)[(3.0, 1.0)] == Label.UNRELIABLE
+    picture.show_unreliable = False
+    assert (3.0, 1.0) not in marks_of(picture)
+    assert len(marks_of(picture)) == 7
+
+
+def test_a_folder_that_goes_away_is_told_in_a_sentence(
+    tmp_path: Path, picture: LivePicture, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "s"
+    picture.begin(info(), folder)
+    picture.update(None)
+    assert picture.said == "waiting for the first picture"
+    monkeypatch.setattr("napari_rbcflow.widgets.picture.PATIENCE_S", 0.0)
+    show(picture, None, qtbot=qtbot)
+    assert "is not a ring of frames" in picture.said
+    put(ring_in(folder), 0, 1)
+    show(picture, snapshot(1, {1: (3.0, 3.0)}), (), qtbot)
+    assert picture.shown == 1
+    shutil.rmtree(folder)
+    show(picture, snapshot(2, {1: (3.0, 4.0)}), (), qtbot)
+    assert "has lost its frame_ledger" in picture.said
+    assert not picture.show_cell(1, 1, 3.0, 3.0)
+    picture.end()
+
+    ring_in(tmp_path / "other", 70, 90)
+    picture.begin(info(), tmp_path / "other")
+    show(picture, None, qtbot=qtbot)
+    assert "another size" in picture.said
+
+
+def test_the_contrast_is_found_once_and_a_persons_own_is_kept(
+    tmp_path: Path, picture: LivePicture, qtbot: Any
+) -> None:
+    ring = ring_in(tmp_path / "s")
+    rng = np.random.default_rng(0)
+    picture.begin(info(), tmp_path / "s")
+    for i in range(8):
+        ring.append(Frame(i, i / 60, rng.normal(120, 3, (60, 80)).astype(np.uint8)))
+        show(picture, None, qtbot=qtbot)
+    found = tuple(picture.image.contrast_limits)
+    assert 80 < found[0] < 110
+    assert 130 < found[1] < 170
+    picture.image.contrast_limits = (100, 130)
+    ring.append(Frame(9, 0.15, np.full((60, 80), 200, np.uint8)))
+    show(picture, None, qtbot=qtbot)
+    assert tuple(picture.image.contrast_limits) == (100, 130)
+    picture.begin(info(), tmp_path / "s")
+    show(picture, None, qtbot=qtbot)
+    assert tuple(picture.image.contrast_limits) == (100, 130)
+    picture.begin(info(name="another camera"), tmp_path / "s")
+    show(picture, None, qtbot=qtbot)
+    assert picture.image.contrast_limits[0] > 130
+
+
+def test_display_gives_way_where_drawing_is_slow(tmp_path: Path, picture: LivePicture, qtbot: Any) -> None:
+    ring = ring_in(tmp_path / "s", capacity=600)
+    put(ring, 0)
+    picture.mode = "newest"
+    picture.begin(info(), tmp_path / "s")
+    qtbot.waitUntil(lambda: picture._budget.free, timeout=5_000)
+    canvas = picture.viewer.window._qt_viewer.canvas
+    canvas.events.draw.connect(slow := lambda event: time.sleep(0.1))
+    updates, draws = picture.updates, picture.draws
+    for i in range(1, 51):
+        put(ring, i)
+        picture.update(None)
+        qtbot.wait(10)
+    canvas.events.draw.disconnect(slow)
+    assert 1 < picture.updates - updates < 25
+    assert abs((picture.updates - updates) - (picture.draws - draws)) <= 2
+
+
+def test_nothing_is_left_behind(tmp_path: Path, make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer(show=True)
+    draw = viewer.window._qt_viewer.canvas.events.draw
+    callbacks = len(draw.callbacks)
+    picture = LivePicture(viewer)
+    layers = list(viewer.layers)
+    events = [layer.events for layer in layers]
+    listening = [len(e.contrast_limits.callbacks) if hasattr(e, "contrast_limits") else 0 for e in events]
+    folders = [tmp_path / "a", tmp_path / "b"]
+    sizes = [(60, 80), (50, 100)]
+    for folder, (height, width) in zip(folders, sizes, strict=True):
+        put(ring_in(folder, height, width), 0, 1, 2)
+
+    def cycle(picture: LivePicture, k: int) -> None:
+        size = k // 8 % 2
+        picture.begin(info(*sizes[size]), folders[size])
+        show(picture, snapshot(2, {1: (3.0, 3.0)}), (judged(1, Label.FLIPPING),), qtbot)
+        assert picture.show_cell(1, 2, 3.0, 3.0)
+        picture.end()
+
+    for k in range(10):
+        cycle(picture, k)
+    tracemalloc.start()
+    try:
+        cycle(picture, 0)
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for k in range(100):
+            cycle(picture, k)
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 200_000
+    assert list(viewer.layers) == layers
+    assert len(draw.callbacks) == callbacks + 1
+    assert listening == [
+        len(e.contrast_limits.callbacks) if hasattr(e, "contrast_limits") else 0 for e in events
+    ]
+    picture.close()
+    picture.close()
+    assert len(draw.callbacks) == callbacks
+    assert list(viewer.layers) == layers
+    gone = weakref.ref(picture)
+    del picture
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_history_is_bounded() -> None:
+    history = History(60.0)
+    history.learn(judged(i, Label.UNRELIABLE) for i in range(LABELS + 10))
+    assert history.label(9) == NOT_YET
+    assert history.label(10) == Label.UNRELIABLE
+    for i in range(0, 3000, 3):
+        history.add(snapshot(i, {}))
+    assert len(history) == 256
+    held = np.arange(2700, 3000)
+    frames = [m.frame for m in history.candidates(held)]
+    assert frames[0] == 2937  # a delay behind 2997
+    assert frames[1] == 2934
+    assert next(history.candidates(held, not_before=2960)).frame == 2961
