@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLineEdit,
     QPushButton,
+    QSizePolicy,
     QWidget,
 )
 
@@ -32,9 +33,9 @@ _NUMBERS = {
     "exposure_ms": ("Exposure, ms", "as the camera is set"),
     "fps": ("Frames per second", "as the camera or file says"),
     "pixel_size_um": ("Pixel size, µm", "as the camera or file says"),
-    "seed": ("Simulation: seed", "0"),
-    "tank_fraction": ("Simulation: tank-treading, %", "80"),
-    "cells_per_frame": ("Simulation: cells a frame", "115"),
+    "seed": ("Simulated: seed", "0"),
+    "tank_fraction": ("Simulated: tank-tr., %", "80"),
+    "cells_per_frame": ("Simulated: cells a frame", "115"),
 }
 """What can be asked of a camera as a number, what it is called, and what holds where nothing is written."""
 _PERCENT = frozenset({"tank_fraction"})
@@ -60,6 +61,7 @@ class CameraForm(QWidget):
         # A long name must not widen the dock.
         self.camera.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.camera.setMinimumContentsLength(12)
+        self.camera.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.file, self.mm_path, self.folder = QLineEdit(), QLineEdit(), QLineEdit()
         self.mm_path.setPlaceholderText("found by itself")
         self.numbers = {name: QLineEdit() for name in _NUMBERS}
@@ -79,13 +81,13 @@ class CameraForm(QWidget):
         self._file_row = _row(self.file, self.browse_file)
         form.addRow("File", self._file_row)
         self._mm_row = _row(self.mm_path, _browse(lambda: _choose_folder(self.mm_path)))
-        form.addRow("Micro-Manager's folder", self._mm_row)
+        form.addRow("Micro-Manager in", self._mm_row)
         for name, (words, placeholder) in _NUMBERS.items():
             self.numbers[name].setPlaceholderText(placeholder)
             form.addRow(words, self.numbers[name])
         form.addRow("Cells flow", self.flow)
-        form.addRow("Stop when", self.stop)
-        form.addRow("Folder for sessions", _row(self.folder, self.browse_folder))
+        form.addRow(self.stop)
+        form.addRow("Sessions go to", _row(self.folder, self.browse_folder))
         self._settings = RunSettings()
         self._hidden_options: dict[str, Any] = {}
         self.camera.currentIndexChanged.connect(self._choice_changed)

@@ -20,10 +20,10 @@ _PLACES = (
     (_RELIABLE, 1, 0),
     (Label.TANK_TREADING, 2, 0),
     (Label.FLIPPING, 3, 0),
-    (NOT_YET, 0, 2),
-    (Label.UNRELIABLE, 1, 2),
-    (Label.TOO_SHORT, 2, 2),
-    (Label.UNCOUNTED, 3, 2),
+    (NOT_YET, 0, 3),
+    (Label.UNRELIABLE, 1, 3),
+    (Label.TOO_SHORT, 2, 3),
+    (Label.UNCOUNTED, 3, 3),
 )
 _WORDS = {_SEEN: "seen in all", _RELIABLE: "reliable"}
 
@@ -37,7 +37,7 @@ class CountsTable(QWidget):
         column.setContentsMargins(0, 4, 0, 0)
         column.setSpacing(6)
         grid = QGridLayout()
-        grid.setHorizontalSpacing(7)
+        grid.setHorizontalSpacing(5)
         grid.setVerticalSpacing(2)
         self.figures: dict[str, QLabel] = {}
         for name, row, place in _PLACES:
@@ -48,7 +48,8 @@ class CountsTable(QWidget):
             grid.addWidget(_word(name), row, place)
             grid.addWidget(figure, row, place + 1)
         grid.setColumnStretch(1, 1)
-        grid.setColumnStretch(3, 1)
+        grid.setColumnMinimumWidth(2, 10)
+        grid.setColumnStretch(4, 1)
         column.addLayout(grid)
         self.rate, self.dropped, self.missed = QLabel(), QLabel(), QLabel()
         frames = QHBoxLayout()
@@ -66,7 +67,7 @@ class CountsTable(QWidget):
             label.setText("")
         self.hide()
 
-    def show_counts(self, cells: Mapping[str, int], reliable: int, in_picture: int | None) -> None:
+    def show_counts(self, cells: Mapping[str, int], reliable: int, in_picture: int) -> None:
         """Show cells.
 
         Parameters
@@ -75,19 +76,20 @@ class CountsTable(QWidget):
             By label, named as in ``run.json``.
         reliable : int
             Cells counted.
-        in_picture : int or None
-            Cells followed now, not judged yet; None once the run has ended.
+        in_picture : int
+            Cells followed now, not judged yet.
         """
         self.show()
         figures = {_SEEN: cells.get("tracked", 0), _RELIABLE: reliable, NOT_YET: in_picture}
         for name, label in self.figures.items():
             n = figures[name] if name in figures else cells.get(name.replace("-", "_"), 0)
-            _say(label, "" if n is None else f"{n:,}")
+            _say(label, f"{n:,}")
 
     def show_frames(self, frames_per_s: float | None, dropped: int, missed: int) -> None:
         """Show frames a second (None once the run has ended) and the frames lost."""
         self.show()
         _say(self.rate, "" if frames_per_s is None else f"{frames_per_s:.0f} frames/s")
+        self.rate.setVisible(frames_per_s is not None)
         for label, word, n in ((self.dropped, "dropped", dropped), (self.missed, "missed", missed)):
             _say(label, f"{'⚠ ' if n else ''}{n:,} {word}")
             style = _BAD if n else _WORD

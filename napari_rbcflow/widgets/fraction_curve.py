@@ -47,7 +47,7 @@ class FractionCurve(QWidget):
         self._plot = plot = view.getPlotItem()
         plot.setMenuEnabled(False)
         plot.hideButtons()
-        plot.setYRange(-4, 104, padding=0)
+        plot.setYRange(-8, 108, padding=0)
         plot.setLabel("bottom", "reliable cells")
         plot.getAxis("left").setTicks([[(t, f"{t} %") for t in (0, 25, 50, 75, 100)]])
         plot.getAxis("left").setWidth(46)

@@ -49,7 +49,7 @@ class ResultPanel(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.warnings, self.notes = WarningBox(), WarningBox()
-        self.whose = wrapping_label(_PLAIN)
+        self.whose = wrapping_label("font-size: 18px; font-weight: 600; padding: 0px 4px;")
         self.caption = wrapping_label(_PLAIN)
         self.number = wrapping_label(_NUMBER)
         self.interval = wrapping_label(_INTERVAL)
@@ -120,6 +120,7 @@ class ResultPanel(QWidget):
         self._failed = False
         self._n = 0
         self.curve.clear()
+        self.curve.hide()
         self.counts.clear()
         self.curve.set_target(None)
         self.warnings.clear()
@@ -258,6 +259,8 @@ class ResultPanel(QWidget):
     def _show_number(self, figure: FractionFigure) -> None:
         """Show a fraction, never without its interval."""
         self._n = figure.n
+        if self.curve.isHidden():
+            self.curve.show()
         _say(self.caption, "tank-treading fraction")
         if not figure.n or figure.estimate is None or figure.low is None or figure.high is None:
             _say(self.number, "")
@@ -272,7 +275,7 @@ class ResultPanel(QWidget):
         """Show what ``run.json`` says; counts and warnings in the report's words."""
         frames, cells, fraction = run["frames"], run["cells"], run["fraction"]
         self._show_number(FractionFigure(**fraction))
-        self.counts.show_counts(cells, fraction["n"], None)
+        self.counts.show_counts(cells, fraction["n"], 0)
         self.counts.show_frames(None, sum(frames["dropped"].values()), sum(frames["missed"].values()))
         grave = grave_warnings(run)
         self.warnings.say(grave=grave)

@@ -15,17 +15,21 @@ class StopForm(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.by_reliable, self.by_halfwidth = QCheckBox("reliable cells"), QCheckBox("half-width, ± %")
-        self.by_seconds = QCheckBox("or seconds")
+        self.by_reliable, self.by_halfwidth = (
+            QCheckBox("Stop at reliable cells"),
+            QCheckBox("Stop at half-width, ± %"),
+        )
+        self.by_seconds = QCheckBox("Stop after seconds")
         self.reliable = QSpinBox()
         self.reliable.setRange(1, 1_000_000)
         self.halfwidth = QDoubleSpinBox()
         self.halfwidth.setRange(0.1, 49.9)
-        self.halfwidth.setDecimals(1)
+        self.halfwidth.setDecimals(2)
         self.seconds = QDoubleSpinBox()
         self.seconds.setRange(0.1, 1_000_000)
         self.seconds.setDecimals(1)
         self.note = QLabel("both must hold")
+        self.note.setWordWrap(True)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setVerticalSpacing(2)

@@ -1,0 +1,365 @@
+"""The instrument in napari's dock: from the choice of a camera to the number."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QHideEvent
+from qtpy.QtWidgets import (
+    QHBoxLayout,
+    QLabel,
+    QMainWindow,
+    QPushButton,
+    QScrollArea,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
+from napari_rbcflow.widgets.camera_form import CameraForm
+from napari_rbcflow.widgets.live_cells import LiveCells
+from napari_rbcflow.widgets.live_parts import LiveParts
+from napari_rbcflow.widgets.picture_controls import PictureControls
+from napari_rbcflow.widgets.result_panel import ResultPanel
+from napari_rbcflow.widgets.settings import Settings, load_settings, save_settings
+from napari_rbcflow.widgets.warning_box import WarningBox, wrapping_label
+from napari_rbcflow.worker import Order, Phase, WorkerRun
+
+log = logging.getLogger(__name__)
+
+IDLE_MS = 500
+"""Between two looks while no run goes: Python hears a Ctrl-C only while it runs something."""
+_BUTTON = "font-size: 20px; font-weight: 600; padding: 8px;"
+_START = _BUTTON + " background: #1b6fa8; color: white;"
+_STOP = _BUTTON + " background: #b3462f; color: white;"
+_OFF = _BUTTON
+
+
+class LiveWidget(QWidget):
+    """Form, Start and Stop, the number, the picture's controls and the cells judged last.
+
+    The run goes on in a process of its own; this polls it with one timer in the interface's thread.
+    Taken out of its dock, or with its window closed, it stops the run and waits for the session.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Gets two layers, once.
+
+    Attributes
+    ----------
+    ended : Signal
+        A run has ended, or was refused; `run` says how.
+    run : WorkerRun or None
+        The one that goes on, or the last.
+    refusal : WarningBox
+        Why a run did not begin.
+    """
+
+    ended = Signal()
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:  # type: ignore[name-defined]  # noqa: F821, UP037
+        super().__init__()
+        self.run: WorkerRun | None = None
+        self._going = self._began = self._faulted = False
+        settings = load_settings()
+        self._picture_ms = round(1000 / settings.picture_hz)
+        self._parts = parts = LiveParts(viewer, delay_s=settings.picture_delay_s)
+        self._build()
+        self.form.load(settings)
+        self.controls.choose(settings.picture_mode, show_unreliable=settings.show_unreliable)
+        if settings.remark:
+            self.refusal.say(mild=[settings.remark])
+        self._connect()
+        self._show_state()
+        self._guarded(self._wake)()
+        # Where Qt ends this widget with its window, `self` is half gone already; `parts` is not.
+        self.destroyed.connect(lambda: parts.close())
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self._timer_called)
+        self._timer.start(IDLE_MS)
+
+    def _build(self) -> None:
+        self.setMinimumWidth(400)
+        self.fold = QToolButton()
+        self.fold.setCheckable(True)
+        self.fold.setChecked(True)
+        self.form = CameraForm()
+        self.start_button, self.stop_button = QPushButton("Start"), QPushButton("Stop")
+        self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
+        self.refusal = WarningBox()
+        self.panel = ResultPanel()
+        self.controls = PictureControls()
+        self.cells = LiveCells(
+            self._guarded, self.panel.show_by_hand, lambda sentence: self.refusal.say(grave=[sentence])
+        )
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.start_button, 1)
+        buttons.addWidget(self.stop_button, 1)
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setContentsMargins(4, 0, 4, 4)
+        column.setSpacing(6)
+        for widget in (self.form, self.refusal, self.status, self.panel, self.controls, self.cells):
+            column.addWidget(widget)
+        column.addStretch(1)
+        self._scroll = QScrollArea()
+        self._scroll.setWidgetResizable(True)
+        self._scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._scroll.setWidget(content)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(4, 4, 4, 4)
+        outer.setSpacing(4)
+        outer.addLayout(buttons)
+        outer.addWidget(self.fold)
+        outer.addWidget(self._scroll, 1)
+
+    def _connect(self) -> None:
+        self.fold.toggled.connect(self._fold)
+        self.start_button.clicked.connect(self._guarded(self._start_pressed))
+        self.stop_button.clicked.connect(self._guarded(self.stop))
+        self.controls.changed.connect(self._guarded(self._picture_chosen))
+        self.controls.live.connect(self._guarded(self._go_on))
+        self.cells.pointed.connect(self._guarded(self._point))
+
+    def sizeHint(self) -> QSize:
+        """Wide enough for the number."""
+        return QSize(430, 900)
+
+    # ------------------------------------------------------------------ start and stop
+
+    def open_with(self, order: Order) -> WorkerRun:
+        """Show an order in the form and start it, as it is.
+
+        Raises
+        ------
+        BadInput
+            If a run goes on.
+        """
+        self.form.fill(order)
+        return self._start(order)
+
+    def stop(self) -> None:
+        """End the run; what came is still judged, then the session is closed."""
+        if self._going and self.run is not None:
+            self.run.stop()
+            self.stop_button.setEnabled(False)
+            self._style_buttons()
+            _say(self.status, "stopping: the last cells are judged, then the session is closed ...")
+
+    def shut_down(self) -> None:
+        """Stop a run in progress, wait until its session is closed, and end its process.
+
+        May be called more than once, and where Qt's side of this widget is gone. A later Start wakes
+        everything up again.
+        """
+        was_open = self._parts.is_open
+        self._parts.close()
+        if was_open and self._going:
+            self._timer_called()
+
+    def _wake(self) -> None:
+        """Launch the process, which loads the networks meanwhile, and make the layers."""
+        try:
+            self._parts.open()
+        except OSError as error:
+            raise BadInput(f"The acquisition's own process cannot be started ({error}).") from error
+        self._choose_picture()
+
+    def _start_pressed(self) -> None:
+        self.refusal.clear()
+        order = self.form.order()
+        self._keep(self.form.settings)
+        self._start(order)
+
+    def _start(self, order: Order) -> WorkerRun:
+        self._wake()
+        # Raises before anything of the last run is taken away.
+        self.run = self._parts.worker.start(order)
+        self._going, self._began, self._faulted = True, False, False
+        self.refusal.clear()
+        self.panel.clear()
+        self.panel.show_whose(order.settings.patient, order.settings.sample)
+        self.panel.set_target(order.settings.stop.halfwidth)
+        self.cells.begin(order.folder)
+        self.fold.setChecked(False)
+        self._show_state()
+        _say(self.status, "opening the camera ...")
+        self._timer.start(self._picture_ms)
+        return self.run
+
+    # ------------------------------------------------------------------ while it runs
+
+    def _tick(self) -> None:
+        run = self.run
+        if run is None or not self._going:
+            return
+        # Asked for before what it brought, so that nothing that came before the end is left out.
+        ended = run.ended
+        if not self._faulted:
+            self._show(run)
+        if ended:
+            self._finish(run)
+
+    def _show(self, run: WorkerRun) -> None:
+        """Show what is new of a run."""
+        if run.info is None:
+            return
+        judged, counted = run.take()
+        snapshot = run.snapshot
+        self.cells.add(judged)
+        if self._parts.is_open:
+            picture = self._parts.picture
+            if not self._began:
+                self._began = True
+                picture.begin(run.info, run.folder)
+                if self.stop_button.isEnabled():
+                    _say(self.status, "")
+            picture.update(snapshot, judged)
+            self.controls.say(picture.said, held=picture.held)
+        if snapshot is not None:
+            self.panel.show_progress(snapshot.progress, counted, snapshot.warnings)
+            self.cells.keep_up(snapshot.progress)
+
+    def _finish(self, run: WorkerRun) -> None:
+        """Show how a run ended; once, whatever goes wrong on the way."""
+        self._going = False
+        self._timer.start(IDLE_MS)
+        self._show_state()
+        _say(self.status, "")
+        try:
+            if run.phase is Phase.REFUSED:
+                self.panel.clear()
+                self.refusal.say(grave=[run.sentence])
+                self.fold.setChecked(True)
+                self._scroll.verticalScrollBar().setValue(0)
+            else:
+                self.panel.show_end(*run.outcome, run.folder, run.remarks)
+                self.cells.end()
+            if self._parts.is_open:
+                picture = self._parts.picture
+                picture.end()
+                self.controls.say(picture.said, held=picture.held)
+        finally:
+            self.ended.emit()
+
+    def _timer_called(self) -> None:
+        try:
+            self._tick()
+        except Exception as error:
+            self._say_fault(error)
+            if self._going and self.run is not None:
+                # What cannot be watched is not worth going on with; from now on only its end is awaited.
+                self._faulted = True
+                self.run.stop()
+                self.panel.show_fault(f"The display failed, so the run was stopped: {sentence_of(error)}")
+
+    def _guarded(self, slot: Callable[..., None]) -> Callable[..., None]:
+        """Let what a person does end in a sentence at worst, never in a traceback window."""
+
+        def guarded(*given: Any) -> None:
+            try:
+                slot(*given)
+            except Exception as error:
+                self._say_fault(error)
+
+        return guarded
+
+    def _say_fault(self, error: Exception) -> None:
+        if isinstance(error, RbcflowError):
+            log.warning("%s", error)
+        else:
+            log.error("in the live widget", exc_info=error)
+        self.refusal.say(grave=[sentence_of(error)])
+
+    # ------------------------------------------------------------------ picture and form
+
+    def _choose_picture(self) -> None:
+        if self._parts.is_open:
+            picture = self._parts.picture
+            picture.mode = self.controls.mode
+            picture.show_unreliable = self.controls.unreliable.isChecked()
+
+    def _picture_chosen(self) -> None:
+        self._choose_picture()
+        self._keep(
+            lambda before: replace(
+                before,
+                picture_mode=self.controls.mode,
+                show_unreliable=self.controls.unreliable.isChecked(),
+            )
+        )
+
+    def _point(self, cell: int, frame: int, y_px: float, x_px: float) -> None:
+        if self._parts.is_open and self._began:
+            picture = self._parts.picture
+            picture.show_cell(cell, frame, y_px, x_px)
+            self.controls.say(picture.said, held=picture.held)
+
+    def _go_on(self) -> None:
+        if self._parts.is_open:
+            picture = self._parts.picture
+            picture.go_on()
+            self.controls.say(picture.said, held=picture.held)
+
+    def _keep(self, changed: Callable[[Settings], Settings]) -> None:
+        """Write settings down; a run does not wait for a folder that may not be written."""
+        # Others write there too: read anew, and only what is ours is changed.
+        before = load_settings()
+        after = changed(before)
+        if after == before:
+            return
+        try:
+            save_settings(after)
+        except BadInput as error:
+            self.refusal.say(mild=[str(error)])
+
+    def _fold(self, shown: bool) -> None:
+        self.form.setVisible(shown)
+        self.fold.setText(("▾" if shown else "▸") + " Camera, patient and stop")
+
+    def _show_state(self) -> None:
+        """Let only what can be done now be pressed."""
+        self.start_button.setEnabled(not self._going)
+        self.stop_button.setEnabled(self._going)
+        self.form.setEnabled(not self._going)
+        self._style_buttons()
+
+    def _style_buttons(self) -> None:
+        for button, style in ((self.start_button, _START), (self.stop_button, _STOP)):
+            button.setStyleSheet(style if button.isEnabled() else _OFF)
+
+    # ------------------------------------------------------------------ being taken away
+
+    def event(self, event: QEvent) -> bool:
+        """Hear of the dock's x, and of `remove_dock_widget`: both take the widget out of its dock."""
+        handled = bool(super().event(event))
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._guarded(self.shut_down)()
+        return handled
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Hear of the window being closed. A dock that is only hidden lets the run go on."""
+        super().hideEvent(event)
+        window = self._main_window()
+        if window is not None and not event.spontaneous() and not window.isVisible():
+            self._guarded(self.shut_down)()
+
+    def _main_window(self) -> QMainWindow | None:
+        parent = self.parentWidget()
+        while parent is not None and not isinstance(parent, QMainWindow):
+            parent = parent.parentWidget()
+        return parent
+
+
+def _say(label: QLabel, text: str) -> None:
+    if label.text() != text:
+        label.setText(text)
+    if label.isHidden() == bool(text):
+        label.setVisible(bool(text))
