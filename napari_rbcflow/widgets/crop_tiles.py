@@ -64,7 +64,7 @@ class CropTiles(QWidget):
 
     def place_of(self, cell: int) -> QPoint | None:
         at = self._at(cell)
-        return None if at is None else self._rect(at).center()
+        return None if at is None else self._rect(at).topLeft() + QPoint(_SIDE // 2, _SIDE // 2)
 
     def sizeHint(self) -> QSize:
         return QSize(6 * (_SIDE + _GAP), 2 * self._row_height())
@@ -134,10 +134,8 @@ class CropTiles(QWidget):
         painter.setRenderHints(QPainter.RenderHint.SmoothPixmapTransform | QPainter.RenderHint.Antialiasing)
         look, words = LOOKS[cell.label], _words(cell)
         inside = QRect(_FRAME, _FRAME, _PICTURE, _PICTURE)
+        painter.fillRect(QRect(0, 0, _SIDE, _SIDE), QColor(look.colour))
         painter.drawImage(inside, grey_images(cell.crop[None])[0])
-        painter.setPen(QPen(QColor(look.colour), _FRAME))
-        half = _FRAME // 2 + 1
-        painter.drawRect(QRect(half, half, _SIDE - 2 * half, _SIDE - 2 * half))
         by_hand = self._mark_of(cell)
         if by_hand is not None:
             colour = QColor(LOOKS[by_hand].colour)

@@ -1,0 +1,412 @@
+"""Judged cells looked at and changed by hand: real widgets over a real session."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_session import account_of, begin, some_pairs
+
+from napari_rbcflow import analyze
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.run.judged import JudgedCell
+from napari_rbcflow.session import Session, open_session, verify
+from napari_rbcflow.session.browsing import ALL, CHANGED, COUNTED, CellBrowser
+from napari_rbcflow.session.changes import STRUCK_OUT, ChangeLog
+
+pytest.importorskip("qtpy", reason="no Qt")
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("no screen (install xvfb)", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample movie's session; do not touch it, `folder` may be."""
+    from napari_rbcflow.widgets.sample_data import folder
+
+    out = tmp_path_factory.mktemp("analysed") / "S"
+    analyze(folder() / "flow_chamber.tif", out, device="cpu", patient="simulated")
+    return out
+
+
+@pytest.fixture
+def folder(analysed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
+    return Path(shutil.copytree(analysed, tmp_path / "S"))
+
+
+@pytest.fixture(autouse=True)
+def pointer_aside(qtbot: Any) -> Iterator[None]:
+    """The screen's pointer is nowhere near a widget, which it would hold still."""
+    from qtpy.QtGui import QCursor
+
+    before = QCursor.pos()
+    QCursor.setPos(0, 0)
+    yield
+    QCursor.setPos(before)
+
+
+def judged_of(session: Session) -> list[JudgedCell]:
+    """What a run would have told of a session's cells, oldest first."""
+    told = []
+    for row in session.cells.itertuples():
+        crops = session.crops(row.cell)
+        told.append(
+            JudgedCell(
+                cell=row.cell,
+                label=Label(row.label),
+                p_reliable=None if np.isnan(row.p_reliable) else row.p_reliable,
+                p_tank_treading=None if np.isnan(row.p_tank_treading) else row.p_tank_treading,
+                reason=row.reason,
+                first_frame=row.first_frame,
+                last_frame=row.last_frame,
+                frames=row.frames,
+                y_px=row.y_last_px,
+                x_px=row.x_last_px,
+                crop=crops[len(crops) // 2],
+            )
+        )
+    return told
+
+
+def of_label(session: Session, *labels: str) -> list[int]:
+    return [int(cell) for cell in session.cells["cell"][session.cells["label"].isin(labels)]]
+
+
+def press(qtbot: Any, button: Any) -> None:
+    from qtpy.QtCore import Qt
+
+    assert button.isEnabled()
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def click(qtbot: Any, strip: Any, cell: int) -> None:
+    from qtpy.QtCore import Qt
+
+    qtbot.mouseClick(strip.tiles, Qt.MouseButton.LeftButton, pos=strip.place_of(cell))
+
+
+def colour_under(widget: Any, place: Any) -> str:
+    """The label whose colour that is nearest to: a test's screen may have few colours."""
+    from qtpy.QtGui import QColor
+
+    from napari_rbcflow.widgets.theme import LOOKS
+
+    def parts(colour: Any) -> Any:
+        return np.array([colour.red(), colour.green(), colour.blue()])
+
+    seen = parts(widget.grab().toImage().pixelColor(place))
+    return min(LOOKS, key=lambda label: np.abs(parts(QColor(LOOKS[label].colour)) - seen).sum())
+
+
+def picture(widget: Any, name: str) -> None:
+    if where := os.environ.get("RBCFLOW_PICTURES"):
+        widget.grab().save(str(Path(where) / name))
+
+
+def test_the_strip(folder: Path, qtbot: Any) -> None:
+    from qtpy.QtCore import QPoint
+
+    from napari_rbcflow.widgets.cell_strip import CellStrip
+
+    session = open_session(folder)
+    strip = CellStrip()
+    qtbot.addWidget(strip)
+    strip.resize(420, 320)
+    with qtbot.waitExposed(strip):
+        strip.show()
+    told = judged_of(session)
+    strip.add(told)
+    counted = of_label(session, "tank-treading", "flipping")
+    assert len(counted) > 2
+    qtbot.waitUntil(lambda: strip.cells == counted[::-1], timeout=5_000)
+    for cell, label in zip(counted, open_session(folder).cells.set_index("cell").label[counted], strict=True):
+        middle = strip.place_of(cell)
+        assert strip.tiles.rect().contains(middle)
+        frame = middle - QPoint(0, 33)
+        assert colour_under(strip.tiles, frame) == label
+
+    with qtbot.waitSignal(strip.chosen, timeout=2_000) as chosen:
+        click(qtbot, strip, counted[0])
+    assert chosen.args == [counted[0]]
+
+    before = strip.grab().toImage()
+    strip.mark(counted[0], STRUCK_OUT)
+    strip.mark(counted[1], "unreliable")
+    assert strip.grab().toImage() != before
+    picture(strip, "strip_counted.png")
+    strip.mark(counted[0], None)
+    strip.mark(counted[1], session.cells.set_index("cell").label[counted[1]])
+    assert strip.grab().toImage() == before
+
+    strip.choice.setCurrentIndex(1)
+    judged = of_label(session, "tank-treading", "flipping", "unreliable")
+    assert strip.cells == judged[::-1]
+    assert len(judged) < len(told)  # one was too short to be judged
+    picture(strip, "strip_all.png")
+    strip.clear()
+    assert strip.cells == []
+
+
+def test_the_strip_forgets_and_queues_nothing(folder: Path, qtbot: Any) -> None:
+    from napari_rbcflow.widgets.cell_strip import REMEMBERED, CellStrip
+
+    told = [cell for cell in judged_of(open_session(folder)) if cell.label == Label.TANK_TREADING]
+    strip = CellStrip()
+    qtbot.addWidget(strip)
+    strip.resize(420, 320)
+    cells = [replace(told[k % len(told)], cell=k) for k in range(1, 2001)]
+    for first in range(0, 1000, 50):  # while it is hidden
+        strip.add(cells[first : first + 50])
+    assert strip.cells == []
+    with qtbot.waitExposed(strip):
+        strip.show()
+    assert strip.cells == list(range(1000, 1000 - REMEMBERED, -1))
+    strip.add(cells[1000:])
+    qtbot.waitUntil(lambda: strip.cells == list(range(2000, 2000 - REMEMBERED, -1)), timeout=5_000)
+    strip.grab()
+    drawn = strip.tiles._pictures
+    assert 5 < len(drawn) <= REMEMBERED
+    assert set(drawn) <= set(strip.cells)
+    strip.add(cells[:10])
+    strip.hide()
+    assert not strip._timer.isActive()
+
+
+def test_the_strip_stands_still_under_the_pointer(folder: Path, qtbot: Any) -> None:
+    from qtpy.QtGui import QCursor
+
+    from napari_rbcflow.widgets.cell_strip import CellStrip
+
+    told = [cell for cell in judged_of(open_session(folder)) if cell.label == Label.TANK_TREADING]
+    strip = CellStrip()
+    qtbot.addWidget(strip)
+    strip.resize(420, 320)
+    with qtbot.waitExposed(strip):
+        strip.show()
+    strip.add([replace(told[0], cell=k) for k in range(1, 11)])
+    qtbot.waitUntil(lambda: len(strip.cells) == 10, timeout=5_000)
+    QCursor.setPos(strip.tiles.mapToGlobal(strip.place_of(8)))
+    qtbot.waitUntil(lambda: "stands still" in strip._said.text(), timeout=5_000)
+    strip.add([replace(told[0], cell=11)])
+    qtbot.waitUntil(lambda: strip._said.text() == "stands still for the pointer; 1 newer", timeout=5_000)
+    assert strip.cells == list(range(10, 0, -1))
+    with qtbot.waitSignal(strip.chosen, timeout=2_000) as chosen:
+        click(qtbot, strip, 8)
+    assert chosen.args == [8]
+    QCursor.setPos(0, 0)
+    qtbot.waitUntil(lambda: strip.cells == list(range(11, 0, -1)), timeout=5_000)
+
+
+def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
+    from napari_rbcflow.widgets.cell_viewer import CellViewer
+    from napari_rbcflow.widgets.settings import load_settings
+
+    machine = (folder / "cells.csv").read_bytes()
+    session = open_session(folder)
+    flipping = of_label(session, "flipping")[0]
+    viewer = CellViewer()
+    qtbot.addWidget(viewer)
+    viewer.resize(420, 720)
+    with qtbot.waitExposed(viewer):
+        viewer.show()
+    assert viewer.show_cell(folder, flipping)
+    assert f"Cell {flipping}" in viewer._heading.text()
+    assert "tank-treading 0." in viewer._facts.text()
+    assert not viewer.label_buttons["flipping"].isEnabled()
+    assert not viewer.take_back.isEnabled()
+    playing = viewer.player.index
+    qtbot.waitUntil(lambda: viewer.player.index != playing, timeout=5_000)
+    picture(viewer, "cell_viewer.png")
+
+    viewer.who.setText("  Anna ")
+    with qtbot.waitSignal(viewer.changed, timeout=2_000) as changed:
+        press(qtbot, viewer.label_buttons[STRUCK_OUT])
+    (change,) = changed.args
+    assert (change.cell, change.was, change.now, change.by) == (flipping, "flipping", STRUCK_OUT, "Anna")
+    assert ChangeLog(folder).all() == [change]
+    assert "by hand" in viewer._heading.text()
+    assert "changed by Anna" in viewer._facts.text()
+    assert load_settings().who == "Anna"
+    press(qtbot, viewer.label_buttons["tank-treading"])
+    figure = open_session(folder).fraction_by_hand
+    assert figure is not None
+    assert figure.estimate == 1.0
+    picture(viewer, "cell_viewer_changed.png")
+    press(qtbot, viewer.take_back)
+    assert [c.now for c in ChangeLog(folder).all()] == [STRUCK_OUT, "tank-treading", "flipping"]
+    assert open_session(folder).fraction_by_hand is None
+    assert "by hand" not in viewer._heading.text()
+    assert not viewer.take_back.isEnabled()
+    assert (folder / "cells.csv").read_bytes() == machine
+    assert verify(folder).findings == []
+    assert CellViewer().who.text() == "Anna"
+
+    # A frame is looked at by itself.
+    from qtpy.QtCore import Qt
+
+    qtbot.mouseClick(viewer.film, Qt.MouseButton.LeftButton, pos=viewer.film.place_of(3))
+    assert viewer.player.index == 3
+    assert not viewer.player.playing
+    viewer.player.set_playing(True)
+    viewer.hide()
+    assert not viewer.player._timer.isActive()
+    viewer.show()
+    assert viewer.player._timer.isActive()
+
+
+def test_stepping_through_cells(folder: Path, qtbot: Any) -> None:
+    from napari_rbcflow.widgets.cell_viewer import CellViewer
+
+    session = open_session(folder)
+    counted = of_label(session, "tank-treading", "flipping")
+    viewer = CellViewer()
+    qtbot.addWidget(viewer)
+    with qtbot.waitExposed(viewer):
+        viewer.show()
+    assert viewer.browse(folder)
+    stepped = [viewer.shown.cell]
+    viewer.jump.connect(stepped.append)
+    for _ in counted[1:]:
+        press(qtbot, viewer.next)
+    assert stepped == counted
+    press(qtbot, viewer.next)
+    assert "none after this one" in viewer._place.text()
+    assert stepped == counted  # and nobody is sent anywhere
+    press(qtbot, viewer.previous)
+    assert stepped[-1] == counted[-2]
+
+    viewer.kind.setCurrentText("unreliable")
+    assert f"{len(of_label(session, 'unreliable'))} unreliable cells" in viewer._place.text()
+    press(qtbot, viewer.next)
+    everyone = session.cells["cell"].tolist()
+    unreliable = of_label(session, "unreliable")
+    after = [c for c in unreliable if everyone.index(c) > everyone.index(counted[-2])]
+    assert stepped[-1] == after[0]
+    viewer.kind.setCurrentText(CHANGED)
+    assert viewer._place.text().startswith("0 ")
+    press(qtbot, viewer.label_buttons["tank-treading"])
+    assert viewer._place.text().startswith("1 of 1 ")
+
+    # A cell that was not judged is shown, but nobody can make it count.
+    viewer.kind.setCurrentText(ALL)
+    short = of_label(session, "too-short")[0]
+    assert viewer.show_cell(folder, short)
+    assert "too few frames" in viewer._facts.text()
+    assert not any(button.isEnabled() for button in viewer.label_buttons.values())
+
+
+def test_browsing_goes_both_ways(folder: Path) -> None:
+    browser = CellBrowser(folder)
+    everyone = open_session(folder).cells["cell"].tolist()
+    counted = of_label(open_session(folder), "tank-treading", "flipping")
+    for kind, cells in ((ALL, everyone), (COUNTED, counted)):
+        assert browser.step(None, 1, kind) == cells[0]
+        assert browser.step(None, -1, kind) == cells[-1]
+        assert browser.step(cells[-1], 1, kind) is browser.step(cells[0], -1, kind) is None
+        for one, other in itertools.pairwise(cells):
+            assert (browser.step(one, 1, kind), browser.step(other, -1, kind)) == (other, one)
+        for cell in everyone:
+            before = [c for c in cells if everyone.index(c) < everyone.index(cell)]
+            after = [c for c in cells if everyone.index(c) > everyone.index(cell)]
+            assert browser.step(cell, -1, kind) == (before[-1] if before else None)
+            assert browser.step(cell, 1, kind) == (after[0] if after else None)
+
+
+def test_a_run_that_goes_on(tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_rbcflow.widgets.cell_viewer import CellViewer
+
+    monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
+    pairs = some_pairs(60)
+    writer = begin(tmp_path / "S")
+    writer.keep(pairs[:30])
+    viewer = CellViewer()
+    qtbot.addWidget(viewer)
+    viewer.show()
+    late = next(track for track, said in pairs[30:] if said.label == "flipping")
+    for track, said in pairs[:30]:
+        assert viewer.show_cell(writer.folder, track.cell)
+        assert np.array_equal(viewer.shown.sequence.crops, track.crops)
+        assert viewer.shown.label == said.label
+    assert not viewer.show_cell(writer.folder, late.cell)
+    assert f"has no cell {late.cell}" in viewer.fault
+    assert viewer.shown is None  # nobody may take the cell before for this one
+    assert not any(button.isEnabled() for button in viewer.label_buttons.values())
+    writer.keep(pairs[30:])
+    assert viewer.show_cell(writer.folder, late.cell)
+    assert viewer.fault == ""
+    flagged = ~late.seen, late.intruded, late.edge
+    assert all(f"{n} of {len(late)} frames" in viewer._flags.text() for f in flagged if (n := int(f.sum())))
+    press(qtbot, viewer.label_buttons[STRUCK_OUT])
+    writer.close(account_of(pairs), "stopped", "user")
+    assert verify(writer.folder).findings == []
+    assert viewer.show_cell(writer.folder, late.cell)
+    assert viewer.shown.present_label == STRUCK_OUT
+
+
+def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any) -> None:
+    from napari_rbcflow.widgets.cell_viewer import CellViewer
+
+    viewer = CellViewer()
+    qtbot.addWidget(viewer)
+    viewer.show()
+    assert not viewer.show_cell(tmp_path, 1)
+    assert "is not a session folder" in viewer.fault
+    flipping = of_label(open_session(folder), "flipping")[0]
+    assert viewer.show_cell(folder, flipping)
+    (folder / "changes.csv").mkdir()
+    press(qtbot, viewer.label_buttons[STRUCK_OUT])
+    assert "changes.csv cannot be read" in viewer.fault
+    (folder / "changes.csv").rmdir()
+    (folder / "report.html").unlink()
+    (folder / "report.html").mkdir()
+    with qtbot.waitSignal(viewer.changed, timeout=2_000):
+        press(qtbot, viewer.label_buttons[STRUCK_OUT])
+    assert "kept, but report.html could not be written anew" in viewer.fault
+    shutil.rmtree(folder / "crops.zarr")
+    assert not viewer.show_cell(folder, of_label(open_session(folder), "tank-treading")[0])
+    assert viewer.fault
+    shutil.rmtree(folder)
+    viewer.previous.click()
+    assert viewer.fault
+
+
+def test_in_napari(folder: Path, make_napari_viewer: Any, qtbot: Any) -> None:
+    """As a person sees them, in docks."""
+    from napari_rbcflow.widgets.cell_strip import CellStrip
+    from napari_rbcflow.widgets.cell_viewer import CellViewer
+
+    window = make_napari_viewer(show=True)
+    window.window.resize(1300, 950)
+    strip, viewer = CellStrip(), CellViewer()
+    window.window.add_dock_widget(strip, area="right", name="cells")
+    window.window.add_dock_widget(viewer, area="right", name="cell")
+    strip.chosen.connect(lambda cell: viewer.show_cell(folder, cell))
+    viewer.changed.connect(lambda change: strip.mark(change.cell, change.now))
+    session = open_session(folder)
+    strip.add(judged_of(session))
+    counted = of_label(session, "tank-treading", "flipping")
+    qtbot.waitUntil(lambda: len(strip.cells) == len(counted), timeout=5_000)
+    click(qtbot, strip, counted[0])
+    assert viewer.shown.cell == counted[0]
+    press(qtbot, viewer.label_buttons[STRUCK_OUT])
+    assert open_session(folder).changes["now"].tolist() == [STRUCK_OUT]
+    at = viewer.player.index
+    qtbot.waitUntil(lambda: viewer.player.index != at, timeout=5_000)
+    seen = window.screenshot(canvas_only=False, flash=False)
+    assert seen.std() > 5
+    if where := os.environ.get("RBCFLOW_PICTURES"):
+        from PIL import Image
+
+        Image.fromarray(seen).save(Path(where) / "cells.png")
+    window.window.remove_dock_widget(strip)
+    window.window.remove_dock_widget(viewer)
+    assert not viewer.player._timer.isActive()
