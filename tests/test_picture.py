@@ -22,7 +22,8 @@ from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.ring import FrameRing, open_ring
 from napari_rbcflow.run import Progress, Run, RunSettings
 from napari_rbcflow.run.judged import JudgedCell
-from napari_rbcflow.run.watching import Snapshot, Watcher
+from napari_rbcflow.run.snapshot import Snapshot
+from napari_rbcflow.run.watching import Watcher
 from napari_rbcflow.session import open_session
 from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
 from napari_rbcflow.sources.contract import Frame, SourceInfo
@@ -101,7 +102,7 @@ def show(
     picture.update(snap, said)
     before = picture.updates
     for _ in range(100):
-        if picture.updates > before or picture._budget.free:
+        if picture.updates > before or picture.budget.free:
             break
         qtbot.wait(10)
     picture.update(snap)
@@ -262,7 +263,7 @@ def test_a_folder_that_goes_away_is_told_in_a_sentence(
     picture.begin(info(), folder)
     picture.update(None)
     assert picture.said == "waiting for the first picture"
-    monkeypatch.setattr("napari_rbcflow.widgets.picture.PATIENCE_S", 0.0)
+    monkeypatch.setattr("napari_rbcflow.widgets.live_ring.PATIENCE_S", 0.0)
     show(picture, None, qtbot=qtbot)
     assert "is not a ring of frames" in picture.said
     put(ring_in(folder), 0, 1)
@@ -273,6 +274,15 @@ def test_a_folder_that_goes_away_is_told_in_a_sentence(
     assert "has lost its frame_ledger" in picture.said
     assert not picture.show_cell(1, 1, 3.0, 3.0)
     picture.end()
+
+    viewer = picture.viewer
+    viewer.layers.remove(picture.marks.layer)
+    viewer.layers.remove(picture.image)
+    put(ring_in(folder), 0, 1)
+    picture.begin(info(), folder)
+    show(picture, snapshot(1, {1: (3.0, 3.0)}), (), qtbot)
+    assert (picture.image.data == 1).all()
+    assert len(viewer.layers) == 2
 
     ring_in(tmp_path / "other", 70, 90)
     picture.begin(info(), tmp_path / "other")
@@ -309,17 +319,17 @@ def test_display_gives_way_where_drawing_is_slow(tmp_path: Path, picture: LivePi
     put(ring, 0)
     picture.mode = "newest"
     picture.begin(info(), tmp_path / "s")
-    qtbot.waitUntil(lambda: picture._budget.free, timeout=5_000)
+    qtbot.waitUntil(lambda: picture.budget.free, timeout=5_000)
     canvas = picture.viewer.window._qt_viewer.canvas
     canvas.events.draw.connect(slow := lambda event: time.sleep(0.1))
-    updates, draws = picture.updates, picture.draws
+    updates, draws = picture.updates, picture.budget.draws
     for i in range(1, 51):
         put(ring, i)
         picture.update(None)
         qtbot.wait(10)
     canvas.events.draw.disconnect(slow)
     assert 1 < picture.updates - updates < 25
-    assert abs((picture.updates - updates) - (picture.draws - draws)) <= 2
+    assert abs((picture.updates - updates) - (picture.budget.draws - draws)) <= 2
 
 
 def test_nothing_is_left_behind(tmp_path: Path, make_napari_viewer: Any, qtbot: Any) -> None:
@@ -369,6 +379,11 @@ def test_nothing_is_left_behind(tmp_path: Path, make_napari_viewer: Any, qtbot: 
     del picture
     gc.collect()
     assert gone() is None
+    another = LivePicture(viewer)
+    assert list(viewer.layers) == layers
+    cycle(another, 0)
+    assert marks_of(another)
+    another.close()
 
 
 def test_the_history_is_bounded() -> None:

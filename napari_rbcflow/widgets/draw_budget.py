@@ -29,10 +29,13 @@ class DrawBudget:
     ----------
     draws : int
         Counted since the beginning.
+    draw_ms : float
+        How long the last one took, with what Qt does after it.
     """
 
     def __init__(self, viewer: Any) -> None:
         self.draws = 0
+        self.draw_ms = 0.0
         self._free_at = 0.0
         self._asked_at: float | None = None
         self._draw_began = 0.0
@@ -81,6 +84,7 @@ class DrawBudget:
     def _drawn(self) -> None:
         self.draws += 1
         self._asked_at = None
+        self.draw_ms = 1000 * (time.perf_counter() - self._draw_began)
         self._pay(self._draw_began)
 
     def _pay(self, began: float) -> None:

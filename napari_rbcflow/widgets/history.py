@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.run.judged import JudgedCell
-from napari_rbcflow.run.watching import Snapshot
+from napari_rbcflow.run.snapshot import Snapshot
 from napari_rbcflow.widgets.theme import NOT_YET
 
 MOMENTS = 256

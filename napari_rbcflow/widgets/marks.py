@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,23 +47,22 @@ class Marks:
     """
 
     def __init__(self, viewer: Any) -> None:
-        symbols = [LOOKS[name].symbol if name != POINTED_OUT else "square" for name in _ORDER]
-        fill = CAPACITY - len(_ORDER)
-        self.layer = viewer.add_points(
-            np.zeros((CAPACITY, 2)),
-            name="cells",
-            symbol=symbols + [symbols[0]] * fill,
-            size=_PARKED_SIZE_PX,
-            face_color="transparent",
-            border_color=[_colour(name) for name in _ORDER] + ["transparent"] * fill,
-            border_width=0.1,
+        self.layer = own_layer(
+            viewer,
+            "cells",
+            lambda: viewer.add_points(np.zeros((CAPACITY, 2)), name="cells", face_color="transparent"),
+            lambda layer: len(layer.data) == CAPACITY,
         )
+        fill = CAPACITY - len(_ORDER)
+        symbols = [LOOKS[name].symbol if name != POINTED_OUT else "square" for name in _ORDER]
+        self.layer.symbol = symbols + [symbols[0]] * fill
+        self.layer.border_color = [_colour(name) for name in _ORDER] + ["transparent"] * fill
         self.layer.selected_data = set()
         # What napari makes of symbols and colours, one row a look, to be copied into the layer's arrays.
         self._symbols = self.layer.symbol[: len(_ORDER)].copy()
         self._borders = self.layer.border_color[: len(_ORDER)].copy()
         self._faces = np.zeros_like(self._borders)
-        self._widths = np.full(len(_ORDER), 0.1)
+        self._widths = np.full(len(_ORDER), 0.09)
         for name in _SMALL:
             self._faces[_CODE[name]] = self._borders[_CODE[name]]
             self._borders[_CODE[name]] = _EDGE
@@ -101,7 +100,7 @@ class Marks:
         layer.border_color[:n] = self._borders[codes]
         layer.face_color[:n] = self._faces[codes]
         layer.border_width[:n] = self._widths[codes]
-        layer.data[n:] = layer.data[0]
+        layer.data[n:] = layer.data[0]  # which is one of these, or where the last one was
         layer.size[n : self._placed] = _PARKED_SIZE_PX
         layer.border_color[n : self._placed, 3] = 0.0
         layer.face_color[n : self._placed, 3] = 0.0
@@ -114,6 +113,30 @@ class Marks:
         if self._placed:
             nowhere = np.zeros(0)
             self.place(nowhere, nowhere, ())
+
+
+def own_layer(
+    viewer: Any, role: str, make: Callable[[], Any], usable: Callable[[Any], bool] = lambda _: True
+) -> Any:
+    """Return the layer that plays a role in a viewer: the one left there by an earlier picture, or a new one.
+
+    Pictures come and go with their widget; layers stay, for removing them may crash napari.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    role : str
+    make : callable
+        Adds a new one to the viewer and returns it.
+    usable : callable
+        Whether an earlier one can be taken.
+    """
+    for layer in viewer.layers:
+        if layer.metadata.get("rbcflow") == role and usable(layer):
+            return layer
+    layer = make()
+    layer.metadata["rbcflow"] = role
+    return layer
 
 
 def _across_um(name: str) -> float:

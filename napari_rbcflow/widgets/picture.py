@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,25 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.conventions import Label
-from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed, sentence_of
-from napari_rbcflow.ring import FrameGone, RingReader, open_ring
+from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
+from napari_rbcflow.ring import FrameGone, RingReader
 from napari_rbcflow.run.judged import JudgedCell
-from napari_rbcflow.run.watching import Snapshot
+from napari_rbcflow.run.snapshot import Snapshot
 from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.widgets.close_up import CloseUp
 from napari_rbcflow.widgets.contrast import Contrast
 from napari_rbcflow.widgets.draw_budget import DrawBudget
 from napari_rbcflow.widgets.history import History, Moment
-from napari_rbcflow.widgets.marks import POINTED_OUT, Marks
+from napari_rbcflow.widgets.live_ring import LiveRing
+from napari_rbcflow.widgets.marks import POINTED_OUT, Marks, own_layer
+from napari_rbcflow.widgets.theme import NOT_YET
 
 DELAY_S = 1.0
 """How far the picture stands behind the frame tracked last: a cell crosses the field in about that time,
 so that most are judged while they are still seen."""
-PATIENCE_S = 3.0
-"""For a ring that is not there yet: a run says where it will be before it is made."""
 TRIES = 4
 """Frames asked for in one update, where the ring loses them meanwhile."""
-CLOSE_UP_UM = 90.0
-"""What `show_cell` shows around a cell, at least."""
 HIDDEN = frozenset({Label.UNRELIABLE, Label.TOO_SHORT, Label.UNCOUNTED})
 
 _WAITING = "waiting for the first picture"
@@ -69,6 +67,7 @@ class LivePicture:
         Whether cells that are not counted are marked.
     updates : int
         Pictures put on the screen since the beginning.
+    budget : DrawBudget
     """
 
     def __init__(self, viewer: Any, *, delay_s: float = DELAY_S) -> None:
@@ -81,20 +80,22 @@ class LivePicture:
         self._mode: Mode = "cells"
         self._show_unreliable = True
         self._info: SourceInfo | None = None
-        self._ring_path = Path()
-        self._reader: RingReader | None = None
-        self._began_s = 0.0
+        self._ring: LiveRing | None = None
         self._running = False
         self._newest: int | None = None
         self._history = History(0.0)
         self._moment: Moment | None = None
         self._drawn_labels: list[str] = []
-        self._camera_before: tuple[Any, float] | None = None
-        self.image = viewer.add_image(np.zeros((64, 64), np.uint8), name="live", contrast_limits=(0, 255))
+        self._close_up = CloseUp(viewer)
+        self.image = own_layer(
+            viewer,
+            "live",
+            lambda: viewer.add_image(np.zeros((64, 64), np.uint8), name="live", contrast_limits=(0, 255)),
+        )
         self.marks = Marks(viewer)
         viewer.layers.selection = {self.image}
         self._contrast = Contrast(self.image)
-        self._budget = DrawBudget(viewer)
+        self.budget = DrawBudget(viewer)
 
     @property
     def mode(self) -> Mode:
@@ -120,11 +121,6 @@ class LivePicture:
         if not self.held and self._moment is not None:
             self._mark(self._moment)
 
-    @property
-    def draws(self) -> int:
-        """How often the window was drawn since the beginning."""
-        return self._budget.draws
-
     def begin(self, info: SourceInfo, folder: Path) -> None:
         """Show a run from now on.
 
@@ -137,9 +133,7 @@ class LivePicture:
         self.go_on()
         before = self._info
         self._info = info
-        self._ring_path = Path(folder) / "frames.zarr"
-        self._reader = None
-        self._began_s = time.monotonic()
+        self._ring = LiveRing(folder, info)
         self._running = True
         self._newest = None
         self._history = History(self.delay_s * info.fps)
@@ -147,6 +141,9 @@ class LivePicture:
         self._contrast.begin(keep_by_hand=before is not None and before.name == info.name)
         self.marks.set_pixel_size(info.pixel_size_um)
         self.marks.clear()
+        for layer in (self.image, self.marks.layer):
+            if layer not in self.viewer.layers:  # somebody threw it away
+                self.viewer.layers.append(layer)
         if self.image.data.shape != (info.height, info.width):
             self.image.data = np.zeros((info.height, info.width), np.uint8)
             self.viewer.reset_view()
@@ -170,9 +167,9 @@ class LivePicture:
         if snapshot is not None:
             self._history.add(snapshot)
             self._newest = snapshot.newest
-        if self.held or not self._budget.free:
+        if self.held or not self.budget.free:
             return
-        with self._budget.update():
+        with self.budget.update():
             try:
                 self._show()
             except (RbcflowError, OSError) as error:
@@ -192,8 +189,8 @@ class LivePicture:
         self.end()
         self.go_on()
         self._contrast.close()
-        self._budget.close()
-        self._reader = None
+        self.budget.close()
+        self._ring = None
         self._moment = None
         self._history = History(0.0)
 
@@ -213,10 +210,9 @@ class LivePicture:
             False where the ring does not hold the frame any more: `said` says so, nothing changes.
         """
         try:
-            reader = self._ring()
+            reader = self._ring.fresh() if self._ring is not None else None
             if reader is None:
                 raise FrameGone
-            reader.refresh()
             image = reader.frame(frame)
         except FrameGone:
             self.said = f"frame {frame} is gone: only the last seconds of raw frames are kept"
@@ -224,17 +220,13 @@ class LivePicture:
         except (RbcflowError, OSError) as error:
             self.said = sentence_of(error)
             return False
-        camera = self.viewer.scene.camera
-        if self._camera_before is None:
-            self._camera_before = (camera.center, camera.zoom)
         self.held = True
         self.shown = frame
         self._draw_image(image)
-        names = [self._history.label(cell), POINTED_OUT]
-        self.marks.place(np.array([y_px, y_px]), np.array([x_px, x_px]), names)
-        camera.center = (0.0, float(y_px), float(x_px))
-        around_px = CLOSE_UP_UM / (self._info.pixel_size_um if self._info else 1.0)
-        camera.zoom = max(self._camera_before[1], min(self.viewer.canvas.size) / (2 * around_px))
+        label = self._history.label(cell)
+        names = [POINTED_OUT] if label == NOT_YET else [label, POINTED_OUT]
+        self.marks.place(np.full(len(names), y_px), np.full(len(names), x_px), names)
+        self._close_up.go(y_px, x_px, self._info.pixel_size_um if self._info else 1.0)
         self.said = f"held at frame {frame}, cell {cell}"
         return True
 
@@ -243,24 +235,24 @@ class LivePicture:
         if not self.held:
             return
         self.held = False
-        if self._camera_before is not None:
-            camera = self.viewer.scene.camera
-            camera.center, camera.zoom = self._camera_before
-            self._camera_before = None
+        self._close_up.back()
         moment = self._moment
         self._forget_shown()
         self.marks.clear()
-        if not self._running and self._reader is not None:
-            self._show_last(self._reader, moment)
+        if not self._running and self._ring is not None:
+            self._show_last(self._ring, moment)
 
-    def _show_last(self, reader: RingReader, moment: Moment | None) -> None:
+    def _show_last(self, ring: LiveRing, moment: Moment | None) -> None:
         """Put back the picture that the run ended with."""
         try:
-            reader.refresh()
-            held = reader.indices
-            index = moment.frame if moment is not None and moment.frame in held else int(held[-1])
+            reader = ring.fresh()
+            if reader is None or not len(reader):
+                return
+            index = int(reader.indices[-1])
+            if moment is not None and moment.frame in reader.indices:
+                index = moment.frame
             self._draw_image(reader.frame(index))
-        except (RbcflowError, LookupError, OSError):
+        except (RbcflowError, FrameGone, OSError):
             return  # The picture that is there may stay.
         self.shown = index
         self.said = _ENDED
@@ -272,25 +264,10 @@ class LivePicture:
         self._moment = None
         self._drawn_labels = []
 
-    def _ring(self) -> RingReader | None:
-        """Return the ring, or None where it is not there yet."""
-        if self._reader is None and self._info is not None:
-            try:
-                self._reader = open_ring(self._ring_path)
-            except RbcflowError:
-                if time.monotonic() - self._began_s > PATIENCE_S:
-                    raise
-                return None
-            if (self._reader.height, self._reader.width) != (self._info.height, self._info.width):
-                self._reader = None
-                raise RunFailed(f"{self._ring_path} holds frames of another size: no picture can be shown.")
-        return self._reader
-
     def _show(self) -> None:
-        reader = self._ring()
+        reader = self._ring.fresh() if self._ring is not None else None
         if reader is None:
             return
-        reader.refresh()
         wanted = 0
         for index, moment in self._wanted(reader):
             wanted += 1
@@ -337,12 +314,12 @@ class LivePicture:
         else:
             self.image.data = image
         self.image.refresh(thumbnail=False, extent=False, highlight=False)
-        self._budget.ask_for_draw()
+        self.budget.ask_for_draw()
 
     def _mark_if_changed(self, moment: Moment) -> None:
         if self._history.labels(moment) != self._drawn_labels:
             self._mark(moment)
-            self._budget.ask_for_draw()
+            self.budget.ask_for_draw()
 
     def _mark(self, moment: Moment) -> None:
         labels = self._history.labels(moment)
