@@ -107,7 +107,8 @@ def colour_under(widget: Any, place: Any) -> str:
     return min(LOOKS, key=lambda label: np.abs(parts(QColor(LOOKS[label].colour)) - seen).sum())
 
 
-def picture(widget: Any, name: str) -> None:
+def picture(qtbot: Any, widget: Any, name: str) -> None:
+    qtbot.wait(50)  # a label that grew is laid out anew
     if where := os.environ.get("RBCFLOW_PICTURES"):
         widget.grab().save(str(Path(where) / name))
 
@@ -142,7 +143,7 @@ def test_the_strip(folder: Path, qtbot: Any) -> None:
     strip.mark(counted[0], STRUCK_OUT)
     strip.mark(counted[1], "unreliable")
     assert strip.grab().toImage() != before
-    picture(strip, "strip_counted.png")
+    picture(qtbot, strip, "strip_counted.png")
     strip.mark(counted[0], None)
     strip.mark(counted[1], session.cells.set_index("cell").label[counted[1]])
     assert strip.grab().toImage() == before
@@ -151,7 +152,7 @@ def test_the_strip(folder: Path, qtbot: Any) -> None:
     judged = of_label(session, "tank-treading", "flipping", "unreliable")
     assert strip.cells == judged[::-1]
     assert len(judged) < len(told)  # one was too short to be judged
-    picture(strip, "strip_all.png")
+    picture(qtbot, strip, "strip_all.png")
     strip.clear()
     assert strip.cells == []
 
@@ -225,7 +226,7 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
     assert not viewer.take_back.isEnabled()
     playing = viewer.player.index
     qtbot.waitUntil(lambda: viewer.player.index != playing, timeout=5_000)
-    picture(viewer, "cell_viewer.png")
+    picture(qtbot, viewer, "cell_viewer.png")
 
     viewer.who.setText("  Anna ")
     with qtbot.waitSignal(viewer.changed, timeout=2_000) as changed:
@@ -240,7 +241,7 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
     figure = open_session(folder).fraction_by_hand
     assert figure is not None
     assert figure.estimate == 1.0
-    picture(viewer, "cell_viewer_changed.png")
+    picture(qtbot, viewer, "cell_viewer_changed.png")
     press(qtbot, viewer.take_back)
     assert [c.now for c in ChangeLog(folder).all()] == [STRUCK_OUT, "tank-treading", "flipping"]
     assert open_session(folder).fraction_by_hand is None

@@ -25,6 +25,7 @@ from napari_rbcflow.session.audit import (
     read_changes,
     standing,
 )
+from napari_rbcflow.session.marker import is_being_written
 from napari_rbcflow.session.runfile import now as time_now
 from napari_rbcflow.session.runfile import read_run
 from napari_rbcflow.session.tables import CELL_COLUMNS, whole_lines
@@ -136,7 +137,10 @@ class ChangeLog:
         self.report_fault = ""
         try:
             run = read_run(self.folder)
-            if run["status"] == "running" or tells_of_changes(self.folder, len(self.all())):
+            # Who writes the session writes its page too, and two at once would spoil it.
+            if run["status"] == "running" or is_being_written(self.folder):
+                return
+            if tells_of_changes(self.folder, len(self.all())):
                 return
             write_report(self.folder, run)
         except Exception as error:  # a report is made from everything; the change itself is kept

@@ -123,7 +123,7 @@ class CellViewer(QWidget):
         film.setWidgetResizable(True)
         film.setWidget(self.film)
         film.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        film.setMinimumHeight(100)
+        film.setMinimumHeight(140)
         buttons = QGridLayout()
         for at, button in enumerate(self.label_buttons.values()):
             buttons.addWidget(button, at // 3, at % 3)
@@ -136,7 +136,7 @@ class CellViewer(QWidget):
         for widget in (self.previous, self.kind, self.next):
             steps.addWidget(widget, 1)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setContentsMargins(4, 0, 4, 4)
         layout.addWidget(self._heading)
         layout.addLayout(top)
         layout.addWidget(film, 1)

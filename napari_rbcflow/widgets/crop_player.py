@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QElapsedTimer, QPoint, QRect, QSize, Qt, QTimer, Signal  # type: ignore[attr-defined]
-from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap
+from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap, QPolygon
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_rbcflow.conventions import CROP_SIDE
@@ -21,8 +21,9 @@ REFRESH_MS = 33
 window together anew, and a live picture beside it needs the time."""
 PAUSE_S = 0.4
 """Between the end of a sequence and its beginning again."""
-PLAYS_FOR_S = 60.0
-"""Then it stands still, as nobody looks at one cell for longer; a click goes on."""
+PLAYS_FOR_S = 20.0
+"""Then it stands still: nobody looks at one cell for longer, and a run beside it needs the time. A click
+goes on."""
 _ZOOM = 5
 _FILM_ZOOMS = (2.0, 1.5, 1.0)
 
@@ -173,9 +174,9 @@ class Film(QWidget):
         return self._place(index).center()
 
     def _zoom(self) -> float:
-        """The largest at which a sequence needs no more than four rows."""
+        """The largest at which a sequence needs no more than five rows."""
         for zoom in _FILM_ZOOMS:
-            if len(self._images) <= 4 * self._columns(zoom):
+            if len(self._images) <= 5 * self._columns(zoom):
                 return zoom
         return _FILM_ZOOMS[-1]
 
@@ -238,7 +239,7 @@ class Film(QWidget):
                 corner = inside.topRight()
                 painter.setPen(Qt.PenStyle.NoPen)
                 painter.setBrush(QColor(FAULT_COLOUR))
-                painter.drawPolygon([corner, corner + QPoint(-9, 0), corner + QPoint(0, 9)])
+                painter.drawPolygon(QPolygon([corner, corner + QPoint(-9, 0), corner + QPoint(0, 9)]))
                 painter.setBrush(Qt.BrushStyle.NoBrush)
             if self._sequence.edge[at]:
                 painter.setPen(QPen(QColor(WARNING_COLOUR), 2))

@@ -103,6 +103,12 @@ class CropTiles(QWidget):
     def resizeEvent(self, event: Any) -> None:
         self._fit()
 
+    def changeEvent(self, event: Any) -> None:
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange, QEvent.Type.FontChange):
+            self._pictures.clear()  # a viewer's theme was changed
+            self._fit()
+
     def paintEvent(self, event: Any) -> None:
         painter = QPainter(self)
         seen = event.rect()
@@ -146,9 +152,11 @@ class CropTiles(QWidget):
                 painter.drawRect(QRect(_FRAME + 3, _FRAME + 3, _PICTURE - 6, _PICTURE - 6))
         line = self.fontMetrics().height()
         text = self.palette().color(self.foregroundRole())
-        sign = look.sign if by_hand is None else f"{look.sign}→{LOOKS[by_hand].sign}"
-        certainty = words.certainty
-        first = sign if certainty is None else f"{sign} {two_digits(certainty)}"
+        first, certainty = look.sign, words.certainty
+        if by_hand is not None:  # the probability was that of another label
+            first = f"{look.sign} → {LOOKS[by_hand].sign}"
+        elif certainty is not None:
+            first = f"{look.sign} {two_digits(certainty)}"
         painter.setPen(QColor(look.colour))
         painter.drawText(QRect(0, _SIDE, _SIDE, line), Qt.AlignmentFlag.AlignCenter, first)
         if cell.label != Label.UNRELIABLE and cell.p_reliable is not None:
