@@ -31,6 +31,7 @@ class FrameArray(ABC):
 
     Attributes
     ----------
+    path : Path
     shape : (int, int, int)
     first : int
         Number of the frame in row 0.
@@ -39,7 +40,8 @@ class FrameArray(ABC):
     dtype = np.dtype(np.uint8)
     ndim = 3
 
-    def __init__(self, shape: tuple[int, int, int], first: int = 0) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int, int], first: int = 0) -> None:
+        self.path = path
         self.shape = shape
         self.first = first
         self._lock = threading.Lock()
@@ -141,7 +143,7 @@ class MovieFrames(FrameArray):
         except BaseException:
             self._movie.close()
             raise
-        super().__init__((self._movie.n_places, self.info.height, self.info.width))
+        super().__init__(path, (self._movie.n_places, self.info.height, self.info.width))
 
     def _read(self, row: int) -> NDArray[np.uint8]:
         return self._movie.frame(row)
@@ -169,7 +171,7 @@ class RingFrames(FrameArray):
         if not len(ring):
             raise BadInput(f"{ring.path} holds no frames; give another session.")
         first, last = int(ring.indices[0]), int(ring.indices[-1])
-        super().__init__((last - first + 1, ring.height, ring.width), first)
+        super().__init__(ring.path, (last - first + 1, ring.height, ring.width), first)
         self._ring = ring
 
     def _read(self, row: int) -> NDArray[np.uint8]:

@@ -19,8 +19,8 @@ from napari_rbcflow.widgets.theme import LOOKS
 
 LayerData = tuple[Any, dict[str, Any], str]
 
-NOT_COUNTED = "not counted"
-GROUPS: tuple[str, ...] = (NOT_COUNTED, Label.FLIPPING, Label.TANK_TREADING)
+OTHERS = "other cells"
+GROUPS: tuple[str, ...] = (OTHERS, Label.FLIPPING, Label.TANK_TREADING)
 """One layer of marks each, so that each has its own eye; drawn in this order."""
 METADATA = "rbcflow"
 """Key of what a layer's metadata hold of its session."""
@@ -88,7 +88,7 @@ def session_layers(
     by_hand : mapping of int to str, optional
         Labels that a person has changed, by cell.
     show_unreliable : bool
-        Whether the marks of cells that were not counted are to be seen at first.
+        Whether the marks of all other cells (unreliable, too short, struck out) are to be seen at first.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def session_layers(
     marks = {}
     for kind in GROUPS:
         here = np.flatnonzero(group == kind)
-        look = LOOKS[Label.UNRELIABLE if kind == NOT_COUNTED else kind]
+        look = LOOKS[Label.UNRELIABLE if kind == OTHERS else kind]
         features = rows.iloc[here][["label", "p_reliable", "p_tank_treading"]].reset_index()
         marks[kind] = (
             np.column_stack([frame[here], yx[here]]),
@@ -116,11 +116,11 @@ def session_layers(
                 "ndim": 3,
                 "features": features,
                 "symbol": look.symbol,
-                "size": _MARK_UM / pixel_um * (0.6 if kind == NOT_COUNTED else 1.4),
-                "face_color": look.colour if kind == NOT_COUNTED else "transparent",
+                "size": _MARK_UM / pixel_um * (0.5 if kind == OTHERS else 1.4),
+                "face_color": look.colour if kind == OTHERS else "transparent",
                 "border_color": look.colour,
-                "border_width": 0.0 if kind == NOT_COUNTED else 0.09,
-                "visible": show_unreliable or kind != NOT_COUNTED,
+                "border_width": 0.0 if kind == OTHERS else 0.09,
+                "visible": show_unreliable or kind != OTHERS,
                 "metadata": metadata,
             },
             "points",
@@ -138,6 +138,7 @@ def session_layers(
                 "color_by": "group",
                 "tail_length": _TAIL,
                 "tail_width": 2,
+                "blending": "translucent",
                 "visible": len(tracks) <= SHOWN_POSITIONS,
                 "metadata": metadata,
             },
@@ -158,7 +159,7 @@ def cells_table(session: Session, by_hand: Mapping[int, str]) -> pd.DataFrame:
     table["label_by_hand"] = table["cell"].map(dict(by_hand)).fillna("").astype(str)
     label = table["label_by_hand"].where(table["label_by_hand"] != "", table["label"])
     counted = label.isin([Label.TANK_TREADING, Label.FLIPPING])
-    table["group"] = label.where(counted, NOT_COUNTED)
+    table["group"] = label.where(counted, OTHERS)
     return table
 
 
@@ -204,23 +205,26 @@ def _place(k: int) -> float:
 
 
 def _image(session: Session, movie: FrameArray | None) -> LayerData | None:
-    name = f"movie of {session.folder.name}"
-    if movie is None:
-        ring = session.ring
-        if ring is None or not len(ring):
-            return None
-        movie, name = RingFrames(ring), f"last frames of {session.folder.name}"
-    return image_layer(movie, name, {METADATA: {"session": str(session.folder)}})
+    metadata = {METADATA: {"session": str(session.folder)}}
+    if movie is not None:
+        # Also where it is an earlier session's ring: as a movie its frames count from 0.
+        return image_layer(movie, movie.path.name, first=0, metadata=metadata)
+    ring = session.ring
+    if ring is None or not len(ring):
+        return None
+    return image_layer(RingFrames(ring), f"last frames of {session.folder.name}", metadata=metadata)
 
 
-def image_layer(frames: FrameArray, name: str, metadata: dict[str, Any] | None = None) -> LayerData:
-    """Return frames as an Image layer whose first axis counts the recording's own frames."""
+def image_layer(
+    frames: FrameArray, name: str, *, first: int | None = None, metadata: dict[str, Any] | None = None
+) -> LayerData:
+    """Return frames as an Image layer whose first axis counts from `first`, or as the recording did."""
     return (
         frames,
         {
             "name": name,
             "contrast_limits": GREY_RANGE,
-            "translate": (frames.first, 0, 0),
+            "translate": (frames.first if first is None else first, 0, 0),
             "colormap": "gray",
             "metadata": metadata or {},
             "rgb": False,

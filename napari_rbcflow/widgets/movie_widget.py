@@ -1,0 +1,400 @@
+"""A recorded movie in napari's dock: from the file, or an open layer, to the number and its cells."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, QSignalBlocker, QSize, Qt, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QHideEvent
+from qtpy.QtWidgets import (
+    QApplication,
+    QFileDialog,
+    QHBoxLayout,
+    QMainWindow,
+    QPushButton,
+    QScrollArea,
+    QTabWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
+from napari_rbcflow.widgets.cell_viewer import CellViewer
+from napari_rbcflow.widgets.layer_movie import frames_of_layer
+from napari_rbcflow.widgets.movie_form import MovieForm
+from napari_rbcflow.widgets.movie_job import MovieJob, MovieOrder, Stage
+from napari_rbcflow.widgets.result_layers import ResultLayers
+from napari_rbcflow.widgets.result_panel import ResultPanel
+from napari_rbcflow.widgets.settings import load_settings, save_settings
+from napari_rbcflow.widgets.viewer_ears import ViewerEars
+from napari_rbcflow.widgets.warning_box import WarningBox, breakable, wrapping_label
+
+if TYPE_CHECKING:
+    import napari.viewer  # napari knows by the annotation that it must give its viewer
+
+log = logging.getLogger(__name__)
+
+BUSY_MS = 100
+IDLE_MS = 500
+_NUMBER, _CELLS = 0, 1
+_BUTTON = "font-size: 18px; font-weight: 600; padding: 7px;"
+_RUN = _BUTTON + " background: #1b6fa8; color: white;"
+_CANCEL = _BUTTON + " background: #b3462f; color: white;"
+_OFF = _BUTTON + " color: #7a7f85;"
+
+
+class MovieWidget(QWidget):
+    """Form, Run and Cancel, the number, and the cells one by one.
+
+    The analysis goes on in a process of its own, a layer is copied and a session read in a thread;
+    one timer polls them in the interface's thread. Taken out of its dock, or with its window closed, it
+    stops what goes on and waits for the session.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Gets an Image, a Tracks and three Points layers at the end of the first analysis.
+
+    Attributes
+    ----------
+    ended : Signal
+        An analysis has ended, in whatever way: its layers stand, or `message` says why not.
+    job : MovieJob
+    layers : ResultLayers
+    message : WarningBox
+        Why there is no result.
+    """
+
+    ended = Signal()
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._settings = load_settings()
+        self.job = MovieJob(show_unreliable=self._settings.show_unreliable)
+        self.layers = ResultLayers(viewer)
+        self._again = False
+        self._build()
+        self.form.load(self._settings)
+        self._choose_active_layer()
+        if self._settings.remark:
+            self.message.say(mild=[self._settings.remark])
+        self._connect()
+        self._ears = ViewerEars(
+            viewer, self._guarded(self.form.refresh_layers), self._guarded(self._show_clicked)
+        )
+        self._ears.listen()
+        self._show_state()
+        # Not through `self`, which is then half gone.
+        job, ears = self.job, self._ears
+        self.destroyed.connect(lambda: ears.stop())
+        self.destroyed.connect(lambda: job.close())
+        if (app := QApplication.instance()) is not None:
+            app.aboutToQuit.connect(job.close)
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self._guarded(self._tick))
+        self._timer.start(IDLE_MS)
+
+    def _build(self) -> None:
+        self.setMinimumWidth(400)
+        self.form = MovieForm(self._image_layers)
+        self.run_button, self.cancel_button = QPushButton("Run"), QPushButton("Cancel")
+        self.open_button = QPushButton("Show an earlier session ...")
+        self.fold = QToolButton()
+        self.fold.setText("Movie and patient")
+        self.fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.fold.setCheckable(True)
+        self.fold.setChecked(True)
+        self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
+        self.message = WarningBox()
+        self.panel = ResultPanel()
+        self.cell_viewer = CellViewer()
+        self.tabs = QTabWidget()
+        self.tabs.addTab(_scrolling(self.panel), "The number")
+        self.tabs.addTab(_scrolling(self.cell_viewer), "Cell by cell")
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.run_button, 1)
+        buttons.addWidget(self.cancel_button, 1)
+        folding = QHBoxLayout()
+        folding.addWidget(self.fold)
+        folding.addStretch(1)
+        folding.addWidget(self.open_button)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(4, 4, 4, 4)
+        outer.setSpacing(4)
+        outer.addLayout(buttons)
+        outer.addLayout(folding)
+        for widget in (self.form.container.native, self.message, self.status):
+            outer.addWidget(widget)
+        outer.addWidget(self.tabs, 1)
+
+    def _connect(self) -> None:
+        self.run_button.clicked.connect(self._guarded(self._run_pressed))
+        self.cancel_button.clicked.connect(self._guarded(self.cancel))
+        self.open_button.clicked.connect(self._guarded(self._open_pressed))
+        self.fold.toggled.connect(self._fold)
+        # The first thing chosen: the networks are loaded while the rest is filled in.
+        self.form.container.changed.connect(self._guarded(lambda *_: self.job.wake()))
+        self.cell_viewer.jump.connect(self._guarded(self._go_to))
+        self.cell_viewer.changed.connect(self._guarded(lambda *_: self._label_changed()))
+        self.tabs.currentChanged.connect(self._guarded(self._tab_chosen))
+        self._fold(True)
+
+    def sizeHint(self) -> QSize:
+        """Wide enough for the number."""
+        return QSize(430, 900)
+
+    # ------------------------------------------------------------------ run and cancel
+
+    def _run_pressed(self) -> None:
+        self.message.clear()
+        numbers = self.form.numbers()
+        layer = self.form.chosen_layer
+        source = self.form.chosen_path if layer is None else frames_of_layer(layer)
+        order = MovieOrder(source, self.form.new_folder(), self.form.run_settings(), **numbers)
+        self._remember()
+        self.job.start(order)
+        self._started(order.settings.patient, order.settings.sample)
+
+    def cancel(self) -> None:
+        """End the analysis; what was done until then stays in its session, marked as stopped."""
+        if self.job.stage in (Stage.COPYING, Stage.RUNNING):
+            self.job.cancel()
+            self._say("cancelling ...")
+            self.cancel_button.setEnabled(False)
+
+    def show_session(self, folder: Path) -> None:
+        """Show an earlier session: its number, layers and cells.
+
+        Raises
+        ------
+        BadInput
+            If it is none, or an analysis goes on.
+        """
+        self.message.clear()
+        self.job.show(folder)
+        self._started("", "")
+
+    def shut_down(self) -> None:
+        """Stop what goes on and wait until its session is closed; a later Run wakes everything up again."""
+        self._ears.stop()
+        self.job.close()
+        self._show_state()
+
+    def _open_pressed(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Session folder", str(self._settings.sessions_folder))
+        if folder:
+            self.show_session(Path(folder))
+
+    def _started(self, patient: str, sample: str) -> None:
+        self._again = False
+        self.layers.hide()
+        self.cell_viewer.clear()
+        self.tabs.setCurrentIndex(_NUMBER)
+        self.panel.clear()
+        self.panel.show_whose(patient, sample)
+        self.fold.setChecked(False)
+        self._say("opening the movie ...")
+        self._show_state()
+        self._timer.start(BUSY_MS)
+
+    # ------------------------------------------------------------------ while it runs
+
+    def _tick(self) -> None:
+        job = self.job
+        if not job.busy:
+            return
+        run = job.run
+        job.poll()
+        if job.stage is Stage.COPYING and not job.cancelled:
+            done, n = job.copied
+            self._say(f"reading the layer: frame {done:,} of {n:,}" if n else "looking at the layer ...")
+        if job.stage is Stage.RUNNING and run is job.run and run is not None:
+            self._show_progress()
+        if job.stage is Stage.READING and not self._again:
+            self._say("reading the session ...")
+            self.cancel_button.setEnabled(False)
+        if not job.busy:
+            self._finish()
+
+    def _show_progress(self) -> None:
+        run = self.job.run
+        if run is None or self.job.cancelled:
+            return
+        _, counted = run.take()
+        if run.snapshot is not None:
+            self._say("")
+            self.panel.show_progress(run.snapshot.progress, counted, run.snapshot.warnings)
+
+    def _finish(self) -> None:
+        """Show what came of a job; once, whatever goes wrong on the way."""
+        again, self._again = self._again, False
+        self._timer.start(IDLE_MS)
+        self._say("")
+        try:
+            if self.job.sentence:
+                self._show_failure(self.job.sentence)
+            elif again:
+                self._show_layers()
+            else:
+                self._show_result()
+        finally:
+            self._show_state()
+            self.ended.emit()
+
+    def _show_failure(self, sentence: str) -> None:
+        run = self.job.run
+        if run is not None and run.ended and run.outcome[0] == "failed" and run.folder.exists():
+            self.panel.show_end(*run.outcome, run.folder, run.remarks)
+        else:
+            # Nothing half made may be taken for a result.
+            self.panel.clear()
+        if self.job.cancelled:
+            self._say(breakable(sentence))
+        else:
+            self.message.say(grave=[sentence])
+        self.fold.setChecked(True)
+
+    def _show_result(self) -> None:
+        result = self.job.result
+        assert result is not None
+        session = result.session
+        self.panel.show_session(session)
+        self._show_layers()
+        self.cell_viewer.browse(session.folder)
+
+    def _show_layers(self) -> None:
+        result = self.job.result
+        assert result is not None
+        self.layers.show(
+            result.layers,
+            scale=result.scale,
+            translate=result.translate,
+            with_image=not result.own_layer,
+        )
+        self.panel.show_by_hand(result.figure_by_hand)
+
+    # ------------------------------------------------------------------ cell by cell
+
+    def _tab_chosen(self, tab: int) -> None:
+        if tab == _CELLS and self.cell_viewer.shown is not None:
+            self._go_to(self.cell_viewer.shown.cell)
+
+    def _go_to(self, cell: int) -> None:
+        """Turn the viewer to the middle of a cell's track."""
+        place = None if self.job.result is None else self.job.result.place_of(cell)
+        if place is not None:
+            self.layers.go_to(*place)
+            self.layers.select(cell, place[0])
+
+    def _label_changed(self) -> None:
+        if self.job.stage is Stage.IDLE and self.job.result is not None:
+            self._again = True
+            self.job.reread()
+            self._show_state()
+            self._timer.start(BUSY_MS)
+
+    def _show_clicked(self, position: Any) -> None:
+        result = self.job.result
+        if result is None or self.job.stage is not Stage.IDLE:
+            return
+        cell = self.layers.cell_at(position)
+        if cell is not None and self.cell_viewer.show_cell(result.session.folder, cell):
+            self.layers.select(cell, round(self.layers.frame_of(position)))
+            with QSignalBlocker(self.tabs):  # the picture stays where the click was
+                self.tabs.setCurrentIndex(_CELLS)
+
+    # ------------------------------------------------------------------ form and layers
+
+    def _image_layers(self) -> list[Any]:
+        from napari.layers import Image
+
+        mine = self.layers.all if hasattr(self, "layers") else ()
+        return [layer for layer in self._viewer.layers if isinstance(layer, Image) and layer not in mine]
+
+    def _choose_active_layer(self) -> None:
+        """Where a movie is open already, that is what is meant."""
+        from napari_rbcflow.widgets.movie_form import LAYER
+
+        active = self._viewer.layers.selection.active
+        if active is not None and active in self._image_layers():
+            self.form.source.value = LAYER
+            self.form.layer.value = active
+
+    def _remember(self) -> None:
+        """Keep the folder and the flow for the next day; an analysis does not wait for that."""
+        before = load_settings()
+        after = replace(
+            before, sessions_folder=Path(self.form.folder.line_edit.value.strip()), flow=self.form.flow.value
+        )
+        if after != before:
+            try:
+                save_settings(after)
+            except BadInput as error:
+                self.message.say(mild=[str(error)])
+
+    def _fold(self, shown: bool) -> None:
+        self.form.container.native.setVisible(shown)
+        self.fold.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
+
+    def _say(self, text: str) -> None:
+        if self.status.text() != text:
+            self.status.setText(text)
+        self.status.setVisible(bool(text))
+
+    def _show_state(self) -> None:
+        """Let only what can be done now be pressed."""
+        going = self.job.stage is not Stage.IDLE
+        self.run_button.setEnabled(not going)
+        self.open_button.setEnabled(not going)
+        self.cancel_button.setEnabled(self.job.stage in (Stage.COPYING, Stage.RUNNING))
+        self.form.set_enabled(not going)
+        for button, style in ((self.run_button, _RUN), (self.cancel_button, _CANCEL)):
+            button.setStyleSheet(style if button.isEnabled() else _OFF)
+
+    # ------------------------------------------------------------------ faults, and being taken away
+
+    def _guarded(self, slot: Callable[..., None]) -> Callable[..., None]:
+        """Let a slot end in a sentence at worst, never in a traceback window."""
+
+        def guarded(*given: Any) -> None:
+            try:
+                slot(*given)
+            except Exception as error:
+                if isinstance(error, RbcflowError):
+                    log.warning("%s", error)
+                else:
+                    log.error("the movie widget", exc_info=error)
+                self.message.say(grave=[sentence_of(error)])
+
+        return guarded
+
+    def event(self, event: QEvent) -> bool:
+        """Hear of the dock's x, and of `remove_dock_widget`: both take the widget out of its dock."""
+        handled = bool(super().event(event))
+        if event.type() == QEvent.Type.ParentChange and hasattr(self, "_timer"):
+            self._guarded(self.shut_down if self.parent() is None else self._ears.listen)()
+        return handled
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Hear of the window being closed. A dock that is only hidden lets the analysis go on."""
+        super().hideEvent(event)
+        window = self.parentWidget()
+        while window is not None and not isinstance(window, QMainWindow):
+            window = window.parentWidget()
+        if window is not None and not event.spontaneous() and not window.isVisible():
+            self._guarded(self.shut_down)()
+
+
+def _scrolling(content: QWidget) -> QScrollArea:
+    scroll = QScrollArea()
+    scroll.setWidgetResizable(True)
+    scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    scroll.setWidget(content)
+    return scroll
