@@ -1,0 +1,387 @@
+"""The instrument in napari, driven as a person does: buttons pressed, real runs, real sessions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import tifffile
+import zarr
+
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.estimate import RunningFraction, StopRules, wilson
+from napari_rbcflow.run.progress import Progress
+from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.session import open_session, verify
+from napari_rbcflow.worker import Camera, Order, Phase
+
+pytest.importorskip("qtpy", reason="no Qt")
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("no screen (install xvfb)", allow_module_level=True)
+
+from qtpy.QtCore import Qt
+
+from napari_rbcflow.widgets.camera_choices import CHOICES
+from napari_rbcflow.widgets.camera_form import CameraForm
+from napari_rbcflow.widgets.fraction_curve import MOST_POINTS, FractionCurve
+from napari_rbcflow.widgets.live_widget import LiveWidget
+from napari_rbcflow.widgets.result_panel import ResultPanel
+from napari_rbcflow.widgets.sample_data import folder as sample_data
+
+
+class Bench:
+    """A viewer, as many live widgets as wished, and a person's hands."""
+
+    def __init__(self, make_napari_viewer: Any, qtbot: Any, folder: Path) -> None:
+        self.viewer = make_napari_viewer(show=True)
+        self.viewer.window._qt_window.resize(1600, 1000)
+        self.qtbot = qtbot
+        self.folder = folder
+
+    def widget(self) -> tuple[LiveWidget, Any]:
+        widget = LiveWidget(self.viewer)
+        dock = self.viewer.window.add_dock_widget(widget, name=f"live {id(widget)}", area="right")
+        widget.form.folder.setText(str(self.folder / "sessions"))
+        return widget, dock
+
+    def press(self, button: Any) -> None:
+        self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    def wait(self, true: Any, seconds: float = 40) -> None:
+        self.qtbot.waitUntil(lambda: bool(true()), timeout=round(1000 * seconds))
+
+    def wait_for_cells(self, widget: LiveWidget, n: int = 1) -> None:
+        def there() -> bool:
+            assert widget.run is not None
+            assert not widget.run.ended, (widget.run.outcome, widget.run.sentence)
+            return widget.run.snapshot is not None and widget.run.snapshot.progress.cells["tracked"] >= n
+
+        self.wait(there)
+
+    def picture(self, name: str) -> None:
+        picture = self.viewer.screenshot(canvas_only=False, flash=False)
+        assert picture.std() > 5
+        if folder := os.environ.get("RBCFLOW_PICTURES"):
+            from PIL import Image
+
+            Image.fromarray(picture).save(Path(folder) / f"{name}.png")
+
+
+@pytest.fixture
+def bench(make_napari_viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
+    return Bench(make_napari_viewer, qtbot, tmp_path)
+
+
+def sessions(bench: Bench) -> list[Path]:
+    return sorted((bench.folder / "sessions").glob("*"))
+
+
+def whole_and_stopped(folder: Path) -> bool:
+    run = json.loads((folder / "run.json").read_text())
+    return (run["status"], run["stop_reason"], verify(folder).code) == ("stopped", "user", 0)
+
+
+def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(bench: Bench) -> None:
+    widget, _ = bench.widget()
+    layers = list(bench.viewer.layers)
+    widget.form.patient.setText("P 7/b")
+    widget.form.sample.setText("before transfusion")
+    widget.form.stop.by_halfwidth.setChecked(True)
+    bench.press(widget.start_button)
+    assert not widget.start_button.isEnabled()
+    assert "opening the camera" in widget.status.text()
+    bench.wait(lambda: widget.panel.curve.n >= 4)
+    panel = widget.panel
+    figure = RunningFraction()
+    assert "%" in panel.number.text()
+    assert " to " in panel.interval.text()
+    assert "P 7/" in panel.whose.text()
+    assert not widget.form.isVisible()
+    assert bench.viewer.layers[0].data.std() > 1
+    bench.picture("live_widget")
+
+    cell = widget.cells.strip.cells[0]
+    widget.cells.strip.chosen.emit(cell)
+    assert widget.cells.viewer.isVisible()
+    bench.press(widget.cells.viewer.label_buttons["struck-out"])
+    bench.wait(lambda: "by hand" in panel.by_hand.text())
+    if widget.controls.back.isVisible():
+        bench.press(widget.controls.back)
+        assert not widget.controls.back.isVisible()
+
+    bench.press(widget.stop_button)
+    with bench.qtbot.waitSignal(widget.ended, timeout=20_000):
+        pass
+    (folder,) = sessions(bench)
+    assert folder.name.endswith("_P-7-b_before-transfusion")
+    assert whole_and_stopped(folder)
+    session = open_session(folder)
+    figure.update(
+        tank_treading=session.run["cells"]["tank_treading"], flipping=session.run["cells"]["flipping"]
+    )
+    assert panel.number.text().startswith(f"{100 * figure.estimate:.0f}")
+    assert panel.curve.n == figure.n
+    assert panel.end.text() == "Stopped by you."
+    assert f"{figure.n - 1} reliable" in panel.by_hand.text()
+    assert "simulation" in panel.remarks.text()
+    assert panel.open_folder.isVisible()
+
+    widget.fold.setChecked(True)
+    widget.form.stop.by_halfwidth.setChecked(False)
+    widget.form.stop.reliable.setValue(2)
+    bench.press(widget.start_button)
+    assert panel.number.text() == ""
+    assert panel.by_hand.text() == ""
+    with bench.qtbot.waitSignal(widget.ended, timeout=40_000):
+        pass
+    assert panel.end.text() == "Stopped: enough reliable cells (2)."
+    assert "Only 2 cells" in panel.warnings.grave[0]
+    assert [verify(path).code for path in sessions(bench)] == [0, 0]
+    assert list(bench.viewer.layers) == layers
+
+
+def test_what_cannot_begin_is_said_in_a_sentence_and_leaves_nothing(bench: Bench) -> None:
+    widget, _ = bench.widget()
+    in_the_way = bench.folder / "a file"
+    in_the_way.write_text("")
+    widget.form.folder.setText(str(in_the_way / "sessions"))
+    bench.press(widget.start_button)
+    assert "choose another folder" in widget.refusal.grave[0]
+    assert widget.start_button.isEnabled()
+
+    widget.form.folder.setText(str(bench.folder / "sessions"))
+    widget.form.numbers["exposure_ms"].setText("much")
+    bench.press(widget.start_button)
+    assert widget.refusal.grave == ("Exposure, ms: 'much' is not a number; write one or leave it empty.",)
+
+    # A camera that fails to start, asked for in the worker's process.
+    widget.form.numbers["exposure_ms"].setText("")
+    widget.form.camera.setCurrentText("Camera with a Micro-Manager configuration")
+    broken = bench.folder / "scope.cfg"
+    broken.write_text("Device,C,NoSuchAdapter,NoSuchDevice\n")
+    widget.form.file.setText(str(broken))
+    bench.press(widget.start_button)
+    with bench.qtbot.waitSignal(widget.ended, timeout=40_000):
+        pass
+    assert widget.run is not None
+    assert widget.run.phase is Phase.REFUSED
+    assert widget.refusal.grave == (widget.run.sentence,)
+    assert "Traceback" not in widget.run.sentence
+    assert widget.form.isVisible()
+    assert widget.start_button.isEnabled()
+    assert sessions(bench) == []
+    bench.picture("live_refused")
+
+
+def test_a_source_that_breaks_in_mid_run_looks_failed(bench: Bench) -> None:
+    frames = tifffile.imread(sample_data() / "flow_chamber.tif")
+    movie = bench.folder / "movie.zarr"
+    array = zarr.create_array(movie, shape=frames.shape, chunks=(1, *frames.shape[1:]), dtype="u1")
+    array[:] = frames
+    (movie / "c" / "150" / "0" / "0").write_bytes(b"no frame")
+    widget, _ = bench.widget()
+    with bench.qtbot.waitSignal(widget.ended, timeout=40_000):
+        widget.open_with(Order(Camera(str(movie)), bench.folder / "S", RunSettings(patient="BG")))
+    panel = widget.panel
+    assert widget.run is not None
+    assert widget.run.outcome[0] == "failed", widget.run.sentence
+    assert panel.warnings.grave[0].startswith("The run failed: ")
+    assert panel.warnings.isVisible()
+    assert "#8f959b" in panel.number.styleSheet() or not panel.number.text()
+    assert widget.form.patient.text() == "BG"
+    assert widget.start_button.isEnabled()
+    bench.picture("live_failed")
+
+
+def test_a_display_that_fails_stops_the_run_and_says_so_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    widget, _ = bench.widget()
+    bench.press(widget.start_button)
+    bench.wait_for_cells(widget)
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("no such picture")
+
+    monkeypatch.setattr(widget._parts.picture, "update", broken)
+    with bench.qtbot.waitSignal(widget.ended, timeout=20_000):
+        pass
+    (folder,) = sessions(bench)
+    assert whole_and_stopped(folder)
+    assert "ZeroDivisionError: no such picture" in widget.refusal.grave[0]
+    assert len([r for r in caplog.records if r.name.endswith("live_widget")]) == 1
+
+
+def test_taken_away_in_mid_run_it_stops_the_run_and_closes_the_session(bench: Bench) -> None:
+    # Three at once: each has a process of its own.
+    made = [bench.widget() for _ in range(3)]
+    threads = set(threading.enumerate())
+    for widget, _ in made:
+        bench.press(widget.start_button)
+    for widget, _ in made:
+        bench.wait_for_cells(widget)
+    runs = [widget.run for widget, _ in made]
+    processes = [widget._parts.worker.pid for widget, _ in made]
+    # Hidden only, all goes on.
+    made[0][1].title.hide_button.click()
+    assert not any(run.ended for run in runs)
+
+    made[0][1].title.close_button.click()
+    assert runs[0].ended
+    assert not runs[1].ended
+    bench.viewer.window.remove_dock_widget(made[1][0])
+    assert runs[1].ended
+    assert not runs[2].ended
+    del made, widget, _
+    bench.viewer.close()
+    assert runs[2].ended
+    assert len(sessions(bench)) == 3
+    assert all(whole_and_stopped(run.folder) for run in runs)
+    assert not any(psutil.pid_exists(process) for process in processes)
+    left = {t for t in threading.enumerate() if t.name.startswith("rbcflow")}
+    assert not left & threads
+
+
+def test_the_end_of_python_ends_the_run(tmp_path: Path) -> None:
+    script = f"""
+        import sys, time, napari
+        from qtpy.QtWidgets import QApplication
+        from napari_rbcflow.widgets.live_widget import LiveWidget
+        viewer = napari.Viewer()
+        widget = LiveWidget(viewer)
+        viewer.window.add_dock_widget(widget)
+        widget.form.folder.setText({str(tmp_path)!r})
+        widget.start_button.click()
+        until = time.monotonic() + 40
+        while time.monotonic() < until:
+            if (told := widget.run.snapshot) is not None and told.progress.processed:
+                break
+            QApplication.processEvents()
+            time.sleep(0.01)
+        sys.exit(3)
+    """
+    environment = {**os.environ, "RBCFLOW_CONFIG": str(tmp_path / "config"), "NAPARI_CONFIG": ""}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+    assert ended.returncode == 3, ended.stderr
+    (folder,) = (path.parent for path in tmp_path.glob("*/run.json"))
+    assert whole_and_stopped(folder)
+
+
+def progress_of(fraction: RunningFraction, **more: Any) -> Progress:
+    cells = Counter(
+        tracked=900, unreliable=700, tank_treading=fraction.tank_treading, flipping=fraction.flipping
+    )
+    base = Progress(
+        "running",
+        3600,
+        3550,
+        0,
+        0,
+        59.0,
+        120,
+        cells,
+        fraction.n,
+        fraction.estimate,
+        fraction.interval(),
+        0.95,
+        "12 cells",
+        None,
+        60.0,
+        0.6,
+        34.0,
+    )
+    return replace(base, **more)
+
+
+def test_the_number_is_never_without_its_interval_and_never_bold_under_a_grave_warning(qtbot: Any) -> None:
+    panel, fraction = ResultPanel(), RunningFraction()
+    qtbot.addWidget(panel)
+    panel.show()
+    panel.show_progress(progress_of(fraction), b"", [])
+    assert panel.interval.text() == "no reliable cell yet"
+    assert "%" not in panel.number.text()
+
+    fraction.update(tank_treading=299, flipping=1)
+    panel.show_progress(progress_of(fraction), b"\1" * 299 + b"\0", [])
+    qtbot.waitUntil(lambda: panel.curve.n == 300, timeout=2_000)
+    low, high = fraction.interval()
+    assert panel.number.text() == "99.7 %"
+    said = panel.interval.text().removesuffix(" %").split(" to ")
+    assert int(said[0]) <= 100 * low
+    assert int(said[1]) >= 100 * high
+    assert "300 reliable" in panel.cells.text()
+    assert panel.warnings.sentences == ()
+    assert "color" not in panel.number.styleSheet()
+
+    panel.show_progress(progress_of(fraction, dropped=90), b"", ["mind the lamp"])
+    qtbot.waitUntil(lambda: bool(panel.warnings.grave), timeout=2_000)
+    assert "90 of 3,600 frames (2.5 %) were lost" in panel.warnings.grave[0]
+    assert panel.notes.sentences == ("mind the lamp",)
+    assert "color" in panel.number.styleSheet()
+    assert "90 dropped" in panel.counts.dropped.text()
+
+    panel.show_fault("The lamp went out: change it.")
+    assert panel.warnings.grave[0] == "The lamp went out: change it."
+
+
+def test_the_curve_is_the_core_s_interval_and_stays_small(qtbot: Any) -> None:
+    curve = FractionCurve()
+    qtbot.addWidget(curve)
+    rng = np.random.default_rng(1)
+    counted = (rng.random(20_000) < 0.7).astype(np.uint8)
+    for part in np.array_split(counted, 300):
+        curve.add(part.tobytes())
+    points = curve.points
+    assert 50 < len(points) <= MOST_POINTS
+    assert points[-1, 0] == curve.n == 20_000
+    for n, estimate, low, high in points[[0, len(points) // 2, -1]]:
+        k = int(counted[: int(n)].sum())
+        assert estimate == pytest.approx(100 * k / n)
+        assert (low, high) == pytest.approx(tuple(100 * x for x in wilson(k, int(n))))
+    curve.clear()
+    assert len(curve.points) == 0
+
+
+def test_the_form_gives_back_the_order_that_it_was_filled_from(qtbot: Any, tmp_path: Path) -> None:
+    form = CameraForm()
+    qtbot.addWidget(form)
+    form.show()
+    for choice in CHOICES:
+        form.camera.setCurrentText(choice.name)
+        assert form.numbers["seed"].isVisible() == (choice.spec == "simulated")
+        assert form.mm_path.isVisible() == ("mm_path" in choice.options)
+        assert form.file.isVisible() == bool(choice.files)
+    options = {"fps": 30.0, "exposure_ms": 2.2, "binning": 2, "mm_path": tmp_path}
+    settings = RunSettings(
+        "P", "S", device="cpu", flow="right-to-left", stop=StopRules(None, 0.07, 12.5), ring_seconds=2.0
+    )
+    order = Order(Camera(str(tmp_path / "scope.cfg"), options), tmp_path / "sessions" / "one", settings)
+    form.fill(order)
+    again = form.order()
+    assert isinstance(again.source, Camera)
+    assert (again.source.spec, dict(again.source.options)) == (str(tmp_path / "scope.cfg"), options)
+    assert again.settings == settings
+    assert again.folder.parent == tmp_path / "sessions"
+
+    # What only that camera had is not asked of another one.
+    form.camera.setCurrentText("Simulated chamber")
+    form.numbers["tank_fraction"].setText("62,5")
+    source = form.order().source
+    assert isinstance(source, Camera)
+    assert dict(source.options) == {"fps": 30.0, "exposure_ms": 2.2, "tank_fraction": 0.625}
+    form.camera.setCurrentText("Movie file, played as a camera")
+    with pytest.raises(BadInput, match="no file for"):
+        form.order()
