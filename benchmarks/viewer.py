@@ -200,7 +200,7 @@ def main() -> None:
     )
     draw = np.array(probe.draw_ms)
     print(
-        f"draw and Qt's part     p50 {np.percentile(draw, 50):.0f} ms, p95 {np.percentile(draw, 95):.0f} ms wall"
+        f"draw and Qt after it   p50 {np.percentile(draw, 50):.0f} ms, p95 {np.percentile(draw, 95):.0f} ms"
     )
     print(
         f"event loop, gaps       p99 {np.percentile(gaps, 99):.0f} ms, longest {gaps.max():.0f} ms"
