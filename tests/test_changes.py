@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -364,3 +365,34 @@ def test_an_uncounted_cell_never_comes_to_count(closed: Path) -> None:
     )
     assert by_hand(open_session(closed)) is None
     assert any("which was not judged" in finding for finding in verify(closed).findings)
+
+
+def test_while_another_process_writes_the_session(tmp_path: Path) -> None:
+    from napari_rbcflow.run.settings import RunSettings
+    from napari_rbcflow.worker import Camera, Order, Worker
+
+    folder = tmp_path / "S"
+    worker = Worker()
+    try:
+        run = worker.start(Order(Camera("simulated", {"seed": 3}), folder, RunSettings(device="cpu")))
+        counted: list[int] = []
+        end = time.monotonic() + 120
+        while len(counted) < 3 and not run.ended and time.monotonic() < end:
+            judged, _ = run.take()
+            counted += [one.cell for one in judged if one.label in (Label.TANK_TREADING, Label.FLIPPING)]
+            time.sleep(0.05)
+        log = ChangeLog(folder)
+        for cell in counted[:3]:
+            log.add(cell, STRUCK_OUT, "Anna")
+        assert open_session(folder).run["status"] == "running"
+        run.stop()
+        assert run.wait(60)
+    finally:
+        worker.close()
+    log.bring_report_up_to_date()
+    session = open_session(folder)
+    assert sorted(log.labels()) == sorted(counted[:3])
+    assert session.fraction_by_hand is not None
+    assert session.fraction_by_hand.n == session.fraction.n - 3
+    assert "With 3 changes by hand by Anna" in shown(folder / "report.html")
+    assert verify(folder).findings == []

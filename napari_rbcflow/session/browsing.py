@@ -103,10 +103,13 @@ class CellBrowser:
     def session(self) -> Session:
         """The session as it stands on the disk now."""
         seen = tuple(_state(self.folder / name) for name in ("cells.csv", "changes.csv", "run.json"))
+        running = self._session.run["status"] == "running"
         # run.json is written anew each second of a run, and says nothing of a cell.
-        if seen[:2] != self._seen[:2] or (seen != self._seen and self._session.run["status"] != "running"):
+        if seen[:1] != self._seen[:1] or (seen[2:] != self._seen[2:] and not running):
             self._session = open_session(self.folder)
-            self._seen = seen
+        elif seen[1] != self._seen[1]:
+            self._session.reread_changes()
+        self._seen = seen
         return self._session
 
     def look(self, cell: int) -> LookedAt:

@@ -122,6 +122,11 @@ class Session:
         """The fraction with the changes by hand; None where no cell has another label than the machine's."""
         return by_hand(self)
 
+    def reread_changes(self) -> None:
+        """Take in what persons changed since; all else stays as it was when the session was opened."""
+        for name in ("changes", "changes_made", "changes_standing", "labels_by_hand", "fraction_by_hand"):
+            self.__dict__.pop(name, None)
+
     @cached_property
     def ring(self) -> RingReader | None:
         """The last raw frames, or None where they were deleted."""
