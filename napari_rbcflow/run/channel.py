@@ -32,6 +32,11 @@ class Channel(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def first(self) -> T | None:
+        """Return the item that has waited longest, and leave it; None where none waits."""
+        with self._changed:
+            return self._items[0] if self._items else None
+
     def offer(self, item: T) -> bool:
         """Put the item if there is room now; return whether there was."""
         with self._changed:

@@ -41,6 +41,8 @@ class Progress:
         How far the run has come towards its stop, 0 to 1; None where nothing but a person will stop it.
     seconds_left : float or None
         Until then if all goes on as before; None where that cannot be told yet.
+    lag_s : float
+        How far the run is behind its source (`Stages.lag_s`): who shows it gives way.
     """
 
     status: str
@@ -60,6 +62,7 @@ class Progress:
     frames_per_s: float = 0.0
     stop_share: float | None = None
     seconds_left: float | None = None
+    lag_s: float = 0.0
 
 
 def warnings_of(

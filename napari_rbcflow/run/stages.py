@@ -193,6 +193,14 @@ class Stages:
         for frame in self._to_ring:
             self._writer.ring.append(frame)
 
+    def lag_s(self) -> float:
+        """Return how far the run is behind: the camera time of the frames that wait for tracking, or how
+        long the oldest track has waited to be judged, whichever is more.
+        """  # noqa: D205
+        waiting = self._tracks.first()
+        judging = time.perf_counter() - waiting[1] if waiting else 0.0
+        return max(judging, len(self._frames) / self._info.fps)
+
     def _freeze(self, reason: str) -> None:
         self.outcome.rule_met(reason)
         self._frozen.set()

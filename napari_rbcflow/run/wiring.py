@@ -278,6 +278,7 @@ class Run:
             frames_per_s=self._pace.frames_per_s,
             stop_share=share,
             seconds_left=self._pace.seconds_left(share),
+            lag_s=self.stages.lag_s(),
         )
 
     def account(self, *, whole: bool = False) -> Account:
