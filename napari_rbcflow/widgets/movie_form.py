@@ -20,7 +20,7 @@ RING_SECONDS = 1.0
 """As in `run.analysis`: the movie itself lies on disk."""
 FILE, FOLDER, LAYER = "a file", "a folder: Zarr, TIFFs, session", "an open image layer"
 _AS_THE_FILE_SAYS = "as the file says"
-_FLOWS: list[tuple[str, Direction]] = [
+FLOWS: list[tuple[str, Direction]] = [
     ("left to right", "left-to-right"),
     ("right to left", "right-to-left"),
 ]
@@ -52,7 +52,7 @@ class MovieForm:
         self.sample = LineEdit(label="Sample")
         self.fps = LineEdit(label="Frames per second")
         self.pixel_size_um = LineEdit(label="Pixel size, µm")
-        self.flow = ComboBox(label="Cells flow", choices=_FLOWS, value="left-to-right")
+        self.flow = ComboBox(label="Cells flow", choices=FLOWS, value="left-to-right")
         self.background = ComboBox(label="Background", choices=_BACKGROUNDS, value="movie")
         self.folder = FileEdit(label="Folder for sessions", mode=FileDialogMode.EXISTING_DIRECTORY)
         self.background.tooltip = (
@@ -136,7 +136,7 @@ class MovieForm:
         BadInput
             For what is no number, or what no microscope has.
         """
-        said = {"fps": _number(self.fps), "pixel_size_um": _number(self.pixel_size_um)}
+        said = {"fps": number_in(self.fps), "pixel_size_um": number_in(self.pixel_size_um)}
         check_settings(fps=said["fps"], pixel_size_um=said["pixel_size_um"])
         return said
 
@@ -171,7 +171,14 @@ class MovieForm:
         self.file.mode = folder if what == FOLDER else file
 
 
-def _number(field: LineEdit) -> float | None:
+def number_in(field: LineEdit) -> float | None:
+    """Return what stands in a field, None where nothing does.
+
+    Raises
+    ------
+    BadInput
+        Where it is no number.
+    """
     text = field.value.strip().replace(",", ".")
     if not text:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,10 +182,15 @@ class MovieWidget(QWidget):
         self._started("", "")
 
     def shut_down(self) -> None:
-        """Stop what goes on and wait until its session is closed; a later Run wakes everything up again."""
+        """Stop what goes on and wait until its session is closed; a later Run wakes everything up again.
+
+        May be called more than once, and where Qt's side of this is gone already.
+        """
         self._ears.stop()
         self.job.close()
-        self._show_state()
+        with suppress(RuntimeError):  # the buttons are gone with their window
+            self._say("")
+            self._show_state()
 
     def _open_pressed(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Session folder", str(self._settings.sessions_folder))

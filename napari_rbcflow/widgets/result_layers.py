@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 from napari_rbcflow.sources.lazy import FrameArray
 from napari_rbcflow.widgets.session_layers import GROUPS, LayerData, SessionLayers
 
+_IN_SIGHT = 0.9
+"""Share of the canvas, from its middle, in which a place need not be brought nearer."""
 _REACH_PX = 25.0
 """How far from a mark's centre a click still means it, in pixels of the screen."""
 
@@ -119,14 +120,17 @@ class ResultLayers:
     # ------------------------------------------------------------------ step-through
 
     def go_to(self, frame: float, y_px: float, x_px: float) -> None:
-        """Turn the viewer to a frame, and to a place in it; the zoom stays."""
+        """Turn the viewer to a frame, and where a place in it is out of sight, to that; the zoom stays."""
         marks = self._layers.get(GROUPS[-1])
         if marks is None:
             return
         first = self._viewer.dims.ndim - 3
-        world = marks.data_to_world((frame, y_px, x_px))
+        world = np.asarray(marks.data_to_world((frame, y_px, x_px)))
         self._viewer.dims.set_point(first, world[0])
-        self._viewer.camera.center = (0.0, world[1], world[2])
+        camera = self._viewer.camera
+        half = np.asarray(self._viewer.canvas.size, float) / (2 * max(camera.zoom, 1e-6))
+        if (np.abs(world[1:] - np.asarray(camera.center)[-2:]) > _IN_SIGHT * half).any():
+            camera.center = (0.0, world[1], world[2])
 
     def select(self, cell: int, frame: float) -> None:
         """Highlight the mark of a cell in a frame."""
@@ -164,11 +168,6 @@ class ResultLayers:
             if far[k] <= reach and (best is None or far[k] < best[0]):
                 best = (float(far[k]), int(layer.features["cell"].iloc[at[k]]))
         return None if best is None else best[1]
-
-    def close(self) -> None:
-        """Close the movie's file; the layers stay, as long as the person wants them."""
-        with suppress(RuntimeError):
-            self._unseen.clear()
 
 
 def _with(made: LayerData, more: dict[str, Any]) -> LayerData:

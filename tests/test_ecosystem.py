@@ -1,0 +1,253 @@
+"""What napari finds of us: menus, readers, writers, sample data and settings, through napari itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_rbcflow import analyze
+from napari_rbcflow.session import open_session
+from napari_rbcflow.session.changes import ChangeLog
+from napari_rbcflow.sources.chamber.simulate import simulate_movie
+from napari_rbcflow.sources.lazy import open_frames
+from napari_rbcflow.sources.movie import open_movie
+
+pytest.importorskip("qtpy", reason="no Qt")
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("no screen (install xvfb)", allow_module_level=True)
+
+PLUGIN = "napari-rbcflow"
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A movie and its session."""
+    folder = tmp_path_factory.mktemp("analysed")
+    movie = folder / "chamber.avi"
+    simulate_movie(movie, seconds=3, seed=2, height=548, width=688, cells_per_frame=40)
+    analyze(movie, folder / "session", patient="simulated")
+    return movie, folder / "session"
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
+
+
+@pytest.fixture
+def said() -> list[Any]:
+    """What napari has shown as messages in this test, and will."""
+    from napari.utils.notifications import notification_manager
+
+    notification_manager.records.clear()
+    return notification_manager.records
+
+
+def titles(menu: Any) -> list[str]:
+    """Walk a menu as a person who opens everything in it."""
+    menu.aboutToShow.emit()
+    found = []
+    for action in menu.actions():
+        found.append(action.text())
+        if action.menu() is not None:
+            found += [f"{action.text()} > {title}" for title in titles(action.menu())]
+    return found
+
+
+def test_everything_stands_in_the_menus_and_opens(make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer()
+    bar = viewer.window._qt_window.menuBar()
+    found = {
+        f"{menu.text()} > {title}".replace("&", "")
+        for menu in bar.actions()
+        if menu.menu() is not None
+        for title in titles(menu.menu())
+    }
+    us = "(Red blood cell flow)"
+    assert {
+        f"File > Open Sample > Simulated flow chamber with its truth {us}",
+        f"File > Acquire > Live {us}",
+        f"Layers > Track > Movie {us}",
+        f"Layers > Classify > Movie {us}",
+    } <= found
+    for name in ("Live", "Movie", "Settings"):
+        assert f"Plugins > Red blood cell flow > {name} {us}" in found
+        _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, name)
+        qtbot.wait(50)
+        viewer.window.remove_dock_widget(widget)
+    image, tracks = viewer.open_sample(PLUGIN, "simulated_chamber")
+    assert image.data.ndim == 3
+    assert len(tracks.data) > 100
+
+
+def test_a_session_opens_with_its_movie_or_its_ring(
+    analysed: tuple[Path, Path], tmp_path: Path, make_napari_viewer: Any, said: list[Any]
+) -> None:
+    movie, folder = analysed
+    session = open_session(folder)
+    viewer = make_napari_viewer()
+    image, tracks, *marks = viewer.open(folder, plugin=PLUGIN)
+    np.testing.assert_array_equal(np.asarray(image.data[100]), open_frames(movie)[100])
+    assert len(tracks.data) == len(session.tracks) == sum(len(layer.data) for layer in marks)
+    assert marks[-1].name == "tank-treading"
+    counted = session.cells[session.cells["label"] == "tank-treading"]["cell"]
+    assert set(marks[-1].features["cell"]) == set(counted)
+
+    # Where the movie is gone: the last second, at its true frame numbers, and changes by hand.
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    run = json.loads((copy / "run.json").read_text())
+    run["parameters"]["source_details"]["file"] = str(tmp_path / "gone.avi")
+    (copy / "run.json").write_text(json.dumps(run))
+    cell = int(counted.iloc[0])
+    ChangeLog(copy).add(cell, "struck-out", "a nurse")
+    ring, _, *others = viewer.open(copy / "run.json", plugin=PLUGIN)
+    assert ring.data.shape == (60, 548, 688)
+    assert tuple(ring.translate) == (120, 0, 0)
+    last = open_frames(movie)[150]
+    np.testing.assert_array_equal(np.asarray(ring.data[30]), last)
+    assert cell not in set(others[-1].features["cell"])
+    assert cell in set(others[0].features["cell"])
+    (alone,) = viewer.open(copy / "frames.zarr", plugin=PLUGIN)
+    np.testing.assert_array_equal(np.asarray(alone.data[30]), last)
+    assert not said
+
+
+def test_cells_and_tracks_are_saved_from_the_layers(
+    analysed: tuple[Path, Path], tmp_path: Path, make_napari_viewer: Any, said: list[Any]
+) -> None:
+    from napari_rbcflow.errors import BadInput
+
+    _, folder = analysed
+    viewer = make_napari_viewer()
+    _, tracks, *marks = viewer.open(folder, plugin=PLUGIN)
+    viewer.layers.selection = set(marks)
+    written = viewer.layers.save(str(tmp_path / "cells.csv"), selected=True)
+    assert written == [str(tmp_path / "cells.csv")]
+    saved = (tmp_path / "cells.csv").read_text().splitlines()
+    # A row of cells.csv, and one column more, empty where nobody changed anything.
+    assert [line.rpartition(",")[0] for line in saved] == (folder / "cells.csv").read_text().splitlines()
+
+    viewer.layers.selection = {marks[-1]}
+    viewer.layers.save(str(tmp_path / "some.csv"), selected=True, plugin=PLUGIN)
+    assert set(pd.read_csv(tmp_path / "some.csv")["label"]) == {"tank-treading"}
+    viewer.layers.selection = {tracks}
+    viewer.layers.save(str(tmp_path / "tracks.csv"), selected=True)
+    saved_tracks = pd.read_csv(tmp_path / "tracks.csv")
+    pd.testing.assert_frame_equal(
+        saved_tracks[["cell", "frame", "y_px", "x_px"]],
+        pd.read_csv(folder / "tracks.csv")[["cell", "frame", "y_px", "x_px"]],
+    )
+    assert saved_tracks["label"].notna().all()
+    viewer.layers.selection = {viewer.add_points(np.zeros((2, 3)), name="mine")}
+    with pytest.raises(BadInput, match="'mine' holds no cells of a session"):
+        viewer.layers.save(str(tmp_path / "mine.csv"), selected=True, plugin=PLUGIN)
+    assert not said
+
+
+def test_what_cannot_be_opened_is_one_message(
+    analysed: tuple[Path, Path], tmp_path: Path, make_napari_viewer: Any, said: list[Any]
+) -> None:
+    from napari.plugins.io import read_data_with_plugins
+
+    from napari_rbcflow.errors import BadInput
+
+    _, folder = analysed
+    newer, cut = tmp_path / "newer", tmp_path / "cut.avi"
+    newer.mkdir()
+    run = json.loads((folder / "run.json").read_text())
+    (newer / "run.json").write_text(json.dumps({**run, "format": 99}))
+    cut.write_bytes(analysed[0].read_bytes()[:2_000_000])
+    # From a script, an exception.
+    with pytest.raises(BadInput, match="update to read it"):
+        read_data_with_plugins([str(newer)], plugin=PLUGIN)
+    # In a window, as File > Open does it.
+    viewer = make_napari_viewer()
+    viewer.window._qt_viewer._qt_open([str(newer / "run.json")], stack=False)
+    viewer.window._qt_viewer._qt_open([str(cut)], stack=False, plugin=PLUGIN)
+    assert not viewer.layers
+    first, second = (record.message for record in said)
+    assert first == f"{newer} was written by a newer napari-rbcflow: update to read it."
+    assert second.startswith("cut.avi is cut short:")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "options"),
+    [
+        ("raw24.avi", "rawvideo", "bgr24", {}),
+        ("mjpeg.avi", "mjpeg", "yuvj420p", {}),
+        ("dependent.avi", "mpeg4", "yuv420p", {}),
+        ("reordered.mp4", "mpeg4", "yuv420p", {"bf": "2", "g": "7"}),
+        ("lossless.mkv", "ffv1", "gray", {}),
+    ],
+)
+def test_any_frame_of_a_movie_is_the_one_that_is_analysed(
+    tmp_path: Path, name: str, codec: str, pixels: str, options: dict[str, str]
+) -> None:
+    path = tmp_path / name
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 200, (96, 128), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(60))
+        stream.width, stream.height, stream.pix_fmt, stream.options = 128, 96, pixels, options
+        for k in range(30):
+            grey = np.roll(base, 3 * k, 1)
+            image = np.repeat(grey[..., None], 3, 2)
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format=pixels)
+            frame.pts, frame.time_base = k, Fraction(1, 60)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    movie = open_movie(path)
+    with movie:
+        analysed = {frame.index: frame.image for frame in movie.frames()}
+    frames = open_frames(path)
+    assert frames.shape == (30, 96, 128)
+    assert sorted(analysed) == list(range(30))
+    for k in [*range(30), *rng.permutation(30).tolist()]:
+        frames._kept.clear()
+        np.testing.assert_array_equal(frames[k], analysed[k])
+    np.testing.assert_array_equal(
+        frames[5:8, 10:20, 3], np.stack([analysed[k] for k in (5, 6, 7)])[:, 10:20, 3]
+    )
+    np.testing.assert_array_equal(np.asarray(frames)[-1], analysed[29])
+
+
+def test_settings_are_kept_and_never_in_the_way(make_napari_viewer: Any, qtbot: Any) -> None:
+    from qtpy.QtCore import Qt
+
+    from napari_rbcflow.widgets.settings import Settings, load_settings, save_settings, settings_path
+
+    assert load_settings() == Settings()
+    viewer = make_napari_viewer()
+    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Settings")
+    widget.person.value, widget.fps.value, widget.picture_hz.value = "a nurse", "100", 10.0
+    qtbot.mouseClick(widget.save_button, Qt.MouseButton.LeftButton)
+    kept = load_settings()
+    assert (kept.person, kept.who, kept.fps, kept.picture_hz) == ("a nurse", "a nurse", 100.0, 10.0)
+    widget.fps.value = "0"
+    qtbot.mouseClick(widget.save_button, Qt.MouseButton.LeftButton)
+    assert "not possible" in widget.message.grave[0]
+    assert load_settings() == kept
+
+    path = settings_path()
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({**said, "of_tomorrow": [1]}))
+    save_settings(load_settings())
+    assert json.loads(path.read_text())["of_tomorrow"] == [1]
+    for damage in ('{"format": 99}', "{", '{"format": 1, "fps": "many"}', "[]"):
+        path.write_text(damage)
+        settings = load_settings()
+        assert settings.fps is None
+        assert "put aside" in settings.remark
+        assert not path.exists()
+        assert damage in [aside.read_text() for aside in path.parent.iterdir()]

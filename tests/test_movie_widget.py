@@ -1,0 +1,288 @@
+"""A recorded movie analysed in a real napari window, by pressing the buttons."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import tifffile
+
+from napari_rbcflow.session import open_session
+from napari_rbcflow.sources.chamber.simulate import simulate_movie
+
+pytest.importorskip("qtpy", reason="no Qt")
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("no screen (install xvfb)", allow_module_level=True)
+
+LONG_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds of a quarter of the field, as an AVI."""
+    path = tmp_path_factory.mktemp("movie") / "chamber.avi"
+    simulate_movie(path, seconds=3, seed=2, height=548, width=688, cells_per_frame=40)
+    return path
+
+
+@pytest.fixture
+def widget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_napari_viewer: Any
+) -> Iterator[tuple[Any, Any]]:
+    """A viewer and the movie widget in its dock, as the menu opens it."""
+    monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1580, 980)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-rbcflow", "Movie")
+    widget.form.folder.value = tmp_path / "sessions"
+    yield viewer, widget
+    widget.shut_down()
+
+
+def press(qtbot: Any, button: Any) -> None:
+    from qtpy.QtCore import Qt
+
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def run_to_the_end(qtbot: Any, widget: Any) -> None:
+    with qtbot.waitSignal(widget.ended, timeout=LONG_MS):
+        press(qtbot, widget.run_button)
+        assert widget.job.busy, widget.message.sentences
+
+
+def take_picture(qtbot: Any, viewer: Any, name: str) -> None:
+    qtbot.wait(200)
+    if folder := os.environ.get("RBCFLOW_PICTURES"):
+        from PIL import Image
+
+        picture = viewer.screenshot(canvas_only=False, flash=False)
+        Image.fromarray(picture).save(Path(folder) / name)
+
+
+class OneByOne:
+    """An array that can only be read a frame at a time, as a lazily loaded movie should be."""
+
+    def __init__(self, frames: np.ndarray[Any, Any]) -> None:
+        self._frames = frames
+        self.shape, self.dtype, self.ndim = frames.shape, frames.dtype, frames.ndim
+        self.threads: set[str] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __getitem__(self, key: Any) -> np.ndarray[Any, Any]:
+        first = key[0] if isinstance(key, tuple) else key
+        if isinstance(first, slice):
+            assert len(range(*first.indices(len(self._frames)))) == 1, f"read whole: {key}"
+        if threading.current_thread() is not threading.main_thread():
+            assert self.gate.wait(30)
+        self.threads.add(threading.current_thread().name)
+        return self._frames[key]
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("read whole")
+
+
+def test_a_file_is_analysed_shown_and_gone_through(
+    widget: tuple[Any, Any], movie: Path, tmp_path: Path, qtbot: Any
+) -> None:
+    from napari_rbcflow.worker import Phase
+
+    viewer, w = widget
+    w.form.file.value = movie
+    w.form.patient.value, w.form.sample.value = "simulated", "chamber"
+    run_to_the_end(qtbot, w)
+    assert not w.message.grave
+    (folder,) = (tmp_path / "sessions").iterdir()
+    session = open_session(folder)
+    assert session.run["status"] == "finished"
+    assert session.run["patient"] == "simulated"
+    assert session.run["frames"]["processed"] == 180
+
+    image, tracks, *marks = viewer.layers
+    assert image.data.shape == (180, 548, 688)
+    np.testing.assert_array_equal(tracks.data[:, 0], session.tracks["cell"])
+    labels = session.cells.set_index("cell")["label"]
+    assert [layer.name for layer in marks] == ["other cells", "flipping", "tank-treading"]
+    assert sum(len(layer.data) for layer in marks) == len(session.tracks)
+    for layer in marks[1:]:
+        assert set(labels[layer.features["cell"].unique()]) == {layer.name}
+    assert f"{100 * session.fraction.estimate:.0f}" in w.panel.number.text()
+
+    w.tabs.setCurrentIndex(1)
+    press(qtbot, w.cell_viewer.next)
+    cell = w.cell_viewer.shown.cell
+    place = w.job.result.place_of(cell)
+    assert viewer.dims.current_step[0] == place[0]
+    shown = [layer for layer in marks if layer.selected_data]
+    assert [layer.features["cell"].iloc[min(layer.selected_data)] for layer in shown] == [cell]
+    assert w.layers.cell_at((place[0], place[1] + 2, place[2] - 2)) == cell
+    assert w.layers.cell_at((place[0], -300.0, -300.0)) is None
+    take_picture(qtbot, viewer, "movie-cell.png")
+    w.tabs.setCurrentIndex(0)
+    take_picture(qtbot, viewer, "movie.png")
+
+    # A change by hand: the cell's marks go to the other layer, the machine's number stays.
+    before, number = len(marks[1].data), w.panel.number.text()
+    assert shown[0].name == "tank-treading"
+    w.tabs.setCurrentIndex(1)
+    with qtbot.waitSignal(w.ended, timeout=LONG_MS):
+        press(qtbot, w.cell_viewer.label_buttons["flipping"])
+    assert len(marks[1].data) == before + int((session.tracks["cell"] == cell).sum())
+    assert w.panel.number.text() == number
+    assert "by hand" in w.panel.by_hand.text()
+
+    # The next analysis gives the same layers other data.
+    layers = list(viewer.layers)
+    w.form.patient.value = "again"
+    run_to_the_end(qtbot, w)
+    assert list(viewer.layers) == layers
+    assert len(list((tmp_path / "sessions").iterdir())) == 2
+    assert len(marks[1].data) == before
+    assert not w.panel.by_hand.text()
+
+    # The window closed in mid run: nothing is left running.
+    press(qtbot, w.run_button)
+    qtbot.waitUntil(lambda: w.job.run.phase is Phase.RUNNING and not w.job.run.ended, timeout=LONG_MS)
+    folder = w.job.run.folder
+    viewer.close()
+    assert open_session(folder).run["status"] == "stopped"
+    assert not any("rbcflow" in thread.name for thread in threading.enumerate())
+
+
+def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
+    widget: tuple[Any, Any], movie: Path, tmp_path: Path, qtbot: Any
+) -> None:
+    from napari_rbcflow.sources.lazy import open_frames
+    from napari_rbcflow.widgets.movie_form import LAYER
+
+    viewer, w = widget
+    grey = open_frames(movie)[:]
+    frames = OneByOne(grey.astype(np.uint16) << 4)
+    layer = viewer.add_image(
+        frames, name="a 12-bit movie", scale=(1, 0.5, 0.5), contrast_limits=(0, 4095), rgb=False
+    )
+    w.form.source.value = LAYER
+    w.form.layer.value = layer
+    frames.gate.clear()
+    press(qtbot, w.run_button)
+    qtbot.waitUntil(lambda: w.job.stage == "copying")
+    with qtbot.waitSignal(w.ended, timeout=LONG_MS):
+        press(qtbot, w.cancel_button)
+        frames.gate.set()
+    assert "nothing was made" in w.status.text()
+    assert not list(tmp_path.glob("rbcflow-layer*"))
+    assert not list((tmp_path / "sessions").iterdir())
+
+    w.form.fps.value, w.form.pixel_size_um.value = "60", "0,605"
+    run_to_the_end(qtbot, w)
+    assert not w.message.grave
+    assert len(frames.threads) == 2  # napari's own, which draws, and one that never touches a layer
+    assert not list(tmp_path.glob("rbcflow-layer*"))
+    (folder,) = (tmp_path / "sessions").iterdir()
+    session = open_session(folder)
+    assert session.run["frames"]["processed"] == 180
+    assert session.run["cells"]["tank_treading"] > 5
+    # Marks stand upon the person's own layer; no image was added.
+    kinds = [type(one).__name__ for one in viewer.layers]
+    assert kinds == ["Image", "Tracks", "Points", "Points", "Points"]
+    assert all(tuple(one.scale) == (1, 0.5, 0.5) for one in viewer.layers)
+
+    # What cannot be analysed is refused in a sentence, and nothing is made.
+    wrong = {
+        "single image": viewer.add_image(grey[0]),
+        "4 axes": viewer.add_image(grey[None, :4]),
+        "float32": viewer.add_image(grey[:4].astype(np.float32)),
+    }
+    for words, wrong_layer in wrong.items():
+        w.form.layer.value = wrong_layer
+        press(qtbot, w.run_button)
+        assert not w.job.busy
+        (sentence,) = w.message.grave
+        assert words in sentence
+        assert wrong_layer.name in sentence
+    labels = viewer.add_labels(np.zeros((4, 9, 9), int))
+    assert labels not in w.form.layer.choices
+    assert len(list((tmp_path / "sessions").iterdir())) == 1
+
+
+def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
+    widget: tuple[Any, Any], movie: Path, tmp_path: Path, qtbot: Any
+) -> None:
+    from napari_rbcflow.worker import Phase
+
+    viewer, w = widget
+    sessions = tmp_path / "sessions"
+    press(qtbot, w.run_button)
+    assert "No movie is chosen" in w.message.grave[0]
+    w.form.file.value = movie
+    w.form.fps.value = "many"
+    press(qtbot, w.run_button)
+    assert "is not a number" in w.message.grave[0]
+    w.form.fps.value = ""
+
+    # Cancelled: its session says so, and nothing of it is shown as a result.
+    press(qtbot, w.run_button)
+    qtbot.waitUntil(lambda: w.job.run is not None and w.job.run.phase is Phase.RUNNING, timeout=LONG_MS)
+    with qtbot.waitSignal(w.ended, timeout=LONG_MS):
+        press(qtbot, w.cancel_button)
+    (stopped,) = sessions.iterdir()
+    run = open_session(stopped).run
+    assert (run["status"], run["stop_reason"]) == ("stopped", "user")
+    assert "Cancelled" in w.status.text()
+    assert not w.panel.number.text()
+    assert not list(viewer.layers)
+
+    # Not a cell in it: nothing is kept.
+    still = tmp_path / "still.tif"
+    noise = np.random.default_rng(0).normal(130, 2, (60, 200, 300)).clip(0, 255).astype(np.uint8)
+    tifffile.imwrite(still, noise)
+    w.form.file.value = still
+    run_to_the_end(qtbot, w)
+    assert "No cell was found in still.tif" in w.message.grave[0]
+    assert list(sessions.iterdir()) == [stopped]
+
+    # A movie that breaks off in mid run: what was had is kept, and called failed.
+    broken = tmp_path / "broken.tif"
+    tifffile.imwrite(broken, np.repeat(noise, 3, 0), compression="zlib", metadata=None)
+    with tifffile.TiffFile(broken) as tif:
+        place = tif.pages[100].dataoffsets[0]
+    with broken.open("r+b") as file:
+        file.seek(place)
+        file.write(bytes(64))
+    w.form.file.value = broken
+    w.form.background.value = "sliding"
+    run_to_the_end(qtbot, w)
+    (sentence,) = [said for said in w.message.grave if "broken.tif" in said]
+    (failed,) = [folder for folder in sessions.iterdir() if folder != stopped]
+    assert str(failed) in sentence
+    assert open_session(failed).run["status"] == "failed"
+
+    # A session from a newer version.
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / "run.json").write_text(json.dumps({**run, "format": 99}))
+    w._guarded(w.show_session)(newer)
+    assert "newer napari-rbcflow: update" in w.message.grave[0]
+    assert not w.job.busy
+
+    # Out of its dock in mid run: the session is closed and the process gone when that returns.
+    w.form.file.value = movie
+    press(qtbot, w.run_button)
+    qtbot.waitUntil(lambda: w.job.run.order.source.path == movie and w.job.run.phase is Phase.RUNNING)
+    mine = psutil.Process().children(recursive=True)
+    folder = w.job.run.folder
+    assert any("napari_rbcflow.worker" in " ".join(child.cmdline()) for child in mine)
+    viewer.window.remove_dock_widget(w)
+    assert open_session(folder).run["status"] == "stopped"
+    assert not any("rbcflow" in thread.name for thread in threading.enumerate())
+    assert not any(child.is_running() and "worker" in " ".join(child.cmdline()) for child in mine)
