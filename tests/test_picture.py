@@ -51,9 +51,9 @@ def snapshot(frame: int, cells: dict[int, tuple[float, float]], newest: int | No
     )
 
 
-def judged(cell: int, label: Label) -> JudgedCell:
+def judged(cell: int, label: Label, last_frame: int = 5) -> JudgedCell:
     crop = np.zeros((CROP_SIDE, CROP_SIDE), np.uint8)
-    return JudgedCell(cell, label, 0.9, 0.9, "", 0, 5, 6, 0.0, 0.0, crop)
+    return JudgedCell(cell, label, 0.9, 0.9, "", 0, last_frame, 6, 0.0, 0.0, crop)
 
 
 def info(height: int = 60, width: int = 80, name: str = "made up") -> SourceInfo:
@@ -110,7 +110,9 @@ def show(
 
 @pytest.fixture
 def picture(make_napari_viewer: Any) -> Any:
-    made = LivePicture(make_napari_viewer(show=True))
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(700, 500)
+    made = LivePicture(viewer)
     yield made
     made.close()
 
@@ -334,6 +336,7 @@ def test_display_gives_way_where_drawing_is_slow(tmp_path: Path, picture: LivePi
 
 def test_nothing_is_left_behind(tmp_path: Path, make_napari_viewer: Any, qtbot: Any) -> None:
     viewer = make_napari_viewer(show=True)
+    viewer.window.resize(700, 500)
     draw = viewer.window._qt_viewer.canvas.events.draw
     callbacks = len(draw.callbacks)
     picture = LivePicture(viewer)
@@ -399,3 +402,9 @@ def test_the_history_is_bounded() -> None:
     assert frames[0] == 2937  # a delay behind 2997
     assert frames[1] == 2934
     assert next(history.candidates(held, not_before=2960)).frame == 2961
+    # Where labels come late, the picture waits for them, for as long as they do.
+    history.learn(judged(i, Label.UNRELIABLE, last_frame=2897) for i in range(9))
+    assert next(history.candidates(held)).frame == 2856
+    for i in range(3000, 3300, 3):
+        history.add(snapshot(i, {}))
+    assert next(history.candidates(np.arange(3000, 3300))).frame == 3237

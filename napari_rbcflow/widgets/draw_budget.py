@@ -10,6 +10,8 @@ from typing import Any
 from qtpy.QtCore import QTimer
 
 SHARE = 0.5
+LEAST_SHARE = 0.1
+"""While the run itself cannot keep up: drawing in software takes the processor from it."""
 LONGEST_WAIT_S = 0.5
 """For a draw that was asked for: a window that is hidden is never drawn."""
 
@@ -17,7 +19,7 @@ LONGEST_WAIT_S = 0.5
 class DrawBudget:
     """Measures what updates and the draws after them cost, and says when there is time for the next.
 
-    After each update and each draw the interface is left alone for as long as they took (at a `SHARE`
+    After each update and each draw the interface is left alone for as long as they took (at a share
     of a half), and no update is begun before the last one was drawn: a slow screen shows fewer
     pictures, and never has any waiting.
 
@@ -27,6 +29,8 @@ class DrawBudget:
 
     Attributes
     ----------
+    share : float
+        Of the interface's time that may go into the picture.
     draws : int
         Counted since the beginning.
     draw_ms : float
@@ -34,6 +38,7 @@ class DrawBudget:
     """
 
     def __init__(self, viewer: Any) -> None:
+        self.share = SHARE
         self.draws = 0
         self.draw_ms = 0.0
         self._free_at = 0.0
@@ -89,7 +94,7 @@ class DrawBudget:
 
     def _pay(self, began: float) -> None:
         now = time.perf_counter()
-        self._free_at = max(self._free_at, now) + (now - began) * (1 / SHARE - 1)
+        self._free_at = max(self._free_at, now) + (now - began) * (1 / self.share - 1)
 
 
 def _draw_events(viewer: Any) -> Any:

@@ -15,6 +15,8 @@ from napari_rbcflow.widgets.theme import NOT_YET
 
 MOMENTS = 256
 """Remembered: 12 s at 20 a second, longer than the ring."""
+LATELY = 200
+"""Labels whose lateness is remembered: a second's worth, or two."""
 LABELS = 8192
 """Remembered: 40 s at 200 tracks a second. A cell is asked for while its frames are shown, some 5 s."""
 
@@ -45,7 +47,13 @@ class History:
     Parameters
     ----------
     delay_frames : float
-        How far behind the frame tracked last a picture is taken.
+        How far behind the frame tracked last a picture is taken. Where labels come later than in a
+        third of that, on a slow computer, the picture falls back with them.
+
+    Attributes
+    ----------
+    lag_frames : int
+        How far tracking is behind the camera.
     """
 
     def __init__(self, delay_frames: float) -> None:
@@ -53,6 +61,9 @@ class History:
         self._moments: deque[Moment] = deque(maxlen=MOMENTS)
         self._labels: dict[int, str] = {}
         self._first: int | None = None
+        # When a label came, and how long after its cell's last frame, both in frames tracked.
+        self._late: deque[tuple[int, int]] = deque(maxlen=LATELY)
+        self.lag_frames = 0
 
     def __len__(self) -> int:
         return len(self._moments)
@@ -60,6 +71,8 @@ class History:
     def add(self, snapshot: Snapshot) -> None:
         """Remember where the cells stood, if the snapshot tells of a frame later than the last."""
         frame = snapshot.frame
+        if frame is not None and snapshot.newest is not None:
+            self.lag_frames = snapshot.newest - frame
         if frame is None or (self._moments and frame <= self._moments[-1].frame):
             return
         if self._first is None:
@@ -70,6 +83,9 @@ class History:
         """Remember what was said of cells."""
         for cell in judged:
             self._labels[cell.cell] = str(cell.label)
+            if self._moments:
+                now = self._moments[-1].frame
+                self._late.append((now, now - cell.last_frame))
         while len(self._labels) > LABELS:
             del self._labels[next(iter(self._labels))]
 
@@ -102,8 +118,11 @@ class History:
         place = np.minimum(np.searchsorted(held, frames), len(held) - 1)
         good = np.flatnonzero((held[place] == frames) & (frames >= not_before))
         last, first = self._moments[-1].frame, self._first or 0
+        lately = [late for when, late in self._late if when > last - 2 * self.delay_frames]
+        late = float(np.median(lately)) if lately else 0.0
+        delay = self.delay_frames + max(0.0, late - self.delay_frames / 3)
         # The delay grows from nothing, at half speed, for a picture that stood still would look broken.
-        due = max(last - self.delay_frames, first + (last - first) / 2)
+        due = max(last - delay, first + (last - first) / 2)
         split = int(np.searchsorted(frames[good], due, side="right"))
         for place_of in (*good[:split][::-1], *good[split:]):
             yield self._moments[int(place_of)]

@@ -17,15 +17,16 @@ from napari_rbcflow.run.snapshot import Snapshot
 from napari_rbcflow.sources.contract import SourceInfo
 from napari_rbcflow.widgets.close_up import CloseUp
 from napari_rbcflow.widgets.contrast import Contrast
-from napari_rbcflow.widgets.draw_budget import DrawBudget
+from napari_rbcflow.widgets.draw_budget import LEAST_SHARE, SHARE, DrawBudget
 from napari_rbcflow.widgets.history import History, Moment
 from napari_rbcflow.widgets.live_ring import LiveRing
 from napari_rbcflow.widgets.marks import POINTED_OUT, Marks, own_layer
 from napari_rbcflow.widgets.theme import NOT_YET
 
 DELAY_S = 1.0
-"""How far the picture stands behind the frame tracked last: a cell crosses the field in about that time,
-so that most are judged while they are still seen."""
+"""About what a cell takes to cross the field, so that most are judged while they are still seen."""
+LAG_S = 2.0
+"""From the newest frame to the one tracked last: a run that keeps up has half of that, for its background."""
 TRIES = 4
 """Frames asked for in one update, where the ring loses them meanwhile."""
 HIDDEN = frozenset({Label.UNRELIABLE, Label.TOO_SHORT, Label.UNCOUNTED})
@@ -144,11 +145,10 @@ class LivePicture:
         for layer in (self.image, self.marks.layer):
             if layer not in self.viewer.layers:  # somebody threw it away
                 self.viewer.layers.append(layer)
-        if self.image.data.shape != (info.height, info.width):
-            self.image.data = np.zeros((info.height, info.width), np.uint8)
+        another_size = self.image.data.shape != (info.height, info.width)
+        self._draw_image(np.zeros((info.height, info.width), np.uint8))
+        if another_size:
             self.viewer.reset_view()
-        else:
-            self._draw_image(None)
         self.said = _WAITING
 
     def update(self, snapshot: Snapshot | None, judged: Sequence[JudgedCell] = ()) -> None:
@@ -167,6 +167,9 @@ class LivePicture:
         if snapshot is not None:
             self._history.add(snapshot)
             self._newest = snapshot.newest
+            # The number comes first: a run that cannot keep up gets the processor.
+            lag_s = self._history.lag_frames / self._info.fps if self._info else 0.0
+            self.budget.share = LEAST_SHARE if lag_s > LAG_S else SHARE
         if self.held or not self.budget.free:
             return
         with self.budget.update():
@@ -248,9 +251,8 @@ class LivePicture:
             reader = ring.fresh()
             if reader is None or not len(reader):
                 return
-            index = int(reader.indices[-1])
-            if moment is not None and moment.frame in reader.indices:
-                index = moment.frame
+            there = moment is not None and moment.frame in reader.indices
+            index = moment.frame if moment is not None and there else int(reader.indices[-1])
             self._draw_image(reader.frame(index))
         except (RbcflowError, FrameGone, OSError):
             return  # The picture that is there may stay.
@@ -304,11 +306,9 @@ class LivePicture:
             for index in reader.indices[:-TRIES:-1].tolist():
                 yield index, None
 
-    def _draw_image(self, image: NDArray[np.uint8] | None) -> None:
+    def _draw_image(self, image: NDArray[np.uint8]) -> None:
         data = self.image.data
-        if image is None:
-            data[:] = 0
-        elif data.shape == image.shape and data.dtype == image.dtype and data.flags.writeable:
+        if data.shape == image.shape and data.dtype == image.dtype and data.flags.writeable:
             # In place: napari's setter looks at the extent, the thumbnail and the dims, and costs twice.
             np.copyto(data, image)
         else:
