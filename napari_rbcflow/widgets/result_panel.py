@@ -254,7 +254,7 @@ class ResultPanel(QWidget):
             self.progress.setVisible(share is not None)
         if share is not None and self.progress.value() != round(1000 * share):
             self.progress.setValue(round(1000 * share))
-        _say(self.left, words.left_words(progress))
+        _say(self.left, words.left_words(progress).replace("\n", "<br>"))
 
     def _show_number(self, figure: FractionFigure) -> None:
         """Show a fraction, never without its interval."""

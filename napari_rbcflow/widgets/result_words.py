@@ -70,7 +70,7 @@ def time_words(seconds: float) -> str:
 
 
 def left_words(progress: Progress) -> str:
-    """Say what will stop a run, and how far off that is."""
+    """Say what will stop a run, and on a line of its own how long that may take."""
     if progress.total_frames:
         said = f"frame {progress.processed:,} of {progress.total_frames:,}"
     elif progress.stop_share is None:
@@ -78,7 +78,7 @@ def left_words(progress: Progress) -> str:
     else:
         said = f"still to go: {progress.missing}"
     if progress.seconds_left is not None:
-        said += f" · about {time_words(progress.seconds_left)} left"
+        said += f"\nabout {time_words(progress.seconds_left)} left"
     return said
 
 
