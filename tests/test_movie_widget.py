@@ -33,6 +33,24 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def long_movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some seconds of work in a small file, without a cell: to be stopped in mid run."""
+    path = tmp_path_factory.mktemp("long") / "long.tif"
+    frame = np.full((1096, 1376), 128, np.uint8)
+    frame[::7] = 131
+    tifffile.imwrite(
+        path,
+        (frame for _ in range(600)),
+        shape=(600, *frame.shape),
+        dtype=np.uint8,
+        compression="zlib",
+        compressionargs={"level": 1},
+        metadata=None,
+    )
+    return path
+
+
 @pytest.fixture
 def widget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_napari_viewer: Any
@@ -93,7 +111,7 @@ class OneByOne:
 
 
 def test_a_file_is_analysed_shown_and_gone_through(
-    widget: tuple[Any, Any], movie: Path, tmp_path: Path, qtbot: Any
+    widget: tuple[Any, Any], movie: Path, long_movie: Path, tmp_path: Path, qtbot: Any
 ) -> None:
     from napari_rbcflow.worker import Phase
 
@@ -151,6 +169,7 @@ def test_a_file_is_analysed_shown_and_gone_through(
     assert not w.panel.by_hand.text()
 
     # The window closed in mid run: nothing is left running.
+    w.form.file.value = long_movie
     press(qtbot, w.run_button)
     qtbot.waitUntil(lambda: w.job.run.phase is Phase.RUNNING and not w.job.run.ended, timeout=LONG_MS)
     folder = w.job.run.folder
@@ -216,7 +235,7 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
 
 
 def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
-    widget: tuple[Any, Any], movie: Path, tmp_path: Path, qtbot: Any
+    widget: tuple[Any, Any], movie: Path, long_movie: Path, tmp_path: Path, qtbot: Any
 ) -> None:
     from napari_rbcflow.worker import Phase
 
@@ -231,6 +250,7 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     w.form.fps.value = ""
 
     # Cancelled: its session says so, and nothing of it is shown as a result.
+    w.form.file.value = long_movie
     press(qtbot, w.run_button)
     qtbot.waitUntil(lambda: w.job.run is not None and w.job.run.phase is Phase.RUNNING, timeout=LONG_MS)
     with qtbot.waitSignal(w.ended, timeout=LONG_MS):
@@ -276,9 +296,9 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     assert not w.job.busy
 
     # Out of its dock in mid run: the session is closed and the process gone when that returns.
-    w.form.file.value = movie
+    w.form.file.value = long_movie
     press(qtbot, w.run_button)
-    qtbot.waitUntil(lambda: w.job.run.order.source.path == movie and w.job.run.phase is Phase.RUNNING)
+    qtbot.waitUntil(lambda: w.job.run.order.source.path == long_movie and w.job.run.phase is Phase.RUNNING)
     mine = psutil.Process().children(recursive=True)
     folder = w.job.run.folder
     assert any("napari_rbcflow.worker" in " ".join(child.cmdline()) for child in mine)
