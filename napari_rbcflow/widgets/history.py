@@ -49,11 +49,6 @@ class History:
     delay_frames : float
         How far behind the frame tracked last a picture is taken. Where labels come later than in a
         third of that, on a slow computer, the picture falls back with them.
-
-    Attributes
-    ----------
-    lag_frames : int
-        How far tracking is behind the camera.
     """
 
     def __init__(self, delay_frames: float) -> None:
@@ -63,7 +58,6 @@ class History:
         self._first: int | None = None
         # When a label came, and how long after its cell's last frame, both in frames tracked.
         self._late: deque[tuple[int, int]] = deque(maxlen=LATELY)
-        self.lag_frames = 0
 
     def __len__(self) -> int:
         return len(self._moments)
@@ -71,8 +65,6 @@ class History:
     def add(self, snapshot: Snapshot) -> None:
         """Remember where the cells stood, if the snapshot tells of a frame later than the last."""
         frame = snapshot.frame
-        if frame is not None and snapshot.newest is not None:
-            self.lag_frames = snapshot.newest - frame
         if frame is None or (self._moments and frame <= self._moments[-1].frame):
             return
         if self._first is None:

@@ -66,6 +66,7 @@ class Marks:
         for name in _SMALL:
             self._faces[_CODE[name]] = self._borders[_CODE[name]]
             self._borders[_CODE[name]] = _EDGE
+            self._widths[_CODE[name]] = 0.14
         self._sizes_px = np.ones(len(_ORDER))
         self.left_out = 0
         self._placed = CAPACITY
@@ -141,7 +142,7 @@ def own_layer(
 
 def _across_um(name: str) -> float:
     if name in _SMALL:
-        return 0.4 * _OTHERS_UM
+        return 0.5 * _OTHERS_UM
     return 2.0 * _OTHERS_UM if name == POINTED_OUT else _ACROSS_UM.get(name, _OTHERS_UM)
 
 

@@ -25,8 +25,8 @@ from napari_rbcflow.widgets.theme import NOT_YET
 
 DELAY_S = 1.0
 """About what a cell takes to cross the field, so that most are judged while they are still seen."""
-LAG_S = 2.0
-"""From the newest frame to the one tracked last: a run that keeps up has half of that, for its background."""
+LAG_S = 1.0
+"""A run that keeps up is some tenths of a second behind."""
 TRIES = 4
 """Frames asked for in one update, where the ring loses them meanwhile."""
 HIDDEN = frozenset({Label.UNRELIABLE, Label.TOO_SHORT, Label.UNCOUNTED})
@@ -168,8 +168,7 @@ class LivePicture:
             self._history.add(snapshot)
             self._newest = snapshot.newest
             # The number comes first: a run that cannot keep up gets the processor.
-            lag_s = self._history.lag_frames / self._info.fps if self._info else 0.0
-            self.budget.share = LEAST_SHARE if lag_s > LAG_S else SHARE
+            self.budget.share = LEAST_SHARE if snapshot.progress.lag_s > LAG_S else SHARE
         if self.held or not self.budget.free:
             return
         with self.budget.update():
