@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -251,3 +252,34 @@ def test_settings_are_kept_and_never_in_the_way(make_napari_viewer: Any, qtbot: 
         assert "put aside" in settings.remark
         assert not path.exists()
         assert damage in [aside.read_text() for aside in path.parent.iterdir()]
+
+
+def test_the_preferences_of_napari_show_the_same_settings(
+    plugin_settings: None, npe2pm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import napari.settings
+    from npe2 import PluginManifest
+
+    from napari_rbcflow.widgets.settings import load_settings, save_settings
+
+    monkeypatch.delenv("RBCFLOW_CONFIG")
+    monkeypatch.setattr("platformdirs.user_config_dir", lambda _: str(tmp_path / "ours"))
+    npe2pm.register(PluginManifest.from_file(Path(__file__).parents[1] / "napari.yaml"))
+    theirs = napari.settings.get_plugin_settings(PLUGIN)
+    settings = load_settings()
+    save_settings(replace(settings, fps=120.0, pixel_size_um=0.605, person="a nurse"))
+    assert (theirs.camera.fps, theirs.camera.pixel_size_um) == ("120.0", "0.605")
+    assert theirs.records.person == "a nurse"
+    assert theirs.records.sessions_folder == str(settings.sessions_folder)
+    theirs.camera.fps = ""
+    theirs.display.picture_mode = "newest"
+    again = load_settings()
+    assert (again.fps, again.picture_mode, again.person) == (None, "newest", "a nurse")
+    assert again.pixel_size_um == 0.605
+    assert load_settings() == again
+    theirs.camera.exposure_ms = "long"
+    assert "exposure_ms is a number, not 'long'" in load_settings().remark
+    theirs.camera.exposure_ms = "2,5"
+    assert load_settings().exposure_ms == 2.5
+    save_settings(replace(again, picture_mode="cells"))
+    assert theirs.display.picture_mode == load_settings().picture_mode == "cells"

@@ -6,8 +6,9 @@ import getpass
 import json
 import logging
 import os
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,6 +18,7 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ring.disk import replace_file
 from napari_rbcflow.sources.plausible import check_settings
 from napari_rbcflow.tracking.settings import Direction
+from napari_rbcflow.widgets.preferences import changed_there, put_there
 
 FORMAT = 1
 """Version of the file."""
@@ -26,6 +28,8 @@ PICTURE_HZ_RANGE = (1.0, 30.0)
 PICTURE_DELAY_RANGE_S = (0.0, 10.0)
 PictureMode = Literal["cells", "newest"]
 
+_IN_PREFERENCES = "in_preferences"
+"""Key of what napari's Preferences held when they were last in step with us."""
 _NOT_IN_FILE = ("unknown", "remark")
 _log = logging.getLogger(__name__)
 
@@ -124,8 +128,27 @@ def load_settings() -> Settings:
     -------
     Settings
         The defaults where there is no file yet. A file that is damaged or from a newer version is put
-        aside, and `remark` says so.
+        aside, and `remark` says so. What a person has changed in napari's Preferences holds.
     """
+    settings = _read()
+    if not _beside_preferences():
+        return settings
+    last_put = settings.unknown.get(_IN_PREFERENCES)
+    try:
+        changed = changed_there(last_put if isinstance(last_put, dict) else {})
+        if not changed and (isinstance(last_put, dict) or settings == Settings()):
+            return settings
+        if "sessions_folder" in changed:
+            folder = changed["sessions_folder"]
+            changed["sessions_folder"] = Path(folder).expanduser() if folder else Settings().sessions_folder
+        save_settings(replace(settings, **changed))
+    except BadInput as error:
+        remark = f"What was set in napari's Preferences is not used: {error}"
+        return replace(settings, remark=f"{settings.remark} {remark}".strip())
+    return replace(_read(), remark=settings.remark)
+
+
+def _read() -> Settings:
     path = settings_path()
     try:
         text = path.read_text(encoding="utf-8")
@@ -167,6 +190,8 @@ def save_settings(settings: Settings) -> None:
     path = settings_path()
     said = {name: value for name, value in asdict(settings).items() if name not in _NOT_IN_FILE}
     said["sessions_folder"] = str(settings.sessions_folder)
+    if _beside_preferences():
+        settings = replace(settings, unknown={**settings.unknown, _IN_PREFERENCES: put_there(said)})
     text = json.dumps({"format": FORMAT, **said, **settings.unknown}, indent=2, ensure_ascii=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,6 +201,11 @@ def save_settings(settings: Settings) -> None:
             f"The settings cannot be kept in {path.parent} ({error.strerror or error}): give yourself the "
             "right to write there, or set them anew each time."
         ) from error
+
+
+def _beside_preferences() -> bool:
+    """Say whether napari is there to show our settings, and ours lie in their usual place."""
+    return "napari" in sys.modules and not os.environ.get(FOLDER_VARIABLE)
 
 
 def _check_number(name: str, value: object, bounds: tuple[float, float] | None = None) -> None:
