@@ -10,6 +10,7 @@ import time
 import tracemalloc
 import weakref
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +254,9 @@ def test_unreliable_cells_can_be_left_unmarked_and_too_many_are_told(
     picture.begin(info(), tmp_path / "s")
     show(picture, snapshot(0, {i: cells[i] for i in range(8)}), labels, qtbot)
     assert marks_of(picture)[(3.0, 1.0)] == Label.UNRELIABLE
+    picture.marks.layer.data = picture.marks.layer.data[:5]  # somebody deletes marks by hand
     picture.show_unreliable = False
+    assert len(picture.marks.layer.data) == CAPACITY
     assert (3.0, 1.0) not in marks_of(picture)
     assert len(marks_of(picture)) == 7
 
@@ -332,6 +335,12 @@ def test_display_gives_way_where_drawing_is_slow(tmp_path: Path, picture: LivePi
     canvas.events.draw.disconnect(slow)
     assert 1 < picture.updates - updates < 25
     assert abs((picture.updates - updates) - (picture.budget.draws - draws)) <= 2
+    usual = picture.budget.share
+    late = replace(PROGRESS, lag_s=3.0)
+    picture.update(replace(snapshot(50, {}), progress=late))
+    assert picture.budget.share < usual / 2  # the run itself cannot keep up
+    picture.update(snapshot(51, {}))
+    assert picture.budget.share == usual
 
 
 def test_nothing_is_left_behind(tmp_path: Path, make_napari_viewer: Any, qtbot: Any) -> None:

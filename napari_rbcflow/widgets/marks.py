@@ -51,13 +51,15 @@ class Marks:
             viewer,
             "cells",
             lambda: viewer.add_points(np.zeros((CAPACITY, 2)), name="cells", face_color="transparent"),
-            lambda layer: len(layer.data) == CAPACITY,
         )
+        if len(self.layer.data) != CAPACITY:
+            self.layer.data = np.zeros((CAPACITY, 2))
         fill = CAPACITY - len(_ORDER)
         symbols = [LOOKS[name].symbol if name != POINTED_OUT else "square" for name in _ORDER]
         self.layer.symbol = symbols + [symbols[0]] * fill
         self.layer.border_color = [_colour(name) for name in _ORDER] + ["transparent"] * fill
         self.layer.selected_data = set()
+        self.layer.editable = False
         # What napari makes of symbols and colours, one row a look, to be copied into the layer's arrays.
         self._symbols = self.layer.symbol[: len(_ORDER)].copy()
         self._borders = self.layer.border_color[: len(_ORDER)].copy()
@@ -92,8 +94,9 @@ class Marks:
         codes, n = codes[order], len(order)
         self.left_out = len(names) - n
         layer = self.layer
-        if len(layer.data) != CAPACITY:
-            return  # Somebody edited the layer by hand: it is theirs now.
+        if len(layer.data) != CAPACITY:  # somebody added or deleted some by hand
+            layer.data = np.zeros((CAPACITY, 2))
+            self._placed = CAPACITY
         layer.data[:n, 0] = y_px[order]
         layer.data[:n, 1] = x_px[order]
         layer.size[:n] = self._sizes_px[codes]
@@ -116,9 +119,7 @@ class Marks:
             self.place(nowhere, nowhere, ())
 
 
-def own_layer(
-    viewer: Any, role: str, make: Callable[[], Any], usable: Callable[[Any], bool] = lambda _: True
-) -> Any:
+def own_layer(viewer: Any, role: str, make: Callable[[], Any]) -> Any:
     """Return the layer that plays a role in a viewer: the one left there by an earlier picture, or a new one.
 
     Pictures come and go with their widget; layers stay, for removing them may crash napari.
@@ -129,11 +130,9 @@ def own_layer(
     role : str
     make : callable
         Adds a new one to the viewer and returns it.
-    usable : callable
-        Whether an earlier one can be taken.
     """
     for layer in viewer.layers:
-        if layer.metadata.get("rbcflow") == role and usable(layer):
+        if layer.metadata.get("rbcflow") == role:
             return layer
     layer = make()
     layer.metadata["rbcflow"] = role
