@@ -113,6 +113,8 @@ class OneByOne:
 def test_a_file_is_analysed_shown_and_gone_through(
     widget: tuple[Any, Any], movie: Path, long_movie: Path, tmp_path: Path, qtbot: Any
 ) -> None:
+    from qtpy.QtCore import QPoint, Qt
+
     from napari_rbcflow.worker import Phase
 
     viewer, w = widget
@@ -149,6 +151,16 @@ def test_a_file_is_analysed_shown_and_gone_through(
     w.tabs.setCurrentIndex(0)
     take_picture(qtbot, viewer, "movie.png")
 
+    # A click on another cell's mark shows that cell.
+    at_frame = marks[2].data[:, 0] == place[0]
+    other = next(k for k in np.flatnonzero(at_frame) if marks[2].features["cell"].iloc[k] != cell)
+    canvas = viewer.window._qt_viewer.canvas.native
+    y, x = (marks[2].data[other, 1:] - viewer.camera.center[1:]) * viewer.camera.zoom
+    place_on_screen = QPoint(round(canvas.width() / 2 + x), round(canvas.height() / 2 + y))
+    qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=place_on_screen)
+    assert w.cell_viewer.shown.cell == marks[2].features["cell"].iloc[other]
+    w.cell_viewer.show_cell(folder, cell)
+
     # A change by hand: the cell's marks go to the other layer, the machine's number stays.
     before, number = len(marks[1].data), w.panel.number.text()
     assert shown[0].name == "tank-treading"
@@ -176,6 +188,31 @@ def test_a_file_is_analysed_shown_and_gone_through(
     viewer.close()
     assert open_session(folder).run["status"] == "stopped"
     assert not any("rbcflow" in thread.name for thread in threading.enumerate())
+
+
+def test_a_layer_stands_for_its_file_as_long_as_it_shows_the_same(movie: Path, tmp_path: Path) -> None:
+    from napari.layers import Image
+
+    from napari_rbcflow.sources.lazy import open_frames
+    from napari_rbcflow.widgets.layer_movie import LayerFrames, file_of, frames_of_layer
+
+    frames = open_frames(movie)
+    assert file_of(frames_of_layer(Image(frames, rgb=False))) == movie
+    whole = np.asarray(frames)
+    deep = tmp_path / "deep.tif"
+    tifffile.imwrite(deep, whole[:20].astype(np.uint16) << 4)
+
+    def layer(data: Any, path: Path) -> LayerFrames:
+        return LayerFrames("a layer", data, path, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+
+    assert file_of(layer(whole, movie)) == movie
+    assert file_of(layer(np.repeat(whole[..., None], 3, 3), movie)) == movie
+    assert file_of(layer(whole[:20].astype(np.uint16) << 4, deep)) == deep
+    worked_on = whole.copy()
+    worked_on[-1, 5, 5] ^= 1
+    assert file_of(layer(worked_on, movie)) is None
+    assert file_of(layer(whole[::2], movie)) is None
+    assert file_of(layer(whole, tmp_path / "gone.avi")) is None
 
 
 def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
