@@ -49,11 +49,13 @@ class Bench:
         self.qtbot = qtbot
         self.folder = folder
 
-    def widget(self) -> tuple[LiveWidget, Any]:
-        widget = LiveWidget(self.viewer)
-        dock = self.viewer.window.add_dock_widget(
-            widget, name=f"Live {len(self.viewer.window.dock_widgets)}", area="right"
-        )
+    def widget(self, *, from_menu: bool = False) -> tuple[LiveWidget, Any]:
+        window = self.viewer.window
+        if from_menu:
+            dock, widget = window.add_plugin_dock_widget("napari-rbcflow", "Live")
+        else:
+            widget = LiveWidget(self.viewer)
+            dock = window.add_dock_widget(widget, name=f"Live {len(window.dock_widgets)}", area="right")
         widget.form.folder.setText(str(self.folder / "sessions"))
         return widget, dock
 
@@ -98,7 +100,7 @@ def whole_and_stopped(folder: Path) -> bool:
 
 
 def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(bench: Bench) -> None:
-    widget, _ = bench.widget()
+    widget, _ = bench.widget(from_menu=True)
     layers = list(bench.viewer.layers)
     widget.form.patient.setText("P 7/b")
     widget.form.sample.setText("before transfusion")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from napari_rbcflow.widgets import old_objects
 from napari_rbcflow.widgets.picture import LivePicture
 from napari_rbcflow.worker import Worker
 
@@ -59,6 +60,7 @@ class LiveParts:
 
     def close(self) -> None:
         """Stop a run in progress, wait for its session, end the process and let go of the picture."""
+        old_objects.let_go(self)
         picture, self._picture = self._picture, None
         worker, self._worker = self._worker, None
         # First what must not fail, then the picture, whose viewer may be half gone.

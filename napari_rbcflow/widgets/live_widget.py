@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QHideEvent
 from qtpy.QtWidgets import (
-    QHBoxLayout,
-    QLabel,
     QMainWindow,
-    QPushButton,
     QScrollArea,
     QToolButton,
     QVBoxLayout,
@@ -21,23 +18,25 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
+from napari_rbcflow.widgets import old_objects
 from napari_rbcflow.widgets.camera_form import CameraForm
+from napari_rbcflow.widgets.labels import say, wrapping_label
 from napari_rbcflow.widgets.live_cells import LiveCells
 from napari_rbcflow.widgets.live_parts import LiveParts
 from napari_rbcflow.widgets.picture_controls import PictureControls
 from napari_rbcflow.widgets.result_panel import ResultPanel
+from napari_rbcflow.widgets.run_buttons import RunButtons
 from napari_rbcflow.widgets.settings import Settings, load_settings, save_settings
-from napari_rbcflow.widgets.warning_box import WarningBox, wrapping_label
+from napari_rbcflow.widgets.warning_box import WarningBox
 from napari_rbcflow.worker import Order, Phase, WorkerRun
+
+if TYPE_CHECKING:  # napari finds out by this very name that it is to give its viewer
+    import napari.viewer
 
 log = logging.getLogger(__name__)
 
 IDLE_MS = 500
 """Between two looks while no run goes: Python hears a Ctrl-C only while it runs something."""
-_BUTTON = "font-size: 20px; font-weight: 600; padding: 8px;"
-_START = _BUTTON + " background: #1b6fa8; color: white;"
-_STOP = _BUTTON + " background: #b3462f; color: white;"
-_OFF = _BUTTON
 
 
 class LiveWidget(QWidget):
@@ -63,7 +62,7 @@ class LiveWidget(QWidget):
 
     ended = Signal()
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:  # type: ignore[name-defined]  # noqa: F821, UP037
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.run: WorkerRun | None = None
         self._going = self._began = self._faulted = False
@@ -76,7 +75,6 @@ class LiveWidget(QWidget):
         if settings.remark:
             self.refusal.say(mild=[settings.remark])
         self._connect()
-        self._show_state()
         self._guarded(self._wake)()
         # Where Qt ends this widget with its window, `self` is half gone already; `parts` is not.
         self.destroyed.connect(lambda: parts.close())
@@ -90,7 +88,8 @@ class LiveWidget(QWidget):
         self.fold.setCheckable(True)
         self.fold.setChecked(True)
         self.form = CameraForm()
-        self.start_button, self.stop_button = QPushButton("Start"), QPushButton("Stop")
+        self.buttons = RunButtons()
+        self.start_button, self.stop_button = self.buttons.start, self.buttons.stop
         self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
         self.refusal = WarningBox()
         self.panel = ResultPanel()
@@ -98,9 +97,6 @@ class LiveWidget(QWidget):
         self.cells = LiveCells(
             self._guarded, self.panel.show_by_hand, lambda sentence: self.refusal.say(grave=[sentence])
         )
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.start_button, 1)
-        buttons.addWidget(self.stop_button, 1)
         content = QWidget()
         column = QVBoxLayout(content)
         column.setContentsMargins(4, 0, 4, 4)
@@ -116,7 +112,7 @@ class LiveWidget(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 4)
         outer.setSpacing(4)
-        outer.addLayout(buttons)
+        outer.addWidget(self.buttons)
         outer.addWidget(self.fold)
         outer.addWidget(self._scroll, 1)
 
@@ -127,6 +123,7 @@ class LiveWidget(QWidget):
         self.controls.changed.connect(self._guarded(self._picture_chosen))
         self.controls.live.connect(self._guarded(self._go_on))
         self.cells.pointed.connect(self._guarded(self._point))
+        self._fold(True)
 
     def sizeHint(self) -> QSize:
         """Wide enough for the number."""
@@ -149,9 +146,8 @@ class LiveWidget(QWidget):
         """End the run; what came is still judged, then the session is closed."""
         if self._going and self.run is not None:
             self.run.stop()
-            self.stop_button.setEnabled(False)
-            self._style_buttons()
-            _say(self.status, "stopping: the last cells are judged, then the session is closed ...")
+            self.buttons.allow(start=False, stop=False)
+            say(self.status, "stopping: the last cells are judged, then the session is closed ...")
 
     def shut_down(self) -> None:
         """Stop a run in progress, wait until its session is closed, and end its process.
@@ -190,7 +186,8 @@ class LiveWidget(QWidget):
         self.cells.begin(order.folder)
         self.fold.setChecked(False)
         self._show_state()
-        _say(self.status, "opening the camera ...")
+        say(self.status, "opening the camera ...")
+        old_objects.hold(self._parts)
         self._timer.start(self._picture_ms)
         return self.run
 
@@ -220,7 +217,7 @@ class LiveWidget(QWidget):
                 self._began = True
                 picture.begin(run.info, run.folder)
                 if self.stop_button.isEnabled():
-                    _say(self.status, "")
+                    say(self.status, "")
             picture.update(snapshot, judged)
             self.controls.say(picture.said, held=picture.held)
         if snapshot is not None:
@@ -230,9 +227,10 @@ class LiveWidget(QWidget):
     def _finish(self, run: WorkerRun) -> None:
         """Show how a run ended; once, whatever goes wrong on the way."""
         self._going = False
+        old_objects.let_go(self._parts)
         self._timer.start(IDLE_MS)
         self._show_state()
-        _say(self.status, "")
+        say(self.status, "")
         try:
             if run.phase is Phase.REFUSED:
                 self.panel.clear()
@@ -326,14 +324,8 @@ class LiveWidget(QWidget):
 
     def _show_state(self) -> None:
         """Let only what can be done now be pressed."""
-        self.start_button.setEnabled(not self._going)
-        self.stop_button.setEnabled(self._going)
+        self.buttons.allow(start=not self._going, stop=self._going)
         self.form.setEnabled(not self._going)
-        self._style_buttons()
-
-    def _style_buttons(self) -> None:
-        for button, style in ((self.start_button, _START), (self.stop_button, _STOP)):
-            button.setStyleSheet(style if button.isEnabled() else _OFF)
 
     # ------------------------------------------------------------------ being taken away
 
@@ -356,10 +348,3 @@ class LiveWidget(QWidget):
         while parent is not None and not isinstance(parent, QMainWindow):
             parent = parent.parentWidget()
         return parent
-
-
-def _say(label: QLabel, text: str) -> None:
-    if label.text() != text:
-        label.setText(text)
-    if label.isHidden() == bool(text):
-        label.setVisible(bool(text))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
+from napari_rbcflow.widgets.labels import breakable, wrapping_label
 from napari_rbcflow.widgets.settings import PictureMode
-from napari_rbcflow.widgets.warning_box import breakable, wrapping_label
 
 _MODES: tuple[tuple[str, PictureMode], ...] = (
     ("Cells, with their labels", "cells"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from qtpy.QtCore import QTimer, QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import RbcflowError
@@ -20,8 +20,9 @@ from napari_rbcflow.session.reading import Session, open_session
 from napari_rbcflow.widgets import result_words as words
 from napari_rbcflow.widgets.counts_table import CountsTable
 from napari_rbcflow.widgets.fraction_curve import FractionCurve
+from napari_rbcflow.widgets.labels import breakable, say, wrapping_label
 from napari_rbcflow.widgets.theme import LOOKS, STRUCK_OUT
-from napari_rbcflow.widgets.warning_box import WarningBox, breakable, wrapping_label
+from napari_rbcflow.widgets.warning_box import WarningBox
 
 REFRESH_MS = 250
 """Nobody reads numbers that change more often."""
@@ -126,18 +127,18 @@ class ResultPanel(QWidget):
         self.warnings.clear()
         self.notes.clear()
         for label in (self.whose, self.cells, self.doubt, self.by_hand, self.end, self.remarks, self.left):
-            _say(label, "")
-        _say(self.caption, "")
-        _say(self.number, "")
-        _say(self.interval, "no run yet")
-        _say(self.folder_line, "")
+            say(label, "")
+        say(self.caption, "")
+        say(self.number, "")
+        say(self.interval, "no run yet")
+        say(self.folder_line, "")
         self._links.hide()
         self.progress.hide()
 
     def show_whose(self, patient: str, sample: str) -> None:
         """Say whose number it is, so that nobody takes it for the next patient's."""
         said = [part for part in (patient.strip(), sample.strip()) if part]
-        _say(self.whose, " · ".join(breakable(part) for part in said) or "unnamed sample")
+        say(self.whose, " · ".join(breakable(part) for part in said) or "unnamed sample")
 
     def set_target(self, half_width: float | None) -> None:
         """Show in the curve how narrow the interval must get, where a stop rule asks for it."""
@@ -214,11 +215,11 @@ class ResultPanel(QWidget):
     def show_by_hand(self, figure: FractionFigure | None) -> None:
         """Show the number with a person's changes beside the machine's; None where there are none."""
         if figure is None:
-            _say(self.by_hand, "")
+            say(self.by_hand, "")
         elif figure.estimate is None or figure.low is None or figure.high is None:
-            _say(self.by_hand, "With the changes by hand: no reliable cell is left.")
+            say(self.by_hand, "With the changes by hand: no reliable cell is left.")
         else:
-            _say(
+            say(
                 self.by_hand,
                 f"With the changes by hand: <b>{words.percent(figure.estimate)}</b>"
                 f" ({words.interval_words(figure.low, figure.high)},"
@@ -243,7 +244,7 @@ class ResultPanel(QWidget):
         low, high = progress.interval
         estimate = None if math.isnan(progress.estimate) else progress.estimate
         self._show_number(FractionFigure(estimate, low, high, progress.level, "", progress.n))
-        _say(self.doubt, words.too_few_words(progress.n) if progress.n else "")
+        say(self.doubt, words.too_few_words(progress.n) if progress.n else "")
         self._shade(doubtful=bool(grave) or progress.n < FEW_CELLS)
         self._show_left(progress)
         self._slow.start(REFRESH_MS)
@@ -254,22 +255,22 @@ class ResultPanel(QWidget):
             self.progress.setVisible(share is not None)
         if share is not None and self.progress.value() != round(1000 * share):
             self.progress.setValue(round(1000 * share))
-        _say(self.left, words.left_words(progress).replace("\n", "<br>"))
+        say(self.left, words.left_words(progress).replace("\n", "<br>"))
 
     def _show_number(self, figure: FractionFigure) -> None:
         """Show a fraction, never without its interval."""
         self._n = figure.n
         if self.curve.isHidden():
             self.curve.show()
-        _say(self.caption, "tank-treading fraction")
+        say(self.caption, "tank-treading fraction")
         if not figure.n or figure.estimate is None or figure.low is None or figure.high is None:
-            _say(self.number, "")
-            _say(self.interval, _NONE_YET)
-            _say(self.cells, "")
+            say(self.number, "")
+            say(self.interval, _NONE_YET)
+            say(self.cells, "")
             return
-        _say(self.number, words.percent(figure.estimate))
-        _say(self.interval, words.interval_words(figure.low, figure.high))
-        _say(self.cells, words.cells_words(figure.level, figure.n))
+        say(self.number, words.percent(figure.estimate))
+        say(self.interval, words.interval_words(figure.low, figure.high))
+        say(self.cells, words.cells_words(figure.level, figure.n))
 
     def _show_run(self, run: Mapping[str, Any]) -> None:
         """Show what ``run.json`` says; counts and warnings in the report's words."""
@@ -280,25 +281,25 @@ class ResultPanel(QWidget):
         grave = grave_warnings(run)
         self.warnings.say(grave=grave)
         self.notes.say(mild=[str(warning) for warning in run["warnings"]])
-        _say(self.doubt, "Read the warning above first." if grave and fraction["n"] else "")
+        say(self.doubt, "Read the warning above first." if grave and fraction["n"] else "")
         self._shade(doubtful=bool(grave))
 
     def _show_ending(self, status: str, reason: str, remarks: Sequence[str]) -> None:
         # A failure stands in red above the number: said once.
-        _say(
+        say(
             self.end,
             "What is shown was kept up to then."
             if status == "failed"
             else breakable(words.end_words(status, reason, self._n)),
         )
         if not self._n:
-            _say(self.interval, "no number: no reliable cell")
-        _say(self.remarks, "<br>".join(breakable(remark) for remark in remarks))
+            say(self.interval, "no number: no reliable cell")
+        say(self.remarks, "<br>".join(breakable(remark) for remark in remarks))
         self._shade(doubtful=self._failed or bool(self.warnings.grave))
 
     def _end_progress(self) -> None:
         self.progress.hide()
-        _say(self.left, "")
+        say(self.left, "")
 
     def _shade(self, *, doubtful: bool) -> None:
         for label, style in ((self.number, _NUMBER), (self.interval, _INTERVAL)):
@@ -308,18 +309,10 @@ class ResultPanel(QWidget):
 
     def _show_folder(self, folder: Path) -> None:
         self._folder = Path(folder)
-        _say(self.folder_line, f"Session: {breakable(str(folder))}")
+        say(self.folder_line, f"Session: {breakable(str(folder))}")
         self.open_report.setVisible((self._folder / "report.html").exists())
         self._links.show()
 
     def _open(self, name: str) -> None:
         if self._folder is not None:
             QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._folder / name)))
-
-
-def _say(label: QLabel, text: str) -> None:
-    """Set a label's text if it is another one; a label without text takes no room."""
-    if label.text() != text:
-        label.setText(text)
-    if label.isHidden() == bool(text):
-        label.setVisible(bool(text))

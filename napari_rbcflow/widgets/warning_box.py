@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_rbcflow.widgets.labels import breakable, wrapping_label
 from napari_rbcflow.widgets.theme import FAULT_COLOUR, WARNING_COLOUR
+
+__all__ = ["WarningBox", "breakable", "wrapping_label"]
 
 _STYLES = {
     "grave": f"background: {FAULT_COLOUR}; color: black; font-size: 17px; font-weight: 600;"
     " border-radius: 4px; padding: 8px;",
     "mild": f"border: 2px solid {WARNING_COLOUR}; font-size: 14px; border-radius: 4px; padding: 6px;",
 }
-_LEAST_WIDTH = 340
 _OPENINGS = {"grave": "⚠ ", "mild": "▲ Note. "}
 
 
@@ -59,26 +59,3 @@ class WarningBox(QWidget):
     def grave(self) -> tuple[str, ...]:
         """The grave ones."""
         return self._said[0]
-
-
-def wrapping_label(style: str = "") -> QLabel:
-    """Return a label that wraps its text, can be copied from, and never widens what it stands in."""
-    label = QLabel()
-    label.setWordWrap(True)
-    label.setIndent(0)
-    # The height that a layout asks for is that at the least width: much less than this and it is absurd.
-    label.setMinimumWidth(_LEAST_WIDTH)
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-    label.setTextFormat(Qt.TextFormat.RichText)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    if style:
-        label.setStyleSheet(style)
-    return label
-
-
-def breakable(text: str) -> str:
-    """Return text as HTML in which long paths may be broken."""
-    said = escape(text)
-    for mark in ("/", "\\", "_"):
-        said = said.replace(mark, mark + "\u200b")
-    return said
