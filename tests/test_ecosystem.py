@@ -189,6 +189,7 @@ def test_what_cannot_be_opened_is_one_message(
         ("mjpeg.avi", "mjpeg", "yuvj420p", {}),
         ("dependent.avi", "mpeg4", "yuv420p", {}),
         ("reordered.mp4", "mpeg4", "yuv420p", {"bf": "2", "g": "7"}),
+        ("open-groups.mp4", "mpeg2video", "yuv420p", {"bf": "2", "g": "12"}),
         ("lossless.mkv", "ffv1", "gray", {}),
     ],
 )

@@ -79,23 +79,38 @@ class VideoCursor:
             self._container, self._stream = self._opener()
             if not self._counts_frames:
                 self._index()
-        stamp = place if self._counts_frames else self._stamps[place]
-        follows = 0 <= self._at == place - 1
-        if not self._counts_frames and 0 <= self._at < place:
+        if self._counts_frames:
+            stamp, starts, near = place, [place], self._at == place - 1
+        else:
+            stamp = self._stamps[place]
+            k = bisect_right(self._keys, stamp) - 1
+            # The key frame before as well: frames shown before a key frame may be stored behind it.
+            starts = self._keys[max(0, k - 1) : k + 1][::-1]
             # Up to the next key frame it is cheaper to decode on.
-            key = self._keys[bisect_right(self._keys, stamp) - 1]
-            follows = follows or key <= self._stamps[self._at]
-        if not follows:
-            self._container.seek(stamp, stream=self._stream)
+            near = self._at == place - 1 or starts[0] <= (self._stamps[self._at] if self._at >= 0 else -1)
+        image = self._decode_to(stamp) if 0 <= self._at < place and near else None
+        for start in starts:
+            if image is not None:
+                break
+            self._container.seek(start, stream=self._stream)
             self._decoded = self._container.decode(self._stream)
-        self._at = -1
+            image = self._decode_to(stamp, from_key=True)
+        if image is None:
+            self._at = -1
+            raise LookupError(place)
+        self._at = place
+        return image
+
+    def _decode_to(self, stamp: int, *, from_key: bool = False) -> Raw | None:
+        """Return the frame of that time stamp, if it comes; after a seek only once a key frame came."""
+        whole = not from_key
         for frame in self._decoded:
             if frame.pts is None or frame.pts > stamp:
-                break  # a repeated frame, or an index that lies: decode instead
+                return None  # a repeated frame, or an index that lies
+            whole = whole or bool(frame.key_frame)
             if frame.pts == stamp:
-                self._at = place
-                return self._image_of(frame)
-        raise LookupError(place)
+                return self._image_of(frame) if whole else None
+        return None
 
     def _index(self) -> None:
         container, stream = self._opener()
