@@ -62,7 +62,7 @@ class Bench:
     def press(self, button: Any) -> None:
         self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
-    def wait(self, true: Any, seconds: float = 40) -> None:
+    def wait(self, true: Any, seconds: float = 90) -> None:
         self.qtbot.waitUntil(lambda: bool(true()), timeout=round(1000 * seconds))
 
     def wait_for_cells(self, widget: LiveWidget, n: int = 1) -> None:
@@ -130,7 +130,7 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
         assert not widget.controls.back.isVisible()
 
     bench.press(widget.stop_button)
-    with bench.qtbot.waitSignal(widget.ended, timeout=20_000):
+    with bench.qtbot.waitSignal(widget.ended, timeout=60_000):
         pass
     (folder,) = sessions(bench)
     assert folder.name.endswith("_P-7-b_before-transfusion")
@@ -152,7 +152,7 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     bench.press(widget.start_button)
     assert panel.number.text() == ""
     assert panel.by_hand.text() == ""
-    with bench.qtbot.waitSignal(widget.ended, timeout=40_000):
+    with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
         pass
     assert panel.end.text() == "Stopped: enough reliable cells (2)."
     assert "Only 2 cells" in panel.warnings.grave[0]
@@ -189,7 +189,7 @@ def nothing_begins_and_nothing_is_left(bench: Bench, widget: LiveWidget) -> None
     broken.write_text("Device,C,NoSuchAdapter,NoSuchDevice\n")
     widget.form.file.setText(str(broken))
     bench.press(widget.start_button)
-    with bench.qtbot.waitSignal(widget.ended, timeout=40_000):
+    with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
         pass
     assert widget.run is not None
     assert widget.run.phase is Phase.REFUSED
@@ -207,7 +207,7 @@ def a_source_that_breaks_in_mid_run_looks_failed(bench: Bench, widget: LiveWidge
     array = zarr.create_array(movie, shape=frames.shape, chunks=(1, *frames.shape[1:]), dtype="u1")
     array[:] = frames
     (movie / "c" / "150" / "0" / "0").write_bytes(b"no frame")
-    with bench.qtbot.waitSignal(widget.ended, timeout=40_000):
+    with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
         widget.open_with(Order(Camera(str(movie)), bench.folder / "S", RunSettings(patient="BG")))
     panel = widget.panel
     assert widget.run is not None
@@ -233,7 +233,7 @@ def a_display_that_fails_stops_the_run_and_says_so_once(
         raise ZeroDivisionError("no such picture")
 
     monkeypatch.setattr(widget._parts.picture, "update", broken)
-    with bench.qtbot.waitSignal(widget.ended, timeout=20_000):
+    with bench.qtbot.waitSignal(widget.ended, timeout=60_000):
         pass
     (folder,) = sessions(bench)
     assert whole_and_stopped(folder)
@@ -242,8 +242,8 @@ def a_display_that_fails_stops_the_run_and_says_so_once(
 
 
 def test_taken_away_in_mid_run_it_stops_the_run_and_closes_the_session(bench: Bench) -> None:
-    # Three at once: each has a process of its own.
-    made = [bench.widget() for _ in range(3)]
+    # Two at once: each has a process of its own.
+    made = [bench.widget() for _ in range(2)]
     threads = set(threading.enumerate())
     for number, (widget, _) in enumerate(made):
         widget.form.sample.setText(str(number))
@@ -252,26 +252,23 @@ def test_taken_away_in_mid_run_it_stops_the_run_and_closes_the_session(bench: Be
         bench.press(widget.start_button)
     for widget, _ in made:
         bench.wait_for_cells(widget)
-    runs = [widget.run for widget, _ in made]
+    first, second = runs = [widget.run for widget, _ in made]
     processes = [widget._parts.worker.pid for widget, _ in made]
-    # Hidden only, all goes on.
+    # Hidden only, the run goes on.
     made[0][1].title.hide_button.click()
-    assert not any(run.ended for run in runs)
-
+    bench.qtbot.wait(100)
+    assert not first.ended
+    # The x takes it out by `remove_dock_widget`.
     made[0][1].title.close_button.click()
-    assert runs[0].ended
-    assert not runs[1].ended
-    bench.viewer.window.remove_dock_widget(made[1][0])
-    assert runs[1].ended
-    assert not runs[2].ended
+    assert first.ended
+    assert not second.ended
     del made, widget, _
     bench.viewer.close()
-    assert runs[2].ended
-    assert len(sessions(bench)) == 3
+    assert second.ended
+    assert [run.folder for run in runs] == sessions(bench)
     assert all(whole_and_stopped(run.folder) for run in runs)
     assert not any(psutil.pid_exists(process) for process in processes)
-    left = {t for t in threading.enumerate() if t.name.startswith("rbcflow")}
-    assert not left & threads
+    assert not {t for t in threading.enumerate() if t.name.startswith("rbcflow")} & threads
 
 
 def test_the_end_of_python_ends_the_run(tmp_path: Path) -> None:
@@ -285,7 +282,7 @@ def test_the_end_of_python_ends_the_run(tmp_path: Path) -> None:
         widget.form.folder.setText({str(tmp_path)!r})
         widget.form.numbers["fps"].setText("20")
         widget.start_button.click()
-        until = time.monotonic() + 40
+        until = time.monotonic() + 80
         while time.monotonic() < until:
             if (told := widget.run.snapshot) is not None and told.progress.processed:
                 break
@@ -295,7 +292,7 @@ def test_the_end_of_python_ends_the_run(tmp_path: Path) -> None:
     """
     environment = {**os.environ, "RBCFLOW_CONFIG": str(tmp_path / "config"), "NAPARI_CONFIG": ""}
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
     assert ended.returncode == 3, ended.stderr
     (folder,) = (path.parent for path in tmp_path.glob("*/run.json"))
     assert whole_and_stopped(folder)

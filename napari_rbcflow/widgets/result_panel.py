@@ -15,6 +15,7 @@ from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.session.account import FractionFigure
+from napari_rbcflow.session.changes import by_hand
 from napari_rbcflow.session.grave import FEW_CELLS, grave_warnings
 from napari_rbcflow.session.reading import Session, open_session
 from napari_rbcflow.widgets import result_words as words
@@ -194,12 +195,13 @@ class ResultPanel(QWidget):
         """
         labels = session.cells["label"]
         counted = labels[labels.isin([Label.TANK_TREADING, Label.FLIPPING])] == Label.TANK_TREADING
-        figure = session.fraction
+        figure, changed = session.fraction, by_hand(session)
         self.clear()
         run = session.run
         self.show_whose(str(run["patient"]), str(run["sample"]))
         self.curve.add(counted.to_numpy(bool).astype("uint8").tobytes())
         self._show_run({**run, "fraction": vars(figure)})
+        self.show_by_hand(changed)
         self._show_folder(session.folder)
         self._failed = run["status"] == "failed"
         self._show_ending(str(run["status"]), str(run["stop_reason"]), ())
