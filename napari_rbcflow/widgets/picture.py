@@ -27,6 +27,7 @@ DELAY_S = 1.0
 """About what a cell takes to cross the field, so that most are judged while they are still seen."""
 LAG_S = 1.0
 """A run that keeps up is some tenths of a second behind."""
+STEADY_S = 0.25
 TRIES = 4
 """Frames asked for in one update, where the ring loses them meanwhile."""
 HIDDEN = frozenset({Label.UNRELIABLE, Label.TOO_SHORT, Label.UNCOUNTED})
@@ -84,6 +85,7 @@ class LivePicture:
         self._ring: LiveRing | None = None
         self._running = False
         self._newest: int | None = None
+        self._told_s = 0.0
         self._history = History(0.0)
         self._moment: Moment | None = None
         self._drawn_labels: list[str] = []
@@ -275,10 +277,10 @@ class LivePicture:
             if wanted > TRIES:
                 break
             if index == self.shown and (moment is None) == (self._moment is None):
-                if moment is not None:
-                    self._mark_if_changed(moment)
-                self._say(reader)
-                return
+                if moment is not None and self._history.labels(moment) != self._drawn_labels:
+                    self._mark(moment)
+                    self.budget.ask_for_draw()
+                break
             try:
                 image = reader.frame(index)
             except FrameGone:
@@ -315,11 +317,6 @@ class LivePicture:
         self.image.refresh(thumbnail=False, extent=False, highlight=False)
         self.budget.ask_for_draw()
 
-    def _mark_if_changed(self, moment: Moment) -> None:
-        if self._history.labels(moment) != self._drawn_labels:
-            self._mark(moment)
-            self.budget.ask_for_draw()
-
     def _mark(self, moment: Moment) -> None:
         labels = self._history.labels(moment)
         self._drawn_labels = labels
@@ -342,7 +339,10 @@ class LivePicture:
         if newest is None and len(reader):
             newest = int(reader.indices[-1])
         behind_s = max(0.0, ((newest or 0) - self.shown) / self._info.fps)
-        self.said = f"picture {behind_s:.1f} s behind the camera"
+        # A figure that flickers cannot be read, and every repaint of a label costs a whole window's.
+        if abs(behind_s - self._told_s) > STEADY_S:
+            self._told_s = behind_s
+        self.said = f"picture {self._told_s:.1f} s behind the camera"
         if lost and self._mode == "cells":
             self.said += "; it stands still: the frames tracked now are no longer kept"
         if self._moment is not None and self.marks.left_out:
