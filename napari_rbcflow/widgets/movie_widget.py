@@ -9,31 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QSignalBlocker, QSize, Qt, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QEvent, QSignalBlocker, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QHideEvent
-from qtpy.QtWidgets import (
-    QApplication,
-    QFileDialog,
-    QHBoxLayout,
-    QMainWindow,
-    QPushButton,
-    QScrollArea,
-    QTabWidget,
-    QToolButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QApplication, QFileDialog, QMainWindow
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
-from napari_rbcflow.widgets.cell_viewer import CellViewer
 from napari_rbcflow.widgets.layer_movie import frames_of_layer
-from napari_rbcflow.widgets.movie_form import MovieForm
+from napari_rbcflow.widgets.movie_face import CELLS, NUMBER, MovieFace
+from napari_rbcflow.widgets.movie_form import LAYER
 from napari_rbcflow.widgets.movie_job import MovieJob, MovieOrder, Stage
 from napari_rbcflow.widgets.result_layers import ResultLayers
-from napari_rbcflow.widgets.result_panel import ResultPanel
 from napari_rbcflow.widgets.settings import load_settings, save_settings
 from napari_rbcflow.widgets.viewer_ears import ViewerEars
-from napari_rbcflow.widgets.warning_box import WarningBox, breakable, wrapping_label
+from napari_rbcflow.widgets.warning_box import breakable
 
 if TYPE_CHECKING:
     import napari.viewer  # napari knows by the annotation that it must give its viewer
@@ -42,14 +30,9 @@ log = logging.getLogger(__name__)
 
 BUSY_MS = 100
 IDLE_MS = 500
-_NUMBER, _CELLS = 0, 1
-_BUTTON = "font-size: 18px; font-weight: 600; padding: 7px;"
-_RUN = _BUTTON + " background: #1b6fa8; color: white;"
-_CANCEL = _BUTTON + " background: #b3462f; color: white;"
-_OFF = _BUTTON + " color: #7a7f85;"
 
 
-class MovieWidget(QWidget):
+class MovieWidget(MovieFace):
     """Form, Run and Cancel, the number, and the cells one by one.
 
     The analysis goes on in a process of its own, a layer is copied and a session read in a thread;
@@ -74,13 +57,12 @@ class MovieWidget(QWidget):
     ended = Signal()
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
         self._viewer = viewer
+        self.layers = ResultLayers(viewer)
+        super().__init__(self._image_layers)
         self._settings = load_settings()
         self.job = MovieJob(show_unreliable=self._settings.show_unreliable)
-        self.layers = ResultLayers(viewer)
         self._again = False
-        self._build()
         self.form.load(self._settings)
         self._choose_active_layer()
         if self._settings.remark:
@@ -101,54 +83,15 @@ class MovieWidget(QWidget):
         self._timer.timeout.connect(self._guarded(self._tick))
         self._timer.start(IDLE_MS)
 
-    def _build(self) -> None:
-        self.setMinimumWidth(400)
-        self.form = MovieForm(self._image_layers)
-        self.run_button, self.cancel_button = QPushButton("Run"), QPushButton("Cancel")
-        self.open_button = QPushButton("Show an earlier session ...")
-        self.fold = QToolButton()
-        self.fold.setText("Movie and patient")
-        self.fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.fold.setCheckable(True)
-        self.fold.setChecked(True)
-        self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
-        self.message = WarningBox()
-        self.panel = ResultPanel()
-        self.cell_viewer = CellViewer()
-        self.tabs = QTabWidget()
-        self.tabs.addTab(_scrolling(self.panel), "The number")
-        self.tabs.addTab(_scrolling(self.cell_viewer), "Cell by cell")
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.run_button, 1)
-        buttons.addWidget(self.cancel_button, 1)
-        folding = QHBoxLayout()
-        folding.addWidget(self.fold)
-        folding.addStretch(1)
-        folding.addWidget(self.open_button)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(4, 4, 4, 4)
-        outer.setSpacing(4)
-        outer.addLayout(buttons)
-        outer.addLayout(folding)
-        for widget in (self.form.container.native, self.message, self.status):
-            outer.addWidget(widget)
-        outer.addWidget(self.tabs, 1)
-
     def _connect(self) -> None:
         self.run_button.clicked.connect(self._guarded(self._run_pressed))
         self.cancel_button.clicked.connect(self._guarded(self.cancel))
         self.open_button.clicked.connect(self._guarded(self._open_pressed))
-        self.fold.toggled.connect(self._fold)
         # The first thing chosen: the networks are loaded while the rest is filled in.
         self.form.container.changed.connect(self._guarded(lambda *_: self.job.wake()))
         self.cell_viewer.jump.connect(self._guarded(self._go_to))
         self.cell_viewer.changed.connect(self._guarded(lambda *_: self._label_changed()))
         self.tabs.currentChanged.connect(self._guarded(self._tab_chosen))
-        self._fold(True)
-
-    def sizeHint(self) -> QSize:
-        """Wide enough for the number."""
-        return QSize(430, 900)
 
     # ------------------------------------------------------------------ run and cancel
 
@@ -201,7 +144,7 @@ class MovieWidget(QWidget):
         self._again = False
         self.layers.hide()
         self.cell_viewer.clear()
-        self.tabs.setCurrentIndex(_NUMBER)
+        self.tabs.setCurrentIndex(NUMBER)
         self.panel.clear()
         self.panel.show_whose(patient, sample)
         self.fold.setChecked(False)
@@ -288,7 +231,7 @@ class MovieWidget(QWidget):
     # ------------------------------------------------------------------ cell by cell
 
     def _tab_chosen(self, tab: int) -> None:
-        if tab == _CELLS and self.cell_viewer.shown is not None:
+        if tab == CELLS and self.cell_viewer.shown is not None:
             self._go_to(self.cell_viewer.shown.cell)
 
     def _go_to(self, cell: int) -> None:
@@ -313,20 +256,18 @@ class MovieWidget(QWidget):
         if cell is not None and self.cell_viewer.show_cell(result.session.folder, cell):
             self.layers.select(cell, round(self.layers.frame_of(position)))
             with QSignalBlocker(self.tabs):  # the picture stays where the click was
-                self.tabs.setCurrentIndex(_CELLS)
+                self.tabs.setCurrentIndex(CELLS)
 
     # ------------------------------------------------------------------ form and layers
 
     def _image_layers(self) -> list[Any]:
         from napari.layers import Image
 
-        mine = self.layers.all if hasattr(self, "layers") else ()
+        mine = self.layers.all
         return [layer for layer in self._viewer.layers if isinstance(layer, Image) and layer not in mine]
 
     def _choose_active_layer(self) -> None:
         """Where a movie is open already, that is what is meant."""
-        from napari_rbcflow.widgets.movie_form import LAYER
-
         active = self._viewer.layers.selection.active
         if active is not None and active in self._image_layers():
             self.form.source.value = LAYER
@@ -344,24 +285,10 @@ class MovieWidget(QWidget):
             except BadInput as error:
                 self.message.say(mild=[str(error)])
 
-    def _fold(self, shown: bool) -> None:
-        self.form.container.native.setVisible(shown)
-        self.fold.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
-
-    def _say(self, text: str) -> None:
-        if self.status.text() != text:
-            self.status.setText(text)
-        self.status.setVisible(bool(text))
-
     def _show_state(self) -> None:
         """Let only what can be done now be pressed."""
-        going = self.job.stage is not Stage.IDLE
-        self.run_button.setEnabled(not going)
-        self.open_button.setEnabled(not going)
-        self.cancel_button.setEnabled(self.job.stage in (Stage.COPYING, Stage.RUNNING))
-        self.form.set_enabled(not going)
-        for button, style in ((self.run_button, _RUN), (self.cancel_button, _CANCEL)):
-            button.setStyleSheet(style if button.isEnabled() else _OFF)
+        cancellable = self.job.stage in (Stage.COPYING, Stage.RUNNING)
+        self._show_buttons(going=self.job.busy, cancellable=cancellable)
 
     # ------------------------------------------------------------------ faults, and being taken away
 
@@ -395,12 +322,3 @@ class MovieWidget(QWidget):
             window = window.parentWidget()
         if window is not None and not event.spontaneous() and not window.isVisible():
             self._guarded(self.shut_down)()
-
-
-def _scrolling(content: QWidget) -> QScrollArea:
-    scroll = QScrollArea()
-    scroll.setWidgetResizable(True)
-    scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    scroll.setWidget(content)
-    return scroll
