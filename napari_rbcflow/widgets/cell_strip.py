@@ -15,7 +15,7 @@ from napari_rbcflow.widgets.crop_tiles import CropTiles
 
 REMEMBERED = 200
 """Cells of each kind; older ones lie in the session."""
-COUNTED_EVERY_MS = 200
+COUNTED_EVERY_MS = 500
 ALL_EVERY_MS = 500
 """All judged cells come a hundred a second: more often, nobody could look at one, let alone click it."""
 _COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
@@ -107,6 +107,12 @@ class CellStrip(QWidget):
         self._n[True] += len(some)
         if (some if self.all_judged else counted) and self.isVisible() and not self._timer.isActive():
             self._timer.start(ALL_EVERY_MS if self.all_judged else COUNTED_EVERY_MS)
+
+    def draw_now(self) -> None:
+        """Show what waits, beside something else in the window that is drawn anyway."""
+        if self._timer.isActive():
+            self._timer.stop()
+            self._refresh()
 
     def mark(self, cell: int, label: str | None) -> None:
         """Show that a person gave a cell another label.

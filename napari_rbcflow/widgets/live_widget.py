@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ if TYPE_CHECKING:  # napari finds out by this very name that it is to give its v
 
 log = logging.getLogger(__name__)
 
+TOGETHER_S, ALONE_S = 0.25, 0.5
+"""Between two drawings of all that is not the picture: with a picture, and where none comes."""
 IDLE_MS = 500
 """Between two looks while no run goes: Python hears a Ctrl-C only while it runs something."""
 
@@ -66,6 +69,7 @@ class LiveWidget(QWidget):
         super().__init__()
         self.run: WorkerRun | None = None
         self._going = self._began = self._faulted = False
+        self._drew_s = 0.0
         settings = load_settings()
         self._picture_ms = round(1000 / settings.picture_hz)
         self._parts = parts = LiveParts(viewer, delay_s=settings.picture_delay_s)
@@ -211,6 +215,7 @@ class LiveWidget(QWidget):
         judged, counted = run.take()
         snapshot = run.snapshot
         self.cells.add(judged)
+        drawn = False
         if self._parts.is_open:
             picture = self._parts.picture
             if not self._began:
@@ -218,11 +223,24 @@ class LiveWidget(QWidget):
                 picture.begin(run.info, run.folder)
                 if self.stop_button.isEnabled():
                     say(self.status, "")
+            before = picture.updates
             picture.update(snapshot, judged)
-            self.controls.say(picture.said, held=picture.held)
+            drawn = picture.updates > before
         if snapshot is not None:
             self.panel.show_progress(snapshot.progress, counted, snapshot.warnings)
             self.cells.keep_up(snapshot.progress)
+        now = time.monotonic()
+        if now - self._drew_s > (TOGETHER_S if drawn else ALONE_S):
+            self._drew_s = now
+            self._draw_beside()
+
+    def _draw_beside(self) -> None:
+        """Draw all else together with the picture: the window is composed as a whole each time."""
+        self.panel.draw_now()
+        self.cells.strip.draw_now()
+        if self._parts.is_open:
+            picture = self._parts.picture
+            self.controls.say(picture.said, held=picture.held)
 
     def _finish(self, run: WorkerRun) -> None:
         """Show how a run ended; once, whatever goes wrong on the way."""

@@ -25,8 +25,8 @@ from napari_rbcflow.widgets.theme import NOT_YET
 
 DELAY_S = 1.0
 """About what a cell takes to cross the field, so that most are judged while they are still seen."""
-LAG_S = 1.0
-"""A run that keeps up is some tenths of a second behind."""
+LAG_S = 0.25
+"""A run that keeps up is less than that behind; one that is more gets the processor, the more the further."""
 STEADY_S = 0.25
 TRIES = 4
 """Frames asked for in one update, where the ring loses them meanwhile."""
@@ -170,7 +170,8 @@ class LivePicture:
             self._history.add(snapshot)
             self._newest = snapshot.newest
             # The number comes first: a run that cannot keep up gets the processor.
-            self.budget.share = LEAST_SHARE if snapshot.progress.lag_s > LAG_S else SHARE
+            lag = max(snapshot.progress.lag_s, LAG_S)
+            self.budget.share = max(LEAST_SHARE, SHARE * LAG_S / lag)
         if self.held or not self.budget.free:
             return
         with self.budget.update():

@@ -9,7 +9,7 @@ from typing import Any
 
 from qtpy.QtCore import QTimer, QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import RbcflowError
@@ -22,10 +22,11 @@ from napari_rbcflow.widgets import result_words as words
 from napari_rbcflow.widgets.counts_table import CountsTable
 from napari_rbcflow.widgets.fraction_curve import FractionCurve
 from napari_rbcflow.widgets.labels import breakable, say, wrapping_label
+from napari_rbcflow.widgets.share_bar import ShareBar
 from napari_rbcflow.widgets.theme import LOOKS, STRUCK_OUT
 from napari_rbcflow.widgets.warning_box import WarningBox
 
-REFRESH_MS = 250
+REFRESH_MS = 600
 """Nobody reads numbers that change more often."""
 _NUMBER = "font-size: 92px; font-weight: 700; padding: 0px 4px; margin: 0px;"
 _INTERVAL = "font-size: 40px; font-weight: 600; padding: 0px 4px;"
@@ -62,10 +63,7 @@ class ResultPanel(QWidget):
         )
         self.end = wrapping_label("font-size: 18px; font-weight: 600;")
         self.remarks = wrapping_label("font-size: 14px;")
-        self.progress = QProgressBar()
-        self.progress.setRange(0, 1000)
-        self.progress.setTextVisible(False)
-        self.progress.setMaximumHeight(14)
+        self.progress = ShareBar()
         self.left = wrapping_label(_PLAIN)
         self.curve = FractionCurve()
         self.counts = CountsTable()
@@ -230,6 +228,14 @@ class ResultPanel(QWidget):
 
     # ------------------------------------------------------------------ how it is drawn
 
+    def draw_now(self) -> None:
+        """Draw what waits, beside something else in the window that is drawn anyway.
+
+        Whatever is drawn, Qt composes the whole window anew (33 ms of CPU at 1500 x 950 without a GPU).
+        """
+        self._slow.stop()
+        self._draw_waiting()
+
     def _draw_waiting(self) -> None:
         if self._waiting is None:
             return
@@ -255,8 +261,8 @@ class ResultPanel(QWidget):
         share = progress.stop_share
         if self.progress.isHidden() != (share is None):
             self.progress.setVisible(share is not None)
-        if share is not None and self.progress.value() != round(1000 * share):
-            self.progress.setValue(round(1000 * share))
+        if share is not None:
+            self.progress.show_share(share)
         say(self.left, words.left_words(progress).replace("\n", "<br>"))
 
     def _show_number(self, figure: FractionFigure) -> None:
