@@ -15,6 +15,7 @@ from pathlib import Path
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate.tally import RUN_FAILED, uncounted
+from napari_rbcflow.run.memory import keep_freed_memory
 from napari_rbcflow.run.pace import Pace
 from napari_rbcflow.run.progress import Progress, warnings_of
 from napari_rbcflow.run.settings import RunSettings
@@ -97,6 +98,7 @@ class Run:
 
     def _prepare(self) -> None:
         """Open, load and compile; the folder comes last, when nothing can go wrong any more."""
+        keep_freed_memory()
         self.info = self.source.open()
         self._tracker = self._make_tracker()
         warm_up(self.info.pixel_size_um)

@@ -1,0 +1,28 @@
+"""Freed memory kept for the next frame, instead of being given back to the system and asked for again."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MMAP_BYTES = 32 * 2**20
+"""The most that glibc takes."""
+_TRIM_BYTES = 2**30
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what a run frees; does nothing elsewhere, and may be called more than once.
+
+    Every frame and every batch needs buffers of a few megabytes for some milliseconds. By default glibc
+    gives each back to the system when it is freed, and the system clears every page of the next one:
+    the two networks spent up to half of their time on that (docs/decisions/viewer.md). Both values must
+    be set: either one alone switches off glibc's own adaptation and makes it worse. What a process
+    holds stays at its peak, and is bounded by the queues.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
