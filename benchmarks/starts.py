@@ -39,7 +39,7 @@ def main() -> None:
 
     from napari_rbcflow.estimate import StopRules
     from napari_rbcflow.run.settings import RunSettings
-    from napari_rbcflow.widgets.live_widget import LiveWidget
+    from napari_rbcflow.widgets.live.widget import LiveWidget
     from napari_rbcflow.worker import Camera, Order
 
     viewer = napari.Viewer()

@@ -25,7 +25,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.run.settings import RunSettings
-from napari_rbcflow.widgets.picture import LivePicture
+from napari_rbcflow.widgets.picture.live_picture import LivePicture
 from napari_rbcflow.worker import Camera, Order, Phase, Worker, WorkerRun
 
 UPDATE_MS = 50
@@ -131,7 +131,7 @@ def main() -> None:
         RunSettings(stop=StopRules(seconds=args.seconds)),
     )
     if args.widget:
-        from napari_rbcflow.widgets.live_widget import LiveWidget
+        from napari_rbcflow.widgets.live.widget import LiveWidget
 
         widget = LiveWidget(viewer)
         viewer.window.add_dock_widget(widget, area="right")

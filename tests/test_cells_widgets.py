@@ -30,7 +30,7 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
 @pytest.fixture(scope="module")
 def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample movie's session; do not touch it, `folder` may be."""
-    from napari_rbcflow.widgets.sample_data import folder
+    from napari_rbcflow.widgets.files.sample_data import folder
 
     out = tmp_path_factory.mktemp("analysed") / "S"
     analyze(folder() / "flow_chamber.tif", out, device="cpu", patient="simulated")
@@ -116,7 +116,7 @@ def picture(qtbot: Any, widget: Any, name: str) -> None:
 def test_the_strip(folder: Path, qtbot: Any) -> None:
     from qtpy.QtCore import QPoint
 
-    from napari_rbcflow.widgets.cell_strip import CellStrip
+    from napari_rbcflow.widgets.cells.strip import CellStrip
 
     session = open_session(folder)
     strip = CellStrip()
@@ -158,7 +158,7 @@ def test_the_strip(folder: Path, qtbot: Any) -> None:
 
 
 def test_the_strip_forgets_and_queues_nothing(folder: Path, qtbot: Any) -> None:
-    from napari_rbcflow.widgets.cell_strip import REMEMBERED, CellStrip
+    from napari_rbcflow.widgets.cells.strip import REMEMBERED, CellStrip
 
     told = [cell for cell in judged_of(open_session(folder)) if cell.label == Label.TANK_TREADING]
     strip = CellStrip()
@@ -185,7 +185,7 @@ def test_the_strip_forgets_and_queues_nothing(folder: Path, qtbot: Any) -> None:
 def test_the_strip_stands_still_under_the_pointer(folder: Path, qtbot: Any) -> None:
     from qtpy.QtGui import QCursor
 
-    from napari_rbcflow.widgets.cell_strip import CellStrip
+    from napari_rbcflow.widgets.cells.strip import CellStrip
 
     told = [cell for cell in judged_of(open_session(folder)) if cell.label == Label.TANK_TREADING]
     strip = CellStrip()
@@ -208,8 +208,8 @@ def test_the_strip_stands_still_under_the_pointer(folder: Path, qtbot: Any) -> N
 
 
 def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
-    from napari_rbcflow.widgets.cell_viewer import CellViewer
-    from napari_rbcflow.widgets.settings import load_settings
+    from napari_rbcflow.widgets.cells.viewer import CellViewer
+    from napari_rbcflow.widgets.settings.remembered import load_settings
 
     machine = (folder / "cells.csv").read_bytes()
     session = open_session(folder)
@@ -265,7 +265,7 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
 
 
 def test_stepping_through_cells(folder: Path, qtbot: Any) -> None:
-    from napari_rbcflow.widgets.cell_viewer import CellViewer
+    from napari_rbcflow.widgets.cells.viewer import CellViewer
 
     session = open_session(folder)
     counted = of_label(session, "tank-treading", "flipping")
@@ -323,7 +323,7 @@ def test_browsing_goes_both_ways(folder: Path) -> None:
 
 
 def test_a_run_that_goes_on(tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_rbcflow.widgets.cell_viewer import CellViewer
+    from napari_rbcflow.widgets.cells.viewer import CellViewer
 
     monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
     pairs = some_pairs(60)
@@ -354,7 +354,7 @@ def test_a_run_that_goes_on(tmp_path: Path, qtbot: Any, monkeypatch: pytest.Monk
 
 
 def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any) -> None:
-    from napari_rbcflow.widgets.cell_viewer import CellViewer
+    from napari_rbcflow.widgets.cells.viewer import CellViewer
 
     viewer = CellViewer()
     qtbot.addWidget(viewer)
@@ -382,8 +382,8 @@ def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any) -> No
 
 def test_in_napari(folder: Path, make_napari_viewer: Any, qtbot: Any) -> None:
     """As a person sees them, in docks."""
-    from napari_rbcflow.widgets.cell_strip import CellStrip
-    from napari_rbcflow.widgets.cell_viewer import CellViewer
+    from napari_rbcflow.widgets.cells.strip import CellStrip
+    from napari_rbcflow.widgets.cells.viewer import CellViewer
 
     window = make_napari_viewer(show=True)
     window.window.resize(1300, 950)

@@ -32,12 +32,12 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
 
 from qtpy.QtCore import Qt
 
-from napari_rbcflow.widgets.camera_choices import CHOICES
-from napari_rbcflow.widgets.camera_form import CameraForm
-from napari_rbcflow.widgets.fraction_curve import MOST_POINTS, FractionCurve
-from napari_rbcflow.widgets.live_widget import LiveWidget
-from napari_rbcflow.widgets.result_panel import ResultPanel
-from napari_rbcflow.widgets.sample_data import folder as sample_data
+from napari_rbcflow.widgets.files.sample_data import folder as sample_data
+from napari_rbcflow.widgets.live.camera_choices import CHOICES
+from napari_rbcflow.widgets.live.camera_form import CameraForm
+from napari_rbcflow.widgets.live.widget import LiveWidget
+from napari_rbcflow.widgets.result.fraction_curve import MOST_POINTS, FractionCurve
+from napari_rbcflow.widgets.result.panel import ResultPanel
 
 
 class Bench:
@@ -275,7 +275,7 @@ def test_the_end_of_python_ends_the_run(tmp_path: Path) -> None:
     script = f"""
         import sys, time, napari
         from qtpy.QtWidgets import QApplication
-        from napari_rbcflow.widgets.live_widget import LiveWidget
+        from napari_rbcflow.widgets.live.widget import LiveWidget
         viewer = napari.Viewer()
         widget = LiveWidget(viewer)
         viewer.window.add_dock_widget(widget)

@@ -194,7 +194,7 @@ def test_a_layer_stands_for_its_file_as_long_as_it_shows_the_same(movie: Path, t
     from napari.layers import Image
 
     from napari_rbcflow.sources.lazy import open_frames
-    from napari_rbcflow.widgets.layer_movie import LayerFrames, file_of, frames_of_layer
+    from napari_rbcflow.widgets.movies.layer_movie import LayerFrames, file_of, frames_of_layer
 
     frames = open_frames(movie)
     assert file_of(frames_of_layer(Image(frames, rgb=False))) == movie
@@ -219,7 +219,7 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
     widget: tuple[Any, Any], movie: Path, tmp_path: Path, qtbot: Any
 ) -> None:
     from napari_rbcflow.sources.lazy import open_frames
-    from napari_rbcflow.widgets.movie_form import LAYER
+    from napari_rbcflow.widgets.movies.form import LAYER
 
     viewer, w = widget
     grey = open_frames(movie)[:]

@@ -31,7 +31,9 @@ def worker() -> Iterator[Worker]:
 
 def chamber(folder: Path, **rules: Any) -> Order:
     return Order(
-        Camera("simulated", {"seed": 3, "cells_per_frame": 60.0}), folder, RunSettings(stop=StopRules(**rules))
+        Camera("simulated", {"seed": 3, "cells_per_frame": 60.0}),
+        folder,
+        RunSettings(stop=StopRules(**rules)),
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CPU_BATCH = 8
-"""Live, some 20 tracks come together and one or two of them pass stage 1: a larger batch is mostly padding."""
+"""Live, some 20 tracks come together and one or two pass stage 1: a larger batch is mostly padding."""
 GPU_BATCH = 256
 
 

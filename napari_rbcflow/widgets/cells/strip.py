@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QScrollArea, QVBoxLay
 
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.run.judged import JudgedCell
-from napari_rbcflow.widgets.crop_tiles import CropTiles
+from napari_rbcflow.widgets.cells.crop_tiles import CropTiles
 
 REMEMBERED = 200
 """Cells of each kind; older ones lie in the session."""

@@ -14,13 +14,13 @@ from qtpy.QtGui import QHideEvent
 from qtpy.QtWidgets import QApplication, QFileDialog, QMainWindow
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
-from napari_rbcflow.widgets.layer_movie import frames_of_layer
-from napari_rbcflow.widgets.movie_face import CELLS, NUMBER, MovieFace
-from napari_rbcflow.widgets.movie_form import LAYER
-from napari_rbcflow.widgets.movie_job import MovieJob, MovieOrder, Stage
-from napari_rbcflow.widgets.result_layers import ResultLayers
-from napari_rbcflow.widgets.settings import load_settings, save_settings
-from napari_rbcflow.widgets.viewer_ears import ViewerEars
+from napari_rbcflow.widgets.movies.face import CELLS, NUMBER, MovieFace
+from napari_rbcflow.widgets.movies.form import LAYER
+from napari_rbcflow.widgets.movies.job import MovieJob, MovieOrder, Stage
+from napari_rbcflow.widgets.movies.layer_movie import frames_of_layer
+from napari_rbcflow.widgets.movies.result_layers import ResultLayers
+from napari_rbcflow.widgets.movies.viewer_ears import ViewerEars
+from napari_rbcflow.widgets.settings.remembered import load_settings, save_settings
 from napari_rbcflow.widgets.warning_box import breakable
 
 if TYPE_CHECKING:

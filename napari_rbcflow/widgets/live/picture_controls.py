@@ -6,7 +6,7 @@ from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rbcflow.widgets.labels import breakable, wrapping_label
-from napari_rbcflow.widgets.settings import PictureMode
+from napari_rbcflow.widgets.settings.remembered import PictureMode
 
 _MODES: tuple[tuple[str, PictureMode], ...] = (
     ("Cells, with their labels", "cells"),

@@ -10,8 +10,8 @@ from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_rbcflow.conventions import CROP_SIDE, Label
 from napari_rbcflow.run.judged import JudgedCell
-from napari_rbcflow.widgets.cell_words import Words, two_digits, words_of
-from napari_rbcflow.widgets.crop_art import grey_images
+from napari_rbcflow.widgets.cells.crop_art import grey_images
+from napari_rbcflow.widgets.cells.words import Words, two_digits, words_of
 from napari_rbcflow.widgets.theme import LOOKS, STRUCK_OUT
 
 _PICTURE = 2 * CROP_SIDE

@@ -13,8 +13,8 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.sources.plausible import check_settings
 from napari_rbcflow.tracking.settings import Direction
-from napari_rbcflow.widgets.session_names import new_session
-from napari_rbcflow.widgets.settings import Settings
+from napari_rbcflow.widgets.live.session_names import new_session
+from napari_rbcflow.widgets.settings.remembered import Settings
 
 RING_SECONDS = 1.0
 """As in `run.analysis`: the movie itself lies on disk."""

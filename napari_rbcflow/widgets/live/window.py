@@ -15,7 +15,7 @@ def watch(order: Order) -> WorkerRun:
     """
     import napari
 
-    from napari_rbcflow.widgets.live_widget import LiveWidget
+    from napari_rbcflow.widgets.live.widget import LiveWidget
 
     viewer = napari.Viewer(title="napari-rbcflow")
     widget = LiveWidget(viewer)

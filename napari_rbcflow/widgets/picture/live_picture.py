@@ -15,12 +15,12 @@ from napari_rbcflow.ring import FrameGone, RingReader
 from napari_rbcflow.run.judged import JudgedCell
 from napari_rbcflow.run.snapshot import Snapshot
 from napari_rbcflow.sources.contract import SourceInfo
-from napari_rbcflow.widgets.close_up import CloseUp
-from napari_rbcflow.widgets.contrast import Contrast
-from napari_rbcflow.widgets.draw_budget import LEAST_SHARE, SHARE, DrawBudget
-from napari_rbcflow.widgets.history import History, Moment
-from napari_rbcflow.widgets.live_ring import LiveRing
-from napari_rbcflow.widgets.marks import POINTED_OUT, Marks, own_layer
+from napari_rbcflow.widgets.picture.close_up import CloseUp
+from napari_rbcflow.widgets.picture.contrast import Contrast
+from napari_rbcflow.widgets.picture.draw_budget import LEAST_SHARE, SHARE, DrawBudget
+from napari_rbcflow.widgets.picture.history import History, Moment
+from napari_rbcflow.widgets.picture.live_ring import LiveRing
+from napari_rbcflow.widgets.picture.marks import POINTED_OUT, Marks, own_layer
 from napari_rbcflow.widgets.theme import NOT_YET
 
 DELAY_S = 1.0

@@ -10,7 +10,7 @@ from napari.layers import Layer
 from numpy.typing import NDArray
 
 from napari_rbcflow.sources.lazy import FrameArray
-from napari_rbcflow.widgets.session_layers import GROUPS, LayerData, SessionLayers
+from napari_rbcflow.widgets.files.session_layers import GROUPS, LayerData, SessionLayers
 
 _IN_SIGHT = 0.9
 """Share of the canvas, from its middle, in which a place need not be brought nearer."""

@@ -16,9 +16,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_rbcflow.widgets.cell_viewer import CellViewer
-from napari_rbcflow.widgets.movie_form import MovieForm
-from napari_rbcflow.widgets.result_panel import ResultPanel
+from napari_rbcflow.widgets.cells.viewer import CellViewer
+from napari_rbcflow.widgets.movies.form import MovieForm
+from napari_rbcflow.widgets.result.panel import ResultPanel
 from napari_rbcflow.widgets.warning_box import WarningBox, wrapping_label
 
 NUMBER, CELLS = 0, 1

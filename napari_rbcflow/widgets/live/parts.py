@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from napari_rbcflow.widgets import old_objects
-from napari_rbcflow.widgets.picture import LivePicture
+from napari_rbcflow.widgets.live import old_objects
+from napari_rbcflow.widgets.picture.live_picture import LivePicture
 from napari_rbcflow.worker import Worker
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, FloatSpinB
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import BadInput, RbcflowError
-from napari_rbcflow.widgets.movie_form import FLOWS, number_in
-from napari_rbcflow.widgets.settings import (
+from napari_rbcflow.widgets.movies.form import FLOWS, number_in
+from napari_rbcflow.widgets.settings.remembered import (
     PICTURE_DELAY_RANGE_S,
     PICTURE_HZ_RANGE,
     Settings,

@@ -18,8 +18,14 @@ from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.session.changes import ChangeLog, by_hand
 from napari_rbcflow.session.reading import Session, open_session
 from napari_rbcflow.sources.lazy import open_frames
-from napari_rbcflow.widgets.layer_movie import Cancelled, LayerFrames, copy_frames, file_of, new_copy_folder
-from napari_rbcflow.widgets.session_layers import SessionLayers, movie_of, session_layers
+from napari_rbcflow.widgets.files.session_layers import SessionLayers, movie_of, session_layers
+from napari_rbcflow.widgets.movies.layer_movie import (
+    Cancelled,
+    LayerFrames,
+    copy_frames,
+    file_of,
+    new_copy_folder,
+)
 from napari_rbcflow.worker import MovieFile, Order, Phase, Worker, WorkerRun
 
 

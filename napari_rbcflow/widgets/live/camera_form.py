@@ -23,10 +23,10 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.sources.plausible import check_settings
 from napari_rbcflow.tracking.settings import Direction
-from napari_rbcflow.widgets.camera_choices import CHOICES, CameraChoice, choice_of
-from napari_rbcflow.widgets.session_names import new_session
-from napari_rbcflow.widgets.settings import Settings
-from napari_rbcflow.widgets.stop_form import StopForm
+from napari_rbcflow.widgets.live.camera_choices import CHOICES, CameraChoice, choice_of
+from napari_rbcflow.widgets.live.session_names import new_session
+from napari_rbcflow.widgets.live.stop_form import StopForm
+from napari_rbcflow.widgets.settings.remembered import Settings
 from napari_rbcflow.worker.orders import Camera, MovieFile, Order
 
 _NUMBERS = {

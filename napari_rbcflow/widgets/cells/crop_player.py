@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_rbcflow.conventions import CROP_SIDE
 from napari_rbcflow.session.crops import CropSequence
-from napari_rbcflow.widgets.crop_art import grey_images
+from napari_rbcflow.widgets.cells.crop_art import grey_images
 from napari_rbcflow.widgets.theme import FAULT_COLOUR, WARNING_COLOUR
 
 REFRESH_MS = 33

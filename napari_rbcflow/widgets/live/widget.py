@@ -19,15 +19,15 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
-from napari_rbcflow.widgets import old_objects
-from napari_rbcflow.widgets.camera_form import CameraForm
 from napari_rbcflow.widgets.labels import say, wrapping_label
-from napari_rbcflow.widgets.live_cells import LiveCells
-from napari_rbcflow.widgets.live_parts import LiveParts
-from napari_rbcflow.widgets.picture_controls import PictureControls
-from napari_rbcflow.widgets.result_panel import ResultPanel
-from napari_rbcflow.widgets.run_buttons import RunButtons
-from napari_rbcflow.widgets.settings import Settings, load_settings, save_settings
+from napari_rbcflow.widgets.live import old_objects
+from napari_rbcflow.widgets.live.camera_form import CameraForm
+from napari_rbcflow.widgets.live.cells import LiveCells
+from napari_rbcflow.widgets.live.parts import LiveParts
+from napari_rbcflow.widgets.live.picture_controls import PictureControls
+from napari_rbcflow.widgets.live.run_buttons import RunButtons
+from napari_rbcflow.widgets.result.panel import ResultPanel
+from napari_rbcflow.widgets.settings.remembered import Settings, load_settings, save_settings
 from napari_rbcflow.widgets.warning_box import WarningBox
 from napari_rbcflow.worker import Order, Phase, WorkerRun
 

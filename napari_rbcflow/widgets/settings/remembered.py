@@ -18,7 +18,7 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ring.disk import replace_file
 from napari_rbcflow.sources.plausible import check_settings
 from napari_rbcflow.tracking.settings import Direction
-from napari_rbcflow.widgets.preferences import changed_there, put_there
+from napari_rbcflow.widgets.settings.preferences import changed_there, put_there
 
 FORMAT = 1
 """Version of the file."""

@@ -27,9 +27,9 @@ from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.session.audit import Change
 from napari_rbcflow.session.browsing import COUNTED, KINDS, CellBrowser, LookedAt
 from napari_rbcflow.session.changes import ChangeLog
-from napari_rbcflow.widgets.cell_words import facts_of, flags_said, heading_of, words_of
-from napari_rbcflow.widgets.crop_player import CropPlayer, Film
-from napari_rbcflow.widgets.settings import load_settings, save_settings
+from napari_rbcflow.widgets.cells.crop_player import CropPlayer, Film
+from napari_rbcflow.widgets.cells.words import facts_of, flags_said, heading_of, words_of
+from napari_rbcflow.widgets.settings.remembered import load_settings, save_settings
 from napari_rbcflow.widgets.theme import FAULT_COLOUR, LOOKS, STRUCK_OUT
 
 _PACES = {"camera's pace": 1, "2 x slower": 2, "5 x slower": 5}

@@ -14,8 +14,8 @@ from napari_rbcflow.run.judged import JudgedCell
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.session.changes import ChangeLog
-from napari_rbcflow.widgets.cell_strip import CellStrip
-from napari_rbcflow.widgets.cell_viewer import CellViewer
+from napari_rbcflow.widgets.cells.strip import CellStrip
+from napari_rbcflow.widgets.cells.viewer import CellViewer
 
 BY_HAND_S = 1.0
 """Between two looks at the number with a person's changes, while a run goes."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.widgets.session_layers import METADATA
+from napari_rbcflow.widgets.files.session_layers import METADATA
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 

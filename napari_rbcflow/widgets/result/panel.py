@@ -18,11 +18,11 @@ from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.session.changes import by_hand
 from napari_rbcflow.session.grave import FEW_CELLS, grave_warnings
 from napari_rbcflow.session.reading import Session, open_session
-from napari_rbcflow.widgets import result_words as words
-from napari_rbcflow.widgets.counts_table import CountsTable
-from napari_rbcflow.widgets.fraction_curve import FractionCurve
 from napari_rbcflow.widgets.labels import breakable, say, wrapping_label
-from napari_rbcflow.widgets.share_bar import ShareBar
+from napari_rbcflow.widgets.result import words as words
+from napari_rbcflow.widgets.result.counts_table import CountsTable
+from napari_rbcflow.widgets.result.fraction_curve import FractionCurve
+from napari_rbcflow.widgets.result.share_bar import ShareBar
 from napari_rbcflow.widgets.theme import LOOKS, STRUCK_OUT
 from napari_rbcflow.widgets.warning_box import WarningBox
 

@@ -1,0 +1,1 @@
+"""Judged cells, as a strip and one by one, with their labels to be changed."""

@@ -1,0 +1,1 @@
+"""What napari opens and saves: sessions, movies, cells, the sample."""

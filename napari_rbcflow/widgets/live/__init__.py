@@ -1,0 +1,1 @@
+"""A camera, from the form to the number: the live widget."""

@@ -1,0 +1,1 @@
+"""A recorded movie, from the file to the number: the movie widget."""

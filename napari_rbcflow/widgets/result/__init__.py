@@ -1,0 +1,1 @@
+"""The number, and all that a person must know beside it."""
