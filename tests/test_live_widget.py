@@ -238,7 +238,7 @@ def a_display_that_fails_stops_the_run_and_says_so_once(
     (folder,) = sessions(bench)
     assert whole_and_stopped(folder)
     assert "ZeroDivisionError: no such picture" in widget.refusal.grave[0]
-    assert len([r for r in caplog.records if r.name.endswith("live_widget")]) == 1
+    assert len([r for r in caplog.records if r.name.endswith("live.widget")]) == 1
 
 
 def test_taken_away_in_mid_run_it_stops_the_run_and_closes_the_session(bench: Bench) -> None:

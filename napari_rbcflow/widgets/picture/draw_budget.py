@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -103,7 +104,10 @@ def _draw_events(viewer: Any) -> Any:
     The only private name of napari that the picture uses: 0.9.2 tells of a draw nowhere else. Without
     it, updates alone are measured.
     """
-    try:
-        return viewer.window._qt_viewer.canvas.events.draw
-    except (AttributeError, RuntimeError):
-        return None
+    with warnings.catch_warnings():
+        # Opened from a menu, the viewer comes in a proxy that warns of private names; napari would show that.
+        warnings.simplefilter("ignore", FutureWarning)
+        try:
+            return viewer.window._qt_viewer.canvas.events.draw
+        except (AttributeError, RuntimeError):
+            return None
