@@ -177,7 +177,9 @@ def test_closing_ends_the_run_and_starts_leave_nothing(tmp_path: Path) -> None:
         if Path("/proc/self/fd").exists():
             proc = Path(f"/proc/{worker.pid}")
             left.append((len(list((proc / "fd").iterdir())), len(list((proc / "task").iterdir()))))
-    assert len(set(left[1:])) <= 1, left
+    # A thread that has ended may stand there a moment longer; one left by each start would add up.
+    assert left[-1][0] <= left[1][0], left
+    assert left[-1][1] <= left[1][1] + 2, left
     run = worker.start(chamber(tmp_path / "last"))
     until(lambda: run.snapshot is not None)
     worker.close()

@@ -10,6 +10,7 @@ import threading
 from typing import Any
 
 from napari_rbcflow.errors import RbcflowError, sentence_of
+from napari_rbcflow.run.memory import keep_freed_memory
 from napari_rbcflow.worker.messages import Began, Begin, Ended, Looked, Ready, Refused, Stop
 from napari_rbcflow.worker.orders import Order
 from napari_rbcflow.worker.pipe import Pipe
@@ -104,6 +105,7 @@ def main() -> None:
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    keep_freed_memory()
     serving = Serving(Pipe(incoming, outgoing))
     signal.signal(signal.SIGTERM, lambda *_: serving.end())
     serving.serve()
