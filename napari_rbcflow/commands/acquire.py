@@ -23,8 +23,6 @@ from napari_rbcflow.commands.options import (
     viewer_option,
 )
 
-DEFAULT_STOP_RELIABLE = 200
-"""Where no stop rule is given: about what one acquisition of Darrin et al. 2023 holds (120 to 270)."""
 DEMO_STOP_RELIABLE = 50
 
 
@@ -143,16 +141,18 @@ def live(
         sample=sample,
         flow=flow,
         device=device,
-        stop=stop_rules(stop_reliable, stop_halfwidth, stop_seconds, DEFAULT_STOP_RELIABLE),
+        stop=stop_rules(stop_reliable, stop_halfwidth, stop_seconds),
         ring_seconds=ring_seconds,
     )
     return carry_out(Order(source, output, settings), viewer)
 
 
-def stop_rules(reliable: int | None, halfwidth: float | None, seconds: float | None, default: int) -> Any:
+def stop_rules(
+    reliable: int | None, halfwidth: float | None, seconds: float | None, default: int | None = None
+) -> Any:
     """Return the rules, with a number of cells where none is given."""
-    from napari_rbcflow.estimate import StopRules
+    from napari_rbcflow.estimate.stopping import USUAL_RELIABLE, StopRules
 
     if reliable is None and halfwidth is None and seconds is None:
-        reliable = default
+        reliable = default or USUAL_RELIABLE
     return StopRules(reliable, halfwidth, seconds)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.fraction import RunningFraction
 
+USUAL_RELIABLE = 200
+"""Cells, where nobody says: about what one acquisition of Darrin et al. 2023 holds (120 to 270)."""
+
 
 @dataclass(frozen=True)
 class StopRules:

@@ -18,6 +18,18 @@ _STYLES = {
 }
 _OPENINGS = {"grave": "⚠ ", "mild": "▲ Note. "}
 
+# The core's sentences name the options of the command line; in a form they have other names.
+_FIELDS = {
+    "--mm-path": "the field Micro-Manager in",
+    "--stop-reliable": "Stop at reliable cells",
+    "--stop-halfwidth": "Stop at half-width",
+    "--stop-seconds": "Stop after seconds",
+    "--exposure-ms": "field Exposure",
+    "--fps": "field Frames per second",
+    "--pixel-size-um": "field Pixel size",
+    "--device cpu": "the processor as device",
+}
+
 
 class WarningBox(QWidget):
     """Grave sentences on a red ground, milder ones in a yellow frame; takes no room without any."""
@@ -36,7 +48,7 @@ class WarningBox(QWidget):
 
     def say(self, *, grave: Iterable[str] = (), mild: Iterable[str] = ()) -> None:
         """Show these sentences instead of those before."""
-        said = (tuple(dict.fromkeys(grave)), tuple(dict.fromkeys(mild)))
+        said = (tuple(dict.fromkeys(map(_in_form, grave))), tuple(dict.fromkeys(map(_in_form, mild))))
         if said == self._said:
             return
         self._said = said
@@ -59,3 +71,9 @@ class WarningBox(QWidget):
     def grave(self) -> tuple[str, ...]:
         """The grave ones."""
         return self._said[0]
+
+
+def _in_form(sentence: str) -> str:
+    for option, field in _FIELDS.items():
+        sentence = sentence.replace(option, field)
+    return sentence

@@ -65,6 +65,7 @@ class Serving:
 
     def _load(self) -> None:
         """Load and compile what the first run would wait for; a fault shows again where it matters."""
+        import napari_rbcflow.sources.chamber  # noqa: F401  (a second, mostly SciPy)
         from napari_rbcflow.tracking.warming import warm_up
 
         try:

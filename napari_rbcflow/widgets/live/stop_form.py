@@ -5,9 +5,7 @@ from __future__ import annotations
 from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QSpinBox, QWidget
 
 from napari_rbcflow.estimate import StopRules
-
-USUAL_RELIABLE = 200
-"""About what one acquisition of Darrin et al. 2023 holds (120 to 270)."""
+from napari_rbcflow.estimate.stopping import USUAL_RELIABLE
 
 
 class StopForm(QWidget):
