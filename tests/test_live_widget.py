@@ -38,6 +38,7 @@ from napari_rbcflow.widgets.live.camera_form import CameraForm
 from napari_rbcflow.widgets.live.widget import LiveWidget
 from napari_rbcflow.widgets.result.fraction_curve import MOST_POINTS, FractionCurve
 from napari_rbcflow.widgets.result.panel import ResultPanel
+from napari_rbcflow.widgets.warning_box import in_form
 
 
 class Bench:
@@ -193,7 +194,7 @@ def nothing_begins_and_nothing_is_left(bench: Bench, widget: LiveWidget) -> None
         pass
     assert widget.run is not None
     assert widget.run.phase is Phase.REFUSED
-    assert widget.refusal.grave == (widget.run.sentence,)
+    assert widget.refusal.grave == (in_form(widget.run.sentence),)
     assert "Traceback" not in widget.run.sentence
     assert widget.form.isVisible()
     assert widget.start_button.isEnabled()

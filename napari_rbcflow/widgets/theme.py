@@ -36,9 +36,9 @@ LOOKS: dict[str, Look] = {
     NOT_YET: Look("#e8e8e8", "disc", "○", "not judged yet"),
     Label.TANK_TREADING: Look("#56b4e9", "ring", "◉", "tank-treading"),
     Label.FLIPPING: Look("#e69f00", "diamond", "◆", "flipping"),
-    Label.UNRELIABLE: Look("#a0a0a0", "cross", "✕", "unreliable"),
-    Label.TOO_SHORT: Look("#a0a0a0", "cross", "✕", "too short"),
-    Label.UNCOUNTED: Look("#a0a0a0", "cross", "–", "not counted"),
+    Label.UNRELIABLE: Look("#d0d0d0", "cross", "✕", "unreliable"),
+    Label.TOO_SHORT: Look("#d0d0d0", "cross", "✕", "too short"),
+    Label.UNCOUNTED: Look("#d0d0d0", "cross", "–", "not counted"),
     STRUCK_OUT: Look("#cc79a7", "cross", "⌫", "struck out by hand"),
 }
 WARNING_COLOUR = "#f0e442"

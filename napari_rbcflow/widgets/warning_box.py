@@ -20,13 +20,13 @@ _OPENINGS = {"grave": "⚠ ", "mild": "▲ Note. "}
 
 # The core's sentences name the options of the command line; in a form they have other names.
 _FIELDS = {
-    "--mm-path": "the field Micro-Manager in",
-    "--stop-reliable": "Stop at reliable cells",
-    "--stop-halfwidth": "Stop at half-width",
-    "--stop-seconds": "Stop after seconds",
-    "--exposure-ms": "field Exposure",
-    "--fps": "field Frames per second",
-    "--pixel-size-um": "field Pixel size",
+    "--mm-path": "the field “Micro-Manager in”",
+    "--stop-reliable": "“Stop at reliable cells”",
+    "--stop-halfwidth": "“Stop at half-width”",
+    "--stop-seconds": "“Stop after seconds”",
+    "--exposure-ms": "“Exposure”",
+    "--fps": "“Frames per second”",
+    "--pixel-size-um": "“Pixel size”",
     "--device cpu": "the processor as device",
 }
 
@@ -48,7 +48,7 @@ class WarningBox(QWidget):
 
     def say(self, *, grave: Iterable[str] = (), mild: Iterable[str] = ()) -> None:
         """Show these sentences instead of those before."""
-        said = (tuple(dict.fromkeys(map(_in_form, grave))), tuple(dict.fromkeys(map(_in_form, mild))))
+        said = (tuple(dict.fromkeys(map(in_form, grave))), tuple(dict.fromkeys(map(in_form, mild))))
         if said == self._said:
             return
         self._said = said
@@ -73,7 +73,8 @@ class WarningBox(QWidget):
         return self._said[0]
 
 
-def _in_form(sentence: str) -> str:
+def in_form(sentence: str) -> str:
+    """Return the sentence with the names of a form's fields for those of the command line's options."""
     for option, field in _FIELDS.items():
         sentence = sentence.replace(option, field)
     return sentence

@@ -24,8 +24,6 @@ _ORDER = (Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE, NOT_YET, STRUCK_OU
 _CODE = {str(name): code for code, name in enumerate(_ORDER)}
 _SMALL = frozenset({Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE})
 _PARKED_SIZE_PX = 0.01
-_EDGE = (0.1, 0.1, 0.1, 1.0)
-"""Around the grey crosses, which would else be lost on the grey of a cell."""
 
 
 class Marks:
@@ -67,8 +65,7 @@ class Marks:
         self._widths = np.full(len(_ORDER), 0.09)
         for name in _SMALL:
             self._faces[_CODE[name]] = self._borders[_CODE[name]]
-            self._borders[_CODE[name]] = _EDGE
-            self._widths[_CODE[name]] = 0.14
+            self._widths[_CODE[name]] = 0.0
         self._sizes_px = np.ones(len(_ORDER))
         self.left_out = 0
         self._placed = CAPACITY
@@ -141,7 +138,7 @@ def own_layer(viewer: Any, role: str, make: Callable[[], Any]) -> Any:
 
 def _across_um(name: str) -> float:
     if name in _SMALL:
-        return 0.5 * _OTHERS_UM
+        return 0.75 * _OTHERS_UM
     return 2.0 * _OTHERS_UM if name == POINTED_OUT else _ACROSS_UM.get(name, _OTHERS_UM)
 
 
