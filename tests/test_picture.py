@@ -89,7 +89,7 @@ def marks_of(picture: LivePicture) -> dict[tuple[float, float], str]:
     colour = np.where(filled[:, None], layer.face_color, layer.border_color)
     seen = np.flatnonzero((colour[:, 3] > 0) & (layer.size > 1))
     names = {look.colour: name for name, look in LOOKS.items()}
-    names["#a0a0a0"] = Label.UNRELIABLE
+    names[LOOKS[Label.UNRELIABLE].colour] = Label.UNRELIABLE
     found = {}
     for i in seen:
         rgb = "#" + "".join(f"{round(255 * c):02x}" for c in colour[i, :3])
