@@ -35,6 +35,7 @@ from qtpy.QtCore import Qt
 from napari_rbcflow.widgets.files.sample_data import folder as sample_data
 from napari_rbcflow.widgets.live.camera_choices import CHOICES
 from napari_rbcflow.widgets.live.camera_form import CameraForm
+from napari_rbcflow.widgets.live.run_buttons import RunButtons
 from napari_rbcflow.widgets.live.widget import LiveWidget
 from napari_rbcflow.widgets.result.fraction_curve import MOST_POINTS, FractionCurve
 from napari_rbcflow.widgets.result.panel import ResultPanel
@@ -146,6 +147,11 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     assert f"{figure.n - 1} reliable" in panel.by_hand.text()
     assert "simulation" in panel.remarks.text()
     assert panel.open_folder.isVisible()
+    # The form is folded, and would record the next run under the same name: the button says so.
+    assert not widget.form.isVisible()
+    assert widget.start_button.text().startswith("Start: P 7/b · before")
+    assert widget.start_button.toolTip() == "P 7/b · before transfusion"
+    bench.picture("live_ended")
 
     widget.fold.setChecked(True)
     widget.form.stop.by_halfwidth.setChecked(False)
@@ -297,6 +303,27 @@ def test_the_end_of_python_ends_the_run(tmp_path: Path) -> None:
     assert ended.returncode == 3, ended.stderr
     (folder,) = (path.parent for path in tmp_path.glob("*/run.json"))
     assert whole_and_stopped(folder)
+
+
+def test_start_says_whose_run_it_will_be(qtbot: Any) -> None:
+    buttons = RunButtons()
+    qtbot.addWidget(buttons)
+    buttons.resize(430, 50)
+    buttons.show()
+    assert buttons.start.text() == "Start"
+    buttons.name(" A&B ", "")
+    assert buttons.start.text() == "Start: A&&B"
+    buttons.name("a very long name of a patient, second visit", "9")
+    assert buttons.start.text().startswith("Start: a v")
+    assert buttons.start.text().endswith(" · 9")
+    assert "…" in buttons.start.text()
+    room = buttons.start.fontMetrics().horizontalAdvance(buttons.start.text())
+    assert room < buttons.start.width() < 430
+    assert buttons.width() == 430
+    buttons.resize(2000, 50)
+    assert "…" not in buttons.start.text()
+    buttons.name("", " ")
+    assert buttons.start.text() == "Start"
 
 
 def progress_of(fraction: RunningFraction, **more: Any) -> Progress:

@@ -122,6 +122,9 @@ class LiveWidget(QWidget):
 
     def _connect(self) -> None:
         self.fold.toggled.connect(self._fold)
+        for name in (self.form.patient, self.form.sample):
+            name.textChanged.connect(self._name_start)
+        self._name_start()
         self.start_button.clicked.connect(self._guarded(self._start_pressed))
         self.stop_button.clicked.connect(self._guarded(self.stop))
         self.controls.changed.connect(self._guarded(self._picture_chosen))
@@ -339,6 +342,9 @@ class LiveWidget(QWidget):
     def _fold(self, shown: bool) -> None:
         self.form.setVisible(shown)
         self.fold.setText(("▾" if shown else "▸") + " Camera, patient and stop")
+
+    def _name_start(self) -> None:
+        self.buttons.name(self.form.patient.text(), self.form.sample.text())
 
     def _show_state(self) -> None:
         """Let only what can be done now be pressed."""
