@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session import open_session, verify
-from napari_rbcflow.worker import Camera, MovieFile, Order, Phase, Worker, WorkerRun
+from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.worker import Camera, MovieFile, Order, Phase, Worker, WorkerRun, busy
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -112,6 +115,62 @@ def test_what_cannot_begin_is_refused_in_one_sentence(
     assert sentence in run.sentence
     assert "\n" not in run.sentence
     assert not folder.exists()
+
+
+class Hanging(SimulatedChamber):
+    """A camera whose driver does not answer: as it is opened, or as it is closed."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__(ChamberSettings(height=128, width=128, cells_per_frame=2.0))
+        self.when = when
+
+    def open(self) -> SourceInfo:
+        if self.when == "open":
+            time.sleep(300)
+        return super().open()
+
+    def close(self) -> None:
+        super().close()
+        if self.when == "close":
+            time.sleep(300)
+
+
+@dataclass(frozen=True)
+class HangingCamera:
+    when: str
+
+    def make(self) -> Hanging:
+        return Hanging(self.when)
+
+
+def test_a_driver_that_hangs_is_left_by_stop(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_rbcflow.worker.worker_run.OPENING_PATIENCE_S", 1.0)
+    run = worker.start(Order(HangingCamera("open"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
+    assert not run.wait(2)
+    assert busy()
+    run.stop()
+    assert run.wait(20)
+    assert run.phase is Phase.REFUSED
+    assert "did not answer" in run.sentence
+    assert not (tmp_path / "s").exists()
+    assert not busy()
+
+
+def test_a_driver_that_hangs_at_the_end_does_not_hold_the_next_run(worker: Worker, tmp_path: Path) -> None:
+    run = worker.start(Order(HangingCamera("close"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
+    until(lambda: run.snapshot is not None)
+    before = worker.pid
+    run.stop()
+    assert run.wait(30)
+    assert run.outcome[0] == "failed"
+    assert "does not answer" in run.sentence
+    assert status(tmp_path / "s") == run.outcome
+    again = worker.start(chamber(tmp_path / "again", seconds=1))
+    assert again.wait(60)
+    assert again.outcome == ("finished", "seconds")
+    assert worker.pid != before
 
 
 def test_a_worker_that_is_killed_fails_its_run_and_is_replaced(worker: Worker, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ class Progress:
     status : str
         As in ``run.json``.
     received, processed, dropped, missed : int
-        Frames.
+        Frames; those that came after the stop are not among the dropped, for nobody wanted them.
     seconds : float
         Camera time of the last frame that was processed.
     open_tracks : int

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.estimate.tally import RUN_FAILED, uncounted
+from napari_rbcflow.estimate.tally import AFTER_STOP, RUN_FAILED, uncounted
 from napari_rbcflow.run.memory import keep_freed_memory
 from napari_rbcflow.run.pace import Pace
 from napari_rbcflow.run.progress import Progress, warnings_of
@@ -71,6 +71,7 @@ class Run:
         self._two_stage = two_stage
         self._done = threading.Event()
         self._pace = Pace()
+        self._closing = threading.Thread()
         self._started = False
 
     # ------------------------------------------------------------------ start
@@ -212,15 +213,15 @@ class Run:
             except Exception as error:
                 self.stages.fail(error)
 
-        closing = threading.Thread(target=close, name="rbcflow-close", daemon=True)
-        closing.start()
-        closing.join(PATIENCE_S)
-        if closing.is_alive():
+        self._closing = threading.Thread(target=close, name="rbcflow-close", daemon=True)
+        self._closing.start()
+        self._closing.join(PATIENCE_S)
+        if self._closing.is_alive():
             self.stages.fail(self._unanswered())
 
     def _unanswered(self) -> RunFailed:
         return RunFailed(
-            f"{self.info.name} does not answer: close this program and switch the camera off and on"
+            f"{self.info.name} does not answer: switch the camera off and on, and start again"
         )
 
     def _find_lost_frames(self) -> None:
@@ -245,6 +246,11 @@ class Run:
         return self._started
 
     @property
+    def hung(self) -> bool:
+        """Whether, after the end, a thread still waits for a source that does not answer."""
+        return any(thread.is_alive() for thread in (*self._threads, self._closing))
+
+    @property
     def outcome(self) -> tuple[str, str]:
         """Status and stop reason as in ``run.json``: ``("running", "")`` until something ended the run."""
         return self.stages.outcome.said
@@ -266,7 +272,7 @@ class Run:
             status=self.outcome[0] if self._done.is_set() else "running",
             received=self.stages.n_received,
             processed=self._tracker.processed,
-            dropped=sum(self.stages.dropped.values()),
+            dropped=sum(n for why, n in dict(self.stages.dropped).items() if why != AFTER_STOP),
             missed=sum(self.source.missed.values()),
             seconds=seconds,
             open_tracks=len(positions.cell) if positions is not None else 0,

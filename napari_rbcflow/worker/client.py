@@ -11,135 +11,18 @@ import sys
 import threading
 import weakref
 from collections import deque
-from enum import StrEnum
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.run.judged import REMEMBERED, JudgedCell
-from napari_rbcflow.run.snapshot import Snapshot
-from napari_rbcflow.sources.contract import SourceInfo
-from napari_rbcflow.worker.messages import Began, Begin, Ended, Looked, Message, Ready, Refused, Stop
+from napari_rbcflow.worker.messages import Begin, Ended, Message, Ready, Stop
 from napari_rbcflow.worker.orders import Order
 from napari_rbcflow.worker.pipe import Pipe
+from napari_rbcflow.worker.worker_run import OPENING_PATIENCE_S, PATIENCE_S, Phase, WorkerRun
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 20.0
-"""That a worker told to end has for its session: three for the source, the rest for a slow disk."""
 _LAST_WORDS = 20
 """Lines of the worker's standard error that are kept, to be logged if it dies."""
-
-
-class Phase(StrEnum):
-    """How far a run has come."""
-
-    OPENING = "opening"
-    RUNNING = "running"
-    ENDED = "ended"
-    REFUSED = "refused"
-
-
-class WorkerRun:
-    """One run in a worker, as it is known on this side. Ask it from a timer; it never calls back.
-
-    Attributes
-    ----------
-    order : Order
-    phase : Phase
-        `REFUSED`: it did not begin, and nothing was made. `ENDED`: the session is closed.
-    info : SourceInfo or None
-        Of the source, once it is open.
-    sentence : str
-        Why it was refused, or failed; else empty.
-    snapshot : Snapshot or None
-        The newest. Its `judged` and `counted` are only what that one brought: see `take`.
-    outcome : (str, str)
-        Status and stop reason as in ``run.json``; ``("running", "")`` until it has ended.
-    remarks : tuple of str
-        What else is to be said at the end.
-    """
-
-    def __init__(self, order: Order, worker: Worker) -> None:
-        self.order = order
-        self.phase = Phase.OPENING
-        self.info: SourceInfo | None = None
-        self.sentence = ""
-        self.snapshot: Snapshot | None = None
-        self.outcome = ("running", "")
-        self.remarks: tuple[str, ...] = ()
-        self._worker = worker
-        self._judged: deque[JudgedCell] = deque(maxlen=REMEMBERED)
-        self._counted = bytearray()
-        self._lock = threading.Lock()
-        self._done = threading.Event()
-
-    @property
-    def folder(self) -> Path:
-        """The session folder."""
-        return self.order.folder
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has ended, or was refused."""
-        return self._done.is_set()
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until it has ended or was refused; return whether it has."""
-        return self._done.wait(timeout_s)
-
-    def stop(self) -> None:
-        """End the run by a person's wish; returns at once."""
-        self._worker._send(Stop())
-
-    def take(self) -> tuple[tuple[JudgedCell, ...], bytes]:
-        """Return the cells judged and those counted since this was asked last.
-
-        Of the judged ones the last `REMEMBERED` at most; of the counted ones every single one, in
-        order, 1 for tank-treading and 0 for flipping.
-        """
-        with self._lock:
-            judged, counted = tuple(self._judged), bytes(self._counted)
-            self._judged.clear()
-            self._counted.clear()
-        return judged, counted
-
-    def _hear(self, message: Message) -> None:
-        if isinstance(message, Looked):
-            with self._lock:
-                self._judged.extend(message.snapshot.judged)
-                self._counted += message.snapshot.counted
-            self.snapshot = message.snapshot
-        elif isinstance(message, Began):
-            self.info, self.phase = message.info, Phase.RUNNING
-        elif isinstance(message, Refused):
-            self.sentence = message.sentence
-            self._end(Phase.REFUSED)
-        elif isinstance(message, Ended):
-            self.outcome, self.remarks = (message.status, message.reason), message.remarks
-            if message.status == "failed":
-                self.sentence = message.reason
-            self._end(Phase.ENDED)
-
-    def _lost(self, how: str) -> None:
-        """The worker died in mid run: close what it left, as failed."""
-        if self.phase is Phase.OPENING and not self.folder.exists():
-            self.sentence = f"The acquisition's own process ended while it was starting ({how}): start again."
-            self._end(Phase.REFUSED)
-            return
-        self.sentence = f"The acquisition's own process ended unexpectedly ({how})."
-        self.outcome = ("failed", self.sentence)
-        from napari_rbcflow.session.recovery import close_interrupted
-
-        try:
-            close_interrupted(self.folder, self.sentence)
-        except Exception as error:
-            log.error("%s could not be closed: %s", self.folder, error)
-        self._end(Phase.ENDED)
-
-    def _end(self, phase: Phase) -> None:
-        self.phase = phase
-        self._done.set()
 
 
 class Worker:
@@ -163,7 +46,7 @@ class Worker:
             new_group = {
                 "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.ABOVE_NORMAL_PRIORITY_CLASS
             }
-        self.ready = False
+        self.ready = self._leaving = False
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "napari_rbcflow.worker"],
             stdin=subprocess.PIPE,
@@ -195,6 +78,11 @@ class Worker:
         """The process's number."""
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether a run goes on in it."""
+        return self._run is not None and not self._run.ended
+
     def start(self, order: Order) -> WorkerRun:
         """Begin a run; returns at once, before the source is open.
 
@@ -205,15 +93,19 @@ class Worker:
         """
         if self._closed:
             raise RuntimeError("the worker is closed")
-        if self._run is not None and not self._run.ended:
+        if self.running:
             raise BadInput("A run is going on: stop it first.")
-        if not self._listener.is_alive() or self._process.poll() is not None:
+        if self._leaving or not self._listener.is_alive() or self._process.poll() is not None:
             self._listener.join()
             self._launch()
-        self._run = run = WorkerRun(order, self)
-        self._send(Begin(order))
+        self._run = run = WorkerRun(order, self._send, self._process.kill)
+        try:
+            self._send(Begin(order))
+        except Exception:
+            self._run = None
+            raise
         if not self._listener.is_alive() and not run.ended:
-            run._lost("it was gone already")
+            run.lost("it was gone already")
         return run
 
     def _send(self, message: Message) -> None:
@@ -226,30 +118,38 @@ class Worker:
             if isinstance(message, Ready):
                 self.ready = True
             elif self._run is not None:
-                self._run._hear(message)
+                if isinstance(message, Ended) and message.leaving:
+                    self._leaving = True
+                self._run.hear(message)
         self.ready = False
         code = process.wait()
         hearing.join(1.0)
         run = self._run
         if run is not None and not run.ended:
             log.error("the worker ended (%s); its last words:\n%s", code, "\n".join(last_words))
-            run._lost(f"signal {-code}" if code < 0 else f"exit code {code}")
+            run.lost(f"signal {-code}" if code < 0 else f"exit code {code}")
 
-    def close(self, timeout_s: float = PATIENCE_S) -> None:
+    def close(self, timeout_s: float | None = None) -> None:
         """Stop a run in progress, wait until its session is closed, and end the process.
 
-        May be called more than once. A worker that does not end in time is killed; its session is
-        then closed as failed, with what it had kept.
+        May be called more than once. A worker whose run does not end in time (`WorkerRun.patience_s`) is
+        killed; its session is then closed as failed, with what it had kept.
         """
         self._closed = True
         _open_workers.discard(self)
+        run = self._run
+        if run is not None and not run.ended:
+            # Said aloud: a copy of the pipe in a process that somebody forked here keeps it from ending.
+            self._send(Stop())
+            self._pipe.close_outgoing()
+            opening = run.phase is Phase.OPENING
+            patience_s = OPENING_PATIENCE_S if opening else run.patience_s
+            if not run.wait(patience_s if timeout_s is None else timeout_s):
+                log.error("the worker does not end: it is killed")
+                run.give_up("it did not end when it was told to")
         self._pipe.close_outgoing()
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            log.error("the worker does not end: it is killed")
-            self._process.kill()
-        self._listener.join(timeout_s)
+        self._process.kill()  # it has nothing left to lose
+        self._listener.join(PATIENCE_S)
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 with contextlib.suppress(OSError):
@@ -268,6 +168,11 @@ def _drain(stream: BinaryIO, last_words: deque[str]) -> None:
             words = line.decode(errors="replace").rstrip()
             last_words.append(words)
             log.info("worker: %s", words)
+
+
+def busy() -> bool:
+    """Whether a run goes on in any worker of this program."""
+    return any(worker.running for worker in list(_open_workers))
 
 
 _open_workers: weakref.WeakSet[Worker] = weakref.WeakSet()

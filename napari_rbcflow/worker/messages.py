@@ -57,11 +57,14 @@ class Ended:
         As in ``run.json``.
     remarks : tuple of str
         What else is to be said, such as a simulation's own fraction.
+    leaving : bool
+        The worker's process ends with this run, for something in it hangs.
     """
 
     status: str
     reason: str
     remarks: tuple[str, ...] = ()
+    leaving: bool = False
 
 
 Message = Begin | Stop | Ready | Refused | Began | Looked | Ended

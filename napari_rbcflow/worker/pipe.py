@@ -7,12 +7,15 @@ else is ever read this way.
 from __future__ import annotations
 
 import contextlib
+import logging
 import pickle
 import struct
 import threading
 from typing import BinaryIO
 
 from napari_rbcflow.worker.messages import Message
+
+log = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct("<Q")
 
@@ -41,10 +44,17 @@ class Pipe:
         return True
 
     def receive(self) -> Message | None:
-        """Wait for a message; None where the other end is gone."""
+        """Wait for a message; None where the other end is gone, or says what nobody understands.
+
+        The latter where the package was updated between the start of the two processes.
+        """
         head = self._read(_LENGTH.size)
         data = self._read(_LENGTH.unpack(head)[0]) if head else None
-        return pickle.loads(data) if data else None
+        try:
+            return pickle.loads(data) if data else None
+        except Exception:
+            log.exception("a message cannot be read: restart the program")
+            return None
 
     def _read(self, n: int) -> bytes | None:
         try:

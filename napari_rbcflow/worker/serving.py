@@ -92,12 +92,25 @@ class Serving:
         run.start()
         watcher = Watcher(run)
         self._pipe.send(Began(run.info))
-        while not run.wait(LOOK_S):
-            if self._stop.is_set() and run.outcome[0] == "running":
-                run.stop()
+        try:
+            while not run.wait(LOOK_S):
+                if self._stop.is_set() and run.outcome[0] == "running":
+                    run.stop()
+                self._pipe.send(Looked(watcher.look()))
             self._pipe.send(Looked(watcher.look()))
-        self._pipe.send(Looked(watcher.look()))
-        self._pipe.send(Ended(*run.outcome, remarks=source.remarks))
+            remarks = source.remarks
+        except Exception as error:
+            # A run that nobody is told of must not go on.
+            log.exception("the run cannot be watched")
+            run.stages.fail(error)
+            run.wait()
+            remarks = ()
+        hung = run.hung
+        self._pipe.send(Ended(*run.outcome, remarks=remarks, leaving=hung))
+        if hung:
+            # Its camera would be in use for ever; the next run gets a new process.
+            log.error("a thread of the run that ended still waits for its source: this process ends too")
+            os._exit(1)
 
 
 def main() -> None:
