@@ -298,6 +298,29 @@ def test_a_folder_that_goes_away_is_told_in_a_sentence(
     assert "another size" in picture.said
 
 
+def test_a_run_that_begins_lies_on_top_of_what_was_opened_since(
+    tmp_path: Path, picture: LivePicture, qtbot: Any
+) -> None:
+    viewer = picture.viewer
+    viewer.add_image(np.full((60, 80), 255, np.uint8), name="another patient's movie")
+    viewer.add_points(np.full((5, 2), 20.0), name="another patient's cells")
+    picture.image.visible = False
+    ring = ring_in(tmp_path / "s")
+    ring.append(Frame(0, 0.0, np.zeros((60, 80), np.uint8)))
+    for _ in range(3):
+        picture.begin(info(), tmp_path / "s")
+        names = [layer.name for layer in viewer.layers]
+        assert names == ["another patient's movie", "another patient's cells", "live", "cells"]
+        show(picture, snapshot(0, {1: (30.0, 40.0)}), (judged(1, Label.FLIPPING),), qtbot)
+        qtbot.wait(50)
+        screen = viewer.screenshot(flash=False)[..., :3].astype(int)
+        assert (screen.min(axis=2) > 250).mean() < 0.01
+        orange = [int(LOOKS[Label.FLIPPING].colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (np.abs(screen - orange).max(axis=2) < 12).sum() > 20
+        viewer.layers.move(2, 0)
+        viewer.layers.move(3, 1)
+
+
 def test_the_contrast_is_found_once_and_a_persons_own_is_kept(
     tmp_path: Path, picture: LivePicture, qtbot: Any
 ) -> None:

@@ -147,11 +147,20 @@ class LivePicture:
         for layer in (self.image, self.marks.layer):
             if layer not in self.viewer.layers:  # somebody threw it away
                 self.viewer.layers.append(layer)
+        self._come_to_the_front()
         another_size = self.image.data.shape != (info.height, info.width)
         self._draw_image(np.zeros((info.height, info.width), np.uint8))
         if another_size:
             self.viewer.reset_view()
         self.said = _WAITING
+
+    def _come_to_the_front(self) -> None:
+        """Lie on top, to be seen: the number must not stand beside another patient's movie."""
+        layers = self.viewer.layers
+        for layer in (self.image, self.marks.layer):
+            if list(layers[-2:]) != [self.image, self.marks.layer]:
+                layers.move(layers.index(layer), len(layers))
+            layer.visible = True
 
     def update(self, snapshot: Snapshot | None, judged: Sequence[JudgedCell] = ()) -> None:
         """Take in what is new, and show it if there is time to.
