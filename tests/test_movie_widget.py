@@ -115,6 +115,7 @@ def test_a_file_is_analysed_shown_and_gone_through(
 ) -> None:
     from qtpy.QtCore import QPoint, Qt
 
+    from napari_rbcflow.sources.lazy import open_frames
     from napari_rbcflow.worker import Phase
 
     viewer, w = widget
@@ -170,6 +171,17 @@ def test_a_file_is_analysed_shown_and_gone_through(
     assert len(marks[1].data) == before + int((session.tracks["cell"] == cell).sum())
     assert w.panel.number.text() == number
     assert "by hand" in w.panel.by_hand.text()
+    np.testing.assert_array_equal(image.data[7], open_frames(movie)[7])  # and the movie is still open
+    # A second one, while the session is being read again after the first, is in what is shown at last.
+    with qtbot.waitSignal(w.ended, timeout=LONG_MS):
+        press(qtbot, w.cell_viewer.label_buttons["tank-treading"])
+        assert w.job.busy
+        press(qtbot, w.cell_viewer.label_buttons["unreliable"])
+        assert w.job.busy
+    assert cell in set(marks[0].features["cell"])
+    figure = open_session(folder).fraction_by_hand
+    assert figure.n == session.fraction.n - 1
+    assert w.job.result.figure_by_hand == figure
 
     # The next analysis gives the same layers other data.
     layers = list(viewer.layers)

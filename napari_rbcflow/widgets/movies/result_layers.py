@@ -28,6 +28,7 @@ class ResultLayers:
         self._viewer = viewer
         self._layers: dict[str, Any] = {}
         self._unseen: list[Any] = []
+        self._frames: Any = None
 
     @property
     def all(self) -> tuple[Any, ...]:
@@ -64,11 +65,11 @@ class ResultLayers:
         new = not self.all
         image = layers.image if with_image else None
         if image is not None:
-            before = self._layers.get("image")
-            old = before.data if before is not None else None
             self._put("image", image)
-            if isinstance(old, FrameArray) and old is not image[0]:
-                old.close()
+            # Not `layer.data`: napari gives plugins a stand-in, which is never the same object.
+            before, self._frames = self._frames, image[0]
+            if isinstance(before, FrameArray) and before is not self._frames:
+                before.close()
         elif (mine := self._layers.get("image")) is not None and mine in self._viewer.layers:
             mine.visible = False
         placed = {"scale": tuple(scale), "translate": tuple(translate)}

@@ -63,6 +63,7 @@ class MovieWidget(MovieFace):
         self._settings = load_settings()
         self.job = MovieJob(show_unreliable=self._settings.show_unreliable)
         self._again = False
+        self._stale = False
         self.form.load(self._settings)
         self._choose_active_layer()
         if self._settings.remark:
@@ -141,7 +142,7 @@ class MovieWidget(MovieFace):
             self.show_session(Path(folder))
 
     def _started(self, patient: str, sample: str) -> None:
-        self._again = False
+        self._again = self._stale = False
         self.layers.hide()
         self.cell_viewer.clear()
         self.tabs.setCurrentIndex(NUMBER)
@@ -183,18 +184,23 @@ class MovieWidget(MovieFace):
     def _finish(self) -> None:
         """Show what came of a job; once, whatever goes wrong on the way."""
         again, self._again = self._again, False
+        stale, self._stale = self._stale, False
         self._timer.start(IDLE_MS)
         self._say("")
         try:
             if self.job.sentence:
                 self._show_failure(self.job.sentence)
+            elif stale:
+                self._read_again()
+                return
             elif again:
                 self._show_layers()
             else:
                 self._show_result()
         finally:
             self._show_state()
-            self.ended.emit()
+            if not self.job.busy:
+                self.ended.emit()
 
     def _show_failure(self, sentence: str) -> None:
         run = self.job.run
@@ -242,11 +248,16 @@ class MovieWidget(MovieFace):
             self.layers.select(cell, place[0])
 
     def _label_changed(self) -> None:
-        if self.job.stage is Stage.IDLE and self.job.result is not None:
-            self._again = True
-            self.job.reread()
+        # What is being read may have been read before this change.
+        self._stale = self.job.busy
+        if not self._stale and self.job.result is not None:
+            self._read_again()
             self._show_state()
-            self._timer.start(BUSY_MS)
+
+    def _read_again(self) -> None:
+        self._again = True
+        self.job.reread()
+        self._timer.start(BUSY_MS)
 
     def _show_clicked(self, position: Any) -> None:
         result = self.job.result
