@@ -321,6 +321,53 @@ def test_a_run_that_begins_lies_on_top_of_what_was_opened_since(
         viewer.layers.move(3, 1)
 
 
+def test_nothing_of_the_run_before_is_seen_while_the_next_one_opens(
+    tmp_path: Path, picture: LivePicture, qtbot: Any
+) -> None:
+    put(ring_in(tmp_path / "s"), 9)
+    picture.begin(info(), tmp_path / "s")
+    show(picture, snapshot(9, {1: (30.0, 40.0)}), (judged(1, Label.FLIPPING),), qtbot)
+    camera = picture.viewer.scene.camera
+    view = camera.center, camera.zoom
+    picture.end()
+    assert picture.show_cell(1, 9, 30.0, 40.0)
+    picture.blank()
+    assert not picture.image.data.any()
+    assert not marks_of(picture)
+    assert (picture.said, picture.held, picture.shown) == ("", False, None)
+    assert (camera.center, camera.zoom) == view
+    assert not picture.show_cell(1, 9, 30.0, 40.0)
+    picture.show_unreliable = False
+    show(picture, snapshot(9, {1: (30.0, 40.0)}), (), qtbot)
+    picture.end()
+    picture.go_on()
+    assert not picture.image.data.any()
+    assert not marks_of(picture)
+
+
+def test_two_pictures_in_one_viewer_have_layers_of_their_own(
+    tmp_path: Path, picture: LivePicture, qtbot: Any
+) -> None:
+    viewer = picture.viewer
+    second = LivePicture(viewer)
+    for number, one in enumerate((picture, second), start=1):
+        put(ring_in(tmp_path / str(number)), number)
+        one.begin(info(), tmp_path / str(number))
+        show(one, snapshot(number, {1: (10.0 * number, 10.0)}), (), qtbot)
+    for number, one in enumerate((picture, second), start=1):
+        assert (one.image.data == number).all()
+        assert list(marks_of(one)) == [(10.0 * number, 10.0)]
+    second.close()
+    third = LivePicture(viewer)
+    second.close()
+    assert third.image is second.image
+    assert third.marks.layer is second.marks.layer
+    fourth = LivePicture(viewer)
+    assert len(viewer.layers) == 6
+    third.close()
+    fourth.close()
+
+
 def test_the_contrast_is_found_once_and_a_persons_own_is_kept(
     tmp_path: Path, picture: LivePicture, qtbot: Any
 ) -> None:

@@ -191,6 +191,9 @@ class LiveWidget(QWidget):
         self.panel.show_whose(order.settings.patient, order.settings.sample)
         self.panel.set_target(order.settings.stop.halfwidth)
         self.cells.begin(order.folder)
+        # Opening a camera takes seconds, or fails: meanwhile nothing of the patient before is to be seen.
+        self._parts.picture.blank()
+        self._say_picture()
         self.fold.setChecked(False)
         self._show_state()
         say(self.status, "opening the camera ...")
@@ -241,6 +244,9 @@ class LiveWidget(QWidget):
         """Draw all else together with the picture: the window is composed as a whole each time."""
         self.panel.draw_now()
         self.cells.strip.draw_now()
+        self._say_picture()
+
+    def _say_picture(self) -> None:
         if self._parts.is_open:
             picture = self._parts.picture
             self.controls.say(picture.said, held=picture.held)
@@ -262,9 +268,8 @@ class LiveWidget(QWidget):
                 self.panel.show_end(*run.outcome, run.folder, run.remarks)
                 self.cells.end()
             if self._parts.is_open:
-                picture = self._parts.picture
-                picture.end()
-                self.controls.say(picture.said, held=picture.held)
+                self._parts.picture.end()
+                self._say_picture()
         finally:
             self.ended.emit()
 
@@ -317,15 +322,13 @@ class LiveWidget(QWidget):
 
     def _point(self, cell: int, frame: int, y_px: float, x_px: float) -> None:
         if self._parts.is_open and self._began:
-            picture = self._parts.picture
-            picture.show_cell(cell, frame, y_px, x_px)
-            self.controls.say(picture.said, held=picture.held)
+            self._parts.picture.show_cell(cell, frame, y_px, x_px)
+            self._say_picture()
 
     def _go_on(self) -> None:
         if self._parts.is_open:
-            picture = self._parts.picture
-            picture.go_on()
-            self.controls.say(picture.said, held=picture.held)
+            self._parts.picture.go_on()
+            self._say_picture()
 
     def _keep(self, changed: Callable[[Settings], Settings]) -> None:
         """Write settings down; a run does not wait for a folder that may not be written."""

@@ -20,7 +20,7 @@ from napari_rbcflow.widgets.picture.contrast import Contrast
 from napari_rbcflow.widgets.picture.draw_budget import LEAST_SHARE, SHARE, DrawBudget
 from napari_rbcflow.widgets.picture.history import History, Moment
 from napari_rbcflow.widgets.picture.live_ring import LiveRing
-from napari_rbcflow.widgets.picture.marks import POINTED_OUT, Marks, own_layer
+from napari_rbcflow.widgets.picture.marks import POINTED_OUT, Marks, give_back, own_layer
 from napari_rbcflow.widgets.theme import NOT_YET
 
 DELAY_S = 1.0
@@ -41,8 +41,8 @@ Mode = Literal["cells", "newest"]
 class LivePicture:
     """One Image layer and one Points layer, made once, that show one run after the other.
 
-    Lifecycle, all in the interface's thread: construct -> (`begin` -> `update` again and again ->
-    `end`) for every run -> `close`. `show_cell` and `go_on` at any time after a `begin`, also after
+    Lifecycle, all in the interface's thread: construct -> (`blank` -> `begin` -> `update` again and
+    again -> `end`) for every run -> `close`. `show_cell` and `go_on` at any time after a `begin`, also after
     `end`. Nothing here raises for what happens on the disk; `said` says it in a sentence.
 
     In the mode ``cells`` the picture stands `delay_s` behind the frame tracked last, because a cell has
@@ -83,7 +83,7 @@ class LivePicture:
         self._show_unreliable = True
         self._info: SourceInfo | None = None
         self._ring: LiveRing | None = None
-        self._running = False
+        self._running = self._closed = False
         self._newest: int | None = None
         self._told_s = 0.0
         self._history = History(0.0)
@@ -154,6 +154,19 @@ class LivePicture:
             self.viewer.reset_view()
         self.said = _WAITING
 
+    def blank(self) -> None:
+        """Show nothing of the run before, until the next `begin`."""
+        self._running = False
+        self._ring = None
+        if self.held:
+            self.held = False
+            self._close_up.back()
+        self._history = History(0.0)
+        self._forget_shown()
+        self.marks.clear()
+        self._draw_image(np.zeros(self.image.data.shape, np.uint8))
+        self.said = ""
+
     def _come_to_the_front(self) -> None:
         """Lie on top, to be seen: the number must not stand beside another patient's movie."""
         layers = self.viewer.layers
@@ -204,6 +217,10 @@ class LivePicture:
         self.go_on()
         self._contrast.close()
         self.budget.close()
+        if not self._closed:  # by now they may be another picture's
+            self._closed = True
+            give_back(self.image)
+            give_back(self.marks.layer)
         self._ring = None
         self._moment = None
         self._history = History(0.0)

@@ -24,6 +24,7 @@ _ORDER = (Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE, NOT_YET, STRUCK_OU
 _CODE = {str(name): code for code, name in enumerate(_ORDER)}
 _SMALL = frozenset({Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE})
 _PARKED_SIZE_PX = 0.01
+_IN_USE = "rbcflow in use"
 
 
 class Marks:
@@ -119,7 +120,9 @@ class Marks:
 def own_layer(viewer: Any, role: str, make: Callable[[], Any]) -> Any:
     """Return the layer that plays a role in a viewer: the one left there by an earlier picture, or a new one.
 
-    Pictures come and go with their widget; layers stay, for removing them may crash napari.
+    Pictures come and go with their widget; layers stay, for removing them may crash napari. A layer in
+    which another picture still draws is left to it (see `give_back`): two runs in one layer would put
+    the marks of one on the frame of the other.
 
     Parameters
     ----------
@@ -129,11 +132,18 @@ def own_layer(viewer: Any, role: str, make: Callable[[], Any]) -> Any:
         Adds a new one to the viewer and returns it.
     """
     for layer in viewer.layers:
-        if layer.metadata.get("rbcflow") == role:
-            return layer
-    layer = make()
-    layer.metadata["rbcflow"] = role
+        if layer.metadata.get("rbcflow") == role and not layer.metadata.get(_IN_USE):
+            break
+    else:
+        layer = make()
+        layer.metadata["rbcflow"] = role
+    layer.metadata[_IN_USE] = True
     return layer
+
+
+def give_back(layer: Any) -> None:
+    """Leave a layer to the next picture that asks for one."""
+    layer.metadata.pop(_IN_USE, None)
 
 
 def _across_um(name: str) -> float:
