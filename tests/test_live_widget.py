@@ -37,6 +37,7 @@ from napari_rbcflow.widgets.live.camera_choices import CHOICES
 from napari_rbcflow.widgets.live.camera_form import CameraForm
 from napari_rbcflow.widgets.live.run_buttons import RunButtons
 from napari_rbcflow.widgets.live.widget import LiveWidget
+from napari_rbcflow.widgets.live.window import docked
 from napari_rbcflow.widgets.result.fraction_curve import MOST_POINTS, FractionCurve
 from napari_rbcflow.widgets.result.panel import ResultPanel
 from napari_rbcflow.widgets.warning_box import in_form
@@ -149,14 +150,18 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     assert panel.open_folder.isVisible()
     # The form is folded, and would record the next run under the same name: the button says so.
     assert not widget.form.isVisible()
-    assert widget.start_button.text().startswith("Start: P 7/b · before")
+    assert widget.start_button.text().startswith("Start: P 7/b · bef")
     assert widget.start_button.toolTip() == "P 7/b · before transfusion"
     bench.picture("live_ended")
 
     widget.fold.setChecked(True)
     widget.form.stop.by_halfwidth.setChecked(False)
     widget.form.stop.reliable.setValue(2)
+    assert widget.controls.said.text()
     bench.press(widget.start_button)
+    # Until the camera is open, and for good where it is not.
+    assert not bench.viewer.layers[0].data.any()
+    assert widget.controls.said.text() == ""
     assert panel.number.text() == ""
     assert panel.by_hand.text() == ""
     with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
@@ -165,6 +170,13 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     assert "Only 2 cells" in panel.warnings.grave[0]
     assert [verify(path).code for path in sessions(bench)] == [0, 0]
     assert list(bench.viewer.layers) == layers
+
+
+def test_the_command_lines_widget_is_the_menus(bench: Bench) -> None:
+    widget = docked(bench.viewer)
+    assert bench.widget(from_menu=True)[0] is widget
+    assert len(bench.viewer.window.dock_widgets) == 1
+    assert len(bench.viewer.layers) == 2
 
 
 def test_whatever_goes_wrong_is_a_sentence_in_the_widget(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import napari.viewer
+
+    from napari_rbcflow.widgets.live.widget import LiveWidget
     from napari_rbcflow.worker import Order, WorkerRun
+
+log = logging.getLogger(__name__)
 
 
 def watch(order: Order) -> WorkerRun:
@@ -15,17 +21,28 @@ def watch(order: Order) -> WorkerRun:
     """
     import napari
 
-    from napari_rbcflow.widgets.live.widget import LiveWidget
-
     viewer = napari.Viewer(title="napari-rbcflow")
-    widget = LiveWidget(viewer)
-    viewer.window.add_dock_widget(widget, area="right", name="Red blood cell flow, live")
+    widget = docked(viewer)
     try:
         run = widget.open_with(order)
         napari.run()
     finally:
         widget.shut_down()
     return run
+
+
+def docked(viewer: napari.viewer.Viewer) -> LiveWidget:
+    """Dock the live widget as napari's menu does, so that the menu makes no second one."""
+    from napari_rbcflow.widgets.live.widget import LiveWidget
+
+    try:
+        _, widget = viewer.window.add_plugin_dock_widget("napari-rbcflow", "Live")
+    except KeyError:
+        log.warning("napari does not know its plugin napari-rbcflow (switched off?): the menu has no Live")
+        widget = LiveWidget(viewer)
+        viewer.window.add_dock_widget(widget, area="right", name="Red blood cell flow, live")
+    assert isinstance(widget, LiveWidget)
+    return widget
 
 
 def close_windows() -> None:
