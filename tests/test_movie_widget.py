@@ -183,11 +183,16 @@ def test_a_file_is_analysed_shown_and_gone_through(
     assert figure.n == session.fraction.n - 1
     assert w.job.result.figure_by_hand == figure
 
-    # The next analysis gives the same layers other data.
+    # The next analysis gives the same layers other data. What a live picture showed last is not behind
+    # its marks, nor is what was opened since.
     layers = list(viewer.layers)
+    live = [viewer.add_image(np.zeros((9, 9), np.uint8), name="live", metadata={"rbcflow": "live"})]
+    live.append(viewer.add_points(np.zeros((1, 2)), name="cells", metadata={"rbcflow": "cells"}))
+    opened = viewer.add_image(np.zeros((9, 9), np.uint8))
     w.form.patient.value = "again"
     run_to_the_end(qtbot, w)
-    assert list(viewer.layers) == layers
+    assert list(viewer.layers) == [*live, opened, *layers]
+    assert [layer.visible for layer in (*live, opened, image)] == [False, False, True, True]
     assert len(list((tmp_path / "sessions").iterdir())) == 2
     assert len(marks[1].data) == before
     assert not w.panel.by_hand.text()
@@ -239,6 +244,7 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
     layer = viewer.add_image(
         frames, name="a 12-bit movie", scale=(1, 0.5, 0.5), contrast_limits=(0, 4095), rgb=False
     )
+    viewer.add_image(grey, name="opened since", rgb=False)
     w.form.source.value = LAYER
     w.form.layer.value = layer
     frames.gate.clear()
@@ -261,9 +267,10 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
     assert session.run["frames"]["processed"] == 180
     assert session.run["cells"]["tank_treading"] > 5
     # Marks stand upon the person's own layer; no image was added.
-    kinds = [type(one).__name__ for one in viewer.layers]
-    assert kinds == ["Image", "Tracks", "Points", "Points", "Points"]
-    assert all(tuple(one.scale) == (1, 0.5, 0.5) for one in viewer.layers)
+    since, own, *others = viewer.layers
+    assert (since.name, own) == ("opened since", layer)
+    assert [type(one).__name__ for one in others] == ["Tracks", "Points", "Points", "Points"]
+    assert all(tuple(one.scale) == (1, 0.5, 0.5) for one in others)
 
     # What cannot be analysed is refused in a sentence, and nothing is made.
     wrong = {

@@ -10,10 +10,12 @@ from napari.layers import Layer
 from numpy.typing import NDArray
 
 from napari_rbcflow.sources.lazy import FrameArray
-from napari_rbcflow.widgets.files.session_layers import GROUPS, LayerData, SessionLayers
+from napari_rbcflow.widgets.files.session_layers import GROUPS, METADATA, LayerData, SessionLayers
 
 _IN_SIGHT = 0.9
 """Share of the canvas, from its middle, in which a place need not be brought nearer."""
+LIVE_ROLES = ("live", "cells")
+"""What a live picture's layers are called in their metadata."""
 _REACH_PX = 25.0
 """How far from a mark's centre a click still means it, in pixels of the screen."""
 
@@ -51,8 +53,10 @@ class ResultLayers:
         scale: Sequence[float] = (1.0, 1.0, 1.0),
         translate: Sequence[float] = (0.0, 0.0, 0.0),
         with_image: bool = True,
+        own_layer: Any = None,
+        live_goes_on: bool = False,
     ) -> None:
-        """Show a session's layers.
+        """Show a session's layers on top of all others, the picture lowest among them.
 
         Parameters
         ----------
@@ -61,6 +65,10 @@ class ResultLayers:
             Of the layer that was analysed; (1, 1, 1) and (0, 0, 0) for a file.
         with_image : bool
             False where the movie is a layer of the person's own.
+        own_layer : napari.layers.Image, optional
+            That layer, where it is still there.
+        live_goes_on : bool
+            Whether a live run does; else what its picture showed last is hidden.
         """
         new = not self.all
         image = layers.image if with_image else None
@@ -77,16 +85,27 @@ class ResultLayers:
             self._put("tracks", _with(layers.tracks, placed))
         for group in GROUPS:
             self._put(group, _with(layers.marks[group], placed))
-        # Upon the movie, be it a layer that came later.
-        for layer in self.all:
-            if layer is not self._layers.get("image"):
-                self._viewer.layers.move(self._viewer.layers.index(layer), -1)
+        # No mark may lie on a picture that it does not belong to, be it a layer that came later.
+        if own_layer is not None and own_layer in self._viewer.layers:
+            own_layer.visible = True
+            self._raise(own_layer)
+        for role in ("image", "tracks", *GROUPS):
+            layer = self._layers.get(role)
+            if layer is not None and layer in self._viewer.layers:
+                self._raise(layer)
+        if not live_goes_on:
+            for layer in self._viewer.layers:
+                if is_of_live_picture(layer):
+                    layer.visible = False
         for layer in self._unseen:
             layer.visible = True
         self._unseen.clear()
         if new:
             self._viewer.reset_view()
         self._viewer.layers.selection.active = self._layers[GROUPS[-1]]
+
+    def _raise(self, layer: Any) -> None:
+        self._viewer.layers.move(self._viewer.layers.index(layer), len(self._viewer.layers))
 
     def _put(self, role: str, made: LayerData) -> None:
         data, meta, kind = made
@@ -169,6 +188,11 @@ class ResultLayers:
             if far[k] <= reach and (best is None or far[k] < best[0]):
                 best = (float(far[k]), int(layer.features["cell"].iloc[at[k]]))
         return None if best is None else best[1]
+
+
+def is_of_live_picture(layer: Any) -> bool:
+    """Tell whether a live picture made a layer, and will draw into it again."""
+    return layer.metadata.get(METADATA) in LIVE_ROLES
 
 
 def _with(made: LayerData, more: dict[str, Any]) -> LayerData:

@@ -22,6 +22,7 @@ from napari_rbcflow.widgets.movies.result_layers import ResultLayers
 from napari_rbcflow.widgets.movies.viewer_ears import ViewerEars
 from napari_rbcflow.widgets.settings.remembered import load_settings, save_settings
 from napari_rbcflow.widgets.warning_box import breakable
+from napari_rbcflow.worker import busy
 
 if TYPE_CHECKING:
     import napari.viewer  # napari knows by the annotation that it must give its viewer
@@ -64,6 +65,7 @@ class MovieWidget(MovieFace):
         self.job = MovieJob(show_unreliable=self._settings.show_unreliable)
         self._again = False
         self._stale = False
+        self._own_layer: Any = None
         self.form.load(self._settings)
         self._choose_active_layer()
         if self._settings.remark:
@@ -104,6 +106,7 @@ class MovieWidget(MovieFace):
         order = MovieOrder(source, self.form.new_folder(), self.form.run_settings(), **numbers)
         self._remember()
         self.job.start(order)
+        self._own_layer = layer
         self._started(order.settings.patient, order.settings.sample)
 
     def cancel(self) -> None:
@@ -123,6 +126,7 @@ class MovieWidget(MovieFace):
         """
         self.message.clear()
         self.job.show(folder)
+        self._own_layer = None
         self._started("", "")
 
     def shut_down(self) -> None:
@@ -231,6 +235,8 @@ class MovieWidget(MovieFace):
             scale=result.scale,
             translate=result.translate,
             with_image=not result.own_layer,
+            own_layer=self._own_layer if result.own_layer else None,
+            live_goes_on=busy(),
         )
         self.panel.show_by_hand(result.figure_by_hand)
 
