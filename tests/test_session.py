@@ -527,6 +527,26 @@ def test_a_report_that_fails_loses_nothing_else(tmp_path: Path, pairs: list[Pair
     assert verify(tmp_path / "S").code == 0
 
 
+@pytest.mark.parametrize("name", ["cells.csv", "tracks.csv"])
+def test_a_table_that_cannot_be_replaced_ends_no_session(
+    tmp_path: Path, pairs: list[Pair], name: str
+) -> None:
+    """As on Windows, where another program has it open."""
+    writer = begin(tmp_path / "S")
+    writer.keep(pairs)
+    (tmp_path / "S" / f"{name}.new").mkdir()
+    writer.close(account_of(pairs), "finished", "source-ended")
+    session = open_session(tmp_path / "S")
+    assert session.run["status"] == "finished"
+    assert set(session.cells["cell"]) == {track.cell for track, _ in pairs}
+    assert any("is it open elsewhere" in warning for warning in session.run["warnings"])
+    assert "is it open elsewhere" in (tmp_path / "S" / "report.html").read_text(encoding="utf-8")
+    # The other table is sorted; the sums in ``run.json`` are those of what lies there.
+    (finding,) = verify(tmp_path / "S").findings
+    assert finding.startswith(name)
+    assert "is not in the order" in finding
+
+
 def test_a_disk_too_small_is_known_before_the_run(small_disk: Path) -> None:
     with pytest.raises(BadInput, match="no room for the ring of the last 40 frames"):
         begin(small_disk / "S", source=replace(SOURCE, height=1096, width=1376), ring_frames=40)

@@ -18,7 +18,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from napari_rbcflow.ring.disk import preallocate, replace_file, sync_folder, write_all
+from napari_rbcflow.ring.disk import preallocate, rename_over, replace_file, sync_folder, write_all
 
 _CHUNKS_AHEAD = 64
 """The shape grows by so many chunks at once, that the metadata need not be rewritten each time."""
@@ -160,7 +160,7 @@ class GrowingArray:
         else:
             beside = path.with_name("zarr.json.new")
             beside.write_bytes(data)
-            os.replace(beside, path)  # noqa: PTH105
+            rename_over(beside, path)  # a viewer may be reading it
         self._shape = length
 
 

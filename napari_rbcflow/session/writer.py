@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -269,16 +269,8 @@ class SessionWriter:
         self._cells.close()
         self._take(account)
         index = self._crops.index()
-        try:
-            tables.sort_cells(self.folder / "cells.csv")
-            tables.sort_tracks(self.folder / "tracks.csv", index[:, 0], index[:, 2])
-        except OSError as error:
-            if not is_full(error):
-                raise
-            # Sorting needs a table's size once more. Unsorted, it is still whole.
-            self._run["warnings"].append(
-                "The disk was full: cells.csv and tracks.csv are in the order in which the tracks ended."
-            )
+        self._sort("cells.csv", tables.sort_cells)
+        self._sort("tracks.csv", lambda path: tables.sort_tracks(path, index[:, 0], index[:, 2]))
         self._run["files"] = {
             name: tables.fingerprint(self.folder / name) for name in ("cells.csv", "tracks.csv")
         }
@@ -293,6 +285,20 @@ class SessionWriter:
             self._run["warnings"].append(self.report_fault)
             with contextlib.suppress(OSError):  # the counts are on the disk already
                 runfile.write_run(self.folder, self._run)
+
+    def _sort(self, name: str, sort: Callable[[Path], None]) -> None:
+        """Sort a table where that can be done. Unsorted, it is still whole: no reason to lose a run's end."""
+        try:
+            sort(self.folder / name)
+        except OSError as error:
+            # It needs the table's size once more, and on Windows that no other program has it open.
+            log.warning("%s could not be sorted", name, exc_info=error)
+            why = (
+                "The disk was full"
+                if is_full(error)
+                else f"{name} could not be replaced ({error.strerror or error}; is it open elsewhere?)"
+            )
+            self._run["warnings"].append(f"{why}: {name} is in the order in which the tracks ended.")
 
     def _take(self, account: Account) -> None:
         """Take the counts over; what the source warned of stays said."""
