@@ -34,6 +34,7 @@ pytest.importorskip("qtpy", reason="no Qt")
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
+from napari_rbcflow.widgets.picture.draw_budget import LEAST_SHARE
 from napari_rbcflow.widgets.picture.history import LABELS, History
 from napari_rbcflow.widgets.picture.live_picture import LivePicture
 from napari_rbcflow.widgets.picture.marks import CAPACITY
@@ -414,6 +415,11 @@ def test_display_gives_way_where_drawing_is_slow(tmp_path: Path, picture: LivePi
     assert picture.budget.share < usual / 2  # the run itself cannot keep up
     picture.update(snapshot(51, {}))
     assert picture.budget.share == usual
+
+    picture.budget.share = LEAST_SHARE
+    with picture.budget.update():
+        time.sleep(0.4)  # at a tenth this would be paid for 3.6 s
+    qtbot.waitUntil(lambda: picture.budget.free, timeout=2_500)
 
 
 def test_nothing_is_left_behind(tmp_path: Path, make_napari_viewer: Any, qtbot: Any) -> None:

@@ -13,6 +13,7 @@ from qtpy.QtCore import QTimer
 SHARE = 0.5
 LEAST_SHARE = 0.1
 """While the run itself cannot keep up: drawing in software takes the processor from it."""
+LONGEST_REST_S = 1.0
 LONGEST_WAIT_S = 0.5
 """For a draw that was asked for: a window that is hidden is never drawn."""
 
@@ -95,7 +96,9 @@ class DrawBudget:
 
     def _pay(self, began: float) -> None:
         now = time.perf_counter()
-        self._free_at = max(self._free_at, now) + (now - began) * (1 / self.share - 1)
+        due = max(self._free_at, now) + (now - began) * (1 / self.share - 1)
+        # One stall of two seconds must not freeze the picture for twenty.
+        self._free_at = min(due, now + LONGEST_REST_S)
 
 
 def _draw_events(viewer: Any) -> Any:
