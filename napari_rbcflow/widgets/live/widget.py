@@ -68,7 +68,8 @@ class LiveWidget(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.run: WorkerRun | None = None
-        self._going = self._began = self._faulted = False
+        self._going = self._began = False
+        self._fault = ""
         self._drew_s = 0.0
         settings = load_settings()
         self._picture_ms = round(1000 / settings.picture_hz)
@@ -185,7 +186,7 @@ class LiveWidget(QWidget):
         self._wake()
         # Raises before anything of the last run is taken away.
         self.run = self._parts.worker.start(order)
-        self._going, self._began, self._faulted = True, False, False
+        self._going, self._began, self._fault = True, False, ""
         self.refusal.clear()
         self.panel.clear()
         self.panel.show_whose(order.settings.patient, order.settings.sample)
@@ -209,7 +210,7 @@ class LiveWidget(QWidget):
             return
         # Asked for before what it brought, so that nothing that came before the end is left out.
         ended = run.ended
-        if not self._faulted:
+        if not self._fault:
             self._show(run)
         if ended:
             self._finish(run)
@@ -266,6 +267,8 @@ class LiveWidget(QWidget):
                 self._scroll.verticalScrollBar().setValue(0)
             else:
                 self.panel.show_end(*run.outcome, run.folder, run.remarks)
+                if self._fault:
+                    self.panel.show_fault(self._fault)
                 self.cells.end()
             if self._parts.is_open:
                 self._parts.picture.end()
@@ -280,9 +283,9 @@ class LiveWidget(QWidget):
             self._say_fault(error)
             if self._going and self.run is not None:
                 # What cannot be watched is not worth going on with; from now on only its end is awaited.
-                self._faulted = True
                 self.run.stop()
-                self.panel.show_fault(f"The display failed, so the run was stopped: {sentence_of(error)}")
+                self._fault = f"The display failed, so the run was stopped: {sentence_of(error)}"
+                self.panel.show_fault(self._fault)
 
     def _guarded(self, slot: Callable[..., None]) -> Callable[..., None]:
         """Let what a person does end in a sentence at worst, never in a traceback window."""
