@@ -128,5 +128,7 @@ class LiveCells(QWidget):
             self._look()
         except RbcflowError as error:
             # A person's changes may become unreadable; the run goes on without them, and says so once.
+            # The number with them would stand still beside the machine's, which goes on.
             self._changed = False
+            self._show_by_hand(None)
             self._say(str(error))
