@@ -19,11 +19,14 @@ import pytest
 import tifffile
 import zarr
 
+from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import RunningFraction, StopRules, wilson
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.run.settings import RunSettings
-from napari_rbcflow.session import open_session, verify
+from napari_rbcflow.session import Account, FractionFigure, open_session, verify
+from napari_rbcflow.session.audit import Change, append_change
+from napari_rbcflow.session.runfile import write_run
 from napari_rbcflow.worker import Camera, Order, Phase
 
 pytest.importorskip("qtpy", reason="no Qt")
@@ -35,6 +38,7 @@ from qtpy.QtCore import Qt
 from napari_rbcflow.widgets.files.sample_data import folder as sample_data
 from napari_rbcflow.widgets.live.camera_choices import CHOICES
 from napari_rbcflow.widgets.live.camera_form import CameraForm
+from napari_rbcflow.widgets.live.cells import LiveCells
 from napari_rbcflow.widgets.live.run_buttons import RunButtons
 from napari_rbcflow.widgets.live.widget import LiveWidget
 from napari_rbcflow.widgets.live.window import docked
@@ -257,6 +261,11 @@ def a_display_that_fails_stops_the_run_and_says_so_once(
     (folder,) = sessions(bench)
     assert whole_and_stopped(folder)
     assert "ZeroDivisionError: no such picture" in widget.refusal.grave[0]
+    panel = widget.panel
+    assert panel.warnings.grave[0].startswith("The display failed, so the run was stopped: ")
+    assert panel.end.text() == ""  # it was not stopped by a person
+    assert "#8f959b" in panel.number.styleSheet() or not panel.number.text()
+    assert panel.open_folder.isVisible()
     assert len([r for r in caplog.records if r.name.endswith("live.widget")]) == 1
 
 
@@ -393,6 +402,56 @@ def test_the_number_is_never_without_its_interval_and_never_bold_under_a_grave_w
 
     panel.show_fault("The lamp went out: change it.")
     assert panel.warnings.grave[0] == "The lamp went out: change it."
+
+
+def test_the_end_says_what_happened_whatever_the_folder_says(qtbot: Any, tmp_path: Path) -> None:
+    panel = ResultPanel()
+    qtbot.addWidget(panel)
+    keep(tmp_path, dropped={"after-stop": 5})
+    panel.show_end("stopped", "reliable", tmp_path)
+    assert panel.counts.dropped.text() == "0 dropped"
+
+    panel.show_end("failed", "the disk is full", tmp_path)
+    assert panel.warnings.grave == ("The run failed: the disk is full",)
+    assert panel.number.text() == "80 %"
+    assert "#8f959b" in panel.number.styleSheet()
+
+    (tmp_path / "run.json").write_text("{")
+    panel.clear()
+    panel.show_end("failed", "the disk is full", tmp_path)
+    failure, damage = panel.warnings.grave
+    assert failure == "The run failed: the disk is full"
+    assert "damaged" in damage
+
+
+def keep(folder: Path, **more: Any) -> None:
+    """Leave what a run that goes on has on the disk: 50 cells counted."""
+    fraction = RunningFraction()
+    fraction.update(tank_treading=40, flipping=10)
+    cells = {"tracked": 50, "tank_treading": 40, "flipping": 10}
+    counts = {"received": 3600, "processed": 3595, "dropped": {}, "missed": {}, **more}
+    account = Account.of(cells=cells, fraction=fraction, **counts)
+    write_run(folder, {"format": 1, "status": "running", "stop_reason": "", **account.as_dict()})
+
+
+def test_a_number_by_hand_that_cannot_go_on_is_taken_away(qtbot: Any, tmp_path: Path) -> None:
+    keep(tmp_path)
+    shown: list[FractionFigure | None] = []
+    said: list[str] = []
+    cells = LiveCells(lambda slot: slot, shown.append, said.append)
+    qtbot.addWidget(cells)
+    fraction = RunningFraction()
+    fraction.update(tank_treading=40, flipping=10)
+    cells.begin(tmp_path)
+    cells.keep_up(progress_of(fraction))
+    change = Change("2026-01-01T00:00:00.000+00:00", "nurse", 1, Label.FLIPPING, Label.TANK_TREADING)
+    append_change(tmp_path, change)
+    cells.viewer.changed.emit(change)
+    assert shown[-1] is not None
+    (tmp_path / "changes.csv").write_text("no table")
+    qtbot.waitUntil(lambda: cells.keep_up(progress_of(fraction)) or bool(said), timeout=4_000)
+    assert len(said) == 1
+    assert shown[-1] is None
 
 
 def test_the_curve_is_the_core_s_interval_and_stays_small(qtbot: Any) -> None:

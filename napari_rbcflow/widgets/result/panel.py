@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import RbcflowError
+from napari_rbcflow.estimate.tally import AFTER_STOP
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.session.changes import by_hand
@@ -174,13 +175,14 @@ class ResultPanel(QWidget):
         self._slow.stop()
         self._end_progress()
         self._show_folder(folder)
-        try:
-            self._show_run(open_session(folder).run)
-        except RbcflowError as error:
-            self.warnings.say(grave=[*self.warnings.grave, str(error)])
         self._failed = status == "failed"
-        if self._failed and not self.warnings.grave:
-            self.warnings.say(grave=[words.end_words(status, reason, self._n)])
+        # A run that failed may have left a file that still says it goes on, or none that can be read.
+        known = {"status": status, "stop_reason": reason} if self._failed else {}
+        try:
+            self._show_run({**open_session(folder).run, **known})
+        except RbcflowError as error:
+            failure = [words.end_words(status, reason, self._n)] if self._failed else []
+            self.warnings.say(grave=[*failure, *self.warnings.grave, str(error)])
         self._show_ending(status, reason, remarks)
 
     def show_session(self, session: Session) -> None:
@@ -209,6 +211,7 @@ class ResultPanel(QWidget):
         self._draw_waiting()
         self._failed = True
         self._end_progress()
+        say(self.end, "")
         self.warnings.say(grave=[sentence, *self.warnings.grave])
         self._shade(doubtful=True)
 
@@ -285,7 +288,9 @@ class ResultPanel(QWidget):
         frames, cells, fraction = run["frames"], run["cells"], run["fraction"]
         self._show_number(FractionFigure(**fraction))
         self.counts.show_counts(cells, fraction["n"], 0)
-        self.counts.show_frames(None, sum(frames["dropped"].values()), sum(frames["missed"].values()))
+        # What a camera still sent after the stop is not lost to the number.
+        dropped = sum(n for why, n in frames["dropped"].items() if why != AFTER_STOP)
+        self.counts.show_frames(None, dropped, sum(frames["missed"].values()))
         grave = grave_warnings(run)
         self.warnings.say(grave=grave)
         self.notes.say(mild=[str(warning) for warning in run["warnings"]])
