@@ -322,6 +322,42 @@ def test_browsing_goes_both_ways(folder: Path) -> None:
             assert browser.step(cell, 1, kind) == (after[0] if after else None)
 
 
+def test_a_table_that_grows_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pandas as pd
+
+    from napari_rbcflow.session import reading
+
+    pairs = some_pairs(90)
+    writer = begin(tmp_path / "S")
+    browser = CellBrowser(writer.folder)
+    parsed: list[int] = []
+    parse = reading._parsed
+    monkeypatch.setattr(reading, "_parsed", lambda *given: parsed.append(len(given[1])) or parse(*given))
+    for first in range(0, 90, 30):
+        writer.keep(pairs[first : first + 30])
+        cell = pairs[first][0].cell
+        assert browser.look(cell).cell == cell
+        browser.step(cell, 1, ALL)
+        assert browser.count(cell, ALL)[1] == first + 30
+        pd.testing.assert_frame_equal(browser.session.cells, open_session(writer.folder).cells)
+    size = (writer.folder / "cells.csv").stat().st_size
+    # Three times by the browser, each time what was new, and three times whole, by the comparison.
+    assert len(parsed) == 6
+    assert sum(parsed[::2]) < 1.2 * size
+    writer.close(account_of(pairs), "finished", "source-ended")  # sorted: another file
+    pd.testing.assert_frame_equal(browser.session.cells, open_session(writer.folder).cells)
+    assert browser.session.run["status"] == "finished"
+
+    # Rows that a writer took back are not kept in mind.
+    table = writer.folder / "cells.csv"
+    lines = table.read_bytes().splitlines(keepends=True)
+    with table.open("r+b") as file:
+        file.truncate(len(b"".join(lines[:40])))
+        file.seek(0, 2)
+        file.write(b"".join(lines[60:]))
+    pd.testing.assert_frame_equal(browser.session.cells, open_session(writer.folder).cells)
+
+
 def test_a_run_that_goes_on(tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from napari_rbcflow.widgets.cells.viewer import CellViewer
 

@@ -15,6 +15,7 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.session.audit import JUDGED, Change
 from napari_rbcflow.session.crops import CropSequence
 from napari_rbcflow.session.reading import Session, open_session
+from napari_rbcflow.session.reading_on import CellsSoFar, read_on
 
 COUNTED = "counted"
 CHANGED = "changed by hand"
@@ -82,7 +83,8 @@ class LookedAt:
 class CellBrowser:
     """The cells of one session in the order in which they were last seen.
 
-    The tables are read again only when they have changed on the disk.
+    The tables are read again only when they have changed on the disk, and of a table that has only
+    grown, as a running session's does, only the new rows.
 
     Parameters
     ----------
@@ -98,6 +100,8 @@ class CellBrowser:
         self.folder = Path(folder)
         self._seen: tuple[object, ...] = ()
         self._session = open_session(self.folder)
+        self._cells: CellsSoFar | None = None
+        self._ordered: pd.DataFrame | None = None
 
     @property
     def session(self) -> Session:
@@ -106,7 +110,9 @@ class CellBrowser:
         running = self._session.run["status"] == "running"
         # run.json is written anew each second of a run, and says nothing of a cell.
         if seen[:1] != self._seen[:1] or (seen[2:] != self._seen[2:] and not running):
-            self._session = open_session(self.folder)
+            self._cells = read_on(self.folder, self._cells)
+            self._session = open_session(self.folder, cells=self._cells.cells)
+            self._ordered = None
         elif seen[1] != self._seen[1]:
             self._session.reread_changes()
         self._seen = seen
@@ -163,11 +169,12 @@ class CellBrowser:
         int or None
             None where there is no such cell.
         """
-        cells, order = self._of_kind(kind)
+        session = self.session  # one for all that is asked of it: it may grow meanwhile
+        cells, order = self._of_kind(session, kind)
         if cell is None:
             at = steps - 1 if steps > 0 else len(cells) + steps
         else:
-            place = self._place(cell)
+            place = self._place(session, cell)
             if place is None:
                 return None
             # What lies at the place itself is the cell, or the first of the kind behind it.
@@ -178,14 +185,13 @@ class CellBrowser:
 
     def count(self, cell: int, kind: str = COUNTED) -> tuple[int | None, int]:
         """Return a cell's number among those of a kind, from 1 or None, and how many there are."""
-        cells, _ = self._of_kind(kind)
+        cells, _ = self._of_kind(self.session, kind)
         at = np.flatnonzero(cells == cell)
         return (int(at[0]) + 1 if len(at) else None), len(cells)
 
-    def _of_kind(self, kind: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _of_kind(self, session: Session, kind: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the cells of a kind, and the places of each among all, ascending."""
-        session = self.session
-        table = _in_order(session.cells)
+        table = self._in_order(session)
         if kind == COUNTED:
             chosen = table["label"].isin([Label.TANK_TREADING, Label.FLIPPING])
         elif kind == CHANGED:
@@ -197,15 +203,17 @@ class CellBrowser:
         where = np.flatnonzero(chosen.to_numpy(bool))
         return table["cell"].to_numpy(np.int64)[where], where.astype(np.int64)
 
-    def _place(self, cell: int) -> int | None:
-        at = np.flatnonzero(_in_order(self.session.cells)["cell"].to_numpy() == int(cell))
+    def _place(self, session: Session, cell: int) -> int | None:
+        at = np.flatnonzero(self._in_order(session)["cell"].to_numpy() == int(cell))
         return int(at[0]) if len(at) else None
 
-
-def _in_order(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the table by last frame, as a closed session has it; of a running one, almost so already."""
-    last, cell = cells["last_frame"].to_numpy(), cells["cell"].to_numpy()
-    return cells.iloc[np.lexsort((cell, last))]
+    def _in_order(self, session: Session) -> pd.DataFrame:
+        """Return cells and labels by last frame, as a closed session has them; a running one, almost so."""
+        if self._ordered is None:
+            cells = session.cells
+            last, cell = cells["last_frame"].to_numpy(), cells["cell"].to_numpy()
+            self._ordered = cells[["cell", "label"]].iloc[np.lexsort((cell, last))]
+        return self._ordered
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

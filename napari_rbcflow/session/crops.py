@@ -155,8 +155,6 @@ class CropReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.index = read_index(folder)
-        # Where a cell stands twice (it must not), the first counts: `verify` tells.
-        self._row = {int(cell): i for i, cell in reversed(list(enumerate(self.index[:, 0])))}
 
     def sequence(self, cell: int, *, check: bool = True) -> CropSequence:
         """Return a cell's sequence.
@@ -168,7 +166,11 @@ class CropReader:
         RunFailed
             If its crops are damaged.
         """
-        _, offset, length, crc = self.index[self._row[int(cell)]].tolist()
+        at = np.flatnonzero(self.index[:, 0] == int(cell))
+        if not len(at):
+            raise KeyError(cell)
+        # Where a cell stands twice (it must not), the first counts: `verify` tells.
+        _, offset, length, crc = self.index[int(at[0])].tolist()
         crops = self._crops(offset, length)
         if check and crc32c(crops) != crc:
             raise RunFailed(f"The crops of cell {cell} in {self.folder} are damaged: restore it from a copy.")

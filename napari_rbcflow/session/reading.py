@@ -51,9 +51,11 @@ class Session:
         ``run.json``.
     """
 
-    def __init__(self, folder: Path, run: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, run: dict[str, Any], cells: pd.DataFrame | None = None) -> None:
         self.folder = folder
         self.run = run
+        if cells is not None:
+            self.cells = cells
 
     def __repr__(self) -> str:
         return f"Session({str(self.folder)!r}, {self.run['status']}, {len(self.cells)} cells)"
@@ -106,6 +108,7 @@ class Session:
     def changes_standing(self) -> dict[int, Change]:
         """The last change of each cell that now has another label than the machine's."""
         cells = self.cells
+        cells = cells[cells["cell"].isin({change.cell for change in self.changes_made})]
         return standing(self.changes_made, dict(zip(cells["cell"], cells["label"], strict=True)))
 
     @cached_property
@@ -149,7 +152,7 @@ class Session:
 
     def sequence(self, cell: int) -> CropSequence:
         """Return a cell's crops with their frames and flags; errors as `crops`."""
-        if int(cell) not in self._known:
+        if not (self.cells["cell"].to_numpy() == int(cell)).any():
             raise BadInput(f"{self.folder} has no cell {cell}: see its cells.csv.")
         try:
             return self._crop_reader.sequence(cell)
@@ -159,20 +162,18 @@ class Session:
             ) from None
 
     @cached_property
-    def _known(self) -> frozenset[int]:
-        return frozenset(self.cells["cell"].tolist())
-
-    @cached_property
     def _crop_reader(self) -> CropReader:
         return CropReader(self.folder / "crops.zarr")
 
 
-def open_session(folder: Path | str) -> Session:
+def open_session(folder: Path | str, *, cells: pd.DataFrame | None = None) -> Session:
     """Open a session folder; works on a running or crashed one too.
 
     Parameters
     ----------
     folder : Path or str
+    cells : DataFrame, optional
+        Its `cells`, where they have just been read.
 
     Raises
     ------
@@ -180,7 +181,7 @@ def open_session(folder: Path | str) -> Session:
         If it is not a session, or one of a newer version.
     """
     folder = Path(folder)
-    return Session(folder, read_run(folder))
+    return Session(folder, read_run(folder), cells)
 
 
 def _table(path: Path, types: dict[str, str]) -> pd.DataFrame:
@@ -193,10 +194,28 @@ def _table(path: Path, types: dict[str, str]) -> pd.DataFrame:
     """
     try:
         data = tables.whole_lines(path)
-        if not data:  # crashed before the first line
-            return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()})
+    except OSError as error:
+        raise RunFailed(f"{path} cannot be read ({error}): restore it from a copy.") from error
+    return _parsed(path, data, types)
+
+
+def parse_cells(path: Path, data: bytes) -> pd.DataFrame:
+    """Return whole lines of ``cells.csv``, the first line with them, as `Session.cells` has them.
+
+    Raises
+    ------
+    RunFailed
+        If they are damaged.
+    """
+    return _parsed(path, data, _CELL_TYPES)
+
+
+def _parsed(path: Path, data: bytes, types: dict[str, str]) -> pd.DataFrame:
+    if not data:  # crashed before the first line
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()})
+    try:
         return pd.read_csv(
             io.BytesIO(data), dtype=types, usecols=list(types), na_values=[""], keep_default_na=False
         ).fillna({name: "" for name, kind in types.items() if kind == "str"})
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise RunFailed(f"{path} cannot be read ({error}): restore it from a copy.") from error
