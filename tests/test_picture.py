@@ -38,7 +38,7 @@ from napari_rbcflow.widgets.picture.draw_budget import LEAST_SHARE
 from napari_rbcflow.widgets.picture.history import LABELS, History
 from napari_rbcflow.widgets.picture.live_picture import LivePicture
 from napari_rbcflow.widgets.picture.marks import CAPACITY
-from napari_rbcflow.widgets.theme import LOOKS, NOT_YET
+from napari_rbcflow.widgets.theme import LOOKS, NOT_YET, STRUCK_OUT
 
 PROGRESS = Progress("running", 0, 0, 0, 0, 0.0, 0, Counter(), 0, float("nan"), (0.0, 1.0), 0.95, "")
 
@@ -242,6 +242,35 @@ def test_marks_are_never_drawn_on_another_frame(tmp_path: Path, picture: LivePic
     show(picture, snapshot(13, {1: (10.0, 65.0)}, newest=125), (), qtbot)
     assert (picture.image.data == 124).all()
     assert not marks_of(picture)
+
+
+def test_a_change_by_hand_is_seen_in_the_picture(tmp_path: Path, picture: LivePicture, qtbot: Any) -> None:
+    put(ring_in(tmp_path / "s"), 0)
+    picture.begin(info(), tmp_path / "s")
+    places = {1: (10.0, 10.0), 2: (30.0, 40.0)}
+    said = (judged(1, Label.FLIPPING), judged(2, Label.TANK_TREADING))
+    show(picture, snapshot(0, places), said, qtbot)
+    picture.learn_by_hand(2, STRUCK_OUT)
+    assert marks_of(picture) == {places[1]: Label.FLIPPING, places[2]: STRUCK_OUT}
+    qtbot.wait(100)
+    screen = picture.viewer.screenshot(flash=False)[..., :3].astype(int)
+    colour = [int(LOOKS[STRUCK_OUT].colour[i : i + 2], 16) for i in (1, 3, 5)]
+    assert (np.abs(screen - colour).max(axis=2) < 12).sum() > 20
+    picture.end()
+    picture.learn_by_hand(1, Label.TANK_TREADING)
+    assert marks_of(picture)[places[1]] == Label.TANK_TREADING
+    assert picture.show_cell(2, 0, *places[2])
+    picture.learn_by_hand(2, Label.UNRELIABLE)
+    grey = [int(LOOKS[Label.UNRELIABLE].colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    assert picture.marks.layer.face_color[0, :3] == pytest.approx(grey)
+    picture.go_on()
+    assert marks_of(picture) == {places[1]: Label.TANK_TREADING, places[2]: Label.UNRELIABLE}
+    picture.learn_by_hand(2, Label.TANK_TREADING)  # taken back
+    picture.learn_by_hand(1, Label.FLIPPING)
+    assert marks_of(picture) == {places[1]: Label.FLIPPING, places[2]: Label.TANK_TREADING}
+    picture.begin(info(), tmp_path / "s")  # another run's cell 2 is another cell
+    show(picture, snapshot(0, places), said, qtbot)
+    assert marks_of(picture) == {places[1]: Label.FLIPPING, places[2]: Label.TANK_TREADING}
 
 
 def test_unreliable_cells_can_be_left_unmarked_and_too_many_are_told(

@@ -38,9 +38,12 @@ class LiveCells(QWidget):
     ----------
     pointed : Signal(int, int, float, float)
         A cell to be shown in the picture: cell, frame, y and x in camera pixels.
+    changed : Signal(int, str)
+        A cell has another label now, by hand.
     """
 
     pointed = Signal(int, int, float, float)
+    changed = Signal(int, str)
 
     def __init__(
         self,
@@ -109,6 +112,7 @@ class LiveCells(QWidget):
     def _label_changed(self, change: object) -> None:
         self._changed = True
         self.strip.mark(change.cell, change.now)  # type: ignore[attr-defined]
+        self.changed.emit(change.cell, str(change.now))  # type: ignore[attr-defined]
         self._look()
 
     def _look(self) -> None:

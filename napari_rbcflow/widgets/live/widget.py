@@ -131,6 +131,7 @@ class LiveWidget(QWidget):
         self.controls.changed.connect(self._guarded(self._picture_chosen))
         self.controls.live.connect(self._guarded(self._go_on))
         self.cells.pointed.connect(self._guarded(self._point))
+        self.cells.changed.connect(self._guarded(self._mark_by_hand))
         self._fold(True)
 
     def sizeHint(self) -> QSize:
@@ -327,6 +328,10 @@ class LiveWidget(QWidget):
         if self._parts.is_open and self._began:
             self._parts.picture.show_cell(cell, frame, y_px, x_px)
             self._say_picture()
+
+    def _mark_by_hand(self, cell: int, label: str) -> None:
+        if self._parts.is_open and self._began:
+            self._parts.picture.learn_by_hand(cell, label)
 
     def _go_on(self) -> None:
         if self._parts.is_open:

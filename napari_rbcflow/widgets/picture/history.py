@@ -55,6 +55,7 @@ class History:
         self.delay_frames = delay_frames
         self._moments: deque[Moment] = deque(maxlen=MOMENTS)
         self._labels: dict[int, str] = {}
+        self._by_hand: dict[int, str] = {}
         self._first: int | None = None
         # When a label came, and how long after its cell's last frame, both in frames tracked.
         self._late: deque[tuple[int, int]] = deque(maxlen=LATELY)
@@ -81,14 +82,20 @@ class History:
         while len(self._labels) > LABELS:
             del self._labels[next(iter(self._labels))]
 
+    def learn_by_hand(self, cell: int, label: str) -> None:
+        """Remember what a person says of a cell; the machine's own label takes it back."""
+        self._by_hand[cell] = str(label)
+        while len(self._by_hand) > LABELS:
+            del self._by_hand[next(iter(self._by_hand))]
+
     def label(self, cell: int) -> str:
-        """Return the label of a cell, or `NOT_YET`."""
-        return self._labels.get(cell, NOT_YET)
+        """Return the label with which a cell is counted, a person's before the machine's, or `NOT_YET`."""
+        return self._by_hand.get(cell) or self._labels.get(cell, NOT_YET)
 
     def labels(self, moment: Moment) -> list[str]:
         """Return what is known by now of the cells of a moment."""
-        known = self._labels
-        return [known.get(cell, NOT_YET) for cell in moment.cell.tolist()]
+        known, by_hand = self._labels, self._by_hand
+        return [by_hand.get(cell) or known.get(cell, NOT_YET) for cell in moment.cell.tolist()]
 
     def at(self, frame: int) -> Moment | None:
         """Return the moment of a frame, if it is remembered."""

@@ -89,6 +89,7 @@ class LivePicture:
         self._history = History(0.0)
         self._moment: Moment | None = None
         self._drawn_labels: list[str] = []
+        self._pointed = (0, 0.0, 0.0)
         self._close_up = CloseUp(viewer)
         self.image = own_layer(
             viewer,
@@ -253,13 +254,20 @@ class LivePicture:
             return False
         self.held = True
         self.shown = frame
+        self._pointed = (cell, y_px, x_px)
         self._draw_image(image)
-        label = self._history.label(cell)
-        names = [POINTED_OUT] if label == NOT_YET else [label, POINTED_OUT]
-        self.marks.place(np.full(len(names), y_px), np.full(len(names), x_px), names)
+        self._mark_pointed()
         self._close_up.go(y_px, x_px, self._info.pixel_size_um if self._info else 1.0)
         self.said = f"held at frame {frame}, cell {cell}"
         return True
+
+    def learn_by_hand(self, cell: int, label: str) -> None:
+        """Mark a cell as a person judged it; with the machine's own label, as the machine did."""
+        self._history.learn_by_hand(cell, label)
+        if self.held:
+            self._mark_pointed()
+        elif self._moment is not None:
+            self._mark(self._moment)
 
     def go_on(self) -> None:
         """Go back to the run, and to where the view was."""
@@ -287,6 +295,7 @@ class LivePicture:
         self.shown = index
         self.said = _ENDED
         if moment is not None and moment.frame == index:
+            self._moment = moment
             self._mark(moment)
 
     def _forget_shown(self) -> None:
@@ -343,6 +352,12 @@ class LivePicture:
             self.image.data = image
         self.image.refresh(thumbnail=False, extent=False, highlight=False)
         self.budget.ask_for_draw()
+
+    def _mark_pointed(self) -> None:
+        cell, y_px, x_px = self._pointed
+        label = self._history.label(cell)
+        names = [POINTED_OUT] if label == NOT_YET else [label, POINTED_OUT]
+        self.marks.place(np.full(len(names), y_px), np.full(len(names), x_px), names)
 
     def _mark(self, moment: Moment) -> None:
         labels = self._history.labels(moment)

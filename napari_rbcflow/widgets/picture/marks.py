@@ -23,6 +23,8 @@ POINTED_OUT = "pointed-out"
 _ORDER = (Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE, NOT_YET, STRUCK_OUT, *COUNTED, POINTED_OUT)
 _CODE = {str(name): code for code, name in enumerate(_ORDER)}
 _SMALL = frozenset({Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE})
+# Lines of a cross are too thin to be seen from afar.
+_FILLED = _SMALL | {STRUCK_OUT}
 _PARKED_SIZE_PX = 0.01
 _IN_USE = "rbcflow in use"
 
@@ -64,7 +66,7 @@ class Marks:
         self._borders = self.layer.border_color[: len(_ORDER)].copy()
         self._faces = np.zeros_like(self._borders)
         self._widths = np.full(len(_ORDER), 0.09)
-        for name in _SMALL:
+        for name in _FILLED:
             self._faces[_CODE[name]] = self._borders[_CODE[name]]
             self._widths[_CODE[name]] = 0.0
         self._sizes_px = np.ones(len(_ORDER))
