@@ -44,6 +44,7 @@ from napari_rbcflow.widgets.live.widget import LiveWidget
 from napari_rbcflow.widgets.live.window import docked
 from napari_rbcflow.widgets.result.fraction_curve import MOST_POINTS, FractionCurve
 from napari_rbcflow.widgets.result.panel import ResultPanel
+from napari_rbcflow.widgets.result.words import left_words
 from napari_rbcflow.widgets.warning_box import in_form
 
 
@@ -452,6 +453,18 @@ def test_a_number_by_hand_that_cannot_go_on_is_taken_away(qtbot: Any, tmp_path: 
     qtbot.waitUntil(lambda: cells.keep_up(progress_of(fraction)) or bool(said), timeout=4_000)
     assert len(said) == 1
     assert shown[-1] is None
+
+
+def test_what_will_stop_a_movie_is_said_beside_its_frames() -> None:
+    fraction = RunningFraction()
+    fraction.update(tank_treading=9, flipping=3)
+
+    def said(rules: StopRules) -> str:
+        return left_words(progress_of(fraction, total_frames=5000, missing=rules.missing(fraction, 20.0)))
+
+    assert said(StopRules()).startswith("frame 3,550 of 5,000\n")
+    assert said(StopRules(reliable=100)).startswith("frame 3,550 of 5,000, or still to go: 88 cells\n")
+    assert "88 cells or 10 s" in said(StopRules(reliable=100, seconds=30.0))
 
 
 def test_the_curve_is_the_core_s_interval_and_stays_small(qtbot: Any) -> None:

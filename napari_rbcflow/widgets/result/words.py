@@ -18,6 +18,8 @@ _ENDS = {
     "source-ended": "Ended: the movie or the camera's sequence came to its end.",
     "user": "Stopped by you.",
 }
+_NO_RULE = ("", "nothing", "the source's end")
+"""What `StopRules.missing` says where no rule is set, or where it is met."""
 _SECONDS_TO_SEE_A_CELL = 10.0
 """Camera time. The background takes one second, a crossing another."""
 _SECONDS_TO_COUNT_A_CELL = 60.0
@@ -73,6 +75,8 @@ def left_words(progress: Progress) -> str:
     """Say what will stop a run, and on a line of its own how long that may take."""
     if progress.total_frames:
         said = f"frame {progress.processed:,} of {progress.total_frames:,}"
+        if progress.missing not in _NO_RULE:  # it may stop before the movie's end
+            said += f", or still to go: {progress.missing}"
     elif progress.stop_share is None:
         return "goes on until you press Stop"
     else:
