@@ -47,6 +47,13 @@ def docked(viewer: napari.viewer.Viewer) -> LiveWidget:
 
 def close_windows() -> None:
     """Close the windows that `watch` waits for; may be called from a signal handler."""
+    from qtpy.QtCore import QTimer
+
+    # Not in here: whatever slot was running just now would find its widgets gone.
+    QTimer.singleShot(0, _close_all)
+
+
+def _close_all() -> None:
     from qtpy.QtWidgets import QApplication
 
     QApplication.closeAllWindows()
