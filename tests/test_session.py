@@ -25,7 +25,15 @@ import zarr
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, wilson
-from napari_rbcflow.session import Account, FractionFigure, SessionWriter, marker, open_session, verify
+from napari_rbcflow.session import (
+    Account,
+    FractionFigure,
+    SessionWriter,
+    marker,
+    open_session,
+    tables,
+    verify,
+)
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.sources.contract import Frame, SourceInfo
 from napari_rbcflow.tracks import Judgement, Track
@@ -525,6 +533,28 @@ def test_a_report_that_fails_loses_nothing_else(tmp_path: Path, pairs: list[Pair
     assert verify(tmp_path / "S").findings == ["report.html is missing."]
     write_report(tmp_path / "S")
     assert verify(tmp_path / "S").code == 0
+
+
+@pytest.mark.parametrize("piece", [1, 7, 100, 4096, 1 << 20])
+def test_tracks_are_sorted_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(tables, "_PIECE_BYTES", piece)
+    tracks = [track for track, _ in some_pairs(40, seed=piece)]
+    path = tmp_path / "tracks.csv"
+    first = tables.header(tables.TRACK_COLUMNS)
+    path.write_bytes(first + tables.track_rows(tracks))
+    cells, lengths = np.array([track.cell for track in tracks]), np.array([len(track) for track in tracks])
+    wanted = first + tables.track_rows(sorted(tracks, key=lambda track: track.cell))
+    tables.sort_tracks(path, cells, lengths)
+    assert path.read_bytes() == wanted
+    # What does not fit the table leaves it alone.
+    tables.sort_tracks(path, cells[:-1], lengths[:-1])
+    tables.sort_tracks(path, cells, lengths + 1)
+    assert path.read_bytes() == wanted
+    path.write_bytes(b"")
+    tables.sort_tracks(path, cells, lengths)
+    assert [one.name for one in tmp_path.iterdir()] == ["tracks.csv"]
 
 
 @pytest.mark.parametrize("name", ["cells.csv", "tracks.csv"])

@@ -5,13 +5,14 @@ The same tracks and judgements give the same bytes on any machine: fixed decimal
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
-import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,8 @@ CELL_COLUMNS = (
     "reason",
 )
 TRACK_COLUMNS = ("cell", "frame", "y_px", "x_px", "seen")
+_PIECE_BYTES = 16 << 20
+"""Of a table that is looked through; each takes twice its size in memory."""
 
 
 def cell_rows(pairs: Sequence[tuple[Track, Judgement]], *, fps: float, pixel_size_um: float) -> bytes:
@@ -139,22 +142,52 @@ def sort_tracks(path: Path, cells: NDArray[np.int64], lengths: NDArray[np.int64]
     """
     if not len(cells):
         return
+    last = np.cumsum(lengths)
     beside = path.with_name(path.name + ".new")
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
-            last = np.cumsum(lengths)
-            if last[-1] != len(ends) - 1:
+        with path.open("rb") as file:
+            # Of each track's last line, and of the first line of all: an hour's table is too long to be held.
+            ends, n_lines = _line_ends(file, np.concatenate([[0], last]))
+            if n_lines != last[-1] + 1:
                 return
-            begin, end = ends[last - lengths], ends[last]
+            begin, end = ends[:-1].tolist(), ends[1:].tolist()
             with beside.open("wb") as out:
-                out.write(data[: int(ends[0])])
+                file.seek(0)
+                out.write(file.read(int(ends[0])))
                 for track in np.argsort(cells, kind="stable").tolist():
-                    out.write(data[int(begin[track]) : int(end[track])])
+                    file.seek(begin[track])
+                    out.write(file.read(end[track] - begin[track]))
                 out.flush()
                 os.fsync(out.fileno())
         rename_over(beside, path)
     except OSError:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _line_ends(file: BinaryIO, lines: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """Return where some lines end (byte behind), and how many whole lines there are.
+
+    Parameters
+    ----------
+    file : binary file, at its begin
+    lines : ndarray of int64, shape (m,)
+        Numbers from 0, ascending.
+
+    Returns
+    -------
+    ends : ndarray of int64
+        Of those that are there.
+    n_lines : int
+    """
+    ends: list[NDArray[np.int64]] = []
+    place = n_lines = 0
+    while piece := file.read(_PIECE_BYTES):
+        here = np.flatnonzero(np.frombuffer(piece, np.uint8) == ord("\n"))
+        first, behind = np.searchsorted(lines, [n_lines, n_lines + len(here)])
+        ends.append(place + 1 + here[lines[first:behind] - n_lines])
+        place += len(piece)
+        n_lines += len(here)
+    return np.concatenate(ends) if ends else np.zeros(0, np.int64), n_lines
