@@ -293,7 +293,8 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
 def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     widget: tuple[Any, Any], movie: Path, long_movie: Path, tmp_path: Path, qtbot: Any
 ) -> None:
-    from napari_rbcflow.worker import Phase
+    from napari_rbcflow.run.settings import RunSettings
+    from napari_rbcflow.worker import MovieFile, Order, Phase, Worker
 
     viewer, w = widget
     sessions = tmp_path / "sessions"
@@ -304,6 +305,12 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     press(qtbot, w.run_button)
     assert "is not a number" in w.message.grave[0]
     w.form.fps.value = ""
+    # Nor beside a run of another widget's, which would lose frames.
+    with Worker() as worker:
+        worker.start(Order(MovieFile(long_movie), tmp_path / "beside", RunSettings()))
+        press(qtbot, w.run_button)
+        assert not w.job.busy
+        assert "A live run is going on" in w.message.grave[0]
 
     # Cancelled: its session says so, and nothing of it is shown as a result.
     w.form.file.value = long_movie

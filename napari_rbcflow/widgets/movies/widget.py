@@ -100,6 +100,8 @@ class MovieWidget(MovieFace):
 
     def _run_pressed(self) -> None:
         self.message.clear()
+        if busy():  # two runs on a clinic's laptop, and the live one would lose frames
+            raise BadInput("A live run is going on: stop it first, or wait until it has ended.")
         numbers = self.form.numbers()
         layer = self.form.chosen_layer
         source = self.form.chosen_path if layer is None else frames_of_layer(layer)
