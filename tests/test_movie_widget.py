@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -120,8 +121,17 @@ def test_a_file_is_analysed_shown_and_gone_through(
 
     viewer, w = widget
     w.form.file.value = movie
+    assert w.run_button.text() == "Run"
     w.form.patient.value, w.form.sample.value = "simulated", "chamber"
+    assert w.run_button.toolTip() == "Run: simulated · chamber"
+    assert re.fullmatch("Run: simu.*mber", w.run_button.text())
     run_to_the_end(qtbot, w)
+    # Whose the next run would be is still to be read.
+    assert re.fullmatch("Run: simu.*mber", w.run_button.text())
+    width = w.minimumSizeHint().width()
+    w.form.patient.value = "a very long name " * 10
+    assert w.minimumSizeHint().width() == width
+    w.form.patient.value = "simulated"
     assert not w.message.grave
     (folder,) = (tmp_path / "sessions").iterdir()
     session = open_session(folder)

@@ -20,6 +20,7 @@ from napari_rbcflow.widgets.cells.viewer import CellViewer
 from napari_rbcflow.widgets.movies.form import MovieForm
 from napari_rbcflow.widgets.result.panel import ResultPanel
 from napari_rbcflow.widgets.warning_box import WarningBox, wrapping_label
+from napari_rbcflow.widgets.whose_button import WhoseButton
 
 NUMBER, CELLS = 0, 1
 """The tabs."""
@@ -42,7 +43,7 @@ class MovieFace(QWidget):
         super().__init__()
         self.setMinimumWidth(400)
         self.form = MovieForm(image_layers)
-        self.run_button, self.cancel_button = QPushButton("Run"), QPushButton("Cancel")
+        self.run_button, self.cancel_button = WhoseButton("Run"), QPushButton("Cancel")
         self.open_button = QPushButton("Show an earlier session ...")
         self.fold = QToolButton()
         self.fold.setText("Movie and patient")
@@ -57,7 +58,7 @@ class MovieFace(QWidget):
         self.tabs.addTab(_scrolling(self.panel), "The number")
         self.tabs.addTab(_scrolling(self.cell_viewer), "Cell by cell")
         buttons = QHBoxLayout()
-        buttons.addWidget(self.run_button, 1)
+        buttons.addWidget(self.run_button, 2)
         buttons.addWidget(self.cancel_button, 1)
         folding = QHBoxLayout()
         folding.addWidget(self.fold)
@@ -72,6 +73,8 @@ class MovieFace(QWidget):
             outer.addWidget(widget)
         outer.addWidget(self.tabs, 1)
         self.fold.toggled.connect(self._fold)
+        for name in (self.form.patient, self.form.sample):
+            name.changed.connect(lambda *_: self._show_whose())
         self._fold(True)
 
     def sizeHint(self) -> QSize:
@@ -81,6 +84,9 @@ class MovieFace(QWidget):
     def _fold(self, shown: bool) -> None:
         self.form.container.native.setVisible(shown)
         self.fold.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
+
+    def _show_whose(self) -> None:
+        self.run_button.show_whose(self.form.patient.value, self.form.sample.value)
 
     def _say(self, text: str) -> None:
         if self.status.text() != text:
