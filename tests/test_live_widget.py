@@ -189,6 +189,7 @@ def test_whatever_goes_wrong_is_a_sentence_in_the_widget(
 ) -> None:
     widget, _ = bench.widget()
     nothing_begins_and_nothing_is_left(bench, widget)
+    a_camera_that_does_not_answer_is_left_by_stop(bench, widget, monkeypatch)
     a_source_that_breaks_in_mid_run_looks_failed(bench, widget)
     a_display_that_fails_stops_the_run_and_says_so_once(bench, widget, monkeypatch, caplog)
 
@@ -223,6 +224,28 @@ def nothing_begins_and_nothing_is_left(bench: Bench, widget: LiveWidget) -> None
     assert widget.start_button.isEnabled()
     assert sessions(bench) == []
     bench.picture("live_refused")
+
+
+def a_camera_that_does_not_answer_is_left_by_stop(
+    bench: Bench, widget: LiveWidget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_rbcflow.worker.worker_run.OPENING_PATIENCE_S", 0.5)
+    widget.form.camera.setCurrentText("Simulated chamber")
+    psutil.Process(widget._parts.worker.pid).suspend()
+    bench.press(widget.start_button)
+    bench.qtbot.wait(100)
+    bench.press(widget.stop_button)
+    assert "still being opened" in widget.status.text()
+    assert not widget.stop_button.isEnabled()
+    with bench.qtbot.waitSignal(widget.ended, timeout=20_000):
+        pass
+    assert len(widget.refusal.grave) == 1
+    assert "did not answer" in widget.refusal.grave[0]
+    assert widget.status.text() == ""
+    assert widget.form.isVisible()
+    # What comes next here shows that it can.
+    assert widget.start_button.isEnabled()
+    assert sessions(bench) == []
 
 
 def a_source_that_breaks_in_mid_run_looks_failed(bench: Bench, widget: LiveWidget) -> None:

@@ -40,6 +40,8 @@ TOGETHER_S, ALONE_S = 0.25, 0.5
 """Between two drawings of all that is not the picture: with a picture, and where none comes."""
 IDLE_MS = 500
 """Between two looks while no run goes: Python hears a Ctrl-C only while it runs something."""
+_STOPPING = "stopping: the last cells are judged, then the session is closed ..."
+_GIVING_UP = "stopping: the camera is still being opened; if it does not answer, it is given up ..."
 
 
 class LiveWidget(QWidget):
@@ -156,7 +158,8 @@ class LiveWidget(QWidget):
         if self._going and self.run is not None:
             self.run.stop()
             self.buttons.allow(start=False, stop=False)
-            say(self.status, "stopping: the last cells are judged, then the session is closed ...")
+            opening = self.run.phase is Phase.OPENING
+            say(self.status, _GIVING_UP if opening else _STOPPING)
 
     def shut_down(self) -> None:
         """Stop a run in progress, wait until its session is closed, and end its process.
@@ -229,8 +232,7 @@ class LiveWidget(QWidget):
             if not self._began:
                 self._began = True
                 picture.begin(run.info, run.folder)
-                if self.stop_button.isEnabled():
-                    say(self.status, "")
+                say(self.status, "" if self.stop_button.isEnabled() else _STOPPING)
             before = picture.updates
             picture.update(snapshot, judged)
             drawn = picture.updates > before
