@@ -170,6 +170,14 @@ def test_a_file_is_analysed_shown_and_gone_through(
     place_on_screen = QPoint(round(canvas.width() / 2 + x), round(canvas.height() / 2 + y))
     qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=place_on_screen)
     assert w.cell_viewer.shown.cell == marks[2].features["cell"].iloc[other]
+    # Nor does a slip of the finger make it another thing; a drag, which moves the picture, is none.
+    for slip, shown_then in ((2, marks[2].features["cell"].iloc[other]), (30, cell)):
+        w.cell_viewer.show_cell(folder, cell)
+        qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=place_on_screen)
+        qtbot.mouseMove(canvas, place_on_screen + QPoint(slip // 2, 0))
+        qtbot.mouseMove(canvas, place_on_screen + QPoint(slip, 0))
+        qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=place_on_screen + QPoint(slip, 0))
+        assert w.cell_viewer.shown.cell == shown_then
     w.cell_viewer.show_cell(folder, cell)
 
     # A change by hand: the cell's marks go to the other layer, the machine's number stays.

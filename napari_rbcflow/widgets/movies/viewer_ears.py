@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
+
+_STILL_PX = 4.0
+"""How far a finger or a glove may slip on the canvas between press and release, for a click."""
 
 
 class ViewerEars:
@@ -52,7 +56,9 @@ class ViewerEars:
         self._layers_changed()
 
     def _pressed(self, viewer: Any, event: Any) -> Generator[None, None, None]:
-        position = event.position
+        position, begin = event.position, event.pos
         yield
-        if event.type != "mouse_move":
+        while event.type == "mouse_move":
+            yield
+        if math.dist(begin, event.pos) < _STILL_PX:
             self._clicked(position)
