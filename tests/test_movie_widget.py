@@ -16,6 +16,7 @@ import psutil
 import pytest
 import tifffile
 
+from napari_rbcflow.errors import BadInput
 from napari_rbcflow.session import open_session
 from napari_rbcflow.sources.chamber.simulate import simulate_movie
 
@@ -254,7 +255,8 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
     widget: tuple[Any, Any], movie: Path, tmp_path: Path, qtbot: Any
 ) -> None:
     from napari_rbcflow.sources.lazy import open_frames
-    from napari_rbcflow.widgets.movies.form import LAYER
+    from napari_rbcflow.widgets.movies.form import FILE, LAYER
+    from napari_rbcflow.widgets.movies.layer_movie import frames_of_layer
 
     viewer, w = widget
     grey = open_frames(movie)[:]
@@ -292,7 +294,6 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
 
     # What cannot be analysed is refused in a sentence, and nothing is made.
     wrong = {
-        "single image": viewer.add_image(grey[0]),
         "4 axes": viewer.add_image(grey[None, :4]),
         "float32": viewer.add_image(grey[:4].astype(np.float32)),
     }
@@ -303,8 +304,21 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
         (sentence,) = w.message.grave
         assert words in sentence
         assert wrong_layer.name in sentence
+    single, colour = viewer.add_image(grey[0]), viewer.add_image(np.zeros((9, 9, 3), np.uint8), rgb=True)
+    for still in (single, colour):
+        with pytest.raises(BadInput, match="is a single image"):
+            frames_of_layer(still)
+    live = viewer.add_image(np.zeros((9, 9), np.uint8), name="live", metadata={"rbcflow": "live"})
     labels = viewer.add_labels(np.zeros((4, 9, 9), int))
-    assert labels not in w.form.layer.choices
+    assert not {single, colour, live, labels} & set(w.form.layer.choices)
+    many_in_colour = viewer.add_image(np.zeros((2, 9, 9, 3), np.uint8), rgb=True)
+    assert many_in_colour in w.form.layer.choices
+    # Opened beside a live picture, the widget does not propose that.
+    for active, source in ((live, FILE), (layer, LAYER)):
+        viewer.layers.selection.active = active
+        w.form.source.value = FILE
+        w._choose_active_layer()
+        assert w.form.source.value == source
     assert len(list((tmp_path / "sessions").iterdir())) == 1
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.sources.lazy import FrameArray, open_frames
+from napari_rbcflow.widgets.movies.result_layers import is_of_live_picture
 
 _BIG_TIFF_BYTES = 3_500_000_000
 _ROOM_LEFT = 200 << 20
@@ -46,6 +47,14 @@ class LayerFrames:
     path: Path | None
     scale: tuple[float, ...]
     translate: tuple[float, ...]
+
+
+def may_be_movie(layer: Any) -> bool:
+    """Tell whether a layer is worth offering: an image of several pictures, and not a live picture's."""
+    from napari.layers import Image
+
+    # `ndim` leaves colour out.
+    return isinstance(layer, Image) and layer.ndim > 2 and not is_of_live_picture(layer)
 
 
 def frames_of_layer(layer: Any) -> LayerFrames:

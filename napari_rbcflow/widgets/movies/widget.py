@@ -17,7 +17,7 @@ from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
 from napari_rbcflow.widgets.movies.face import CELLS, NUMBER, MovieFace
 from napari_rbcflow.widgets.movies.form import LAYER
 from napari_rbcflow.widgets.movies.job import MovieJob, MovieOrder, Stage
-from napari_rbcflow.widgets.movies.layer_movie import frames_of_layer
+from napari_rbcflow.widgets.movies.layer_movie import frames_of_layer, may_be_movie
 from napari_rbcflow.widgets.movies.result_layers import ResultLayers
 from napari_rbcflow.widgets.movies.viewer_ears import ViewerEars
 from napari_rbcflow.widgets.settings.remembered import load_settings, save_settings
@@ -280,10 +280,8 @@ class MovieWidget(MovieFace):
     # ------------------------------------------------------------------ form and layers
 
     def _image_layers(self) -> list[Any]:
-        from napari.layers import Image
-
         mine = self.layers.all
-        return [layer for layer in self._viewer.layers if isinstance(layer, Image) and layer not in mine]
+        return [layer for layer in self._viewer.layers if may_be_movie(layer) and layer not in mine]
 
     def _choose_active_layer(self) -> None:
         """Where a movie is open already, that is what is meant."""
