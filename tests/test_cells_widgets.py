@@ -249,7 +249,27 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
     assert not viewer.take_back.isEnabled()
     assert (folder / "cells.csv").read_bytes() == machine
     assert verify(folder).findings == []
-    assert CellViewer().who.text() == "Anna"
+
+    # The same person goes on, and need not say so; with another session it may be another one.
+    other = Path(shutil.copytree(folder, folder.with_name("other")))
+    assert viewer.show_cell(folder, of_label(session, "tank-treading")[0])
+    assert (viewer.who.text(), viewer.sign.isVisible()) == ("Anna", False)
+    assert viewer.show_cell(other, flipping)
+    picture(qtbot, viewer, "cell_viewer_who.png")
+    press(qtbot, viewer.label_buttons[STRUCK_OUT])
+    assert "Who changes labels?" in viewer.fault
+    assert ChangeLog(other).all() == ChangeLog(folder).all()
+    press(qtbot, viewer.sign)
+    assert not viewer.sign.isVisible()
+    assert viewer.fault == ""
+    press(qtbot, viewer.label_buttons[STRUCK_OUT])
+    assert (ChangeLog(other).all()[-1].now, ChangeLog(other).all()[-1].by) == (STRUCK_OUT, "Anna")
+    new = CellViewer()
+    qtbot.addWidget(new)
+    assert new.show_cell(folder, flipping)
+    new.who.setText("Bert")
+    new.label_buttons[STRUCK_OUT].click()
+    assert ChangeLog(folder).all()[-1].by == "Bert"
 
     # A frame is looked at by itself.
     from qtpy.QtCore import Qt

@@ -97,6 +97,13 @@ class CellViewer(QWidget):
         self.take_back.clicked.connect(self._take_back)
         self.who = QLineEdit(load_settings().who)
         self.who.setToolTip("Who changes labels: it is written beside each change.")
+        self.who.setPlaceholderText("your name")
+        self.sign = QPushButton()
+        self.sign.setToolTip("Whoever that is not writes another name.")
+        self.sign.clicked.connect(self._sign)
+        self.who.textChanged.connect(self._show_sign)
+        self._last_name = ""
+        self._signed_for: Path | None = None
         self.kind = QComboBox()
         self.kind.addItems(list(KINDS))
         self.kind.setToolTip("Which cells Previous and Next go through, by the machine's labels.")
@@ -132,6 +139,7 @@ class CellViewer(QWidget):
         who.addWidget(QLabel("by"))
         who.addWidget(self.who, 1)
         buttons.addLayout(who, 1, 2)
+        buttons.addWidget(self.sign, 2, 0, 1, 3)
         steps = QHBoxLayout()
         for widget in (self.previous, self.kind, self.next):
             steps.addWidget(widget, 1)
@@ -193,7 +201,7 @@ class CellViewer(QWidget):
         return self._guarded(lambda: self._first(self._browser_of(session_folder)))
 
     def _first(self, browser: CellBrowser) -> None:
-        self._browser = browser
+        self._take(browser)
         cell = browser.step(None, 1, self.kind.currentText())
         self._place_shown()
         if cell is not None:
@@ -206,8 +214,27 @@ class CellViewer(QWidget):
 
     def _show(self, browser: CellBrowser, cell: int) -> None:
         self.shown = browser.look(cell)
-        self._browser = browser
+        self._take(browser)
         self._show_parts()
+
+    def _take(self, browser: CellBrowser) -> None:
+        self._browser = browser
+        if browser.folder == self._signed_for:
+            return
+        # Another session, perhaps another shift: nobody's changes may bear the name of who was here before.
+        self._signed_for = browser.folder
+        settings = load_settings()
+        self._last_name = settings.person.strip()
+        self.who.setText("" if self._last_name else settings.who)
+        self._show_sign()
+
+    def _sign(self, *_: object) -> None:
+        self.who.setText(self._last_name)
+        self._say("")
+
+    def _show_sign(self, *_: object) -> None:
+        self.sign.setText(f"I am {self._last_name}".replace("&", "&&"))
+        self.sign.setVisible(bool(self._last_name) and not self.who.text().strip())
 
     def _show_parts(self) -> None:
         """Show the cell that is `shown`, or none."""
@@ -265,6 +292,9 @@ class CellViewer(QWidget):
         """Make a change, then show the cell as it stands on the disk."""
         shown, browser = self.shown, self._browser
         if shown is None or browser is None:
+            return
+        if self._last_name and not self.who.text().strip():
+            self._say(f'Who changes labels? Press "I am {self._last_name}", or write your name beside "by".')
             return
         made: list[Change] = []
         faults: list[str] = []
