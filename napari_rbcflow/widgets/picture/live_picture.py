@@ -19,8 +19,9 @@ from napari_rbcflow.widgets.picture.close_up import CloseUp
 from napari_rbcflow.widgets.picture.contrast import Contrast
 from napari_rbcflow.widgets.picture.draw_budget import LEAST_SHARE, SHARE, DrawBudget
 from napari_rbcflow.widgets.picture.history import History, Moment
+from napari_rbcflow.widgets.picture.layers import bring_to_front, give_back, own_layer
 from napari_rbcflow.widgets.picture.live_ring import LiveRing
-from napari_rbcflow.widgets.picture.marks import POINTED_OUT, Marks, give_back, own_layer
+from napari_rbcflow.widgets.picture.marks import POINTED_OUT, Marks
 from napari_rbcflow.widgets.theme import NOT_YET
 
 DELAY_S = 1.0
@@ -145,10 +146,7 @@ class LivePicture:
         self._contrast.begin(keep_by_hand=before is not None and before.name == info.name)
         self.marks.set_pixel_size(info.pixel_size_um)
         self.marks.clear()
-        for layer in (self.image, self.marks.layer):
-            if layer not in self.viewer.layers:  # somebody threw it away
-                self.viewer.layers.append(layer)
-        self._come_to_the_front()
+        bring_to_front(self.viewer, self.image, self.marks.layer)
         another_size = self.image.data.shape != (info.height, info.width)
         self._draw_image(np.zeros((info.height, info.width), np.uint8))
         if another_size:
@@ -167,14 +165,6 @@ class LivePicture:
         self.marks.clear()
         self._draw_image(np.zeros(self.image.data.shape, np.uint8))
         self.said = ""
-
-    def _come_to_the_front(self) -> None:
-        """Lie on top, to be seen: the number must not stand beside another patient's movie."""
-        layers = self.viewer.layers
-        for layer in (self.image, self.marks.layer):
-            if list(layers[-2:]) != [self.image, self.marks.layer]:
-                layers.move(layers.index(layer), len(layers))
-            layer.visible = True
 
     def update(self, snapshot: Snapshot | None, judged: Sequence[JudgedCell] = ()) -> None:
         """Take in what is new, and show it if there is time to.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.conventions import Label
+from napari_rbcflow.widgets.picture.layers import own_layer
 from napari_rbcflow.widgets.theme import LOOKS, NOT_YET, STRUCK_OUT
 
 CAPACITY = 512
@@ -26,7 +27,6 @@ _SMALL = frozenset({Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE})
 # Lines of a cross are too thin to be seen from afar.
 _FILLED = _SMALL | {STRUCK_OUT}
 _PARKED_SIZE_PX = 0.01
-_IN_USE = "rbcflow in use"
 
 
 class Marks:
@@ -117,35 +117,6 @@ class Marks:
         if self._placed:
             nowhere = np.zeros(0)
             self.place(nowhere, nowhere, ())
-
-
-def own_layer(viewer: Any, role: str, make: Callable[[], Any]) -> Any:
-    """Return the layer that plays a role in a viewer: the one left there by an earlier picture, or a new one.
-
-    Pictures come and go with their widget; layers stay, for removing them may crash napari. A layer in
-    which another picture still draws is left to it (see `give_back`): two runs in one layer would put
-    the marks of one on the frame of the other.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    role : str
-    make : callable
-        Adds a new one to the viewer and returns it.
-    """
-    for layer in viewer.layers:
-        if layer.metadata.get("rbcflow") == role and not layer.metadata.get(_IN_USE):
-            break
-    else:
-        layer = make()
-        layer.metadata["rbcflow"] = role
-    layer.metadata[_IN_USE] = True
-    return layer
-
-
-def give_back(layer: Any) -> None:
-    """Leave a layer to the next picture that asks for one."""
-    layer.metadata.pop(_IN_USE, None)
 
 
 def _across_um(name: str) -> float:
