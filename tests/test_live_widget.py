@@ -156,7 +156,7 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     # The form is folded, and would record the next run under the same name: the button says so.
     assert not widget.form.isVisible()
     assert widget.start_button.text().startswith("Start: P 7/b · bef")
-    assert widget.start_button.toolTip() == "P 7/b · before transfusion"
+    assert widget.start_button.toolTip() == "Start: P 7/b · before transfusion"
     bench.picture("live_ended")
 
     widget.fold.setChecked(True)

@@ -220,9 +220,7 @@ class Run:
             self.stages.fail(self._unanswered())
 
     def _unanswered(self) -> RunFailed:
-        return RunFailed(
-            f"{self.info.name} does not answer: switch the camera off and on, and start again"
-        )
+        return RunFailed(f"{self.info.name} does not answer: switch the camera off and on, and start again")
 
     def _find_lost_frames(self) -> None:
         """Count what a fault left unprocessed; without one, a frame that nobody counted is itself a fault."""

@@ -8,27 +8,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QEvent, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QHideEvent
-from qtpy.QtWidgets import (
-    QMainWindow,
-    QScrollArea,
-    QToolButton,
-    QVBoxLayout,
-    QWidget,
-)
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
-from napari_rbcflow.widgets.labels import say, wrapping_label
+from napari_rbcflow.widgets.labels import say
 from napari_rbcflow.widgets.live import old_objects
-from napari_rbcflow.widgets.live.camera_form import CameraForm
-from napari_rbcflow.widgets.live.cells import LiveCells
+from napari_rbcflow.widgets.live.face import LiveFace
 from napari_rbcflow.widgets.live.parts import LiveParts
-from napari_rbcflow.widgets.live.picture_controls import PictureControls
-from napari_rbcflow.widgets.live.run_buttons import RunButtons
-from napari_rbcflow.widgets.result.panel import ResultPanel
 from napari_rbcflow.widgets.settings.remembered import Settings, load_settings, save_settings
-from napari_rbcflow.widgets.warning_box import WarningBox
 from napari_rbcflow.worker import Order, Phase, WorkerRun
 
 if TYPE_CHECKING:  # napari finds out by this very name that it is to give its viewer
@@ -44,7 +32,7 @@ _STOPPING = "stopping: the last cells are judged, then the session is closed ...
 _GIVING_UP = "stopping: the camera is still being opened; if it does not answer, it is given up ..."
 
 
-class LiveWidget(QWidget):
+class LiveWidget(LiveFace):
     """Form, Start and Stop, the number, the picture's controls and the cells judged last.
 
     The run goes on in a process of its own; this polls it with one timer in the interface's thread.
@@ -68,7 +56,7 @@ class LiveWidget(QWidget):
     ended = Signal()
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
+        super().__init__(self._guarded)
         self.run: WorkerRun | None = None
         self._going = self._began = False
         self._fault = ""
@@ -76,7 +64,6 @@ class LiveWidget(QWidget):
         settings = load_settings()
         self._picture_ms = round(1000 / settings.picture_hz)
         self._parts = parts = LiveParts(viewer, delay_s=settings.picture_delay_s)
-        self._build()
         self.form.load(settings)
         self.controls.choose(settings.picture_mode, show_unreliable=settings.show_unreliable)
         if settings.remark:
@@ -89,56 +76,13 @@ class LiveWidget(QWidget):
         self._timer.timeout.connect(self._timer_called)
         self._timer.start(IDLE_MS)
 
-    def _build(self) -> None:
-        self.setMinimumWidth(400)
-        self.fold = QToolButton()
-        self.fold.setCheckable(True)
-        self.fold.setChecked(True)
-        self.form = CameraForm()
-        self.buttons = RunButtons()
-        self.start_button, self.stop_button = self.buttons.start, self.buttons.stop
-        self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
-        self.refusal = WarningBox()
-        self.panel = ResultPanel()
-        self.controls = PictureControls()
-        self.cells = LiveCells(
-            self._guarded, self.panel.show_by_hand, lambda sentence: self.refusal.say(grave=[sentence])
-        )
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(4, 0, 4, 4)
-        column.setSpacing(6)
-        for widget in (self.form, self.refusal, self.status, self.panel, self.controls, self.cells):
-            column.addWidget(widget)
-        column.addStretch(1)
-        self._scroll = QScrollArea()
-        self._scroll.setWidgetResizable(True)
-        self._scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self._scroll.setWidget(content)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(4, 4, 4, 4)
-        outer.setSpacing(4)
-        outer.addWidget(self.buttons)
-        outer.addWidget(self.fold)
-        outer.addWidget(self._scroll, 1)
-
     def _connect(self) -> None:
-        self.fold.toggled.connect(self._fold)
-        for name in (self.form.patient, self.form.sample):
-            name.textChanged.connect(self._name_start)
-        self._name_start()
         self.start_button.clicked.connect(self._guarded(self._start_pressed))
         self.stop_button.clicked.connect(self._guarded(self.stop))
         self.controls.changed.connect(self._guarded(self._picture_chosen))
         self.controls.live.connect(self._guarded(self._go_on))
         self.cells.pointed.connect(self._guarded(self._point))
         self.cells.changed.connect(self._guarded(self._mark_by_hand))
-        self._fold(True)
-
-    def sizeHint(self) -> QSize:
-        """Wide enough for the number."""
-        return QSize(430, 900)
 
     # ------------------------------------------------------------------ start and stop
 
@@ -200,7 +144,7 @@ class LiveWidget(QWidget):
         self._parts.picture.blank()
         self._say_picture()
         self.fold.setChecked(False)
-        self._show_state()
+        self._allow(going=self._going)
         say(self.status, "opening the camera ...")
         old_objects.hold(self._parts)
         self._timer.start(self._picture_ms)
@@ -260,7 +204,7 @@ class LiveWidget(QWidget):
         self._going = False
         old_objects.let_go(self._parts)
         self._timer.start(IDLE_MS)
-        self._show_state()
+        self._allow(going=self._going)
         say(self.status, "")
         try:
             if run.phase is Phase.REFUSED:
@@ -352,18 +296,6 @@ class LiveWidget(QWidget):
         except BadInput as error:
             self.refusal.say(mild=[str(error)])
 
-    def _fold(self, shown: bool) -> None:
-        self.form.setVisible(shown)
-        self.fold.setText(("▾" if shown else "▸") + " Camera, patient and stop")
-
-    def _name_start(self) -> None:
-        self.buttons.name(self.form.patient.text(), self.form.sample.text())
-
-    def _show_state(self) -> None:
-        """Let only what can be done now be pressed."""
-        self.buttons.allow(start=not self._going, stop=self._going)
-        self.form.setEnabled(not self._going)
-
     # ------------------------------------------------------------------ being taken away
 
     def event(self, event: QEvent) -> bool:
@@ -379,9 +311,3 @@ class LiveWidget(QWidget):
         window = self._main_window()
         if window is not None and not event.spontaneous() and not window.isVisible():
             self._guarded(self.shut_down)()
-
-    def _main_window(self) -> QMainWindow | None:
-        parent = self.parentWidget()
-        while parent is not None and not isinstance(parent, QMainWindow):
-            parent = parent.parentWidget()
-        return parent

@@ -9,31 +9,27 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
 from napari_rbcflow.ring import FrameGone, RingReader
 from napari_rbcflow.run.judged import JudgedCell
 from napari_rbcflow.run.snapshot import Snapshot
 from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.widgets.picture.behind import WAITING, Behind
 from napari_rbcflow.widgets.picture.close_up import CloseUp
 from napari_rbcflow.widgets.picture.contrast import Contrast
 from napari_rbcflow.widgets.picture.draw_budget import LEAST_SHARE, SHARE, DrawBudget
 from napari_rbcflow.widgets.picture.history import History, Moment
-from napari_rbcflow.widgets.picture.layers import bring_to_front, give_back, own_layer
+from napari_rbcflow.widgets.picture.layers import bring_to_front, give_back, own_layer, put_image
 from napari_rbcflow.widgets.picture.live_ring import LiveRing
-from napari_rbcflow.widgets.picture.marks import POINTED_OUT, Marks
-from napari_rbcflow.widgets.theme import NOT_YET
+from napari_rbcflow.widgets.picture.marks import NOT_COUNTED, Marks
 
 DELAY_S = 1.0
 """About what a cell takes to cross the field, so that most are judged while they are still seen."""
 LAG_S = 0.25
 """A run that keeps up is less than that behind; one that is more gets the processor, the more the further."""
-STEADY_S = 0.25
 TRIES = 4
 """Frames asked for in one update, where the ring loses them meanwhile."""
-HIDDEN = frozenset({Label.UNRELIABLE, Label.TOO_SHORT, Label.UNCOUNTED})
 
-_WAITING = "waiting for the first picture"
 _ENDED = "the run has ended"
 
 Mode = Literal["cells", "newest"]
@@ -86,7 +82,7 @@ class LivePicture:
         self._ring: LiveRing | None = None
         self._running = self._closed = False
         self._newest: int | None = None
-        self._told_s = 0.0
+        self._behind = Behind()
         self._history = History(0.0)
         self._moment: Moment | None = None
         self._drawn_labels: list[str] = []
@@ -151,7 +147,7 @@ class LivePicture:
         self._draw_image(np.zeros((info.height, info.width), np.uint8))
         if another_size:
             self.viewer.reset_view()
-        self.said = _WAITING
+        self.said = WAITING
 
     def blank(self) -> None:
         """Show nothing of the run before, until the next `begin`."""
@@ -197,7 +193,7 @@ class LivePicture:
         """Show no more of the run; the last picture stays, and `show_cell` still works."""
         if self._running:
             self._running = False
-            if self.said == _WAITING:
+            if self.said == WAITING:
                 self.said = "the run ended before its first picture"
             elif self.shown is not None and not self.held:
                 self.said = _ENDED
@@ -334,48 +330,25 @@ class LivePicture:
                 yield index, None
 
     def _draw_image(self, image: NDArray[np.uint8]) -> None:
-        data = self.image.data
-        if data.shape == image.shape and data.dtype == image.dtype and data.flags.writeable:
-            # In place: napari's setter looks at the extent, the thumbnail and the dims, and costs twice.
-            np.copyto(data, image)
-        else:
-            self.image.data = image
-        self.image.refresh(thumbnail=False, extent=False, highlight=False)
+        put_image(self.image, image)
         self.budget.ask_for_draw()
 
     def _mark_pointed(self) -> None:
         cell, y_px, x_px = self._pointed
-        label = self._history.label(cell)
-        names = [POINTED_OUT] if label == NOT_YET else [label, POINTED_OUT]
-        self.marks.place(np.full(len(names), y_px), np.full(len(names), x_px), names)
+        self.marks.point_out(y_px, x_px, self._history.label(cell))
 
     def _mark(self, moment: Moment) -> None:
-        labels = self._history.labels(moment)
-        self._drawn_labels = labels
-        y_px, x_px = moment.y_px, moment.x_px
-        if not self._show_unreliable:
-            kept = [i for i, label in enumerate(labels) if label not in HIDDEN]
-            y_px, x_px, labels = y_px[kept], x_px[kept], [labels[i] for i in kept]
-        self.marks.place(y_px, x_px, labels)
+        self._drawn_labels = self._history.labels(moment)
+        hidden = frozenset() if self._show_unreliable else NOT_COUNTED
+        self.marks.place(moment.y_px, moment.x_px, self._drawn_labels, hidden)
 
-    def _say(self, reader: RingReader, *, lost: bool = False) -> None:
-        if self._info is None:
-            return
-        if self.shown is None:
-            if len(reader) or self._info.live:
-                self.said = _WAITING
-            else:
-                self.said = "no picture yet: of a recorded movie only the last seconds are kept"
-            return
-        newest = self._newest
-        if newest is None and len(reader):
-            newest = int(reader.indices[-1])
-        behind_s = max(0.0, ((newest or 0) - self.shown) / self._info.fps)
-        # A figure that flickers cannot be read, and every repaint of a label costs a whole window's.
-        if abs(behind_s - self._told_s) > STEADY_S:
-            self._told_s = behind_s
-        self.said = f"picture {self._told_s:.1f} s behind the camera"
-        if lost and self._mode == "cells":
-            self.said += "; it stands still: the frames tracked now are no longer kept"
-        if self._moment is not None and self.marks.left_out:
-            self.said += f"; {self.marks.left_out} cells are not marked: there are too many"
+    def _say(self, reader: RingReader, *, lost: bool) -> None:
+        if self._info is not None:
+            self.said = self._behind.words(
+                self._info,
+                self.shown,
+                self._newest,
+                reader.indices,
+                lost=lost and self._mode == "cells",
+                left_out=self.marks.left_out if self._moment is not None else 0,
+            )

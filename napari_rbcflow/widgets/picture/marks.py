@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,9 @@ POINTED_OUT = "pointed-out"
 # Least first: where marks lie on each other, or there is no room for all, the counted cells are seen.
 _ORDER = (Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE, NOT_YET, STRUCK_OUT, *COUNTED, POINTED_OUT)
 _CODE = {str(name): code for code, name in enumerate(_ORDER)}
-_SMALL = frozenset({Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE})
+NOT_COUNTED = frozenset({Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE})
 # Lines of a cross are too thin to be seen from afar.
-_FILLED = _SMALL | {STRUCK_OUT}
+_FILLED = NOT_COUNTED | {STRUCK_OUT}
 _PARKED_SIZE_PX = 0.01
 
 
@@ -79,7 +79,14 @@ class Marks:
         """Say how large a camera's pixel is, and with it how large a mark is drawn."""
         self._sizes_px[:] = [_across_um(name) / pixel_size_um for name in _ORDER]
 
-    def place(self, y_px: NDArray[Any], x_px: NDArray[Any], names: Sequence[str]) -> None:
+    def point_out(self, y_px: float, x_px: float, label: str) -> None:
+        """Put a mark on one cell only, and a frame around it."""
+        names = [POINTED_OUT] if label == NOT_YET else [label, POINTED_OUT]
+        self.place(np.full(len(names), y_px), np.full(len(names), x_px), names)
+
+    def place(
+        self, y_px: NDArray[Any], x_px: NDArray[Any], names: Sequence[str], hidden: Set[str] = frozenset()
+    ) -> None:
         """Put marks on these cells and on no other.
 
         Parameters
@@ -88,7 +95,12 @@ class Marks:
             In camera pixels.
         names : sequence of str, length m
             How each looks: a key of `theme.LOOKS`, or `POINTED_OUT`.
+        hidden : set of str
+            Looks that are left away.
         """
+        if hidden:
+            kept = [i for i, name in enumerate(names) if name not in hidden]
+            y_px, x_px, names = y_px[kept], x_px[kept], [names[i] for i in kept]
         codes = np.fromiter((_CODE[name] for name in names), np.intp, len(names))
         order = np.argsort(codes, kind="stable")[-CAPACITY:]
         codes, n = codes[order], len(order)
@@ -120,7 +132,7 @@ class Marks:
 
 
 def _across_um(name: str) -> float:
-    if name in _SMALL:
+    if name in NOT_COUNTED:
         return 0.75 * _OTHERS_UM
     return 2.0 * _OTHERS_UM if name == POINTED_OUT else _ACROSS_UM.get(name, _OTHERS_UM)
 
