@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import napari.viewer
+# Here, before anybody catches signals: a Ctrl-C while napari is imported needs no window to be closed.
+import napari
+import napari.viewer
 
+if TYPE_CHECKING:
     from napari_rbcflow.widgets.live.widget import LiveWidget
     from napari_rbcflow.worker import Order, WorkerRun
 
@@ -19,8 +21,6 @@ def watch(order: Order) -> WorkerRun:
 
     Closing the window stops the run; its session is closed when this returns.
     """
-    import napari
-
     viewer = napari.Viewer(title="napari-rbcflow")
     widget = docked(viewer)
     try:

@@ -285,9 +285,7 @@ class LivePicture:
             self._mark(moment)
 
     def _forget_shown(self) -> None:
-        self.shown = None
-        self._moment = None
-        self._drawn_labels = []
+        self.shown, self._moment, self._drawn_labels = None, None, []
 
     def _show(self) -> None:
         reader = self._ring.fresh() if self._ring is not None else None
@@ -343,12 +341,11 @@ class LivePicture:
         self.marks.place(moment.y_px, moment.x_px, self._drawn_labels, hidden)
 
     def _say(self, reader: RingReader, *, lost: bool) -> None:
-        if self._info is not None:
-            self.said = self._behind.words(
-                self._info,
-                self.shown,
-                self._newest,
-                reader.indices,
-                lost=lost and self._mode == "cells",
-                left_out=self.marks.left_out if self._moment is not None else 0,
-            )
+        if self._info is None:
+            return
+        lost = lost and self._mode == "cells"
+        left_out = self.marks.left_out if self._moment is not None else 0
+        ring = reader.indices
+        self.said = self._behind.words(
+            self._info, self.shown, self._newest, ring, lost=lost, left_out=left_out
+        )
