@@ -73,8 +73,7 @@ class LivePicture:
         self.viewer = viewer
         self.delay_s = delay_s
         self.shown: int | None = None
-        self.held = False
-        self.said = ""
+        self.held, self.said = False, ""
         self.updates = 0
         self._mode: Mode = "cells"
         self._show_unreliable = True
