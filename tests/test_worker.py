@@ -36,7 +36,7 @@ def chamber(folder: Path, **rules: Any) -> Order:
     return Order(
         Camera("simulated", {"seed": 3, "cells_per_frame": 60.0}),
         folder,
-        RunSettings(stop=StopRules(**rules)),
+        RunSettings(stop=StopRules(**rules), ring_seconds=0.5),
     )
 
 
@@ -45,6 +45,11 @@ def until(true: Callable[[], Any], timeout_s: float = 60.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def until_seen(run: WorkerRun) -> None:
+    until(lambda: run.snapshot is not None or run.ended)
+    assert run.snapshot is not None, run.sentence
 
 
 def counting(run: WorkerRun) -> bool:
@@ -127,12 +132,16 @@ class Hanging(SimulatedChamber):
     def open(self) -> SourceInfo:
         if self.when == "open":
             time.sleep(300)
+        if self.when == "slowly":
+            time.sleep(2.5)
         return super().open()
 
     def close(self) -> None:
         super().close()
         if self.when == "close":
             time.sleep(300)
+        if self.when == "slowly":
+            time.sleep(2.7)
 
 
 @dataclass(frozen=True)
@@ -158,9 +167,23 @@ def test_a_driver_that_hangs_is_left_by_stop(
     assert not busy()
 
 
+@pytest.mark.parametrize("how", ["stop", "close"])
+def test_a_slow_driver_that_did_open_has_the_usual_time_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("napari_rbcflow.worker.worker_run.OPENING_PATIENCE_S", 5.0)
+    with Worker() as worker:
+        until(lambda: worker.ready)
+        run = worker.start(Order(HangingCamera("slowly"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
+        getattr(run if how == "stop" else worker, how)()
+        assert run.wait(30)
+    assert run.outcome == ("stopped", "user")
+    assert verify(tmp_path / "s").code == 0
+
+
 def test_a_driver_that_hangs_at_the_end_does_not_hold_the_next_run(worker: Worker, tmp_path: Path) -> None:
     run = worker.start(Order(HangingCamera("close"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
-    until(lambda: run.snapshot is not None)
+    until_seen(run)
     before = worker.pid
     run.stop()
     assert run.wait(30)
@@ -230,7 +253,7 @@ def test_closing_ends_the_run_and_starts_leave_nothing(tmp_path: Path) -> None:
     left = []
     for number in range(5):
         run = worker.start(chamber(tmp_path / str(number)))
-        until(lambda run=run: run.snapshot is not None)  # type: ignore[misc]
+        until_seen(run)
         run.stop()
         assert run.wait(30)
         if Path("/proc/self/fd").exists():
@@ -240,7 +263,7 @@ def test_closing_ends_the_run_and_starts_leave_nothing(tmp_path: Path) -> None:
     assert left[-1][0] <= left[1][0], left
     assert left[-1][1] <= left[1][1] + 2, left
     run = worker.start(chamber(tmp_path / "last"))
-    until(lambda: run.snapshot is not None)
+    until_seen(run)
     worker.close()
     assert run.outcome == ("stopped", "user")
     assert verify(tmp_path / "last").code == 0

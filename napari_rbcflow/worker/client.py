@@ -14,10 +14,10 @@ from collections import deque
 from typing import Any, BinaryIO
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.worker.messages import Begin, Ended, Message, Ready, Stop
+from napari_rbcflow.worker.messages import Begin, Ended, Message, Ready
 from napari_rbcflow.worker.orders import Order
 from napari_rbcflow.worker.pipe import Pipe
-from napari_rbcflow.worker.worker_run import OPENING_PATIENCE_S, PATIENCE_S, Phase, WorkerRun
+from napari_rbcflow.worker.worker_run import OPENING_PATIENCE_S, PATIENCE_S, WorkerRun
 
 log = logging.getLogger(__name__)
 
@@ -129,23 +129,20 @@ class Worker:
             log.error("the worker ended (%s); its last words:\n%s", code, "\n".join(last_words))
             run.lost(f"signal {-code}" if code < 0 else f"exit code {code}")
 
-    def close(self, timeout_s: float | None = None) -> None:
+    def close(self) -> None:
         """Stop a run in progress, wait until its session is closed, and end the process.
 
-        May be called more than once. A worker whose run does not end in time (`WorkerRun.patience_s`) is
-        killed; its session is then closed as failed, with what it had kept.
+        May be called more than once. How long a worker may take, and what becomes of a run that does not
+        end in that time, is told by `WorkerRun.stop`.
         """
         self._closed = True
         _open_workers.discard(self)
         run = self._run
         if run is not None and not run.ended:
             # Said aloud: a copy of the pipe in a process that somebody forked here keeps it from ending.
-            self._send(Stop())
+            run.stop()
             self._pipe.close_outgoing()
-            opening = run.phase is Phase.OPENING
-            patience_s = OPENING_PATIENCE_S if opening else run.patience_s
-            if not run.wait(patience_s if timeout_s is None else timeout_s):
-                log.error("the worker does not end: it is killed")
+            if not run.wait(OPENING_PATIENCE_S + run.patience_s):
                 run.give_up("it did not end when it was told to")
         self._pipe.close_outgoing()
         self._process.kill()  # it has nothing left to lose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -92,10 +93,7 @@ class WorkerRun:
         """
         self._send(Stop())
         if self._giving_up is None and not self.ended:
-            patience_s = OPENING_PATIENCE_S if self.phase is Phase.OPENING else self.patience_s
-            self._giving_up = threading.Timer(patience_s, self._wait_no_more)
-            self._giving_up.daemon = True
-            self._giving_up.start()
+            self._wait_for(OPENING_PATIENCE_S if self.phase is Phase.OPENING else self.patience_s)
 
     @property
     def patience_s(self) -> float:
@@ -103,10 +101,21 @@ class WorkerRun:
         seconds = self.snapshot.progress.seconds if self.snapshot is not None else 0.0
         return PATIENCE_S + PATIENCE_PER_S * seconds
 
-    def _wait_no_more(self) -> None:
+    def _wait_for(self, patience_s: float) -> None:
+        self._giving_up = threading.Timer(patience_s, self._wait_no_more, (self.phase,))
+        self._giving_up.daemon = True
+        # As Python ends, 3.12 starts no more threads; `Worker.close` then waits by itself.
+        with contextlib.suppress(RuntimeError):
+            self._giving_up.start()
+
+    def _wait_no_more(self, phase: Phase) -> None:
+        if self.ended:
+            return
         if self.phase is Phase.OPENING:
             self.give_up("the source did not answer while it was being opened; check the camera or the path")
-        elif not self.ended:
+        elif phase is Phase.OPENING:
+            self._wait_for(self.patience_s)  # it did open, and has a session to be closed now
+        else:
             self.give_up("it did not end when it was told to")
 
     def give_up(self, why: str) -> None:
