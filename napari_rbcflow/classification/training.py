@@ -66,8 +66,11 @@ def default_recipe(
             scale="grey",
             batch=64,
             epochs=30,
+            schedule="triangular",
             balance="down" if model == "cnn" else ("both" if stage == 1 else "up"),
+            redraw=False,
             augment=False,
+            clip=0.0,
         )
     return replace(recipe, sampling=sampling or recipe.sampling, frames=frames or recipe.frames)
 
