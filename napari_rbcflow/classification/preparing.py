@@ -15,7 +15,7 @@ Scale = Literal["level", "grey"]
 
 CONTRAST = 10.0
 """Ten per cent of the background's light becomes 1: a rim in focus -0.8, a centre +1."""
-_LIMIT = 6.0
+LIMIT = 6.0
 
 
 def scaled(crops: NDArray[np.uint8], scale: Scale) -> NDArray[np.float32]:
@@ -76,7 +76,7 @@ def _level(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         for y in range(side):
             for x in range(side):
                 value = np.float32(crops[i, y, x]) * scale - zero
-                out[i, y, x] = min(max(value, np.float32(-_LIMIT)), np.float32(_LIMIT))
+                out[i, y, x] = min(max(value, np.float32(-LIMIT)), np.float32(LIMIT))
     return out
 
 

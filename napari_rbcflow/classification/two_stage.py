@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification.preparing import pad, scaled
-from napari_rbcflow.classification.sampling import sample
+from napari_rbcflow.classification.batches import LONGEST, StageRunner
 from napari_rbcflow.classification.weight_files import SHIPPED, Trained, load_weights
 from napari_rbcflow.conventions import CROP_SIDE, Label
 from napari_rbcflow.errors import BadInput
@@ -22,9 +21,9 @@ from napari_rbcflow.tracks import Judgement, Track
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CPU_BATCH = 8
-"""Live, some 20 tracks come together and one or two pass stage 1: a larger batch is mostly padding."""
-GPU_BATCH = 256
+CPU_BATCH, CPU_LINGER_S = 8, 0.05
+"""Live, some three tracks end a frame and one in thirty passes stage 1: a larger batch is mostly padding."""
+GPU_BATCH, GPU_LINGER_S = 256, 0.02
 
 
 class TwoStage:
@@ -42,18 +41,27 @@ class TwoStage:
         PyTorch's threads while judging on a CPU, one by default: the others belong to tracking. Set for
         the calling thread during `judge` only.
     mixed : bool
-        Half precision where a GPU has it. Off by default: labels should be those of the CPU.
+        Half precision on a GPU; what comes near a threshold is judged again in full, so that labels stay
+        those of the CPU. Off by default: the fourth decimal of a probability may differ.
+
+    Attributes
+    ----------
+    batch : int
+        Tracks that are judged at the cost of one; fewer cost as much.
+    linger_s : float
+        How long a track should wait for others to share its batch.
     """
 
     def __init__(
         self, stage1: Trained, stage2: Trained, device: torch.device, *, threads: int = 1, mixed: bool = False
     ) -> None:
         self.stage1, self.stage2 = stage1, stage2
-        self._device, self._threads, self._mixed = device, threads, mixed
-        self._batch = GPU_BATCH if device.type == "cuda" else CPU_BATCH
+        self._device, self._threads = device, threads
+        on_gpu = device.type == "cuda"
+        self.batch = GPU_BATCH if on_gpu else CPU_BATCH
+        self.linger_s = GPU_LINGER_S if on_gpu else CPU_LINGER_S
         self._lock = threading.Lock()
-        for network in (*stage1.networks, *stage2.networks):
-            network.to(device)
+        self._runners = [StageRunner(t, device, self.batch, mixed=mixed) for t in (stage1, stage2)]
 
     @classmethod
     def load(
@@ -113,9 +121,9 @@ class TwoStage:
     def warm_up(self) -> None:
         """Compile and allocate what the first call would, so that the first real label is not late."""
         rng = np.random.default_rng(0)
-        frames = max(self.stage1.frames, self.stage2.frames) + 4
-        crops = [rng.integers(100, 140, (frames, CROP_SIDE, CROP_SIDE)).astype(np.uint8)]
-        for _ in range(2):
+        least = max(self.stage1.frames, self.stage2.frames)
+        for frames in sorted({least, least + 4, *range(16, LONGEST + 1, 16)}):  # each a shape of its own
+            crops = [rng.integers(100, 140, (frames, CROP_SIDE, CROP_SIDE)).astype(np.uint8)]
             self.reliable(crops)
             self.flipping(crops)
 
@@ -148,38 +156,15 @@ class TwoStage:
 
     def reliable(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """Probability, to four decimals, that each sequence is reliable, however short; shape (n,)."""
-        return self._probabilities(self.stage1, crops)
+        return self._probabilities(0, crops)
 
     def flipping(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """Probability, to four decimals, that each sequence, were it reliable, is flipping; shape (n,)."""
-        return self._probabilities(self.stage2, crops)
+        return self._probabilities(1, crops)
 
-    def _probabilities(self, trained: Trained, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        if not len(crops):
-            return np.zeros(0, np.float64)
-        parts = []
-        with self._lock, _threads(self._threads), torch.inference_mode():
-            for start in range(0, len(crops), self._batch):
-                some = crops[start : start + self._batch]
-                chosen = [
-                    scaled(c[sample(c, trained.frames, trained.sampling)], trained.scale) if len(c) else c
-                    for c in some
-                ]
-                images, mask = (
-                    torch.from_numpy(part)
-                    for part in pad(
-                        [c.astype(np.float32, copy=False) for c in chosen], trained.frames, self._batch
-                    )
-                )
-                if self._device.type == "cuda":
-                    images = images.pin_memory().to(self._device, non_blocking=True)
-                    mask = mask.pin_memory().to(self._device, non_blocking=True)
-                with torch.autocast(self._device.type, enabled=self._mixed and self._device.type == "cuda"):
-                    total = sum((network(images, mask).float() for network in trained.networks), start=0.0)
-                assert isinstance(total, torch.Tensor)
-                logits = total[:, 1] - total[:, 0]
-                parts.append(logits[: len(some)].double().cpu().numpy() / len(trained.networks))
-        return trained.probability(np.concatenate(parts))
+    def _probabilities(self, stage: int, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        with self._lock, _threads(self._threads):
+            return self._runners[stage].probabilities(crops)
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -27,9 +27,8 @@ log = logging.getLogger(__name__)
 WAITING_BYTES = 256 * 2**20
 """Of frames that wait for tracking: some three seconds at 1376 x 1096 and 60 frames/s."""
 WAITING_TRACKS = 4096
-BATCH_TRACKS = 32
-LINGER_S = 0.05
-"""How long a batch waits to fill: short beside the 250 ms in which a label is due."""
+MOST_TRACKS = 32
+"""Judged and kept at once, where many wait: each time costs two writes through to the disk."""
 
 
 class Stages:
@@ -160,7 +159,7 @@ class Stages:
                 self.stranded.append(track)
 
     def judge(self) -> None:
-        while batch := self._tracks.take(BATCH_TRACKS, LINGER_S):
+        while batch := self._next_tracks():
             tracks = [track for track, _ in batch]
             try:
                 judged = self._two_stage.judge(self.tally.to_judge(tracks))
@@ -177,6 +176,18 @@ class Stages:
             )
             if self.tally.enough:
                 self._freeze(self.tally.enough)
+
+    def _next_tracks(self) -> list[tuple[Track, float]]:
+        """Take what the networks judge at the cost of one, or what came within the time that it may wait
+        since its hand-over; and all else that waits by then.
+        """  # noqa: D205
+        batch, linger_s = self._two_stage.batch, self._two_stage.linger_s
+        if waiting := self._tracks.first():
+            linger_s -= time.perf_counter() - waiting[1]
+        taken = self._tracks.take(batch, max(linger_s, 0.0))
+        if taken and len(self._tracks) and len(taken) < MOST_TRACKS:
+            taken += self._tracks.take(MOST_TRACKS - len(taken))
+        return taken
 
     def keep(self, tracks: Sequence[Track], judgements: Sequence[Judgement]) -> None:
         """Put tracks on disk, and only then count them."""

@@ -1,0 +1,176 @@
+"""Run one stage over sequences in batches of one fixed shape, on a CPU or a GPU.
+
+The last batch is filled up with nothing, so that a track's numbers do not depend on what else is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_rbcflow.classification import on_device
+from napari_rbcflow.classification.preparing import scaled
+from napari_rbcflow.classification.sampling import sample
+from napari_rbcflow.classification.weight_files import Trained
+from napari_rbcflow.conventions import CROP_SIDE
+
+LONGEST = 64
+"""Frames that a GPU takes of a track: the paper's longest have 60. Longer ones are reduced on the CPU."""
+_STEP = 16
+"""What the frames on their way to a GPU are rounded up to: few shapes, so that memory is asked for once."""
+MARGIN = 0.25
+"""In calibrated logits: what half precision finds nearer to the threshold than this is judged again in full.
+Its error is some 0.01 (docs/decisions/judging-speed.md)."""
+
+
+class StageRunner:
+    """One stage on one device, with its buffers.
+
+    Not for two threads at once.
+
+    Parameters
+    ----------
+    trained : Trained
+        Its networks are moved to the device.
+    device : torch.device
+    rows : int
+        Sequences in a batch.
+    mixed : bool
+        Half precision on a GPU; sequences near the threshold in full. Nothing on a CPU.
+    """
+
+    def __init__(self, trained: Trained, device: torch.device, rows: int, *, mixed: bool = False) -> None:
+        self.trained, self.rows = trained, rows
+        self._device = device
+        self._mixed = mixed and device.type == "cuda"
+        for network in trained.networks:
+            network.to(device)
+        self._source = _OnDevice(trained, device, rows) if device.type == "cuda" else _Here(trained, rows)
+
+    def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """Probability of the positive class, to four decimals, of each sequence; shape (n,)."""
+        p = self.trained.probability(self._logits(crops, self._mixed))
+        if self._mixed:
+            near = near_threshold(self.trained, p)
+            if len(near):
+                p[near] = self.trained.probability(self._logits([crops[i] for i in near], False))
+        return p
+
+    def _logits(self, crops: Sequence[NDArray[np.uint8]], half: bool) -> NDArray[np.float64]:
+        """Return the members' mean logit difference of each sequence; shape (n,)."""
+        if not len(crops):
+            return np.zeros(0, np.float64)
+        parts = []
+        with torch.inference_mode(), _exact(self._device):
+            for first in range(0, len(crops), self.rows):
+                some = crops[first : first + self.rows]
+                images, mask = self._source.prepare(some)
+                with torch.autocast(self._device.type, torch.float16, enabled=half):
+                    total = torch.stack([net(images, mask).float() for net in self.trained.networks]).sum(0)
+                parts.append((total[:, 1] - total[:, 0])[: len(some)])
+            # A GPU is waited for only here: while it judges a batch, the next is packed.
+            logits: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
+        return logits / len(self.trained.networks)
+
+
+def near_threshold(trained: Trained, p: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return which of the probabilities are so near to the threshold that half precision may mistake them."""
+    # A rounded probability stands for all that round to it.
+    low, high = (
+        1 / (1 + np.exp(-(np.log(t / (1 - t)) + margin)))
+        for t, margin in (
+            (np.clip(trained.threshold + side * 5e-5, 1e-6, 1 - 1e-6), side * MARGIN) for side in (-1, 1)
+        )
+    )
+    return np.flatnonzero((p >= low) & (p <= high))
+
+
+class _Here:
+    """Prepares batches on the CPU, in one buffer: the networks have read it when the next is filled."""
+
+    def __init__(self, trained: Trained, rows: int) -> None:
+        self._trained = trained
+        self._images = torch.zeros((rows, trained.frames, CROP_SIDE, CROP_SIDE))
+        self._mask = torch.zeros((rows, trained.frames))
+
+    def prepare(self, some: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
+        trained, images, mask = self._trained, self._images.numpy(), self._mask.numpy()
+        mask[:] = 0
+        for row in range(len(images)):
+            n = 0
+            if row < len(some) and len(some[row]):
+                kept = sample(some[row], trained.frames, trained.sampling)
+                n = len(kept)
+                images[row, :n] = scaled(some[row][kept], trained.scale)
+                mask[row, :n] = 1
+            images[row, n:] = 0
+        return self._images, self._mask
+
+
+class _OnDevice:
+    """Packs raw crops into pinned memory; the device samples, levels and pads them.
+
+    Two buffers take turns, so that one is packed while the other is on its way. Runs on a CPU too, where
+    the tests compare it.
+    """
+
+    def __init__(self, trained: Trained, device: torch.device, rows: int) -> None:
+        self._trained, self._device, self._rows = trained, device, rows
+        pinned: dict[str, Any] = {"pin_memory": device.type == "cuda"}
+        size = rows * max(LONGEST, trained.frames) * CROP_SIDE * CROP_SIDE
+        self._crops = [torch.zeros(size, dtype=torch.uint8, **pinned) for _ in range(2)]
+        self._lengths = [torch.zeros(rows, dtype=torch.int64, **pinned) for _ in range(2)]
+        self._sent: list[torch.cuda.Event | None] = [None, None]
+        self._turn = 0
+
+    def prepare(self, some: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
+        trained, turn = self._trained, self._turn
+        self._turn = 1 - turn
+        sent = self._sent[turn]
+        if sent is not None:
+            sent.synchronize()
+        few = [
+            c
+            if trained.sampling == "similarity" and len(c) <= LONGEST
+            else c[sample(c, trained.frames, trained.sampling)]
+            for c in some
+        ]
+        longest = max(trained.frames, *map(len, few))
+        if longest > trained.frames:
+            longest = -(-longest // _STEP) * _STEP
+        shape = (self._rows, longest, CROP_SIDE, CROP_SIDE)
+        crops = self._crops[turn][: int(np.prod(shape))].view(shape)
+        lengths = self._lengths[turn]
+        lengths.zero_()
+        packed = crops.numpy()
+        for row, c in enumerate(few):
+            packed[row, : len(c)] = c
+            lengths[row] = len(c)
+        on_it = crops.to(self._device, non_blocking=True), lengths.to(self._device, non_blocking=True)
+        if self._device.type == "cuda":
+            self._sent[turn] = torch.cuda.current_stream(self._device).record_event()
+        return on_device.prepare(*on_it, trained.frames, trained.scale)
+
+
+@contextmanager
+def _exact(device: torch.device) -> Iterator[None]:
+    """Forbid TF32, ten bits that PyTorch gives convolutions by default, and algorithms that vary.
+
+    The settings are the process's; they are given back.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
