@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from napari_rbcflow.classification.published import (
     TANK_TREADING,
     UNRELIABLE,
     Sequence31,
+    choose_split,
     read_dataset,
 )
 from napari_rbcflow.classification.scores import Counts, auc
@@ -26,7 +27,9 @@ _STAGE2 = ("tank-treading", "flipping")
 _ALL = ("tank-treading", "flipping", "unreliable")
 
 
-def evaluate(dataset: Path, two_stage: TwoStage, *, pictures: Path | None = None) -> dict[str, Any]:
+def evaluate(
+    dataset: Path, two_stage: TwoStage, *, pictures: Path | None = None, split: str | None = None
+) -> dict[str, Any]:
     """Judge every sequence of a dataset and score the judgements.
 
     Stage 1 judges all rows, those under six frames too; stage 2 the truly reliable ones, as in the paper.
@@ -39,6 +42,8 @@ def evaluate(dataset: Path, two_stage: TwoStage, *, pictures: Path | None = None
     two_stage : TwoStage
     pictures : Path, optional
         Folder, made if it does not exist, for the confusion matrices and the worst errors as strips.
+    split : {'train', 'validation', 'test'}, optional
+        Of a folder that holds several; ``test`` by default.
 
     Returns
     -------
@@ -48,14 +53,18 @@ def evaluate(dataset: Path, two_stage: TwoStage, *, pictures: Path | None = None
         class is reliable and flipping; a score that is undefined is None; ``seen_in_training`` names the
         acquisitions that the weights were trained on, whose figures are no test of them.
         ``end_to_end``: ``n``, ``classes``, ``confusion``, ``accuracy``, ``fraction`` over all,
-        ``acquisitions`` with the fraction of each, ``predictions``. ``models``. Only JSON types.
+        ``acquisitions`` with the fraction of each, ``predictions``. ``table5``: for each acquisition and
+        all, in per cent and percentage points, the tank-treading share of the ``n`` truly reliable cells,
+        true and by stage 2, and ``in_a_row`` that of the ``n`` cells which both stages judged.
+        ``models``, ``split``. Only JSON types.
 
     Raises
     ------
     BadInput
         For a dataset that cannot be used.
     """
-    sequences = read_dataset(Path(dataset))
+    folder, split = choose_split(Path(dataset), split)
+    sequences = read_dataset(folder)
     crops = [s.crops for s in sequences]
     p_reliable = two_stage.reliable(crops)
     reliable = [s for s in sequences if s.reliable]
@@ -88,24 +97,27 @@ def evaluate(dataset: Path, two_stage: TwoStage, *, pictures: Path | None = None
     )
     result: dict[str, Any] = {
         "dataset": str(dataset),
+        "split": split,
         "models": two_stage.models,
         "device": two_stage.device,
         "stage1": stage1,
         "stage2": stage2,
         "end_to_end": _in_a_row(sequences, final),
     }
+    judged = np.where(p_flipping >= two_stage.stage2.threshold, FLIPPING, TANK_TREADING)
+    result["table5"] = _table5(reliable, judged, result["end_to_end"])
     present = {s.acquisition for s in sequences}
     for name, trained in (("stage1", two_stage.stage1), ("stage2", two_stage.stage2)):
         result[name]["seen_in_training"] = sorted(present & set(trained.card.get("acquisitions", ())))
     if pictures is not None:
-        folder = Path(pictures)
-        folder.mkdir(parents=True, exist_ok=True)
+        drawn = Path(pictures)
+        drawn.mkdir(parents=True, exist_ok=True)
         for number, stage, of, p, names in (
             (1, stage1, sequences, p_reliable, _STAGE1),
             (2, stage2, reliable, p_flipping, _STAGE2),
         ):
-            draw_confusion(folder / f"confusion-stage{number}.png", stage["confusion"], names)
-            draw_errors(folder, number, of, stage["predictions"], p, names)
+            draw_confusion(drawn / f"confusion-stage{number}.png", stage["confusion"], names)
+            draw_errors(drawn, number, of, stage["predictions"], p, names)
     return result
 
 
@@ -161,6 +173,37 @@ def _in_a_row(sequences: Sequence[Sequence31], final: NDArray[np.int64]) -> dict
             for s, label in zip(sequences, final, strict=True)
         ],
     }
+
+
+def _table5(
+    reliable: Sequence[Sequence31], judged: NDArray[np.int64], in_a_row: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return Table 5: the truly reliable cells' share by stage 2, and beside it that of both stages."""
+    truth = np.asarray([s.label for s in reliable], np.int64)
+    where = np.asarray([s.acquisition for s in reliable], dtype=object)
+    rows: list[dict[str, Any]] = []
+    for both in (*in_a_row["acquisitions"], {"acquisition": "all", **in_a_row["fraction"]}):
+        of = where == both["acquisition"] if len(rows) < len(in_a_row["acquisitions"]) else where == where
+        share = _fractions(truth[of], judged[of])
+        rows.append(
+            {
+                "acquisition": both["acquisition"],
+                "n": share["n_true"],
+                "true_percent": _percent(share["true"]),
+                "estimated_percent": _percent(share["estimate"]),
+                "error_points": _percent(share["error"]),
+                "in_a_row": {
+                    "n": both["n_estimate"],
+                    "estimated_percent": _percent(both["estimate"]),
+                    "error_points": _percent(both["error"]),
+                },
+            }
+        )
+    return rows
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _fractions(truth: NDArray[np.int64], final: NDArray[np.int64]) -> dict[str, Any]:

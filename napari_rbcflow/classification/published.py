@@ -98,6 +98,35 @@ def read_dataset(folder: Path) -> list[Sequence31]:
     raise BadInput(f"{folder} has no dataset.csv; give a folder in the published layout.")
 
 
+def choose_split(folder: Path, split: str | None = None) -> tuple[Path, str | None]:
+    """Choose the set to judge: of several, the one asked for, or ``test``.
+
+    Returns
+    -------
+    folder : Path
+        That `read_dataset` takes.
+    split : str or None
+        Which it is; None where the folder is one set.
+
+    Raises
+    ------
+    BadInput
+        Where the split asked for is not there, or none is asked for and there is no ``test``.
+    """
+    folder = Path(folder)
+    present = [name for name in SPLITS if (folder / name / "dataset.csv").is_file()]
+    if (folder / "dataset.csv").is_file() or not present:
+        if split is not None:
+            raise BadInput(f"{folder} is not split into {', '.join(SPLITS)}; leave out --split.")
+        return folder, None
+    if split is None and "test" not in present:
+        raise BadInput(f"{folder} has {', '.join(present)} but no test; name one with --split {present[-1]}.")
+    split = split or "test"
+    if split not in present:
+        raise BadInput(f"{folder} has no {split}; it has {', '.join(present)}.")
+    return folder / split, split
+
+
 def read_splits(folder: Path) -> Mapping[str, list[Sequence31]]:
     """Read a dataset that may be split: by the names of its splits, or all under ``train``.
 

@@ -1,4 +1,4 @@
-"""`evaluate` and `train`: the two networks."""
+"""`evaluate`, `train` and `grid`: the two networks."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ from napari_rbcflow.errors import BadInput
 @click.argument("dataset", type=PATH)
 @click.option("--json", "json_file", type=PATH, help="Write all figures and predictions here.")
 @click.option("--pictures", type=PATH, help="Draw confusion matrices and the worst errors into this folder.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    help="Which set, of a folder that holds several [default: test].",
+)
 @click.option("--stage1", type=PATH, help="Other weights for stage 1 (.safetensors).")
 @click.option("--stage2", type=PATH, help="Other weights for stage 2 (.safetensors).")
 @device_option
@@ -26,15 +31,20 @@ def evaluate(
     dataset: Path,
     json_file: Path | None,
     pictures: Path | None,
+    split: str | None,
     stage1: Path | None,
     stage2: Path | None,
     device: str,
 ) -> None:
     """Score both stages on labelled sequences in the published layout (dataset.csv, img/).
 
+    Prints each stage's scores, and the tank-treading fraction of each acquisition beside the true one
+    (Table 5 of Darrin et al. 2023). A folder with train/, validation/ and test/ is scored on test/.
+
     Example: rbcflow evaluate sequences --json scores.json
     """
     from napari_rbcflow.classification.evaluation import evaluate as score
+    from napari_rbcflow.classification.published import choose_split
     from napari_rbcflow.classification.two_stage import TwoStage
 
     for made in (json_file, pictures):
@@ -42,7 +52,11 @@ def evaluate(
             raise BadInput(f"{made} exists already: choose another name, or move it away")
         if made is not None and not made.absolute().parent.is_dir():
             raise BadInput(f"{made} cannot be made: there is no folder {made.absolute().parent}")
-    result = score(dataset, TwoStage.load(device=device, stage1=stage1, stage2=stage2), pictures=pictures)
+    _, chosen = choose_split(dataset, split)
+    if chosen is not None and split is None:
+        click.echo(f"{dataset} holds several sets: scoring {chosen} (--split chooses another)", err=True)
+    two_stage = TwoStage.load(device=device, stage1=stage1, stage2=stage2)
+    result = score(dataset, two_stage, pictures=pictures, split=chosen)
     click.echo(summary(result))
     for name in ("stage1", "stage2"):
         if seen := result[name]["seen_in_training"]:
@@ -57,6 +71,8 @@ def evaluate(
 
 def summary(result: Mapping[str, Any]) -> str:
     """Return what `evaluate` found as a few lines."""
+    from napari_rbcflow.classification.tables import table5
+
     lines = []
     for name, positive in (("stage1", "reliable"), ("stage2", "flipping")):
         s = result[name]
@@ -66,18 +82,7 @@ def summary(result: Mapping[str, Any]) -> str:
         )
         lines.append("  confusion (rows true, columns predicted) " + " / ".join(s["classes"][:2]))
         lines += ["  " + "  ".join(f"{n:6d}" for n in row) for row in s["confusion"]]
-    lines.append(
-        "tank-treading fraction after both stages: estimated, true, reliable cells judged of those there:"
-    )
-    for row in (
-        *result["end_to_end"]["acquisitions"],
-        {"acquisition": "all", **result["end_to_end"]["fraction"]},
-    ):
-        lines.append(
-            f"  {row['acquisition']:16s} {_figure(row['estimate'])} "
-            f" {_figure(row['true'])}  {row['n_estimate']} of {row['n_true']}"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, table5(result)])
 
 
 def _figure(value: float | None) -> str:
@@ -142,3 +147,74 @@ def train(
         progress=lambda said: click.echo(said, err=True),
     )
     click.echo(f"{card['name']} with its card: {output}")
+
+
+@cli.command(short_help="Train the paper's grid of networks, and print its tables.")
+@click.argument("datasets", nargs=-1, type=PATH)
+@click.option(
+    "-o", "--output", required=True, type=PATH, help="Folder of the grid; one begun before is gone on with."
+)
+@click.option("--stage", "stages", multiple=True, type=click.Choice(["1", "2"]), help="[default: both].")
+@click.option("--models", multiple=True, type=click.Choice(["cnn", "c-rnn"]), help="[default: both].")
+@click.option(
+    "--samplings", multiple=True, type=click.Choice(["uniform", "similarity"]), help="[default: both]."
+)
+@click.option(
+    "--frames", multiple=True, type=click.Choice(["10", "20", "30", "50"]), help="K [default: all four]."
+)
+@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--validation", multiple=True, metavar="NAME", help="Patient, date or acquisition to choose with."
+)
+@click.option("--test", multiple=True, metavar="NAME", help="Patient, date or acquisition to test on.")
+@click.option("--markdown", is_flag=True, help="Print the tables in Markdown.")
+@device_option
+@debug_option
+def grid(
+    datasets: tuple[Path, ...],
+    output: Path,
+    stages: tuple[str, ...],
+    models: Any,
+    samplings: Any,
+    frames: tuple[str, ...],
+    epochs: int,
+    seed: int,
+    validation: tuple[str, ...],
+    test: tuple[str, ...],
+    markdown: bool,
+    device: str,
+) -> None:
+    """Train the grid of Tables 3 and 4 of Darrin et al. (2023), and print these tables for your data.
+
+    Two models (CNN, C-RNN), two samplings and four K, for both stages, with the paper's recipe. Stopped, the
+    same command goes on where it was. The tables are also in the folder, as .txt, .md and .json. Options that
+    narrow the grid may be given several times. Without DATASETS, prints the tables of what is there.
+
+    Data with train/, validation/ and test/ is taken as it is. Other data is held back by whole patients,
+    dates or acquisitions: those you name, else a patient (or date) near a third of the cells to test on,
+    and every fourth acquisition of the rest to choose with.
+
+    Example: rbcflow grid sequences -o grid --stage 1 --models cnn
+    """
+    from napari_rbcflow.classification.grid import FRAMES, MODELS, SAMPLINGS, run_grid, write_tables
+    from napari_rbcflow.classification.tables import as_markdown, as_text
+
+    if datasets:
+        tables = run_grid(
+            datasets,
+            output,
+            stages=[int(stage) for stage in stages] or (1, 2),
+            models=models or MODELS,
+            samplings=samplings or SAMPLINGS,
+            frames=[int(k) for k in frames] or FRAMES,
+            epochs=epochs,
+            seed=seed,
+            validation=validation,
+            test=test,
+            device=device,
+            progress=lambda said: click.echo(said, err=True),
+        )
+    else:
+        tables = write_tables(output)
+    click.echo(as_markdown(tables) if markdown else as_text(tables))
