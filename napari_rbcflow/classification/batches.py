@@ -24,9 +24,9 @@ LONGEST = 64
 """Frames that a GPU takes of a track: the paper's longest have 60. Longer ones are reduced on the CPU."""
 _STEP = 16
 """What the frames on their way to a GPU are rounded up to: few shapes, so that memory is asked for once."""
-MARGIN = 0.25
+MARGIN = 0.05
 """In calibrated logits: what half precision finds nearer to the threshold than this is judged again in full.
-Its error is some 0.01 (docs/decisions/judging-speed.md)."""
+Its error is at most 0.004 (docs/decisions/judging-speed.md)."""
 
 
 class StageRunner:

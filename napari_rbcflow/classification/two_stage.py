@@ -52,14 +52,16 @@ class TwoStage:
         How long a track should wait for others to share its batch.
     """
 
+    batch: int = CPU_BATCH
+    linger_s: float = CPU_LINGER_S
+
     def __init__(
         self, stage1: Trained, stage2: Trained, device: torch.device, *, threads: int = 1, mixed: bool = False
     ) -> None:
         self.stage1, self.stage2 = stage1, stage2
         self._device, self._threads = device, threads
-        on_gpu = device.type == "cuda"
-        self.batch = GPU_BATCH if on_gpu else CPU_BATCH
-        self.linger_s = GPU_LINGER_S if on_gpu else CPU_LINGER_S
+        if device.type == "cuda":
+            self.batch, self.linger_s = GPU_BATCH, GPU_LINGER_S
         self._lock = threading.Lock()
         self._runners = [StageRunner(t, device, self.batch, mixed=mixed) for t in (stage1, stage2)]
 
@@ -106,7 +108,8 @@ class TwoStage:
             for trained in (self.stage1, self.stage2)
         }
         for figures in self.stage1.card.get("figures", {}).values():
-            if share := figures.get("precision at 3.4% reliable"):
+            share = figures.get("precision at 3.4% reliable")
+            if isinstance(share, float) and share > 0:
                 models["stage1"]["precision_in_real_life"] = round(share, 4)
                 break
         return models

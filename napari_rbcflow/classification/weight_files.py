@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from napari_rbcflow.classification.sampling import Sampling
 from napari_rbcflow.errors import BadInput
 
 SHIPPED = Path(__file__).parent / "weights"
+_MOST_THRESHOLD = 1.0001
+"""What no probability reaches: how training says that nothing may pass."""
+_MOST_MEMBERS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,52 +75,87 @@ def load_weights(path: Path, stage: int) -> Trained:
     Raises
     ------
     BadInput
-        Where either is missing, damaged, of the other stage, or where the hash does not match.
+        Where either is missing, unreadable, damaged, of another kind or of the other stage, where the
+        hash does not match, or where a weight is no number.
     """
     path = Path(path)
     card_path = path.with_suffix(".json")
     if not path.is_file():
         raise BadInput(f"There are no weights at {path}; give a .safetensors file written by rbcflow train.")
+    if path.suffix.lower() != ".safetensors":
+        raise BadInput(f"{path} is no .safetensors file; give the one that rbcflow train wrote.")
     if not card_path.is_file():
         raise BadInput(f"The weights {path} lack their card {card_path.name}; put it beside them.")
-    data = path.read_bytes()
     try:
-        card = json.loads(card_path.read_text(encoding="utf-8"))
+        data, written = path.read_bytes(), card_path.read_bytes()
+    except OSError as error:
+        raise BadInput(
+            f"The weights {path} or their card cannot be read ({error.strerror or error}); "
+            "see that you may read both."
+        ) from error
+    try:
+        card = json.loads(written.decode("utf-8"))
         recipe = card["recipe"]
         wanted, of_stage, members = str(card["sha256"]), int(card["stage"]), int(card["members"])
         model, frames, options = str(recipe["model"]), int(recipe["frames"]), dict(recipe["options"])
         sampling, scale = recipe["sampling"], recipe["scale"]
-        numbers = [float(card[key]) for key in ("slope", "offset", "threshold")]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"The card {card_path} is damaged or not a card of rbcflow ({error!r}).") from error
+        slope, offset, threshold = (float(card[key]) for key in ("slope", "offset", "threshold"))
+        if not all(isinstance(figures, Mapping) for figures in dict(card.get("figures", {})).values()):
+            raise ValueError("figures that are none")
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise BadInput(
+            f"The card {card_path} is damaged or not a card of rbcflow ({error!r}); "
+            "fetch the weights and their card again."
+        ) from error
     if sampling not in ("uniform", "similarity") or scale not in ("level", "grey") or not 1 <= frames <= 1000:
         raise BadInput(f"The card {card_path} asks for a sampling or scale that this version does not know.")
     if of_stage != stage:
         raise BadInput(f"The weights {path} are for stage {of_stage}, not for stage {stage}.")
-    if not all(math.isfinite(number) for number in numbers) or members < 1:
-        raise BadInput(f"The card {card_path} is damaged: threshold or calibration is no number.")
+    if not (math.isfinite(slope) and math.isfinite(offset) and 0 <= threshold <= _MOST_THRESHOLD):
+        raise BadInput(f"The card {card_path} is damaged: threshold or calibration is no number that serves.")
+    if not 1 <= members <= _MOST_MEMBERS:
+        raise BadInput(f"The card {card_path} is damaged: it names {members} networks.")
     found = hashlib.sha256(data).hexdigest()
     if found != wanted:
         raise BadInput(
             f"The weights {path} are damaged: their hash is not that of their card; fetch them again."
         )
+    networks = _networks(path, data, members, lambda: build(model, frames, options))
+    name = str(card.get("name", path.stem))
+    return Trained(name, stage, found, networks, sampling, frames, scale, slope, offset, threshold, card)
+
+
+def _networks(path: Path, data: bytes, members: int, make: Callable[[], nn.Module]) -> list[nn.Module]:
+    """Make the networks and fill them: with every tensor of the file, numbers all of them, and no other."""
     try:
         state = load(data)
+    except (SafetensorError, ValueError) as error:
+        raise BadInput(
+            f"{path} is cut off or no safetensors file ({error}); give the one that rbcflow train wrote."
+        ) from error
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BadInput(
+                f"The weights {path} hold what is no number, in {key}: "
+                "their training went wrong; train again or take others."
+            )
+    try:
         networks = []
         for member in range(members):
-            network = build(model, frames, options)
-            prefix = f"{member}."
-            network.load_state_dict(
-                {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            )
+            network = make()
+            own = network.state_dict()
+            mine = {f"{member}.{key}": key for key in own}
+            for name, key in mine.items():
+                if name in state and state[name].dtype != own[key].dtype:
+                    raise ValueError(f"{name} is {state[name].dtype}, not {own[key].dtype}")
+            network.load_state_dict({key: state.pop(name) for name, key in mine.items() if name in state})
             networks.append(network.eval().requires_grad_(False))
-    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+        if state:
+            raise ValueError(f"{next(iter(state))} belongs to none of {members} such networks")
+    except (RuntimeError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise BadInput(f"The weights {path} do not fit the model that their card names ({first}).") from error
-    name = str(card.get("name", path.stem))
-    return Trained(
-        name, stage, found, networks, sampling, frames, scale, numbers[0], numbers[1], numbers[2], card
-    )
+    return networks
 
 
 def save_weights(path: Path, networks: Sequence[nn.Module], card: Mapping[str, Any]) -> dict[str, Any]:
