@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-import os
-import pickle
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from safetensors.torch import load, save
 from skimage.metrics import structural_similarity
 
 from napari_rbcflow.classification.networks import MODELS, build, n_parameters
@@ -25,7 +19,6 @@ from napari_rbcflow.classification.preparing import level
 from napari_rbcflow.classification.published import read_dataset
 from napari_rbcflow.classification.sampling import sample, similarity, ssim, uniform
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.tracks import Track
@@ -228,130 +221,3 @@ class TestTwoStage:
         assert TwoStage.load("auto").device == "cpu"
         with pytest.raises(BadInput, match="device"):
             TwoStage.load("tpu")
-
-
-class TestWeights:
-    @pytest.fixture
-    def copy(self, tmp_path: Path) -> Path:
-        for ending in (".safetensors", ".json"):
-            shutil.copy(SHIPPED / f"stage2{ending}", tmp_path / f"mine{ending}")
-        return tmp_path / "mine.safetensors"
-
-    def test_a_copy_is_as_good(self, copy: Path, two_stage: TwoStage) -> None:
-        other = TwoStage.load("cpu", stage2=copy)
-        crops = [t.crops for t in random_tracks(4)]
-        assert np.array_equal(two_stage.flipping(crops), other.flipping(crops))
-
-    def test_damaged(self, copy: Path) -> None:
-        data = bytearray(copy.read_bytes())
-        data[-3] ^= 1
-        copy.write_bytes(data)
-        with pytest.raises(BadInput, match="hash"):
-            load_weights(copy, 2)
-
-    @staticmethod
-    def hashed_again(copy: Path) -> None:
-        card = json.loads(copy.with_suffix(".json").read_text())
-        card["sha256"] = hashlib.sha256(copy.read_bytes()).hexdigest()
-        copy.with_suffix(".json").write_text(json.dumps(card))
-
-    @pytest.mark.parametrize(
-        "content", [b"", SHIPPED.joinpath("stage2.safetensors").read_bytes()[:-100], pickle.dumps({"a": 1})]
-    )
-    def test_cut_off_or_of_another_kind(self, copy: Path, content: bytes) -> None:
-        """Though the hash is that of the card."""
-        copy.write_bytes(content)
-        self.hashed_again(copy)
-        with pytest.raises(BadInput, match="cut off or no safetensors file"):
-            load_weights(copy, 2)
-
-    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    def test_a_weight_that_is_no_number(self, copy: Path, value: float) -> None:
-        state = load(copy.read_bytes())
-        state["1.norm.bias"][3] = value
-        copy.write_bytes(save(state))
-        self.hashed_again(copy)
-        with pytest.raises(BadInput, match=r"no number, in 1\.norm\.bias"):
-            load_weights(copy, 2)
-
-    def test_tensors_too_many_too_few_or_of_another_type(self, copy: Path) -> None:
-        state = load(copy.read_bytes())
-        few = {key: value for key, value in state.items() if key != "2.head.4.bias"}
-        many = state | {"3.head.4.bias": torch.zeros(2)}
-        whole = {key: value.to(torch.int32) for key, value in state.items()}
-        for wrong in (few, many, whole):
-            copy.write_bytes(save(wrong))
-            self.hashed_again(copy)
-            with pytest.raises(BadInput, match="do not fit"):
-                load_weights(copy, 2)
-
-    @pytest.mark.parametrize(
-        ("key", "value"),
-        [
-            *(("threshold", wrong) for wrong in (-1, 7, float("nan"), "high")),
-            *(("members", wrong) for wrong in (0, 10**9, 1e400)),
-            *(("figures", wrong) for wrong in ([1], {"a": "b"})),
-            ("slope", float("inf")),
-            ("recipe", None),
-        ],
-    )
-    def test_a_card_that_makes_no_sense(self, copy: Path, key: str, value: object) -> None:
-        card = json.loads(copy.with_suffix(".json").read_text())
-        card[key] = value
-        copy.with_suffix(".json").write_text(json.dumps(card))
-        with pytest.raises(BadInput, match=r"^The card .*") as refused:
-            load_weights(copy, 2)
-        assert "\n" not in str(refused.value)
-
-    @pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="needs a user who may not read all")
-    def test_may_not_be_read(self, copy: Path) -> None:
-        copy.chmod(0)
-        with pytest.raises(BadInput, match="cannot be read"):
-            load_weights(copy, 2)
-
-    def test_cannot_be_read(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A disk that breaks, or a right that lacks: root may read everything."""
-
-        def broken(_: Path) -> bytes:
-            raise PermissionError(13, "Permission denied")
-
-        monkeypatch.setattr(Path, "read_bytes", broken)
-        with pytest.raises(BadInput, match=r"cannot be read .Permission denied"):
-            load_weights(copy, 2)
-
-    def test_not_a_weight_file(self, copy: Path, tmp_path: Path) -> None:
-        for other in (copy.with_suffix(".json"), shutil.copy(copy, tmp_path / "mine.pt")):
-            with pytest.raises(BadInput, match=r"is no \.safetensors file"):
-                load_weights(Path(other), 2)
-        with pytest.raises(BadInput, match="no weights"):
-            load_weights(tmp_path, 2)
-
-    def test_truncated_card(self, copy: Path) -> None:
-        card = copy.with_suffix(".json")
-        card.write_text(card.read_text()[:100])
-        with pytest.raises(BadInput, match="card"):
-            load_weights(copy, 2)
-
-    def test_other_shape(self, copy: Path) -> None:
-        card = json.loads(copy.with_suffix(".json").read_text())
-        card["recipe"]["model"] = "c-rnn"
-        copy.with_suffix(".json").write_text(json.dumps(card))
-        with pytest.raises(BadInput, match="fit"):
-            load_weights(copy, 2)
-
-    def test_missing_wrong_stage(self, copy: Path) -> None:
-        with pytest.raises(BadInput, match="stage 2"):
-            load_weights(copy, 1)
-        with pytest.raises(BadInput, match="no weights"):
-            load_weights(copy.with_name("none.safetensors"), 2)
-        copy.with_suffix(".json").unlink()
-        with pytest.raises(BadInput, match="lack"):
-            load_weights(copy, 2)
-
-    @pytest.mark.parametrize("stage", [1, 2])
-    def test_shipped_cards_tell_the_counts(self, stage: int) -> None:
-        trained = load_weights(SHIPPED / f"stage{stage}.safetensors", stage)
-        assert (SHIPPED / f"stage{stage}.md").read_text().count(trained.sha256) == 1
-        held = next(iter(trained.card["figures"].values()))
-        assert held["TP"] + held["FP"] + held["TN"] + held["FN"] == held["n"] > 0
-        assert held["recall"] == pytest.approx(held["TP"] / (held["TP"] + held["FN"]))

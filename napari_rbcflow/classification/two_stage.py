@@ -124,8 +124,9 @@ class TwoStage:
     def warm_up(self) -> None:
         """Compile and allocate what the first call would, so that the first real label is not late."""
         rng = np.random.default_rng(0)
-        least = max(self.stage1.frames, self.stage2.frames)
-        for frames in sorted({least, least + 4, *range(16, LONGEST + 1, 16)}):  # each a shape of its own
+        longer = max(self.stage1.frames, self.stage2.frames) + 4
+        shapes = range(longer, LONGEST + 16, 16) if self._device.type == "cuda" else ()
+        for frames in (longer, longer, *shapes):
             crops = [rng.integers(100, 140, (frames, CROP_SIDE, CROP_SIDE)).astype(np.uint8)]
             self.reliable(crops)
             self.flipping(crops)
