@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,6 +17,9 @@ from sklearn.metrics import roc_auc_score
 
 from napari_rbcflow.classification.augmenting import jiggle, spoil, vary
 from napari_rbcflow.classification.evaluation import evaluate
+from napari_rbcflow.classification.fitting import Drawing, targets, tensors
+from napari_rbcflow.classification.learning_rates import find_learning_rate, make_optimiser
+from napari_rbcflow.classification.networks import build
 from napari_rbcflow.classification.published import Sequence31, read_dataset
 from napari_rbcflow.classification.scores import at_prevalence, auc, calibrate, threshold_at_leak
 from napari_rbcflow.classification.training import default_recipe, gather, train
@@ -151,8 +156,6 @@ class TestAugmenting:
             assert len(crops) >= min(6, n)
 
     def test_jiggle_leaves_padding_empty(self) -> None:
-        import torch
-
         mask = torch.ones(2, 5)
         mask[1, 3:] = 0
         out = jiggle(
@@ -198,6 +201,55 @@ class TestEvaluating:
         assert len(result["end_to_end"]["acquisitions"]) == 5
         assert result["stage1"]["auc"] > 0.95
         assert result["stage2"]["auc"] > 0.95
+
+
+class TestThePapersRecipe:
+    def test_rates_go_up_and_down_between_their_ends(self) -> None:
+        """Smith's triangles; the first layer's lower than the last's, all within the paper's 1e-4 to 1e-3."""
+        network = build("c-rnn", 10)
+        adam, cycle = make_optimiser(network, 1e-3, "triangular", 0.0, epochs=8, steps=5)
+        first, last = [], []
+        for _ in range(40):
+            first.append(adam.param_groups[0]["lr"])
+            last.append(adam.param_groups[-1]["lr"])
+            adam.step()
+            cycle.step()
+        assert (max(first), max(last)) == (pytest.approx(1e-4), pytest.approx(1e-3))
+        assert min(last) == pytest.approx(2.5e-4)
+        turns = np.flatnonzero(np.diff(np.sign(np.diff(last)))) + 1
+        assert turns.tolist() == [10, 20, 30]
+        assert sum(len(g["params"]) for g in adam.param_groups) == len(list(network.parameters()))
+
+    def test_the_finder_stays_within_the_papers_range_and_leaves_the_network_alone(
+        self, dataset: Path
+    ) -> None:
+        network = build("cnn", 4)
+        before = {k: v.clone() for k, v in network.state_dict().items()}
+        recipe = replace(default_recipe(1, "cnn", "uniform", 4), batch=9)
+        images, mask = tensors([s.crops for s in read_dataset(dataset)], recipe)
+        wanted = torch.from_numpy(targets(read_dataset(dataset), 1))
+
+        def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+            yield torch.from_numpy(images), torch.from_numpy(mask), wanted
+
+        assert 1e-4 <= find_learning_rate(network, batches, "triangular", steps=12) <= 1e-3
+        assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+    @pytest.mark.parametrize(
+        ("stage", "model", "wanted"),
+        [(1, "cnn", (30, 30)), (2, "cnn", (30, 30)), (1, "c-rnn", (40, 40)), (2, "c-rnn", (400, 400))],
+    )
+    def test_classes_meet_as_in_the_paper(self, stage: int, model: str, wanted: tuple[int, int]) -> None:
+        """A: down. B: up; in stage 1 both ways to 5,000, the rare class being 3,779: 1.32 times as many."""
+        crops = np.full((2, 31, 31), 120, np.uint8)
+        rare, frequent = (0, 2) if stage == 1 else (1, 0)
+        of = [Sequence31(f"AA0101_10s01_{i}", rare if i < 30 else frequent, crops) for i in range(430)]
+        drawing = Drawing(of, [], default_recipe(stage, model), seed=0)
+        rng = np.random.default_rng(0)
+        one, two = drawing.epoch(rng), drawing.epoch(rng)
+        assert tuple(np.bincount(drawing.labels[one]).tolist()) == wanted
+        assert sorted(one) == sorted(two), "chosen once, as the paper's data was balanced"
+        assert one.tolist() != two.tolist()
 
 
 class TestTraining:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import signal
@@ -24,7 +25,7 @@ from napari_rbcflow.classification.tables import as_markdown, as_text, table5
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.commands import cli
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.sources.chamber import simulate_sequences
+from napari_rbcflow.sources.chamber import SimulatedSequence, simulate_sequences
 
 RUNS = ("AA0101_10s01", "AA0101_10s02", "AA0108_10s01", "BB0101_10s01", "BB0101_10s02")
 
@@ -40,27 +41,31 @@ def write_set(folder: Path, sequences: Sequence[Sequence31]) -> Path:
     return folder
 
 
-def simulated(runs: Sequence[str], seed: int, each: int = 2) -> list[Sequence31]:
-    """`each` cells of every kind in every run."""
-    drawn = simulate_sequences(8 * each * len(runs), seed=seed, shares=(1 / 3, 1 / 3, 1 / 3))
+@functools.cache
+def pool() -> list[SimulatedSequence]:
+    return simulate_sequences(120, seed=1, shares=(1 / 3, 1 / 3, 1 / 3))
+
+
+def simulated(runs: Sequence[str], skip: int = 0) -> list[Sequence31]:
+    """Two cells of every kind in every run; the first `skip` of each kind are others'."""
     out = []
     for label in (0, 1, 2):
-        of_kind = [s for s in drawn if s.label == label]
-        for k, run in enumerate(r for r in runs for _ in range(each)):
+        of_kind = [s for s in pool() if s.label == label][skip:]
+        for k, run in enumerate(r for r in runs for _ in range(2)):
             out.append(Sequence31(f"{run}_{label}{k}", label, of_kind[k].crops))
     return out
 
 
 @pytest.fixture(scope="module")
 def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_set(tmp_path_factory.mktemp("flat") / "set", simulated(RUNS, seed=1))
+    return write_set(tmp_path_factory.mktemp("flat") / "set", simulated(RUNS))
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     for i, name in enumerate(("train", "validation", "test")):
-        write_set(folder / name, simulated((f"AA010{i}_10s01", f"BB010{i}_10s01"), seed=i + 2))
+        write_set(folder / name, simulated((f"AA010{i}_10s01", f"BB010{i}_10s01"), 10 + 4 * i))
     return folder
 
 
@@ -106,26 +111,32 @@ class TestSplits:
 class TestGrid:
     def test_runs_resumes_and_refuses(self, published: Path, tmp_path: Path) -> None:
         out = tmp_path / "grid"
-        narrow = ("--frames", 10, "--epochs", 1, "--models", "cnn", "--device", "cpu")
+        narrow = (
+            "--frames",
+            10,
+            "--samplings",
+            "uniform",
+            "--epochs",
+            1,
+            "--models",
+            "cnn",
+            "--device",
+            "cpu",
+        )
         code, said, told = rbcflow("grid", published, "-o", out, *narrow, "--stage", 2)
         assert code == 0
-        assert "cell 2 of 2: stage 2, CNN, uniform sampling, K = 10" in told
+        assert "cell 1 of 1: stage 2, CNN, uniform sampling, K = 10" in told
         assert "train, validation and test as given" in said
         weights = out / "stage2-cnn-uniform-10" / "stage2.safetensors"
         before = weights.stat().st_mtime_ns
 
         code, said, told = rbcflow("grid", published, "-o", out, *narrow)  # now both stages
         assert code == 0
-        assert "2 of 4 cells are there already" in told
+        assert "1 of 2 cells are there already" in told
         assert weights.stat().st_mtime_ns == before
         assert said.strip() == (out / "tables.txt").read_text().strip()
         tables = json.loads((out / "tables.json").read_text())
-        assert [(c["stage"], c["sampling"]) for c in tables["cells"]] == [
-            (1, "uniform"),
-            (1, "similarity"),
-            (2, "uniform"),
-            (2, "similarity"),
-        ]
+        assert [(c["stage"], c["sampling"]) for c in tables["cells"]] == [(1, "uniform"), (2, "uniform")]
         cell = tables["cells"][0]
         (tn, fp), (fn, tp) = cell["test"]["confusion"]
         assert tn + fp + fn + tp == cell["test"]["n"] == 12

@@ -151,7 +151,7 @@ def fit(
     network = build(recipe.model, recipe.frames, recipe.options).to(device)
     if recipe.model == "c-rnn":  # the same sums in another order of memory, a quarter faster on a CPU
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    drawing = _Drawing(train, simulated, recipe, seed)
+    drawing = Drawing(train, simulated, recipe, seed)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         return _batches(drawing, recipe, rng, generator)
@@ -224,8 +224,16 @@ def _held_out(
     return torch.from_numpy(images), torch.from_numpy(mask), wanted.to(device)
 
 
-class _Drawing:
-    """What an epoch is made of: the real sequences balanced, and some of the simulated ones among them."""
+class Drawing:
+    """What an epoch is made of: the real sequences balanced, and some of the simulated ones among them.
+
+    Attributes
+    ----------
+    sequences : list of Sequence31
+        The real ones, then the simulated.
+    labels : ndarray of int64, shape (n,)
+        `targets` of them.
+    """
 
     def __init__(
         self,
@@ -285,7 +293,7 @@ def _take(members: NDArray[np.int64], size: int, rng: np.random.Generator) -> ND
 
 
 def _batches(
-    drawing: _Drawing, recipe: Recipe, rng: np.random.Generator, generator: torch.Generator
+    drawing: Drawing, recipe: Recipe, rng: np.random.Generator, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     order = drawing.epoch(rng)
     train, labels, reliable = drawing.sequences, drawing.labels, drawing.reliable
