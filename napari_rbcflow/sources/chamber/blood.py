@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from napari_rbcflow.sources.chamber.motion import (
     FLIPS_SHOW_FROM_ORBIT,
     Motion,
-    jeffery_axis,
+    jeffery_frame,
     jeffery_period_s,
     swinging_axis,
 )
@@ -43,6 +43,8 @@ class Cell:
         +1 or -1: on which side of the plane of shear the axis leans.
     lean : float
         How far a tank-treading cell leans out of the plane of shear, radians.
+    roll : float
+        Where its length lies in the disc, radians: from the flow in a tank-treading cell.
     """
 
     motion: Motion
@@ -56,15 +58,23 @@ class Cell:
     orbit: float
     side: float
     lean: float = 0.0
+    roll: float = 0.0
 
     def axes(self, phases: NDArray[np.float64]) -> NDArray[np.float64]:
         """Axis at phases (0 to 1) of the cycle after which the picture repeats, shape (n, 3)."""
+        return self.frames(phases)[0]
+
+    def frames(self, phases: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Axis and length, each (n, 3), at phases of the cycle."""
         if self.motion in (Motion.TANK_TREADING, Motion.DEBRIS):
             axes = swinging_axis(phases, self.aspect_ratio, self.orbit, self.lean)
-        else:  # a disc looks the same after half a turn
-            axes = jeffery_axis(np.asarray(phases) / 2.0, self.aspect_ratio, self.orbit)
-        axes[:, 1] *= self.side
-        return axes
+            axes[:, 1] *= self.side
+            # The length is the direction in the disc that lies nearest the flow, not one of the membrane.
+            long = np.array([1.0, 0.0, 0.0]) - axes[:, :1] * axes
+            long /= np.linalg.norm(long, axis=1, keepdims=True)
+        else:
+            axes, long = jeffery_frame(phases, self.aspect_ratio, self.orbit, self.side)
+        return axes, np.cos(self.roll) * long + np.sin(self.roll) * np.cross(axes, long)
 
 
 def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.random.Generator) -> Cell:
@@ -78,18 +88,12 @@ def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.ra
     shear = settings.local_shear_per_s(z_um)
     # Sizes, contents and inclinations are those that fit the published cells of one test day
     # (docs/decisions/chamber.md); the other day and the other patients were not looked at for it.
-    diameter = float(np.clip(rng.normal(6.4, 0.55), 5.2, 8.0))
-    thickness = float(np.clip(rng.normal(2.4, 0.25), 1.8, 3.0))
-    stretch = 1.0
-    dimple = float(rng.uniform(0.3, 1.0))
     content = float(np.clip(rng.normal(1.05, 0.16), 0.6, 1.5))
-    uneven = 0.08 if motion is Motion.TANK_TREADING else 0.18
-    lean = 0.0
-    skew = [float(s) for s in np.clip(rng.normal(0.0, uneven, 2), -0.4, 0.4)]
+    lean, roll = 0.0, 0.0
     if motion is Motion.TANK_TREADING:
-        stretch = float(np.clip(rng.normal(0.98, 0.1), 0.78, 1.4))
+        shape = _soft(rng)
+        roll = float(rng.normal(0.0, 0.4))
         content *= 0.85
-        dimple = float(rng.uniform(0.2, 0.85))
         ratio = float(np.deg2rad(np.clip(rng.normal(27.0, 14.0), 3.0, 52.0)))
         orbit = float(np.deg2rad(rng.uniform(1.0, 9.0)))
         lean = float(np.deg2rad(abs(rng.normal(0.0, 10.0))))
@@ -97,22 +101,23 @@ def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.ra
         cycle = 2.0 * np.pi / shear
     elif motion is Motion.DEBRIS:
         diameter = float(rng.uniform(2.0, 5.0))
-        thickness = diameter * float(rng.uniform(0.6, 1.0))
-        dimple, ratio, orbit, cycle = 0.0, float(rng.uniform(0.0, 0.6)), 0.0, 1.0
+        shape = CellShape(diameter, diameter * float(rng.uniform(0.6, 1.0)), 0.0)
+        ratio, orbit, cycle = float(rng.uniform(0.0, 0.6)), 0.0, 1.0
     else:
-        content *= 0.85
-        dimple = float(rng.uniform(0.1, 0.8))
-        ratio = thickness / diameter
+        shape = _stiff(rng)
+        content = float(np.clip(np.exp(rng.normal(np.log(0.95), 0.25)), 0.5, 1.8))
+        ratio = shape.thickness_um / shape.diameter_um
+        roll = float(rng.uniform(0.0, 2.0 * np.pi))
         if motion is Motion.TUMBLING:
             orbit = float(np.clip(np.exp(rng.normal(np.log(2.5), 0.9)), FLIPS_SHOW_FROM_ORBIT, 30.0))
         else:
             orbit = float(rng.uniform(0.0, 0.3))
-        cycle = jeffery_period_s(ratio, shear) / 2.0
+        cycle = jeffery_period_s(ratio, shear)
     sharp = settings.sharp_from_um <= defocus <= settings.sharp_to_um
     label = {Motion.TANK_TREADING: TANK_TREADING, Motion.TUMBLING: FLIPPING}.get(motion, NOT_JUDGEABLE)
     return Cell(
         motion=motion,
-        shape=CellShape(diameter, thickness, dimple, stretch, *skew),
+        shape=shape,
         content=content,
         z_um=z_um,
         defocus_um=defocus,
@@ -122,4 +127,42 @@ def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.ra
         orbit=orbit,
         side=float(rng.choice([-1.0, 1.0])),
         lean=lean,
+        roll=roll,
+    )
+
+
+def _around_zero(spread: float, rng: np.random.Generator) -> float:
+    return float(np.clip(rng.normal(0.0, spread), -2.5 * spread, 2.5 * spread))
+
+
+def _soft(rng: np.random.Generator) -> CellShape:
+    """A cell whose membrane goes round: a disc, a little uneven, oval in any direction."""
+    return CellShape(
+        diameter_um=float(np.clip(rng.normal(6.4, 0.55), 5.2, 8.0)),
+        thickness_um=float(np.clip(rng.normal(2.4, 0.25), 1.8, 3.0)),
+        dimple=float(rng.uniform(0.1, 0.9)),
+        stretch=float(np.clip(rng.normal(1.0, 0.15), 0.72, 1.6)),
+        skew_long=_around_zero(0.08, rng),
+        skew_wide=_around_zero(0.08, rng),
+        dimple_below=float(rng.uniform(0.1, 0.9)),
+    )
+
+
+def _stiff(rng: np.random.Generator) -> CellShape:
+    """A cell that turns rigidly: thicker, dented on one side or both, cupped, long, with corners."""
+    thickness = float(np.clip(rng.normal(2.7, 0.6), 1.8, 4.2))
+    return CellShape(
+        diameter_um=float(np.clip(rng.normal(6.4 - 0.45 * (thickness - 2.4), 0.6), 4.6, 8.0)),
+        thickness_um=thickness,
+        dimple=float(rng.uniform(0.0, 1.0)),
+        stretch=float(np.clip(np.exp(abs(rng.normal(0.0, 0.3))), 1.0, 2.2)),
+        skew_long=_around_zero(0.2, rng),
+        skew_wide=_around_zero(0.2, rng),
+        dimple_below=float(rng.uniform(0.0, 1.0)),
+        shift_long=_around_zero(0.15, rng),
+        shift_wide=_around_zero(0.15, rng),
+        bend_long_um=_around_zero(0.6, rng),
+        bend_wide_um=_around_zero(0.6, rng),
+        corner_cos=_around_zero(0.03, rng),
+        corner_sin=_around_zero(0.03, rng),
     )

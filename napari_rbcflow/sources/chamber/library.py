@@ -35,12 +35,12 @@ LEFT_OUT_BELOW = 0.012
 # How many different cells: (motion, in focus) -> (cells, pictures of each over its cycle).
 _CENSUS: dict[tuple[Motion, bool], tuple[int, int]] = {
     (Motion.TANK_TREADING, True): (96, 12),
-    (Motion.TUMBLING, True): (48, 32),
-    (Motion.ROLLING, True): (8, 8),
+    (Motion.TUMBLING, True): (48, 64),
+    (Motion.ROLLING, True): (8, 32),
     (Motion.DEBRIS, True): (8, 1),
     (Motion.TANK_TREADING, False): (160, 1),
-    (Motion.TUMBLING, False): (56, 16),
-    (Motion.ROLLING, False): (12, 4),
+    (Motion.TUMBLING, False): (56, 24),
+    (Motion.ROLLING, False): (12, 8),
     (Motion.DEBRIS, False): (24, 1),
 }
 
@@ -101,10 +101,13 @@ def picture(
         `OVERSAMPLING` samples a pixel, the centre at index s // 2, fading to 0 at the border.
     """
     fine = settings.pixel_size_um / OVERSAMPLING
-    reach = cell.shape.diameter_um * max(1.0, cell.shape.stretch) + 2 * fine
-    inner = 2 * int(np.ceil(reach / fine / 2)) + 2
+    inner = 2 * int(np.ceil((cell.shape.reach_um + fine) / fine)) + 2
+    axes, long = cell.frames(phases)
     thickness = np.stack(
-        [projected_thickness(cell.shape, axis, side=inner, pixel_um=fine) for axis in cell.axes(phases)]
+        [
+            projected_thickness(cell.shape, axis, side=inner, pixel_um=fine, long_axis=along)
+            for axis, along in zip(axes, long, strict=True)
+        ]
     )
     side = OVERSAMPLING * sprite_side(
         NEAR_SPAN_UM if abs(cell.defocus_um) <= NEAR_UM else FAR_SPAN_UM, settings.pixel_size_um

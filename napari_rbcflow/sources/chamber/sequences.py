@@ -21,9 +21,17 @@ from napari_rbcflow.sources.chamber.library import (
     strength,
 )
 from napari_rbcflow.sources.chamber.motion import Motion
+from napari_rbcflow.sources.chamber.passers import NEAR_PX, Passers, blob_centre
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
 
-_TOUCHING_PX = 16.0
+_PATCH = 71
+"""Pixels around the cell that are drawn, for the tracker to cut a crop from."""
+_ASTRAY = 0.15
+"""Share of the judged tracks that end or begin on a cell which they met. The experts judge by the rest."""
+_ELIMINATED = 0.3
+"""Chance that a frame in which two cells are one object is left out, as the paper says of some."""
+_JUDGED_FROM = 0.045
+"""Least contrast of a cell that an expert judges."""
 SWITCHED = "switched"
 """Motion of a sequence that begins with one cell and goes on with another, as poor linking leaves it."""
 
@@ -110,54 +118,6 @@ def _draw_target(
             return cell
 
 
-class _Passers:
-    """Neighbours as seen by a cell that moves with `v`: those of other heights overtake or fall back."""
-
-    _REACH = 48.0
-
-    def __init__(
-        self,
-        length: int,
-        v: float,
-        library: SpriteLibrary,
-        settings: ChamberSettings,
-        density: float,
-        rng: np.random.Generator,
-    ) -> None:
-        speed = np.array([settings.speed_px_per_frame(c.z_um) for c in library.cells])
-        far = self._REACH + float(np.abs(speed - v).max()) * length
-        area = 2 * far * 2 * self._REACH
-        share = library.weight / library.weight.sum()
-        a_frame = settings.cells_per_frame * float(library.weight.sum())
-        mean = density * a_frame / (settings.height * settings.width) * area
-        n = int(rng.poisson(mean))
-        self._kind = rng.choice(len(speed), size=n, p=share)
-        self._drift = speed[self._kind] * (1 + 0.015 * rng.standard_normal(n)) - v
-        self._dx = rng.uniform(-far, far, n)
-        self._dy = np.rint(rng.uniform(-2 * self._REACH, 2 * self._REACH, n)) / 2.0
-        self._phase = rng.random(n)
-        cycle_s = np.array([c.cycle_s for c in library.cells])
-        self._turn = 1.0 / (cycle_s[self._kind] * settings.fps)
-
-    def at(
-        self, t: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Kinds, offsets x and y from the cell, and phases of those near it in frame `t`."""
-        dx = self._dx + self._drift * t
-        near = np.abs(dx) < self._REACH
-        phase = (self._phase[near] + self._turn[near] * t) % 1.0
-        return self._kind[near], dx[near], self._dy[near], phase
-
-
-def _pull(dx: NDArray[np.float64], dy: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, float]:
-    """Return how far a tracker's centre is drawn towards a neighbour that touches the cell, pixels."""
-    away = np.hypot(dx, dy)
-    if not len(away) or away.min() > _TOUCHING_PX or rng.random() < 0.5:
-        return 0.0, 0.0
-    nearest, share = int(away.argmin()), float(rng.uniform(0.1, 0.5))
-    return round(share * dx[nearest]), round(share * dy[nearest])
-
-
 def _sequence(
     label: int,
     canvas: Canvas,
@@ -182,7 +142,8 @@ def _sequence(
         )
         drawn_fine = picture(cell, phase, settings, drift)
         shows = label != FLIPPING or np.ptp(face) >= 0.3
-        if shows and strength(drawn_fine).min() >= VISIBLE_FROM:
+        least = VISIBLE_FROM if label == NOT_JUDGEABLE else _JUDGED_FROM
+        if shows and strength(drawn_fine).min() >= least:
             break
     x0 = rng.uniform(half, max(half + 1, settings.width - 1 - half - v * (length - 1)))
     y = rng.integers(2 * half, 2 * (settings.height - 1 - half)) / 2.0
@@ -193,30 +154,43 @@ def _sequence(
     change = int(rng.uniform(0.15, 0.85) * length) if switched else length
     share = library.weight * library.visible
     share = share / share.sum()
-    passers = _Passers(length, v, library, settings, neighbours, rng)
+    passers = Passers(length, v, library, settings, neighbours, rng)
+    if label != NOT_JUDGEABLE and rng.random() < _ASTRAY:
+        passers.led_astray(library, rng)
     # Where the tracker switched, another cell stands in this one's place from then on.
     other = int(rng.choice(len(library.weight), p=share))
     # A tracker cuts at whole pixels, and not always at the right one.
-    cut_x = np.rint(x + 0.3 * rng.standard_normal(length)).astype(int)
-    cut_y = np.rint(y + 0.3 * rng.standard_normal(length)).astype(int)
-    cut_x = np.clip(cut_x, half, settings.width - 1 - half)
-    cut_y = np.clip(cut_y, half, settings.height - 1 - half)
-    crops = np.empty((length, CROP_SIDE, CROP_SIDE), np.uint8)
+    jitter = 0.3 * rng.standard_normal((length, 2))
+    crops: list[NDArray[np.uint8]] = []
     for t in range(length):
         kinds, dx, dy, phases = passers.at(t)
-        off_x, off_y = _pull(dx, dy, rng)
-        left = int(np.clip(cut_x[t] + off_x, half, settings.width - 1 - half)) - half
-        top = int(np.clip(cut_y[t] + off_y, half, settings.height - 1 - half)) - half
-        light = canvas.light[top : top + CROP_SIDE, left : left + CROP_SIDE]
+        to_x, to_y = passers.place_of_followed(t)
+        # A patch around what is tracked, from which the tracker then cuts its crop.
+        centre_x = int(np.rint(x[t] + to_x + jitter[t, 0]))
+        centre_y = int(np.rint(y + to_y + jitter[t, 1]))
+        left, top = centre_x - _PATCH // 2, centre_y - _PATCH // 2
+        rows = np.clip(np.arange(top, top + _PATCH), 0, settings.height - 1)
+        columns = np.clip(np.arange(left, left + _PATCH), 0, settings.width - 1)
+        light = canvas.light[rows[:, None], columns]
         lit = np.rint(light * GREY_ONE).astype(np.int16)
-        drawn = np.zeros((CROP_SIDE, CROP_SIDE), np.int16)
+        drawn = np.zeros((_PATCH, _PATCH), np.int16)
         here = np.array([x[t] - left]), np.array([y - top])
         if t < change:
             add_cells(drawn, lit, mine, np.array([t * 4 * side * side]), np.array([side]), *here)
         else:
             add_library_cells(drawn, lit, library, np.array([other]), *here, phase[t : t + 1])
         add_library_cells(drawn, lit, library, kinds, x[t] + dx - left, y + dy - top, phases)
+        off_x, off_y = 0, 0
+        if (np.hypot(dx - to_x, dy - to_y) < NEAR_PX).any():
+            off_x, off_y = blob_centre(drawn / GREY_ONE)
+            merged = max(abs(off_x), abs(off_y)) > 3
+            if merged and len(crops) >= 6 and rng.random() < _ELIMINATED:
+                continue
+        cut = np.s_[
+            _PATCH // 2 - half + off_y : _PATCH // 2 + half + 1 + off_y,
+            _PATCH // 2 - half + off_x : _PATCH // 2 + half + 1 + off_x,
+        ]
         noise = canvas.noise_grey * rng.standard_normal((CROP_SIDE, CROP_SIDE))
-        grey = light * canvas.gain(start + t) + drawn / GREY_ONE + noise
-        crops[t] = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
-    return SimulatedSequence(crops, label, SWITCHED if switched else str(cell.motion))
+        grey = light[cut] * canvas.gain(start + t) + drawn[cut] / GREY_ONE + noise
+        crops.append(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+    return SimulatedSequence(np.stack(crops), label, SWITCHED if switched else str(cell.motion))
