@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification.fitting import Recipe, targets
-from napari_rbcflow.classification.published import Sequence31
+from napari_rbcflow.classification.published import FLIPPING, TANK_TREADING, UNRELIABLE, Sequence31
 from napari_rbcflow.classification.scores import (
     Counts,
     at_prevalence,
     auc,
-    bootstrap_auc,
+    bootstrap,
     calibrate,
     calibration_error,
     perfect_calibration_error,
@@ -25,6 +25,8 @@ REAL_LIFE = 0.034
 """Share of reliable sequences in the paper's acquisitions (Table 2)."""
 LEAK = 0.02
 """Share of the unreliable that stage 1 may let through."""
+TOLD = 0.7
+"""A reliable cell whose likelier class is not at least this probable is not told: never a guess."""
 
 _DATA = (
     "Sequences published by Darrin et al., Scientific Reports 13 (2023) 745, doi 10.5281/zenodo.5723606, "
@@ -54,7 +56,8 @@ def make_card(
             f"{REAL_LIFE:.1%} of the sequences are reliable, so a leak costs more than a miss"
         )
     else:
-        threshold, rule = 0.5, "the likelier class, after calibration"
+        threshold = 0.5
+        rule = f"the likelier class, after calibration; below {TOLD:g} the cell is not told, and not counted"
     scored = figures(recipe, sequences, held_logits, per_seed, slope, offset, threshold)
     return {
         "name": f"rbcflow-stage{recipe.stage}-{recipe.model}",
@@ -69,6 +72,7 @@ def make_card(
         "offset": offset,
         "threshold": threshold,
         "threshold_rule": rule,
+        "told_from": TOLD if recipe.stage == 2 else 0.5,
         "figures": {f"held back ({split})": scored},
     }
 
@@ -94,12 +98,20 @@ def figures(
         "TN": counts.true_negative,
         "FN": counts.false_negative,
         "AUC": auc(truth, mean_logits),
-        "AUC 95 % bootstrap": list(bootstrap_auc(truth, mean_logits) or []),
+        "AUC 95 % bootstrap": list(bootstrap(truth, mean_logits, auc) or []),
         "AUC of each seed alone": by_seed,
+        "AUC of the seeds, mean and standard deviation": _spread(by_seed),
         "accuracy": counts.accuracy,
         "balanced accuracy": counts.balanced_accuracy,
+        "balanced accuracy, 95 % bootstrap": list(
+            bootstrap(
+                truth, p, lambda t, q: Counts.of(t, (q >= threshold).astype(np.int64)).balanced_accuracy
+            )
+            or []
+        ),
         "precision": counts.precision,
         "recall": counts.recall,
+        "recall, 95 % (Clopper-Pearson)": list(_interval(counts.true_positive, int(truth.sum()))),
         "F1": counts.f1,
         "expected calibration error": calibration_error(truth, p),
         "the same, 97.5th percentile of a perfectly calibrated net": perfect_calibration_error(p),
@@ -109,15 +121,11 @@ def figures(
         at_leak = threshold_at_leak(truth, p, LEAK)
         out[f"recall at leak {LEAK}"] = float((p[truth == 1] >= at_leak).mean())
         out["leak"] = counts.leak
-        out["leak, upper 95 % (Clopper-Pearson)"] = _upper(counts.false_positive, negatives)
+        out["leak, upper 95 % (Clopper-Pearson)"] = _interval(counts.false_positive, negatives)[1]
         out[f"precision at {REAL_LIFE:.1%} reliable"] = at_prevalence(counts.recall, counts.leak, REAL_LIFE)
-        labels = np.asarray([s.label for s in sequences])
-        for label, name in ((0, "tank-treading"), (1, "flipping")):
-            of = labels == label
-            if of.any():
-                found = int((p[of] >= threshold).sum())
-                out[f"recall of {name}"] = found / int(of.sum())
-                out[f"{name} found, of"] = [found, int(of.sum())]
+        out |= _of_either_kind(sequences, p >= threshold)
+    if recipe.stage == 2:
+        out |= _told(truth, p, threshold)
     return out
 
 
@@ -127,7 +135,55 @@ def count(sequences: Sequence[Sequence31]) -> dict[str, int]:
     return {name: sum(s.label == label for s in sequences) for label, name in enumerate(names)}
 
 
-def _upper(passed: int, of: int) -> float:
+def _of_either_kind(sequences: Sequence[Sequence31], found: NDArray[np.bool_]) -> dict[str, Any]:
+    """What stage 1 finds of either kind, and what the difference does to the tank-treading share."""
+    labels = np.asarray([s.label for s in sequences])
+    out: dict[str, Any] = {}
+    for label, name in ((TANK_TREADING, "tank-treading"), (FLIPPING, "flipping")):
+        n = int((labels == label).sum())
+        if n:
+            k = int((found & (labels == label)).sum())
+            out[f"recall of {name}"] = k / n
+            out[f"recall of {name}, 95 % (Clopper-Pearson)"] = list(_interval(k, n))
+            out[f"{name} found, of"] = [k, n]
+    reliable = labels != UNRELIABLE
+    if (found & reliable).any():
+        tank = labels == TANK_TREADING
+        out["tank-treading share of the reliable, and of those found"] = [
+            float(tank[reliable].mean()),
+            float(tank[found & reliable].mean()),
+        ]
+    return out
+
+
+def _told(truth: NDArray[np.int64], p: NDArray[np.float64], threshold: float) -> dict[str, Any]:
+    """What becomes of the figures where cells that cannot be told are left out."""
+    told = np.maximum(p, 1 - p) >= TOLD
+    flipping = p >= threshold
+    counts = Counts.of(truth[told], flipping[told].astype(np.int64))
+    out: dict[str, Any] = {
+        "told, of": [int(told.sum()), len(p)],
+        "flipping told, of": [int(told[truth == 1].sum()), int((truth == 1).sum())],
+        "tank-treading told, of": [int(told[truth == 0].sum()), int((truth == 0).sum())],
+        "balanced accuracy of those told": counts.balanced_accuracy,
+    }
+    if told.any():
+        out["tank-treading share: true, and judged of those told"] = [
+            float(1 - truth.mean()),
+            float(1 - flipping[told].mean()),
+        ]
+    return out
+
+
+def _spread(values: Sequence[float | None]) -> list[float]:
+    known = [value for value in values if value is not None]
+    return [float(np.mean(known)), float(np.std(known, ddof=1))] if len(known) > 1 else []
+
+
+def _interval(k: int, n: int) -> tuple[float, float]:
+    """Clopper-Pearson interval of k in n, 95 %."""
     from scipy.stats import beta
 
-    return float(beta.ppf(0.975, passed + 1, of - passed)) if passed < of else 1.0
+    low = float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0
+    high = float(beta.ppf(0.975, k + 1, n - k)) if k < n else 1.0
+    return low, high

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,15 +86,30 @@ def auc(truth: NDArray[np.int64], p: NDArray[np.float64]) -> float | None:
     return float((below + up_to).sum() / 2 / (len(positive) * len(negative)))
 
 
-def bootstrap_auc(
+def bootstrap(
     truth: NDArray[np.int64],
     p: NDArray[np.float64],
+    score: Callable[[NDArray[np.int64], NDArray[np.float64]], float | None],
     *,
     seed: int = 0,
     rounds: int = 1000,
     level: float = 0.95,
 ) -> tuple[float, float] | None:
-    """Percentile interval of the AUC, each class resampled by itself; None where a class is missing."""
+    """Percentile interval of a score, each class resampled by itself; None where a class is missing.
+
+    Parameters
+    ----------
+    truth : ndarray of int64, shape (n,)
+    p : ndarray of float64, shape (n,)
+    score : callable
+        Of truth and p, for example `auc`.
+    seed, rounds : int
+    level : float
+
+    References
+    ----------
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
     truth, p = np.asarray(truth, bool), np.asarray(p, np.float64)
     positive, negative = p[truth], p[~truth]
     if not len(positive) or not len(negative):
@@ -102,13 +118,8 @@ def bootstrap_auc(
     values = []
     both = np.concatenate([np.ones(len(positive), np.int64), np.zeros(len(negative), np.int64)])
     for _ in range(rounds):
-        drawn = np.concatenate(
-            [
-                rng.choice(positive, len(positive), replace=True),
-                rng.choice(negative, len(negative), replace=True),
-            ]
-        )
-        values.append(auc(both, drawn))
+        drawn = [rng.choice(of, len(of), replace=True) for of in (positive, negative)]
+        values.append(score(both, np.concatenate(drawn)))
     low, high = np.quantile(np.asarray(values, np.float64), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
