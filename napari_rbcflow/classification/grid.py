@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -179,7 +178,9 @@ def _train(
         "validation": _scores(split.validation, judged["validation"], cell.stage),
         "test": _scores(split.test, judged["test"], cell.stage) if split.test else None,
     }
-    making = Path(tempfile.mkdtemp(prefix=".making-", dir=out))
+    making = out / f".making-{cell.name}"
+    shutil.rmtree(making, ignore_errors=True)  # of a call that was killed while it wrote
+    making.mkdir()
     try:
         written = save_weights(making / f"stage{cell.stage}.safetensors", [fitted.network], card)
         replace_text(
@@ -190,7 +191,6 @@ def _train(
                 os.fsync(handle.fileno())
         if (out / cell.name).exists():  # damaged, or another process was faster
             shutil.rmtree(out / cell.name)
-        making.chmod(0o755)
         making.rename(out / cell.name)
     finally:
         shutil.rmtree(making, ignore_errors=True)

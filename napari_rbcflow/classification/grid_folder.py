@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +25,8 @@ MODELS: tuple[PaperModel, ...] = get_args(PaperModel)
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
 FRAMES = (10, 20, 30, 50)
 Progress = Callable[[str], None]
+_WRITING = ".writing-"
+"""Before the name of a file that is not whole yet; one that a killed call left is written over."""
 
 
 @dataclass(frozen=True, order=True)
@@ -136,7 +136,7 @@ def begin(out: Path, identity: dict[str, Any]) -> None:
         Where it cannot be made, holds something else, or was begun with others.
     """
     file = out / "grid.json"
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and all(p.name.startswith(_WRITING) for p in out.iterdir())):
         try:
             out.mkdir(parents=True, exist_ok=True)
             replace_text(file, json.dumps(identity, indent=1) + "\n")
@@ -167,8 +167,6 @@ def begin(out: Path, identity: dict[str, Any]) -> None:
             f"{out} exists already and holds no grid to go on with; give another folder."
         ) from None
     replace_text(file, json.dumps(before, indent=1) + "\n")
-    for left in out.glob(".making-*"):  # of a call that was killed while it wrote
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def read_scores(folder: Path) -> dict[str, Any] | None:
@@ -196,11 +194,9 @@ def is_whole(folder: Path, say: Progress) -> bool:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a text file so that at every moment the old one or the new one is there."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=".writing-", delete=False
-    ) as file:
+    writing = path.with_name(_WRITING + path.name)
+    with writing.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    writing.replace(path)
