@@ -35,12 +35,12 @@ LEFT_OUT_BELOW = 0.012
 # How many different cells: (motion, in focus) -> (cells, pictures of each over its cycle).
 _CENSUS: dict[tuple[Motion, bool], tuple[int, int]] = {
     (Motion.TANK_TREADING, True): (96, 12),
-    (Motion.TUMBLING, True): (48, 64),
-    (Motion.ROLLING, True): (8, 32),
+    (Motion.TUMBLING, True): (48, 48),
+    (Motion.ROLLING, True): (8, 16),
     (Motion.DEBRIS, True): (8, 1),
     (Motion.TANK_TREADING, False): (160, 1),
-    (Motion.TUMBLING, False): (56, 24),
-    (Motion.ROLLING, False): (12, 8),
+    (Motion.TUMBLING, False): (56, 20),
+    (Motion.ROLLING, False): (12, 6),
     (Motion.DEBRIS, False): (24, 1),
 }
 

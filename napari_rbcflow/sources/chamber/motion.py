@@ -87,29 +87,29 @@ def jeffery_frame(
     -------
     tuple of two ndarrays of float64, shape (n, 3)
     """
-    steps = 512
-    grid = np.arange(steps + 1) / steps
-    axis = jeffery_axis(grid, aspect_ratio, orbit)
+    axis = jeffery_axis(phase, aspect_ratio, orbit)
     axis[:, 1] *= side
-    carried = np.empty_like(axis)
-    start = np.cross(axis[0], [0.0, 1.0, 0.0])
-    carried[0] = start / np.linalg.norm(start) if np.linalg.norm(start) > 1e-6 else [1.0, 0.0, 0.0]
-    for k in range(steps):  # carried along without spin: what is left of it at a right angle to the axis
-        moved = carried[k] - (carried[k] @ axis[k + 1]) * axis[k + 1]
-        carried[k + 1] = moved / np.linalg.norm(moved)
-    rate = np.pi * (aspect_ratio + 1.0 / aspect_ratio) * axis[:, 1]
-    spin = np.concatenate([[0.0], np.cumsum((rate[1:] + rate[:-1]) / (2 * steps))])
-    turned = np.arctan2(np.cross(carried[0], carried[-1]) @ axis[0], carried[0] @ carried[-1]) + spin[-1]
-    spin += grid * (2.0 * np.pi * np.rint(turned / (2.0 * np.pi)) - turned)
-    long = np.cos(spin)[:, None] * carried + np.sin(spin)[:, None] * np.cross(axis, carried)
-    at = (np.asarray(phase, dtype=np.float64) % 1.0) * steps
-    low = np.floor(at).astype(int)
-    share = (at - low)[:, None]
-    axis_here = (1 - share) * axis[low] + share * axis[low + 1]
-    axis_here /= np.linalg.norm(axis_here, axis=1, keepdims=True)
-    long_here = (1 - share) * long[low] + share * long[low + 1]
-    long_here -= (long_here * axis_here).sum(1, keepdims=True) * axis_here
-    return axis_here, long_here / np.linalg.norm(long_here, axis=1, keepdims=True)
+    # Euler's angles about the vorticity: the axis goes round it by phi, and what the body turns about
+    # its axis is (shear rate / 2 - dphi/dt) times the axis' part along it.
+    grid = np.linspace(0.0, 1.0, 513)
+    along = side * jeffery_axis(grid, aspect_ratio, orbit)[:, 1]
+    rate = along * (
+        np.pi * (aspect_ratio + 1.0 / aspect_ratio) - np.gradient(_around(grid, aspect_ratio), grid)
+    )
+    turned = np.concatenate([[0.0], np.cumsum((rate[1:] + rate[:-1]) / 2) / (len(grid) - 1)])
+    turned += grid * (2.0 * np.pi * np.rint(turned[-1] / (2.0 * np.pi)) - turned[-1])
+    angle = np.interp(np.asarray(phase, dtype=np.float64) % 1.0, grid, turned)[:, None]
+    phi = _around(np.asarray(phase, dtype=np.float64), aspect_ratio)
+    up = axis[:, 1]
+    outward = np.stack([up * np.sin(phi), -np.sqrt(1.0 - up * up), up * np.cos(phi)], axis=-1)
+    return axis, np.cos(angle) * outward + np.sin(angle) * np.cross(axis, outward)
+
+
+def _around(phase: NDArray[np.float64], aspect_ratio: float) -> NDArray[np.float64]:
+    """Angle of the axis about the vorticity, from the gradient, without jumps; radians."""
+    turn = 2.0 * np.pi * phase
+    angle: NDArray[np.float64] = np.unwrap(np.arctan2(aspect_ratio * np.sin(turn), np.cos(turn)))
+    return angle
 
 
 def swinging_axis(
