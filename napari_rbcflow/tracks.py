@@ -72,7 +72,8 @@ class Judgement:
         Probabilities rounded to four decimals, the label made from the rounded ones. None where
         the stage was not run: neither for a track too short, the second not for an unreliable one.
     reason : str
-        In a word why: the track's own reason, ``too-short``, ``stage-1``, ``stage-2``, ...
+        In a word why: the track's own reason, ``too-short``, ``stage-1``, ``stage-2``, ``undecided``
+        (reliable, but of neither kind surely enough: labelled unreliable), ...
     """
 
     cell: int

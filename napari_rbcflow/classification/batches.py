@@ -80,15 +80,18 @@ class StageRunner:
 
 
 def near_threshold(trained: Trained, p: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return which of the probabilities are so near to the threshold that half precision may mistake them."""
-    # A rounded probability stands for all that round to it.
-    low, high = (
-        1 / (1 + np.exp(-(np.log(t / (1 - t)) + margin)))
-        for t, margin in (
-            (np.clip(trained.threshold + side * 5e-5, 1e-6, 1 - 1e-6), side * MARGIN) for side in (-1, 1)
+    """Return which of the probabilities are so near to where a label changes that half precision may err."""
+    near = np.zeros(len(p), bool)
+    for edge in trained.edges:
+        # A rounded probability stands for all that round to it.
+        low, high = (
+            1 / (1 + np.exp(-(np.log(t / (1 - t)) + margin)))
+            for t, margin in (
+                (np.clip(edge + side * 5e-5, 1e-6, 1 - 1e-6), side * MARGIN) for side in (-1, 1)
+            )
         )
-    )
-    return np.flatnonzero((p >= low) & (p <= high))
+        near |= (p >= low) & (p <= high)
+    return np.flatnonzero(near)
 
 
 class _Here:

@@ -20,11 +20,16 @@ from napari_rbcflow.classification.published import (
 )
 from napari_rbcflow.classification.scores import Counts, auc
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.conventions import LEAST_FRAMES
+from napari_rbcflow.conventions import LEAST_FRAMES, Label
 
 _STAGE1 = ("unreliable", "reliable")
 _STAGE2 = ("tank-treading", "flipping")
 _ALL = ("tank-treading", "flipping", "unreliable")
+_NUMBERS = {
+    Label.TANK_TREADING: TANK_TREADING,
+    Label.FLIPPING: FLIPPING,
+    Label.UNRELIABLE: UNRELIABLE,
+}
 
 
 def evaluate(
@@ -33,7 +38,8 @@ def evaluate(
     """Judge every sequence of a dataset and score the judgements.
 
     Stage 1 judges all rows, those under six frames too; stage 2 the truly reliable ones, as in the paper.
-    In a row, sequences under six frames are discarded and stage 2 judges what stage 1 lets through.
+    In a row, sequences under six frames are discarded and stage 2 judges what stage 1 lets through; what
+    stage 2 cannot tell is unreliable there, as in a run. By itself stage 2 names the likelier class always.
 
     Parameters
     ----------
@@ -90,7 +96,7 @@ def evaluate(
         [
             UNRELIABLE
             if len(s.crops) < LEAST_FRAMES or p < two_stage.stage1.threshold
-            else (FLIPPING if p_flipping_by_name[s.name] >= two_stage.stage2.threshold else TANK_TREADING)
+            else _NUMBERS[two_stage.kind(p_flipping_by_name[s.name])[0]]
             for s, p in zip(sequences, p_reliable, strict=True)
         ],
         np.int64,

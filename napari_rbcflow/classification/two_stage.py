@@ -138,7 +138,8 @@ class TwoStage:
         -------
         list of Judgement
             ``too-short`` without probabilities for tracks under six frames; `p_tank_treading` None for
-            unreliable ones. The reason is ``too-short``, ``stage-1`` (unreliable) or ``stage-2``.
+            unreliable ones. The reason is ``too-short``, ``stage-1`` (unreliable), ``stage-2``, or
+            ``undecided``: unreliable because stage 2 cannot tell.
         """
         long = [track for track in tracks if not track.too_short]
         p_reliable = dict(zip(map(id, long), self.reliable([t.crops for t in long]), strict=True))
@@ -154,9 +155,15 @@ class TwoStage:
                 judgements.append(Judgement(track.cell, Label.UNRELIABLE, reliable, None, "stage-1"))
                 continue
             flipping = float(p_flipping[id(track)])
-            label = Label.FLIPPING if flipping >= self.stage2.threshold else Label.TANK_TREADING
-            judgements.append(Judgement(track.cell, label, reliable, round(1 - flipping, 4), "stage-2"))
+            label, reason = self.kind(flipping)
+            judgements.append(Judgement(track.cell, label, reliable, round(1 - flipping, 4), reason))
         return judgements
+
+    def kind(self, p_flipping: float) -> tuple[Label, str]:
+        """Label and reason of a reliable cell; one that cannot be told is unreliable, never a guess."""
+        if not self.stage2.told(p_flipping):
+            return Label.UNRELIABLE, "undecided"
+        return (Label.FLIPPING if p_flipping >= self.stage2.threshold else Label.TANK_TREADING), "stage-2"
 
     def reliable(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """Probability, to four decimals, that each sequence is reliable, however short; shape (n,)."""

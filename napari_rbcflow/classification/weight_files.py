@@ -47,6 +47,8 @@ class Trained:
         1 / (1 + exp(-(slope * mean logit difference + offset))).
     threshold : float
         Positive where the rounded probability is at least this.
+    told_from : float
+        A sequence whose likelier class is less probable than this cannot be told; 0.5 tells all.
     card : mapping
         All that the JSON says.
     """
@@ -61,7 +63,19 @@ class Trained:
     slope: float
     offset: float
     threshold: float
+    told_from: float
     card: Mapping[str, Any]
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """The probabilities at which a label changes."""
+        if self.told_from <= 0.5:
+            return (self.threshold,)
+        return (round(1 - self.told_from, 4), self.threshold, self.told_from)
+
+    def told(self, p: float) -> bool:
+        """Whether a rounded probability tells the class; where not, a guess would be all there is."""
+        return round(max(p, 1 - p), 4) >= self.told_from
 
     def probability(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrate mean logit differences, rounded to four decimals; shape (n,)."""
@@ -100,6 +114,7 @@ def load_weights(path: Path, stage: int) -> Trained:
         model, frames, options = str(recipe["model"]), int(recipe["frames"]), dict(recipe["options"])
         sampling, scale = recipe["sampling"], recipe["scale"]
         slope, offset, threshold = (float(card[key]) for key in ("slope", "offset", "threshold"))
+        told_from = float(card.get("told_from", 0.5))
         if not all(isinstance(figures, Mapping) for figures in dict(card.get("figures", {})).values()):
             raise ValueError("figures that are none")
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -113,6 +128,8 @@ def load_weights(path: Path, stage: int) -> Trained:
         raise BadInput(f"The weights {path} are for stage {of_stage}, not for stage {stage}.")
     if not (math.isfinite(slope) and math.isfinite(offset) and 0 <= threshold <= _MOST_THRESHOLD):
         raise BadInput(f"The card {card_path} is damaged: threshold or calibration is no number that serves.")
+    if not 0.5 <= told_from <= 1:
+        raise BadInput(f"The card {card_path} is damaged: it tells a class from {told_from} on.")
     if not 1 <= members <= _MOST_MEMBERS:
         raise BadInput(f"The card {card_path} is damaged: it names {members} networks.")
     found = hashlib.sha256(data).hexdigest()
@@ -122,7 +139,9 @@ def load_weights(path: Path, stage: int) -> Trained:
         )
     networks = _networks(path, data, members, lambda: build(model, frames, options))
     name = str(card.get("name", path.stem))
-    return Trained(name, stage, found, networks, sampling, frames, scale, slope, offset, threshold, card)
+    return Trained(
+        name, stage, found, networks, sampling, frames, scale, slope, offset, threshold, told_from, card
+    )
 
 
 def _networks(path: Path, data: bytes, members: int, make: Callable[[], nn.Module]) -> list[nn.Module]:

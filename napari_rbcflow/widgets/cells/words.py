@@ -16,6 +16,7 @@ from napari_rbcflow.widgets.theme import FAULT_COLOUR, LOOKS, WARNING_COLOUR
 _WORDS_WHY = {
     "stage-1": "not sharp or not alone enough, says the first network",
     "stage-2": "judged by both networks",
+    "undecided": "sharp enough, but the second network cannot tell whether it tank-treads or flips",
     "too-short": "seen in too few frames to be judged",
     "after-stop": "it ended after the stop, when the number was frozen",
     "cut-by-stop": "it was still in the picture at the stop",
@@ -46,7 +47,7 @@ class Words:
             return self.p_tank_treading
         if self.label == Label.FLIPPING:
             return None if self.p_tank_treading is None else 1 - self.p_tank_treading
-        if self.label == Label.UNRELIABLE:
+        if self.label == Label.UNRELIABLE and self.reason != "undecided":
             return None if self.p_reliable is None else 1 - self.p_reliable
         return None
 
