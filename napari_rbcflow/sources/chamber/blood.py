@@ -150,11 +150,11 @@ def _soft(rng: np.random.Generator) -> CellShape:
 
 def _stiff(rng: np.random.Generator) -> CellShape:
     """A cell that turns rigidly: thicker, dented on one side or both, cupped, long, with corners."""
-    thickness = float(np.clip(rng.normal(2.7, 0.6), 1.8, 4.2))
+    thickness = float(rng.uniform(1.9, 4.6))
     return CellShape(
         diameter_um=float(np.clip(rng.normal(6.4 - 0.45 * (thickness - 2.4), 0.6), 4.6, 8.0)),
         thickness_um=thickness,
-        dimple=float(rng.uniform(0.0, 1.0)),
+        dimple=float(rng.uniform(0.0, 1.25)),
         stretch=float(np.clip(np.exp(abs(rng.normal(0.0, 0.3))), 1.0, 2.2)),
         skew_long=_around_zero(0.2, rng),
         skew_wide=_around_zero(0.2, rng),
