@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_rbcflow.classification.augmenting import jiggle, spoil, vary
+from napari_rbcflow.classification.blend import Blend, loss_of
 from napari_rbcflow.classification.learning_rates import Schedule, find_learning_rate, make_optimiser
 from napari_rbcflow.classification.networks import build
 from napari_rbcflow.classification.preparing import Scale, pad, scaled
@@ -36,7 +37,7 @@ class Recipe:
     ----------
     stage : {1, 2}
         1: reliable or not; 2: flipping or tank-treading.
-    model : {'small', 'c-rnn', 'cnn'}
+    model : {'blend', 'small', 'c-rnn', 'cnn'}
     sampling : {'uniform', 'similarity'}
     frames : int
         K.
@@ -66,7 +67,7 @@ class Recipe:
     clip : float
         Longest gradient; 0 does not clip, as in the paper.
     options : dict
-        Widths of the small network.
+        Of the network (`Blend`, `SmallNetwork`).
     """
 
     stage: Stage
@@ -151,6 +152,10 @@ def fit(
     network = build(recipe.model, recipe.frames, recipe.options).to(device)
     if recipe.model == "c-rnn":  # the same sums in another order of memory, a quarter faster on a CPU
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if isinstance(network, Blend):
+        network.standardise(
+            *(torch.from_numpy(a).to(device) for a in tensors([s.crops for s in train], recipe))
+        )
     drawing = Drawing(train, simulated, recipe, seed)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -167,11 +172,7 @@ def fit(
         network.train()
         total, seen = 0.0, 0
         for images, mask, wanted in batches():
-            loss = functional.cross_entropy(
-                network(images.to(device), mask.to(device)),
-                wanted.to(device),
-                label_smoothing=recipe.smoothing,
-            )
+            loss = loss_of(network, images.to(device), mask.to(device), wanted.to(device), recipe.smoothing)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             if recipe.clip:

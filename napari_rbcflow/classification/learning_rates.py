@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from napari_rbcflow.classification.blend import Blend
 
 Schedule = Literal["one-cycle", "triangular"]
 Batches = Callable[[], Iterator[tuple[Tensor, Tensor, Tensor]]]
@@ -41,12 +43,12 @@ def make_optimiser(
         The highest.
     schedule : {'one-cycle', 'triangular'}
     decay : float
-        Weight decay of Adam.
+        Weight decay of Adam; the measures of a `Blend` have their own.
     epochs, steps : int
         `steps` batches make an epoch.
     """
     if schedule == "one-cycle":
-        adam = torch.optim.Adam(network.parameters(), weight_decay=decay)
+        adam = torch.optim.Adam(_groups(network, decay))
         total = max(2, epochs * steps)
         return adam, torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=total, cycle_momentum=False)
     layers = [own for m in network.modules() if (own := list(m.parameters(recurse=False)))]
@@ -61,6 +63,19 @@ def make_optimiser(
         cycle_momentum=False,
     )
     return adam, cycle
+
+
+def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
+    if not isinstance(network, Blend):
+        return [{"params": list(network.parameters()), "weight_decay": decay}]
+    return [
+        {"params": list(network.learned.parameters()), "weight_decay": decay},
+        {
+            "params": list(network.by_hand.parameters()),
+            "weight_decay": network.decay_by_hand,
+            "decoupled_weight_decay": True,
+        },
+    ]
 
 
 def find_learning_rate(

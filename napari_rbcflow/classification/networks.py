@@ -1,4 +1,4 @@
-"""The networks: the two of Darrin et al. (Table 1), and the small one that keeps up with the flow.
+"""The networks: the two of Darrin et al. (Table 1), and ours by name.
 
 All take ``(images, mask)`` - float32 of shape (tracks, K, 31, 31) and (tracks, K), 1 where there is a
 frame - and give logits of shape (tracks, 2). Padded frames come at the end.
@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_rbcflow.classification.blend import Blend
+from napari_rbcflow.classification.small import SmallNetwork
 from napari_rbcflow.errors import BadInput
 
-Model = Literal["small", "c-rnn", "cnn"]
-_CHUNK = 160
-"""Frames at a time through the small network's convolutions on a CPU: what stays in a cache, thrice as
-fast as 640. A GPU takes all at once."""
+Model = Literal["blend", "small", "c-rnn", "cnn"]
 MODELS: tuple[str, ...] = get_args(Model)
 
 
@@ -27,17 +26,19 @@ def build(model: str, frames: int, options: Mapping[str, Any] | None = None) -> 
 
     Parameters
     ----------
-    model : {'small', 'c-rnn', 'cnn'}
+    model : {'blend', 'small', 'c-rnn', 'cnn'}
     frames : int
         K. Only the CNN's shape depends on it.
     options : mapping, optional
-        Widths of the small network.
+        Of `Blend` or `SmallNetwork`.
 
     Raises
     ------
     BadInput
         For a name that is not one of these.
     """
+    if model == "blend":
+        return Blend(**dict(options or {}))
     if model == "small":
         return SmallNetwork(**dict(options or {}))
     if model == "c-rnn":
@@ -126,85 +127,6 @@ class FixedSize(nn.Module):
         maps = self.blocks(self.stem(images * mask[:, :, None, None]))
         logits: Tensor = self.head(maps.mean((2, 3)))
         return logits
-
-
-class SmallNetwork(nn.Module):
-    """Ours: light strided convolutions on every frame, then what stays, what changes and what stands out.
-
-    Each frame is seen beside its deviation from the track's mean picture, so that a turn, a neighbour and
-    a change of focus show at once. Over time a bidirectional GRU follows the change; mean, spread and
-    maximum of the frames' features and of its states go to the head. No running statistics: a track's
-    logits depend on nothing but the track.
-
-    Parameters
-    ----------
-    widths : tuple of int
-        Channels of the three convolutions.
-    features : int
-        Features of a frame.
-    hidden : int
-        States of the GRU in each direction; 0 leaves it out.
-    dropout : float
-    """
-
-    def __init__(
-        self,
-        widths: tuple[int, int, int] = (16, 32, 48),
-        features: int = 48,
-        hidden: int = 32,
-        dropout: float = 0.3,
-    ) -> None:
-        super().__init__()
-        first, second, third = widths
-        self.extractor = nn.Sequential(
-            nn.Conv2d(2, first, 3, 2, 1),  # 31 -> 16
-            nn.ReLU(),
-            nn.Conv2d(first, second, 3, 2, 1),  # 16 -> 8
-            nn.ReLU(),
-            nn.Conv2d(second, third, 3, 2, 1),  # 8 -> 4
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(third * 16, features),
-        )
-        self.norm = nn.LayerNorm(features)
-        self.forth = nn.GRU(features, hidden, batch_first=True) if hidden else None
-        self.back = nn.GRU(features, hidden, batch_first=True) if hidden else None
-        width = 3 * (features + 2 * hidden)
-        self.head = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(width, 64), nn.ReLU(), nn.Dropout(dropout), nn.Linear(64, 2)
-        )
-
-    def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        tracks, frames, height, width = images.shape
-        weight = mask[:, :, None]
-        count = mask.sum(1).clamp(min=1)[:, None]
-        mean = (images * weight[..., None]).sum(1, keepdim=True) / count[:, :, None, None]
-        both = torch.stack([images, images - mean], 2).reshape(tracks * frames, 2, height, width)
-        chunk = _CHUNK if both.device.type == "cpu" else len(both)
-        maps = torch.cat([self.extractor(some) for some in torch.split(both, chunk)])
-        features = functional.relu(self.norm(maps)).reshape(tracks, frames, -1)
-        seen = [features]
-        if self.forth is not None:
-            seen.append(self._follow(features * weight, mask.sum(1).long()))
-        both_seen = torch.cat(seen, 2)
-        average = (both_seen * weight).sum(1) / count
-        spread = (((both_seen - average[:, None]) ** 2 * weight).sum(1) / count + 1e-4).sqrt()
-        highest = both_seen.masked_fill(weight == 0, -1e4).amax(1).clamp(min=-10)
-        logits: Tensor = self.head(torch.cat([average, spread, highest], 1))
-        return logits
-
-    def _follow(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Run the GRU both ways; the way back starts at a track's own last frame, not in the padding.
-
-        Shapes stay fixed (no packing), so that what else is in the batch cannot change a track's numbers.
-        """
-        assert self.forth is not None
-        assert self.back is not None
-        steps = torch.arange(features.shape[1], device=features.device)[None]
-        turned = (lengths[:, None] - 1 - steps).where(steps < lengths[:, None], steps)[:, :, None]
-        forth, _ = self.forth(features)
-        back, _ = self.back(features.gather(1, turned.expand_as(features)))
-        return torch.cat([forth, back.gather(1, turned.expand_as(back))], 2)
 
 
 def n_parameters(network: nn.Module) -> int:

@@ -93,7 +93,9 @@ def _figure(value: float | None) -> str:
 @click.argument("datasets", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", type=PATH, help="Folder for weights and card [default: stageN-MODEL].")
 @click.option("--stage", type=click.Choice(["1", "2"]), required=True)
-@click.option("--model", type=click.Choice(["small", "c-rnn", "cnn"]), default="small", show_default=True)
+@click.option(
+    "--model", type=click.Choice(["blend", "small", "c-rnn", "cnn"]), default="blend", show_default=True
+)
 @click.option("--sampling", type=click.Choice(["uniform", "similarity"]), help="[default: the model's own].")
 @click.option(
     "--frames", type=click.IntRange(1), metavar="K", help="At most per sequence [default: the model's own]."

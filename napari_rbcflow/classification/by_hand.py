@@ -1,0 +1,170 @@
+"""What is measured on a track by hand: the second opinion beside what a network learns by itself.
+
+With few hundred labelled cells, measures that a microscopist would name - how bright the rings round
+the centre are, how long and how turned the cell, how sharp, how much of that changes - generalise to
+another patient as well as learned ones, and err on other cells.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from napari_rbcflow.conventions import CROP_SIDE
+
+_RINGS_PX = (0.0, 1.6, 3.2, 4.8, 6.4, 8.0, 10.0, 12.5, 23.0)
+"""A red cell's dark rim stands at 6 px; beyond 12.5 px there are neighbours only."""
+_DISC_PX, _CELL_PX, _CORE_PX = 10.5, 8.5, 4.0
+_SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+_TINY = 1e-8
+
+
+class Measures(nn.Module):
+    """Measures of a track, from the levelled pictures that the networks see; nothing in it is trained.
+
+    Of every picture: mean and spread of the light in eight rings; its first and second circular harmonics
+    in the core and in the rim (asymmetry, and twofold symmetry as of a cell that turns); centroid, both
+    axes, elongation and direction from the second moments of its contrast; sharpness inside and outside by
+    gradient and Laplacian; extremes. Over time: deciles, quartiles and median, change from frame to frame,
+    difference between first and last third; the same measures of the mean picture, how far the frames
+    are from it, and how symmetric it is.
+
+    References
+    ----------
+    Hu, IRE Transactions on Information Theory 8 (1962) 179 (moments); Pertuz, Puig and Garcia, Pattern
+    Recognition 46 (2013) 1415 (sharpness from gradient and Laplacian).
+    """
+
+    _rings: Tensor
+    _harmonics: Tensor
+    _moments: Tensor
+    _disc: Tensor
+    _cell: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        y, x = np.mgrid[:CROP_SIDE, :CROP_SIDE] - (CROP_SIDE - 1) / 2
+        far, angle = np.hypot(y, x), np.arctan2(y, x)
+        rings = [(far >= a) & (far < b) for a, b in pairwise(_RINGS_PX)]
+        harmonics = [
+            where * wave(order * angle) / where.sum()
+            for where in (far < _CORE_PX, (far >= _CORE_PX) & (far < 8.0))
+            for order in (1, 2)
+            for wave in (np.cos, np.sin)
+        ]
+        disc = (far < _DISC_PX).astype(np.float64)
+        self._keep("_rings", _columns([ring / ring.sum() for ring in rings]))
+        self._keep("_harmonics", _columns(harmonics))
+        self._keep("_moments", _columns([disc * of for of in (1.0, y, x, y * y, x * x, y * x)]))
+        self._keep("_disc", torch.from_numpy(disc.astype(np.float32)))
+        self._keep("_cell", torch.from_numpy(np.flatnonzero(far.ravel() < _CELL_PX)))
+        with torch.no_grad():
+            blank = torch.zeros(1, 2, CROP_SIDE, CROP_SIDE)
+            self.number = int(self(blank, torch.ones(1, 2)).shape[1])
+
+    def _keep(self, name: str, value: Tensor) -> None:
+        self.register_buffer(name, value, persistent=False)
+
+    def forward(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Measure tracks.
+
+        Parameters
+        ----------
+        images : Tensor of float32, shape (tracks, K, 31, 31)
+        mask : Tensor of float32, shape (tracks, K)
+
+        Returns
+        -------
+        Tensor of float32, shape (tracks, `number`)
+        """
+        tracks, frames, height, width = images.shape
+        weight = mask[:, :, None]
+        count = mask.sum(1).clamp(min=1)
+        mean = (images * weight[..., None]).sum(1) / count[:, None, None]
+        each = self._of_pictures(images.reshape(tracks * frames, height, width)).reshape(tracks, frames, -1)
+        low, quarter, middle, upper, high = _quantiles(each, mask, _SHARES)
+        # The first step counts where it is the only frame, so that there is always one.
+        stepped = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 2:]], 1)
+        steps = _quantiles((each[:, 1:] - each[:, :-1]).abs(), stepped, (0.5, 0.9))
+        away = (((images - mean[:, None]) ** 2 * self._disc).mean((2, 3)) + _TINY).sqrt()[:, :, None]
+        place = torch.arange(frames, device=images.device)[None]
+        third = (count / 3).ceil()[:, None]
+        first, last = (
+            (each * part[:, :, None]).sum(1) / part.sum(1).clamp(min=1)[:, None]
+            for part in ((place < third) * mask, (place >= count[:, None] - third) * mask)
+        )
+        mirrored = [(mean - mean.flip(over)).abs().mean((1, 2))[:, None] for over in ([1], [2], [1, 2])]
+        return torch.cat(
+            [
+                *(middle, high - low, upper - quarter, low, high),
+                *steps,
+                (first - last).abs(),
+                self._of_pictures(mean),
+                *_quantiles(away, mask, (0.1, 0.5, 0.9)),
+                *mirrored,
+            ],
+            1,
+        )
+
+    def _of_pictures(self, pictures: Tensor) -> Tensor:
+        flat = pictures.reshape(len(pictures), -1)
+        means = flat @ self._rings
+        spreads = ((flat**2) @ self._rings - means**2).clamp(min=1e-6).sqrt()
+        waves = flat @ self._harmonics
+        heights = (waves.reshape(len(flat), -1, 2) ** 2).sum(2).clamp(min=_TINY).sqrt()
+        moments = flat.abs() @ self._moments
+        contrast = moments[:, :1] + 1e-3
+        y, x = moments[:, 1:2] / contrast, moments[:, 2:3] / contrast
+        yy, xx = moments[:, 3:4] / contrast - y**2, moments[:, 4:5] / contrast - x**2
+        yx = moments[:, 5:6] / contrast - y * x
+        size = (yy + xx) / 2 + 1e-3
+        longer = (((yy - xx) / 2) ** 2 + yx**2).clamp(min=_TINY).sqrt()
+        down = pictures[:, 1:, :-1] - pictures[:, :-1, :-1]
+        right = pictures[:, :-1, 1:] - pictures[:, :-1, :-1]
+        slope = (down**2 + right**2).clamp(min=_TINY).sqrt()
+        inside = self._disc[:-1, :-1]
+        bend = (
+            pictures[:, 1:-1, 2:]
+            + pictures[:, 1:-1, :-2]
+            + pictures[:, 2:, 1:-1]
+            + pictures[:, :-2, 1:-1]
+            - 4 * pictures[:, 1:-1, 1:-1]
+        )
+        cell = flat[:, self._cell]
+        return torch.cat(
+            [
+                *(means, spreads, waves, heights, contrast / 100, y, x),
+                *((size + longer).sqrt(), (size - longer).clamp(min=1e-3).sqrt(), longer / size),
+                *((xx - yy) / 2 / size, yx / size, yx.abs() / size),
+                (slope * inside).sum((1, 2))[:, None] / 100,
+                (slope * (1 - inside)).sum((1, 2))[:, None] / 100,
+                (bend**2 * self._disc[1:-1, 1:-1]).mean((1, 2)).clamp(min=_TINY).sqrt()[:, None],
+                *(cell.amax(1, keepdim=True), cell.amin(1, keepdim=True)),
+            ],
+            1,
+        )
+
+
+def _columns(maps: list[NDArray[np.float64]]) -> Tensor:
+    return torch.from_numpy(np.stack([m.ravel() for m in maps], 1).astype(np.float32))
+
+
+def _quantiles(values: Tensor, mask: Tensor, shares: tuple[float, ...]) -> list[Tensor]:
+    """Quantiles over the frames that are there; shape (tracks, measures) each."""
+    ordered = values.masked_fill(mask[:, :, None] == 0, torch.inf).sort(1).values
+    last = mask.sum(1).clamp(min=1) - 1
+    out = []
+    for share in shares:
+        place = last * share
+        below = place.floor()
+        part = (place - below)[:, None]
+        low, high = (
+            ordered.gather(1, at.long()[:, None, None].expand(-1, 1, ordered.shape[2]))[:, 0]
+            for at in (below, torch.minimum(below + 1, last))
+        )
+        out.append(low * (1 - part) + high * part)
+    return out
