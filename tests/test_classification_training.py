@@ -253,9 +253,9 @@ class TestThePapersRecipe:
 
 
 class TestTraining:
-    def test_small_learns_and_its_weights_judge(self, dataset: Path, tmp_path: Path) -> None:
+    def test_blend_learns_and_its_weights_judge(self, dataset: Path, tmp_path: Path) -> None:
         told: list[str] = []
-        recipe = replace(default_recipe(2, "small"), epochs=12, batch=8)
+        recipe = replace(default_recipe(2, "blend"), epochs=12, batch=8)
         card = train(
             [dataset],
             tmp_path / "out",
@@ -267,7 +267,11 @@ class TestTraining:
         )
         assert told
         assert card["members"] == 2
-        assert card["figures"]["held back (leave one patient out, then all)"]["n"] == 18
+        scored = card["figures"]["held back (leave one patient out, then all)"]
+        assert scored["n"] == 18
+        assert scored["told, of"][0] <= scored["told, of"][1] == 18
+        low, high = scored["balanced accuracy, 95 % bootstrap"]
+        assert low <= scored["balanced accuracy"] <= high
         two_stage = TwoStage.load("cpu", stage2=tmp_path / "out" / "stage2.safetensors")
         assert two_stage.models["stage2"]["hash"] == card["sha256"]
         other = write_dataset(tmp_path / "other", seed=9, runs=("CC0101_10s01",))
@@ -296,7 +300,7 @@ class TestTraining:
         assert card["figures"]["test split, never trained on"]["n"] == 6
 
     def test_same_seed_same_weights(self, dataset: Path, tmp_path: Path) -> None:
-        recipe = replace(default_recipe(1, "small"), epochs=1)
+        recipe = replace(default_recipe(1, "blend"), epochs=1)
         hashes = [
             train([dataset], tmp_path / name, stage=1, recipe=recipe)["sha256"] for name in ("one", "two")
         ]

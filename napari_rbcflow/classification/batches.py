@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_rbcflow.classification import on_device
+from napari_rbcflow.classification.blend import together
 from napari_rbcflow.classification.preparing import scaled
 from napari_rbcflow.classification.sampling import sample
 from napari_rbcflow.classification.weight_files import Trained
@@ -72,7 +73,7 @@ class StageRunner:
                 some = crops[first : first + self.rows]
                 images, mask = self._source.prepare(some)
                 with torch.autocast(self._device.type, torch.float16, enabled=half):
-                    total = torch.stack([net(images, mask).float() for net in self.trained.networks]).sum(0)
+                    total = together(self.trained.networks, images, mask)
                 parts.append((total[:, 1] - total[:, 0])[: len(some)])
             # A GPU is waited for only here: while it judges a batch, the next is packed.
             logits: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -58,16 +59,32 @@ class Blend(nn.Module):
         self.centre.copy_(values.mean(0))
         self.spread.copy_(values.std(0) + 1e-3)
 
-    def opinions(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of either, shape (tracks, 2)."""
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            measured = (self.measures(images.float(), mask.float()) - self.centre) / self.spread
-            measured = measured.clamp(-_FARTHEST, _FARTHEST)
-        return self.learned(images, mask), self.by_hand(measured)
+    @torch.no_grad()
+    def measure(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Measure by hand, in full precision: the same for every member of an ensemble."""
+        with torch.autocast(images.device.type, enabled=False):
+            measured: Tensor = self.measures(images.float(), mask.float())
+        return measured
 
-    def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        learned, by_hand = self.opinions(images, mask)
+    def opinions(self, images: Tensor, mask: Tensor, measured: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits of either, shape (tracks, 2); `measured` where `measure` was called already."""
+        measured = self.measure(images, mask) if measured is None else measured
+        standard = ((measured - self.centre) / self.spread).clamp(-_FARTHEST, _FARTHEST)
+        return self.learned(images, mask), self.by_hand(standard)
+
+    def forward(self, images: Tensor, mask: Tensor, measured: Tensor | None = None) -> Tensor:
+        learned, by_hand = self.opinions(images, mask, measured)
         return learned + by_hand
+
+
+def together(networks: Sequence[nn.Module], images: Tensor, mask: Tensor) -> Tensor:
+    """Sum of an ensemble's logits, float32 (tracks, 2); what is measured by hand is measured once."""
+    first = networks[0]
+    measured = first.measure(images, mask) if isinstance(first, Blend) else None
+    logits = [
+        network(images, mask) if measured is None else network(images, mask, measured) for network in networks
+    ]
+    return torch.stack([one.float() for one in logits]).sum(0)
 
 
 def loss_of(network: nn.Module, images: Tensor, mask: Tensor, wanted: Tensor, smoothing: float) -> Tensor:

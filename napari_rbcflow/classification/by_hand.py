@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from napari_rbcflow.conventions import CROP_SIDE
 
@@ -39,8 +40,8 @@ class Measures(nn.Module):
     Recognition 46 (2013) 1415 (sharpness from gradient and Laplacian).
     """
 
+    _light: Tensor
     _rings: Tensor
-    _harmonics: Tensor
     _moments: Tensor
     _disc: Tensor
     _cell: Tensor
@@ -57,9 +58,10 @@ class Measures(nn.Module):
             for wave in (np.cos, np.sin)
         ]
         disc = (far < _DISC_PX).astype(np.float64)
-        self._keep("_rings", _columns([ring / ring.sum() for ring in rings]))
-        self._keep("_harmonics", _columns(harmonics))
-        self._keep("_moments", _columns([disc * of for of in (1.0, y, x, y * y, x * x, y * x)]))
+        means = [ring / ring.sum() for ring in rings]
+        self._keep("_light", _rows([*means, *harmonics]))
+        self._keep("_rings", _rows(means))
+        self._keep("_moments", _rows([disc * of for of in (1.0, y, x, y * y, x * x, y * x)]))
         self._keep("_disc", torch.from_numpy(disc.astype(np.float32)))
         self._keep("_cell", torch.from_numpy(np.flatnonzero(far.ravel() < _CELL_PX)))
         with torch.no_grad():
@@ -82,8 +84,10 @@ class Measures(nn.Module):
         Tensor of float32, shape (tracks, `number`)
         """
         tracks, frames, height, width = images.shape
+        # A row that pads a batch holds no frame: its first, empty one is measured, so that all is finite.
+        mask = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], 1)
         weight = mask[:, :, None]
-        count = mask.sum(1).clamp(min=1)
+        count = mask.sum(1)
         mean = (images * weight[..., None]).sum(1) / count[:, None, None]
         each = self._of_pictures(images.reshape(tracks * frames, height, width)).reshape(tracks, frames, -1)
         low, quarter, middle, upper, high = _quantiles(each, mask, _SHARES)
@@ -112,11 +116,11 @@ class Measures(nn.Module):
 
     def _of_pictures(self, pictures: Tensor) -> Tensor:
         flat = pictures.reshape(len(pictures), -1)
-        means = flat @ self._rings
-        spreads = ((flat**2) @ self._rings - means**2).clamp(min=1e-6).sqrt()
-        waves = flat @ self._harmonics
+        light = linear(flat, self._light)
+        means, waves = light[:, : len(self._rings)], light[:, len(self._rings) :]
+        spreads = (linear(flat * flat, self._rings) - means * means).clamp(min=1e-6).sqrt()
         heights = (waves.reshape(len(flat), -1, 2) ** 2).sum(2).clamp(min=_TINY).sqrt()
-        moments = flat.abs() @ self._moments
+        moments = linear(flat.abs(), self._moments)
         contrast = moments[:, :1] + 1e-3
         y, x = moments[:, 1:2] / contrast, moments[:, 2:3] / contrast
         yy, xx = moments[:, 3:4] / contrast - y**2, moments[:, 4:5] / contrast - x**2
@@ -125,7 +129,7 @@ class Measures(nn.Module):
         longer = (((yy - xx) / 2) ** 2 + yx**2).clamp(min=_TINY).sqrt()
         down = pictures[:, 1:, :-1] - pictures[:, :-1, :-1]
         right = pictures[:, :-1, 1:] - pictures[:, :-1, :-1]
-        slope = (down**2 + right**2).clamp(min=_TINY).sqrt()
+        slope = (down * down + right * right).clamp(min=_TINY).sqrt()
         inside = self._disc[:-1, :-1]
         bend = (
             pictures[:, 1:-1, 2:]
@@ -142,21 +146,21 @@ class Measures(nn.Module):
                 *((xx - yy) / 2 / size, yx / size, yx.abs() / size),
                 (slope * inside).sum((1, 2))[:, None] / 100,
                 (slope * (1 - inside)).sum((1, 2))[:, None] / 100,
-                (bend**2 * self._disc[1:-1, 1:-1]).mean((1, 2)).clamp(min=_TINY).sqrt()[:, None],
+                (bend * bend * self._disc[1:-1, 1:-1]).mean((1, 2)).clamp(min=_TINY).sqrt()[:, None],
                 *(cell.amax(1, keepdim=True), cell.amin(1, keepdim=True)),
             ],
             1,
         )
 
 
-def _columns(maps: list[NDArray[np.float64]]) -> Tensor:
-    return torch.from_numpy(np.stack([m.ravel() for m in maps], 1).astype(np.float32))
+def _rows(maps: list[NDArray[np.float64]]) -> Tensor:
+    return torch.from_numpy(np.stack([m.ravel() for m in maps]).astype(np.float32))
 
 
 def _quantiles(values: Tensor, mask: Tensor, shares: tuple[float, ...]) -> list[Tensor]:
     """Quantiles over the frames that are there; shape (tracks, measures) each."""
     ordered = values.masked_fill(mask[:, :, None] == 0, torch.inf).sort(1).values
-    last = mask.sum(1).clamp(min=1) - 1
+    last = mask.sum(1) - 1
     out = []
     for share in shares:
         place = last * share

@@ -58,7 +58,7 @@ def evaluate(
         ``f1``, ``accuracy``, ``precision``, ``recall``, ``auc``, ``threshold``, ``predictions``; the positive
         class is reliable and flipping; a score that is undefined is None; ``seen_in_training`` names the
         acquisitions that the weights were trained on, whose figures are no test of them.
-        ``end_to_end``: ``n``, ``classes``, ``confusion``, ``accuracy``, ``fraction`` over all,
+        ``end_to_end``: ``n``, ``undecided`` (let through by stage 1, not told by stage 2), ``classes``, ``confusion``, ``accuracy``, ``fraction`` over all,
         ``acquisitions`` with the fraction of each, ``predictions``. ``table5``: for each acquisition and
         all, in per cent and percentage points, the tank-treading share of the ``n`` truly reliable cells,
         true and by stage 2, and ``in_a_row`` that of the ``n`` cells which both stages judged.
@@ -92,15 +92,13 @@ def evaluate(
         two_stage.stage2.threshold,
         _STAGE2,
     )
-    final = np.asarray(
-        [
-            UNRELIABLE
-            if len(s.crops) < LEAST_FRAMES or p < two_stage.stage1.threshold
-            else _NUMBERS[two_stage.kind(p_flipping_by_name[s.name])[0]]
-            for s, p in zip(sequences, p_reliable, strict=True)
-        ],
-        np.int64,
-    )
+    kinds = [
+        None
+        if len(s.crops) < LEAST_FRAMES or p < two_stage.stage1.threshold
+        else two_stage.kind(p_flipping_by_name[s.name])
+        for s, p in zip(sequences, p_reliable, strict=True)
+    ]
+    final = np.asarray([UNRELIABLE if kind is None else _NUMBERS[kind[0]] for kind in kinds], np.int64)
     result: dict[str, Any] = {
         "dataset": str(dataset),
         "split": split,
@@ -108,7 +106,8 @@ def evaluate(
         "device": two_stage.device,
         "stage1": stage1,
         "stage2": stage2,
-        "end_to_end": _in_a_row(sequences, final),
+        "end_to_end": _in_a_row(sequences, final)
+        | {"undecided": sum(kind[1] == "undecided" for kind in kinds if kind is not None)},
     }
     judged = np.where(p_flipping >= two_stage.stage2.threshold, FLIPPING, TANK_TREADING)
     result["table5"] = _table5(reliable, judged, result["end_to_end"])

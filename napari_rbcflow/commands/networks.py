@@ -46,7 +46,9 @@ def evaluate(
     from napari_rbcflow.classification.evaluation import evaluate as score
     from napari_rbcflow.classification.published import choose_split
     from napari_rbcflow.classification.two_stage import TwoStage
+    from napari_rbcflow.run.memory import keep_freed_memory
 
+    keep_freed_memory()
     for made in (json_file, pictures):
         if made is not None and made.exists():
             raise BadInput(f"{made} exists already: choose another name, or move it away")
