@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification.augmenting import through_jpeg
-from napari_rbcflow.classification.fitting import Recipe, fit, logits, targets
 from napari_rbcflow.classification.published import Sequence31, read_dataset
 from napari_rbcflow.classification.sampling import similarity
+from napari_rbcflow.classification.training.augmenting import through_jpeg
+from napari_rbcflow.classification.training.fitting import Recipe, fit, logits, targets
 from napari_rbcflow.sources.chamber import simulate_sequences
 
 SEED = 77

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from napari_rbcflow.classification.blend import Blend, loss_of, together
-from napari_rbcflow.classification.by_hand import Measures
 from napari_rbcflow.classification.networks import build
+from napari_rbcflow.classification.networks.blend import Blend, loss_of, together
+from napari_rbcflow.classification.networks.by_hand import Measures
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
 from napari_rbcflow.conventions import Label

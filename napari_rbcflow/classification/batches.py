@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_rbcflow.classification import on_device
-from napari_rbcflow.classification.blend import together
+from napari_rbcflow.classification.networks.blend import together
 from napari_rbcflow.classification.preparing import scaled
 from napari_rbcflow.classification.sampling import sample
 from napari_rbcflow.classification.weight_files import Trained

@@ -73,7 +73,7 @@ def evaluate(
 
 def summary(result: Mapping[str, Any]) -> str:
     """Return what `evaluate` found as a few lines."""
-    from napari_rbcflow.classification.tables import table5
+    from napari_rbcflow.classification.evaluation.table5 import table5
 
     lines = []
     for name, positive in (("stage1", "reliable"), ("stage2", "flipping")):
@@ -202,7 +202,7 @@ def grid(
     Example: rbcflow grid sequences -o grid --stage 1 --models cnn
     """
     from napari_rbcflow.classification.grid import FRAMES, MODELS, SAMPLINGS, run_grid, write_tables
-    from napari_rbcflow.classification.tables import as_markdown, as_text
+    from napari_rbcflow.classification.grid.tables import as_markdown, as_text
 
     if datasets:
         tables = run_grid(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from napari_rbcflow.classification.grid_folder import Cell, Progress
-from napari_rbcflow.classification.splits import Split
+from napari_rbcflow.classification.grid.folder import Cell, Progress
+from napari_rbcflow.classification.grid.splits import Split
 
 _COST = {"cnn": (40.0, 0.8), "c-rnn": (0.0, 22.0)}
 """Million multiplications a sequence: of itself, and for each of its K frames. Only for the time left."""

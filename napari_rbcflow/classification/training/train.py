@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification.fitting import Fitted, Recipe, fit, logits, targets
-from napari_rbcflow.classification.model_card import count, figures, make_card
 from napari_rbcflow.classification.networks import MODELS, n_parameters
 from napari_rbcflow.classification.published import UNRELIABLE, Sequence31, read_splits
 from napari_rbcflow.classification.sampling import Sampling
+from napari_rbcflow.classification.training.fitting import Fitted, Recipe, fit, logits, targets
+from napari_rbcflow.classification.training.model_card import count, figures, make_card
 from napari_rbcflow.classification.two_stage import choose_device
 from napari_rbcflow.classification.weight_files import save_weights
 from napari_rbcflow.errors import BadInput

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification.fitting import fit, logits, targets
-from napari_rbcflow.classification.grid_folder import (
+from napari_rbcflow.classification.evaluation.scores import Counts, auc
+from napari_rbcflow.classification.grid.folder import (
     FRAMES,
     MODELS,
     SAMPLINGS,
@@ -32,18 +32,16 @@ from napari_rbcflow.classification.grid_folder import (
     replace_text,
     write_tables,
 )
-from napari_rbcflow.classification.model_card import count, figures, make_card
+from napari_rbcflow.classification.grid.splits import Split, make_splits
+from napari_rbcflow.classification.grid.time_left import Clock
 from napari_rbcflow.classification.networks import n_parameters
 from napari_rbcflow.classification.published import Sequence31
 from napari_rbcflow.classification.sampling import Sampling
-from napari_rbcflow.classification.scores import Counts, auc
-from napari_rbcflow.classification.splits import Split, make_splits
-from napari_rbcflow.classification.time_left import Clock
+from napari_rbcflow.classification.training.fitting import fit, logits, targets
+from napari_rbcflow.classification.training.model_card import count, figures, make_card
 from napari_rbcflow.classification.two_stage import choose_device
 from napari_rbcflow.classification.weight_files import save_weights
 from napari_rbcflow.errors import BadInput
-
-__all__ = ["FRAMES", "MODELS", "SAMPLINGS", "Cell", "run_grid", "write_tables"]
 
 
 def run_grid(

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_rbcflow.classification.augmenting import jiggle, spoil, vary
-from napari_rbcflow.classification.blend import Blend, loss_of
-from napari_rbcflow.classification.learning_rates import Schedule, find_learning_rate, make_optimiser
 from napari_rbcflow.classification.networks import build
+from napari_rbcflow.classification.networks.blend import Blend, loss_of
 from napari_rbcflow.classification.preparing import Scale, pad, scaled
 from napari_rbcflow.classification.published import FLIPPING, Sequence31
 from napari_rbcflow.classification.sampling import Sampling, sample
+from napari_rbcflow.classification.training.augmenting import jiggle, spoil, vary
+from napari_rbcflow.classification.training.learning_rates import Schedule, find_learning_rate, make_optimiser
 
 Balance = Literal["up", "down", "both", "none"]
 Stage = Literal[1, 2]

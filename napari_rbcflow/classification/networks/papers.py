@@ -1,51 +1,10 @@
-"""The networks: the two of Darrin et al. (Table 1), and ours by name.
-
-All take ``(images, mask)`` - float32 of shape (tracks, K, 31, 31) and (tracks, K), 1 where there is a
-frame - and give logits of shape (tracks, 2). Padded frames come at the end.
-"""
+"""The two networks of Darrin et al. (2023), Table 1: the C-RNN and the CNN."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from napari_rbcflow.classification.blend import Blend
-from napari_rbcflow.classification.small import SmallNetwork
-from napari_rbcflow.errors import BadInput
-
-Model = Literal["blend", "small", "c-rnn", "cnn"]
-MODELS: tuple[str, ...] = get_args(Model)
-
-
-def build(model: str, frames: int, options: Mapping[str, Any] | None = None) -> nn.Module:
-    """Make a network with random weights.
-
-    Parameters
-    ----------
-    model : {'blend', 'small', 'c-rnn', 'cnn'}
-    frames : int
-        K. Only the CNN's shape depends on it.
-    options : mapping, optional
-        Of `Blend` or `SmallNetwork`.
-
-    Raises
-    ------
-    BadInput
-        For a name that is not one of these.
-    """
-    if model == "blend":
-        return Blend(**dict(options or {}))
-    if model == "small":
-        return SmallNetwork(**dict(options or {}))
-    if model == "c-rnn":
-        return ConvolutionalRecurrent()
-    if model == "cnn":
-        return FixedSize(frames)
-    raise BadInput(f"There is no model {model!r}; choose one of {', '.join(MODELS)}.")
 
 
 class ConvolutionalRecurrent(nn.Module):
@@ -127,8 +86,3 @@ class FixedSize(nn.Module):
         maps = self.blocks(self.stem(images * mask[:, :, None, None]))
         logits: Tensor = self.head(maps.mean((2, 3)))
         return logits
-
-
-def n_parameters(network: nn.Module) -> int:
-    """How many numbers training sets."""
-    return sum(parameter.numel() for parameter in network.parameters())

@@ -12,12 +12,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from napari_rbcflow.classification.fitting import Recipe
-from napari_rbcflow.classification.model_card import count
+from napari_rbcflow.classification.grid.splits import Split
+from napari_rbcflow.classification.grid.tables import as_markdown, as_text
 from napari_rbcflow.classification.sampling import Sampling
-from napari_rbcflow.classification.splits import Split
-from napari_rbcflow.classification.tables import as_markdown, as_text
 from napari_rbcflow.classification.training import default_recipe
+from napari_rbcflow.classification.training.fitting import Recipe
+from napari_rbcflow.classification.training.model_card import count
 from napari_rbcflow.errors import BadInput
 
 PaperModel = Literal["cnn", "c-rnn"]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_rbcflow.classification.fitting import targets
 from napari_rbcflow.classification.published import SPLITS, Sequence31, read_splits
+from napari_rbcflow.classification.training.fitting import targets
 from napari_rbcflow.errors import BadInput
 
 _TEST_SHARE, _EVERY = 1 / 3, 4

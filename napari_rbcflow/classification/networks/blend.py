@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_rbcflow.classification.by_hand import Measures
-from napari_rbcflow.classification.small import SmallNetwork
+from napari_rbcflow.classification.networks.by_hand import Measures
+from napari_rbcflow.classification.networks.small import SmallNetwork
 
 _FARTHEST = 5.0
 """Standard deviations at which a measure is cut off: a neighbour in the crop sends some to twenty."""

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification.fitting import Recipe, targets
-from napari_rbcflow.classification.published import FLIPPING, TANK_TREADING, UNRELIABLE, Sequence31
-from napari_rbcflow.classification.scores import (
+from napari_rbcflow.classification.evaluation.scores import (
     Counts,
     at_prevalence,
     auc,
@@ -20,6 +18,8 @@ from napari_rbcflow.classification.scores import (
     perfect_calibration_error,
     threshold_at_leak,
 )
+from napari_rbcflow.classification.published import FLIPPING, TANK_TREADING, UNRELIABLE, Sequence31
+from napari_rbcflow.classification.training.fitting import Recipe, targets
 
 REAL_LIFE = 0.034
 """Share of reliable sequences in the paper's acquisitions (Table 2)."""

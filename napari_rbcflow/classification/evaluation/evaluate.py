@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification.pictures import draw_confusion, draw_errors
+from napari_rbcflow.classification.evaluation.pictures import draw_confusion, draw_errors
+from napari_rbcflow.classification.evaluation.scores import Counts, auc
 from napari_rbcflow.classification.published import (
     FLIPPING,
     TANK_TREADING,
@@ -18,7 +19,6 @@ from napari_rbcflow.classification.published import (
     choose_split,
     read_dataset,
 )
-from napari_rbcflow.classification.scores import Counts, auc
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.conventions import LEAST_FRAMES, Label
 
@@ -58,10 +58,11 @@ def evaluate(
         ``f1``, ``accuracy``, ``precision``, ``recall``, ``auc``, ``threshold``, ``predictions``; the positive
         class is reliable and flipping; a score that is undefined is None; ``seen_in_training`` names the
         acquisitions that the weights were trained on, whose figures are no test of them.
-        ``end_to_end``: ``n``, ``undecided`` (let through by stage 1, not told by stage 2), ``classes``, ``confusion``, ``accuracy``, ``fraction`` over all,
-        ``acquisitions`` with the fraction of each, ``predictions``. ``table5``: for each acquisition and
-        all, in per cent and percentage points, the tank-treading share of the ``n`` truly reliable cells,
-        true and by stage 2, and ``in_a_row`` that of the ``n`` cells which both stages judged.
+        ``end_to_end``: ``n``, ``undecided`` (let through by stage 1, not told by stage 2), ``classes``,
+        ``confusion``, ``accuracy``, ``fraction`` over all, ``acquisitions`` with the fraction of each,
+        ``predictions``. ``table5``: for each acquisition and all, in per cent and percentage points, the
+        tank-treading share of the ``n`` truly reliable cells, true and by stage 2, and ``in_a_row`` that of
+        the ``n`` cells which both stages judged.
         ``models``, ``split``. Only JSON types.
 
     Raises

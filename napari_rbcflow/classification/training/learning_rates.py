@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_rbcflow.classification.blend import Blend
+from napari_rbcflow.classification.networks.blend import Blend
 
 Schedule = Literal["one-cycle", "triangular"]
 Batches = Callable[[], Iterator[tuple[Tensor, Tensor, Tensor]]]

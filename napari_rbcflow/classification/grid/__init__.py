@@ -1,0 +1,10 @@
+"""The paper's Tables 3 and 4 anew: `run_grid` trains and scores their cells, `write_tables` lays them out.
+
+`splits` says what is held back, `grid` trains cell by cell into a `folder`, `time_left` tells how long it
+may still take, `tables` prints.
+"""
+
+from napari_rbcflow.classification.grid.folder import FRAMES, MODELS, SAMPLINGS, Cell, write_tables
+from napari_rbcflow.classification.grid.grid import run_grid
+
+__all__ = ["FRAMES", "MODELS", "SAMPLINGS", "Cell", "run_grid", "write_tables"]

@@ -1,0 +1,48 @@
+"""A network by its name: ours and the two of Darrin et al."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from torch import nn
+
+from napari_rbcflow.classification.networks.blend import Blend
+from napari_rbcflow.classification.networks.papers import ConvolutionalRecurrent, FixedSize
+from napari_rbcflow.classification.networks.small import SmallNetwork
+from napari_rbcflow.errors import BadInput
+
+Model = Literal["blend", "small", "c-rnn", "cnn"]
+MODELS: tuple[str, ...] = get_args(Model)
+
+
+def build(model: str, frames: int, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """Make a network with random weights.
+
+    Parameters
+    ----------
+    model : {'blend', 'small', 'c-rnn', 'cnn'}
+    frames : int
+        K. Only the CNN's shape depends on it.
+    options : mapping, optional
+        Of `Blend` or `SmallNetwork`.
+
+    Raises
+    ------
+    BadInput
+        For a name that is not one of these.
+    """
+    if model == "blend":
+        return Blend(**dict(options or {}))
+    if model == "small":
+        return SmallNetwork(**dict(options or {}))
+    if model == "c-rnn":
+        return ConvolutionalRecurrent()
+    if model == "cnn":
+        return FixedSize(frames)
+    raise BadInput(f"There is no model {model!r}; choose one of {', '.join(MODELS)}.")
+
+
+def n_parameters(network: nn.Module) -> int:
+    """How many numbers training sets."""
+    return sum(parameter.numel() for parameter in network.parameters())
