@@ -67,6 +67,21 @@ class Sequence31:
         match = _NAME.match(self.name)
         return match["patient"] + match["date"] if match else self.name
 
+    @property
+    def groups(self) -> tuple[str, str, str]:
+        """Patient, date and acquisition: what may be held back."""
+        return self.patient, self.date, self.acquisition
+
+
+def refuse_unknown(names: Sequence[str], sequences: Sequence[Sequence31]) -> None:
+    """Refuse names that are no patient, date or acquisition of the sequences, with `BadInput`."""
+    for name in names:
+        if not any(name in s.groups for s in sequences):
+            known = ", ".join(sorted({s.acquisition for s in sequences})[:6])
+            raise BadInput(
+                f"{name} is no patient, date or acquisition of the data; it has {known} and so on."
+            )
+
 
 def read_dataset(folder: Path) -> list[Sequence31]:
     """Read the sequences of one dataset, in the order of ``dataset.csv`` or by name.

@@ -23,6 +23,7 @@ from napari_rbcflow.errors import BadInput
     type=click.Choice(["train", "validation", "test"]),
     help="Which set, of a folder that holds several [default: test].",
 )
+@click.option("--only", multiple=True, help="Patient, date or run to score; repeatable [default: all].")
 @click.option("--stage1", type=PATH, help="Other weights for stage 1 (.safetensors).")
 @click.option("--stage2", type=PATH, help="Other weights for stage 2 (.safetensors).")
 @device_option
@@ -32,6 +33,7 @@ def evaluate(
     json_file: Path | None,
     pictures: Path | None,
     split: str | None,
+    only: tuple[str, ...],
     stage1: Path | None,
     stage2: Path | None,
     device: str,
@@ -58,7 +60,7 @@ def evaluate(
     if chosen is not None and split is None:
         click.echo(f"{dataset} holds several sets: scoring {chosen} (--split chooses another)", err=True)
     two_stage = TwoStage.load(device=device, stage1=stage1, stage2=stage2)
-    result = score(dataset, two_stage, pictures=pictures, split=chosen)
+    result = score(dataset, two_stage, pictures=pictures, split=chosen, only=only)
     click.echo(summary(result))
     for name in ("stage1", "stage2"):
         if seen := result[name]["seen_in_training"]:
@@ -106,6 +108,9 @@ def _figure(value: float | None) -> str:
 @click.option(
     "--simulated", type=float, metavar="SHARE", help="Of simulated sequences [default: the model's own]."
 )
+@click.option(
+    "--without", multiple=True, metavar="NAME", help="Patient, date or acquisition to leave out; repeatable."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Networks, averaged.")
 @click.option(
@@ -124,6 +129,7 @@ def train(
     frames: int | None,
     epochs: int | None,
     simulated: float | None,
+    without: tuple[str, ...],
     seed: int,
     seeds: int,
     folds: Any,
@@ -145,6 +151,7 @@ def train(
         frames=frames,
         epochs=epochs,
         simulated=simulated,
+        without=without,
         seeds=range(seed, seed + seeds),
         folds=folds,
         device=device,

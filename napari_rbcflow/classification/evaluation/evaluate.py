@@ -18,6 +18,7 @@ from napari_rbcflow.classification.published import (
     Sequence31,
     choose_split,
     read_dataset,
+    refuse_unknown,
 )
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.conventions import LEAST_FRAMES, Label
@@ -33,7 +34,12 @@ _NUMBERS = {
 
 
 def evaluate(
-    dataset: Path, two_stage: TwoStage, *, pictures: Path | None = None, split: str | None = None
+    dataset: Path,
+    two_stage: TwoStage,
+    *,
+    pictures: Path | None = None,
+    split: str | None = None,
+    only: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Judge every sequence of a dataset and score the judgements.
 
@@ -50,6 +56,8 @@ def evaluate(
         Folder, made if it does not exist, for the confusion matrices and the worst errors as strips.
     split : {'train', 'validation', 'test'}, optional
         Of a folder that holds several; ``test`` by default.
+    only : sequence of str
+        Patients (``BG``), dates (``BG1017``) or acquisitions to evaluate on; by default all.
 
     Returns
     -------
@@ -72,6 +80,9 @@ def evaluate(
     """
     folder, split = choose_split(Path(dataset), split)
     sequences = read_dataset(folder)
+    if only:
+        refuse_unknown(only, sequences)
+        sequences = [s for s in sequences if set(s.groups) & set(only)]
     crops = [s.crops for s in sequences]
     p_reliable = two_stage.reliable(crops)
     reliable = [s for s in sequences if s.reliable]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_rbcflow.classification.published import SPLITS, Sequence31, read_splits
+from napari_rbcflow.classification.published import SPLITS, Sequence31, read_splits, refuse_unknown
 from napari_rbcflow.classification.training.fitting import targets
 from napari_rbcflow.errors import BadInput
 
@@ -73,12 +73,7 @@ def make_splits(
                 if len(sequence.crops):
                     parts[name].append(sequence)
     everything = [s for part in parts.values() for s in part]
-    for name in (*validation, *test):
-        if not any(name in _groups(s) for s in everything):
-            known = ", ".join(sorted({s.acquisition for s in everything})[:6])
-            raise BadInput(
-                f"{name} is no patient, date or acquisition of the data; it has {known} and so on."
-            )
+    refuse_unknown((*validation, *test), everything)
     if (validation or test) and (parts["validation"] or parts["test"]):
         raise BadInput("The data brings its own splits; leave out --validation and --test.")
     return {stage: _split(stage, parts, validation, test) for stage in stages}
@@ -111,12 +106,12 @@ def _split(
         said_test = "test as given"
         if not held:
             names = list(test) or [_choose_test(train, stage)]
-            held = [s for s in train if _groups(s) & set(names)]
-            train = [s for s in train if not _groups(s) & set(names)]
+            held = [s for s in train if set(s.groups) & set(names)]
+            train = [s for s in train if not set(s.groups) & set(names)]
             said_test = f"test: {', '.join(names)}"
         chosen_names = list(validation) or _choose_validation(train, stage)
-        chosen = [s for s in train if _groups(s) & set(chosen_names)]
-        train = [s for s in train if not _groups(s) & set(chosen_names)]
+        chosen = [s for s in train if set(s.groups) & set(chosen_names)]
+        train = [s for s in train if not set(s.groups) & set(chosen_names)]
         said = f"validation: {', '.join(chosen_names)}; {said_test}; the rest to train on"
     classes = "reliable and unreliable" if stage == 1 else "tank-treading and flipping"
     for name, part in (("training", train), ("validation", chosen), ("test", held)):
@@ -156,10 +151,6 @@ def _choose_validation(sequences: Sequence[Sequence31], stage: int) -> list[str]
         f"Stage {stage}: no acquisition can be held back for validation without losing one of the two "
         "classes; name some with --validation, or give more data."
     )
-
-
-def _groups(sequence: Sequence31) -> set[str]:
-    return {sequence.patient, sequence.date, sequence.acquisition}
 
 
 def _both(sequences: Sequence[Sequence31], stage: int) -> bool:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification.networks import MODELS, n_parameters
-from napari_rbcflow.classification.published import UNRELIABLE, Sequence31, read_splits
+from napari_rbcflow.classification.published import UNRELIABLE, Sequence31, read_splits, refuse_unknown
 from napari_rbcflow.classification.sampling import Sampling
 from napari_rbcflow.classification.training.fitting import Fitted, Recipe, fit, logits, targets
 from napari_rbcflow.classification.training.model_card import count, figures, make_card
@@ -92,6 +92,7 @@ def train(
     device: str = "auto",
     recipe: Recipe | None = None,
     simulated: float | None = None,
+    without: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train a stage on datasets in the published layout and write its weights and card.
@@ -123,6 +124,9 @@ def train(
     simulated : float, optional
         Sequences of the simulated chamber in an epoch, as a share of the real ones; by default the
         recipe's own. They are trained on, never judged on.
+    without : sequence of str
+        Patients (``BG``), dates (``BG1017``) or acquisitions (``BG1017_10s02``) that are left out of it
+        all, threshold and calibration too: to be evaluated on afterwards.
     progress : callable, optional
         Called with a sentence now and then.
 
@@ -154,7 +158,7 @@ def train(
         recipe = replace(recipe, simulated=simulated)
     with _made(out):
         where = choose_device(device)
-        train_set, validation, test = gather(datasets, recipe.stage)
+        train_set, validation, test = gather(datasets, recipe.stage, without)
         drawn = draw_simulated(recipe, len(train_set) + len(validation))
         if folds is not None:
             train_set, validation = [*train_set, *validation], []
@@ -179,6 +183,8 @@ def train(
         card["parameters"] = n_parameters(fitted[0].network)
         card["trained_on"] = count(train_set)
         card["acquisitions"] = sorted({s.acquisition for s in train_set})
+        if without:
+            card["without"] = sorted(without)
         if drawn:
             card["simulated"] = (
                 f"{len(drawn)} sequences of the simulated chamber, {count(drawn)}; never judged on"
@@ -225,9 +231,11 @@ def _made(folder: Path) -> Iterator[None]:
 
 
 def gather(
-    datasets: Sequence[Path], stage: int
+    datasets: Sequence[Path], stage: int, without: Sequence[str] = ()
 ) -> tuple[list[Sequence31], list[Sequence31], list[Sequence31]]:
     """Read datasets into train, validation and test; stage 2 takes the reliable sequences only.
+
+    What belongs to a patient, date or acquisition named in `without` is left out.
 
     Raises
     ------
@@ -244,6 +252,8 @@ def gather(
                 seen.add(sequence.name)
                 if (stage == 1 or sequence.reliable) and len(sequence.crops):
                     parts[name].append(sequence)
+    refuse_unknown(without, [s for part in parts.values() for s in part])
+    parts = {name: [s for s in part if not set(s.groups) & set(without)] for name, part in parts.items()}
     if len(set(targets(parts["train"], 1 if stage == 1 else 2).tolist())) < 2:
         wanted = "reliable and unreliable" if stage == 1 else "tank-treading and flipping"
         raise BadInput(f"Stage {stage} needs {wanted} sequences to train on; the datasets lack one of them.")
