@@ -212,7 +212,7 @@ def save_weights(path: Path, networks: Sequence[nn.Module], card: Mapping[str, A
 def as_text(card: Mapping[str, Any]) -> str:
     """Lay a card out as Markdown."""
     lines = [f"# {card['name']}", ""]
-    for key in ("purpose", "data", "licence", "split", "simulated", "failures"):
+    for key in ("purpose", "data", "licence", "split", "simulated", "failures", "command"):
         if key in card:
             lines += [f"**{key.capitalize()}.** {card[key]}", ""]
     lines += [f"- file `{card['file']}`, sha256 `{card['sha256']}`"]
