@@ -57,16 +57,16 @@ class TestWeights:
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_a_weight_that_is_no_number(self, copy: Path, value: float) -> None:
         state = load(copy.read_bytes())
-        state["1.norm.bias"][3] = value
+        state["1.learned.norm.bias"][3] = value
         copy.write_bytes(save(state))
         self.hashed_again(copy)
-        with pytest.raises(BadInput, match=r"no number, in 1\.norm\.bias"):
+        with pytest.raises(BadInput, match=r"no number, in 1\.learned\.norm\.bias"):
             load_weights(copy, 2)
 
     def test_tensors_too_many_too_few_or_of_another_type(self, copy: Path) -> None:
         state = load(copy.read_bytes())
-        few = {key: value for key, value in state.items() if key != "2.head.4.bias"}
-        many = state | {"3.head.4.bias": torch.zeros(2)}
+        few = {key: value for key, value in state.items() if key != "2.learned.head.4.bias"}
+        many = state | {"3.learned.head.4.bias": torch.zeros(2)}
         whole = {key: value.to(torch.int32) for key, value in state.items()}
         for wrong in (few, many, whole):
             copy.write_bytes(save(wrong))
@@ -81,6 +81,7 @@ class TestWeights:
             *(("members", wrong) for wrong in (0, 10**9, 1e400)),
             *(("figures", wrong) for wrong in ([1], {"a": "b"})),
             ("slope", float("inf")),
+            *(("told_from", wrong) for wrong in (0.2, 1.5, float("nan"), "sure")),
             ("recipe", None),
         ],
     )
