@@ -51,6 +51,17 @@ def test_measures_do_not_know_which_way_time_or_the_camera_looks(lengths: list[i
         assert torch.allclose(alone, whole[row : row + 1], atol=1e-4)
 
 
+def test_one_frame_is_measured_by_itself() -> None:
+    """K = 1 too; and what pads a track of one frame is not taken for a step."""
+    images, mask = tracks([1], 3)
+    measures = Measures()
+    whole = measures(images, mask)
+    assert torch.allclose(measures(images[:, :1], mask[:, :1]), whole, atol=1e-4)
+    dirty = images.clone()
+    dirty[:, 1:] = 7.0
+    assert torch.allclose(measures(dirty, mask), whole, atol=1e-4)
+
+
 def test_measures_see_what_they_are_named_for() -> None:
     """A long cell and a round one, a still one and one that fades: each differs where it should alone."""
     y, x = np.mgrid[:31, :31] - 15.0

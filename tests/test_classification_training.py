@@ -299,6 +299,26 @@ class TestTraining:
         card = train([tmp_path / "full"], tmp_path / "out", stage=1, recipe=recipe)
         assert card["figures"]["test split, never trained on"]["n"] == 6
 
+    def test_what_is_left_out_is_not_trained_on_and_can_be_scored_alone(
+        self, dataset: Path, tmp_path: Path
+    ) -> None:
+        name = RUNS[0]
+        recipe = replace(default_recipe(1, "blend"), epochs=1, simulated=0.0)
+        card = train([dataset], tmp_path / "out", stage=1, recipe=recipe, without=[name])
+        assert name not in card["acquisitions"]
+        assert len(card["acquisitions"]) == len(RUNS) - 1
+        assert card["without"] == [name]
+        assert name in (tmp_path / "out" / "stage1.md").read_text()
+        two_stage = TwoStage.load("cpu", stage1=tmp_path / "out" / "stage1.safetensors")
+        scored = evaluate(dataset, two_stage, only=[name])
+        of = [s.name for s in read_dataset(dataset) if s.acquisition == name]
+        assert [row["sequence_name"] for row in scored["stage1"]["predictions"]] == of
+        assert scored["stage1"]["seen_in_training"] == []
+        assert evaluate(dataset, two_stage)["stage1"]["seen_in_training"] == sorted(card["acquisitions"])
+        with pytest.raises(BadInput, match="no patient, date or acquisition"):
+            train([dataset], tmp_path / "none", stage=1, recipe=recipe, without=["ZZ"])
+        assert not (tmp_path / "none").exists()
+
     def test_same_seed_same_weights(self, dataset: Path, tmp_path: Path) -> None:
         recipe = replace(default_recipe(1, "blend"), epochs=1)
         hashes = [

@@ -518,6 +518,23 @@ def test_names_that_are_not_utf_8_are_kept(tmp_path: Path, pairs: list[Pair]) ->
     assert verify(tmp_path / "S").findings == []
 
 
+def test_cells_that_cannot_be_told_are_a_row_of_their_own(tmp_path: Path, pairs: list[Pair]) -> None:
+    """They passed stage 1, so the report must neither call them blurred nor count them."""
+    counted = [i for i, (_, said) in enumerate(pairs) if said.reason == "stage-2"]
+    some = list(pairs)
+    for i in counted[:3]:
+        track, said = some[i]
+        some[i] = (track, Judgement(said.cell, Label.UNRELIABLE, said.p_reliable, 0.6, "undecided"))
+    folder = write(tmp_path / "S", some)
+    assert verify(folder).code == 0
+    page = re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text())
+    blurred = sum(said.reason == "stage-1" for _, said in pairs)
+    assert re.search(rf"blurred or not alone\s+{blurred}\s", page)
+    assert re.search(r"of neither kind surely enough\s+3\s", page)
+    assert f"alone enough to be judged ({len(counted)} were)" in page
+    assert "3 it could not tell: they are not counted" in page
+
+
 def test_a_report_that_fails_loses_nothing_else(tmp_path: Path, pairs: list[Pair]) -> None:
     writer = begin(tmp_path / "S")
     writer.keep(pairs)

@@ -142,6 +142,7 @@ class TestWeights:
     def test_shipped_cards_tell_the_counts(self, stage: int) -> None:
         trained = load_weights(SHIPPED / f"stage{stage}.safetensors", stage)
         assert (SHIPPED / f"stage{stage}.md").read_text().count(trained.sha256) == 1
+        assert len(trained.card["failures"]) > 100, "what it is known to do wrong, in words"
         held = next(iter(trained.card["figures"].values()))
         assert held["TP"] + held["FP"] + held["TN"] + held["FN"] == held["n"] > 0
         assert held["recall"] == pytest.approx(held["TP"] / (held["TP"] + held["FN"]))

@@ -215,6 +215,8 @@ def as_text(card: Mapping[str, Any]) -> str:
     for key in ("purpose", "data", "licence", "split", "simulated", "failures", "command"):
         if key in card:
             lines += [f"**{key.capitalize()}.** {card[key]}", ""]
+    if card.get("without"):
+        lines += [f"**Left out of it all.** {', '.join(card['without'])}", ""]
     lines += [f"- file `{card['file']}`, sha256 `{card['sha256']}`"]
     lines += [f"- {card['members']} network(s) of {card.get('parameters', '?')} parameters, logits averaged"]
     lines += [f"- threshold {card['threshold']}: {card.get('threshold_rule', 'as trained')}"]

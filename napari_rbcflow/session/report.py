@@ -102,14 +102,14 @@ def render(run: Mapping[str, Any], cells: pd.DataFrame, by_hand: ByHand = NOTHIN
 {_warnings(run)}
 <section class="top">
 {_number(run, by_hand)}
-{_ending(run)}
+{_ending(run, cells)}
 </section>
 <section class="pair">
 {_curve(run, cells)}
 {_speeds(cells)}
 </section>
 <section class="three">
-{_cells(run)}
+{_cells(run, cells)}
 {_frames(run)}
 {_quality(run, cells)}
 </section>
@@ -174,17 +174,25 @@ def _number(run: Mapping[str, Any], by_hand: ByHand) -> str:
 
 
 def _precision(run: Mapping[str, Any]) -> str:
-    share = ((run.get("models") or {}).get("stage1") or {}).get("precision_in_real_life")
+    model = (run.get("models") or {}).get("stage1") or {}
+    share, least = model.get("precision_in_real_life"), model.get("precision_in_real_life_at_least")
     if not isinstance(share, float):
         return ""
+    to = f" (or up to {100 * (1 - least):.0f})" if isinstance(least, float) else ""
     return (
-        f". Where 3.4 in 100 tracks are reliable, about {100 * (1 - share):.0f} in 100 cells that stage 1"
+        f". Where 3.4 in 100 tracks are reliable, about {100 * (1 - share):.0f}{to} in 100 cells that stage 1"
         " lets through would not be"
     )
 
 
-def _ending(run: Mapping[str, Any]) -> str:
+def _undecided(cells: pd.DataFrame) -> int:
+    return int((cells["reason"] == "undecided").sum())
+
+
+def _ending(run: Mapping[str, Any], table: pd.DataFrame) -> str:
     cells, fraction = run["cells"], run["fraction"]
+    untold = _undecided(table)
+    also = f"; {untold:,} it could not tell: they are not counted" if untold else ""
     reason = run["stop_reason"]
     if run["status"] == "failed":
         ended = "The run failed; what is shown was kept up to then."
@@ -196,9 +204,9 @@ def _ending(run: Mapping[str, Any]) -> str:
 <h2>What this is</h2>
 <p>{escape(ended)}</p>
 <p><b>{cells["tracked"]:,}</b> cells were followed through the field. Two neural networks looked at each: the
-first said whether it was sharp and alone enough to be judged ({fraction["n"]:,} were), the second whether its
-membrane circulated (<b>tank-treading: {cells["tank_treading"]:,}</b>, the supple cells) or it flipped over
-as a whole (<b>flipping: {cells["flipping"]:,}</b>, the stiff ones).</p>
+first said whether it was sharp and alone enough to be judged ({fraction["n"] + untold:,} were), the second
+whether its membrane circulated (<b>tank-treading: {cells["tank_treading"]:,}</b>, the supple cells) or it
+flipped over as a whole (<b>flipping: {cells["flipping"]:,}</b>, the stiff ones){also}.</p>
 <p>Only cells that crossed the plane of focus, for {LEAST_FRAMES} frames or more and before the stop, are
 counted; each once; the faster cross more often. A stiff cell that did not happen to flip while it was watched
 looks like a supple one.</p>
@@ -235,13 +243,14 @@ def _speed(cells: pd.DataFrame, label: Label) -> np.ndarray[Any, np.dtype[np.flo
     return cells["speed_um_per_s"][cells["label"] == label].dropna().to_numpy(np.float64)
 
 
-def _cells(run: Mapping[str, Any]) -> str:
-    cells = run["cells"]
+def _cells(run: Mapping[str, Any], table: pd.DataFrame) -> str:
+    cells, untold = run["cells"], _undecided(table)
     rows = {
         "followed in all": cells["tracked"],
         "tank-treading (counted)": cells["tank_treading"],
         "flipping (counted)": cells["flipping"],
-        "blurred or not alone": cells["unreliable"],
+        "blurred or not alone": cells["unreliable"] - untold,
+        "of neither kind surely enough": untold,
         f"seen in under {LEAST_FRAMES} frames": cells["too_short"],
         "open at the stop, or after it": cells["uncounted"],
     }

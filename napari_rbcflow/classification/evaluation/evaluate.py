@@ -114,6 +114,7 @@ def evaluate(
     result: dict[str, Any] = {
         "dataset": str(dataset),
         "split": split,
+        "only": list(only),
         "models": two_stage.models,
         "device": two_stage.device,
         "stage1": stage1,

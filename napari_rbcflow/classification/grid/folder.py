@@ -66,6 +66,8 @@ def write_tables(out: Path) -> dict[str, Any]:
         identity = json.loads((out / "grid.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise BadInput(f"{out} holds no grid; rbcflow grid DATASET... -o {out} makes one.") from None
+    if not isinstance(identity, dict) or {"epochs", "seed", "stages"} - set(identity):
+        raise BadInput(f"{out / 'grid.json'} is not that of a grid; make another with rbcflow grid.")
     cells = []
     for stage in (1, 2):
         for model in MODELS:

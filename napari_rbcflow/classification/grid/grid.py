@@ -153,6 +153,7 @@ def _train(
         "slope": 1.0,
         "offset": 0.0,
         "threshold": 0.5,
+        "told_from": 0.5,
         "threshold_rule": "the likelier class, not calibrated, as in the paper",
         "figures": {
             f"{name} ({'chose the epoch' if name == 'validation' else 'chose nothing'})": figures(
@@ -163,7 +164,7 @@ def _train(
         },
         "parameters": n_parameters(fitted.network),
         "trained_on": count(split.train),
-        "acquisitions": sorted({s.acquisition for s in split.train}),
+        "acquisitions": sorted({s.acquisition for s in (*split.train, *split.validation)}),
         "epochs_kept": [fitted.epoch],
         "device": where.type if where.type == "cpu" else torch.cuda.get_device_name(where),
     }
@@ -182,7 +183,8 @@ def _train(
     try:
         written = save_weights(making / f"stage{cell.stage}.safetensors", [fitted.network], card)
         replace_text(
-            making / "figures.json", json.dumps(scores | {"sha256": written["sha256"]}, indent=1) + "\n"
+            making / "figures.json",
+            json.dumps(scores | {"sha256": written["sha256"]}, indent=1, allow_nan=False) + "\n",
         )
         for file in making.iterdir():
             with file.open("rb+") as handle:

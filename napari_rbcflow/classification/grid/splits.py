@@ -105,7 +105,9 @@ def _split(
     if not chosen:
         said_test = "test as given"
         if not held:
-            names = list(test) or [_choose_test(train, stage)]
+            names = list(test) or [
+                _choose_test([s for s in train if not set(s.groups) & set(validation)], stage)
+            ]
             held = [s for s in train if set(s.groups) & set(names)]
             train = [s for s in train if not set(s.groups) & set(names)]
             said_test = f"test: {', '.join(names)}"

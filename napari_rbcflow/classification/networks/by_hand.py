@@ -83,6 +83,8 @@ class Measures(nn.Module):
         -------
         Tensor of float32, shape (tracks, `number`)
         """
+        if images.shape[1] == 1:  # one frame has no steps: an empty one behind it
+            images, mask = (torch.cat([of, torch.zeros_like(of)], 1) for of in (images, mask))
         tracks, frames, height, width = images.shape
         # A row that pads a batch holds no frame: its first, empty one is measured, so that all is finite.
         mask = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], 1)
@@ -93,7 +95,8 @@ class Measures(nn.Module):
         low, quarter, middle, upper, high = _quantiles(each, mask, _SHARES)
         # The first step counts where it is the only frame, so that there is always one.
         stepped = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 2:]], 1)
-        steps = _quantiles((each[:, 1:] - each[:, :-1]).abs(), stepped, (0.5, 0.9))
+        moved = (each[:, 1:] - each[:, :-1]).abs() * mask[:, 1:, None]
+        steps = _quantiles(moved, stepped, (0.5, 0.9))
         away = (((images - mean[:, None]) ** 2 * self._disc).mean((2, 3)) + _TINY).sqrt()[:, :, None]
         place = torch.arange(frames, device=images.device)[None]
         third = (count / 3).ceil()[:, None]

@@ -21,6 +21,7 @@ from napari_rbcflow.classification.published import FLIPPING, Sequence31
 from napari_rbcflow.classification.sampling import Sampling, sample
 from napari_rbcflow.classification.training.augmenting import jiggle, spoil, vary
 from napari_rbcflow.classification.training.learning_rates import Schedule, find_learning_rate, make_optimiser
+from napari_rbcflow.errors import RunFailed
 
 Balance = Literal["up", "down", "both", "none"]
 Stage = Literal[1, 2]
@@ -181,6 +182,8 @@ def fit(
             cycle.step()
             total, seen = total + float(loss.detach()) * len(wanted), seen + len(wanted)
         train_loss.append(total / max(1, seen))
+        if not math.isfinite(train_loss[-1]):
+            raise RunFailed(f"The training of seed {seed} ran away in epoch {epoch}; give another seed.")
         if held is not None:
             loss_now = float(functional.cross_entropy(_logits(network, held[0], held[1]), held[2]))
             validation_loss.append(loss_now)

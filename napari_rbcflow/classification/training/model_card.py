@@ -123,6 +123,9 @@ def figures(
         out["leak"] = counts.leak
         out["leak, upper 95 % (Clopper-Pearson)"] = _interval(counts.false_positive, negatives)[1]
         out[f"precision at {REAL_LIFE:.1%} reliable"] = at_prevalence(counts.recall, counts.leak, REAL_LIFE)
+        out["the same, at the leak's upper end"] = at_prevalence(
+            counts.recall, _interval(counts.false_positive, negatives)[1], REAL_LIFE
+        )
         out |= _of_either_kind(sequences, p >= threshold)
     if recipe.stage == 2:
         out |= _told(truth, p, threshold)

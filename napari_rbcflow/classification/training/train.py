@@ -182,7 +182,7 @@ def train(
         card["epochs_kept"] = [f.epoch for f in fitted]
         card["parameters"] = n_parameters(fitted[0].network)
         card["trained_on"] = count(train_set)
-        card["acquisitions"] = sorted({s.acquisition for s in train_set})
+        card["acquisitions"] = sorted({s.acquisition for s in (*train_set, *validation)})
         if without:
             card["without"] = sorted(without)
         if drawn:
