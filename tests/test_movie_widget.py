@@ -164,15 +164,20 @@ def test_a_file_is_analysed_shown_and_gone_through(
     take_picture(qtbot, viewer, "movie.png")
 
     # A click on another cell's mark shows that cell.
-    at_frame = marks[2].data[:, 0] == place[0]
-    other = next(k for k in np.flatnonzero(at_frame) if marks[2].features["cell"].iloc[k] != cell)
+    layer, other = next(
+        (layer, k)
+        for layer in reversed(marks)
+        for k in np.flatnonzero(layer.data[:, 0] == place[0])
+        if layer.features["cell"].iloc[k] != cell
+    )
+    other_cell = layer.features["cell"].iloc[other]
     canvas = viewer.window._qt_viewer.canvas.native
-    y, x = (marks[2].data[other, 1:] - viewer.camera.center[1:]) * viewer.camera.zoom
+    y, x = (layer.data[other, 1:] - viewer.camera.center[1:]) * viewer.camera.zoom
     place_on_screen = QPoint(round(canvas.width() / 2 + x), round(canvas.height() / 2 + y))
     qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=place_on_screen)
-    assert w.cell_viewer.shown.cell == marks[2].features["cell"].iloc[other]
+    assert w.cell_viewer.shown.cell == other_cell
     # Nor does a slip of the finger make it another thing; a drag, which moves the picture, is none.
-    for slip, shown_then in ((2, marks[2].features["cell"].iloc[other]), (30, cell)):
+    for slip, shown_then in ((2, other_cell), (30, cell)):
         w.cell_viewer.show_cell(folder, cell)
         qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=place_on_screen)
         qtbot.mouseMove(canvas, place_on_screen + QPoint(slip // 2, 0))
