@@ -159,6 +159,29 @@ def read_splits(folder: Path) -> Mapping[str, list[Sequence31]]:
     return {name: read_dataset(folder / name) for name in present}
 
 
+def read_all(datasets: Sequence[Path]) -> dict[str, list[Sequence31]]:
+    """Read several datasets, split or not, into ``train``, ``validation`` and ``test``; no empty sequence.
+
+    Raises
+    ------
+    BadInput
+        As `read_splits`; without a dataset, or where a sequence is in them twice.
+    """
+    if not datasets:
+        raise BadInput("Give at least one dataset to train on.")
+    parts: dict[str, list[Sequence31]] = {name: [] for name in SPLITS}
+    seen: set[str] = set()
+    for dataset in datasets:
+        for name, sequences in read_splits(Path(dataset)).items():
+            for sequence in sequences:
+                if sequence.name in seen:
+                    raise BadInput(f"{sequence.name} is in the datasets twice; give each sequence once.")
+                seen.add(sequence.name)
+                if len(sequence.crops):
+                    parts[name].append(sequence)
+    return parts
+
+
 def _read_table(folder: Path) -> list[Sequence31]:
     table = folder / "dataset.csv"
     try:

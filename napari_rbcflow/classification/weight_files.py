@@ -79,8 +79,13 @@ class Trained:
 
     def probability(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrate mean logit differences, rounded to four decimals; shape (n,)."""
-        scaled = np.clip(self.slope * np.asarray(logits, np.float64) + self.offset, -60, 60)
-        return np.round(1.0 / (1.0 + np.exp(-scaled)), 4)
+        return calibrated(logits, self.slope, self.offset)
+
+
+def calibrated(logits: NDArray[np.float64], slope: float, offset: float) -> NDArray[np.float64]:
+    """Turn logit differences into probabilities as Platt does, rounded to four decimals; shape (n,)."""
+    scaled = np.clip(slope * np.asarray(logits, np.float64) + offset, -60, 60)
+    return np.round(1.0 / (1.0 + np.exp(-scaled)), 4)
 
 
 def load_weights(path: Path, stage: int) -> Trained:

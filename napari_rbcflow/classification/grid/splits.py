@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_rbcflow.classification.published import SPLITS, Sequence31, read_splits, refuse_unknown
+from napari_rbcflow.classification.published import Sequence31, read_all, refuse_unknown
 from napari_rbcflow.classification.training.fitting import targets
 from napari_rbcflow.errors import BadInput
 
@@ -60,18 +60,7 @@ def make_splits(
     BadInput
         For unreadable data, unknown names, or where a part would lack one of the two classes.
     """
-    if not datasets:
-        raise BadInput("Give at least one dataset to train on.")
-    parts: dict[str, list[Sequence31]] = {name: [] for name in SPLITS}
-    seen: set[str] = set()
-    for dataset in datasets:
-        for name, sequences in read_splits(Path(dataset)).items():
-            for sequence in sequences:
-                if sequence.name in seen:
-                    raise BadInput(f"{sequence.name} is in the datasets twice; give each sequence once.")
-                seen.add(sequence.name)
-                if len(sequence.crops):
-                    parts[name].append(sequence)
+    parts = read_all(datasets)
     everything = [s for part in parts.values() for s in part]
     refuse_unknown((*validation, *test), everything)
     if (validation or test) and (parts["validation"] or parts["test"]):

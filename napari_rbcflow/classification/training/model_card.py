@@ -20,6 +20,7 @@ from napari_rbcflow.classification.evaluation.scores import (
 )
 from napari_rbcflow.classification.published import FLIPPING, TANK_TREADING, UNRELIABLE, Sequence31
 from napari_rbcflow.classification.training.fitting import Recipe, targets
+from napari_rbcflow.classification.weight_files import calibrated
 
 REAL_LIFE = 0.034
 """Share of reliable sequences in the paper's acquisitions (Table 2)."""
@@ -48,7 +49,7 @@ def make_card(
     held_logits, per_seed = held_logits[known], per_seed[:, known]
     truth = targets(sequences, recipe.stage)
     slope, offset = calibrate(truth, held_logits)
-    p = 1 / (1 + np.exp(-np.clip(slope * held_logits + offset, -60, 60)))
+    p = calibrated(held_logits, slope, offset)
     if recipe.stage == 1:
         threshold = threshold_at_leak(truth, p, LEAK)
         rule = (
@@ -88,7 +89,7 @@ def figures(
 ) -> dict[str, Any]:
     """Score judgements, with the counts behind every rate."""
     truth = targets(sequences, recipe.stage)
-    p = np.round(1 / (1 + np.exp(-np.clip(slope * mean_logits + offset, -60, 60))), 4)
+    p = calibrated(mean_logits, slope, offset)
     counts = Counts.of(truth, (p >= threshold).astype(np.int64))
     by_seed = [auc(truth, row) for row in per_seed]
     out: dict[str, Any] = {

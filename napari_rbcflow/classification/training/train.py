@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification.networks import MODELS, n_parameters
-from napari_rbcflow.classification.published import UNRELIABLE, Sequence31, read_splits, refuse_unknown
+from napari_rbcflow.classification.published import UNRELIABLE, Sequence31, read_all, refuse_unknown
 from napari_rbcflow.classification.sampling import Sampling
 from napari_rbcflow.classification.training.fitting import Fitted, Recipe, fit, logits, targets
 from napari_rbcflow.classification.training.model_card import count, figures, make_card
@@ -242,18 +242,12 @@ def gather(
     BadInput
         For unreadable datasets, a sequence given twice, or a class that is missing.
     """
-    parts: dict[str, list[Sequence31]] = {"train": [], "validation": [], "test": []}
-    seen: set[str] = set()
-    for dataset in datasets:
-        for name, sequences in read_splits(Path(dataset)).items():
-            for sequence in sequences:
-                if sequence.name in seen:
-                    raise BadInput(f"{sequence.name} is in the datasets twice; give each sequence once.")
-                seen.add(sequence.name)
-                if (stage == 1 or sequence.reliable) and len(sequence.crops):
-                    parts[name].append(sequence)
-    refuse_unknown(without, [s for part in parts.values() for s in part])
-    parts = {name: [s for s in part if not set(s.groups) & set(without)] for name, part in parts.items()}
+    read = read_all(datasets)
+    refuse_unknown(without, [s for part in read.values() for s in part])
+    parts = {
+        name: [s for s in part if (stage == 1 or s.reliable) and not set(s.groups) & set(without)]
+        for name, part in read.items()
+    }
     if len(set(targets(parts["train"], 1 if stage == 1 else 2).tolist())) < 2:
         wanted = "reliable and unreliable" if stage == 1 else "tank-treading and flipping"
         raise BadInput(f"Stage {stage} needs {wanted} sequences to train on; the datasets lack one of them.")
