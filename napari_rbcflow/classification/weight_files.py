@@ -75,11 +75,17 @@ class Trained:
 
     def told(self, p: float) -> bool:
         """Whether a rounded probability tells the class; where not, a guess would be all there is."""
-        return round(max(p, 1 - p), 4) >= self.told_from
+        return bool(tells(np.asarray(p), self.told_from))
 
     def probability(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrate mean logit differences, rounded to four decimals; shape (n,)."""
         return calibrated(logits, self.slope, self.offset)
+
+
+def tells(p: NDArray[np.float64], told_from: float) -> NDArray[np.bool_]:
+    """Whether rounded probabilities tell the class: the likelier one is `told_from` or more."""
+    told: NDArray[np.bool_] = np.round(np.maximum(p, 1 - p), 4) >= told_from
+    return told
 
 
 def calibrated(logits: NDArray[np.float64], slope: float, offset: float) -> NDArray[np.float64]:

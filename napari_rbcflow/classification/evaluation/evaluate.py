@@ -71,7 +71,7 @@ def evaluate(
         ``predictions``. ``table5``: for each acquisition and all, in per cent and percentage points, the
         tank-treading share of the ``n`` truly reliable cells, true and by stage 2, and ``in_a_row`` that of
         the ``n`` cells which both stages judged.
-        ``models``, ``split``. Only JSON types.
+        ``models``, ``split``, ``only``. Only JSON types.
 
     Raises
     ------

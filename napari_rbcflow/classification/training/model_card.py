@@ -20,7 +20,7 @@ from napari_rbcflow.classification.evaluation.scores import (
 )
 from napari_rbcflow.classification.published import FLIPPING, TANK_TREADING, UNRELIABLE, Sequence31
 from napari_rbcflow.classification.training.fitting import Recipe, targets
-from napari_rbcflow.classification.weight_files import calibrated
+from napari_rbcflow.classification.weight_files import calibrated, tells
 
 REAL_LIFE = 0.034
 """Share of reliable sequences in the paper's acquisitions (Table 2)."""
@@ -162,7 +162,7 @@ def _of_either_kind(sequences: Sequence[Sequence31], found: NDArray[np.bool_]) -
 
 def _told(truth: NDArray[np.int64], p: NDArray[np.float64], threshold: float) -> dict[str, Any]:
     """What becomes of the figures where cells that cannot be told are left out."""
-    told = np.maximum(p, 1 - p) >= TOLD
+    told = tells(p, TOLD)
     flipping = p >= threshold
     counts = Counts.of(truth[told], flipping[told].astype(np.int64))
     out: dict[str, Any] = {
