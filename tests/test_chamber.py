@@ -25,7 +25,7 @@ from napari_rbcflow.sources.chamber import (
     simulate_movie,
     simulate_sequences,
 )
-from napari_rbcflow.sources.chamber.library import build_library, picture
+from napari_rbcflow.sources.chamber.library import build_library, clearness, picture
 from napari_rbcflow.sources.chamber.motion import (
     FLIPS_SHOW_FROM_ORBIT,
     Motion,
@@ -151,16 +151,28 @@ def test_truth_stands_where_the_pictures_are(small_scene: tuple[Scene, np.ndarra
     assert crowd == pytest.approx(SMALL.cells_per_frame, rel=0.4)
 
 
-def test_labels_follow_motion_and_focus() -> None:
-    """0 and 1 only in focus and only for their motions; rolling and debris are never judged."""
+def test_labels_follow_motion_focus_and_clearness() -> None:
+    """0 and 1 only in focus, clear enough to see, and only for their motions; no expert judges others."""
     settings = ChamberSettings(height=160, width=320)
     library = build_library(settings)
+    pale = 0
     for cell in library.cells:
         sharp = settings.sharp_from_um <= cell.defocus_um <= settings.sharp_to_um
         wanted = {Motion.TANK_TREADING: 0, Motion.TUMBLING: 1}.get(cell.motion, 2) if sharp else 2
-        assert cell.label == wanted
+        if wanted != 2:
+            drawn = picture(cell, np.arange(12) / 12, settings)
+            clear = clearness(drawn, settings.pixel_size_um)
+            # Of a tumbling cell another median is taken over another number of pictures.
+            if clear < 0.85 * settings.judged_from:
+                assert cell.label == 2
+            elif clear > 1.15 * settings.judged_from:
+                assert cell.label == wanted
+            pale += cell.label == 2
+        else:
+            assert cell.label == 2
+    assert 5 < pale < 60
     share = {label: library.weight[[c.label == label for c in library.cells]].sum() for label in (0, 1)}
-    assert share[0] / (share[0] + share[1]) == pytest.approx(settings.tank_fraction, abs=0.01)
+    assert share[0] / (share[0] + share[1]) == pytest.approx(settings.tank_fraction, abs=0.05)
     speeds = [
         settings.speed_px_per_frame(c.z_um)
         for c, seen in zip(library.cells, library.visible, strict=True)
@@ -172,7 +184,7 @@ def test_labels_follow_motion_and_focus() -> None:
 
 
 def test_grey_of_cells_in_focus() -> None:
-    """Rim about -9 and centre about +13 grey, dark ring 5 to 7 px out, as in the published crops."""
+    """Dark ring 5 to 7 px out, bright ring within: -13 and +14 grey in the published crops' medians."""
     settings = ChamberSettings(seed=11)
     cells = [c for c in build_library(settings).cells if c.label == 0]
     yy, xx = np.mgrid[-15:16, -15:16]
@@ -184,9 +196,9 @@ def test_grey_of_cells_in_focus() -> None:
         crop = drawn[middle - 15 : middle + 16, middle - 15 : middle + 16]
         profiles.append([crop[radius == r].mean() for r in range(14)])
     mean = np.mean(profiles, axis=0)
-    assert -14.0 < mean.min() < -8.0
+    assert -19.0 < mean.min() < -9.0
     assert mean.argmin() in (5, 6, 7)
-    assert 11.0 < mean[:4].max() < 19.0
+    assert 11.0 < mean[:4].max() < 23.0
     assert abs(mean[12:]).max() < 1.5
 
 

@@ -93,7 +93,7 @@ def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.ra
     if motion is Motion.TANK_TREADING:
         shape = _soft(rng)
         roll = float(rng.normal(0.0, 0.4))
-        content *= 0.85
+        content *= 1.12
         ratio = float(np.deg2rad(np.clip(rng.normal(27.0, 14.0), 3.0, 52.0)))
         orbit = float(np.deg2rad(rng.uniform(1.0, 9.0)))
         lean = float(np.deg2rad(abs(rng.normal(0.0, 10.0))))
@@ -105,7 +105,9 @@ def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.ra
         ratio, orbit, cycle = float(rng.uniform(0.0, 0.6)), 0.0, 1.0
     else:
         shape = _stiff(rng)
-        content = float(np.clip(np.exp(rng.normal(np.log(0.95), 0.25)), 0.5, 1.8))
+        content = float(
+            np.clip(np.exp(rng.normal(np.log(1.02 * (2.7 / shape.thickness_um) ** 0.7), 0.2)), 0.5, 2.0)
+        )
         ratio = shape.thickness_um / shape.diameter_um
         roll = float(rng.uniform(0.0, 2.0 * np.pi))
         if motion is Motion.TUMBLING:
@@ -138,7 +140,7 @@ def _around_zero(spread: float, rng: np.random.Generator) -> float:
 def _soft(rng: np.random.Generator) -> CellShape:
     """A cell whose membrane goes round: a disc, a little uneven, oval in any direction."""
     return CellShape(
-        diameter_um=float(np.clip(rng.normal(6.4, 0.55), 5.2, 8.0)),
+        diameter_um=float(np.clip(rng.normal(6.5, 0.55), 5.2, 8.0)),
         thickness_um=float(np.clip(rng.normal(2.4, 0.25), 1.8, 3.0)),
         dimple=float(rng.uniform(0.1, 0.9)),
         stretch=float(np.clip(rng.normal(1.0, 0.15), 0.72, 1.6)),
@@ -150,9 +152,9 @@ def _soft(rng: np.random.Generator) -> CellShape:
 
 def _stiff(rng: np.random.Generator) -> CellShape:
     """A cell that turns rigidly: thicker, dented on one side or both, cupped, long, with corners."""
-    thickness = float(rng.uniform(1.9, 4.6))
+    thickness = float(rng.uniform(1.8, 4.6))
     return CellShape(
-        diameter_um=float(np.clip(rng.normal(6.4 - 0.45 * (thickness - 2.4), 0.6), 4.6, 8.0)),
+        diameter_um=float(np.clip(rng.normal(6.2 - 0.45 * (thickness - 2.4), 0.6), 4.4, 8.0)),
         thickness_um=thickness,
         dimple=float(rng.uniform(0.0, 1.25)),
         stretch=float(np.clip(np.exp(abs(rng.normal(0.0, 0.3))), 1.0, 2.2)),

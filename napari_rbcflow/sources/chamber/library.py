@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from napari_rbcflow.sources.chamber.blood import Cell, draw_cell
+from napari_rbcflow.sources.chamber.blood import NOT_JUDGEABLE, Cell, draw_cell
 from napari_rbcflow.sources.chamber.motion import Motion
 from napari_rbcflow.sources.chamber.optics import OVERSAMPLING, contrast
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
@@ -29,6 +29,7 @@ VISIBLE_FROM = 0.03
 faintest twentieth of the published sequences have 5 %; what lies between is drawn, and can be found."""
 
 _LIFTED_UM = 80.0
+_CLEAR_WITHIN_UM = 5.4
 LEFT_OUT_BELOW = 0.012
 """A cell fainter than this, 1.5 grey, is not rendered at all."""
 
@@ -136,6 +137,27 @@ def strength(drawn: NDArray[np.float32]) -> NDArray[np.float32]:
     return greatest
 
 
+def clearness(drawn: NDArray[np.float32], pixel_um: float) -> float:
+    """How much contrast a cell shows on the whole, as an expert who watches its track would see.
+
+    Parameters
+    ----------
+    drawn : ndarray of float32, shape (n, s, s)
+        Relative contrast, `OVERSAMPLING` samples a pixel.
+    pixel_um : float
+
+    Returns
+    -------
+    float
+        Greatest less least value of the median picture, within 5.4 um of the centre.
+    """
+    whole = np.median(drawn[:, ::OVERSAMPLING, ::OVERSAMPLING], axis=0)
+    side = len(whole)
+    away = (np.arange(side) - side // 2) * pixel_um
+    near = whole[np.hypot(away[:, None], away[None, :]) < _CLEAR_WITHIN_UM]
+    return float(near.max() - near.min())
+
+
 def half_pixel_phases(drawn: NDArray[np.float32]) -> NDArray[np.int16]:
     """Split doubly sampled pictures into sprites, as `SpriteLibrary.pictures` holds them."""
     whole = np.clip(np.rint(drawn * CONTRAST_ONE), -32768, 32767).astype(np.int16)
@@ -177,6 +199,8 @@ def build_library(
     def render(k: int) -> tuple[NDArray[np.int16], float]:
         n = counts[k]
         drawn = picture(cells[k], np.arange(n) / n, settings)
+        if clearness(drawn, settings.pixel_size_um) < settings.judged_from:
+            cells[k] = replace(cells[k], label=NOT_JUDGEABLE)
         return half_pixel_phases(drawn), float(strength(drawn).min())
 
     parts: list[NDArray[np.int16]] = []

@@ -49,8 +49,8 @@ class Optics:
     wavelength_um: float = 0.55
     medium_index: float = 1.35
     index_step: float = 0.033
-    absorption_per_um: float = 0.02
-    blur_um: float = 0.42
+    absorption_per_um: float = 0.03
+    blur_um: float = 0.40
 
 
 @lru_cache(maxsize=8)

@@ -15,6 +15,7 @@ from napari_rbcflow.sources.chamber.library import (
     VISIBLE_FROM,
     SpriteLibrary,
     build_library,
+    clearness,
     half_pixel_phases,
     motion_shares,
     picture,
@@ -30,8 +31,6 @@ _ASTRAY = 0.15
 """Share of the judged tracks that end or begin on a cell which they met. The experts judge by the rest."""
 _ELIMINATED = 0.3
 """Chance that a frame in which two cells are one object is left out, as the paper says of some."""
-_JUDGED_FROM = 0.045
-"""Least contrast of a cell that an expert judges."""
 SWITCHED = "switched"
 """Motion of a sequence that begins with one cell and goes on with another, as poor linking leaves it."""
 
@@ -69,7 +68,7 @@ def simulate_sequences(
     seed : int
     shares : tuple of three floats, optional
         Of tank-treading, flipping and unreliable sequences. Flipping ones show a change of face of at
-        least 0.3 within their frames, since an expert sees no more than that; unreliable ones are out of
+        least 0.2 within their frames, since an expert sees no more than that; unreliable ones are out of
         focus, roll, are debris or were switched by the tracker.
     neighbours : float, optional
         How dense the passing cells are, relative to `settings.cells_per_frame`.
@@ -113,9 +112,7 @@ def _draw_target(
             z = library.cells[rng.choice(len(arriving), p=arriving)].z_um + rng.normal(0.0, 1.0)
         if not settings.lowest_um <= z <= settings.highest_um:
             continue
-        cell = draw_cell(motion, z, settings, rng)
-        if cell.label == NOT_JUDGEABLE:
-            return cell
+        return draw_cell(motion, z, settings, rng)
 
 
 def _sequence(
@@ -141,9 +138,12 @@ def _sequence(
             2 * np.pi * (rng.random() + np.arange(length) / rng.uniform(20.0, 60.0))
         )
         drawn_fine = picture(cell, phase, settings, drift)
-        shows = label != FLIPPING or np.ptp(face) >= 0.3
-        least = VISIBLE_FROM if label == NOT_JUDGEABLE else _JUDGED_FROM
-        if shows and strength(drawn_fine).min() >= least:
+        clear = clearness(drawn_fine, settings.pixel_size_um) >= settings.judged_from
+        judged = cell.label if clear else NOT_JUDGEABLE
+        if judged != (cell.label if switched else label):
+            continue
+        shows = judged != FLIPPING or np.ptp(face) >= 0.2
+        if shows and strength(drawn_fine).min() >= VISIBLE_FROM:
             break
     x0 = rng.uniform(half, max(half + 1, settings.width - 1 - half - v * (length - 1)))
     y = rng.integers(2 * half, 2 * (settings.height - 1 - half)) / 2.0

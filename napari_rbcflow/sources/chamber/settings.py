@@ -41,7 +41,10 @@ class ChamberSettings:
     lowest_um, highest_um : float
         Heights between which cells are simulated: beyond, no picture of them is left, or they creep.
     sharp_from_um, sharp_to_um : float
-        Defocus between which an expert calls a cell reliable.
+        Defocus between which an expert calls a cell reliable, where it is clear enough.
+    judged_from : float
+        Least `library.clearness` of a cell that an expert calls reliable: the fiftieth part of the
+        published reliable ones has 0.31.
     seconds : float or None
         Length; None goes on until stopped.
     variety : float
@@ -70,7 +73,8 @@ class ChamberSettings:
     lowest_um: float = 19.0
     highest_um: float = 300.0
     sharp_from_um: float = 2.0
-    sharp_to_um: float = 15.0
+    sharp_to_um: float = 11.0
+    judged_from: float = 0.33
     seconds: float | None = None
     variety: float = 1.0
     optics: Optics = field(default_factory=Optics)
@@ -96,6 +100,7 @@ class ChamberSettings:
             and self.focus_um + self.sharp_to_um < self.highest_um <= self.chamber_height_um / 2,
             "heights must rise from wall to lowest cell, focus, highest cell and half the chamber.",
         )
+        need(0.0 <= self.judged_from < 2.0, "the clearness of judged cells must lie between 0 and 2.")
         need(0.01 <= self.variety <= 20.0, "the variety must lie between 0.01 and 20.")
         need(self.seconds is None or self.seconds * self.fps >= 1.0, "it must last at least one frame.")
 
