@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,22 @@ class TestTwoStage:
         assert together == [two_stage.judge([one])[0] for one in tracks]
         order = np.random.default_rng(3).permutation(len(tracks))
         assert [together[i] for i in order] == two_stage.judge([tracks[i] for i in order])
+
+    def test_frames_that_another_cell_enters_can_be_left_out(self, two_stage: TwoStage) -> None:
+        """As if they had not been; but not where too few would be left, and not unless asked for."""
+        y, x = np.mgrid[:31, :31] - 15.0
+        ring = 40 * np.exp(-((y**2 + x**2) / 8)) - 25 * np.exp(-(((np.hypot(y, x) - 6) / 1.5) ** 2))
+        noise = np.random.default_rng(0).normal(0, 2.4, (32, 31, 31))
+        one = track((120 + ring + noise).astype(np.uint8), 1)
+        one.crops[1::4] = np.roll(one.crops[1::4], 9, axis=2)
+        some, most = np.arange(len(one.crops)) % 4 == 1, np.arange(len(one.crops)) % 4 != 1
+        entered = replace(one, intruded=some)
+        alone = track(one.crops[~some], one.cell)
+        assert two_stage.judge([entered], leave_out_intruded=True) == two_stage.judge([alone])
+        assert two_stage.judge([alone]) != two_stage.judge([one])
+        assert two_stage.judge([entered]) == two_stage.judge([one])
+        crowded = replace(one, intruded=most)
+        assert two_stage.judge([crowded], leave_out_intruded=True) == two_stage.judge([one])
 
     def test_says_what_it_must(self, two_stage: TwoStage) -> None:
         assert two_stage.judge([]) == []

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CPU_BATCH, CPU_LINGER_S = 8, 0.05
 """Live, some three tracks end a frame and one in thirty passes stage 1: a larger batch is mostly padding."""
 GPU_BATCH, GPU_LINGER_S = 256, 0.02
+LEAST_ALONE = 12
+"""Frames without another cell that are enough to judge by: a fifth of a flip's cycle."""
 
 
 class TwoStage:
@@ -144,8 +146,15 @@ class TwoStage:
             self.reliable(crops)
             self.flipping(crops)
 
-    def judge(self, tracks: Sequence[Track]) -> list[Judgement]:
+    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = False) -> list[Judgement]:
         """Judge tracks, in their order.
+
+        Parameters
+        ----------
+        tracks : sequence of Track
+        leave_out_intruded : bool
+            Show the networks only the frames in which no other cell stands in the crop, where there are
+            at least `LEAST_ALONE` such frames; else all.
 
         Returns
         -------
@@ -154,10 +163,11 @@ class TwoStage:
             unreliable ones. The reason is ``too-short``, ``stage-1`` (unreliable), ``stage-2``, or
             ``undecided``: unreliable because stage 2 cannot tell.
         """
+        seen = _alone if leave_out_intruded else _whole
         long = [track for track in tracks if not track.too_short]
-        p_reliable = dict(zip(map(id, long), self.reliable([t.crops for t in long]), strict=True))
+        p_reliable = dict(zip(map(id, long), self.reliable([seen(t) for t in long]), strict=True))
         good = [track for track in long if p_reliable[id(track)] >= self.stage1.threshold]
-        p_flipping = dict(zip(map(id, good), self.flipping([t.crops for t in good]), strict=True))
+        p_flipping = dict(zip(map(id, good), self.flipping([seen(t) for t in good]), strict=True))
         judgements = []
         for track in tracks:
             if track.too_short:
@@ -189,6 +199,15 @@ class TwoStage:
     def _probabilities(self, stage: int, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         with self._lock, _threads(self._threads):
             return self._runners[stage].probabilities(crops)
+
+
+def _whole(track: Track) -> NDArray[np.uint8]:
+    return track.crops
+
+
+def _alone(track: Track) -> NDArray[np.uint8]:
+    alone = ~track.intruded
+    return track.crops[alone] if alone.sum() >= LEAST_ALONE else track.crops
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -15,6 +15,7 @@ from napari_rbcflow.commands.options import (
     debug_option,
     device_option,
     flow_option,
+    intruded_option,
     output_option,
     parse_roi,
     record_options,
@@ -90,6 +91,7 @@ def demo(
 @device_option
 @record_options
 @stop_options
+@intruded_option
 @ring_option
 @viewer_option
 @debug_option
@@ -114,6 +116,7 @@ def live(
     stop_halfwidth: float | None,
     stop_seconds: float | None,
     ring_seconds: float,
+    leave_out_intruded: bool,
     viewer: bool | None,
 ) -> int:
     """Acquire from a camera until a stop rule is met (without one: at 200 reliable cells).
@@ -143,6 +146,7 @@ def live(
         device=device,
         stop=stop_rules(stop_reliable, stop_halfwidth, stop_seconds),
         ring_seconds=ring_seconds,
+        leave_out_intruded=leave_out_intruded,
     )
     return carry_out(Order(source, output, settings), viewer)
 

@@ -15,6 +15,7 @@ from napari_rbcflow.commands.options import (
     debug_option,
     device_option,
     flow_option,
+    intruded_option,
     output_option,
     record_options,
 )
@@ -34,6 +35,7 @@ from napari_rbcflow.errors import RunFailed
     show_default=True,
     help="Median of 100 frames spread over the movie, or of the last seconds as in a live run.",
 )
+@intruded_option
 @flow_option
 @record_options
 @debug_option
@@ -47,6 +49,7 @@ def analyze(
     flow: Any,
     patient: str,
     sample: str,
+    leave_out_intruded: bool,
 ) -> None:
     """Analyse a recorded movie: AVI, TIFF stack or folder, OME-TIFF, (OME-)Zarr, or a session's ring.
 
@@ -67,6 +70,7 @@ def analyze(
             flow=flow,
             patient=patient,
             sample=sample,
+            leave_out_intruded=leave_out_intruded,
             progress=lambda p, info: show(p.processed, info.n_frames, f"{p.cells['tracked']} tracks"),
         )
     fraction = session.run["fraction"]

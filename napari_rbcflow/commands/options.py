@@ -58,6 +58,11 @@ stop_options = options(
 viewer_option = click.option(
     "--viewer/--no-viewer", default=None, help="Open napari [default: where there is a display]."
 )
+intruded_option = click.option(
+    "--leave-out-intruded",
+    is_flag=True,
+    help="Judge a track without the frames in which another cell stands in its crop, as the paper did.",
+)
 ring_option = click.option(
     "--ring-seconds",
     type=click.FloatRange(min=0, min_open=True),

@@ -31,6 +31,7 @@ def analyze(
     flow: Direction = "left-to-right",
     patient: str = "",
     sample: str = "",
+    leave_out_intruded: bool = False,
     progress: Callable[[Progress, SourceInfo], None] | None = None,
 ) -> Session:
     """Analyse a recorded movie, as ``rbcflow analyze`` does.
@@ -50,6 +51,8 @@ def analyze(
         Where cells flow to in the picture.
     patient, sample : str
         For the record.
+    leave_out_intruded : bool
+        Judge a track without the frames in which another cell stands in its crop.
     progress : callable, optional
         Called a few times a second with how it stands.
 
@@ -72,6 +75,7 @@ def analyze(
         background=background,
         flow=flow,
         ring_seconds=RING_SECONDS,
+        leave_out_intruded=leave_out_intruded,
     )
     run = Run(source, Path(out), settings)
     try:

@@ -29,6 +29,8 @@ class RunSettings:
     stop : StopRules
     ring_seconds : float
         Raw frames that the ring keeps.
+    leave_out_intruded : bool
+        Judge a track without the frames in which another cell stands in its crop, as the paper did.
     """
 
     patient: str = ""
@@ -38,6 +40,7 @@ class RunSettings:
     flow: Direction = "left-to-right"
     stop: StopRules = field(default_factory=StopRules)
     ring_seconds: float = 5.0
+    leave_out_intruded: bool = False
 
     def __post_init__(self) -> None:
         if self.background not in ("movie", "sliding"):
@@ -57,6 +60,7 @@ class RunSettings:
             "stop_halfwidth": self.stop.halfwidth,
             "stop_seconds": self.stop.seconds,
             "ring_seconds": self.ring_seconds,
+            "leave_out_intruded": self.leave_out_intruded,
         }
 
     def ring_frames(self, info: SourceInfo) -> int:

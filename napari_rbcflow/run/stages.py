@@ -162,7 +162,9 @@ class Stages:
         while batch := self._next_tracks():
             tracks = [track for track, _ in batch]
             try:
-                judged = self._two_stage.judge(self.tally.to_judge(tracks))
+                judged = self._two_stage.judge(
+                    self.tally.to_judge(tracks), leave_out_intruded=self._settings.leave_out_intruded
+                )
             except Exception:
                 self.stranded += tracks
                 raise
