@@ -1,0 +1,95 @@
+"""Whether an hour costs what a minute does: late against early, in time and in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_rbcflow.benchmark.clock import Stopwatch
+from napari_rbcflow.benchmark.machine import resident_mb
+from napari_rbcflow.benchmark.parts import RING_FRAMES, Film, tracker_of
+from napari_rbcflow.conventions import DEFAULT_FPS
+from napari_rbcflow.ring import FrameRing
+from napari_rbcflow.sources.contract import Frame
+
+BLOCK = 40
+"""Frames between two looks at the clock and the memory."""
+
+
+def endless(
+    film: Film,
+    pixel_size_um: float,
+    *,
+    frames: int,
+    most_s: float,
+    folder: Path,
+    progress: Callable[[float, str], None],
+) -> dict[str, Any]:
+    """Track a film again and again and keep its frames in the ring; tracks are let go of as they end.
+
+    Parameters
+    ----------
+    film : ndarray of uint8, shape (n, height, width)
+    pixel_size_um : float
+    frames : int
+        At most.
+    most_s : float
+        By the clock.
+    folder : Path
+        For the ring.
+    progress : callable
+        Called with the share that is done, and a note.
+
+    Returns
+    -------
+    dict
+        ``late_to_early``: CPU time a frame of the last quarter over that of the second (the first
+        warms up); ``growth_mb_per_1000_frames``: of the memory held, between the same two.
+    """
+    _, height, width = film.shape
+    tracker = tracker_of(film, pixel_size_um)
+    ring = FrameRing.create(
+        folder / "endless.zarr",
+        height=height,
+        width=width,
+        capacity=RING_FRAMES,
+        crop_capacity=1,
+        fps=DEFAULT_FPS,
+        pixel_size_um=pixel_size_um,
+    )
+    # All asked for beforehand, so that looking does not itself grow.
+    blocks = max(8, frames // BLOCK)
+    ms, memory_mb = np.zeros(blocks), np.zeros(blocks)
+    tracks = done = 0
+    whole = Stopwatch()
+    try:
+        for done in range(1, blocks + 1):
+            watch = Stopwatch()
+            for t in range((done - 1) * BLOCK, done * BLOCK):
+                frame = Frame(t, t / DEFAULT_FPS, film[t % len(film)])
+                tracks += len(tracker.process(frame))
+                ring.append(frame)
+            ms[done - 1] = 1e3 * watch.cpu_s / BLOCK
+            memory_mb[done - 1] = resident_mb()
+            share = max(done / blocks, whole.wall_s / most_s)
+            progress(min(1.0, share), f"{done * BLOCK / DEFAULT_FPS:.0f} s of frames")
+            if whole.wall_s > most_s and done >= 8:
+                break
+    finally:
+        ring.close()
+    quarters = np.array_split(np.arange(done), 4)
+    by_quarter = [float(ms[q].mean()) for q in quarters]
+    held = [float(memory_mb[q].mean()) for q in quarters]
+    apart = BLOCK * float(quarters[3].mean() - quarters[1].mean())
+    return {
+        "frames": done * BLOCK,
+        "minutes_of_frames": done * BLOCK / DEFAULT_FPS / 60,
+        "tracks": tracks,
+        "cpu_ms_by_quarter": by_quarter,
+        "late_to_early": by_quarter[3] / by_quarter[1],
+        "resident_mb_by_quarter": held,
+        "growth_mb_per_1000_frames": 1000 * (held[3] - held[1]) / apart,
+    }

@@ -1,0 +1,57 @@
+"""Bytes that each step of a frame must move, and operations that a network must do.
+
+Counted is what no way of doing it could avoid: every pixel of the frame and its background read once,
+nothing in between written to memory.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
+
+from napari_rbcflow.benchmark.figures import Floor
+from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE, DEFAULT_FPS
+from napari_rbcflow.tracking.background import SlidingBackground
+
+_TRACK_STATE_BYTES = 13 * 8
+"""What the linker knows of an open track: 13 numbers."""
+_CROP_BYTES = CROP_SIDE * CROP_SIDE
+
+
+def sliding_background(height: int, width: int) -> Floor:
+    """Keep one frame in so many (read, written); each time read all kept ones and write their median."""
+    defaults = inspect.signature(SlidingBackground).parameters
+    samples, span_s = defaults["samples"].default, defaults["span_s"].default
+    spacing = max(1, round(span_s * DEFAULT_FPS / samples))
+    return Floor(height * width * (2 + samples + 1) / spacing)
+
+
+def detection_and_linking(height: int, width: int, cells: float) -> Floor:
+    """Read the frame and its background once; read and write what is known of every track."""
+    return Floor(2 * height * width + 2 * _TRACK_STATE_BYTES * cells)
+
+
+def crops_and_store(pixel_size_um: float, cells: float) -> Floor:
+    """Read a crop's pixels of the camera, and write the crop, of every cell."""
+    binned = (CROP_PIXEL_SIZE_UM / pixel_size_um) ** 2
+    return Floor(cells * _CROP_BYTES * (binned + 1))
+
+
+def ring(height: int, width: int, cells: float) -> Floor:
+    """Read and write the frame and its crops once."""
+    return Floor(2 * (height * width + _CROP_BYTES * cells))
+
+
+def judging(two_stage: TwoStage, crops: Sequence[NDArray[np.uint8]], stage: int) -> Floor:
+    """Return the floor of one track in a full batch of one stage, networks as they are."""
+    some = [crops[k % len(crops)] for k in range(two_stage.batch)]
+    judge = two_stage.reliable if stage == 1 else two_stage.flipping
+    with FlopCounterMode(display=False) as counter:
+        judge(some)
+    bytes_ = float(np.mean([len(c) for c in some])) * _CROP_BYTES
+    return Floor(bytes_, counter.get_total_flops() / len(some))

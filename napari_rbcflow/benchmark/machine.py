@@ -1,0 +1,113 @@
+"""What this machine is, and how fast its memory and arithmetic are at best."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import torch
+
+from napari_rbcflow import __version__
+
+_PACKAGES = ("numpy", "numba", "opencv-python-headless", "scipy", "torch", "zarr")
+_TRIES = 7
+_SIDE = 512
+"""Of the matrices multiplied: large enough to keep the arithmetic busy, small enough to stay in the cache."""
+
+
+def facts() -> dict[str, Any]:
+    """Return what a reader must know of the machine; loads are as they are now."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "cores_allowed": allowed,
+        "load": round(psutil.getloadavg()[0], 2),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+        "versions": {"python": platform.python_version(), "napari-rbcflow": __version__, **_versions()},
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def cpu_name() -> str:
+    """Return the processor's name as its maker wrote it, or the best that the system says."""
+    if sys.platform == "linux":
+        try:
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        except OSError:
+            pass
+    if sys.platform == "win32":
+        import winreg
+
+        with winreg.OpenKey(
+            winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
+        ) as key:
+            return str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).strip()
+    return platform.processor() or platform.machine()
+
+
+def bandwidth_gb_per_s(block_bytes: int) -> float:
+    """Return the bytes, read and written together, that one thread copies a second: the best of some."""
+    source = np.ones(block_bytes, np.uint8)
+    to = np.zeros_like(source)
+    best = 0.0
+    for _ in range(_TRIES):
+        start = time.perf_counter()
+        np.copyto(to, source)
+        best = max(best, 2 * block_bytes / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def gflop_per_s() -> float:
+    """Return the floating-point operations (32 bit, in 1e9) that one thread does a second, at best."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        a, b = torch.rand(_SIDE, _SIDE), torch.rand(_SIDE, _SIDE)
+        best = 0.0
+        for _ in range(3 * _TRIES):
+            start = time.perf_counter()
+            torch.mm(a, b)
+            best = max(best, 2 * _SIDE**3 / (time.perf_counter() - start) / 1e9)
+    finally:
+        torch.set_num_threads(before)
+    return best
+
+
+def resident_mb() -> float:
+    """Return the memory that this process holds now, in MB (1e6 bytes)."""
+    return float(psutil.Process().memory_info().rss) / 1e6
+
+
+def peak_mb() -> float:
+    """Return the most that it ever held, in MB."""
+    if sys.platform == "linux":
+        # getrusage would give the parent's where that was larger when this process was launched.
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 1e6
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS

@@ -1,0 +1,76 @@
+"""What was measured, for a person at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_HEADINGS = ("", "ms a frame", "of a frame", "x real time", "aim ms", "met", "floor ms", "x floor", "")
+_FLAT_MB = 1.0
+"""Growth in 1000 frames up to which memory counts as flat: an hour of it is 0.2 GB."""
+_STEADY = 1.05
+
+
+def as_text(record: Mapping[str, Any]) -> str:
+    """Return the table of `suite.benchmark`'s record, and what else there is to say."""
+    machine = record["machine"]
+    lines = [
+        f"{machine['cpu']}, {machine['cores_allowed']} cores, {machine['memory_gb']:.0f} GB, "
+        f"networks on {machine['device']}; load {machine['load']:.1f} when it began",
+        f"{record['size']}; full sensor {record['full_size']}; memory copies "
+        f"{machine['copy_gb_per_s']:.1f} GB/s, one core does {machine['gflop_per_s']:.0f} GFLOP/s",
+        "",
+        *_aligned([_HEADINGS, *(_row(figure) for figure in record["figures"])]),
+        "",
+        f"CPU time of all threads, except where (clock) stands. A frame's time is {record['frame_ms']:.2f} ms.",
+        "Floor: bytes moved over the memory's bandwidth, and a network's operations at one core's best rate.",
+        "",
+        *_sentences(record),
+    ]
+    return "\n".join(lines)
+
+
+def _row(figure: Mapping[str, Any]) -> tuple[str, ...]:
+    aim, floor = figure["aim_ms"], figure["floor_ms"]
+    return (
+        figure["name"] + (" (clock)" if figure["clock"] == "wall" else ""),
+        f"{figure['ms_per_frame']:.2f}",
+        f"{100 * figure['share_of_frame']:.0f} %",
+        f"{figure['ratio_to_real_time']:.1f}",
+        "" if aim is None else f"{aim:.1f}",
+        "" if aim is None else ("yes" if figure["aim_met"] else "NO"),
+        "" if floor is None else f"{floor:.3f}",
+        "" if figure["times_floor"] is None else f"{figure['times_floor']:.0f}",
+        figure["note"],
+    )
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if k in (0, len(row) - 1) else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _sentences(record: Mapping[str, Any]) -> list[str]:
+    endless, analysed, live = record["endless"], record["analysed"], record["live"]
+    slower, growth = endless["late_to_early"], endless["growth_mb_per_1000_frames"]
+    pace = "no slower" if slower <= _STEADY else "SLOWER"
+    memory = "flat" if growth <= _FLAT_MB else "GROWS"
+    late = {name: "none" if ms is None else f"{ms:.0f}" for name, ms in live["latency_ms"].items()}
+    lost = sum(live["dropped"].values())
+    return [
+        f"Late against early: {slower:.2f} times the CPU time a frame, over "
+        f"{endless['minutes_of_frames']:.1f} min of frames ({pace}).",
+        f"Memory: {growth:+.2f} MB in 1000 frames ({memory}); analysing held {analysed['peak_mb']:.0f} MB "
+        "at most.",
+        f"Live, {live['seconds']:.0f} s at 60 frames/s: {lost} of {live['received']} frames lost, "
+        f"{live['ring_skipped']} not in the ring. From a track's end to its label on the disk: "
+        f"p50 {late['p50']}, p95 {late['p95']}, p99 {late['p99']} ms.",
+        f"The background of a recorded movie: {record['movie_background_s']:.2f} s of CPU, once.",
+        f"Measured in {record['seconds']:.0f} s.",
+    ]
