@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.tracking.refining import refined
 from napari_rbcflow.tracks import Track
 
 PAGE = 32
@@ -21,11 +22,14 @@ class TrackStore:
 
     Parameters
     ----------
+    unit_px : float
+        Camera pixels a reference pixel.
     pages : int
         Pages to begin with; the pool doubles when they run out.
     """
 
-    def __init__(self, pages: int = 256) -> None:
+    def __init__(self, *, unit_px: float = 1.0, pages: int = 256) -> None:
+        self._unit_px = unit_px
         self._allocate(pages)
         self._free = list(range(pages))[::-1]
         self._pages: dict[int, list[int]] = {}
@@ -37,6 +41,7 @@ class TrackStore:
         self._frames = np.empty((pages, PAGE), np.int64)
         self._y = np.empty((pages, PAGE), np.float32)
         self._x = np.empty((pages, PAGE), np.float32)
+        self._middles = np.empty((pages, PAGE, 2), np.float32)
         self._flags = np.empty((pages, PAGE, 3), np.bool_)
 
     @property
@@ -58,6 +63,7 @@ class TrackStore:
         frame: int,
         y_px: NDArray[np.float32],
         x_px: NDArray[np.float32],
+        middles: NDArray[np.float32],
         flags: NDArray[np.bool_],
         crops: NDArray[np.uint8],
     ) -> None:
@@ -68,6 +74,8 @@ class TrackStore:
         slots : ndarray of int64, shape (n,)
         frame : int
         y_px, x_px : ndarray of float32, shape (n,)
+        middles : ndarray of float32, shape (n, 2)
+            y and x of the cell's middle, not a number where it was not measured.
         flags : ndarray of bool, shape (n, 3)
             Seen, intruded, edge.
         crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
@@ -83,22 +91,31 @@ class TrackStore:
         self._frames[page_of, at] = frame
         self._y[page_of, at] = y_px
         self._x[page_of, at] = x_px
+        self._middles[page_of, at] = middles
         self._flags[page_of, at] = flags
         self._crops[page_of, at] = crops
         self._length[slots] += 1
 
     def end(self, slot: int, cell: int, last_frame: int, reason: str) -> Track:
-        """Give back a slot's pages and return its track up to `last_frame`."""
+        """Give back a slot's pages and return its track up to `last_frame`, its positions refined."""
         pages = self._pages.pop(slot)
         n = int(self._length[slot])
         frames = self._frames[pages].reshape(-1)[:n]
         n = int(np.searchsorted(frames, last_frame, side="right"))
         flags = self._flags[pages].reshape(-1, 3)[:n]
+        x_px, y_px = refined(
+            frames[:n],
+            self._x[pages].reshape(-1)[:n],
+            self._y[pages].reshape(-1)[:n],
+            self._middles[pages].reshape(-1, 2)[:n],
+            flags[:, 1] | flags[:, 2],
+            unit_px=self._unit_px,
+        )
         track = Track(
             cell=cell,
             frames=frames[:n].copy(),
-            y_px=self._y[pages].reshape(-1)[:n].copy(),
-            x_px=self._x[pages].reshape(-1)[:n].copy(),
+            y_px=y_px,
+            x_px=x_px,
             seen=flags[:, 0].copy(),
             intruded=flags[:, 1].copy(),
             edge=flags[:, 2].copy(),
@@ -111,7 +128,8 @@ class TrackStore:
     def _grow(self) -> None:
         n = len(self._crops)
         crops, frames, y, x, flags = self._crops, self._frames, self._y, self._x, self._flags
+        middles = self._middles
         self._allocate(2 * n)
         self._crops[:n], self._frames[:n], self._y[:n], self._x[:n] = crops, frames, y, x
-        self._flags[:n] = flags
+        self._flags[:n], self._middles[:n] = flags, middles
         self._free.extend(range(2 * n - 1, n - 1, -1))

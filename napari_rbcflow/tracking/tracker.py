@@ -12,6 +12,7 @@ from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.background import Background
+from napari_rbcflow.tracking.centring import Centring
 from napari_rbcflow.tracking.crops import Cropper
 from napari_rbcflow.tracking.detection import Detections, Detector
 from napari_rbcflow.tracking.light import Light, gain_fault, unlit
@@ -27,6 +28,8 @@ _PAST = 8
 """Frames kept for the crops of a new track's beginning."""
 _INTRUSION_PX = CROP_SIDE / 2 + 3
 """Nearer than this along both axes, another cell's body reaches into the crop."""
+_MIDDLE_EVERY = 3
+"""A track's middle is measured in one frame of this many: it moves steadily, and more tell no more."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -51,6 +54,8 @@ class OpenTracks:
 @dataclass(slots=True, frozen=True, eq=False)
 class _Past:
     frame: Frame
+    background: NDArray[np.uint8]
+    gain: float
     y: NDArray[np.float64]
     x: NDArray[np.float64]
 
@@ -107,12 +112,14 @@ class Tracker:
         self._detector = Detector(height, width, pixel_size_um=pixel_size_um, settings=settings)
         self._linker = Linker(self._length, fps=fps, settings=settings)
         self._cropper = Cropper(pixel_size_um)
-        self._store = TrackStore()
+        self._centring = Centring(pixel_size_um)
+        self._store = TrackStore(unit_px=1 / self._scale)
         self._held: deque[Frame] = deque()
         self._past: deque[_Past] = deque(maxlen=_PAST)
         self._processed = 0
         self._last_given = -1
         self._newest: Frame | None = None
+        self._against = np.empty((0, 0), np.uint8), 1.0  # background and gain of the newest frame
         self._opened = False
         self._learnt = -1  # the last frame that the background was shown while frames were held
         self.not_analysed: dict[str, int] = {}
@@ -204,7 +211,7 @@ class Tracker:
         kept = {p.frame.index: p for p in self._past}
         for rows in linked.past:
             self._write(rows, kept[rows.frame])
-        now = _Past(frame, y, x)
+        now = _Past(frame, *self._against, y, x)
         self._past.append(now)
         self._write(linked.now, now)
         return ended
@@ -220,6 +227,7 @@ class Tracker:
             return "no-background"
         background = self._background.image
         gain = self._light.gain(frame.image, background)
+        self._against = background, gain
         fault = gain_fault(gain)
         if fault is not None:
             return fault
@@ -234,9 +242,13 @@ class Tracker:
         y_px, x_px = self._to_camera(rows.y, rows.x)
         crops, edge = self._cropper.cut(past.frame.image, y_px, x_px)
         intruded = _intruded(rows, past.y, past.x)
-        self._store.write(
-            rows.slot, rows.frame, y_px, x_px, np.stack([rows.seen, intruded, edge], axis=1), crops
+        middles = np.full((len(rows.slot), 2), np.nan, np.float32)
+        due = rows.seen & ((rows.slot + rows.frame) % _MIDDLE_EVERY == 0)
+        middles[due] = self._centring.middles(
+            past.frame.image, past.background, past.gain, y_px[due], x_px[due]
         )
+        flags = np.stack([rows.seen, intruded, edge], axis=1)
+        self._store.write(rows.slot, rows.frame, y_px, x_px, middles, flags, crops)
 
     def _log_energy_at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         if self._mirrored:

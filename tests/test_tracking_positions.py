@@ -1,0 +1,114 @@
+"""Where a track says that its cell was: below a pixel, and the same however its light is spread."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from napari_rbcflow.sources.chamber.scene import Scene
+from napari_rbcflow.sources.chamber.settings import ChamberSettings
+from napari_rbcflow.sources.contract import Frame
+from napari_rbcflow.tracking.background import MovieBackground
+from napari_rbcflow.tracking.centring import Centring
+from napari_rbcflow.tracking.refining import refined
+from napari_rbcflow.tracking.tracker import Tracker
+
+
+def test_positions_of_lone_cells_of_the_chamber_are_right_to_a_third_of_a_pixel() -> None:
+    chamber = ChamberSettings(height=400, width=900, cells_per_frame=20, seed=4, seconds=2.0, variety=0.3)
+    scene = Scene(chamber)
+    images = np.stack([scene.next_frame() for _ in range(120)])
+    truth = scene.truth()
+    tracker = Tracker(
+        400,
+        900,
+        fps=chamber.fps,
+        pixel_size_um=chamber.pixel_size_um,
+        background=MovieBackground(images[::2]),
+    )
+    tracks = [k for t, image in enumerate(images) for k in tracker.process(Frame(t, t / 60, image))]
+    tracks += tracker.finish("source-ended")
+
+    rows = truth.loc[truth.index.repeat(truth.frames)]
+    frame = np.concatenate([np.arange(t, t + n) for t, n in zip(truth.t0, truth.frames, strict=True)])
+    # Frames far apart, so that a neighbour in the tree is one of the same frame.
+    places = np.column_stack([1e4 * frame, rows.y, rows.x0 + rows.v * (frame - rows.t0)])
+    tree = cKDTree(places)
+    lone = tree.query(places, k=2)[0][:, 1] > 25
+    found = np.concatenate([np.column_stack([1e4 * k.frames, k.y_px, k.x_px]) for k in tracks])
+    distance, which = tree.query(found)
+    ours = (distance < 9) & lone[np.minimum(which, len(lone) - 1)]
+    off = (found - places[which])[ours, 1:]
+    assert len(off) > 1500
+    assert (np.sqrt((off**2).mean(axis=0)) < 0.3).all()
+
+
+def lopsided(side: int, y: float, x: float, unit: float) -> NDArray[np.float64]:
+    """A cell whose lower rim is three times as dark as its upper one, middle at (y, x)."""
+    yy, xx = np.mgrid[:side, :side].astype(np.float64)
+    r, turn = np.hypot(yy - y, xx - x) / unit, (yy - y) / unit / 6
+    return 10 * np.exp(-((r / 3) ** 2)) - (15 + 8 * np.clip(turn, -1, 1)) * np.exp(-(((r - 6) / 1.8) ** 2))
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3), st.sampled_from([0.605, 0.3025, 0.9]))
+@settings(max_examples=30, deadline=None)
+def test_the_middle_is_that_of_the_outline_and_not_of_the_darkness(
+    dy: float, dx: float, pixel_size_um: float
+) -> None:
+    unit = 0.605 / pixel_size_um
+    at = 60.0
+    noise = np.random.default_rng(3).normal(0, 1.8, (121, 121))
+    cell = lopsided(121, at + dy * unit, at + dx * unit, unit)
+    image = np.clip(128 + cell + noise, 0, 255).astype(np.uint8)
+    background = np.full_like(image, 128)
+    where = np.array([at], np.float32)
+    ((y, x),) = Centring(pixel_size_um).middles(image, background, 1.0, where, where)
+    assert abs(y - at - dy * unit) < 0.35 * unit
+    assert abs(x - at - dx * unit) < 0.35 * unit
+
+
+def test_a_middle_is_found_at_the_edge_and_beyond_it() -> None:
+    image = np.full((40, 50), 100, np.uint8)
+    where = np.array([-5, 0, 39, 44, 20], np.float32)
+    found = Centring(0.3025).middles(image, image, 1.0, where, where)
+    assert np.isfinite(found).all()
+
+
+@given(st.integers(3, 80), st.floats(3, 80), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_a_steady_way_is_found_through_gaps_and_wild_middles(n: int, speed: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    frames = np.sort(rng.choice(2 * n, n, replace=False)).astype(np.int64) + 7
+    x, y = 11.3 + speed * (frames - 7), np.full(n, 50.4)
+    middles = np.column_stack([y, x]) + rng.normal(0, 0.1, (n, 2))
+    middles[rng.random(n) < 0.5] = np.nan
+    wild = rng.random(n) < 0.1 if n > 30 else np.zeros(n, bool)
+    middles[wild] += 6
+    tracked = x + rng.normal(0, 0.5, n)
+    xs, ys = refined(
+        frames,
+        tracked.astype(np.float32),
+        y.astype(np.float32),
+        middles.astype(np.float32),
+        wild & (rng.random(n) < 0.5),
+        unit_px=1.0,
+    )
+    assert xs.dtype == ys.dtype == np.float32
+    inner = slice(n // 10, n - n // 10)  # a wild middle at the very end has only one side to mend it
+    measured = (~np.isnan(middles[:, 0])).sum()
+    assert np.abs(xs - x)[inner].max() < (0.4 if measured > 2 else 2.0)
+    assert np.abs(ys - y)[inner].max() < 0.4
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_track_of_one_or_two_positions_stays_as_it_is(n: int) -> None:
+    given_x = np.arange(n, dtype=np.float32)
+    x, y = refined(
+        np.arange(n), given_x, given_x, np.full((n, 2), 9, np.float32), np.zeros(n, bool), unit_px=1.0
+    )
+    np.testing.assert_array_equal(x, given_x)
+    np.testing.assert_array_equal(y, given_x)
