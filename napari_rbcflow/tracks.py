@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.conventions import LEAST_FRAMES, Label
 
+PIECES_REMEMBERED = 8192
+"""A track may continue one of the so many handed over before it, and none earlier: half a minute at the
+paper's greatest load, where the slowest cell takes a third of that through the field."""
+
 
 @dataclass(slots=True, eq=False)
 class Track:
@@ -34,6 +38,10 @@ class Track:
     reason : str
         Why the track ended: ``left-field``, ``lost``, ``ambiguous``, ``source-ended`` or
         ``cut-by-stop``.
+    may_continue : tuple of int
+        Numbers of tracks handed over before this one that may be of the same cell, ascending: then this
+        one is another piece of it. A track that ended ``ambiguous`` is named with the one that it could
+        not be told from. The pieces of a piece are not repeated.
     """
 
     cell: int
@@ -45,6 +53,7 @@ class Track:
     edge: NDArray[np.bool_]
     crops: NDArray[np.uint8]
     reason: str
+    may_continue: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frames)

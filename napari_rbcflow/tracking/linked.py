@@ -20,12 +20,13 @@ class Rows:
 
 @dataclass(slots=True, frozen=True)
 class End:
-    """A track that ended: its store slot, its number, the frame of its last sight, and why."""
+    """A track that ended: its store slot, its number, last sight, why, what it may continue."""
 
     slot: int
     cell: int
     last_seen: int
     reason: str
+    may_continue: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

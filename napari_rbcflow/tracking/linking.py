@@ -17,6 +17,7 @@ from napari_rbcflow.tracking.assignment import assign
 from napari_rbcflow.tracking.initiation import LEVEL_PX, STEADY_PX, FreeSights, find_triples
 from napari_rbcflow.tracking.linked import End, Linked, Rows
 from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, Bools, Floats, Ints, Motion
+from napari_rbcflow.tracking.pieces import EndedTracks
 from napari_rbcflow.tracking.settings import TrackingSettings
 
 _HEIGHT_VARIANCE = 2.0**2
@@ -57,6 +58,7 @@ class Linker:
         self._greatest = settings.greatest_speed_px * 60 / fps
         self._most_misses = settings.most_misses
         self._motion = Motion.empty()
+        self._gone = EndedTracks(length)
         self._past: deque[FreeSights] = deque(maxlen=_PAST)
         self._frame: int | None = None
         self._next_cell = 1
@@ -94,18 +96,18 @@ class Linker:
         tracks, found = assign(cost, _MISS_COST)
         seen = np.zeros(len(m), np.bool_)
         seen[tracks] = True
-        ambiguous = self._ambiguous(cost, tracks, found)
+        alike = self._alike(cost, tracks, found)
         contested = self._contested(seen)
         variance = np.where(contested[tracks], _CONTESTED_VARIANCE, MEASUREMENT_VARIANCE)
         m.update(tracks, x[found], y[found], log_energy[found], variance)
+        m.found[tracks] = frame
         m.hidden = np.where(seen, 0, m.hidden + 1)
         in_sight = seen | self._shared(seen, log_energy_at)
         m.misses = np.where(in_sight, 0, m.misses + 1)
         m.last_seen[in_sight] = frame
         free = np.ones(len(x), np.bool_)
         free[found] = False
-        ended = self._end(seen, ambiguous)
-        still = np.isin(m.slot, [e.slot for e in ended], invert=True)
+        ended, still = self._end(seen, alike)
         m.keep(still)
         now = FreeSights(frame, x, y, log_energy, free)
         born, past = self._begin(now)
@@ -116,11 +118,9 @@ class Linker:
     def finish(self, reason: str) -> list[End]:
         """End all open tracks, by number."""
         m = self._motion
-        ends = [
-            End(int(s), int(c), int(f), reason) for s, c, f in zip(m.slot, m.cell, m.last_seen, strict=True)
-        ]
+        ends = self._ends(np.arange(len(m)), [reason] * len(m), [])
         self._motion = Motion.empty()
-        return sorted(ends, key=lambda e: e.cell)
+        return ends
 
     def _cost(self, x: Floats, y: Floats, log_energy: Floats) -> Floats:
         m = self._motion
@@ -155,10 +155,10 @@ class Linker:
             shared[unseen] = there > m.log_energy[unseen] + np.log(_SHARED_ENERGY)
         return shared
 
-    def _ambiguous(self, cost: Floats, tracks: Ints, found: Ints) -> Bools:
-        """Tracks that part from an overlap and could as well be each other."""
+    def _alike(self, cost: Floats, tracks: Ints, found: Ints) -> list[tuple[int, int]]:
+        """Pairs of tracks that part from an overlap and could as well be each other."""
         m = self._motion
-        ambiguous = np.zeros(len(m), np.bool_)
+        alike = []
         column = np.full(len(m), -1, np.int64)
         column[tracks] = found
         for i in tracks[m.hidden[tracks] > 0]:
@@ -172,19 +172,38 @@ class Linker:
                 kept = cost[i, column[i]] + cost[j, column[j]]
                 swapped = cost[i, column[j]] + cost[j, column[i]]
                 if swapped - kept < _TELLING_COST:
-                    ambiguous[[i, j]] = True
-        return ambiguous
+                    alike.append((int(i), int(j)))
+        return alike
 
-    def _end(self, seen: Bools, ambiguous: Bools) -> list[End]:
+    def _end(self, seen: Bools, alike: list[tuple[int, int]]) -> tuple[list[End], Bools]:
+        """The tracks that end now, by number, and which go on."""
         m = self._motion
         left = (m.x > self._length - 1) | (~seen & (m.x > self._length - 4))
         lost = m.misses >= self._most_misses
-        ends = []
-        for i in np.flatnonzero(left | lost | ambiguous):
-            reason = "left-field" if left[i] else "ambiguous" if ambiguous[i] else "lost"
-            ends.append(End(int(m.slot[i]), int(m.cell[i]), int(m.last_seen[i]), reason))
-            self._free_slots.append(int(m.slot[i]))
-        return sorted(ends, key=lambda e: e.cell)
+        ambiguous = np.zeros(len(m), np.bool_)
+        ambiguous[[i for pair in alike for i in pair]] = True
+        ending = np.flatnonzero(left | lost | ambiguous)
+        reasons = ["left-field" if left[i] else "ambiguous" if ambiguous[i] else "lost" for i in ending]
+        ends = self._ends(ending, reasons, alike)
+        self._free_slots += [e.slot for e in ends]
+        still = np.ones(len(m), np.bool_)
+        still[ending] = False
+        return ends, still
+
+    def _ends(self, ending: Ints, reasons: list[str], alike: list[tuple[int, int]]) -> list[End]:
+        """End tracks, by number."""
+        if self._frame is None or not len(ending):
+            return []
+        order = np.argsort(self._motion.cell[ending])
+        place = {int(i): k for k, i in enumerate(ending[order])}
+        gone = self._motion.at(ending[order])
+        may_continue = self._gone.end(self._frame, gone, [(place[i], place[j]) for i, j in alike])
+        return [
+            End(int(s), int(c), int(f), reasons[k], before)
+            for s, c, f, k, before in zip(
+                gone.slot, gone.cell, gone.last_seen, order, may_continue, strict=True
+            )
+        ]
 
     def _begin(self, now: FreeSights) -> tuple[list[tuple[int, int]], list[Rows]]:
         past = list(self._past)[::-1]
@@ -276,6 +295,9 @@ class Linker:
             hidden=np.array([0]),
             misses=np.array([0]),
             last_seen=np.array([frames[-1]]),
+            first=np.array([frames[0]]),
+            found=np.array([frames[-1]]),
+            x_first=np.array([at + v * t[0]]),
         )
         self._motion.extend(one)
 

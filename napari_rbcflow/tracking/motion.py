@@ -43,6 +43,10 @@ class Motion:
         Analysed frames since the last sight, of its own or shared with another cell.
     last_seen : ndarray of int64
         Frame index of the last sight.
+    first, found : ndarray of int64
+        Frame indices of the first and the last detection of its own.
+    x_first : ndarray of float64
+        Position in frame `first`.
     """
 
     slot: Ints
@@ -58,13 +62,16 @@ class Motion:
     hidden: Ints
     misses: Ints
     last_seen: Ints
+    first: Ints
+    found: Ints
+    x_first: Floats
 
     @classmethod
     def empty(cls) -> Motion:
         """No track."""
         i = np.empty(0, np.int64)
         f = np.empty(0, np.float64)
-        return cls(i, i, f, f, f, f, f, f, f, f, i, i, i)
+        return cls(i, i, f, f, f, f, f, f, f, f, i, i, i, i, i, f)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -79,13 +86,23 @@ class Motion:
         for f in fields(self):
             setattr(self, f.name, np.concatenate([getattr(self, f.name), getattr(other, f.name)]))
 
+    def at(self, where: Bools | Ints) -> Motion:
+        """Return the tracks at `where`, a mask or indices; a copy."""
+        return Motion(*(getattr(self, f.name)[where] for f in fields(self)))
+
     def predict(self, elapsed: int) -> None:
         """Advance by `elapsed` frames."""
-        q = SPEED_WALK_VARIANCE
-        self.x = self.x + self.v * elapsed
-        self.pxx = self.pxx + 2 * elapsed * self.pxv + elapsed**2 * self.pvv + q * elapsed**3 / 3
-        self.pxv = self.pxv + elapsed * self.pvv + q * elapsed**2 / 2
-        self.pvv = self.pvv + q * elapsed
+        self.x, self.pxx, self.pxv, self.pvv = self.ahead(elapsed)
+
+    def ahead(self, elapsed: int | Ints) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return x and its covariance with v (xx, xv, vv) `elapsed` frames from now, or before now."""
+        q = SPEED_WALK_VARIANCE * np.abs(elapsed)
+        return (
+            self.x + self.v * elapsed,
+            self.pxx + 2 * elapsed * self.pxv + elapsed**2 * self.pvv + q * elapsed**2 / 3,
+            self.pxv + elapsed * self.pvv + q * elapsed / 2,
+            self.pvv + q,
+        )
 
     def update(self, tracks: Ints, x: Floats, y: Floats, log_energy: Floats, variance: Floats) -> None:
         """Take in a detection for each of `tracks`; `variance` is that of the detection's x."""

@@ -16,7 +16,7 @@ from napari_rbcflow.tracking.centring import Centring
 from napari_rbcflow.tracking.crops import Cropper
 from napari_rbcflow.tracking.detection import Detections, Detector
 from napari_rbcflow.tracking.light import Light, gain_fault, unlit
-from napari_rbcflow.tracking.linked import Rows
+from napari_rbcflow.tracking.linked import End, Rows
 from napari_rbcflow.tracking.linking import Linker
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracking.store import TrackStore
@@ -180,7 +180,7 @@ class Tracker:
             self._learnt = self._last_given
         while self._held:
             ended += self._work(self._held.popleft())
-        ended += [self._store.end(e.slot, e.cell, e.last_seen, e.reason) for e in self._linker.finish(reason)]
+        ended += [self._ended(e) for e in self._linker.finish(reason)]
         self._past.clear()
         return ended
 
@@ -205,7 +205,7 @@ class Tracker:
             frame.index, x, y, np.log(detections.energy.astype(np.float64)), self._log_energy_at
         )
         # Ends first: a slot given back may be taken at once.
-        ended = [self._store.end(e.slot, e.cell, e.last_seen, e.reason) for e in linked.ended]
+        ended = [self._ended(e) for e in linked.ended]
         for slot, _ in linked.born:
             self._store.begin(slot)
         kept = {p.frame.index: p for p in self._past}
@@ -215,6 +215,11 @@ class Tracker:
         self._past.append(now)
         self._write(linked.now, now)
         return ended
+
+    def _ended(self, end: End) -> Track:
+        track = self._store.end(end.slot, end.cell, end.last_seen, end.reason)
+        track.may_continue = end.may_continue
+        return track
 
     def _leave_out(self, why: str) -> None:
         self.not_analysed[why] = self.not_analysed.get(why, 0) + 1
