@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.estimate.fraction import RunningFraction
 from napari_rbcflow.estimate.stopping import StopRules
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.tracks import PIECES_REMEMBERED, Judgement, Track
 
 CUT_BY_STOP = "cut-by-stop"
 AFTER_STOP = "after-stop"
 RUN_FAILED = "run-failed"
+PIECE = "piece"
+"""Of a track that may be another piece of a cell that was counted already."""
 
 
 class Tally:
     """Counts judged tracks, one cell once, until a stop rule is met; then the number is frozen.
+
+    A cell that is lost and found again leaves two tracks or more. Of a chain of them (each track names
+    those that it may continue) the first that can be judged counts, and what may continue it, directly or
+    through others, does not.
 
     Lifecycle, a batch at a time: `settle` says what becomes of each track -> the caller puts that on
     disk -> `count` counts it. So what is counted is on disk, and a crash in between costs a count,
@@ -40,6 +47,8 @@ class Tally:
         self.counted = bytearray()
         self.enough: str | None = None
         self._rules = rules
+        self._chains: dict[int, bool] = {}
+        self._coming: dict[int, bool] = {}
 
     def to_judge(self, tracks: Sequence[Track]) -> list[Track]:
         """Return the tracks that may still count: those that the stop did not cut, before the stop."""
@@ -51,21 +60,26 @@ class Tally:
         Parameters
         ----------
         tracks : sequence of Track
+            As they were handed over: a track comes behind those that it may continue.
         judged : sequence of Judgement
             Of the tracks that `to_judge` returned for the same `tracks`, in order.
 
         Returns
         -------
         list of Judgement
-            Tracks behind the one that meets the stop rule, and those that the stop cut, are
-            ``uncounted``.
+            Tracks behind the one that meets the stop rule, those that the stop cut, and those that
+            would count but may be of a cell that was counted, are ``uncounted``.
         """
         trial = RunningFraction(self.fraction.level)
         trial.update(tank_treading=self.fraction.tank_treading, flipping=self.fraction.flipping)
         coming = iter(judged)
         frozen = self.enough is not None
         settled = []
+        # Of each track: whether it, or one that it may continue, was counted.
+        chains: dict[int, bool] = {}
         for track in tracks:
+            is_piece = any(chains.get(c, self._chains.get(c, False)) for c in track.may_continue)
+            chains[track.cell] = is_piece
             if track.reason == CUT_BY_STOP:
                 settled.append(uncounted(track, CUT_BY_STOP))
                 continue
@@ -73,8 +87,13 @@ class Tally:
             if frozen or judgement is None:
                 settled.append(uncounted(track, AFTER_STOP))
                 continue
+            if is_piece and counts(judgement):
+                judgement = uncounted(track, PIECE)
             settled.append(judgement)
-            frozen = _add(trial, judgement) and self._rules.met_by(trial) is not None
+            if _add(trial, judgement):
+                chains[track.cell] = True
+                frozen = self._rules.met_by(trial) is not None
+        self._coming = chains
         return settled
 
     def count(self, settled: Sequence[Judgement]) -> None:
@@ -85,11 +104,21 @@ class Tally:
             if _add(self.fraction, judgement):
                 self.counted.append(judgement.label is Label.TANK_TREADING)
                 self.enough = self._rules.met_by(self.fraction)
+            if judgement.cell in self._coming:
+                self._chains[judgement.cell] = self._coming[judgement.cell]
+        # None of those before is named again.
+        for cell in list(islice(self._chains, max(0, len(self._chains) - PIECES_REMEMBERED))):
+            del self._chains[cell]
 
 
 def uncounted(track: Track, reason: str) -> Judgement:
     """Return the judgement of a track that is kept but not counted."""
     return Judgement(track.cell, Label.UNCOUNTED, None, None, reason)
+
+
+def counts(judgement: Judgement) -> bool:
+    """Whether a judgement is one of those that the fraction is made of."""
+    return judgement.label in (Label.TANK_TREADING, Label.FLIPPING)
 
 
 def _add(fraction: RunningFraction, judgement: Judgement) -> bool:

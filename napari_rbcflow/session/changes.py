@@ -26,6 +26,7 @@ from napari_rbcflow.session.audit import (
     standing,
 )
 from napari_rbcflow.session.marker import is_being_written
+from napari_rbcflow.session.pieces import COUNTED, read_links, relatives
 from napari_rbcflow.session.runfile import now as time_now
 from napari_rbcflow.session.runfile import read_run
 from napari_rbcflow.session.tables import CELL_COLUMNS, whole_lines
@@ -42,6 +43,7 @@ _NOT_JUDGED = {
     "after-stop": "it ended after the stop, when the number was frozen",
     "cut-by-stop": "it was still in the picture at the stop",
     "run-failed": "the run broke before it was judged",
+    "piece": "it may be another piece of a cell that is counted already",
 }
 
 
@@ -102,7 +104,8 @@ class ChangeLog:
         ------
         BadInput
             If the session has no such cell, or one that was not judged; if `now` is no label, or the
-            one that the cell has already; if the folder cannot be written to. Nothing was written.
+            one that the cell has already; if it would count twice, as another piece of it counts; if
+            the folder cannot be written to. Nothing was written.
         RunFailed
             If the file is damaged, or the disk takes no more.
         """
@@ -113,6 +116,11 @@ class ChangeLog:
         was = last[-1] if last else machine
         if now == was:
             raise BadInput(f"Cell {cell} is {was} already: there is nothing to change.")
+        if now in COUNTED and (other := self._other_piece(int(cell))) is not None:
+            raise BadInput(
+                f"Cell {cell} may be another piece of cell {other}, which counts already:"
+                f" strike out cell {other} first, or leave cell {cell} as it is."
+            )
         change = Change(time_now(), _one_line(by) or login_name(), int(cell), was, str(now))
         try:
             append_change(self.folder, change)
@@ -176,6 +184,15 @@ class ChangeLog:
         # A cell is told before it is counted, by a moment.
         k, m = max(0, counts[Label.TANK_TREADING]), max(0, counts[Label.FLIPPING])
         return shown_figure(k, m, level, method)
+
+    def _other_piece(self, cell: int) -> int | None:
+        """Return a track that counts now and may be of the same cell."""
+        last = {change.cell: change.now for change in self.all()}
+        for other in relatives(cell, read_links(self.folder)):
+            row = _row(self.folder / "cells.csv", other)
+            if last.get(other, row[_LABEL] if row else "") in COUNTED:
+                return other
+        return None
 
     def _machine_label(self, cell: int) -> str:
         fields = _row(self.folder / "cells.csv", cell)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from napari_rbcflow.errors import RunFailed
-from napari_rbcflow.session import runfile, tables
+from napari_rbcflow.session import pieces, runfile, tables
 from napari_rbcflow.session.account import CELL_COUNTS, plain
 from napari_rbcflow.session.marker import is_being_written
 from napari_rbcflow.session.reading import open_session
@@ -56,7 +56,7 @@ def close_interrupted(folder: Path, sentence: str) -> None:
         fraction=plain(asdict(session.fraction)),
         files={
             name: tables.fingerprint(folder / name)
-            for name in ("cells.csv", "tracks.csv")
+            for name in ("cells.csv", "tracks.csv", pieces.NAME)
             if (folder / name).exists()
         },
     )

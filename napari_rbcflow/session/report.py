@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from napari_rbcflow.conventions import LEAST_FRAMES, Label
+from napari_rbcflow.estimate.tally import PIECE
 from napari_rbcflow.ring.disk import replace_file
 from napari_rbcflow.session import figures
 from napari_rbcflow.session.grave import grave_warnings, percent
@@ -245,6 +246,7 @@ def _speed(cells: pd.DataFrame, label: Label) -> np.ndarray[Any, np.dtype[np.flo
 
 def _cells(run: Mapping[str, Any], table: pd.DataFrame) -> str:
     cells, untold = run["cells"], _undecided(table)
+    pieces = int((table["reason"] == PIECE).sum())
     rows = {
         "followed in all": cells["tracked"],
         "tank-treading (counted)": cells["tank_treading"],
@@ -252,7 +254,8 @@ def _cells(run: Mapping[str, Any], table: pd.DataFrame) -> str:
         "blurred or not alone": cells["unreliable"] - untold,
         "of neither kind surely enough": untold,
         f"seen in under {LEAST_FRAMES} frames": cells["too_short"],
-        "open at the stop, or after it": cells["uncounted"],
+        "perhaps another piece of a counted one": pieces,
+        "open at the stop, or after it": cells["uncounted"] - pieces,
     }
     return _table("Cells", {k: f"{v:,}" for k, v in rows.items()})
 

@@ -16,7 +16,7 @@ from napari_rbcflow.conventions import LEAST_FRAMES, Label
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.estimate.fraction import wilson
 from napari_rbcflow.ring import open_ring
-from napari_rbcflow.session import tables
+from napari_rbcflow.session import pieces, tables
 from napari_rbcflow.session.account import CELL_COUNTS, FractionFigure
 from napari_rbcflow.session.audit import findings as faults_of_changes
 from napari_rbcflow.session.audit import read_audit
@@ -58,7 +58,17 @@ def verify(folder: Path | str) -> Verdict:
     ----------
     folder : Path or str
     """
-    checks: tuple[Check, ...] = (_ending, _frames, _tables, _unchanged, _by_hand, _crops, _ring, _report)
+    checks: tuple[Check, ...] = (
+        _ending,
+        _frames,
+        _tables,
+        _pieces,
+        _unchanged,
+        _by_hand,
+        _crops,
+        _ring,
+        _report,
+    )
     findings: list[str] = []
     try:
         session = open_session(folder)
@@ -68,7 +78,7 @@ def verify(folder: Path | str) -> Verdict:
         if not (there := list(_recoverable(session))):
             return Verdict(NOT_A_SESSION, [str(error)])
         findings.append(f"The account of the run is lost: {error.what}. Recoverable: {', '.join(there)}.")
-        checks = (_tables, _by_hand, _crops, _ring)
+        checks = (_tables, _pieces, _by_hand, _crops, _ring)
     except BadInput as error:
         return Verdict(NOT_A_SESSION, [str(error)])
     for check in checks:
@@ -169,6 +179,15 @@ def _tables(session: Session) -> Iterator[str]:
         )
 
 
+def _pieces(session: Session) -> Iterator[str]:
+    cells, links = session.cells, pieces.read_links(session.folder)
+    kept = set(cells["cell"])
+    if _running(session):  # a crash can come between a track's pieces and its row in cells.csv
+        links = {cell: before for cell, before in links.items() if cell in kept}
+    labels = dict(zip(cells["cell"], cells["label"], strict=True))
+    yield from pieces.findings(links, labels, dict(zip(cells["cell"], cells["reason"], strict=True)))
+
+
 def _unchanged(session: Session) -> Iterator[str]:
     if _running(session):
         return
@@ -180,6 +199,10 @@ def _unchanged(session: Session) -> Iterator[str]:
 def _by_hand(session: Session) -> Iterator[str]:
     audit = read_audit(session.folder)
     yield from faults_of_changes(audit, dict(zip(session.cells["cell"], session.cells["label"], strict=True)))
+    if session.changes_standing:
+        labels = dict(zip(session.cells["cell"], session.labels_by_hand, strict=True))
+        for cell in pieces.counted_twice(pieces.read_links(session.folder), labels):
+            yield f"changes.csv: by hand, cell {cell} counts beside one that it may be a piece of."
     page = session.folder / "report.html"
     if not _running(session) and page.exists() and not tells_of_changes(session.folder, len(audit.changes)):
         yield "report.html does not tell of the last changes by hand: changing another cell writes it anew."

@@ -18,7 +18,7 @@ import numpy as np
 from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.ring.disk import disk_faults, is_full, sync_folder
-from napari_rbcflow.session import runfile, tables
+from napari_rbcflow.session import pieces, runfile, tables
 from napari_rbcflow.session.account import Account
 from napari_rbcflow.session.crops import CropStore
 from napari_rbcflow.session.growing import Table
@@ -72,6 +72,8 @@ class SessionWriter:
             self._crops = CropStore(folder / "crops.zarr")
             self._tracks = Table(folder / "tracks.csv", tables.header(tables.TRACK_COLUMNS))
             undo.callback(self._tracks.close)
+            self._pieces = Table(folder / pieces.NAME, tables.header(pieces.COLUMNS))
+            undo.callback(self._pieces.close)
             self._cells = Table(folder / "cells.csv", tables.header(tables.CELL_COLUMNS))
             undo.callback(self._cells.close)
             sync_folder(folder)
@@ -201,7 +203,9 @@ class SessionWriter:
             try:
                 self._crops.write(tracks)
                 self._tracks.append(tables.track_rows(tracks))
-                self._sync([*self._crops.unsynced(), self._tracks.fileno()])
+                self._pieces.append(of_pieces := pieces.piece_rows(tracks))
+                also = [self._pieces.fileno()] if of_pieces else []
+                self._sync([*self._crops.unsynced(), self._tracks.fileno(), *also])
                 # The row in cells.csv is what makes a track kept: last, when all else is on the disk.
                 self._cells.append(
                     tables.cell_rows(pairs, fps=self._source.fps, pixel_size_um=self._source.pixel_size_um)
@@ -210,9 +214,11 @@ class SessionWriter:
             except BaseException:
                 self._cells.take_back()
                 self._tracks.take_back()
+                self._pieces.take_back()
                 raise
             self._crops.commit(tracks)
             self._tracks.commit()
+            self._pieces.commit()
             self._cells.commit()
 
     def heartbeat(self, account: Account) -> None:
@@ -257,6 +263,7 @@ class SessionWriter:
                 self.ring.close()
                 self._crops.abandon()
                 self._tracks.close()
+                self._pieces.close()
                 self._cells.close()
                 self._log.close()
                 self._marker.remove()
@@ -266,13 +273,15 @@ class SessionWriter:
         self.ring.close()
         self._crops.close()
         self._tracks.close()
+        self._pieces.close()
         self._cells.close()
         self._take(account)
         index = self._crops.index()
         self._sort("cells.csv", tables.sort_cells)
         self._sort("tracks.csv", lambda path: tables.sort_tracks(path, index[:, 0], index[:, 2]))
+        self._sort(pieces.NAME, pieces.sort_pieces)
         self._run["files"] = {
-            name: tables.fingerprint(self.folder / name) for name in ("cells.csv", "tracks.csv")
+            name: tables.fingerprint(self.folder / name) for name in ("cells.csv", "tracks.csv", pieces.NAME)
         }
         self._run.update(status=status, stop_reason=stop_reason, ended=runfile.now())
         log.info("session closed: %s (%s), %s", status, stop_reason, account.cells)

@@ -1,0 +1,322 @@
+"""A cell that is lost and found again leaves two tracks, and counts once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_session import Pair, account_of, begin, some_pairs
+
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.estimate.stopping import StopRules
+from napari_rbcflow.estimate.tally import PIECE, Tally
+from napari_rbcflow.session import verify
+from napari_rbcflow.session.changes import ChangeLog
+from napari_rbcflow.session.pieces import behind, read_links
+from napari_rbcflow.tracking.linked import End
+from napari_rbcflow.tracking.linking import Linker
+from napari_rbcflow.tracking.settings import TrackingSettings
+from napari_rbcflow.tracks import PIECES_REMEMBERED, Judgement, Track
+
+COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
+LENGTH = 1376.0
+Sight = tuple[float, float]
+
+
+# ------------------------------------------------------------------------------- what counts
+
+
+def a_track(cell: int, may_continue: Sequence[int] = (), reason: str = "lost") -> Track:
+    at, no = np.zeros(1, np.float32), np.zeros(1, bool)
+    crops = np.zeros((1, 31, 31), np.uint8)
+    return Track(cell, np.zeros(1, np.int64), at, at, ~no, no, no, crops, reason, tuple(may_continue))
+
+
+def told(tracks: Sequence[Track], labels: Sequence[Label], sizes: Sequence[int], rules: StopRules) -> Tally:
+    """Count tracks in batches of these sizes, again and again; the judgements are left in `settled`."""
+    tally, at, k = Tally(rules), 0, 0
+    settled: list[Judgement] = []
+    while at < len(tracks):
+        part = tracks[at : at + sizes[k % len(sizes)]]
+        at, k = at + len(part), k + 1
+        judged = [Judgement(t.cell, labels[t.cell], 0.9, 0.9, "stage-2") for t in tally.to_judge(part)]
+        tally.settle(part, judged)  # a batch that the disk did not take leaves no trace
+        now = tally.settle(part, judged)
+        tally.count(now)
+        settled += now
+    tally.settled = settled  # type: ignore[attr-defined]
+    return tally
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> tuple[list[Track], list[Label]]:
+    n = draw(st.integers(0, 40))
+    tracks = []
+    for cell in range(n):
+        before = draw(st.sets(st.integers(max(0, cell - 6), cell - 1), max_size=3)) if cell else set()
+        tracks.append(a_track(cell, sorted(before), "cut-by-stop" if cell > n - 4 else "lost"))
+    return tracks, draw(st.lists(st.sampled_from([*Label][:4]), min_size=n, max_size=n))
+
+
+@settings(max_examples=300, deadline=None)
+@given(chains(), st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 20))
+def test_of_one_chain_at_most_one_counts_however_the_tracks_are_batched(
+    case: tuple[list[Track], list[Label]], sizes: list[int], enough: int
+) -> None:
+    tracks, labels = case
+    tally = told(tracks, labels, sizes, StopRules(reliable=enough))
+    settled: list[Judgement] = tally.settled  # type: ignore[attr-defined]
+    assert [j.cell for j in settled] == [t.cell for t in tracks]
+    links = {t.cell: t.may_continue for t in tracks}
+    counted = {j.cell for j in settled if j.label in COUNTED}
+    for judgement in settled:
+        taken = behind(judgement.cell, links) & counted
+        if judgement.label in COUNTED:
+            assert not taken
+        elif judgement.reason == PIECE:
+            assert judgement.label is Label.UNCOUNTED
+            assert labels[judgement.cell] in COUNTED
+            assert taken
+        elif judgement.label is Label.UNCOUNTED:
+            assert tally.enough or judgement.reason == "cut-by-stop"
+        else:
+            assert (
+                judgement.label is labels[judgement.cell]
+            )  # too short and unreliable ones stay what they are
+    assert tally.fraction.n == len(counted) == min(enough, tally.fraction.n)
+    one_by_one = told(tracks, labels, [1], StopRules(reliable=enough))
+    assert settled == one_by_one.settled  # type: ignore[attr-defined]
+    assert tally.cells == one_by_one.cells
+
+
+def test_a_piece_counts_where_none_before_it_did() -> None:
+    tracks = [a_track(0), a_track(1, [0]), a_track(2, [1]), a_track(3, [2]), a_track(4)]
+    tank, unreliable = Label.TANK_TREADING, Label.UNRELIABLE
+    tally = told(tracks, [unreliable, tank, unreliable, tank, tank], [2], StopRules())
+    labels = [(j.label, j.reason) for j in tally.settled]  # type: ignore[attr-defined]
+    assert labels == [
+        (unreliable, "stage-2"),
+        (tank, "stage-2"),
+        (unreliable, "stage-2"),
+        (Label.UNCOUNTED, PIECE),  # through the unreliable one
+        (tank, "stage-2"),
+    ]
+
+
+def test_the_tally_forgets_what_is_not_named_again() -> None:
+    tally = Tally(StopRules())
+    tracks = [a_track(k, range(max(0, k - 2), k)) for k in range(PIECES_REMEMBERED + 500)]
+    for at in range(0, len(tracks), 100):
+        part = tracks[at : at + 100]
+        tally.count(
+            tally.settle(part, [Judgement(t.cell, Label.FLIPPING, 0.9, 0.1, "stage-2") for t in part])
+        )
+    assert tally.fraction.n == 1
+    assert len(tally._chains) == PIECES_REMEMBERED
+
+
+# ------------------------------------------------------------------------------- what continues what
+
+
+def ends_of(frames: Sequence[Sequence[Sight]], length: float = LENGTH) -> tuple[list[End], Linker]:
+    """Link sights of cells that are in sight nowhere else, all of one energy."""
+    linker, ends = Linker(length, fps=60, settings=TrackingSettings()), []
+    for t, sights in enumerate(frames):
+        x, y = np.array([s[0] for s in sights]), np.array([s[1] for s in sights])
+        ends += linker.step(
+            t, x, y, np.full(len(x), 3.0), lambda x, y: np.full(len(x), -9.0, np.float64)
+        ).ended
+    return ends + linker.finish("source-ended"), linker
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(4, 60), st.integers(0, 15), st.integers(7, 40)), min_size=1, max_size=8),
+       st.integers(0, 2**32 - 1))  # fmt: skip
+def test_every_piece_of_a_cell_is_known_and_no_other_cell_s(
+    cells: list[tuple[float, int, int]], seed: int
+) -> None:
+    """Cells in lanes of their own, each out of sight for 7 to 40 frames, now and again."""
+    rng = np.random.default_rng(seed)
+    frames: list[list[Sight]] = [[] for _ in range(120)]
+    for lane, (v, first, gap) in enumerate(cells):
+        for t in range(first, 120):
+            x = 5 + v * (t - first)
+            if x < LENGTH and (t - first) % (gap + 12) < 12:
+                frames[t].append((x + rng.normal(0, 0.3), 60.0 * lane + 30 + rng.normal(0, 0.3)))
+    links: dict[int, tuple[int, ...]] = {}
+    lanes: dict[int, int] = {}
+    before: dict[int, int] = {}
+    ends, linker = ends_of(frames)
+    starts = _first_sights(frames)
+    for end in ends:
+        lanes[end.cell] = starts[end.cell]
+        links[end.cell] = end.may_continue
+        lane = lanes[end.cell]
+        assert {lanes[c] for c in end.may_continue} <= {lane}
+        if lane in before:
+            assert before[lane] in behind(end.cell, links)
+        before[lane] = end.cell
+    again, _ = ends_of(frames)
+    assert again == ends
+    assert len(linker.motion) == 0
+
+
+def _first_sights(frames: Sequence[Sequence[Sight]]) -> dict[int, int]:
+    """The lane of each track, by its number, from a run of its own."""
+    linker, lanes = Linker(LENGTH, fps=60, settings=TrackingSettings()), {}
+    for t, sights in enumerate(frames):
+        x, y = np.array([s[0] for s in sights]), np.array([s[1] for s in sights])
+        linker.step(t, x, y, np.full(len(x), 3.0), lambda x, y: np.full(len(x), -9.0, np.float64))
+        lanes |= {
+            int(c): int(height // 60) for c, height in zip(linker.motion.cell, linker.motion.y, strict=True)
+        }
+    return lanes
+
+
+def test_of_two_that_could_not_be_told_apart_both_are_possible() -> None:
+    frames: list[list[Sight]] = []
+    for t in range(40):
+        x = 20.0 + 10 * t
+        if t < 10:
+            frames.append([(x, 100.0), (x + 10, 100.0)])
+        elif t < 13:
+            frames.append([(x + 5, 100.0)])
+        else:  # they part upwards and downwards: either can be either
+            frames.append([(x + 5, 96.0), (x + 5, 104.0)])
+    linker = Linker(LENGTH, fps=60, settings=TrackingSettings())
+    ends: list[End] = []
+    for t, sights in enumerate(frames):
+        x, y = np.array([s[0] for s in sights]), np.array([s[1] for s in sights])
+        ends += linker.step(t, x, y, np.full(len(x), 3.0), lambda x, y: np.full(len(x), 3.0)).ended
+    ends += linker.finish("source-ended")
+    assert [(e.cell, e.reason) for e in ends][:2] == [(1, "ambiguous"), (2, "ambiguous")]
+    later = [e for e in ends if e.cell > 2]
+    assert len(later) == 2
+    for end in later:
+        assert set(end.may_continue) >= {1, 2}
+
+
+def test_a_cell_that_must_have_left_is_forgotten() -> None:
+    """A cell lost in mid field every four frames, for a while: what is remembered does not grow."""
+    frames: list[list[Sight]] = [[] for _ in range(1500)]
+    for t0 in range(0, 1500, 4):
+        for t in range(t0, min(t0 + 8, 1500)):
+            frames[t].append((5 + 20.0 * (t - t0), 30 + 60.0 * (t0 // 4 % 17)))
+    linker, most = Linker(LENGTH, fps=60, settings=TrackingSettings()), 0
+    for t, sights in enumerate(frames):
+        x, y = np.array([s[0] for s in sights]), np.array([s[1] for s in sights])
+        linker.step(t, x, y, np.full(len(x), 3.0), lambda x, y: np.full(len(x), -9.0, np.float64))
+        most = max(most, len(linker._gone))
+    assert 5 < most < 40  # 66 frames through the field, and a few for what is not known of the speed
+    assert linker._next_cell > 370
+
+
+# ------------------------------------------------------------------------------- on the disk
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """A session with a chain: an unreliable track, a counted one, one held back."""
+    pairs = some_pairs(60, seed=5)
+
+    def take(label: Label) -> tuple[int, Pair]:
+        at = next(k for k, (_, said) in enumerate(pairs) if said.label is label and k not in used)
+        used.append(at)
+        return at, pairs[at]
+
+    used: list[int] = []
+    (_, (a, _)), (second, (b, _)) = take(Label.UNRELIABLE), take(Label.TANK_TREADING)
+    third, (c, _) = take(Label.FLIPPING)
+    pairs[second] = (replace(b, may_continue=(a.cell,)), pairs[second][1])
+    pairs[third] = (replace(c, may_continue=(b.cell,)), Judgement(c.cell, Label.UNCOUNTED, None, None, PIECE))
+    writer = begin(tmp_path_factory.mktemp("pieces") / "S")
+    for at in range(0, len(pairs), 7):
+        writer.keep(pairs[at : at + 7])
+    writer.close(account_of(pairs), "finished", "source-ended")
+    return writer.folder, {"unreliable": a.cell, "counted": b.cell, "held": c.cell}
+
+
+def test_a_session_holds_its_pieces_and_says_so(kept: tuple[Path, dict[str, int]]) -> None:
+    folder, cells = kept
+    assert verify(folder).findings == []
+    assert dict(read_links(folder)) == {
+        cells["counted"]: [cells["unreliable"]],
+        cells["held"]: [cells["counted"]],
+    }
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "perhaps another piece of a counted one" in page
+
+
+def test_a_cell_cannot_be_made_to_count_twice_by_hand(
+    kept: tuple[Path, dict[str, int]], tmp_path: Path
+) -> None:
+    folder, cells = kept
+    changes = ChangeLog(shutil.copytree(folder, tmp_path / "S"))
+    with pytest.raises(BadInput, match=r"was not judged .it may be another piece"):
+        changes.add(cells["held"], "flipping")
+    with pytest.raises(BadInput, match=f"another piece of cell {cells['counted']}, which counts"):
+        changes.add(cells["unreliable"], "flipping")
+    changes.add(cells["counted"], "struck-out")
+    changes.add(cells["unreliable"], "flipping")
+    with pytest.raises(BadInput, match=f"another piece of cell {cells['unreliable']}, which counts"):
+        changes.take_back(cells["counted"])
+    assert verify(changes.folder).findings == []
+    path = changes.folder / "changes.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    assert any("by hand, cell" in finding for finding in verify(changes.folder).findings)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("counted", "counts 1 cells that may be pieces of earlier ones"),
+        ("alone", "leaves out 1 cells as pieces"),
+        ("stranger", "names 1 cells that are not in cells.csv"),
+        ("garbage", "a line that is not two numbers"),
+    ],
+)
+def test_pieces_that_cannot_be_are_found(
+    kept: tuple[Path, dict[str, int]], tmp_path: Path, damage: str, said: str
+) -> None:
+    folder, cells = kept
+    folder = Path(shutil.copytree(folder, tmp_path / "S"))
+    path = folder / "pieces.csv"
+    text = path.read_text()
+    if damage == "counted":
+        other = next(
+            line.split(",")[0]
+            for line in (folder / "cells.csv").read_text().splitlines()
+            if ",tank-treading," in line and not line.startswith(f"{cells['counted']},")
+        )
+        text += f"{other},{cells['counted']}\n"
+    elif damage == "alone":
+        text = text.replace(f"{cells['held']},{cells['counted']}\n", "")
+    else:
+        text += f"{cells['held']},99999\n" if damage == "stranger" else "1,x\n"
+    path.write_text(text)
+    assert any(said in finding for finding in verify(folder).findings)
+
+
+def test_a_session_from_before_there_were_pieces_is_whole(
+    kept: tuple[Path, dict[str, int]], tmp_path: Path
+) -> None:
+    pairs = some_pairs(20, seed=8)
+    writer = begin(tmp_path / "S")
+    writer.keep(pairs)
+    writer.close(account_of(pairs), "finished", "source-ended")
+    run = tmp_path / "S" / "run.json"
+    import json
+
+    told = json.loads(run.read_text())
+    del told["files"]["pieces.csv"]
+    run.write_text(json.dumps(told))
+    (tmp_path / "S" / "pieces.csv").unlink()
+    assert verify(tmp_path / "S").findings == []
