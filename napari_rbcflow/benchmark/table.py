@@ -9,6 +9,7 @@ _HEADINGS = ("", "ms a frame", "of a frame", "x real time", "aim ms", "met", "fl
 _FLAT_MB = 1.0
 """Growth in 1000 frames up to which memory counts as flat: an hour of it is 0.2 GB."""
 _STEADY = 1.05
+"""Late over early, up to which it counts as no slower: a busy machine varies by about that."""
 
 
 def as_text(record: Mapping[str, Any]) -> str:
@@ -22,7 +23,7 @@ def as_text(record: Mapping[str, Any]) -> str:
         "",
         *_aligned([_HEADINGS, *(_row(figure) for figure in record["figures"])]),
         "",
-        f"CPU time of all threads, except where (clock) stands. A frame's time is {record['frame_ms']:.2f} ms.",
+        f"CPU time of all threads, except where it says (clock). A frame is {record['frame_ms']:.2f} ms.",
         "Floor: bytes moved over the memory's bandwidth, and a network's operations at one core's best rate.",
         "",
         *_sentences(record),

@@ -1,0 +1,168 @@
+"""`rbcflow benchmark`: that everything is measured and nothing stays. No time is asserted."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_rbcflow.benchmark import Effort, floors, suite
+from napari_rbcflow.benchmark.child import in_child
+from napari_rbcflow.benchmark.clock import stepwise
+from napari_rbcflow.commands import main
+from napari_rbcflow.errors import RunFailed
+
+FRAME_MS = 1e3 / 60
+
+
+def rbcflow(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return int(end.value.code or 0), out, err
+
+
+def test_everything_is_measured_beside_real_time_and_nothing_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, file = tmp_path / "disk", tmp_path / "speed.json"
+    place.mkdir()
+    code, out, err = rbcflow(
+        capsys, "benchmark", "--quick", "--device", "cpu", "--folder", place, "--json", file
+    )
+    assert code == 0, err
+    assert not list(place.iterdir())
+    record = json.loads(file.read_text(encoding="utf-8"))
+    assert record["frame_ms"] == pytest.approx(FRAME_MS)
+    figures = {f["name"]: f for f in record["figures"]}
+    for name, f in figures.items():
+        assert f["ms_per_frame"] > 0, name
+        assert f["share_of_frame"] == pytest.approx(f["ms_per_frame"] / FRAME_MS), name
+        assert f["ratio_to_real_time"] == pytest.approx(FRAME_MS / f["ms_per_frame"]), name
+        assert f["aim_met"] == (None if f["aim_ms"] is None else f["ms_per_frame"] <= f["aim_ms"]), name
+        if f["floor"] is not None:
+            machine = record["machine"]
+            floor_ms = f["floor"]["bytes"] / machine["copy_gb_per_s"] / 1e6
+            floor_ms += f["floor"]["operations"] / machine["gflop_per_s"] / 1e6
+            assert f["floor_ms"] == pytest.approx(floor_ms), name
+        assert name in out
+        assert f"{f['ms_per_frame']:.2f}" in out
+    for where, aim_ms in (("20 cells", 6.0), ("40 cells", 9.0), ("full sensor", 25.0)):
+        parts = [figures[f"{part}, {where}"] for part in ("background", "crops and store")]
+        main_part, whole = figures[f"detection and linking, {where}"], figures[f"all of tracking, {where}"]
+        assert main_part["aim_ms"] == aim_ms
+        parts_ms = sum(p["ms_per_frame"] for p in (*parts, main_part))
+        assert whole["ms_per_frame"] == pytest.approx(parts_ms)
+    assert figures["the ring of frames and crops, on the disk"]["aim_ms"] == 4.0
+    assert figures["the whole of analyze --device cpu"]["aim_ms"] == pytest.approx(FRAME_MS / 2)
+    assert figures["the whole of analyze --device cpu"]["clock"] == "wall"
+    check_what_is_told_beside(record)
+    if pictures := os.environ.get("RBCFLOW_PICTURES"):
+        (Path(pictures) / "benchmark.txt").write_text(out, encoding="utf-8")
+
+
+def check_what_is_told_beside(record: dict[str, Any]) -> None:
+    machine = record["machine"]
+    assert machine["cpu"]
+    assert machine["device"] == "cpu"
+    assert machine["cores"] >= 1
+    assert machine["versions"]["numpy"] == np.__version__
+    late = record["endless"]
+    assert late["frames"] == 160
+    assert late["late_to_early"] == pytest.approx(late["cpu_ms_by_quarter"][3] / late["cpu_ms_by_quarter"][1])
+    assert math.isfinite(late["growth_mb_per_1000_frames"])
+    assert late["tracks"] > 10
+    live = record["live"]
+    assert live["received"] == live["processed"] + sum(live["dropped"].values()) == 90
+    assert set(live["latency_ms"]) == {"p50", "p95", "p99"}
+    analysed = record["analysed"]
+    assert analysed["frames"] == 80
+    assert analysed["tracks"] > 10
+    assert analysed["peak_mb"] > 50
+    threads = analysed["thread_cpu_ms_per_frame"]
+    assert set(threads) == {"source", "tracking", "judging", "ring"}
+    assert 0 < sum(threads.values()) <= 1.05 * analysed["cpu_ms_per_frame"] + 0.5
+
+
+def test_bad_input_gets_one_sentence_at_once_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    (tmp_path / "there.json").write_text("{}")
+    bad: dict[str, list[object]] = {
+        "folder of the file": ["--json", tmp_path / "nowhere" / "speed.json"],
+        "file exists": ["--json", tmp_path / "there.json"],
+        "folder": ["--folder", tmp_path / "nowhere"],
+        "minutes": ["--minutes", 0],
+    }
+    if not torch.cuda.is_available():
+        bad["device"] = ["--quick", "--device", "cuda", "--folder", tmp_path]
+    for name, arguments in bad.items():
+        before = sorted(tmp_path.rglob("*"))
+        code, out, err = rbcflow(capsys, "benchmark", *arguments)
+        assert code == 2, f"{name}: {err}"
+        assert err.startswith("rbcflow: "), name
+        assert len(err.splitlines()) == 1, f"{name}: {err}"
+        assert "unexpected" not in err, name
+        assert not out, name
+        assert sorted(tmp_path.rglob("*")) == before, name
+
+
+def test_a_disk_too_full_is_told_beforehand(tmp_path: Path) -> None:
+    with pytest.raises(suite.BadInput, match="make room"):
+        suite.benchmark(folder=tmp_path, effort=Effort(height=2**20, width=2**20))
+    assert not list(tmp_path.iterdir())
+
+
+def die(order: Any, say: Any) -> None:
+    say(0.5, str(order))
+    os._exit(3)
+
+
+def test_a_measuring_process_that_dies_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    said: list[tuple[float, str]] = []
+    with pytest.raises(RunFailed, match="exit code 3"):
+        in_child(f"{__name__}:die", "here", lambda *so_far: said.append(so_far))
+    assert said == [(0.5, "here")]
+
+
+def test_steps_are_timed_by_name_and_put_back() -> None:
+    class Part:
+        def work(self, fail: bool = False) -> str:
+            end = time.process_time() + 0.02
+            while time.process_time() < end:
+                pass
+            if fail:
+                raise ValueError("broken")
+            return "done"
+
+    plain = Part.work
+    with stepwise({"a": (Part, "work")}, time.process_time) as spent:
+        assert Part().work() == "done"
+        once = spent["a"]
+        with pytest.raises(ValueError, match="broken"):
+            Part().work(fail=True)
+    assert Part.work is plain
+    assert once >= 0.02
+    assert spent["a"] >= once + 0.02
+
+
+def test_the_floor_counts_what_must_move() -> None:
+    height, width = 1096, 1376
+    binned = floors.detection_and_linking(height, width, 115)
+    full = floors.detection_and_linking(2 * height, 2 * width, 115)
+    assert 2 * height * width <= binned.bytes < 2.1 * height * width
+    assert full.bytes - binned.bytes == pytest.approx(6 * height * width)
+    # Every 19th of 480 frames is kept, and each estimate reads 25 of them.
+    assert floors.sliding_background(height, width).bytes == pytest.approx(28 / 19 * height * width)
+    # A crop at the full sensor's pixel reads four times the pixels of the binned one.
+    assert floors.crops_and_store(0.605, 1).bytes == 2 * 31 * 31
+    assert floors.crops_and_store(0.3025, 1).bytes == 5 * 31 * 31
