@@ -48,8 +48,11 @@ class SourceInfo:
     n_frames : int or None
         None where it cannot be known beforehand.
     live : bool
-        True: frames come whether we are ready or not, and those that find no room are dropped.
-        False: the source waits for us.
+        True: frames come at their own pace, whether we are ready or not, and those that find no room
+        are dropped. False: the source waits for us.
+    can_wait : bool
+        A live source that loses nothing by waiting, a movie in a camera's place: it falls behind where we
+        are slow, and drops no frame, so that its result does not depend on the computer's load.
     details : mapping of str to str
         What else belongs in the record: file, codec, camera, adapter, seed.
     warnings : tuple of str
@@ -66,6 +69,7 @@ class SourceInfo:
     exposure_ms: float | None = None
     n_frames: int | None = None
     live: bool = False
+    can_wait: bool = False
     details: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 

@@ -213,6 +213,7 @@ class Movie(RecordedSource):
             pixel_size_known=pixel is not None,
             n_frames=facts.n_frames,
             live=self._paced,
+            can_wait=True,
             details={"file": str(self.path.resolve()), "format": facts.format, **facts.details},
             warnings=tuple(warnings),
         )

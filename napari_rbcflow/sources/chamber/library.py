@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,16 +34,32 @@ _CLEAR_WITHIN_UM = 5.4
 LEFT_OUT_BELOW = 0.012
 """A cell fainter than this, 1.5 grey, is not rendered at all."""
 
-# How many different cells: (motion, in focus) -> (cells, pictures of each over its cycle).
-_CENSUS: dict[tuple[Motion, bool], tuple[int, int]] = {
-    (Motion.TANK_TREADING, True): (96, 12),
-    (Motion.TUMBLING, True): (48, 48),
-    (Motion.ROLLING, True): (8, 16),
-    (Motion.DEBRIS, True): (8, 1),
-    (Motion.TANK_TREADING, False): (160, 1),
-    (Motion.TUMBLING, False): (56, 20),
-    (Motion.ROLLING, False): (12, 6),
-    (Motion.DEBRIS, False): (24, 1),
+
+class Zone(Enum):
+    """Where a cell stands: within the slab in focus, near it, where a network may err, or far from it."""
+
+    SHARP = "sharp"
+    NEAR = "near"
+    FAR = "far"
+
+
+_NEAR_BELOW_UM, _NEAR_ABOVE_UM = 9.0, 12.0
+
+# How many different cells: (motion, zone) -> (cells, pictures of each over its cycle). Near the slab there
+# must be many: of few, one that passes for a reliable cell would be counted again and again.
+_CENSUS: dict[tuple[Motion, Zone], tuple[int, int]] = {
+    (Motion.TANK_TREADING, Zone.SHARP): (96, 12),
+    (Motion.TUMBLING, Zone.SHARP): (48, 36),
+    (Motion.ROLLING, Zone.SHARP): (8, 16),
+    (Motion.DEBRIS, Zone.SHARP): (8, 1),
+    (Motion.TANK_TREADING, Zone.NEAR): (80, 6),
+    (Motion.TUMBLING, Zone.NEAR): (40, 24),
+    (Motion.ROLLING, Zone.NEAR): (6, 8),
+    (Motion.DEBRIS, Zone.NEAR): (8, 1),
+    (Motion.TANK_TREADING, Zone.FAR): (110, 1),
+    (Motion.TUMBLING, Zone.FAR): (40, 16),
+    (Motion.ROLLING, Zone.FAR): (8, 6),
+    (Motion.DEBRIS, Zone.FAR): (18, 1),
 }
 
 
@@ -168,7 +185,7 @@ def half_pixel_phases(drawn: NDArray[np.float32]) -> NDArray[np.int16]:
 def build_library(
     settings: ChamberSettings, progress: Callable[[int, int], None] | None = None
 ) -> SpriteLibrary:
-    """Draw and render the cells of a chamber; two seconds or so on two cores.
+    """Draw and render the cells of a chamber; two or three seconds on two cores.
 
     Parameters
     ----------
@@ -183,15 +200,15 @@ def build_library(
     rng = settings.generator(0)
     share = motion_shares(settings)
     depth = settings.highest_um - settings.lowest_um
-    slab = settings.sharp_to_um - settings.sharp_from_um
     cells: list[Cell] = []
     counts: list[int] = []
     weights: list[float] = []
-    for (motion, in_focus), (usual, pictures) in _CENSUS.items():
+    zones = _zones(settings)
+    for (motion, zone), (usual, pictures) in _CENSUS.items():
         number = max(4, round(usual * settings.variety))
-        group = (slab if in_focus else depth - slab) / depth
+        group = sum(to - start for start, to in zones[zone]) / depth
         for k in range(number):
-            z = _height((k + rng.random()) / number, in_focus, settings)
+            z = _height((k + rng.random()) / number, zones[zone])
             cells.append(draw_cell(motion, z, settings, rng))
             counts.append(pictures)
             weights.append(group * share[motion] / number * crowding(z))
@@ -247,10 +264,23 @@ def crowding(z_um: float) -> float:
     return min(1.0, z_um / _LIFTED_UM)
 
 
-def _height(quantile: float, in_focus: bool, settings: ChamberSettings) -> float:
-    """Return the height at a quantile of evenly spread cells, within the slab in focus or outside it."""
+def _zones(settings: ChamberSettings) -> dict[Zone, list[tuple[float, float]]]:
+    """Heights of each zone, from and to, micrometres."""
+    lowest, highest = settings.lowest_um, settings.highest_um
     low, high = settings.focus_um + settings.sharp_from_um, settings.focus_um + settings.sharp_to_um
-    if in_focus:
-        return low + quantile * (high - low)
-    z = settings.lowest_um + quantile * (settings.highest_um - settings.lowest_um - (high - low))
-    return z if z < low else z + (high - low)
+    under, over = max(lowest, low - _NEAR_BELOW_UM), min(highest, high + _NEAR_ABOVE_UM)
+    return {
+        Zone.SHARP: [(low, high)],
+        Zone.NEAR: [(under, low), (high, over)],
+        Zone.FAR: [(lowest, under), (over, highest)],
+    }
+
+
+def _height(quantile: float, parts: list[tuple[float, float]]) -> float:
+    """Return the height at a quantile of cells spread evenly over some stretches of height."""
+    away = quantile * sum(to - start for start, to in parts)
+    for start, to in parts:
+        if away <= to - start:
+            return start + away
+        away -= to - start
+    return parts[-1][1]

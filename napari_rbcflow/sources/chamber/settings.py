@@ -48,7 +48,7 @@ class ChamberSettings:
     seconds : float or None
         Length; None goes on until stopped.
     variety : float
-        How many different cells are rendered beforehand: 1 is some 400, in two seconds and 70 MB.
+        How many different cells are rendered beforehand: 1 is some 470, in four seconds of CPU and 110 MB.
     optics : Optics
 
     Raises
