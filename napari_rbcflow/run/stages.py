@@ -39,8 +39,9 @@ class Stages:
         receive --frames--> track --tracks--> judge --> session, tally, stop rule
            \--------frames--------> keep_frames --> ring
 
-    A live source never waits: a frame that finds no room is dropped and counted with its reason. A
-    recorded one does. A work that raises is handed to `fail` by whoever runs it.
+    A camera never waits: a frame that finds no room is dropped and counted with its reason. A
+    recorded source does, also where it plays in a camera's place. A work that raises is handed to `fail`
+    by whoever runs it.
 
     Parameters
     ----------
@@ -116,7 +117,8 @@ class Stages:
                     break
                 self.n_received += 1
                 self.newest = frame
-                taken = self._frames.offer(frame) if self._info.live else self._frames.put(frame)
+                waits = self._info.can_wait or not self._info.live
+                taken = self._frames.put(frame) if waits else self._frames.offer(frame)
                 if not taken:
                     self._drop(self._why_not_taken())
                 if self.outcome.failed:
