@@ -273,7 +273,7 @@ def findings(peer: Peer) -> Iterator[tuple[Trackpy | Dcnum, list[float]]]:
         for blur, diameter in itertools.product((2.0, 3.0, 4.0), (17, 21, 27)):
             yield Trackpy(blur, diameter, 9.0, 0.0), [0.0, 100.0, 200.0, 300.0, 400.0, 600.0]
     else:
-        for blur, thresh, disk in itertools.product((0.0, 1.0, 2.0), (-2.0, -3.0, -4.0, -5.0), (0, 1, 2)):
+        for blur, thresh, disk in itertools.product((0.0, 1.0, 2.0), (-4.0, -5.0, -6.0, -8.0), (1, 2, 3)):
             yield Dcnum(blur, thresh, disk, 0.0), [0.0, 20.0, 40.0, 80.0]
 
 

@@ -73,12 +73,12 @@ QUICK = Effort(
     crowded_frames=60,
     sensor_frames=60,
     ring_frames=40,
-    judged_tracks=16,
-    live_s=1.5,
-    endless_frames=160,
+    judged_tracks=8,
+    live_s=1.0,
+    endless_frames=80,
     endless_s=5.0,
     copied_bytes=16 * 2**20,
-    variety=0.04,
+    variety=0.02,
 )
 """Everything once, on a small field: shows that it works, but its figures say little."""
 

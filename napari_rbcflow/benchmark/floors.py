@@ -31,9 +31,14 @@ def sliding_background(height: int, width: int) -> Floor:
     return Floor(height * width * (2 + samples + 1) / spacing)
 
 
-def detection_and_linking(height: int, width: int, cells: float) -> Floor:
-    """Read the frame and its background once; read and write what is known of every track."""
-    return Floor(2 * height * width + 2 * _TRACK_STATE_BYTES * cells)
+def detection(height: int, width: int) -> Floor:
+    """Read the frame and its background once."""
+    return Floor(2 * height * width)
+
+
+def linking(cells: float) -> Floor:
+    """Read and write what is known of every track."""
+    return Floor(2 * _TRACK_STATE_BYTES * cells)
 
 
 def crops_and_store(pixel_size_um: float, cells: float) -> Floor:

@@ -90,7 +90,7 @@ def measure_parts(order: Order, say: Say) -> dict[str, Any]:
         "size": size,
         "full_size": full,
         "figures": figures,
-        "tracking_floor": figures[3].floor,
+        "tracking_floor": figures[5].floor,
         "track_floor": track_floor,
         "movie_background_s": background_s,
         "endless": late,
