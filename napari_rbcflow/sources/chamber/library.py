@@ -48,8 +48,8 @@ _NEAR_BELOW_UM, _NEAR_ABOVE_UM = 9.0, 12.0
 # How many different cells: (motion, zone) -> (cells, pictures of each over its cycle). Near the slab there
 # must be many: of few, one that passes for a reliable cell would be counted again and again.
 _CENSUS: dict[tuple[Motion, Zone], tuple[int, int]] = {
-    (Motion.TANK_TREADING, Zone.SHARP): (96, 12),
-    (Motion.TUMBLING, Zone.SHARP): (48, 36),
+    (Motion.TANK_TREADING, Zone.SHARP): (160, 8),
+    (Motion.TUMBLING, Zone.SHARP): (56, 32),
     (Motion.ROLLING, Zone.SHARP): (8, 16),
     (Motion.DEBRIS, Zone.SHARP): (8, 1),
     (Motion.TANK_TREADING, Zone.NEAR): (80, 6),
