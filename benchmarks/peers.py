@@ -49,9 +49,9 @@ class Trackpy:
     """Settings of `trackpy.locate`, on the blurred absolute difference from the background."""
 
     blur_px: float = 2.0
-    diameter: int = 17
-    separation: float = 9.0
-    least: float = 150.0
+    diameter: int = 27
+    separation: float = 7.0
+    least: float = 50.0
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,21 @@ class Dcnum:
     """Settings of dcnum's threshold segmenter, on minus the blurred absolute difference."""
 
     blur_px: float = 2.0
-    thresh: float = -3.0
-    closing_disk: int = 1
-    least: float = 20.0
+    thresh: float = -6.0
+    closing_disk: int = 2
+    least: float = 80.0
 
 
 @dataclass(frozen=True)
 class Linking:
-    """Settings of `trackpy.link_iter`: how far from the mean flow a cell may be found again."""
+    """Settings of `trackpy.link_iter`: how far from the mean flow a cell may be found again.
+
+    The range is the adaptive search's first: where too many cells compete, trackpy makes it smaller.
+    """
 
     range_y: float = 4.0
-    range_x: float = 28.0
-    memory: int = 5
+    range_x: float = 80.0
+    memory: int = 3
     least_frames: int = 3
 
 
@@ -84,7 +87,7 @@ class Peer:
 
 
 TRACKPY = Peer("trackpy", Trackpy(), Linking())
-DCNUM = Peer("dcnum + trackpy's linker", Dcnum(), Linking())
+DCNUM = Peer("dcnum + trackpy's linker", Dcnum(), Linking(range_y=6.0, range_x=120.0))
 
 
 def difference(image: Film, background: Film, blur_px: float) -> NDArray[np.float32]:
@@ -173,8 +176,7 @@ def finder(peer: Peer) -> Callable[[Film, Film], Sights]:
 def by_peer(film: Film, background: Film, peer: Peer) -> tuple[list[Row], float]:
     """Find and link; rows, and CPU seconds."""
     find = finder(peer)
-    find(film[0], background)  # compiled, and imported, by now
-    link([np.zeros((2, 3))] * 4, peer.linking)
+    link([find(image, background) for image in film[60:75]], peer.linking)  # compiled by now
     start = time.process_time()
     rows = link([find(image, background) for image in film], peer.linking)
     return rows, time.process_time() - start
@@ -270,15 +272,16 @@ def middle(path: Path, n: int, folder: Path) -> tuple[Film, Path]:
 def findings(peer: Peer) -> Iterator[tuple[Trackpy | Dcnum, list[float]]]:
     """Yield what `--tune` tries of finding, each with the least masses or areas."""
     if isinstance(peer.finding, Trackpy):
-        for blur, diameter in itertools.product((2.0, 3.0, 4.0), (17, 21, 27)):
-            yield Trackpy(blur, diameter, 9.0, 0.0), [0.0, 100.0, 200.0, 300.0, 400.0, 600.0]
+        for blur, diameter in itertools.product((1.0, 2.0, 3.0), (21, 27, 33, 39)):
+            yield Trackpy(blur, diameter, 7.0, 0.0), [50.0, 100.0, 200.0, 300.0]
     else:
-        for blur, thresh, disk in itertools.product((0.0, 1.0, 2.0), (-4.0, -5.0, -6.0, -8.0), (1, 2, 3)):
+        for blur, thresh, disk in itertools.product((1.0, 2.0, 3.0), (-4.0, -5.0, -6.0, -7.0), (0, 1, 2)):
             yield Dcnum(blur, thresh, disk, 0.0), [0.0, 20.0, 40.0, 80.0]
 
 
 LINKINGS = [
-    Linking(*some) for some in itertools.product((2.0, 4.0, 6.0), (14.0, 20.0, 28.0, 38.0), (3, 5, 8), (3,))
+    Linking(*some)
+    for some in itertools.product((4.0, 6.0), (20.0, 40.0, 60.0, 80.0, 120.0, 160.0), (3, 5), (3,))
 ]
 
 

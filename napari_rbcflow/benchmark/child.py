@@ -15,6 +15,7 @@ from typing import Any
 
 from napari_rbcflow.errors import BadInput, RunFailed
 
+_PATIENCE_S = 5.0
 Say = Callable[[float, str], None]
 
 
@@ -60,12 +61,14 @@ def in_child(work: str, order: Any, progress: Say) -> dict[str, Any]:
                 raise BadInput(said)
             else:
                 raise RunFailed(said)
+    except BaseException:  # an interrupt too: nothing that it does is wanted any more
+        process.kill()
+        raise
     finally:
+        process.join(_PATIENCE_S)
+        process.kill()
+        process.join()
         here.close()
-        process.join(2.0)
-        if process.is_alive():
-            process.kill()
-            process.join()
 
 
 def _serve(there: Connection, work: str, order: Any) -> None:
