@@ -203,6 +203,23 @@ def test_of_two_that_could_not_be_told_apart_both_are_possible() -> None:
         assert set(end.may_continue) >= {1, 2}
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_two_tracks_that_see_one_cell_by_turns_are_one_and_two_cells_side_by_side_are_two(both: bool) -> None:
+    """A cell far out of focus shows now its one side, now the other, ten pixels apart."""
+    frames: list[list[Sight]] = []
+    for t in range(50):
+        sides = [(20.0 + 20 * t, 100.0), (20.0 + 20 * t, 110.0)]
+        frames.append(sides if both or t < 3 else [sides[t // 4 % 2]])
+    linker = Linker(LENGTH, fps=60, settings=TrackingSettings())
+    ends: list[End] = []
+    for t, sights in enumerate(frames):
+        x, y = np.array([s[0] for s in sights]), np.array([s[1] for s in sights])
+        ends += linker.step(t, x, y, np.full(len(x), 3.0), lambda x, y: np.full(len(x), 3.0)).ended
+    ends += linker.finish("source-ended")
+    named = [end.may_continue for end in ends]
+    assert named == [(), ()] if both else len(ends) > 1 and all(named[1:])
+
+
 def test_a_cell_that_must_have_left_is_forgotten() -> None:
     """A cell lost in mid field every four frames, for a while: what is remembered does not grow."""
     frames: list[list[Sight]] = [[] for _ in range(1500)]

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, Bools, Floats, Motion
+
+Trail = dict[int, tuple[float, float, float]]
+"""A new track's sights: x, y and the logarithm of the energy by frame."""
 
 LEVEL_PX = 4.0
 """Two sights of one cell differ by no more in y."""
@@ -117,3 +118,113 @@ def find_triples(
             now.free[c] = middle.free[b] = early.free[a] = False
             chosen.append((c, b, a))
     return chosen
+
+
+def find_trails(now: FreeSights, past: list[FreeSights], least: float, greatest: float) -> list[Trail]:
+    """Find new tracks among the free sights; clears their `free`.
+
+    Parameters
+    ----------
+    now : FreeSights
+    past : list of FreeSights
+        Of earlier frames, the latest first.
+    least, greatest : float
+        Bounds of the speed, reference pixels a frame.
+
+    Returns
+    -------
+    list of dict
+        In order of first sight, then from the top.
+    """
+    trails: list[Trail] = []
+    for i, k in ((0, 1), (0, 2), (1, 2)):
+        if k >= len(past):
+            continue
+        for c, b, a in find_triples(now, past[i], past[k], least, greatest):
+            trails.append(
+                {
+                    s.frame: (float(s.x[j]), float(s.y[j]), float(s.log_energy[j]))
+                    for s, j in ((past[k], a), (past[i], b), (now, c))
+                }
+            )
+    for trail in trails:
+        _trace_back(trail, past)
+    # The numbering follows from the frames alone.
+    return sorted(trails, key=lambda t: (min(t), t[min(t)][1], t[min(t)][0]))
+
+
+def _trace_back(trail: Trail, past: list[FreeSights]) -> None:
+    """Add earlier free sights that lie on a new track's line."""
+    frames = sorted(trail)
+    first, last = frames[0], frames[-1]
+    v = (trail[last][0] - trail[first][0]) / (last - first)
+    x, y, e = trail[first]
+    for sights in past:
+        if sights.frame in trail or sights.frame >= frames[-1] or not sights.free.any():
+            continue
+        ahead = sights.frame - first
+        off = np.abs(sights.x - (x + v * ahead))
+        fit = (
+            sights.free
+            & (off < STEADY_PX)
+            & (np.abs(sights.y - y) < LEVEL_PX)
+            & (np.abs(sights.log_energy - e) < 1.5)
+        )
+        if fit.any():
+            j = int(np.argmin(np.where(fit, off, np.inf)))
+            sights.free[j] = False
+            trail[sights.frame] = (float(sights.x[j]), float(sights.y[j]), float(sights.log_energy[j]))
+            if sights.frame < first:
+                first = sights.frame
+                x, y, e = trail[first]
+                v = (trail[last][0] - x) / (last - first)
+
+
+def motion_of(trail: Trail, slot: int, cell: int) -> Motion:
+    """Return a new track's state: the line of least squares through its sights."""
+    frames = sorted(trail)
+    t = np.array(frames, np.float64) - frames[-1]
+    x = np.array([trail[f][0] for f in frames])
+    n = len(t)
+    centre = t.mean()
+    spread = float(((t - centre) ** 2).sum())
+    v = float(((t - centre) * x).sum()) / spread
+    at = float(x.mean()) - v * centre
+    r = MEASUREMENT_VARIANCE
+    return Motion(
+        slot=np.array([slot]),
+        cell=np.array([cell]),
+        x=np.array([at]),
+        v=np.array([v]),
+        y=np.array([np.mean([trail[f][1] for f in frames])]),
+        log_energy=np.array([np.mean([trail[f][2] for f in frames])]),
+        pxx=np.array([r * (1 / n + centre**2 / spread)]),
+        pxv=np.array([-r * centre / spread]),
+        pvv=np.array([r / spread]),
+        sights=np.array([float(n)]),
+        hidden=np.array([0]),
+        misses=np.array([0]),
+        last_seen=np.array([frames[-1]]),
+        first=np.array([frames[0]]),
+        found=np.array([frames[-1]]),
+        x_first=np.array([at + v * t[0]]),
+    )
+
+
+def filled(trail: Trail, processed: list[int]) -> dict[int, tuple[float, float, bool]]:
+    """Return a trail's positions in every processed frame before its newest, gaps filled along the line."""
+    frames = sorted(trail)
+    filled: dict[int, tuple[float, float, bool]] = {}
+    for frame in processed:
+        if frame < frames[0] or frame >= frames[-1]:
+            continue
+        if frame in trail:
+            filled[frame] = (trail[frame][0], trail[frame][1], True)
+        else:
+            before = max(f for f in frames if f < frame)
+            after = min(f for f in frames if f > frame)
+            share = (frame - before) / (after - before)
+            xb, yb, _ = trail[before]
+            xa, ya, _ = trail[after]
+            filled[frame] = (xb + share * (xa - xb), yb + share * (ya - yb), False)
+    return filled

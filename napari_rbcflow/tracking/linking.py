@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.assignment import assign
-from napari_rbcflow.tracking.initiation import LEVEL_PX, STEADY_PX, FreeSights, find_triples
+from napari_rbcflow.tracking.initiation import FreeSights, Trail, filled, find_trails, motion_of
 from napari_rbcflow.tracking.linked import End, Linked, Rows
 from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, Bools, Floats, Ints, Motion
 from napari_rbcflow.tracking.pieces import EndedTracks
@@ -110,9 +110,12 @@ class Linker:
         ended, still = self._end(seen, alike)
         m.keep(still)
         now = FreeSights(frame, x, y, log_energy, free)
-        born, past = self._begin(now)
+        seen = seen[still]
+        earlier = list(self._past)[::-1]
+        trails = find_trails(now, earlier, self._least, self._greatest)
+        born, past = self._begin(trails, [s.frame for s in earlier])
         self._past.append(now)
-        seen = np.concatenate([seen[still], np.ones(len(born), np.bool_)])
+        seen = np.concatenate([seen, np.ones(len(born), np.bool_)])
         return Linked(born, past, Rows(frame, m.slot.copy(), m.x.copy(), m.y.copy(), seen), ended)
 
     def finish(self, reason: str) -> list[End]:
@@ -205,32 +208,17 @@ class Linker:
             )
         ]
 
-    def _begin(self, now: FreeSights) -> tuple[list[tuple[int, int]], list[Rows]]:
-        past = list(self._past)[::-1]
-        trails: list[dict[int, tuple[float, float, float]]] = []
-        for i, k in ((0, 1), (0, 2), (1, 2)):
-            if k >= len(past):
-                continue
-            for c, b, a in find_triples(now, past[i], past[k], self._least, self._greatest):
-                trails.append(
-                    {
-                        s.frame: (float(s.x[j]), float(s.y[j]), float(s.log_energy[j]))
-                        for s, j in ((past[k], a), (past[i], b), (now, c))
-                    }
-                )
-        for trail in trails:
-            self._trace_back(trail, past)
-        # In order of first sight, then from the top: the numbering follows from the frames alone.
-        trails.sort(key=lambda t: (min(t), t[min(t)][1], t[min(t)][0]))
+    def _begin(self, trails: list[Trail], past: list[int]) -> tuple[list[tuple[int, int]], list[Rows]]:
+        m = self._motion
         born: list[tuple[int, int]] = []
         rows: dict[int, list[tuple[int, float, float, bool]]] = {}
         for trail in trails:
             slot = self._free_slots.pop() if self._free_slots else self._slots
             self._slots = max(self._slots, slot + 1)
             born.append((slot, self._next_cell))
-            self._open(slot, self._next_cell, trail)
+            m.extend(motion_of(trail, slot, self._next_cell))
             self._next_cell += 1
-            for frame, (x, y, seen) in _filled(trail, [s.frame for s in past]).items():
+            for frame, (x, y, seen) in filled(trail, past).items():
                 rows.setdefault(frame, []).append((slot, x, y, seen))
         made = [
             Rows(
@@ -243,81 +231,3 @@ class Linker:
             for frame in sorted(rows)
         ]
         return born, made
-
-    def _trace_back(self, trail: dict[int, tuple[float, float, float]], past: list[FreeSights]) -> None:
-        """Add earlier free sights that lie on a new track's line."""
-        frames = sorted(trail)
-        first, last = frames[0], frames[-1]
-        v = (trail[last][0] - trail[first][0]) / (last - first)
-        x, y, e = trail[first]
-        for sights in past:
-            if sights.frame in trail or sights.frame >= frames[-1] or not sights.free.any():
-                continue
-            ahead = sights.frame - first
-            off = np.abs(sights.x - (x + v * ahead))
-            fit = (
-                sights.free
-                & (off < STEADY_PX)
-                & (np.abs(sights.y - y) < LEVEL_PX)
-                & (np.abs(sights.log_energy - e) < 1.5)
-            )
-            if fit.any():
-                j = int(np.argmin(np.where(fit, off, np.inf)))
-                sights.free[j] = False
-                trail[sights.frame] = (float(sights.x[j]), float(sights.y[j]), float(sights.log_energy[j]))
-                if sights.frame < first:
-                    first = sights.frame
-                    x, y, e = trail[first]
-                    v = (trail[last][0] - x) / (last - first)
-
-    def _open(self, slot: int, cell: int, trail: dict[int, tuple[float, float, float]]) -> None:
-        """Begin a track's state with the line of least squares through its sights."""
-        frames = sorted(trail)
-        t = np.array(frames, np.float64) - frames[-1]
-        x = np.array([trail[f][0] for f in frames])
-        n = len(t)
-        centre = t.mean()
-        spread = float(((t - centre) ** 2).sum())
-        v = float(((t - centre) * x).sum()) / spread
-        at = float(x.mean()) - v * centre
-        r = MEASUREMENT_VARIANCE
-        one = Motion(
-            slot=np.array([slot]),
-            cell=np.array([cell]),
-            x=np.array([at]),
-            v=np.array([v]),
-            y=np.array([np.mean([trail[f][1] for f in frames])]),
-            log_energy=np.array([np.mean([trail[f][2] for f in frames])]),
-            pxx=np.array([r * (1 / n + centre**2 / spread)]),
-            pxv=np.array([-r * centre / spread]),
-            pvv=np.array([r / spread]),
-            sights=np.array([float(n)]),
-            hidden=np.array([0]),
-            misses=np.array([0]),
-            last_seen=np.array([frames[-1]]),
-            first=np.array([frames[0]]),
-            found=np.array([frames[-1]]),
-            x_first=np.array([at + v * t[0]]),
-        )
-        self._motion.extend(one)
-
-
-def _filled(
-    trail: dict[int, tuple[float, float, float]], processed: list[int]
-) -> dict[int, tuple[float, float, bool]]:
-    """A trail's positions in every processed frame before its newest, gaps filled along the line."""
-    frames = sorted(trail)
-    filled: dict[int, tuple[float, float, bool]] = {}
-    for frame in processed:
-        if frame < frames[0] or frame >= frames[-1]:
-            continue
-        if frame in trail:
-            filled[frame] = (trail[frame][0], trail[frame][1], True)
-        else:
-            before = max(f for f in frames if f < frame)
-            after = min(f for f in frames if f > frame)
-            share = (frame - before) / (after - before)
-            xb, yb, _ = trail[before]
-            xa, ya, _ = trail[after]
-            filled[frame] = (xb + share * (xa - xb), yb + share * (ya - yb), False)
-    return filled

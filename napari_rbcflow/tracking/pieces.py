@@ -12,16 +12,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, SPEED_WALK_VARIANCE, Floats, Ints, Motion
 from napari_rbcflow.tracks import PIECES_REMEMBERED
 
-_FIT = 36.0
+GREATEST_COST = 36.0
 """Greatest cost of a pair: six standard deviations in all."""
 _HEIGHT_VARIANCE = 2.5**2
 _ENERGY_VARIANCE = 1.0**2
-_TWINS_PX = 17.0
+_TWINS_PX = 18.0
 """Two tracks that are followed at once may be of one cell where they are never farther apart: the
 detection can find a cell far out of focus now on its one side, now on the other."""
+_BY_TURNS = 1.5
+"""Shares of frames in which each was found, together: two cells side by side are both found in most."""
 _FARTHEST_SIGMA = 4.0
 """A cell has left the field when it must have, at so many standard deviations."""
 
@@ -79,8 +82,8 @@ class EndedTracks:
         self._group = np.concatenate([self._group, group])
         before = np.arange(len(self._ended)) < first + np.arange(len(ended))[:, None]
         fits = before & (
-            (_cost(self._ended, self._when, ended, when) < _FIT)
-            | (_cost(ended, when, self._ended, self._when).T < _FIT)
+            (continuing_cost(self._ended, self._when, ended, when) < GREATEST_COST)
+            | (continuing_cost(ended, when, self._ended, self._when).T < GREATEST_COST)
         )
         found = []
         for k in range(len(ended)):
@@ -100,25 +103,37 @@ class EndedTracks:
             self._group = self._group[there]
 
 
-def _cost(earlier: Motion, when: Ints, later: Motion, when_later: Ints) -> Floats:
+def continuing_cost(earlier: Motion, when: Ints, later: Motion, when_later: Ints) -> Floats:
     """How badly each of `later` begins where each of `earlier` goes: rows later, columns earlier.
 
-    Infinite where `later` begins first, or where the two are found at once too far apart. `earlier` stands
-    where it is or would have been at its `when`, and so does `later`.
+    Infinite where `later` begins first, or where the two are found at once too far apart; nothing where
+    they run side by side for long. `earlier` stands where it is or would have been at its `when`, and so
+    does `later`.
     """
-    gap = later.first[:, None] - when
+    first = later.first[:, None]
+    gap = first - when
     x, xx, xv, vv = earlier.ahead(gap)
     dx = later.x_first[:, None] - x
     dv = later.v[:, None] - earlier.v
+    dy = later.y[:, None] - earlier.y
     xx = xx + MEASUREMENT_VARIANCE
     vv = vv + (later.pvv + SPEED_WALK_VARIANCE * (later.found - later.first))[:, None]
     cost: Floats = (vv * dx * dx - 2 * xv * dx * dv + xx * dv * dv) / (xx * vv - xv * xv)
-    cost += (later.y[:, None] - earlier.y) ** 2 / _HEIGHT_VARIANCE
+    cost += dy**2 / _HEIGHT_VARIANCE
     cost += (later.log_energy[:, None] - earlier.log_energy) ** 2 / _ENERGY_VARIANCE
+    # Where both are followed at once: how far apart they were at the first and at the last.
     last = np.minimum(later.found[:, None], earlier.found)
-    apart = earlier.x + earlier.v * (last - when)
-    apart -= later.x[:, None] + later.v[:, None] * (last - when_later[:, None])
-    both = later.first[:, None] <= last
-    cost[both & (np.maximum(np.abs(dx), np.abs(apart)) > _TWINS_PX)] = np.inf
-    cost[later.first[:, None] < earlier.first] = np.inf
+    at_last = earlier.x + earlier.v * (last - when)
+    apart = at_last - later.x[:, None] - later.v[:, None] * (last - when_later[:, None])
+    share = (first - earlier.first) / np.maximum(last - earlier.first, 1)
+    apart_first = earlier.x_first + share * (at_last - earlier.x_first) - later.x_first[:, None]
+    both = first <= last
+    near = np.hypot(np.maximum(np.abs(apart_first), np.abs(apart)), dy) < _TWINS_PX
+    by_turns = (later.sights / (later.found - later.first + 1))[:, None] + earlier.sights / (
+        earlier.found - earlier.first + 1
+    ) < _BY_TURNS
+    for_long = last - first + 1 >= LEAST_FRAMES
+    cost[for_long] = 0.0
+    cost[(both & ~near) | (for_long & ~by_turns)] = np.inf
+    cost[first < earlier.first] = np.inf
     return cost
