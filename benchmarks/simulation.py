@@ -1,6 +1,6 @@
 """How true the simulation is: stage 2 trained on simulated sequences alone, tested on all real ones.
 
-  python benchmarks/simulation.py DATASET... [--sequences 1260] [--epochs 12] [--seeds 3]
+  python benchmarks/simulation.py DATASET... [--sequences 2520] [--epochs 12] [--seeds 3]
 
 DATASET is a folder with dataset.csv and img, or with TankTreading and Flipping (`rbcflow train` reads the
 same). Half of the simulated tracks are reduced to 20 frames by similarity and go through JPEG, as the
@@ -69,7 +69,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("datasets", nargs="+", type=Path, metavar="DATASET")
-    parser.add_argument("--sequences", type=int, default=1260)
+    parser.add_argument("--sequences", type=int, default=2520)
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
