@@ -60,7 +60,10 @@ def test_everything_is_measured_beside_real_time_and_nothing_stays(
         assert main_part["aim_ms"] == aim_ms
         parts_ms = sum(p["ms_per_frame"] for p in (*parts, main_part))
         assert whole["ms_per_frame"] == pytest.approx(parts_ms)
-        inside = [figures[f"... {part}, {where}"]["ms_per_frame"] for part in ("detection", "linking")]
+        inside = [
+            figures[f"... {part}, {where}"]["ms_per_frame"]
+            for part in ("detection", "linking", "refining positions")
+        ]
         assert sum(inside) < main_part["ms_per_frame"]
     assert figures["the ring of frames and crops, on the disk"]["aim_ms"] == 4.0
     assert figures["the whole of analyze --device cpu"]["aim_ms"] == pytest.approx(FRAME_MS / 2)

@@ -41,6 +41,11 @@ def linking(cells: float) -> Floor:
     return Floor(2 * _TRACK_STATE_BYTES * cells)
 
 
+def refining(pixel_size_um: float, cells: float) -> Floor:
+    """Read the pixels of every cell and its background once more."""
+    return Floor(2 * cells * _CROP_BYTES * (CROP_PIXEL_SIZE_UM / pixel_size_um) ** 2)
+
+
 def crops_and_store(pixel_size_um: float, cells: float) -> Floor:
     """Read a crop's pixels of the camera, and write the crop, of every cell."""
     binned = (CROP_PIXEL_SIZE_UM / pixel_size_um) ** 2

@@ -55,6 +55,7 @@ def measure_parts(order: Order, say: Say) -> dict[str, Any]:
     size, full = (f"{b * effort.width} x {b * effort.height}" for b in (1, 2))
     tracked = parts.track(film, effort.pixel_size_um, len(film))
     figures = parts.tracking_figures(film, tracked, effort.pixel_size_um, f"{effort.cells:.0f} cells", AIM_MS)
+    tracking_floor = figures[-1].floor
     background_s = parts.movie_background_s(film)
     say(0.35, f"tracking {effort.many_cells:.0f} cells")
     crowd = films.settings(effort, cells=effort.many_cells)
@@ -90,7 +91,7 @@ def measure_parts(order: Order, say: Say) -> dict[str, Any]:
         "size": size,
         "full_size": full,
         "figures": figures,
-        "tracking_floor": figures[5].floor,
+        "tracking_floor": tracking_floor,
         "track_floor": track_floor,
         "movie_background_s": background_s,
         "endless": late,

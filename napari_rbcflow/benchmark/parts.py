@@ -18,6 +18,7 @@ from napari_rbcflow.conventions import DEFAULT_FPS
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
+from napari_rbcflow.tracking.centring import Centring
 from napari_rbcflow.tracking.crops import Cropper
 from napari_rbcflow.tracking.detection import Detector
 from napari_rbcflow.tracking.light import Light
@@ -32,12 +33,13 @@ STEPS = {
     "light": (Light, "gain"),
     "detection": (Detector, "detect"),
     "linking": (Linker, "step"),
+    "centring": (Centring, "middles"),
+    "ended": (TrackStore, "end"),
     "background": (SlidingBackground, "add"),
     "crops": (Cropper, "cut"),
     "store": (TrackStore, "write"),
-    "ended": (TrackStore, "end"),
 }
-_OTHER = ("background", "crops", "store", "ended")
+_OTHER = ("background", "crops", "store")
 """What is not detection and linking. All else in the tracker is, whatever becomes part of it."""
 RING_FRAMES = 60
 TRACKS_PER_S = 200.0
@@ -110,27 +112,28 @@ def tracking_figures(
     cells, steps_ms = tracked.cells, tracked.steps_ms
     detection, linking = floors.detection(height, width), floors.linking(cells)
     background = floors.sliding_background(height, width)
-    crops = floors.crops_and_store(pixel_size_um, cells)
+    crops, refining = floors.crops_and_store(pixel_size_um, cells), floors.refining(pixel_size_um, cells)
     return [
         Figure(
             f"detection and linking, {where}",
             tracked.detection_and_linking_ms,
             aim_ms=aim_ms,
-            floor=detection + linking,
+            floor=detection + linking + refining,
             note=f"{cells:.0f} cells a frame in tracks",
         ),
         Figure(f"... detection, {where}", steps_ms["light"] + steps_ms["detection"], floor=detection),
         Figure(f"... linking, {where}", steps_ms["linking"], floor=linking),
+        Figure(f"... refining positions, {where}", steps_ms["centring"] + steps_ms["ended"], floor=refining),
         Figure(f"background, {where}", steps_ms["background"], floor=background),
         Figure(
             f"crops and store, {where}",
-            steps_ms["crops"] + steps_ms["store"] + steps_ms["ended"],
+            steps_ms["crops"] + steps_ms["store"],
             floor=crops,
         ),
         Figure(
             f"all of tracking, {where}",
             tracked.total_ms,
-            floor=detection + linking + background + crops,
+            floor=detection + linking + refining + background + crops,
         ),
     ]
 

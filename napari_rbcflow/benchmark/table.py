@@ -8,7 +8,7 @@ from typing import Any
 _HEADINGS = ("", "ms a frame", "of a frame", "x real time", "aim ms", "met", "floor ms", "x floor", "")
 _FLAT_MB = 1.0
 """Growth in 1000 frames up to which memory counts as flat: an hour of it is 0.2 GB."""
-_STEADY = 1.05
+_STEADY = 1.1
 """Late over early, up to which it counts as no slower: a busy machine varies by about that."""
 
 
