@@ -197,15 +197,13 @@ class Linker:
         """End tracks, by number."""
         if self._frame is None or not len(ending):
             return []
-        order = np.argsort(self._motion.cell[ending])
-        place = {int(i): k for k, i in enumerate(ending[order])}
-        gone = self._motion.at(ending[order])
-        may_continue = self._gone.end(self._frame, gone, [(place[i], place[j]) for i, j in alike])
+        m = self._motion
+        order = np.argsort(m.cell[ending])
+        ending = ending[order]
+        may_continue = self._gone.end(self._frame, m, ending, alike)
         return [
-            End(int(s), int(c), int(f), reasons[k], before)
-            for s, c, f, k, before in zip(
-                gone.slot, gone.cell, gone.last_seen, order, may_continue, strict=True
-            )
+            End(int(m.slot[i]), int(m.cell[i]), int(m.last_seen[i]), reasons[k], before)
+            for i, k, before in zip(ending, order, may_continue, strict=True)
         ]
 
     def _begin(self, trails: list[Trail], past: list[int]) -> tuple[list[tuple[int, int]], list[Rows]]:

@@ -86,23 +86,13 @@ class Motion:
         for f in fields(self):
             setattr(self, f.name, np.concatenate([getattr(self, f.name), getattr(other, f.name)]))
 
-    def at(self, where: Bools | Ints) -> Motion:
-        """Return the tracks at `where`, a mask or indices; a copy."""
-        return Motion(*(getattr(self, f.name)[where] for f in fields(self)))
-
     def predict(self, elapsed: int) -> None:
         """Advance by `elapsed` frames."""
-        self.x, self.pxx, self.pxv, self.pvv = self.ahead(elapsed)
-
-    def ahead(self, elapsed: int | Ints) -> tuple[Floats, Floats, Floats, Floats]:
-        """Return x and its covariance with v (xx, xv, vv) `elapsed` frames from now, or before now."""
-        q = SPEED_WALK_VARIANCE * np.abs(elapsed)
-        return (
-            self.x + self.v * elapsed,
-            self.pxx + 2 * elapsed * self.pxv + elapsed**2 * self.pvv + q * elapsed**2 / 3,
-            self.pxv + elapsed * self.pvv + q * elapsed / 2,
-            self.pvv + q,
-        )
+        q = SPEED_WALK_VARIANCE
+        self.x = self.x + self.v * elapsed
+        self.pxx = self.pxx + 2 * elapsed * self.pxv + elapsed**2 * self.pvv + q * elapsed**3 / 3
+        self.pxv = self.pxv + elapsed * self.pvv + q * elapsed**2 / 2
+        self.pvv = self.pvv + q * elapsed
 
     def update(self, tracks: Ints, x: Floats, y: Floats, log_energy: Floats, variance: Floats) -> None:
         """Take in a detection for each of `tracks`; `variance` is that of the detection's x."""

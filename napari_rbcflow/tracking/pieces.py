@@ -11,13 +11,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numba import njit
 
 from napari_rbcflow.conventions import LEAST_FRAMES
-from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, SPEED_WALK_VARIANCE, Floats, Ints, Motion
+from napari_rbcflow.tracking.motion import (
+    MEASUREMENT_VARIANCE,
+    SPEED_WALK_VARIANCE,
+    Bools,
+    Floats,
+    Ints,
+    Motion,
+)
 from napari_rbcflow.tracks import PIECES_REMEMBERED
 
-GREATEST_COST = 36.0
-"""Greatest cost of a pair: six standard deviations in all."""
+_GREATEST_COST = 36.0
+"""Of a pair: six standard deviations in all. A track that is lost was often misled by its last sights."""
 _HEIGHT_VARIANCE = 2.5**2
 _ENERGY_VARIANCE = 1.0**2
 _TWINS_PX = 18.0
@@ -27,6 +35,8 @@ _BY_TURNS = 1.5
 """Shares of frames in which each was found, together: two cells side by side are both found in most."""
 _FARTHEST_SIGMA = 4.0
 """A cell has left the field when it must have, at so many standard deviations."""
+_CELL, _WHEN, _FIRST, _FOUND, _X_FIRST, _X, _V, _Y, _ENERGY, _PXX, _PXV, _PVV, _SHARE, _GROUP = range(14)
+"""Columns: x, v and their covariance are those of the frame `_WHEN`; a group could not be told apart."""
 
 
 class EndedTracks:
@@ -40,100 +50,119 @@ class EndedTracks:
 
     def __init__(self, length: float) -> None:
         self._length = length
-        self._ended = Motion.empty()
-        self._when = np.empty(0, np.int64)
-        self._group = np.empty(0, np.int64)
+        self._rows = np.empty((0, 14))
         self._groups = 0
 
     def __len__(self) -> int:
-        return len(self._ended)
+        return len(self._rows)
 
-    def end(self, frame: int, ended: Motion, alike: Sequence[tuple[int, int]] = ()) -> list[tuple[int, ...]]:
+    def end(
+        self, frame: int, motion: Motion, ending: Ints, alike: Sequence[tuple[int, int]] = ()
+    ) -> list[tuple[int, ...]]:
         """Take in tracks that end together, and say of each which earlier ones may be of its cell.
 
         Parameters
         ----------
         frame : int
             Now.
-        ended : Motion
-            Their states now, in the order in which they are handed over.
+        motion : Motion
+            Of the open tracks, now.
+        ending : ndarray of int64, shape (n,)
+            Which of them end, in the order in which they are handed over.
         alike : sequence of (int, int)
-            Pairs, as indices into `ended`, that none can tell apart: what may continue one of them may
-            continue the other.
+            Pairs of those, as indices into `motion`, that none can tell apart: what may continue one of
+            them may continue the other.
 
         Returns
         -------
         list of tuple of int
             Numbers, ascending, for each.
         """
-        group = np.zeros(len(ended), np.int64)
-        for i, j in alike:
-            if not (group[i] or group[j]):
-                self._groups += 1
-                group[[i, j]] = self._groups
-            elif group[i] and group[j]:
-                group[group == group[j]] = group[i]
-            else:
-                group[[i, j]] = max(group[i], group[j])
-        first = len(self._ended)
-        self._ended.extend(ended)
-        when = np.full(len(ended), frame)
-        self._when = np.concatenate([self._when, when])
-        self._group = np.concatenate([self._group, group])
-        before = np.arange(len(self._ended)) < first + np.arange(len(ended))[:, None]
-        fits = before & (
-            (continuing_cost(self._ended, self._when, ended, when) < GREATEST_COST)
-            | (continuing_cost(ended, when, self._ended, self._when).T < GREATEST_COST)
+        m, n = motion, len(self._rows)
+        columns = (
+            *(m.cell, np.full(len(m), frame), m.first, m.found, m.x_first, m.x, m.v, m.y, m.log_energy),
+            *(m.pxx, m.pxv, m.pvv, m.sights / (m.found - m.first + 1), np.zeros(len(m))),
         )
-        found = []
-        for k in range(len(ended)):
-            of_group = np.isin(self._group, self._group[fits[k]]) & (self._group > 0) & before[k]
-            fits[k] |= of_group & (self._ended.found < ended.first[k])
-            found.append(tuple(sorted(self._ended.cell[fits[k]].tolist())))
+        new = np.array([column[ending] for column in columns], np.float64).T
+        if alike:
+            new[:, _GROUP] = self._grouped(ending.tolist(), alike)
+        self._rows = rows = np.concatenate([self._rows, new])
+        fits = np.zeros((len(new), len(rows)), np.bool_)
+        _fit(rows, n, fits)
+        found = [
+            tuple(sorted(rows[fit, _CELL].astype(np.int64).tolist())) if fit.any() else () for fit in fits
+        ]
         self._forget(frame)
         return found
 
+    def _grouped(self, ending: list[int], alike: Sequence[tuple[int, int]]) -> list[int]:
+        group = dict.fromkeys(ending, 0)
+        for pair in alike:
+            self._groups += 1
+            merged = {group[i] for i in pair} - {0}
+            for i, g in group.items():
+                if i in pair or g in merged:
+                    group[i] = self._groups
+        return list(group.values())
+
     def _forget(self, frame: int) -> None:
-        x, pxx, _, _ = self._ended.ahead(frame - self._when)
-        there = x - _FARTHEST_SIGMA * np.sqrt(pxx) < self._length
+        there = np.zeros(len(self._rows), np.bool_)
+        _may_be_in_field(self._rows, float(frame), self._length, there)
         there[: max(0, len(there) - PIECES_REMEMBERED)] = False
         if not there.all():
-            self._ended.keep(there)
-            self._when = self._when[there]
-            self._group = self._group[there]
+            self._rows = self._rows[there]
 
 
-def continuing_cost(earlier: Motion, when: Ints, later: Motion, when_later: Ints) -> Floats:
-    """How badly each of `later` begins where each of `earlier` goes: rows later, columns earlier.
+@njit(cache=True, nogil=True)
+def _cost(early: Floats, late: Floats) -> float:
+    """How badly `late` begins where `early` goes: nothing where they run side by side for long.
 
-    Infinite where `later` begins first, or where the two are found at once too far apart; nothing where
-    they run side by side for long. `earlier` stands where it is or would have been at its `when`, and so
-    does `later`.
+    Infinite where `late` begins first, or where the two are found at once too far apart.
     """
-    first = later.first[:, None]
-    gap = first - when
-    x, xx, xv, vv = earlier.ahead(gap)
-    dx = later.x_first[:, None] - x
-    dv = later.v[:, None] - earlier.v
-    dy = later.y[:, None] - earlier.y
-    xx = xx + MEASUREMENT_VARIANCE
-    vv = vv + (later.pvv + SPEED_WALK_VARIANCE * (later.found - later.first))[:, None]
-    cost: Floats = (vv * dx * dx - 2 * xv * dx * dv + xx * dv * dv) / (xx * vv - xv * xv)
-    cost += dy**2 / _HEIGHT_VARIANCE
-    cost += (later.log_energy[:, None] - earlier.log_energy) ** 2 / _ENERGY_VARIANCE
-    # Where both are followed at once: how far apart they were at the first and at the last.
-    last = np.minimum(later.found[:, None], earlier.found)
-    at_last = earlier.x + earlier.v * (last - when)
-    apart = at_last - later.x[:, None] - later.v[:, None] * (last - when_later[:, None])
-    share = (first - earlier.first) / np.maximum(last - earlier.first, 1)
-    apart_first = earlier.x_first + share * (at_last - earlier.x_first) - later.x_first[:, None]
-    both = first <= last
-    near = np.hypot(np.maximum(np.abs(apart_first), np.abs(apart)), dy) < _TWINS_PX
-    by_turns = (later.sights / (later.found - later.first + 1))[:, None] + earlier.sights / (
-        earlier.found - earlier.first + 1
-    ) < _BY_TURNS
-    for_long = last - first + 1 >= LEAST_FRAMES
-    cost[for_long] = 0.0
-    cost[(both & ~near) | (for_long & ~by_turns)] = np.inf
-    cost[first < earlier.first] = np.inf
-    return cost
+    dy = late[_Y] - early[_Y]
+    if abs(dy) >= _TWINS_PX or late[_FIRST] < early[_FIRST]:
+        return np.inf
+    last = min(late[_FOUND], early[_FOUND])
+    if late[_FIRST] <= last:
+        # Both are followed at once: how far apart are they at the first and at the last?
+        at_last = early[_X] + early[_V] * (last - early[_WHEN])
+        apart = abs(at_last - late[_X] - late[_V] * (last - late[_WHEN]))
+        share = (late[_FIRST] - early[_FIRST]) / max(last - early[_FIRST], 1.0)
+        apart = max(apart, abs(early[_X_FIRST] + share * (at_last - early[_X_FIRST]) - late[_X_FIRST]))
+        if apart * apart + dy * dy >= _TWINS_PX * _TWINS_PX:
+            return np.inf
+        if last - late[_FIRST] + 1 >= LEAST_FRAMES:
+            return 0.0 if early[_SHARE] + late[_SHARE] < _BY_TURNS else np.inf
+    gap = late[_FIRST] - early[_WHEN]
+    walk = SPEED_WALK_VARIANCE * abs(gap)
+    dx = late[_X_FIRST] - early[_X] - early[_V] * gap
+    dv = late[_V] - early[_V]
+    de = late[_ENERGY] - early[_ENERGY]
+    xx = early[_PXX] + 2 * gap * early[_PXV] + gap * gap * (early[_PVV] + walk / 3) + MEASUREMENT_VARIANCE
+    xv = early[_PXV] + gap * early[_PVV] + walk * gap / 2
+    vv = early[_PVV] + walk + late[_PVV] + SPEED_WALK_VARIANCE * (late[_FOUND] - late[_FIRST])
+    cost = (vv * dx * dx - 2 * xv * dx * dv + xx * dv * dv) / (xx * vv - xv * xv)
+    return cost + dy * dy / _HEIGHT_VARIANCE + de * de / _ENERGY_VARIANCE  # type: ignore[no-any-return]
+
+
+@njit(cache=True, nogil=True)
+def _fit(rows: Floats, n: int, fits: Bools) -> None:
+    """For each row from `n`: which of those before it may be of its cell."""
+    for k in range(n, len(rows)):
+        fit = fits[k - n]
+        for j in range(k):
+            fit[j] = _cost(rows[j], rows[k]) < _GREATEST_COST or _cost(rows[k], rows[j]) < _GREATEST_COST
+        for j in range(k):
+            if fit[j] and rows[j, _GROUP] > 0:
+                for i in range(k):
+                    if rows[i, _GROUP] == rows[j, _GROUP] and rows[i, _FOUND] < rows[k, _FIRST]:
+                        fit[i] = True
+
+
+@njit(cache=True, nogil=True)
+def _may_be_in_field(rows: Floats, frame: float, length: float, there: Bools) -> None:
+    for k in range(len(rows)):
+        row = rows[k]
+        gap = frame - row[_WHEN]
+        xx = row[_PXX] + 2 * gap * row[_PXV] + gap * gap * (row[_PVV] + SPEED_WALK_VARIANCE * gap / 3)
+        there[k] = row[_X] + row[_V] * gap - _FARTHEST_SIGMA * np.sqrt(xx) < length
