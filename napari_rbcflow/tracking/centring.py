@@ -48,7 +48,7 @@ def _peak(below: float, at: float, above: float) -> float:
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def _difference(
+def difference(
     image: NDArray[np.uint8],
     background: NDArray[np.uint8],
     gain: np.float32,
@@ -97,7 +97,7 @@ def _middles(
     near = np.empty((5, 5), np.float32)
     row = np.empty(_SIDE + 2, np.float32)
     for k in range(len(tops)):
-        _difference(image, background, gain, block, tops[k] - block, lefts[k] - block, raw)
+        difference(image, background, gain, block, tops[k] - block, lefts[k] - block, raw)
         # A little blur, so that noise makes no peaks: 1 2 1 along either axis.
         for i in range(_SIDE):
             above, at, under, to = raw[i], raw[i + 1], raw[i + 2], fine[i]

@@ -15,6 +15,7 @@ from napari_rbcflow.tracking.background import Background
 from napari_rbcflow.tracking.centring import Centring
 from napari_rbcflow.tracking.crops import Cropper
 from napari_rbcflow.tracking.detection import Detections, Detector
+from napari_rbcflow.tracking.focus import Focus, KnownCells, Marks, sharpness_of
 from napari_rbcflow.tracking.light import Light, gain_fault, unlit
 from napari_rbcflow.tracking.linked import End, Rows
 from napari_rbcflow.tracking.linking import Linker
@@ -82,7 +83,8 @@ class Tracker:
     ----------
     not_analysed : dict of str to int
         Processed frames in which nothing could be looked for, by reason: ``dark``, ``saturated``,
-        ``uniform``, ``too-dark``, ``too-bright``, ``unlike-background``, ``no-background``.
+        ``uniform``, ``too-dark``, ``too-bright``, ``unlike-background``, ``out-of-focus``,
+        ``no-background``.
     """
 
     def __init__(
@@ -108,7 +110,10 @@ class Tracker:
         self._mirrored = settings.direction == "right-to-left"
         self._length = width * self._scale
         self._background = background
+        self._pixel_size_um = pixel_size_um
         self._light = Light()
+        self._focus = Focus(self._length)
+        self._marks = Marks(pixel_size_um)
         self._detector = Detector(height, width, pixel_size_um=pixel_size_um, settings=settings)
         self._linker = Linker(self._length, fps=fps, settings=settings)
         self._cropper = Cropper(pixel_size_um)
@@ -119,6 +124,7 @@ class Tracker:
         self._processed = 0
         self._last_given = -1
         self._newest: Frame | None = None
+        self._linked_at = 0
         self._against = np.empty((0, 0), np.uint8), 1.0  # background and gain of the newest frame
         self._opened = False
         self._learnt = -1  # the last frame that the background was shown while frames were held
@@ -201,9 +207,14 @@ class Tracker:
         x = detections.x_px.astype(np.float64) * self._scale
         if self._mirrored:
             x = self._length - self._scale - x
-        linked = self._linker.step(
-            frame.index, x, y, np.log(detections.energy.astype(np.float64)), self._log_energy_at
-        )
+        log_energy = np.log(detections.energy.astype(np.float64))
+        if self._out_of_focus(frame, detections, x, y):
+            self._leave_out("out-of-focus")
+            return []
+        if frame.index > self._learnt:
+            self._background.add(frame.image)
+        self._linked_at = frame.index
+        linked = self._linker.step(frame.index, x, y, log_energy, self._log_energy_at)
         # Ends first: a slot given back may be taken at once.
         ended = [self._ended(e) for e in linked.ended]
         for slot, _ in linked.born:
@@ -237,9 +248,40 @@ class Tracker:
         if fault is not None:
             return fault
         detections = self._detector.detect(frame.image, background, gain)
-        if frame.index > self._learnt:
-            self._background.add(frame.image)
-        return detections if detections is not None else "unlike-background"
+        if detections is None:
+            if frame.index > self._learnt:
+                self._background.add(frame.image)
+            return "unlike-background"
+        return detections
+
+    def _out_of_focus(
+        self,
+        frame: Frame,
+        detections: Detections,
+        x: NDArray[np.float64],
+        y: NDArray[np.float64],
+    ) -> bool:
+        m = self._linker.motion
+        elapsed = frame.index - self._linked_at
+        background, gain = self._against
+        return self._focus.lost(
+            x,
+            y,
+            KnownCells(m.x + m.v * elapsed, m.y, m.log_energy, np.where(m.misses == 0, m.sights, 0)),
+            elapsed=elapsed,
+            gain=gain,
+            marks=self._marks.seen_in(frame.image, background),
+            energy_at=self._log_energy_at,
+            sharpness=lambda: sharpness_of(
+                frame.image,
+                background,
+                gain,
+                noise=self._detector.noise,
+                pixel_size_um=self._pixel_size_um,
+                y_px=detections.y_px,
+                x_px=detections.x_px,
+            ),
+        )
 
     def _write(self, rows: Rows, past: _Past) -> None:
         if not len(rows.slot):

@@ -1,0 +1,296 @@
+"""Whether a frame is in the focus of those before it.
+
+Three signs, since each is blind where another sees.
+
+- *The same cells look different.* Between two frames a cell hardly changes its energy: half of them by less
+  than a fifth. Where someone turns the knob or the stage drops, most change by half and more at once, in
+  whatever direction. It needs open tracks, so it says nothing of a focus that was never right.
+- *No cell is sharp.* Of a suspension some cells always stand near the focus. Where even the sharpest quarter
+  has no fine detail, or half of what it had, the focus lies outside the suspension.
+- *The marks that never move are blurred.* Dust and scratches are as fine in every frame as in the
+  background. Where they lose a third of that, the picture is blurred, with or without cells in it.
+
+The first two need a number of cells: of a field with few cells or none they say nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM
+from napari_rbcflow.tracking.centring import difference
+
+Floats = NDArray[np.float64]
+
+_SETTLED_SIGHTS = 5
+_LEAST_KNOWN, _LEAST_KNOWN_ONCE_LOST = 8, 3
+"""Cells that must be seen again, as well as the share below, to compare them."""
+_LEAST_SHARE = 0.15
+_NEAR_PX = 6.0
+_CHANGED = 0.6
+"""Median change of the energy's logarithm. On composed movies of real cells and on the simulated chamber at
+most 0.2 from frame to frame; 0.75 and more after 20 um of the knob or a blur of 2 px."""
+_CHANGED_A_FRAME, _GREATEST_CHANGED = 0.01, 1.0
+"""Cells turn while they are not looked at: more is allowed for each frame left out."""
+_LEAST_CELLS = 25
+"""Detections of which the sharpest quarter says something."""
+_LEAST_SHARPNESS = 0.55
+"""Fine over whole energy of the sharpest quarter. Movies composed of unreliable real cells only: 1.3 and
+more; the chamber 0.9 and more; 0.35 where the focus stands far above the cells."""
+_LEAST_OF_USUAL = 0.5
+_LOOKED_AT_EVERY = 4
+_MEMORY = 50.0
+"""Looks over which the usual sharpness is averaged, and frames for the light's gain."""
+_LEAST_LOOKS = 8
+_RADIUS = 9
+_LEAST_STEP = 8
+"""Grey levels over two reference pixels that make a mark: many times the noise of a background."""
+_LEAST_MARKS = 100
+"""Pixels of them."""
+_LEAST_OF_MARKS = 0.67
+_LONGEST_BY_MARKS = 120
+"""Frames after which marks that stay changed are those of the field."""
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class KnownCells:
+    """Open tracks, put forward to the frame at hand: positions in reference pixels, settled or not."""
+
+    x: Floats
+    y: Floats
+    log_energy: Floats
+    sights: Floats
+
+    def settled(self, length: float) -> NDArray[np.bool_]:
+        """Those seen often enough, and not about to leave the field."""
+        inside: NDArray[np.bool_] = (
+            (self.sights >= _SETTLED_SIGHTS) & (self.x > _NEAR_PX) & (self.x < length - 2 * _NEAR_PX)
+        )
+        return inside
+
+
+class Focus:
+    """Watches the focus of one run.
+
+    Parameters
+    ----------
+    length : float
+        Of the field along the flow, reference pixels.
+    """
+
+    def __init__(self, length: float) -> None:
+        self._length = length
+        self._lost = False
+        self._gain = 1.0
+        self._looks = 0
+        self._usual = 0.0
+        self._since_look = _LOOKED_AT_EVERY
+        self._marks = 0.0
+        self._frames = 0
+        self._by_marks = 0
+
+    def lost(
+        self,
+        x: Floats,
+        y: Floats,
+        known: KnownCells,
+        *,
+        elapsed: int,
+        gain: float,
+        marks: float | None,
+        energy_at: Callable[[Floats, Floats], Floats],
+        sharpness: Callable[[], Floats],
+    ) -> bool:
+        """Say whether a frame is out of focus.
+
+        Parameters
+        ----------
+        x, y : ndarray of float64, shape (n,)
+            Detections, reference pixels.
+        known : KnownCells
+        elapsed : int
+            Frames since `known` were last seen.
+        gain : float
+            Of the frame's light over the background's: energies go with its square.
+        marks : float or None
+            `Marks.seen_in` this frame.
+        energy_at : callable
+            Gives the logarithm of the energy at any x and y of this frame.
+        sharpness : callable
+            Gives the sharpness of each detection, only where it is asked for.
+        """
+        brighter = 2 * float(np.log(gain / self._gain))
+        changed = self._changed(x, y, known, elapsed, lambda x, y: energy_at(x, y) - brighter)
+        smeared = self._smeared(marks)
+        self._since_look += 1
+        if changed or smeared:
+            self._lost = True
+        elif self._lost or self._since_look >= _LOOKED_AT_EVERY:
+            self._lost = len(x) >= _LEAST_CELLS and self._blurred(sharpness())
+        if not self._lost:
+            self._gain += (gain - self._gain) / 12.0
+        return self._lost
+
+    def _changed(
+        self,
+        x: Floats,
+        y: Floats,
+        known: KnownCells,
+        elapsed: int,
+        energy_at: Callable[[Floats, Floats], Floats],
+    ) -> bool:
+        settled = np.flatnonzero(known.settled(self._length))
+        least = _LEAST_KNOWN_ONCE_LOST if self._lost else _LEAST_KNOWN
+        if len(settled) < least or not len(x):
+            return False
+        kx, ky = known.x[settled], known.y[settled]
+        again = ((np.abs(kx[:, None] - x) < _NEAR_PX) & (np.abs(ky[:, None] - y) < _NEAR_PX)).any(axis=1)
+        if again.sum() < max(least, _LEAST_SHARE * len(settled)):
+            return False  # the flow changed, or the cells are gone: not the focus
+        change = np.abs(energy_at(kx, ky) - known.log_energy[settled])
+        most = min(_GREATEST_CHANGED, _CHANGED + _CHANGED_A_FRAME * (elapsed - 1))
+        return float(np.median(change)) > most
+
+    def _smeared(self, marks: float | None) -> bool:
+        if marks is None:
+            return False
+        usual = self._marks
+        if self._frames and marks < _LEAST_OF_MARKS * usual and self._by_marks < _LONGEST_BY_MARKS:
+            self._by_marks += 1
+            return True
+        if self._by_marks >= _LONGEST_BY_MARKS:
+            self._frames = 0
+        self._by_marks = 0
+        self._frames += 1
+        self._marks += (marks - usual) / min(self._frames, _MEMORY)
+        return False
+
+    def _blurred(self, sharpness: Floats) -> bool:
+        self._since_look = 0
+        if len(sharpness) < _LEAST_CELLS:
+            return False
+        now = float(np.quantile(sharpness, 0.75))
+        if now < _LEAST_SHARPNESS:
+            return True
+        if self._looks >= _LEAST_LOOKS and now < _LEAST_OF_USUAL * self._usual:
+            return True
+        self._looks += 1
+        self._usual += (now - self._usual) / min(self._looks, _MEMORY)
+        return False
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _fine_shares(
+    image: NDArray[np.uint8],
+    background: NDArray[np.uint8],
+    gain: np.float32,
+    block: int,
+    noise: float,
+    y_px: NDArray[np.float32],
+    x_px: NDArray[np.float32],
+    out: NDArray[np.float64],
+) -> int:
+    """Write fine over whole energy of each cell that is well above the noise; return how many."""
+    side = 2 * _RADIUS + 3
+    height, width = image.shape
+    d = np.zeros((side, side), np.float32)
+    n = 0
+    half = block * side / 2
+    pixels = (side - 2) * (side - 2)
+    for k in range(len(y_px)):
+        top = int(np.rint(y_px[k] + 0.5 - half))
+        left = int(np.rint(x_px[k] + 0.5 - half))
+        if top < 0 or left < 0 or top + side * block > height or left + side * block > width:
+            continue
+        difference(image, background, gain, block, top, left, d)
+        fine = np.float32(0)
+        whole = np.float32(0)
+        for i in range(1, side - 1):
+            above, at, under = d[i - 1], d[i], d[i + 1]
+            for j in range(1, side - 1):
+                gy = under[j] - above[j]
+                gx = at[j + 1] - at[j - 1]
+                fine += gy * gy + gx * gx
+                whole += at[j] * at[j]
+        energy = whole - pixels * noise
+        if energy > pixels * noise:
+            out[n] = (fine - 4 * pixels * noise) / energy
+            n += 1
+    return n
+
+
+def sharpness_of(
+    image: NDArray[np.uint8],
+    background: NDArray[np.uint8],
+    gain: float,
+    *,
+    noise: float,
+    pixel_size_um: float,
+    y_px: NDArray[np.float32],
+    x_px: NDArray[np.float32],
+) -> Floats:
+    """Fine over whole energy of the detections that are well above the noise and whole in the field.
+
+    Parameters
+    ----------
+    image, background : ndarray of uint8, shape (height, width)
+    gain : float
+    noise : float
+        Standard deviation of a pixel, grey levels.
+    pixel_size_um : float
+        Of the camera, in the field.
+    y_px, x_px : ndarray of float32, shape (n,)
+        Camera pixels.
+
+    Returns
+    -------
+    ndarray of float64, shape (m,)
+        Squared differences over two reference pixels, along either axis, over the squares themselves.
+    """
+    block = max(1, round(CROP_PIXEL_SIZE_UM / pixel_size_um))
+    out = np.empty(len(y_px))
+    n = _fine_shares(image, background, np.float32(gain), block, (noise * block) ** 2, y_px, x_px, out)
+    return out[:n]
+
+
+class Marks:
+    """Dust, scratches and stuck cells: where the background is fine, and how fine a frame is there.
+
+    Parameters
+    ----------
+    pixel_size_um : float
+        Of the camera, in the field.
+    """
+
+    def __init__(self, pixel_size_um: float) -> None:
+        self._step = max(1, round(CROP_PIXEL_SIZE_UM / pixel_size_um))
+        self._background: NDArray[np.uint8] | None = None
+        self._left = np.empty(0, np.int64)
+        self._steps = np.empty(0, np.float32)
+
+    def seen_in(self, image: NDArray[np.uint8], background: NDArray[np.uint8]) -> float | None:
+        """How much of the background's steps, along x, a frame has: 1 for all; None where there are too few.
+
+        Parameters
+        ----------
+        image, background : ndarray of uint8, shape (height, width)
+        """
+        span = 2 * self._step
+        if background is not self._background:
+            self._background = background
+            there = cv2.absdiff(background[:, span:], background[:, :-span]) >= _LEAST_STEP
+            y, x = np.nonzero(there)
+            self._left = y * background.shape[1] + x
+            flat = background.ravel()
+            self._steps = flat[self._left + span].astype(np.float32) - flat[self._left]
+        if len(self._left) < _LEAST_MARKS:
+            return None
+        flat = image.ravel()
+        steps = flat[self._left + span].astype(np.float32) - flat[self._left]
+        return float(steps @ self._steps) / float(self._steps @ self._steps)
