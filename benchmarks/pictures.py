@@ -51,9 +51,9 @@ def draw_peers(figures: list[dict[str, Any]], out: Path) -> None:
         axes.annotate(
             f"{who}\n{x:.1f} ms",
             (x, top),
-            xytext=(0, 10),
+            xytext=(-8, 10),
             textcoords="offset points",
-            ha="center",
+            ha="left",
             color=colour,
             weight="bold",
         )
