@@ -48,13 +48,20 @@ def test_every_interval_lies_in_0_1_and_holds_the_estimate(k: int, m: int, level
         assert fraction.interval() == (0, 1)
 
 
-def test_the_anytime_interval_does_not_depend_on_how_often_one_looked() -> None:
-    looked = counted(200, 0)
-    looked.anytime_interval()
-    looked.update(flipping=400)
-    assert looked.anytime_interval() == counted(200, 400).anytime_interval()
-    low, high = looked.anytime_interval()
-    assert low <= looked.estimate <= high
+@given(st.lists(st.booleans(), min_size=1, max_size=80))
+def test_what_the_anytime_interval_cut_off_stays_cut_off(cells: list[bool]) -> None:
+    """Asking changes nothing; each cell can only narrow it, but where nothing were left of it."""
+    asked, silent = RunningFraction(0.8), RunningFraction(0.8)
+    low, high = 0.0, 1.0
+    for tank in cells:
+        for fraction in (asked, silent):
+            fraction.update(tank_treading=int(tank), flipping=int(not tank))
+        now = asked.anytime_interval()
+        alone = counted(asked.tank_treading, asked.flipping, 0.8).anytime_interval()
+        left = max(low, alone[0]), min(high, alone[1])
+        assert now == pytest.approx(left if left[0] <= left[1] else alone, abs=1e-9)
+        low, high = now
+    assert silent.anytime_interval() == asked.anytime_interval()
 
 
 def test_the_anytime_interval_covers_at_every_look() -> None:

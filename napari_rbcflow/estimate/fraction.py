@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
 
-from scipy.special import betaln, ndtri
+from scipy.special import ndtri
+
+from napari_rbcflow.estimate import fixed_width
+from napari_rbcflow.estimate.anytime import ConfidenceSequence
 
 
 def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -62,6 +64,7 @@ class RunningFraction:
         self.level = float(level)
         self.tank_treading = 0
         self.flipping = 0
+        self._sequence = ConfidenceSequence(self.level)
 
     def update(self, *, tank_treading: int = 0, flipping: int = 0) -> None:
         """Count more cells."""
@@ -73,6 +76,7 @@ class RunningFraction:
             raise ValueError(f"counts cannot be negative: {k} and {m}")
         self.tank_treading += k
         self.flipping += m
+        self._sequence.update(self.tank_treading, self.n)
 
     @property
     def n(self) -> int:
@@ -97,52 +101,27 @@ class RunningFraction:
     def anytime_interval(self) -> tuple[float, float]:
         """Return an interval that holds at every look at once, whatever rule stops the run.
 
-        Robbins' mixture: under the true p the Beta(1/2, 1/2) mixture likelihood ratio is a
-        nonnegative martingale of mean 1, so that it ever exceeds 1 / (1 - level) with a probability
-        of at most 1 - level (Ville). The interval is the set of p for which it does not now: what was
-        said at earlier looks is not needed, and so does not depend on how often one looked.
-
-        References
-        ----------
-        Robbins, H. (1970). Statistical methods related to the law of the iterated logarithm.
-        Annals of Mathematical Statistics 41, 1397-1409.
+        See `anytime`: the looks are the calls of `update`; asking changes nothing.
         """
-        k, m = self.tank_treading, self.flipping
-        if not k + m:
-            return 0.0, 1.0
-        bound = betaln(k + 0.5, m + 0.5) - betaln(0.5, 0.5) + math.log(1 - self.level)
-
-        def outside(p: float) -> bool:
-            likelihood = (k * math.log(p) if k else 0.0) + (m * math.log1p(-p) if m else 0.0)
-            return bool(likelihood < bound)
-
-        peak = k / (k + m)
-        low = 0.0 if k == 0 else _edge(outside, 0.0, peak)
-        high = 1.0 if m == 0 else _edge(outside, 1.0, peak)
-        return low, high
+        return self._sequence.interval
 
     def fixed_width_interval(self, half_width: float) -> tuple[float, float]:
         """Return an interval that holds for a run that stops when its half-width reaches `half_width`.
 
-        For now `anytime_interval`, which holds for that rule as for any other but is wider than
-        a rule made for it would be.
+        See `fixed_width`: at that stop `half_width` to either side of the shrunken estimate (or up to 0 or
+        1), before it wider. The first call for a half-width takes a second or less, more for narrow ones.
+
+        Raises
+        ------
+        ValueError
+            For a half-width outside (0, 0.5).
         """
         if not 0 < half_width < 0.5:
             raise ValueError(f"a half-width lies between 0 and 0.5, not {half_width}")
-        return self.anytime_interval()
-
-
-def _edge(outside: Callable[[float], bool], out: float, inside: float) -> float:
-    """Bisect for the edge of the interval, and return the side that is outside: never too narrow."""
-    for _ in range(60):
-        middle = (out + inside) / 2
-        if middle in (out, inside):
-            break
-        if outside(middle):
-            out = middle
-        else:
-            inside = middle
-    return out
+        if not self.n:
+            return 0.0, 1.0
+        z = fixed_width.critical_value(float(half_width), self.level)
+        return fixed_width.interval(self.tank_treading, self.n, half_width, z)
 
 
 def fraction_text(estimate: float, interval: tuple[float, float], n: int, level: float = 0.95) -> str:
