@@ -31,8 +31,8 @@ class Effort:
     live_s : float
     endless_frames : int
         Tracked in a loop, late against early, at most.
-    endless_s : float
-        ... and no longer than this.
+    endless_s : float or None
+        ... and no longer than this, by the clock; None for as long as it takes.
     copied_bytes : int
         Of the block that is copied to find the memory's bandwidth; many times the cache.
     variety : float
@@ -52,7 +52,7 @@ class Effort:
     judged_tracks: int = 480
     live_s: float = 6.0
     endless_frames: int = 3600
-    endless_s: float = 20.0
+    endless_s: float | None = 20.0
     copied_bytes: int = 256 * 2**20
     variety: float = 0.25
 

@@ -26,7 +26,7 @@ def endless(
     pixel_size_um: float,
     *,
     frames: int,
-    most_s: float,
+    most_s: float | None,
     folder: Path,
     progress: Callable[[float, str], None],
 ) -> dict[str, Any]:
@@ -38,8 +38,8 @@ def endless(
     pixel_size_um : float
     frames : int
         At most.
-    most_s : float
-        By the clock.
+    most_s : float or None
+        By the clock; None for as long as it takes.
     folder : Path
         For the ring.
     progress : callable
@@ -79,9 +79,10 @@ def endless(
                 ring.append(frame)
             ms[done - 1] = 1e3 * watch.cpu_s / length
             memory_mb[done - 1] = resident_mb()
-            share = max(done / blocks, whole.wall_s / most_s)
+            of_time = 0.0 if most_s is None else whole.wall_s / most_s
+            share = max(done / blocks, of_time)
             progress(min(1.0, share), f"{done * length / DEFAULT_FPS:.0f} s of frames")
-            if whole.wall_s > most_s and done >= _LEAST_BLOCKS:
+            if of_time > 1 and done >= _LEAST_BLOCKS:
                 break
     finally:
         ring.close()

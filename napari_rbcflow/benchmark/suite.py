@@ -84,7 +84,7 @@ def _effort(effort: Effort, minutes: float | None) -> Effort:
         return effort
     if not 0 < minutes <= MOST_MINUTES:
         raise BadInput(f"minutes must lie above 0 and be at most {MOST_MINUTES:.0f}, not {minutes:g}.")
-    return replace(effort, endless_frames=round(minutes * 60 * DEFAULT_FPS), endless_s=float("inf"))
+    return replace(effort, endless_frames=round(minutes * 60 * DEFAULT_FPS), endless_s=None)
 
 
 def _place(folder: Path | None, effort: Effort) -> Path:
