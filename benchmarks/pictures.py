@@ -51,7 +51,7 @@ def draw_peers(figures: list[dict[str, Any]], out: Path) -> None:
         axes.annotate(
             f"{who}\n{x:.1f} ms",
             (x, top),
-            xytext=(-8, 10),
+            xytext=(6, 12),
             textcoords="offset points",
             ha="left",
             color=colour,
