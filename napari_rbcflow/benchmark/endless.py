@@ -15,10 +15,12 @@ from napari_rbcflow.conventions import DEFAULT_FPS
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.sources.contract import Frame
 
-MOST_A_BLOCK = 40
+A_BLOCK = 40
 """Frames between two looks at the clock and the memory."""
 _LEAST_BLOCKS = 8
 """Two a quarter."""
+_WARM_FRAMES = 90
+"""Not counted: until the background stands nothing is tracked, and then the frames held are caught up."""
 
 
 def endless(
@@ -64,24 +66,30 @@ def endless(
         fps=DEFAULT_FPS,
         pixel_size_um=pixel_size_um,
     )
+    blocks = max(_LEAST_BLOCKS, frames // A_BLOCK)
+    ends = np.linspace(0, max(frames, blocks), blocks + 1).astype(int)[1:].tolist()
     # All asked for beforehand, so that looking does not itself grow.
-    length = max(1, min(MOST_A_BLOCK, frames // _LEAST_BLOCKS))
-    blocks = max(_LEAST_BLOCKS, frames // length)
     ms, memory_mb = np.zeros(blocks), np.zeros(blocks)
-    tracks = done = 0
-    whole = Stopwatch()
+    t = tracks = done = 0
+
+    def work_until(end: int) -> None:
+        nonlocal t, tracks
+        while t < _WARM_FRAMES + end:
+            frame = Frame(t, t / DEFAULT_FPS, film[t % len(film)])
+            tracks += len(tracker.process(frame))
+            ring.append(frame)
+            t += 1
+
     try:
-        for done in range(1, blocks + 1):
-            watch = Stopwatch()
-            for t in range((done - 1) * length, done * length):
-                frame = Frame(t, t / DEFAULT_FPS, film[t % len(film)])
-                tracks += len(tracker.process(frame))
-                ring.append(frame)
-            ms[done - 1] = 1e3 * watch.cpu_s / length
+        work_until(0)
+        whole = Stopwatch()
+        for done, end in enumerate(ends, 1):
+            before, watch = t, Stopwatch()
+            work_until(end)
+            ms[done - 1] = 1e3 * watch.cpu_s / (t - before)
             memory_mb[done - 1] = resident_mb()
             of_time = 0.0 if most_s is None else whole.wall_s / most_s
-            share = max(done / blocks, of_time)
-            progress(min(1.0, share), f"{done * length / DEFAULT_FPS:.0f} s of frames")
+            progress(min(1.0, max(done / blocks, of_time)), f"{end / DEFAULT_FPS:.0f} s of frames")
             if of_time > 1 and done >= _LEAST_BLOCKS:
                 break
     finally:
@@ -90,10 +98,11 @@ def endless(
     by_quarter = [float(np.percentile(ms[q], 25)) for q in quarters]
     mean = [float(ms[q].mean()) for q in quarters]
     held = [float(memory_mb[q].mean()) for q in quarters]
-    apart = length * float(quarters[3].mean() - quarters[1].mean())
+    counted = ends[done - 1]
+    apart = counted / done * float(quarters[3].mean() - quarters[1].mean())
     return {
-        "frames": done * length,
-        "minutes_of_frames": done * length / DEFAULT_FPS / 60,
+        "frames": counted,
+        "minutes_of_frames": counted / DEFAULT_FPS / 60,
         "tracks": tracks,
         "cpu_ms_by_quarter": by_quarter,
         "cpu_ms_by_quarter_mean": mean,
