@@ -168,6 +168,13 @@ class TestHalfPrecision:
         threshold = trained.threshold
         p = np.array([0.0, threshold - 1e-4, threshold, threshold + 1e-4, 1.0])
         assert near_threshold(trained, p).tolist() == [1, 2, 3]
+        if stage == 2:  # where a cell begins to be told, and so counted, a label changes too
+            assert near_threshold(trained, np.array([0.1, 0.2999, 0.3, 0.7, 0.7001, 0.9])).tolist() == [
+                1,
+                2,
+                3,
+                4,
+            ]
 
     def test_the_margin_is_many_times_the_error(self, tracks: list[Track]) -> None:
         """Half precision as a CPU emulates it: its greatest error in calibrated logits."""

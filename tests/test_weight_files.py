@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, save
 
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
+from napari_rbcflow.classification.weight_files import SHIPPED, load_weights, seal
 from napari_rbcflow.errors import BadInput
 
 
@@ -42,6 +42,7 @@ class TestWeights:
     def hashed_again(copy: Path) -> None:
         card = json.loads(copy.with_suffix(".json").read_text())
         card["sha256"] = hashlib.sha256(copy.read_bytes()).hexdigest()
+        card["seal"] = seal(card)
         copy.with_suffix(".json").write_text(json.dumps(card))
 
     @pytest.mark.parametrize(
@@ -75,12 +76,25 @@ class TestWeights:
                 load_weights(copy, 2)
 
     @pytest.mark.parametrize(
+        ("key", "value"), [("threshold", 0.4), ("told_from", 0.6), ("slope", 0.9), ("offset", 0.1)]
+    )
+    def test_a_card_that_was_changed(self, copy: Path, key: str, value: float) -> None:
+        """Each of these makes sense, and other labels."""
+        card = json.loads(copy.with_suffix(".json").read_text())
+        card[key] = value
+        copy.with_suffix(".json").write_text(json.dumps(card))
+        with pytest.raises(BadInput, match="seal"):
+            load_weights(copy, 2)
+
+    @pytest.mark.parametrize(
         ("key", "value"),
         [
             *(("threshold", wrong) for wrong in (-1, 7, float("nan"), "high")),
             *(("members", wrong) for wrong in (0, 10**9, 1e400)),
             *(("figures", wrong) for wrong in ([1], {"a": "b"})),
-            ("slope", float("inf")),
+            *(("slope", wrong) for wrong in (float("inf"), -0.5, 1e308)),
+            *(("acquisitions", wrong) for wrong in (5, [[1]], None)),
+            ("threshold", 0.9),
             *(("told_from", wrong) for wrong in (0.2, 1.5, float("nan"), "sure")),
             ("recipe", None),
         ],

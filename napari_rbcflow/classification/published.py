@@ -23,6 +23,7 @@ from napari_rbcflow.errors import BadInput
 TANK_TREADING, FLIPPING, UNRELIABLE = 0, 1, 2
 SPLITS = ("train", "validation", "test")
 _FOLDERS = {"TankTreading": TANK_TREADING, "Flipping": FLIPPING}
+_EIGHT_BIT = ("L", "LA", "P", "1", "RGB", "RGBA")
 _NAME = re.compile(r"^(?P<patient>[A-Za-z]+)(?P<date>\d+)_(?P<shear>\d+)s(?P<run>\d+)_(?P<cell>.+)$")
 
 
@@ -49,6 +50,11 @@ class Sequence31:
     @property
     def reliable(self) -> bool:
         return self.label != UNRELIABLE
+
+    @property
+    def named(self) -> bool:
+        """Whether the name says patient, date and run, so that one can hold back what belongs together."""
+        return _NAME.match(self.name) is not None
 
     @property
     def patient(self) -> str:
@@ -182,10 +188,26 @@ def read_all(datasets: Sequence[Path]) -> dict[str, list[Sequence31]]:
     return parts
 
 
+def refuse_nameless(sequences: Sequence[Sequence31]) -> None:
+    """Refuse to split by patient or run what does not say whose it is.
+
+    Raises
+    ------
+    BadInput
+        Else cells of one run would be learnt from and judged on.
+    """
+    for sequence in sequences:
+        if not sequence.named:
+            raise BadInput(
+                f"{sequence.name} does not say patient, date and run, so none can be held back whole; "
+                "name sequences PATIENT+DATE_SHEARsRUN_CELL, such as BG1017_10s02_33."
+            )
+
+
 def _read_table(folder: Path) -> list[Sequence31]:
     table = folder / "dataset.csv"
     try:
-        with table.open(newline="", encoding="utf-8") as file:
+        with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = {"sequence_name", "label"} - set(reader.fieldnames or ())
             if missing:
@@ -199,6 +221,10 @@ def _read_table(folder: Path) -> list[Sequence31]:
         raise BadInput(f"{table} lists no sequence.")
     sequences = []
     for name, label in rows:
+        if not name or set(name) & set("/\\:"):
+            raise BadInput(
+                f"{table} names a sequence {name!r}; a name is that of a picture in img, without .png."
+            )
         if label not in ("0", "1", "2"):
             raise BadInput(f"{table} gives {name} the label {label!r}; labels are 0, 1 and 2.")
         sequences.append(Sequence31(name, int(label), read_strip(folder / "img" / f"{name}.png")))
@@ -241,10 +267,14 @@ def read_strip(path: Path) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(path) as picture:
+            if picture.mode not in _EIGHT_BIT:
+                raise BadInput(
+                    f"{path} is not a picture of 8 bits a pixel ({picture.mode}); save it as 8-bit grey."
+                )
             strip = np.asarray(picture.convert("L"), dtype=np.uint8)
     except FileNotFoundError as error:
         raise BadInput(f"{path} is missing though the dataset lists it.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadInput(f"{path} is damaged or no picture ({error}).") from error
     height, width = strip.shape
     if height != CROP_SIDE or width == 0 or width % CROP_SIDE:

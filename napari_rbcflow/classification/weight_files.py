@@ -26,6 +26,8 @@ SHIPPED = Path(__file__).parent / "weights"
 _MOST_THRESHOLD = 1.0001
 """What no probability reaches: how training says that nothing may pass."""
 _MOST_MEMBERS = 1000
+_MOST_SLOPE = 1e5
+_DECIDING = ("stage", "members", "sha256", "recipe", "slope", "offset", "threshold", "told_from")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +121,7 @@ def load_weights(path: Path, stage: int) -> Trained:
             "see that you may read both."
         ) from error
     try:
-        card = json.loads(written.decode("utf-8"))
+        card = json.loads(written.decode("utf-8"), parse_constant=_no_number)
         recipe = card["recipe"]
         wanted, of_stage, members = str(card["sha256"]), int(card["stage"]), int(card["members"])
         model, frames, options = str(recipe["model"]), int(recipe["frames"]), dict(recipe["options"])
@@ -128,6 +130,9 @@ def load_weights(path: Path, stage: int) -> Trained:
         told_from = float(card.get("told_from", 0.5))
         if not all(isinstance(figures, Mapping) for figures in dict(card.get("figures", {})).values()):
             raise ValueError("figures that are none")
+        acquisitions = card.get("acquisitions", [])
+        if not (isinstance(acquisitions, list) and all(isinstance(name, str) for name in acquisitions)):
+            raise ValueError("acquisitions that are none")
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BadInput(
             f"The card {card_path} is damaged or not a card of rbcflow ({error!r}); "
@@ -137,16 +142,24 @@ def load_weights(path: Path, stage: int) -> Trained:
         raise BadInput(f"The card {card_path} asks for a sampling or scale that this version does not know.")
     if of_stage != stage:
         raise BadInput(f"The weights {path} are for stage {of_stage}, not for stage {stage}.")
-    if not (math.isfinite(slope) and math.isfinite(offset) and 0 <= threshold <= _MOST_THRESHOLD):
+    if not (0 <= slope <= _MOST_SLOPE and math.isfinite(offset) and 0 <= threshold <= _MOST_THRESHOLD):
         raise BadInput(f"The card {card_path} is damaged: threshold or calibration is no number that serves.")
     if not 0.5 <= told_from <= 1:
         raise BadInput(f"The card {card_path} is damaged: it tells a class from {told_from} on.")
+    if stage == 2 and told_from > 0.5 and not 1 - told_from <= threshold <= told_from:
+        raise BadInput(
+            f"The card {card_path} is damaged: threshold {threshold} is no middle of what it tells."
+        )
     if not 1 <= members <= _MOST_MEMBERS:
         raise BadInput(f"The card {card_path} is damaged: it names {members} networks.")
     found = hashlib.sha256(data).hexdigest()
     if found != wanted:
         raise BadInput(
             f"The weights {path} are damaged: their hash is not that of their card; fetch them again."
+        )
+    if card.get("seal") != seal(card):
+        raise BadInput(
+            f"The card {card_path} was changed or damaged: its seal does not fit; fetch both again."
         )
     networks = _networks(path, data, members, lambda: build(model, frames, options))
     name = str(card.get("name", path.stem))
@@ -182,7 +195,7 @@ def _networks(path: Path, data: bytes, members: int, make: Callable[[], nn.Modul
             networks.append(network.eval().requires_grad_(False))
         if state:
             raise ValueError(f"{next(iter(state))} belongs to none of {members} such networks")
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
         first = str(error).splitlines()[0]
         raise BadInput(f"The weights {path} do not fit the model that their card names ({first}).") from error
     return networks
@@ -213,6 +226,7 @@ def save_weights(path: Path, networks: Sequence[nn.Module], card: Mapping[str, A
         "file": path.name,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
+    whole["seal"] = seal(whole)
     path.with_suffix(".json").write_text(
         json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8"
     )
@@ -220,10 +234,20 @@ def save_weights(path: Path, networks: Sequence[nn.Module], card: Mapping[str, A
     return whole
 
 
+def seal(card: Mapping[str, Any]) -> str:
+    """SHA-256 of all in a card that decides on a label: a changed threshold is not the trained one."""
+    said = json.dumps({key: card.get(key) for key in _DECIDING}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} where a number should be")
+
+
 def as_text(card: Mapping[str, Any]) -> str:
     """Lay a card out as Markdown."""
     lines = [f"# {card['name']}", ""]
-    for key in ("purpose", "data", "licence", "split", "simulated", "failures", "command"):
+    for key in ("purpose", "data", "licence", "split", "caution", "simulated", "failures", "command"):
         if key in card:
             lines += [f"**{key.capitalize()}.** {card[key]}", ""]
     if card.get("without"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,10 @@ def evaluate(
             raise BadInput(f"{made} exists already: choose another name, or move it away")
         if made is not None and not made.absolute().parent.is_dir():
             raise BadInput(f"{made} cannot be made: there is no folder {made.absolute().parent}")
+        if made is not None and not os.access(made.absolute().parent, os.W_OK):
+            raise BadInput(f"{made} cannot be made: {made.absolute().parent} may not be written to")
+    if json_file is not None and json_file == pictures:
+        raise BadInput(f"{json_file} cannot be both the scores and the folder of pictures; give two names")
     _, chosen = choose_split(dataset, split)
     if chosen is not None and split is None:
         click.echo(f"{dataset} holds several sets: scoring {chosen} (--split chooses another)", err=True)

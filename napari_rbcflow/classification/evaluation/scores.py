@@ -147,6 +147,9 @@ def at_prevalence(recall: float, leak: float, prevalence: float) -> float | None
 def calibrate(truth: NDArray[np.int64], logits: NDArray[np.float64]) -> tuple[float, float]:
     """Slope and offset of Platt's calibration, fitted by Newton's method with his regularised targets.
 
+    Where the logits order the cells no better than chance the slope is 0, so that every cell has the classes'
+    shares for its probability and none can be told: turned round, they would not be right for that.
+
     References
     ----------
     Platt, Advances in Large Margin Classifiers (1999) 61; Lin, Lin and Weng, Machine Learning 68 (2007) 267.
@@ -174,6 +177,8 @@ def calibrate(truth: NDArray[np.int64], logits: NDArray[np.float64]) -> tuple[fl
         weights = weights - size * step
         if np.abs(size * step).max() < 1e-9:
             break
+    if not weights[0] > 0:
+        return 0.0, float(np.log(n_positive / n_negative))
     return float(weights[0]), float(weights[1])
 
 

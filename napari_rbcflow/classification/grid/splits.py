@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_rbcflow.classification.published import Sequence31, read_all, refuse_unknown
-from napari_rbcflow.classification.training.fitting import targets
+from napari_rbcflow.classification.published import (
+    Sequence31,
+    read_all,
+    refuse_nameless,
+    refuse_unknown,
+)
+from napari_rbcflow.classification.training.holding_back import both
 from napari_rbcflow.errors import BadInput
 
 _TEST_SHARE, _EVERY = 1 / 3, 4
@@ -92,6 +97,7 @@ def _split(
     train, chosen, held = of_stage["train"], of_stage["validation"], of_stage["test"]
     said = "train, validation and test as given" if held else "train and validation as given"
     if not chosen:
+        refuse_nameless(train)
         said_test = "test as given"
         if not held:
             names = list(test) or [
@@ -106,7 +112,7 @@ def _split(
         said = f"validation: {', '.join(chosen_names)}; {said_test}; the rest to train on"
     classes = "reliable and unreliable" if stage == 1 else "tank-treading and flipping"
     for name, part in (("training", train), ("validation", chosen), ("test", held)):
-        if not _both(part, stage) and not (name == "test" and not part):
+        if not both(part, stage) and not (name == "test" and not part):
             raise BadInput(
                 f"Stage {stage}: {name} needs {classes} sequences and would lack one of them; "
                 "hold back others with --validation and --test, or leave the stage out with --stage."
@@ -120,8 +126,8 @@ def _choose_test(sequences: Sequence[Sequence31], stage: int) -> str:
         possible = [
             name
             for name in sorted(sizes)
-            if _both([s for s in sequences if getattr(s, group) == name], stage)
-            and _both([s for s in sequences if getattr(s, group) != name], stage)
+            if both([s for s in sequences if getattr(s, group) == name], stage)
+            and both([s for s in sequences if getattr(s, group) != name], stage)
         ]
         if possible:
             return min(possible, key=lambda name: abs(sizes[name] / len(sequences) - _TEST_SHARE))
@@ -136,16 +142,12 @@ def _choose_validation(sequences: Sequence[Sequence31], stage: int) -> list[str]
     for start in range(min(_EVERY, len(names))):
         chosen = set(names[start::_EVERY])
         held = [s for s in sequences if s.acquisition in chosen]
-        if _both(held, stage) and _both([s for s in sequences if s.acquisition not in chosen], stage):
+        if both(held, stage) and both([s for s in sequences if s.acquisition not in chosen], stage):
             return sorted(chosen)
     raise BadInput(
         f"Stage {stage}: no acquisition can be held back for validation without losing one of the two "
         "classes; name some with --validation, or give more data."
     )
-
-
-def _both(sequences: Sequence[Sequence31], stage: int) -> bool:
-    return len(set(targets(sequences, 1 if stage == 1 else 2).tolist())) == 2
 
 
 def _longest(sequences: Sequence[Sequence31]) -> int:

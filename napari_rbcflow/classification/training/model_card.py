@@ -29,6 +29,10 @@ LEAK = 0.02
 TOLD = 0.7
 """A reliable cell whose likelier class is not at least this probable is not told: never a guess."""
 
+CAUTION = (
+    "Slope, offset and threshold were set on the very judgements that are scored here, and the intervals are "
+    "over cells, not over runs or patients: on another day or patient expect worse"
+)
 _DATA = (
     "Sequences published by Darrin et al., Scientific Reports 13 (2023) 745, doi 10.5281/zenodo.5723606, "
     "https://github.com/icannos/redbloodcells_disease_classification"
@@ -67,6 +71,7 @@ def make_card(
         "data": _DATA + ", or what the user gave; only the weights are passed on, no picture",
         "licence": "article CC BY 4.0; the data's repository carries no licence file; weights as the package",
         "split": split,
+        "caution": CAUTION,
         "recipe": recipe.as_dict(),
         "seeds": list(seeds),
         "slope": slope,

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification.networks import MODELS, n_parameters
-from napari_rbcflow.classification.published import UNRELIABLE, Sequence31, read_all, refuse_unknown
+from napari_rbcflow.classification.published import UNRELIABLE, Sequence31, refuse_nameless
 from napari_rbcflow.classification.sampling import Sampling
 from napari_rbcflow.classification.training.fitting import Fitted, Recipe, fit, logits, targets
+from napari_rbcflow.classification.training.holding_back import both, gather, hold_out, need_both
 from napari_rbcflow.classification.training.model_card import count, figures, make_card
 from napari_rbcflow.classification.two_stage import choose_device
 from napari_rbcflow.classification.weight_files import save_weights
@@ -167,10 +168,11 @@ def train(
             per_seed = held
         else:
             if not validation:
-                train_set, validation = hold_out(train_set)
+                train_set, validation = hold_out(train_set, recipe.stage)
                 split = "every fifth acquisition held back for validation"
             else:
                 split = "train and validation as given"
+            need_both(validation, recipe.stage, "validate on")
             judged, held_logits, per_seed = validation, np.zeros(0), np.zeros((0, 0))
         fitted: list[Fitted] = []
         for seed in seeds:
@@ -230,30 +232,6 @@ def _made(folder: Path) -> Iterator[None]:
         raise
 
 
-def gather(
-    datasets: Sequence[Path], stage: int, without: Sequence[str] = ()
-) -> tuple[list[Sequence31], list[Sequence31], list[Sequence31]]:
-    """Read datasets into train, validation and test; stage 2 takes the reliable sequences only.
-
-    What belongs to a patient, date or acquisition named in `without` is left out.
-
-    Raises
-    ------
-    BadInput
-        For unreadable datasets, a sequence given twice, or a class that is missing.
-    """
-    read = read_all(datasets)
-    refuse_unknown(without, [s for part in read.values() for s in part])
-    parts = {
-        name: [s for s in part if (stage == 1 or s.reliable) and not set(s.groups) & set(without)]
-        for name, part in read.items()
-    }
-    if len(set(targets(parts["train"], 1 if stage == 1 else 2).tolist())) < 2:
-        wanted = "reliable and unreliable" if stage == 1 else "tank-treading and flipping"
-        raise BadInput(f"Stage {stage} needs {wanted} sequences to train on; the datasets lack one of them.")
-    return parts["train"], parts["validation"], parts["test"]
-
-
 def draw_simulated(recipe: Recipe, n_real: int) -> list[Sequence31]:
     """Return simulated sequences to train on, two to three for every real one; none if not asked for.
 
@@ -270,22 +248,6 @@ def draw_simulated(recipe: Recipe, n_real: int) -> list[Sequence31]:
         for i, s in enumerate(simulate_sequences(n, seed=300, shares=(0.2, 0.15, 0.65)))
         if recipe.stage == 1 or s.label != UNRELIABLE
     ]
-
-
-def hold_out(sequences: Sequence[Sequence31]) -> tuple[list[Sequence31], list[Sequence31]]:
-    """Split off every fifth acquisition, or the first where there are fewer than five.
-
-    Raises
-    ------
-    BadInput
-        Where there is only one: nothing honest could be held back.
-    """
-    names = sorted({s.acquisition for s in sequences})
-    if len(names) == 1:
-        raise BadInput("All sequences are of one acquisition; none could be held back for validation.")
-    kept = set(names[:: 5 if len(names) >= 5 else len(names)])
-    held = [s for s in sequences if s.acquisition in kept]
-    return [s for s in sequences if s.acquisition not in kept], held
 
 
 def cross_validate(
@@ -311,6 +273,7 @@ def cross_validate(
     BadInput
         Where no group can be held back.
     """
+    refuse_nameless(sequences)
     names = np.asarray([getattr(s, group) for s in sequences])
     labels = targets(sequences, recipe.stage)
     judged = sorted(set(names.tolist()))
@@ -320,7 +283,7 @@ def cross_validate(
     for name in judged:
         rest = [s for s, n in zip(sequences, names, strict=True) if n != name]
         held = [s for s, n in zip(sequences, names, strict=True) if n == name]
-        if len(set(targets(rest, recipe.stage).tolist())) < 2:
+        if not both(rest, recipe.stage):
             continue
         for row, seed in enumerate(seeds):
             network = fit(rest, [], recipe, seed, device, simulated=simulated).network

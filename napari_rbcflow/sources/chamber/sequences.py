@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.chamber.blood import FLIPPING, NOT_JUDGEABLE, TANK_TREADING, Cell, draw_cell
 from napari_rbcflow.sources.chamber.canvas import GREY_ONE, Canvas, add_cells, add_library_cells
 from napari_rbcflow.sources.chamber.library import (
@@ -31,6 +33,7 @@ _ASTRAY = 0.15
 """Share of the judged tracks that end or begin on a cell which they met. The experts judge by the rest."""
 _ELIMINATED = 0.3
 """Chance that a frame in which two cells are one object is left out, as the paper says of some."""
+_MOST_TRIES = 5000
 SWITCHED = "switched"
 """Motion of a sequence that begins with one cell and goes on with another, as poor linking leaves it."""
 
@@ -125,7 +128,9 @@ def _sequence(
 ) -> SimulatedSequence:
     half = CROP_SIDE // 2
     switched = label == NOT_JUDGEABLE and rng.random() < 0.15
-    while True:
+    for tried in itertools.count():
+        if tried == _MOST_TRIES:
+            raise BadInput("simulated chamber: no cell of these settings can be judged; lower judged_from.")
         cell = _draw_target(int(rng.integers(0, 3)) if switched else label, library, settings, rng)
         v = settings.speed_px_per_frame(cell.z_um) * (1 + 0.015 * rng.standard_normal())
         longest = max(6, min(105, int((settings.width - 2 * half - 2) / v)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,6 +85,8 @@ class ChamberSettings:
             if not good:
                 raise BadInput(f"simulated chamber: {what}")
 
+        numbers = [v for v in vars(self).values() if isinstance(v, float)]
+        need(all(math.isfinite(v) for v in numbers), "every number must be finite.")
         need(self.height >= 64 and self.width >= 64, "the field must be at least 64 x 64 px.")
         need(1.0 <= self.fps <= 1000.0, "the frame rate must lie between 1 and 1000 frames/s.")
         need(0.2 <= self.pixel_size_um <= 2.0, "the pixel size must lie between 0.2 and 2 um.")
