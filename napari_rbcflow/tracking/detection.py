@@ -1,8 +1,9 @@
 """Cells in one frame: the variance filter of Darrin et al. 2023, its noise, and its maxima.
 
-The difference from the background is squared, summed over blocks of two reference pixels and blurred:
+The difference from the background is summed over blocks of two reference pixels, squared and blurred:
 the local variance about the empty field, which sees a faint cell, a defocused one of either sign and
-one in focus alike. What stands above the noise and is a local maximum is a cell.
+one in focus alike. The sum comes first because a cell is wider than a block, so that it grows fourfold and
+the noise only twofold. What stands above the noise and is a local maximum is a cell.
 """
 
 from __future__ import annotations
@@ -66,18 +67,18 @@ def _block_energy(
             a = image[r]
             b = background[r]
             for x in range(width * block):
-                d = np.float32(a[x]) - gain * np.float32(b[x])
-                row[x] += d * d
+                row[x] += np.float32(a[x]) - gain * np.float32(b[x])
         o = out[i]
         if block == 2:
             for x in range(width):
-                o[x] = row[2 * x] + row[2 * x + 1]
+                s = row[2 * x] + row[2 * x + 1]
+                o[x] = s * s
         else:
             for x in range(width):
                 s = np.float32(0)
                 for q in range(block):
                     s += row[block * x + q]
-                o[x] = s
+                o[x] = s * s
 
 
 @njit(cache=True, nogil=True)

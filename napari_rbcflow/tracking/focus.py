@@ -38,7 +38,7 @@ _CHANGED = 0.6
 most 0.2 from frame to frame; 0.75 and more after 20 um of the knob or a blur of 2 px."""
 _CHANGED_A_FRAME, _GREATEST_CHANGED = 0.01, 1.0
 """Cells turn while they are not looked at: more is allowed for each frame left out."""
-_LEAST_CELLS = 25
+_LEAST_CELLS, _LEAST_CELLS_ONCE_LOST = 25, 8
 """Detections of which the sharpest quarter says something."""
 _LEAST_SHARPNESS = 0.55
 """Fine over whole energy of the sharpest quarter. Movies composed of unreliable real cells only: 1.3 and
@@ -51,8 +51,8 @@ _LEAST_LOOKS = 8
 _RADIUS = 9
 _LEAST_STEP = 8
 """Grey levels over two reference pixels that make a mark: many times the noise of a background."""
-_LEAST_MARKS = 100
-"""Pixels of them."""
+_LEAST_MARKS, _LEAST_PLACES, _PLACE_PX = 60, 6, 32
+"""Pixels of them, and in how many squares of this side: one passing cell must not hide half of them."""
 _LEAST_OF_MARKS = 0.67
 _LONGEST_BY_MARKS = 120
 """Frames after which marks that stay changed are those of the field."""
@@ -132,7 +132,7 @@ class Focus:
         if changed or smeared:
             self._lost = True
         elif self._lost or self._since_look >= _LOOKED_AT_EVERY:
-            self._lost = len(x) >= _LEAST_CELLS and self._blurred(sharpness())
+            self._lost = self._blurred(sharpness())
         if not self._lost:
             self._gain += (gain - self._gain) / 12.0
         return self._lost
@@ -173,7 +173,7 @@ class Focus:
 
     def _blurred(self, sharpness: Floats) -> bool:
         self._since_look = 0
-        if len(sharpness) < _LEAST_CELLS:
+        if len(sharpness) < (_LEAST_CELLS_ONCE_LOST if self._lost else _LEAST_CELLS):
             return False
         now = float(np.quantile(sharpness, 0.75))
         if now < _LEAST_SHARPNESS:
@@ -275,7 +275,9 @@ class Marks:
         self._steps = np.empty(0, np.float32)
 
     def seen_in(self, image: NDArray[np.uint8], background: NDArray[np.uint8]) -> float | None:
-        """How much of the background's steps, along x, a frame has: 1 for all; None where there are too few.
+        """Which share of the background's steps, along x, a frame has: 1 for all; None where they are few.
+
+        The median over the marks, since a passing cell hides some.
 
         Parameters
         ----------
@@ -286,11 +288,14 @@ class Marks:
             self._background = background
             there = cv2.absdiff(background[:, span:], background[:, :-span]) >= _LEAST_STEP
             y, x = np.nonzero(there)
-            self._left = y * background.shape[1] + x
+            # Which squares: a thousand of them fit in a row.
+            places = len(np.unique(y // (_PLACE_PX * self._step) * 1000 + x // (_PLACE_PX * self._step)))
+            enough = len(y) >= _LEAST_MARKS and places >= _LEAST_PLACES
+            self._left = (y * background.shape[1] + x)[: len(y) if enough else 0]
             flat = background.ravel()
             self._steps = flat[self._left + span].astype(np.float32) - flat[self._left]
-        if len(self._left) < _LEAST_MARKS:
+        if not len(self._left):
             return None
         flat = image.ravel()
         steps = flat[self._left + span].astype(np.float32) - flat[self._left]
-        return float(steps @ self._steps) / float(self._steps @ self._steps)
+        return float(np.median(steps / self._steps))

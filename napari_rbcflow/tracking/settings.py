@@ -40,7 +40,7 @@ class TrackingSettings:
     direction: Direction = "left-to-right"
     least_speed_px: float = 2.0
     greatest_speed_px: float = 95.0
-    threshold: float = 2.0
+    threshold: float = 4.0
     smoothing_px: float = 4.5
     separation_px: float = 8.0
     saddle: float = 0.8
