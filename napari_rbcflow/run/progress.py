@@ -84,8 +84,9 @@ def warnings_of(
             "close other programs, or lower the frame rate."
         )
     if n := sum(not_analysed.values()):
-        why = ", ".join(f"{reason}: {k}" for reason, k in sorted(not_analysed.items()))
-        said.append(f"{n} frames could not be analysed ({why}): check lamp and focus.")
+        why = ", ".join(f"{reason.replace('-', ' ')}: {k}" for reason, k in sorted(not_analysed.items()))
+        what = "focus" if set(not_analysed) == {"out-of-focus"} else "lamp and focus"
+        said.append(f"{n} frames could not be analysed ({why}): check {what}.")
     if stop_reason == "half-width":
         said.append(
             "The run stopped by its own half-width: Wilson's interval, made for a number of cells fixed "
