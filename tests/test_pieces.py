@@ -20,8 +20,11 @@ from napari_rbcflow.estimate.tally import PIECE, Tally
 from napari_rbcflow.session import verify
 from napari_rbcflow.session.changes import ChangeLog
 from napari_rbcflow.session.pieces import behind, read_links
+from napari_rbcflow.tracking.initiation import motion_of
 from napari_rbcflow.tracking.linked import End
 from napari_rbcflow.tracking.linking import Linker
+from napari_rbcflow.tracking.motion import Motion
+from napari_rbcflow.tracking.pieces import EndedTracks
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracks import PIECES_REMEMBERED, Judgement, Track
 
@@ -201,6 +204,24 @@ def test_of_two_that_could_not_be_told_apart_both_are_possible() -> None:
     assert len(later) == 2
     for end in later:
         assert set(end.may_continue) >= {1, 2}
+
+
+def test_what_continues_one_of_a_pair_may_continue_the_other() -> None:
+    """A later track that by its height fits one of the two only."""
+
+    def going(cell: int, first: int, y: float) -> Motion:
+        return motion_of({t: (20.0 * t, y, 3.0) for t in range(first, first + 8)}, cell, cell)
+
+    named = []
+    for alike in ([], [(0, 1)]):
+        gone = EndedTracks(LENGTH)
+        pair = going(1, 0, 100.0)
+        pair.extend(going(2, 0, 115.0))
+        assert gone.end(7, pair, np.arange(2), alike) == [(), ()]
+        (one,) = gone.end(20, going(3, 13, 119.5), np.array([0]))
+        named.append(one)
+        assert gone.end(21, going(4, 14, 200.0), np.array([0])) == [()]
+    assert named == [(2,), (1, 2)]
 
 
 @pytest.mark.parametrize("both", [False, True])

@@ -35,6 +35,8 @@ _BY_TURNS = 1.5
 """Shares of frames in which each was found, together: two cells side by side are both found in most."""
 _FARTHEST_SIGMA = 4.0
 """A cell has left the field when it must have, at so many standard deviations."""
+_MOST = PIECES_REMEMBERED // 2
+"""Tracks remembered, whatever moves in the field; those that end at once come on top."""
 _CELL, _WHEN, _FIRST, _FOUND, _X_FIRST, _X, _V, _Y, _ENERGY, _PXX, _PXV, _PVV, _SHARE, _GROUP = range(14)
 """Columns: x, v and their covariance are those of the frame `_WHEN`; a group could not be told apart."""
 
@@ -108,7 +110,7 @@ class EndedTracks:
     def _forget(self, frame: int) -> None:
         there = np.zeros(len(self._rows), np.bool_)
         _may_be_in_field(self._rows, float(frame), self._length, there)
-        there[: max(0, len(there) - PIECES_REMEMBERED)] = False
+        there[: max(0, len(there) - _MOST)] = False
         if not there.all():
             self._rows = self._rows[there]
 
