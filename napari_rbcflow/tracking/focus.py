@@ -38,6 +38,8 @@ _CHANGED = 0.6
 most 0.2 from frame to frame; 0.75 and more after 20 um of the knob or a blur of 2 px."""
 _CHANGED_A_FRAME, _GREATEST_CHANGED = 0.01, 1.0
 """Cells turn while they are not looked at: more is allowed for each frame left out."""
+_SHARE_OF_SEEN = 0.6
+"""Cells that are still detected changed less than those that sank into the noise."""
 _LEAST_CELLS, _LEAST_CELLS_ONCE_LOST = 25, 8
 """Detections of which the sharpest quarter says something."""
 _LEAST_SHARPNESS = 0.55
@@ -155,7 +157,8 @@ class Focus:
             return False  # the flow changed, or the cells are gone: not the focus
         change = np.abs(energy_at(kx, ky) - known.log_energy[settled])
         most = min(_GREATEST_CHANGED, _CHANGED + _CHANGED_A_FRAME * (elapsed - 1))
-        return float(np.median(change)) > most
+        # Of those that are still to be seen, too: where cells only vanish, the focus is not the cause.
+        return float(np.median(change)) > most and float(np.median(change[again])) > _SHARE_OF_SEEN * most
 
     def _smeared(self, marks: float | None) -> bool:
         if marks is None:
