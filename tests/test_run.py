@@ -56,7 +56,7 @@ class SaysAll(TwoStage):
 
     def warm_up(self) -> None: ...
 
-    def judge(self, tracks: Sequence[Track]) -> list[Judgement]:
+    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = False) -> list[Judgement]:
         self.calls += 1
         if self.fails_after is not None and self.calls > self.fails_after:
             raise RuntimeError("the networks broke")
