@@ -126,14 +126,14 @@ class Hanging(SimulatedChamber):
     """A camera whose driver does not answer: as it is opened, or as it is closed."""
 
     def __init__(self, when: str) -> None:
-        super().__init__(ChamberSettings(height=128, width=128, cells_per_frame=2.0))
+        super().__init__(ChamberSettings(height=128, width=128, cells_per_frame=2.0, variety=0.1))
         self.when = when
 
     def open(self) -> SourceInfo:
         if self.when == "open":
             time.sleep(300)
         if self.when == "slowly":
-            time.sleep(2.5)
+            time.sleep(3.5)
         return super().open()
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class Hanging(SimulatedChamber):
         if self.when == "close":
             time.sleep(300)
         if self.when == "slowly":
-            time.sleep(2.7)
+            time.sleep(3.7)
 
 
 @dataclass(frozen=True)
