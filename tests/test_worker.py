@@ -133,7 +133,7 @@ class Hanging(SimulatedChamber):
         if self.when == "open":
             time.sleep(300)
         if self.when == "slowly":
-            time.sleep(3.5)
+            time.sleep(2.5)
         return super().open()
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class Hanging(SimulatedChamber):
         if self.when == "close":
             time.sleep(300)
         if self.when == "slowly":
-            time.sleep(3.7)
+            time.sleep(2.7)
 
 
 @dataclass(frozen=True)
