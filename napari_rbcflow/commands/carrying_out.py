@@ -99,7 +99,7 @@ def say(result: Result, folder: Path) -> None:
             f"{status} ({reason}); {p.received} frames received, {p.dropped} dropped, "
             f"{p.missed} missed; {p.cells['tracked']} tracks, "
             f"{p.cells['unreliable']} unreliable, {p.cells['too_short']} too short, "
-            f"{p.cells['uncounted']} not counted (open at the stop, after it, or a piece of a cell that counts)"
+            f"{p.cells['uncounted']} not counted (open at the stop, after it, or a piece of one that counts)"
         )
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)

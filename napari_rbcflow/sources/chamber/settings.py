@@ -49,7 +49,7 @@ class ChamberSettings:
     seconds : float or None
         Length; None goes on until stopped.
     variety : float
-        How many different cells are rendered beforehand: 1 is some 540, in four to five seconds of CPU and 116 MB.
+        How many different cells are rendered beforehand: 1 is some 540, in five seconds of CPU and 116 MB.
     optics : Optics
 
     Raises
