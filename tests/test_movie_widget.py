@@ -187,18 +187,20 @@ def test_a_file_is_analysed_shown_and_gone_through(
     w.cell_viewer.show_cell(folder, cell)
 
     # A change by hand: the cell's marks go to the other layer, the machine's number stays.
-    before, number = len(marks[1].data), w.panel.number.text()
-    assert shown[0].name == "tank-treading"
+    was = shown[0].name
+    now = {"tank-treading": "flipping", "flipping": "tank-treading"}[was]
+    target = next(layer for layer in marks if layer.name == now)
+    before, number = len(target.data), w.panel.number.text()
     w.tabs.setCurrentIndex(1)
     with qtbot.waitSignal(w.ended, timeout=LONG_MS):
-        press(qtbot, w.cell_viewer.label_buttons["flipping"])
-    assert len(marks[1].data) == before + int((session.tracks["cell"] == cell).sum())
+        press(qtbot, w.cell_viewer.label_buttons[now])
+    assert len(target.data) == before + int((session.tracks["cell"] == cell).sum())
     assert w.panel.number.text() == number
     assert "by hand" in w.panel.by_hand.text()
     np.testing.assert_array_equal(image.data[7], open_frames(movie)[7])  # and the movie is still open
     # A second one, while the session is being read again after the first, is in what is shown at last.
     with qtbot.waitSignal(w.ended, timeout=LONG_MS):
-        press(qtbot, w.cell_viewer.label_buttons["tank-treading"])
+        press(qtbot, w.cell_viewer.label_buttons[was])
         assert w.job.busy
         press(qtbot, w.cell_viewer.label_buttons["unreliable"])
         assert w.job.busy
@@ -218,7 +220,7 @@ def test_a_file_is_analysed_shown_and_gone_through(
     assert list(viewer.layers) == [*live, opened, *layers]
     assert [layer.visible for layer in (*live, opened, image)] == [False, False, True, True]
     assert len(list((tmp_path / "sessions").iterdir())) == 2
-    assert len(marks[1].data) == before
+    assert len(target.data) == before
     assert not w.panel.by_hand.text()
 
     # The window closed in mid run: nothing is left running.
