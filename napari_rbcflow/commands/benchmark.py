@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import click
 
 from napari_rbcflow.commands.group import cli
-from napari_rbcflow.commands.options import PATH, debug_option, device_option
-from napari_rbcflow.errors import BadInput
+from napari_rbcflow.commands.options import PATH, debug_option, device_option, must_be_makeable
 
 
 @cli.command(short_help="Measure speed and memory on this machine.")
@@ -46,7 +44,7 @@ def benchmark(
     from napari_rbcflow.commands.terminal import bar
 
     if json_file is not None:
-        _must_be_writable(json_file)
+        must_be_makeable(json_file)
     with bar("measuring") as show:
         record = measure(
             device=device,
@@ -58,14 +56,3 @@ def benchmark(
     click.echo(as_text(record))
     if json_file is not None:
         json_file.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _must_be_writable(file: Path) -> None:
-    """Say so now, not after three minutes."""
-    folder = file.absolute().parent
-    if file.exists():
-        raise BadInput(f"{file} exists already: choose another name, or move it away")
-    if not folder.is_dir():
-        raise BadInput(f"{file} cannot be made: there is no folder {folder}")
-    if not os.access(folder, os.W_OK):
-        raise BadInput(f"{file} cannot be made: the folder {folder} cannot be written to")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import click
 
 from napari_rbcflow.commands.group import cli
-from napari_rbcflow.commands.options import PATH, debug_option, device_option
+from napari_rbcflow.commands.options import PATH, debug_option, device_option, must_be_makeable
 from napari_rbcflow.errors import BadInput
 
 
@@ -53,12 +52,8 @@ def evaluate(
 
     keep_freed_memory()
     for made in (json_file, pictures):
-        if made is not None and made.exists():
-            raise BadInput(f"{made} exists already: choose another name, or move it away")
-        if made is not None and not made.absolute().parent.is_dir():
-            raise BadInput(f"{made} cannot be made: there is no folder {made.absolute().parent}")
-        if made is not None and not os.access(made.absolute().parent, os.W_OK):
-            raise BadInput(f"{made} cannot be made: {made.absolute().parent} may not be written to")
+        if made is not None:
+            must_be_makeable(made)
     if json_file is not None and json_file == pictures:
         raise BadInput(f"{json_file} cannot be both the scores and the folder of pictures; give two names")
     _, chosen = choose_split(dataset, split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,3 +82,14 @@ def parse_roi(text: str | None) -> tuple[int, int, int, int] | None:
     except ValueError:
         raise BadInput(f"--roi takes four whole numbers X,Y,WIDTH,HEIGHT, not {text!r}") from None
     return x, y, width, height
+
+
+def must_be_makeable(file: Path) -> None:
+    """Refuse a file or folder that is there or cannot be made: now, not after the work."""
+    folder = file.absolute().parent
+    if file.exists():
+        raise BadInput(f"{file} exists already: choose another name, or move it away")
+    if not folder.is_dir():
+        raise BadInput(f"{file} cannot be made: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"{file} cannot be made: the folder {folder} cannot be written to")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
@@ -70,8 +71,7 @@ class Tally:
             Tracks behind the one that meets the stop rule, those that the stop cut, and those that
             would count but may be of a cell that was counted, are ``uncounted``.
         """
-        trial = RunningFraction(self.fraction.level)
-        trial.update(tank_treading=self.fraction.tank_treading, flipping=self.fraction.flipping)
+        trial = copy.deepcopy(self.fraction)
         coming = iter(judged)
         frozen = self.enough is not None
         settled = []

@@ -13,6 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
+from napari_rbcflow.tracking.detection import peak_between
 
 _SIDE = CROP_SIDE + 1
 """Of the window, reference pixels: even, so that it halves."""
@@ -39,12 +40,6 @@ def _symmetry(picture: _Floats32, turned: _Floats32, p: int, q: int) -> np.float
             row += a[j] * b[j]
         total += row if 2 * i == p else row + row
     return total
-
-
-@njit(cache=True, nogil=True)
-def _peak(below: float, at: float, above: float) -> float:
-    bend = 2 * at - below - above
-    return min(0.5, max(-0.5, 0.5 * (above - below) / bend)) if bend > 0 else 0.0
 
 
 @njit(cache=True, fastmath=True, nogil=True)
@@ -131,8 +126,8 @@ def _middles(
                 near[i, j] = s
                 if s > best and 0 < i < 4 and 0 < j < 4:
                     best, top, left = s, i, j
-        dy = _peak(near[top - 1, left], near[top, left], near[top + 1, left])
-        dx = _peak(near[top, left - 1], near[top, left], near[top, left + 1])
+        dy = peak_between(near[top - 1, left], near[top, left], near[top + 1, left])
+        dx = peak_between(near[top, left - 1], near[top, left], near[top, left + 1])
         out[k, 0] = (at_p + top - 2 + dy) / 2
         out[k, 1] = (at_q + left - 2 + dx) / 2
 

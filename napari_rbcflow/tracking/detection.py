@@ -50,6 +50,13 @@ class Detections:
         return len(self.x_px)
 
 
+@njit(cache=True, nogil=True)
+def peak_between(below: float, at: float, above: float) -> float:
+    """Top of the parabola through three neighbours, -0.5 to 0.5 from the middle one; 0 without one."""
+    bend = 2 * at - below - above
+    return min(0.5, max(-0.5, 0.5 * (above - below) / bend)) if bend > 0 else 0.0
+
+
 @njit(cache=True, fastmath=True, nogil=True)
 def _block_energy(
     image: NDArray[np.uint8],
@@ -119,12 +126,8 @@ def _maxima(
                 if not greatest:
                     break
             if greatest and n < len(ys):
-                bend_y = energy[i - 1, j] - 2 * e + energy[i + 1, j]
-                bend_x = energy[i, j - 1] - 2 * e + energy[i, j + 1]
-                dy = (energy[i - 1, j] - energy[i + 1, j]) / (2 * bend_y) if bend_y < 0 else 0.0
-                dx = (energy[i, j - 1] - energy[i, j + 1]) / (2 * bend_x) if bend_x < 0 else 0.0
-                ys[n] = i + min(0.5, max(-0.5, dy))
-                xs[n] = j + min(0.5, max(-0.5, dx))
+                ys[n] = i + peak_between(energy[i - 1, j], e, energy[i + 1, j])
+                xs[n] = j + peak_between(energy[i, j - 1], e, energy[i, j + 1])
                 es[n] = e
                 n += 1
     return n, above

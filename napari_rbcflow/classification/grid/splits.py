@@ -13,7 +13,7 @@ from napari_rbcflow.classification.published import (
     refuse_nameless,
     refuse_unknown,
 )
-from napari_rbcflow.classification.training.holding_back import both
+from napari_rbcflow.classification.training.holding_back import both, every_nth
 from napari_rbcflow.errors import BadInput
 
 _TEST_SHARE, _EVERY = 1 / 3, 4
@@ -138,12 +138,8 @@ def _choose_test(sequences: Sequence[Sequence31], stage: int) -> str:
 
 
 def _choose_validation(sequences: Sequence[Sequence31], stage: int) -> list[str]:
-    names = sorted({s.acquisition for s in sequences})
-    for start in range(min(_EVERY, len(names))):
-        chosen = set(names[start::_EVERY])
-        held = [s for s in sequences if s.acquisition in chosen]
-        if both(held, stage) and both([s for s in sequences if s.acquisition not in chosen], stage):
-            return sorted(chosen)
+    if kept := every_nth(sequences, stage, _EVERY):
+        return kept
     raise BadInput(
         f"Stage {stage}: no acquisition can be held back for validation without losing one of the two "
         "classes; name some with --validation, or give more data."

@@ -53,17 +53,24 @@ def hold_out(sequences: Sequence[Sequence31], stage: int) -> tuple[list[Sequence
         Where there is only one, or none leaves both classes on either side.
     """
     refuse_nameless(sequences)
-    names = sorted({s.acquisition for s in sequences})
-    if len(names) == 1:
+    if len({s.acquisition for s in sequences}) == 1:
         raise BadInput("All sequences are of one acquisition; none could be held back for validation.")
-    step = 5 if len(names) >= 5 else len(names)
-    for first in range(step):
-        kept = set(names[first::step])
+    kept = every_nth(sequences, stage, 5)
+    if not kept:
+        raise BadInput(
+            "No acquisition can be held back so that both classes are there to train on and to validate on; "
+            "label more of each, or give train and validation folders."
+        )
+    held = [s for s in sequences if s.acquisition in kept]
+    return [s for s in sequences if s.acquisition not in kept], held
+
+
+def every_nth(sequences: Sequence[Sequence31], stage: int, n: int) -> list[str]:
+    """Every n-th acquisition, or one of fewer, such that both sides hold both classes; empty if none does."""
+    names = sorted({s.acquisition for s in sequences})
+    for first in range(min(n, len(names))):
+        kept = names[first::n]
         held = [s for s in sequences if s.acquisition in kept]
-        rest = [s for s in sequences if s.acquisition not in kept]
-        if both(held, stage) and both(rest, stage):
-            return rest, held
-    raise BadInput(
-        "No acquisition can be held back so that both classes are there to train on and to validate on; "
-        "label more of each, or give train and validation folders."
-    )
+        if both(held, stage) and both([s for s in sequences if s.acquisition not in kept], stage):
+            return kept
+    return []

@@ -175,6 +175,13 @@ def clearness(drawn: NDArray[np.float32], pixel_um: float) -> float:
     return float(near.max() - near.min())
 
 
+def label_as_seen(cell: Cell, drawn: NDArray[np.float32], settings: ChamberSettings) -> int:
+    """Return a cell's label, or that it cannot be judged where its pictures are too pale."""
+    if cell.label != NOT_JUDGEABLE and clearness(drawn, settings.pixel_size_um) < settings.judged_from:
+        return NOT_JUDGEABLE
+    return cell.label
+
+
 def half_pixel_phases(drawn: NDArray[np.float32]) -> NDArray[np.int16]:
     """Split doubly sampled pictures into sprites, as `SpriteLibrary.pictures` holds them."""
     whole = np.clip(np.rint(drawn * CONTRAST_ONE), -32768, 32767).astype(np.int16)
@@ -216,8 +223,7 @@ def build_library(
     def render(k: int) -> tuple[NDArray[np.int16], float]:
         n = counts[k]
         drawn = picture(cells[k], np.arange(n) / n, settings)
-        if clearness(drawn, settings.pixel_size_um) < settings.judged_from:
-            cells[k] = replace(cells[k], label=NOT_JUDGEABLE)
+        cells[k] = replace(cells[k], label=label_as_seen(cells[k], drawn, settings))
         return half_pixel_phases(drawn), float(strength(drawn).min())
 
     parts: list[NDArray[np.int16]] = []

@@ -17,8 +17,8 @@ from napari_rbcflow.sources.chamber.library import (
     VISIBLE_FROM,
     SpriteLibrary,
     build_library,
-    clearness,
     half_pixel_phases,
+    label_as_seen,
     motion_shares,
     picture,
     strength,
@@ -143,8 +143,7 @@ def _sequence(
             2 * np.pi * (rng.random() + np.arange(length) / rng.uniform(20.0, 60.0))
         )
         drawn_fine = picture(cell, phase, settings, drift)
-        clear = clearness(drawn_fine, settings.pixel_size_um) >= settings.judged_from
-        judged = cell.label if clear else NOT_JUDGEABLE
+        judged = label_as_seen(cell, drawn_fine, settings)
         if judged != (cell.label if switched else label):
             continue
         shows = judged != FLIPPING or np.ptp(face) >= 0.2
