@@ -7,6 +7,7 @@ sight) -> `optics` (what the camera sees of that) -> `library` (a few hundred ce
 
 from __future__ import annotations
 
+from napari_rbcflow.sources.chamber.passages import Passage, simulate_passages
 from napari_rbcflow.sources.chamber.sequences import SimulatedSequence, simulate_sequences
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
 from napari_rbcflow.sources.chamber.simulate import simulate_movie
@@ -15,9 +16,11 @@ from napari_rbcflow.sources.chamber.truth import TruthSummary
 
 __all__ = [
     "ChamberSettings",
+    "Passage",
     "SimulatedChamber",
     "SimulatedSequence",
     "TruthSummary",
     "simulate_movie",
+    "simulate_passages",
     "simulate_sequences",
 ]

@@ -33,7 +33,7 @@ _ASTRAY = 0.15
 """Share of the judged tracks that end or begin on a cell which they met. The experts judge by the rest."""
 _ELIMINATED = 0.3
 """Chance that a frame in which two cells are one object is left out, as the paper says of some."""
-_MOST_TRIES = 5000
+MOST_TRIES = 5000
 SWITCHED = "switched"
 """Motion of a sequence that begins with one cell and goes on with another, as poor linking leaves it."""
 
@@ -129,7 +129,7 @@ def _sequence(
     half = CROP_SIDE // 2
     switched = label == NOT_JUDGEABLE and rng.random() < 0.15
     for tried in itertools.count():
-        if tried == _MOST_TRIES:
+        if tried == MOST_TRIES:
             raise BadInput("simulated chamber: no cell of these settings can be judged; lower judged_from.")
         cell = _draw_target(int(rng.integers(0, 3)) if switched else label, library, settings, rng)
         v = settings.speed_px_per_frame(cell.z_um) * (1 + 0.015 * rng.standard_normal())
@@ -138,17 +138,49 @@ def _sequence(
         length = int(np.clip(wanted, 6, longest))
         phase = (rng.random() + np.arange(length) / (cell.cycle_s * settings.fps)) % 1.0
         face = np.abs(cell.axes(phase)[:, 2])
-        # Cells do not keep their height to the micrometre: focus and contrast change along a track.
-        drift = rng.normal(0.0, 1.5) * np.linspace(-1, 1, length) + 0.5 * np.sin(
-            2 * np.pi * (rng.random() + np.arange(length) / rng.uniform(20.0, 60.0))
-        )
-        drawn_fine = picture(cell, phase, settings, drift)
+        drawn_fine = picture(cell, phase, settings, height_drift(length, rng))
         judged = label_as_seen(cell, drawn_fine, settings)
         if judged != (cell.label if switched else label):
             continue
         shows = judged != FLIPPING or np.ptp(face) >= 0.2
         if shows and strength(drawn_fine).min() >= VISIBLE_FROM:
             break
+    made = Followed(cell, v, phase, drawn_fine, label, switched)
+    crops = cut_crops(made, canvas, library, settings, neighbours, rng)
+    return SimulatedSequence(crops, label, SWITCHED if switched else str(cell.motion))
+
+
+def height_drift(length: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Cells do not keep their height to the micrometre: focus and contrast change along a track."""
+    return rng.normal(0.0, 1.5) * np.linspace(-1, 1, length) + 0.5 * np.sin(
+        2 * np.pi * (rng.random() + np.arange(length) / rng.uniform(20.0, 60.0))
+    )
+
+
+class Followed(NamedTuple):
+    """A track's cell: its speed, phase in each frame and pictures; what it is to be called."""
+
+    cell: Cell
+    v: float
+    phase: NDArray[np.float64]
+    drawn_fine: NDArray[np.float32]
+    label: int
+    switched: bool
+
+
+def cut_crops(
+    followed: Followed,
+    canvas: Canvas,
+    library: SpriteLibrary,
+    settings: ChamberSettings,
+    neighbours: float,
+    rng: np.random.Generator,
+    *,
+    as_published: bool = True,
+) -> NDArray[np.uint8]:
+    """Cut the crops; `as_published` with what the published tracker made of a meeting with another cell."""
+    _, v, phase, drawn_fine, label, switched = followed
+    half, length = CROP_SIDE // 2, len(phase)
     x0 = rng.uniform(half, max(half + 1, settings.width - 1 - half - v * (length - 1)))
     y = rng.integers(2 * half, 2 * (settings.height - 1 - half)) / 2.0
     x = x0 + v * np.arange(length)
@@ -159,7 +191,7 @@ def _sequence(
     share = library.weight * library.visible
     share = share / share.sum()
     passers = Passers(length, v, library, settings, neighbours, rng)
-    if label != NOT_JUDGEABLE and rng.random() < _ASTRAY:
+    if as_published and label != NOT_JUDGEABLE and rng.random() < _ASTRAY:
         passers.led_astray(library, rng)
     # Where the tracker switched, another cell stands in this one's place from then on.
     other = int(rng.choice(len(library.weight), p=share))
@@ -185,7 +217,7 @@ def _sequence(
             add_library_cells(drawn, lit, library, np.array([other]), *here, phase[t : t + 1])
         add_library_cells(drawn, lit, library, kinds, x[t] + dx - left, y + dy - top, phases)
         off_x, off_y = 0, 0
-        if (np.hypot(dx - to_x, dy - to_y) < NEAR_PX).any():
+        if as_published and (np.hypot(dx - to_x, dy - to_y) < NEAR_PX).any():
             off_x, off_y = blob_centre(drawn / GREY_ONE)
             merged = max(abs(off_x), abs(off_y)) > 3
             if merged and len(crops) >= 6 and rng.random() < _ELIMINATED:
@@ -197,4 +229,4 @@ def _sequence(
         noise = canvas.noise_grey * rng.standard_normal((CROP_SIDE, CROP_SIDE))
         grey = light[cut] * canvas.gain(start + t) + drawn[cut] / GREY_ONE + noise
         crops.append(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
-    return SimulatedSequence(np.stack(crops), label, SWITCHED if switched else str(cell.motion))
+    return np.stack(crops)
