@@ -36,6 +36,8 @@ _BUFFER_LIMITS_MB = (64, 1024)
 """...within these."""
 _SILENT_S = 2.0
 _SILENT_FRAMES = 20
+_AS_ASKED = 0.01
+"""Half a second tells the frame rate no better than this: a rate that was set is then truer."""
 
 
 class MicroManagerCamera(FrameSource):
@@ -158,7 +160,11 @@ class MicroManagerCamera(FrameSource):
                 if self._guarded(name, self._waiting):
                     continue
                 if not self._guarded(name, lambda: self._core.is_buffer_overflowed()):
-                    break  # the camera ended its own sequence
+                    # It ended its own sequence, or was pulled out: the core says the same of both, but
+                    # only the first can still take a picture.
+                    yield from self._ledger.finish()
+                    self._guarded(name, lambda: self._core.snap_image())
+                    break
                 yield from self._ledger.restarted("overflow")
                 clock.restarted()
                 self._guarded(name, self._start_sequence)
@@ -217,7 +223,9 @@ class MicroManagerCamera(FrameSource):
         raw, self._period_ms = self._try(label)
         self._ledger = LossLedger(self._period_ms)
         fps = round(1000 / self._period_ms, 2)
-        if settings.fps and abs(fps / settings.fps - 1) > 0.02:
+        if settings.fps and abs(fps / settings.fps - 1) < _AS_ASKED:
+            fps = settings.fps
+        elif settings.fps and abs(fps / settings.fps - 1) > 0.02:
             warnings.append(f"{settings.fps:g} frames/s were asked for; {label} gives {fps:g}.")
         self._grey = _grey_of(raw, int(core.get_image_bit_depth()), label, warnings)
         height, width = raw.shape[:2]

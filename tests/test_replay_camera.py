@@ -1,0 +1,113 @@
+"""A known movie, streamed by a camera of our own through the real Micro-Manager core."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from replay_camera.building import CannotBuild, Replay, build
+
+from napari_rbcflow.errors import RunFailed
+from napari_rbcflow.run import Run, RunSettings, analyze
+from napari_rbcflow.sources.chamber import simulate_movie
+from napari_rbcflow.sources.contract import Frame
+from napari_rbcflow.sources.movie import open_movie
+from napari_rbcflow.sources.opening import open_source
+
+# `open` runs the camera for half a second to measure it: faults come after the frames of that.
+
+
+@pytest.fixture(scope="session")
+def replay(request: pytest.FixtureRequest) -> Replay:
+    """The built camera; skips where it cannot be built, but in CI, which has what it takes."""
+    pytest.importorskip("mm_test_adapters", reason="mm-test-adapters is not installed")
+    pytest.importorskip("pymmcore", reason="pymmcore is not installed")
+    cache: pytest.Cache = request.config.cache  # type: ignore[assignment]
+    try:
+        return Replay(build(cache.mkdir("replay-camera")))
+    except CannotBuild as reason:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"the replay camera cannot be built: {reason}")
+
+
+def a_movie(frames: int, height: int = 96, width: int = 128) -> np.ndarray:
+    """Every frame says which it is, and every pixel where."""
+    place = np.arange(height)[:, None] + np.arange(width)[None, :]
+    return ((place + np.arange(frames)[:, None, None] * 7) % 251).astype(np.uint8)
+
+
+def played(config: Path, replay: Replay) -> tuple[list[Frame], dict[str, int]]:
+    """Return the frames that came, and what was missed."""
+    camera = open_source(str(config), mm_path=replay.adapters)
+    with camera:
+        got = list(camera.frames())
+    return got, dict(camera.missed)
+
+
+def test_every_frame_of_the_movie_arrives_as_it_is(replay: Replay, tmp_path: Path) -> None:
+    movie = a_movie(150)
+    got, missed = played(replay.config(tmp_path, movie, EndsAfter=150), replay)
+    assert missed == {}
+    assert [frame.index for frame in got] == list(range(150))
+    assert all(np.array_equal(frame.image, movie[frame.index]) for frame in got)
+
+
+def test_frames_lost_in_the_camera_are_counted_and_leave_their_places_empty(
+    replay: Replay, tmp_path: Path
+) -> None:
+    movie = a_movie(160)
+    config = replay.config(tmp_path, movie, EndsAfter=160, LostInCamera="60 75-79 120")
+    got, missed = played(config, replay)
+    assert missed == {"time-gap": 7}
+    assert [f.index for f in got] == [i for i in range(160) if i not in (60, 75, 76, 77, 78, 79, 120)]
+    assert all(np.array_equal(frame.image, movie[frame.index]) for frame in got)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.uint32])
+def test_16_bits_and_colour_arrive_as_the_same_grey(replay: Replay, tmp_path: Path, kind: type) -> None:
+    grey = a_movie(60)
+    wide = grey.astype(kind)
+    movie = wide * 16 if kind is np.uint16 else wide * 0x010101 + np.uint32(0xFF000000)
+    got, _ = played(replay.config(tmp_path, movie, EndsAfter=60), replay)
+    assert len(got) == 60
+    assert all(np.array_equal(frame.image, grey[frame.index]) for frame in got)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ({"SilentAfter": 60}, "sent no frame for 2 s; check its cable"),
+        ({"BreaksAfter": 60}, "Cam failed: .*pulled out"),
+    ],
+)
+def test_a_camera_that_goes_away_fails_the_run_in_a_sentence(
+    replay: Replay, tmp_path: Path, fault: dict[str, int], sentence: str
+) -> None:
+    config = replay.config(tmp_path, a_movie(100), **fault)
+    camera = open_source(str(config), mm_path=replay.adapters)
+    got: list[int] = []
+    with camera, pytest.raises(RunFailed, match=sentence) as failed:
+        got.extend(frame.index for frame in camera.frames())
+    assert got == list(range(60))
+    assert "\n" not in str(failed.value)
+
+
+def test_through_the_camera_a_movie_gives_the_cells_of_the_file(replay: Replay, tmp_path: Path) -> None:
+    movie = tmp_path / "m.tif"
+    simulate_movie(movie, seconds=2, seed=8, tank_fraction=0.6, height=384, width=640, cells_per_frame=30)
+    analyze(movie, tmp_path / "disk", background="sliding", device="cpu")
+    source = open_movie(movie)
+    with source as info:
+        frames = np.stack([frame.image for frame in source.frames()])
+    config = replay.config(tmp_path, frames, EndsAfter=len(frames))
+    camera = open_source(str(config), mm_path=replay.adapters, fps=info.fps, pixel_size_um=info.pixel_size_um)
+    run = Run(camera, tmp_path / "live", RunSettings(background="sliding", device="cpu"))
+    run.start()
+    assert run.wait(90)
+    assert run.outcome == ("finished", "source-ended")
+    for name in ("cells.csv", "tracks.csv"):
+        assert (tmp_path / "live" / name).read_bytes() == (tmp_path / "disk" / name).read_bytes()
+    assert len((tmp_path / "live" / "cells.csv").read_text().splitlines()) > 30
