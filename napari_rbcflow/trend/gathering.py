@@ -1,0 +1,252 @@
+"""Session folders, found and read: one record a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from napari_rbcflow.errors import BadInput, RbcflowError
+from napari_rbcflow.session import FractionFigure, Session, open_session
+from napari_rbcflow.session.grave import grave_warnings
+from napari_rbcflow.session.runfile import NAME as RUN_NAME
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a trend takes from one session.
+
+    Attributes
+    ----------
+    folder : Path
+    started : datetime
+        With its offset from UTC; its day is the one of the clock on the wall.
+    patient, sample, status : str
+    pixel_size_um : float or None
+    figure : FractionFigure
+        The machine's.
+    corrected, by_hand : FractionFigure or None
+        None where there is none.
+    doubt : str
+        Why the number must not be acted on; empty where it may.
+    networks : tuple of str
+        The hashes of both.
+    movie : str
+        The file that it was made from; empty for a live run.
+    remark : str
+        What else a person must know of it; empty if nothing.
+    """
+
+    folder: Path
+    started: datetime
+    patient: str
+    sample: str
+    status: str
+    pixel_size_um: float | None
+    figure: FractionFigure
+    corrected: FractionFigure | None = None
+    by_hand: FractionFigure | None = None
+    doubt: str = ""
+    networks: tuple[str, ...] = ()
+    movie: str = ""
+    remark: str = ""
+
+    @property
+    def named(self) -> str:
+        """The session for a person: its folder's name."""
+        return self.folder.name or str(self.folder)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All sessions of some folders.
+
+    Attributes
+    ----------
+    records : tuple of Record
+        By start.
+    notes : tuple of str
+        What else a person must know, such as a session that cannot be read.
+    """
+
+    records: tuple[Record, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Names, the one measured last first; an empty one where a session names none."""
+        return tuple(dict.fromkeys(record.patient for record in reversed(self.records)))
+
+
+def gather(paths: Sequence[Path], progress: Callable[[int, int], None] | None = None) -> Gathered:
+    """Read sessions.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Sessions, or folders that hold sessions, one level down. A session given twice counts once.
+    progress : callable, optional
+        Called with how many were read, of how many.
+
+    Raises
+    ------
+    BadInput
+        Where there is no session, or one that was named itself cannot be used.
+    """
+    named, found = _sessions(paths)
+    records: list[Record] = []
+    notes: list[str] = []
+    everything = [*named, *found]
+    for k, folder in enumerate(everything):
+        try:
+            records.append(read_record(folder))
+        except RbcflowError as error:
+            if folder in named:
+                raise
+            notes.append(f"A session is left out: {error}")
+        if progress is not None:
+            progress(k + 1, len(everything))
+    if not records:
+        raise BadInput(" ".join(notes) or "There is no session: give session folders.")
+    records.sort(key=lambda record: (record.started, str(record.folder)))
+    return _without_copies(records, notes)
+
+
+def _sessions(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the folders that were named themselves, and those that were found in others."""
+    if not paths:
+        raise BadInput("There is no session: give session folders, or a folder that holds some.")
+    named: dict[str, Path] = {}
+    found: dict[str, Path] = {}
+    for given in paths:
+        path = Path(given)
+        if path.name == RUN_NAME and path.is_file():
+            path = path.parent
+        if not path.is_dir() or (path / RUN_NAME).exists():
+            named[_real(path)] = path  # what is no session is told by whoever opens it
+            continue
+        try:
+            inside = sorted(entry for entry in path.iterdir() if (entry / RUN_NAME).is_file())
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read ({error.strerror}): choose another folder.") from None
+        if not inside:
+            raise BadInput(
+                f"{path} is no session and holds none: give session folders, or the folder that they lie in."
+            )
+        found.update((_real(entry), entry) for entry in inside)
+    return list(named.values()), [path for real, path in found.items() if real not in named]
+
+
+def _real(path: Path) -> str:
+    return os.path.normcase(path.resolve())
+
+
+def read_record(folder: Path) -> Record:
+    """Read one session.
+
+    Raises
+    ------
+    BadInput
+        If it is not a session, or does not say when it was started.
+    RunFailed
+        If a table that is needed is damaged.
+    """
+    session = open_session(folder)
+    run = session.run
+    try:
+        started = datetime.fromisoformat(run["started"])
+    except (KeyError, TypeError, ValueError):
+        raise BadInput(f"{folder} does not say when it was started: its run.json is damaged.") from None
+    by_hand, fault = _by_hand(session)
+    parameters = run.get("parameters") or {}
+    return Record(
+        folder=session.folder,
+        started=started if started.tzinfo else started.astimezone(),
+        patient=_one_line(run.get("patient")),
+        sample=_one_line(run.get("sample")),
+        status="interrupted" if session.interrupted else run["status"],
+        pixel_size_um=_number(parameters.get("pixel_size_um")),
+        figure=_sound(session),
+        corrected=_figure(run.get("fraction_corrected")),
+        by_hand=by_hand,
+        doubt=_doubt(session),
+        networks=tuple(_hash(run, stage) for stage in ("stage1", "stage2")),
+        movie=_movie(parameters),
+        remark=fault,
+    )
+
+
+def _sound(session: Session) -> FractionFigure:
+    """Return the machine's number, if it can be one."""
+    figure = session.fraction
+    said = (figure.estimate, figure.low, figure.high)
+    try:
+        sound = said == (None, None, None) or 0 <= figure.low <= figure.estimate <= figure.high <= 1  # type: ignore[operator]
+        sound = sound and figure.n == int(figure.n) >= 0
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise BadInput(f"{session.folder} cannot be used: the fraction in its run.json cannot be one.")
+    return figure
+
+
+def _doubt(session: Session) -> str:
+    try:
+        grave = grave_warnings(session.run)
+    except (KeyError, TypeError, AttributeError):
+        raise BadInput(f"{session.folder} cannot be used: its run.json is damaged.") from None
+    if session.interrupted:
+        grave = ["The run was interrupted, and its session never closed.", *grave[1:]]
+    if not grave and session.fraction.estimate is None:
+        grave = ["It holds no number."]
+    return " ".join(grave)
+
+
+def _by_hand(session: Session) -> tuple[FractionFigure | None, str]:
+    """Return the number with the changes by hand, and a sentence where they are damaged."""
+    try:
+        return (session.fraction_by_hand if session.changes_made else None), ""
+    except RbcflowError as error:
+        return None, f"What persons changed in {session.folder} is not known: {error}"
+
+
+def _figure(said: Any) -> FractionFigure | None:
+    try:
+        figure = FractionFigure(**said)
+    except TypeError:
+        return None
+    return None if None in (figure.estimate, figure.low, figure.high) else figure
+
+
+def _movie(parameters: dict[str, Any]) -> str:
+    file = (parameters.get("source_details") or {}).get("file")
+    return "" if not file or parameters.get("live") else str(file)
+
+
+def _hash(run: dict[str, Any], stage: str) -> str:
+    model = (run.get("models") or {}).get(stage) or {}
+    return str(model.get("hash", ""))
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and value > 0 else None
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(str(text or "").split())
+
+
+def _without_copies(records: Sequence[Record], notes: Sequence[str]) -> Gathered:
+    """Take one of the copies of a session: two runs do not start in the same millisecond and count alike."""
+    kept: dict[tuple[Any, ...], Record] = {}
+    said = list(notes)
+    for record in records:
+        key = (record.started, record.patient, record.sample, record.figure)
+        if key in kept:
+            said.append(f"{record.folder} is a copy of {kept[key].folder}: counted once.")
+        else:
+            kept[key] = record
+    return Gathered(tuple(kept.values()), tuple(said))

@@ -1,0 +1,93 @@
+"""A trend as a table that a spreadsheet opens: a row a session, the baseline in every row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from napari_rbcflow.session import FractionFigure
+from napari_rbcflow.trend.trend import Trend, TrendRun
+from napari_rbcflow.trend.words import use_words
+
+_FIGURE = ("estimate", "low", "high")
+COLUMNS = (
+    "session",
+    "started",
+    "patient",
+    "sample",
+    "status",
+    "n",
+    *_FIGURE,
+    "level",
+    "method",
+    *(f"corrected_{name}" for name in (*_FIGURE, "method")),
+    *(f"by_hand_{name}" for name in (*_FIGURE, "n")),
+    "in_baseline",
+    "why",
+    "below",
+    "compared_with_low",
+    "baseline_mean",
+    "baseline_sd",
+    "baseline_low",
+    "baseline_high",
+    "baseline_days",
+)
+
+
+def rows(trend: Trend) -> list[dict[str, Any]]:
+    """Return a row a session, in the order of time; empty where nothing is to be said.
+
+    `below` is yes, perhaps or no, `compared_with_low` the limit of the other days' baseline that this was
+    said by; the baseline's columns are the same in all rows.
+    """
+    base = trend.baseline
+    same: dict[str, Any] = {"baseline_days": trend.baseline_days}
+    if base is not None:
+        same |= {
+            "baseline_mean": _figure(base.mean),
+            "baseline_sd": _figure(base.sd),
+            "baseline_low": _figure(base.low),
+            "baseline_high": _figure(base.high),
+        }
+    return [dict.fromkeys(COLUMNS, "") | _row(run) | same for run in trend.runs]
+
+
+def as_csv(trend: Trend) -> bytes:
+    """Return the table as CSV, with the mark by which spreadsheets know UTF-8."""
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, COLUMNS, lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows(rows(trend))
+    return file.getvalue().encode("utf-8-sig", errors="backslashreplace")
+
+
+def _row(run: TrendRun) -> dict[str, Any]:
+    record, against = run.record, run.verdict.against
+    return {
+        "session": str(record.folder),
+        "started": f"{record.started:%Y-%m-%d %H:%M:%S}",
+        "patient": record.patient,
+        "sample": record.sample,
+        "status": record.status,
+        "n": record.figure.n,
+        **_parts(record.figure, "", _FIGURE),
+        "level": record.figure.level,
+        "method": record.figure.method,
+        **_parts(record.corrected, "corrected_", (*_FIGURE, "method")),
+        **_parts(record.by_hand, "by_hand_", (*_FIGURE, "n")),
+        "in_baseline": "yes" if run.use.name == "BASELINE" else "no",
+        "why": use_words(run),
+        "below": str(run.below),
+        "compared_with_low": "" if against is None else _figure(against.low),
+    }
+
+
+def _parts(figure: FractionFigure | None, prefix: str, names: tuple[str, ...]) -> dict[str, Any]:
+    return {} if figure is None else {prefix + name: _figure(getattr(figure, name)) for name in names}
+
+
+def _figure(value: Any) -> Any:
+    if value is None:
+        return ""
+    return f"{value:.6f}" if isinstance(value, float) else value
