@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification.batches import LONGEST, StageRunner
+from napari_rbcflow.classification.card_counts import held_back_counts
 from napari_rbcflow.classification.weight_files import SHIPPED, Trained, load_weights
 from napari_rbcflow.conventions import CROP_SIDE, Label
 from napari_rbcflow.errors import BadInput
@@ -104,7 +105,7 @@ class TwoStage:
 
     @property
     def models(self) -> dict[str, dict[str, Any]]:
-        """What makes a label, of both stages, and stage 1's precision in real life, for the record."""
+        """What makes a label, and how often it is right with the counts behind that, of both stages."""
         models: dict[str, dict[str, Any]] = {
             f"stage{trained.stage}": {
                 "name": trained.name,
@@ -114,6 +115,8 @@ class TwoStage:
                 "offset": trained.offset,
                 "threshold": trained.threshold,
                 "told_from": trained.told_from,
+                # What the correction of the fraction rests on (estimate.rates).
+                "counts": held_back_counts(trained.card),
             }
             for trained in (self.stage1, self.stage2)
         }

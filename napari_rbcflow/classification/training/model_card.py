@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_rbcflow.classification import card_counts
 from napari_rbcflow.classification.evaluation.scores import (
     Counts,
     at_prevalence,
@@ -127,6 +128,7 @@ def figures(
         at_leak = threshold_at_leak(truth, p, LEAK)
         out[f"recall at leak {LEAK}"] = float((p[truth == 1] >= at_leak).mean())
         out["leak"] = counts.leak
+        out[card_counts.LET_THROUGH] = [counts.false_positive, negatives]
         out["leak, upper 95 % (Clopper-Pearson)"] = _interval(counts.false_positive, negatives)[1]
         out[f"precision at {REAL_LIFE:.1%} reliable"] = at_prevalence(counts.recall, counts.leak, REAL_LIFE)
         out["the same, at the leak's upper end"] = at_prevalence(
@@ -154,7 +156,7 @@ def _of_either_kind(sequences: Sequence[Sequence31], found: NDArray[np.bool_]) -
             k = int((found & (labels == label)).sum())
             out[f"recall of {name}"] = k / n
             out[f"recall of {name}, 95 % (Clopper-Pearson)"] = list(_interval(k, n))
-            out[f"{name} found, of"] = [k, n]
+            out[card_counts.FOUND[f"{name.replace('-', '_')}_found"]] = [k, n]
     reliable = labels != UNRELIABLE
     if (found & reliable).any():
         tank = labels == TANK_TREADING
@@ -170,10 +172,13 @@ def _told(truth: NDArray[np.int64], p: NDArray[np.float64], threshold: float) ->
     told = tells(p, TOLD)
     flipping = p >= threshold
     counts = Counts.of(truth[told], flipping[told].astype(np.int64))
+    told_counts, right_counts = card_counts.TOLD, card_counts.RIGHT
     out: dict[str, Any] = {
         "told, of": [int(told.sum()), len(p)],
-        "flipping told, of": [int(told[truth == 1].sum()), int((truth == 1).sum())],
-        "tank-treading told, of": [int(told[truth == 0].sum()), int((truth == 0).sum())],
+        told_counts["flipping_told"]: [int(told[truth == 1].sum()), int((truth == 1).sum())],
+        told_counts["tank_treading_told"]: [int(told[truth == 0].sum()), int((truth == 0).sum())],
+        right_counts["flipping_right"]: [counts.true_positive, int(told[truth == 1].sum())],
+        right_counts["tank_treading_right"]: [counts.true_negative, int(told[truth == 0].sum())],
         "balanced accuracy of those told": counts.balanced_accuracy,
     }
     if told.any():
