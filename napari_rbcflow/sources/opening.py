@@ -8,7 +8,10 @@ from typing import Any
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.contract import FrameSource
 
-CHOICES = "simulated, demo (Micro-Manager's DemoCamera), a Micro-Manager configuration (FILE.cfg) or a movie"
+CHOICES = (
+    "simulated, demo (Micro-Manager's DemoCamera), a Micro-Manager configuration (FILE.cfg), running "
+    "(Micro-Manager already open) or a movie"
+)
 
 
 def open_source(
@@ -24,6 +27,7 @@ def open_source(
     seed: int | None = None,
     tank_fraction: float | None = None,
     cells_per_frame: float | None = None,
+    end_live_mode: bool = False,
 ) -> FrameSource:
     """Return the live source that `spec` names, not yet opened.
 
@@ -35,7 +39,9 @@ def open_source(
         ``simulated``, ``demo``, ``FILE.cfg``, ``running``, or the path of a movie, which then
         plays at its own pace.
     port : int or None
-        Of a running Micro-Manager's server; none can be used yet.
+        Of a running Micro-Manager's server, on this computer; None: 4827, its usual one.
+    end_live_mode : bool
+        Stop Micro-Manager's Live mode where it is on; else that is an error.
     mm_path, exposure_ms, fps, binning, roi, pixel_size_um
         As in `MicroManagerCamera`; a movie takes `fps` and `pixel_size_um`, the simulation also
         `exposure_ms`.
@@ -61,9 +67,18 @@ def open_source(
         asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return SimulatedChamber(ChamberSettings(**asked), paced=True)
     if spec == "running":
-        raise BadInput(
-            "A Micro-Manager that is already open cannot be used yet: close it and give its configuration "
-            "file as --camera FILE.cfg."
+        from napari_rbcflow.sources.running import RunningMicroManager
+        from napari_rbcflow.sources.running.source import USUAL_PORT
+
+        _refuse("A Micro-Manager that is already open", mm_path=mm_path, **of_chamber)
+        return RunningMicroManager(
+            USUAL_PORT if port is None else port,
+            exposure_ms=exposure_ms,
+            fps=fps,
+            binning=binning,
+            roi=roi,
+            pixel_size_um=pixel_size_um,
+            end_live=end_live_mode,
         )
     if spec == "demo" or Path(spec).suffix.lower() == ".cfg":
         from napari_rbcflow.sources.micromanager import MicroManagerCamera

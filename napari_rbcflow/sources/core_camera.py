@@ -1,0 +1,284 @@
+"""A camera behind a Micro-Manager core, wherever that runs: set, measured, popped, every loss counted."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
+from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
+from napari_rbcflow.sources.contract import Frame, FrameSource, SourceInfo
+from napari_rbcflow.sources.grey import GreyRule, Raw, depth_table
+from napari_rbcflow.sources.loss import CoreClock, LossLedger
+from napari_rbcflow.sources.mm_settings import CameraSettings, apply_settings, pixel_size
+from napari_rbcflow.sources.plausible import LEAST_SIDE_PX
+from napari_rbcflow.sources.sentences import in_a_line
+
+_ENDLESS = 2_000_000_000
+"""Frames asked for: a year at 60 frames/s, and less than a 32-bit long holds."""
+_BUFFER_S = 4.0
+"""How long the core's buffer bridges a consumer that stands still..."""
+_BUFFER_LIMITS_MB = (64, 1024)
+"""...within these."""
+_SILENT_S = 2.0
+_SILENT_FRAMES = 20
+_AS_ASKED = 0.01
+"""Half a second tells the frame rate no better than this: a rate that was set is then truer."""
+
+
+class CoreCamera(FrameSource):
+    """What every camera behind a core has in common; the kinds say where the core comes from.
+
+    Parameters
+    ----------
+    settings : CameraSettings
+        What the user asked for.
+
+    Notes
+    -----
+    Frames are popped from a sequence acquisition that stops on overflow, since one that goes on
+    clears its buffer without a flag. After an overflow the camera is started again; what was lost
+    meanwhile is in `missed`.
+    """
+
+    def __init__(self, settings: CameraSettings) -> None:
+        self._settings = settings
+        self._core: Any = None
+        self._info: SourceInfo | None = None
+        self._grey = GreyRule()
+        self._period_ms = 1000 / DEFAULT_FPS
+        self._ledger = LossLedger(self._period_ms)
+        self._stopped = threading.Event()
+        # Unloading a device under a thread that pops from it crashes the process.
+        self._in_core = threading.RLock()
+
+    @abstractmethod
+    def _connect(self) -> Any:
+        """Return a core with the snake_case methods of pycromanager's Python backend."""
+
+    def _configure(self, core: Any) -> None:
+        """Make the core's camera ready to take settings."""
+
+    @abstractmethod
+    def _disconnect(self, core: Any) -> None:
+        """Give the core back; its camera stands still."""
+
+    _is_demo = False
+    """Whether it is Micro-Manager's DemoCamera as we load it, whose exposure sets its frame rate."""
+
+    def open(self) -> SourceInfo:
+        if self._info is not None:
+            return self._info
+        self._settings.check()
+        self._core = self._connect()
+        try:
+            self._configure(self._core)
+            self._info = self._look()
+        except RbcflowError:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise BadInput(f"The camera could not be made ready: {in_a_line(error)}.") from error
+        except BaseException:
+            self.close()
+            raise
+        return self._info
+
+    def frames(self) -> Iterator[Frame]:
+        if self._info is None or self._core is None:
+            raise RuntimeError("open the camera first")
+        try:
+            yield from self._run(self._info.name)
+        finally:
+            self._stop_sequence()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def close(self) -> None:
+        self._stopped.set()
+        with self._in_core:
+            core, self._core = self._core, None
+            if core is None:
+                return
+            with contextlib.suppress(Exception):
+                core.stop_sequence_acquisition()
+            self._disconnect(core)
+
+    @property
+    def missed(self) -> Mapping[str, int]:
+        return dict(self._ledger.missed)
+
+    def _run(self, name: str) -> Iterator[Frame]:
+        silence_s = max(_SILENT_S, _SILENT_FRAMES * self._period_ms / 1000)
+        nap_s = min(0.004, self._period_ms / 4000)
+        clock = CoreClock()
+        self._guarded(name, self._start_sequence)
+        heard = time.monotonic()
+        while not self._stopped.is_set():
+            burst = self._guarded(name, self._waiting)
+            if burst is None:
+                break
+            for _ in range(burst):
+                number, time_ms, image = self._guarded(name, lambda: self._pop(clock))
+                yield from self._ledger.take(number, time_ms, image)
+                if self._stopped.is_set():
+                    break
+            if burst:
+                heard = time.monotonic()
+                continue
+            if not self._guarded(name, self._running):
+                if self._guarded(name, self._waiting):
+                    continue
+                if not self._guarded(name, lambda: self._core.is_buffer_overflowed()):
+                    # It ended its own sequence, or was pulled out: the core says the same of both, but
+                    # only the first can still take a picture.
+                    yield from self._ledger.finish()
+                    self._guarded(name, lambda: self._core.snap_image())
+                    break
+                yield from self._ledger.restarted("overflow")
+                clock.restarted()
+                self._guarded(name, self._start_sequence)
+                heard = time.monotonic()
+            elif time.monotonic() - heard > silence_s:
+                yield from self._ledger.finish()
+                raise RunFailed(
+                    f"{name} sent no frame for {silence_s:.0f} s; check its cable and power, start again."
+                )
+            else:
+                time.sleep(nap_s)
+        yield from self._ledger.finish()
+
+    def _guarded(self, name: str, call: Any) -> Any:
+        """Call into the core, unless it was closed meanwhile; what it throws becomes one sentence."""
+        with self._in_core:
+            if self._core is None:
+                raise RunFailed(f"{name} was closed while it ran.")
+            try:
+                return call()
+            except Exception as error:
+                raise RunFailed(
+                    f"{name} failed: {in_a_line(error)}; check the camera and start again."
+                ) from error
+
+    def _waiting(self) -> int:
+        return int(self._core.get_remaining_image_count())
+
+    def _running(self) -> bool:
+        return bool(self._core.is_sequence_running())
+
+    def _start_sequence(self) -> None:
+        self._core.start_sequence_acquisition(_ENDLESS, 0, True)
+
+    def _stop_sequence(self) -> None:
+        with self._in_core, contextlib.suppress(Exception):
+            if self._core is not None:
+                self._core.stop_sequence_acquisition()
+
+    def _pop(self, clock: CoreClock) -> tuple[int, float, NDArray[np.uint8]]:
+        tagged = self._core.pop_next_tagged_image()
+        number, time_ms = clock.read(tagged.tags)
+        return number, time_ms, self._grey.apply(_channels(tagged.pix))
+
+    def _look(self) -> SourceInfo:
+        """Apply the settings, take a few frames, and say what the camera really does."""
+        core, settings = self._core, self._settings
+        label = str(core.get_camera_device())
+        details, warnings = apply_settings(core, label, settings, demo=self._is_demo)
+        bytes_a_frame = int(core.get_image_width() * core.get_image_height() * core.get_bytes_per_pixel())
+        asked_fps = settings.fps or DEFAULT_FPS
+        low, high = _BUFFER_LIMITS_MB
+        self._make_room(int(min(high, max(low, _BUFFER_S * asked_fps * bytes_a_frame / 2**20))))
+        raw, self._period_ms = self._try(label)
+        self._ledger = LossLedger(self._period_ms)
+        fps = round(1000 / self._period_ms, 2)
+        if settings.fps and abs(fps / settings.fps - 1) < _AS_ASKED:
+            fps = settings.fps
+        elif settings.fps and abs(fps / settings.fps - 1) > 0.02:
+            warnings.append(f"{settings.fps:g} frames/s were asked for; {label} gives {fps:g}.")
+        self._grey = _grey_of(raw, int(core.get_image_bit_depth()), label, warnings)
+        height, width = raw.shape[:2]
+        if min(height, width) < LEAST_SIDE_PX:
+            raise BadInput(
+                f"{label} gives {width} x {height} px; choose a field of at least "
+                f"{LEAST_SIDE_PX} x {LEAST_SIDE_PX} px."
+            )
+        pixel = pixel_size(core, settings.pixel_size_um, warnings)
+        if pixel is None:
+            warnings.append(
+                f"Micro-Manager has no pixel size for {label}: {DEFAULT_PIXEL_SIZE_UM:g} um is taken."
+            )
+        details["fps_measured"] = f"{fps:g}"
+        return SourceInfo(
+            name="DemoCamera" if self._is_demo else label,
+            height=height,
+            width=width,
+            fps=fps,
+            pixel_size_um=pixel or DEFAULT_PIXEL_SIZE_UM,
+            pixel_size_known=pixel is not None,
+            exposure_ms=float(core.get_exposure()),
+            live=True,
+            details=details,
+            warnings=tuple(warnings),
+        )
+
+    def _make_room(self, megabytes: int) -> None:
+        self._core.set_circular_buffer_memory_footprint(megabytes)
+
+    def _try(self, label: str) -> tuple[Raw, float]:
+        """Run the camera for about half a second; return a frame and the median period in ms."""
+        core, clock = self._core, CoreClock()
+        patience_s = max(5.0, 0.02 * float(core.get_exposure()))
+        raw: Raw | None = None
+        times: list[float] = []
+        try:
+            self._start_sequence()
+            began = time.monotonic()
+            while len(times) < 31 and not (len(times) > 4 and time.monotonic() - began > 0.6):
+                if not self._waiting():
+                    if not self._running() or time.monotonic() - began > patience_s:
+                        break
+                    time.sleep(0.002)
+                    continue
+                tagged = core.pop_next_tagged_image()
+                raw = _channels(tagged.pix)
+                times.append(clock.read(tagged.tags)[1])
+        finally:
+            core.stop_sequence_acquisition()
+            core.clear_circular_buffer()
+        if raw is None:
+            raise BadInput(
+                f"{label} gave no frame in {patience_s:.0f} s; check its cable, power and trigger mode."
+            )
+        if len(times) < 3:
+            raise BadInput(f"{label} gave {len(times)} frames and stopped; set it to run freely.")
+        return raw, float(np.median(np.diff(times)))
+
+
+def _channels(pix: Raw) -> Raw:
+    """Return colour pixels, which the Python backend packs into one integer, as (height, width, BGRA)."""
+    if pix.ndim == 2 and pix.dtype.itemsize in (4, 8):
+        channel = np.uint8 if pix.dtype.itemsize == 4 else np.uint16
+        return pix.view(channel).reshape(*pix.shape, 4)
+    return pix
+
+
+def _grey_of(raw: Raw, bits: int, label: str, warnings: list[str]) -> GreyRule:
+    table = None
+    if raw.dtype.itemsize > 1:
+        bits = min(16, max(8, bits))
+        table = depth_table(bits)
+        warnings.append(
+            f"{label} gives {bits} bits: each value is divided by {1 << (bits - 8)} to make 8-bit grey."
+        )
+    if raw.ndim == 3:
+        warnings.append(f"{label} is in colour: its luminance (BT.601) is used as grey.")
+    return GreyRule(None, "bgr", table)

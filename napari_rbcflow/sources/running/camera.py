@@ -1,0 +1,50 @@
+"""The camera of an open Micro-Manager. Only ever used in a process that may be killed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sources.core_camera import CoreCamera
+from napari_rbcflow.sources.mm_settings import CameraSettings
+from napari_rbcflow.sources.running.java_core import JavaCore
+
+
+class RunningCamera(CoreCamera):
+    """The camera of the Micro-Manager whose server is at `port`.
+
+    Parameters
+    ----------
+    settings : CameraSettings
+    port : int
+    end_live : bool
+        Stop Micro-Manager's Live mode where it is on; else that is an error.
+    """
+
+    def __init__(self, settings: CameraSettings, port: int, end_live: bool) -> None:
+        super().__init__(settings)
+        self._port, self._end_live = port, end_live
+
+    def _connect(self) -> Any:
+        return JavaCore(self._port)
+
+    def _configure(self, core: Any) -> None:
+        if core.live_mode:
+            if not self._end_live:
+                raise BadInput(
+                    "Live mode is on in Micro-Manager: end it there with its Live button, or start with "
+                    "--end-live-mode."
+                )
+            core.end_live_mode()
+        if not core.get_camera_device():
+            raise BadInput("Micro-Manager has no camera: load a configuration there, and start again.")
+        if core.is_sequence_running():
+            raise BadInput("Micro-Manager is acquiring: end its acquisition there, and start again.")
+
+    def _make_room(self, megabytes: int) -> None:
+        # It is the user's own Micro-Manager: what it has is kept where it is enough.
+        if self._core.get_circular_buffer_memory_footprint() < megabytes:
+            super()._make_room(megabytes)
+
+    def _disconnect(self, core: Any) -> None:
+        """Micro-Manager stays as it is; its camera was stopped."""
