@@ -2,9 +2,9 @@
 
   python benchmarks/motions.py [--seconds 30] [--seed 101] [--cells-per-frame 115] [--tank-fraction 0.8]
 
-Simulates a movie, analyses it with the sliding background of a live run, matches each track to the
-true cell that most of its positions lie on, and prints a table: rows are the true motions, columns the
-labels. The seed is one that nothing was trained or tuned on.
+Plays a simulated chamber through the whole instrument, matches each track to the true cell that most of
+its positions lie on, and prints a table: rows are the true motions, columns the labels. The seed is one that
+nothing was trained or tuned on.
 """
 
 from __future__ import annotations
@@ -17,12 +17,32 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from napari_rbcflow import analyze
-from napari_rbcflow.session import Session
-from napari_rbcflow.sources.chamber import simulate_movie
+from napari_rbcflow.errors import RunFailed
+from napari_rbcflow.run import Run, RunSettings
+from napari_rbcflow.session import Session, open_session
+from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
 
 NEAR_PX = 6.0
 LEAST_SHARE = 0.8
+_RING_SECONDS = 0.1
+TRUTHS = {0: "tank-treading", 1: "flipping", 2: "not judgeable"}
+
+
+def played(settings: ChamberSettings, folder: Path) -> tuple[Session, pd.DataFrame]:
+    """Play a chamber through the instrument as fast as it goes; return the session and the truth.
+
+    Raises
+    ------
+    RunFailed
+    """
+    source = SimulatedChamber(settings, paced=False)
+    run = Run(source, folder, RunSettings(device="cpu", ring_seconds=_RING_SECONDS))
+    run.start()
+    run.wait()
+    status, reason = run.outcome
+    if status == "failed":
+        raise RunFailed(reason)
+    return open_session(folder), source.truth
 
 
 def matched(session: Session, truth: pd.DataFrame) -> pd.DataFrame:
@@ -40,11 +60,14 @@ def matched(session: Session, truth: pd.DataFrame) -> pd.DataFrame:
     share = votes.groupby("cell").owner.agg(lambda o: (o == o.mode().iloc[0]).mean())
     found = session.cells.set_index("cell")
     found["owner"] = best.where(share >= LEAST_SHARE, -1)
-    return found.join(truth.set_index("cell").add_prefix("true_"), on="owner")
+    found = found.join(truth.set_index("cell").add_prefix("true_"), on="owner")
+    found["truth"] = found.true_label.map(TRUTHS).fillna("no single cell")
+    found["motion"] = found.true_motion.fillna("mixed or none")
+    return found
 
 
 def main() -> None:
-    """Simulate, analyse, match, print."""
+    """Play, match, print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -54,14 +77,8 @@ def main() -> None:
     parser.add_argument("--tank-fraction", type=float, default=0.8)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        movie = Path(folder) / "chamber.zarr"
-        print(simulate_movie(movie, **vars(given)))
-        session = analyze(movie, Path(folder) / "session", background="sliding", device="cpu")
-        truth = pd.read_csv(Path(folder) / "chamber.truth.csv")
+        session, truth = played(ChamberSettings(**vars(given)), Path(folder) / "session")
         cells = matched(session, truth)
-        cells["motion"] = cells.true_motion.fillna("mixed or none")
-        cells["truth"] = cells.true_label.map({0: "tank-treading", 1: "flipping", 2: "not judgeable"})
-        cells["truth"] = cells.truth.fillna("no single cell")
         print(pd.crosstab([cells.truth, cells.motion], cells.label))
         f = session.run["fraction"]
         true = (truth.label == 0).sum() / (truth.label < 2).sum()

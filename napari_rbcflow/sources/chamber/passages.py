@@ -75,13 +75,13 @@ def simulate_passages(
         For a track of no frames, or one that the field is too narrow for.
     """
     base = ChamberSettings() if settings is None else settings
-    rng = np.random.default_rng([seed, 8])
-    library = build_library(base)
-    canvases = [Canvas(replace(base, seed=1000 * seed + k), library) for k in range(4)]
     sharp = (base.focus_um + base.sharp_from_um, base.focus_um + base.sharp_to_um)
     longest = int((base.width - CROP_SIDE - 1) / (1.06 * base.speed_px_per_frame(sharp[1])))
     if min(frames, default=1) < 1 or max(frames, default=1) > longest:
         raise BadInput(f"simulated chamber: in this field a track has 1 to {longest} frames.")
+    rng = np.random.default_rng([seed, 8])
+    library = build_library(base)
+    canvases = [Canvas(replace(base, seed=1000 * seed + k), library) for k in range(4)]
     passages = []
     for k, length in enumerate(frames):
         for tried in itertools.count():

@@ -1,0 +1,237 @@
+"""How often a flipping cell is called flipping, by how long it was watched.
+
+python benchmarks/unseen_flips.py passages PASSAGES.csv [--each 800]
+    Simulated cells in focus at whatever phase of their turn, cut to set lengths, judged by the shipped
+    networks. Prints the counts that napari_rbcflow/estimate/seen_flips.py holds.
+python benchmarks/unseen_flips.py chamber CELLS.csv [--runs 111:0.8 112:0.6 113:0.8 114:0.9]
+    Whole runs of 60 s of the simulated chamber (SEED:TANK-FRACTION), each track matched to its cell; the
+    fractions as counted and as corrected beside the chamber's own.
+python benchmarks/unseen_flips.py windows DATASET WINDOWS.csv --stage2 FILE [--only BG]
+    Real labelled whole tracks, cut to shorter ones. FILE: weights that did not see them
+    (`rbcflow train ... --stage 2 --without BG`).
+python benchmarks/unseen_flips.py coverage [--runs 1000]
+    How often the corrected interval, and the trend test, hold what they promise.
+python benchmarks/unseen_flips.py picture PASSAGES.csv CELLS.csv WINDOWS.csv docs/unseen_flips.png
+    Needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from motions import matched, played
+
+from napari_rbcflow.classification.published import read_dataset
+from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.estimate.by_length import trend
+from napari_rbcflow.estimate.fraction import wilson
+from napari_rbcflow.estimate.seen_flips import MEASURED, TURNS_ONLY
+from napari_rbcflow.estimate.turning import repeat_frames
+from napari_rbcflow.estimate.unseen_flips import correct_unseen_flips
+from napari_rbcflow.sources.chamber import ChamberSettings, simulate_passages
+from napari_rbcflow.sources.chamber.motion import Motion
+
+LENGTHS = (8, 11, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80)
+SEEDS = {Motion.TUMBLING: 201, Motion.TANK_TREADING: 202}
+WIDE = 2752
+"""Pixels of field: 80 frames fit."""
+COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
+
+
+def passages(each: int) -> pd.DataFrame:
+    """Judge `each` flipping cells a length, and half as many tank-treading ones."""
+    two_stage = TwoStage.load("cpu")
+    rows = []
+    for motion, seed in SEEDS.items():
+        n = each if motion is Motion.TUMBLING else each // 2
+        for frames in LENGTHS:
+            drawn = simulate_passages(
+                motion, [frames] * n, seed=1000 * seed + frames, settings=ChamberSettings(width=WIDE)
+            )
+            reliable = two_stage.reliable([d.crops for d in drawn])
+            flipping = two_stage.flipping([d.crops for d in drawn])
+            for d, p, q in zip(drawn, reliable, flipping, strict=True):
+                passed = p >= two_stage.stage1.threshold
+                rows.append(
+                    {
+                        "motion": str(motion),
+                        "frames": frames,
+                        "cycle_frames": d.cell.cycle_s * 60,
+                        "aspect_ratio": d.cell.aspect_ratio,
+                        "orbit": d.cell.orbit,
+                        "phase0": d.phase[0],
+                        "p_reliable": p,
+                        "p_flipping": q,
+                        "label": str(two_stage.kind(float(q))[0] if passed else Label.UNRELIABLE),
+                        "reason": two_stage.kind(float(q))[1] if passed else "stage-1",
+                    }
+                )
+            print(motion, frames, flush=True)
+    return pd.DataFrame(rows)
+
+
+def outcomes(judged: pd.DataFrame) -> pd.DataFrame:
+    """Count what was said at each length: of a motion's cells, and c with its interval of those counted."""
+    rows = []
+    for frames, group in judged.groupby("frames"):
+        flipping, tank = ((group.label == label).sum() for label in (Label.FLIPPING, Label.TANK_TREADING))
+        low, high = wilson(int(flipping), int(flipping + tank))
+        rows.append(
+            {
+                "frames": frames,
+                "cells": len(group),
+                "flipping": flipping,
+                "tank-treading": tank,
+                "unreliable": (group.reason == "stage-1").sum(),
+                "undecided": (group.reason == "undecided").sum(),
+                "called flipping": round(flipping / max(1, flipping + tank), 3),
+                "low": round(low, 3),
+                "high": round(high, 3),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def chamber(runs: list[str]) -> pd.DataFrame:
+    """Play whole runs; return every track with its cell, and print the fractions."""
+    found = []
+    for run in runs:
+        seed, tank = run.split(":")
+        with tempfile.TemporaryDirectory() as folder:
+            settings = ChamberSettings(seed=int(seed), seconds=60.0, tank_fraction=float(tank))
+            session, truth = played(settings, Path(folder) / "session")
+            cells = matched(session, truth).reset_index().assign(seed=int(seed))
+        found.append(cells)
+        own = (truth.label == 0).sum() / (truth.label < 2).sum()
+        print(run, fractions(cells), f"the chamber's own {own:.3f}", flush=True)
+    return pd.concat(found, ignore_index=True)
+
+
+def fractions(cells: pd.DataFrame) -> str:
+    """Say the fraction as counted, and corrected in each way."""
+    counted = cells[cells.label.isin(COUNTED)]
+    said = [f"counted {(counted.label == Label.TANK_TREADING).mean():.3f} of {len(counted)}"]
+    for curve in (MEASURED, TURNS_ONLY):
+        for false in (None, (8, 185)):
+            c = correct_unseen_flips(cells, curve, false_flips=false)
+            name = curve.name + (" and false flips" if false else "")
+            said.append(
+                f"{name} none ({c.reason})"
+                if c.estimate is None
+                else f"{name} {c.estimate:.3f} ({c.low:.3f} to {c.high:.3f})"
+            )
+    return "; ".join(said)
+
+
+def windows(dataset: Path, stage2: Path, only: str) -> pd.DataFrame:
+    """Judge every window of some lengths of real reliable tracks with stage 2 alone."""
+    two_stage = TwoStage.load("cpu", stage2=stage2)
+    rows = []
+    for s in read_dataset(dataset):
+        if s.label > 1 or s.sampled or not s.name.startswith(only):
+            continue
+        n = len(s.crops)
+        for frames in sorted({*(length for length in LENGTHS if length < n), n}):
+            starts = range(0, n - frames + 1, 2)
+            p = two_stage.flipping([s.crops[a : a + frames] for a in starts])
+            for a, q in zip(starts, p, strict=True):
+                rows.append(
+                    {
+                        "name": s.name,
+                        "label": s.label,
+                        "whole": n,
+                        "frames": frames,
+                        "start": a,
+                        "p_flipping": q,
+                        "said": str(two_stage.kind(float(q))[0]),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def coverage(runs: int) -> None:
+    """Draw runs with a known share, from a curve that the counts leave possible, and correct them."""
+    rng = np.random.default_rng(5)
+    whole = np.clip(np.rint(rng.normal(60, 4, 4000)), 6, 75)
+    parts = np.clip(np.rint(rng.gamma(16, 2.4, 4000)), 6, 75)
+    for name, lengths in (
+        ("whole tracks, about 60", whole),
+        ("parts, about 38", parts),
+        ("short, about 19", parts / 2),
+    ):
+        lengths = np.maximum(6, np.rint(lengths))
+        for curve in (MEASURED, TURNS_ONLY):
+            for phi in (0.05, 0.15, 0.3, 0.5):
+                for n in (100, 200, 500):
+                    held = said = 0
+                    for _ in range(runs):
+                        frames = rng.choice(lengths, n)
+                        repeats = frames / repeat_frames()
+                        curves, weights = curve.possible(repeats)
+                        chance = curves[rng.choice(len(weights), p=weights)]
+                        flips = rng.random(n) < phi
+                        called = flips & (rng.random(n) < chance)
+                        cells = pd.DataFrame(
+                            {"frames": frames, "label": np.where(called, Label.FLIPPING, Label.TANK_TREADING)}
+                        )
+                        c = correct_unseen_flips(cells, curve)
+                        if c.low is not None and c.high is not None:
+                            said += 1
+                            held += c.low <= 1 - phi <= c.high
+                    share = f"{held / max(1, said):.3f} of {said}"
+                    print(f"{name:24s} {curve.name:12s} phi {phi:4} n {n:3}: {share}")
+            print(flush=True)
+        found = [trend(rng.choice(lengths, 300), rng.random(300) < 0.9)[1] for _ in range(4000)]
+        share = np.mean([p is not None and p < 0.05 for p in found])
+        print(f"{name}: the test finds a trend where there is none in {share:.3f}", flush=True)
+
+
+def main() -> None:
+    """Do what is asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_subparsers(dest="what", required=True)
+    one = what.add_parser("passages")
+    one.add_argument("out", type=Path)
+    one.add_argument("--each", type=int, default=800)
+    two = what.add_parser("chamber")
+    two.add_argument("out", type=Path)
+    two.add_argument("--runs", nargs="+", default=["111:0.8", "112:0.6", "113:0.8", "114:0.9"])
+    three = what.add_parser("windows")
+    three.add_argument("dataset", type=Path)
+    three.add_argument("out", type=Path)
+    three.add_argument("--stage2", type=Path, required=True)
+    three.add_argument("--only", default="BG")
+    four = what.add_parser("coverage")
+    four.add_argument("--runs", type=int, default=1000)
+    five = what.add_parser("picture")
+    for name in ("passages", "cells", "windows", "out"):
+        five.add_argument(name, type=Path)
+    given = parser.parse_args()
+    if given.what == "passages":
+        judged = passages(given.each)
+        judged.to_csv(given.out, index=False)
+        for motion, group in judged.groupby("motion"):
+            print(motion, outcomes(group).to_string(index=False), sep="\n")
+    elif given.what == "chamber":
+        chamber(given.runs).to_csv(given.out, index=False)
+    elif given.what == "windows":
+        judged = windows(given.dataset, given.stage2, given.only)
+        judged.to_csv(given.out, index=False)
+        print(judged.groupby(["label", "frames"]).said.value_counts(normalize=True).unstack().round(3))
+    elif given.what == "coverage":
+        coverage(given.runs)
+    else:
+        from unseen_flips_picture import draw
+
+        draw(*(pd.read_csv(p) for p in (given.passages, given.cells, given.windows)), given.out)
+
+
+if __name__ == "__main__":
+    main()
