@@ -70,7 +70,7 @@ class Canvas:
     def wrapped(self, text: str, size: int, room: float, *, bold: bool = False) -> str:
         """Return a text broken between its words so that it fits into `room`."""
         rows = [""]
-        for word in text.split():
+        for word in text.replace(" %", "\u00a0%").split(" "):
             longer = f"{rows[-1]} {word}".strip()
             if rows[-1] and self.width_of(longer, size, bold=bold) > room:
                 rows.append(word)

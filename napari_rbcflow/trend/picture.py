@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
 
 from napari_rbcflow.session.figures import FLIPPING_COLOUR, TANK_TREADING_COLOUR
 from napari_rbcflow.trend.canvas import Canvas
@@ -33,7 +32,7 @@ class _Plot:
     def x(self, day: float) -> float:
         span = self.scale.last_day - self.scale.first_day
         share = (day - self.scale.first_day) / span
-        return self.left + (self.right - self.left) * min(max(share, 0.0), 1.0)
+        return self.left + (self.right - self.left) * share
 
     def y(self, fraction: float) -> float:
         share = (fraction - self.scale.low) / (self.scale.high - self.scale.low)
@@ -80,8 +79,7 @@ def _heading(canvas: Canvas, trend: Trend) -> float:
 
 def _crises(canvas: Canvas, plot: _Plot, trend: Trend) -> None:
     for span in trend.choices.crises:
-        begin = plot.left if span.first is None else plot.x(_midnight(span.first))
-        end = plot.right if span.last is None else plot.x(_midnight(span.last) + 1)
+        begin, end = (plot.x(day) for day in plot.scale.ends_of(span))
         if end > begin:
             canvas.box(begin, plot.top, end, plot.bottom, CRISIS)
             canvas.text((begin + end) / 2, plot.top + 10, "crisis", _SMALL, FLIPPING_COLOUR, anchor="ma")
@@ -192,7 +190,3 @@ _LEGEND = {
     (False, Below.UNKNOWN): "not compared yet",
     (True, Below.UNKNOWN): "not used (unfinished, failed or doubtful)",
 }
-
-
-def _midnight(day: date) -> float:
-    return at_day(datetime(day.year, day.month, day.day))

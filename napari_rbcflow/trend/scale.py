@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from napari_rbcflow.trend.spans import Span
 from napari_rbcflow.trend.trend import Trend
 from napari_rbcflow.trend.words import MONTHS
 
@@ -53,6 +54,12 @@ class Scale:
             shown.append(trend.baseline.low)
         low = max(0.0, math.floor(10 * (min(shown) - 0.02)) / 10)
         return cls(middle - 1.06 * half, middle + 1.06 * half, min(low, 1 - _LEAST_SHARE_SHOWN), 1.0)
+
+    def ends_of(self, span: Span) -> tuple[float, float]:
+        """Return where the days of a span begin and end, as far as they are on the axis."""
+        begin = self.first_day if span.first is None else float(span.first.toordinal())
+        end = self.last_day if span.last is None else span.last.toordinal() + 1.0
+        return max(begin, self.first_day), min(end, self.last_day)
 
     def shares(self) -> list[float]:
         """Return the fractions to be written at the axis."""

@@ -197,9 +197,10 @@ def _of_one_patient(gathered: Gathered, patient: str | None) -> tuple[list[Recor
         nameless = sum(not record.patient for record in records)
         others = len(records) - len(mine) - nameless
         if others:
-            notes.append(f"{_sessions(others)} of other patients left out.")
-        if nameless and wanted:
-            notes.append(f"{_sessions(nameless)} that name no patient left out.")
+            whose = "another patient" if others == 1 else "other patients"
+            notes.append(f"{_sessions(others)} of {whose} left out.")
+        if nameless:
+            notes.append(f"{_sessions(nameless)} left out, as no patient is named there.")
         records = mine
     counts = Counter(record.patient for record in records)
     if "" in counts:

@@ -130,4 +130,4 @@ def _against(run: TrendRun) -> str:
         )
     if run.verdict.above:
         return f"lies above the baseline, {percent(base.high)}"
-    return f"does not lie below the baseline ({limit})"
+    return f"does not lie below the baseline of the other days, which ends at {limit}"

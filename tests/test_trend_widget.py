@@ -1,0 +1,146 @@
+"""A patient over time in a real napari window: a folder dropped, points clicked, files saved."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trend_sessions import session, weekly
+
+from napari_rbcflow.session.changes import ChangeLog
+
+pytest.importorskip("qtpy", reason="no Qt")
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("no screen (install xvfb)", allow_module_level=True)
+
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from qtpy.QtGui import QDesktopServices, QDropEvent
+from qtpy.QtWidgets import QFileDialog
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten weeks of BG with a crisis, one run that failed, one of another patient; do not touch."""
+    folder = tmp_path_factory.mktemp("sessions")
+    weekly(folder, [0.83, 0.80, 0.81, 0.85, 0.79, 0.82, 0.68, 0.60, 0.78, 0.82], n=100)
+    session(folder / "broke", 30, 12, week=3.5, status="failed")
+    session(folder / "other", 40, 2, week=2, patient="Zoë")
+    log = ChangeLog(folder / "week-03")
+    for cell in (86, 87, 88, 89):
+        log.add(cell, "tank-treading", "Anna")
+    return folder
+
+
+@pytest.fixture
+def docked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_napari_viewer: Any
+) -> Iterator[tuple[Any, Any]]:
+    """A viewer and the widget in its dock, as the menu opens it."""
+    monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1400, 1050)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-rbcflow", "Trend")
+    yield viewer, widget
+
+
+def drop(widget: Any, *paths: Path) -> None:
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    left, none = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    widget.dropEvent(QDropEvent(QPointF(5, 5), Qt.DropAction.CopyAction, mime, left, none))
+
+
+def show(qtbot: Any, widget: Any, *paths: Path) -> None:
+    with qtbot.waitSignal(widget.shown, timeout=20_000):
+        drop(widget, *paths)
+
+
+def take_picture(qtbot: Any, viewer: Any, name: str) -> None:
+    qtbot.wait(300)
+    picture = viewer.screenshot(canvas_only=False, flash=False)
+    assert picture.std() > 5
+    if folder := os.environ.get("RBCFLOW_PICTURES"):
+        from PIL import Image
+
+        Image.fromarray(picture).save(Path(folder) / name)
+
+
+def test_a_folder_is_dropped_a_point_clicked_and_all_of_it_saved(
+    docked: tuple[Any, Any], sessions: Path, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer, widget = docked
+    assert widget.result.isHidden()
+    show(qtbot, widget, sessions)
+    assert widget.message.sentences == ()
+    # The patient that was measured last is shown; the other can be chosen.
+    assert (widget.patient.value, set(widget.patient.choices)) == ("BG", {"BG", "Zoë"})
+    assert "does not lie below the baseline" in widget.verdict.text()
+    assert "20 Apr 2026" in widget.summary.text()
+    assert "One session of another patient" in widget.notes.text()
+    trend = widget.trend
+    assert [run.below.value for run in trend.runs] == ["no"] * 4 + [""] + ["no"] * 2 + ["yes"] * 2 + ["no"] * 2
+    assert widget.table.rowCount() == 11
+    assert widget.table.item(0, 0).text().startswith("2026-05-04")
+    assert "✕ not used" in [widget.table.item(row, 4).text() for row in range(11)]
+    assert "✎" in widget.table.item(7, 1).text()
+
+    # A click on a point chooses its row; a second one opens its report.
+    opened: list[str] = []
+    monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: opened.append(url.toLocalFile()) or True)
+    assert not widget.report_button.isEnabled()
+    qtbot.mouseMove(widget.plot.viewport, QPoint(3, 3))
+    qtbot.mouseClick(widget.plot.viewport, Qt.MouseButton.LeftButton, pos=widget.plot.position_of(7))
+    assert widget.chosen == 7
+    assert {index.row() for index in widget.table.selectedIndexes()} == {3}
+    assert "2026-04-13" in widget.report_button.text()
+    qtbot.mouseClick(widget.report_button, Qt.MouseButton.LeftButton)
+    assert opened == [str(trend.runs[7].record.folder / "report.html")]
+    take_picture(qtbot, viewer, "trend_widget.png")
+
+    # That day is named a crisis: it is shaded, judged all the same, and still makes no baseline.
+    before = trend.baseline
+    qtbot.mouseClick(widget.crisis_button, Qt.MouseButton.LeftButton)
+    assert widget.crises.value == "2026-04-13"
+    assert widget.trend.runs[7].use.name == "CRISIS"
+    assert widget.trend.baseline == before
+
+    for ending, begin in (("csv", b"\xef\xbb\xbfsession,"), ("png", b"\x89PNG")):
+        name = str(tmp_path / f"saved-{ending}")
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, name=name: (name, ""))
+        button = widget.table_button if ending == "csv" else widget.picture_button
+        qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+        assert (tmp_path / f"saved-{ending}.{ending}").read_bytes().startswith(begin), widget.message.sentences
+
+
+def test_what_is_wrong_is_said_and_nothing_old_stands_there(
+    docked: tuple[Any, Any], sessions: Path, qtbot: Any, tmp_path: Path
+) -> None:
+    _, widget = docked
+    show(qtbot, widget, sessions / "week-00", sessions / "week-01")
+    assert widget.table.rowCount() == 2
+    assert "No baseline yet" in widget.summary.text()
+    assert "too few other days" in widget.verdict.text()
+    with qtbot.waitSignal(widget.shown, timeout=20_000):  # several folders, as the field tells them
+        widget.show_pressed()
+    assert widget.table.rowCount() == 2
+
+    widget.crises.value = "yesterday"
+    assert "no date" in widget.message.grave[0]
+    assert widget.result.isHidden()
+    widget.crises.value = ""
+    assert widget.message.sentences == ()
+    assert not widget.result.isHidden()
+
+    (tmp_path / "empty").mkdir()
+    show(qtbot, widget, tmp_path / "empty")
+    assert "holds none" in widget.message.grave[0]
+    assert widget.result.isHidden()
+    assert widget.patient.choices == ()
+
+    show(qtbot, widget, sessions / "other")
+    assert widget.trend.patient == "Zoë"
