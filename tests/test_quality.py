@@ -1,0 +1,345 @@
+"""The quality of a run: what is measured, what is said of it, and that nobody cries wolf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.quality import RunWarning, SetFlow, Severity
+from napari_rbcflow.quality.drift import DriftWatch, change_in
+from napari_rbcflow.quality.figures import figures_of
+from napari_rbcflow.quality.lines import quality_lines
+from napari_rbcflow.quality.meter import RECENT_S, Meter
+from napari_rbcflow.quality.of_run import warnings_of_run, warnings_so_far
+from napari_rbcflow.quality.rules import warnings_of_figures
+from napari_rbcflow.quality.standing import STAYS_S, Standing
+from napari_rbcflow.quality.sums import Sums, median_speed, speed_bin
+from napari_rbcflow.quality.watch import RunQuality
+from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.tracking.background import SlidingBackground
+from napari_rbcflow.tracking.tracker import Tracker
+from napari_rbcflow.tracks import Judgement, Track
+
+Spoil = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+
+def draw(rng: np.random.Generator, *parts: tuple[float, int]) -> bytes:
+    """Counted cells: so many of each fraction."""
+    return np.concatenate([rng.random(n) < p for p, n in parts]).astype(np.uint8).tobytes()
+
+
+def looked_at(counted: bytes, every: int = 15) -> DriftWatch:
+    watch = DriftWatch()
+    for n in range(every, len(counted), every):
+        watch.look(counted[:n])
+    watch.end(counted)
+    return watch
+
+
+def keys(warnings: list[RunWarning] | tuple[RunWarning, ...], *, grave: bool = True) -> set[str]:
+    return {w.key for w in warnings if w.grave is grave}
+
+
+def record(quality: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    run = {
+        "status": "finished",
+        "stop_reason": "reliable",
+        "frames": {"received": 3600, "processed": 3600, "dropped": {}, "missed": {}},
+        "cells": {"tracked": 5000, "tank_treading": 160, "flipping": 40},
+        "fraction": {"n": 200, "estimate": 0.8, "low": 0.74, "high": 0.85, "level": 0.95, "method": "wilson"},
+        "warnings": [],
+        "quality": quality or {},
+    }
+    return {**run, **changes}
+
+
+# ------------------------------------------------------------------ the fraction within the run
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.86, 0.97])
+def test_a_steady_fraction_is_hardly_ever_said_to_drift(fraction: float) -> None:
+    rng = np.random.default_rng(7)
+    alarms = sum(looked_at(draw(rng, (fraction, 300))).found is not None for _ in range(400))
+    assert alarms <= 8  # 4 at 1 %; 8 or fewer in 98 of 100 such tests were it as many as that
+
+
+def test_a_fraction_that_falls_half_way_is_found_while_the_run_goes_on_and_where() -> None:
+    counted = draw(np.random.default_rng(3), (0.9, 150), (0.5, 150))
+    watch = DriftWatch()
+    at = next(n for n in range(301) if watch.look(counted[:n]))
+    assert 150 < at < 300
+    watch.end(counted)
+    assert watch.found is not None
+    assert abs(watch.found.at_cell - 150) < 40
+    assert watch.found.difference == pytest.approx(-0.4, abs=0.15)
+
+
+@given(st.binary(max_size=200).map(lambda data: bytes(b & 1 for b in data)))
+def test_a_change_tells_the_same_forwards_and_backwards(counted: bytes) -> None:
+    one, other = change_in(counted), change_in(counted[::-1])
+    if one is None or other is None:
+        assert one is other
+        assert len(set(counted)) < 2
+        return
+    assert 0 <= one.p_value <= 1
+    assert one.p_value == pytest.approx(other.p_value)
+    assert 1 <= one.at_cell < len(counted)
+    n, k = len(counted), sum(counted)
+    assert one.before * one.at_cell + one.after * (n - one.at_cell) == pytest.approx(k)
+
+
+# ------------------------------------------------------------------ sums and what stands
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(20, 5000), min_size=1, max_size=80))
+def test_a_median_speed_is_right_to_two_per_cent(speeds: list[float]) -> None:
+    sums = Sums()
+    for speed in speeds:
+        sums.speeds[speed_bin(speed)] += 1
+    found = median_speed(sums.speeds)
+    assert found is not None
+    below, above = sum(s * 1.021 < found for s in speeds), sum(s > found * 1.021 for s in speeds)
+    assert max(below, above) <= len(speeds) / 2
+
+
+def test_an_hour_takes_no_more_memory_than_a_minute_and_loses_nothing() -> None:
+    meter = Meter(fps=60, pixel_size_um=0.605)
+    image = np.full((64, 64), 120, np.uint8)
+    for second in range(600):
+        for k in range(3):
+            meter.add_frame(image, second + k / 3, open_tracks=second % 7)
+    whole, recent = meter.sums(), meter.sums(recent=True)
+    assert whole.frames == 1800
+    assert whole.open_tracks == 3 * sum(second % 7 for second in range(600))
+    assert recent.frames == 3 * (RECENT_S + 1)  # and the second at hand
+    assert len(meter._recent) == RECENT_S
+    assert meter.light == (120.0, 120.0)
+    assert figures_of(whole, field_um2=1e6, flow=SetFlow())["light_grey"] == 120.0
+
+
+def test_what_comes_and_goes_stands_without_a_flicker_and_leaves_when_it_is_over() -> None:
+    standing = Standing()
+
+    def dark(level: int, severity: Severity = Severity.NOTE) -> RunWarning:
+        return RunWarning("light-dark", severity, f"The picture is too dark ({level}).")
+
+    seen = [standing.look([dark(t)] if t % 3 == 0 else [], float(t)) for t in range(40)]
+    assert all(len(s) == 1 for s in seen)
+    worded = [s[0].sentence for s in seen]
+    assert len(set(worded)) <= 1 + 40 / 5
+    # A graver one is said at once, a milder one not before the grave one has been away.
+    assert standing.look([dark(41, Severity.WARNING)], 41.0)[0].grave
+    assert standing.look([dark(42)], 42.0)[0].grave
+    assert standing.look([], 42.0 + STAYS_S + 0.1) == ()
+
+
+def test_what_was_grave_for_a_part_of_the_run_is_told_at_its_end() -> None:
+    standing = Standing()
+    slow = RunWarning("flow-slow", Severity.WARNING, "The cells flow too slowly.")
+    for t in range(100):
+        standing.look([slow] if 40 <= t < 52 else [], float(t))
+    (passed,) = standing.passed([], 100.0)
+    assert (passed.key, passed.grave) == ("flow-slow", False)
+    assert passed.sentence.startswith("For 12 of 100 seconds: The cells flow")
+    assert standing.passed([], 30.0)[0].grave  # of a short run it is a great part
+    assert standing.passed([slow], 100.0) == []  # said of the whole run already
+
+
+# ------------------------------------------------------------------ what is said
+
+
+def test_every_grave_warning_of_an_older_session_is_still_said() -> None:
+    older = record(warnings=["The lamp is old."])
+    del older["quality"]
+    assert [(w.grave, w.sentence) for w in warnings_of_run(older)] == [(False, "The lamp is old.")]
+    few = warnings_of_run({**older, "fraction": {"n": 12}})
+    assert [w.grave for w in few] == [True, False]
+    assert few[0].sentence.startswith("Only 12 cells were counted")
+    lossy = {**older["frames"], "received": 3570, "missed": {"time-gap": 60}}
+    assert keys(warnings_of_run({**older, "frames": lossy})) == {"frames-lost"}
+    assert keys(warnings_of_run({**older, "status": "running"})) == {"not-ended"}
+    assert [line.name for line in quality_lines(older, [])] == ["frames lost"]
+
+
+def test_a_session_tells_each_warning_once_and_as_the_run_said_it() -> None:
+    grave = RunWarning("flow-slow", Severity.WARNING, "The cells flow too slowly: 5.0.")
+    run = record({"warnings": [grave.as_dict(), {"key": "?"}]}, warnings=[grave.sentence, "Mild."])
+    assert [w.said for w in warnings_of_run(run)] == [
+        "Warning. The cells flow too slowly: 5.0.",
+        "Note. Mild.",
+    ]
+
+
+def test_the_first_seconds_of_a_run_are_no_warning() -> None:
+    run = record(cells={"tracked": 0}, fraction={"n": 0})
+    assert warnings_so_far(run, seconds=5, open_tracks=0) == []
+    assert keys(warnings_so_far(run, seconds=11, open_tracks=0)) == {"no-cell"}
+    assert warnings_so_far(run, seconds=11, open_tracks=3) == []
+    assert keys(warnings_so_far(run, seconds=61, open_tracks=3)) == {"none-counted"}
+
+
+@pytest.mark.parametrize(
+    ("change", "note", "warning"),
+    [
+        ({}, set(), set()),
+        ({"shear_rate_per_s": 5.0}, set(), {"flow-slow"}),
+        ({"shear_rate_per_s": 17.0}, set(), {"flow-fast"}),
+        ({"shear_rate_per_s": 7.0}, {"flow-slow"}, set()),
+        ({"shear_rate_per_s": 20.0, "shear_rate_set_per_s": 20.0}, set(), set()),
+        ({"shear_rate_per_s": 5.0, "tracks_reliable": 5}, set(), set()),
+        ({"speed_most_um_per_s": 1100.0}, {"flow-unsteady"}, set()),
+        ({"reliable_share": 0.005}, set(), {"reliable-few"}),
+        ({"reliable_share": 0.022}, {"reliable-few"}, set()),
+        ({"reliable_share": 0.005, "tracks_judged": 100}, set(), set()),
+        ({"reliable_share": 0.4}, {"reliable-many"}, set()),
+        ({"light_grey": 15.0}, set(), {"light-dark"}),
+        ({"light_grey": 215.0}, {"light-bright"}, set()),
+        ({"saturated_share": 0.001}, set(), {"light-saturated"}),
+        ({"light_most_grey": 180.0}, {"light-changed"}, set()),
+        ({"flicker_share": 0.05}, {"light-flicker"}, set()),
+        ({"cells_per_papers_field": 320.0}, {"cells-dense"}, set()),
+        ({"cells_per_papers_field": 600.0}, set(), {"cells-dense"}),
+        ({"cells_per_papers_field": 10.0}, {"cells-sparse"}, set()),
+        ({"neighbour_share": 0.29}, set(), {"cells-clumped"}),
+        ({"rim_radius_um": 1.6}, set(), {"pixel-size"}),
+        ({"rim_radius_um": None, "rim_radius_of_all_um": 4.5}, set(), {"pixel-size"}),
+        ({"too_short_share": 0.8}, set(), {"flow-nowhere"}),
+        ({"fraction_change": {"before": 0.9, "after": 0.7, "at_cell": 80}}, set(), {"fraction-drifts"}),
+        ({"fraction_change": {"before": 0.9, "after": 0.88, "at_cell": 8000}}, {"fraction-drifts"}, set()),
+    ],
+)
+def test_a_measure_beyond_its_limit_is_said_with_what_to_do(
+    change: dict[str, Any], note: set[str], warning: set[str]
+) -> None:
+    healthy = {
+        "frames": 3600,
+        "tracks": 6000,
+        "tracks_judged": 5900,
+        "tracks_reliable": 240,
+        "reliable_share": 0.041,
+        "too_short_share": 0.01,
+        "cells_per_frame": 120.0,
+        "cells_per_papers_field": 120.0,
+        "neighbour_share": 0.12,
+        "neighbour_share_by_chance": 0.1,
+        "light_grey": 120.0,
+        "saturated_share": 0.0,
+        "black_share": 0.0,
+        "flicker_share": 0.0005,
+        "speed_um_per_s": 800.0,
+        "shear_rate_per_s": 10.1,
+        "shear_rate_set_per_s": 10.0,
+        "focus_height_um": 60.0,
+        "speed_least_um_per_s": 780.0,
+        "speed_most_um_per_s": 830.0,
+        "light_least_grey": 118.0,
+        "light_most_grey": 122.0,
+        "light_change_in_a_second_share": 0.01,
+        "rim_radius_um": 3.2,
+        "rim_radius_of_all_um": 2.9,
+        "fraction_change": None,
+    }
+    said = warnings_of_figures({**healthy, **change})
+    assert (keys(said, grave=False), keys(said)) == (note, warning)
+    lines = quality_lines(record({**healthy, **change}), said)
+    assert sum(line.severity is not None for line in lines) == len(note | warning)
+
+
+@pytest.mark.parametrize(
+    ("shear", "height"), [(0.0, 60.0), (float("nan"), 60.0), (10.0, -1.0), (10.0, 400.0)]
+)
+def test_a_flow_that_no_chamber_has_is_refused(shear: float, height: float) -> None:
+    with pytest.raises(BadInput, match="must lie above 0"):
+        SetFlow(shear_rate_per_s=shear, focus_height_um=height)
+
+
+# ------------------------------------------------------------------ from frames
+
+
+@pytest.fixture(scope="module")
+def two_stage() -> TwoStage:
+    return TwoStage.load(device="cpu")
+
+
+def run_of(
+    two_stage: TwoStage, *, spoil: Spoil | None = None, pixel_size_um: float = 0.605, shear: float = 10.0
+) -> list[RunWarning]:
+    """Track and judge a few seconds of a chamber whose cells all stand near the focus."""
+    chamber = SimulatedChamber(
+        ChamberSettings(
+            height=480,
+            width=640,
+            cells_per_frame=22.0,
+            lowest_um=79.0,
+            highest_um=96.0,
+            shear_rate_per_s=shear,
+            seconds=6.0,
+            seed=4,
+            variety=0.3,
+        ),
+        paced=False,
+    )
+    with chamber as info:
+        tracker = Tracker(
+            info.height,
+            info.width,
+            fps=info.fps,
+            pixel_size_um=pixel_size_um,
+            background=SlidingBackground(info.height, info.width, fps=info.fps),
+        )
+        quality = RunQuality(
+            type(info)(info.name, info.height, info.width, info.fps, pixel_size_um, n_frames=info.n_frames)
+        )
+        counted, frames = bytearray(), 0
+
+        def judge(tracks: list[Track]) -> None:
+            judged: list[Judgement] = two_stage.judge(tracks)
+            quality.add_tracks(zip(tracks, judged, strict=True))
+            counted.extend(j.label is Label.TANK_TREADING for j in judged if j.p_tank_treading is not None)
+
+        waiting: list[Track] = []
+        for frame in chamber.frames():
+            image = frame.image if spoil is None else spoil(frame.image)
+            shown = type(frame)(frame.index, frame.time_s, image)
+            waiting += tracker.process(shown)
+            quality.add_frame(shown, len(tracker.open_tracks().cell))
+            frames += 1
+        judge(waiting + tracker.finish("source-ended"))
+    run = record(
+        frames={"received": frames, "processed": frames, "dropped": {}, "missed": {}},
+        fraction={"n": len(counted)},
+    )
+    closed, told = quality.close(run, counted, not_analysed=tracker.not_analysed, seconds=6.0)
+    assert [RunWarning.of(w) for w in closed["warnings"]] == told
+    return told
+
+
+def test_a_healthy_chamber_gets_no_grave_warning(two_stage: TwoStage) -> None:
+    assert keys(run_of(two_stage)) <= {"few-cells"}
+
+
+def test_half_the_flow_is_said(two_stage: TwoStage) -> None:
+    assert "flow-slow" in keys(run_of(two_stage, shear=5.0))
+
+
+def test_a_picture_that_is_too_bright_is_said(two_stage: TwoStage) -> None:
+    def brighter(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        saturated: NDArray[np.uint8] = np.clip(image * 2.1, 0, 255).astype(np.uint8)
+        return saturated
+
+    assert "light-saturated" in keys(run_of(two_stage, spoil=brighter))
+
+
+def test_a_wrong_pixel_size_is_said(two_stage: TwoStage) -> None:
+    """With half the true pixel the networks take nearly every cell for a flipping one."""
+    assert "pixel-size" in keys(run_of(two_stage, pixel_size_um=0.3025))
