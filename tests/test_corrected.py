@@ -1,0 +1,243 @@
+"""The fraction corrected for the networks' errors, and the study of what every interval covers."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import beta
+
+from napari_rbcflow.classification.card_counts import held_back_counts
+from napari_rbcflow.classification.weight_files import SHIPPED, seal
+from napari_rbcflow.estimate import RunningFraction
+from napari_rbcflow.estimate.corrected import MOST_WIDTH, corrected_fraction, draw, interval_of
+from napari_rbcflow.estimate.rates import NetworkRates, Rate
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def perfect(of: int = 10**7) -> NetworkRates:
+    """Networks that are never wrong, as far as ten million cells can tell."""
+    sure = Rate(of, of)
+    return NetworkRates(sure, sure, Rate(0, of), sure, sure, sure, sure)
+
+
+def real(labelled: int = 2000, leak: float = 0.003) -> NetworkRates:
+    def rate(share: float) -> Rate:
+        return Rate(round(share * labelled), labelled)
+
+    told = rate(0.955)
+    right = Rate(round(0.98 * told.hits), told.hits)
+    let = rate(leak)
+    return NetworkRates(
+        rate(0.93), rate(0.80), let, told, told, right, right, (let.hits // 2, let.hits - let.hits // 2, 0)
+    )
+
+
+@given(k=st.integers(0, 500), m=st.integers(0, 500), others=st.integers(0, 20_000))
+@settings(max_examples=20, deadline=None)
+def test_networks_that_do_not_err_leave_the_fraction_as_it_is(k: int, m: int, others: int) -> None:
+    told = corrected_fraction(k, m, others, perfect())
+    again = corrected_fraction(k, m, others, perfect())
+    assert again == told  # the same counts give the same interval
+    if told.reason:
+        assert told.estimate is told.low is told.high is None
+        assert k + m < 30 or "wide" in told.reason
+        return
+    assert told.estimate is not None
+    assert told.low is not None
+    assert told.high is not None
+    assert 0 <= told.low <= told.estimate <= told.high <= 1
+    assert told.low - 0.003 <= k / (k + m) <= told.high + 0.003
+    if min(k, m) >= 10:
+        jeffreys = beta.interval(0.95, k + 0.5, m + 0.5)
+        assert (told.low, told.high) == pytest.approx(jeffreys, abs=2e-3)
+        assert told.estimate == pytest.approx(k / (k + m), abs=3e-3)
+
+
+def test_known_rates_are_solved_for() -> None:
+    """Counts in their expectation, of rates that are known to the last digit, give the truth back."""
+    p, reliable, leak = 0.7, 0.034, 0.01
+    tank, flip = reliable * p * 0.93 * 0.955, reliable * (1 - p) * 0.80 * 0.955
+    wrong = (1 - reliable) * leak
+    n = 3_000_000
+    k = round(n * (tank * 0.98 + flip * 0.02 + wrong * 0.5))
+    m = round(n * (tank * 0.02 + flip * 0.98 + wrong * 0.5))
+    told = corrected_fraction(k, m, n - k - m, real(4_000_000, leak))
+    assert told.estimate == pytest.approx(p, abs=0.003)
+    assert abs(k / (k + m) - p) > 0.03  # what there was to correct
+    # Turning both kinds' names round turns the fraction round: here the rates differ, so turn them too.
+    r = real(4_000_000, leak)
+    turned = replace(
+        r,
+        tank_treading_found=r.flipping_found,
+        flipping_found=r.tank_treading_found,
+    )
+    other = corrected_fraction(m, k, n - k - m, turned)
+    assert other.estimate == pytest.approx(1 - p, abs=0.003)
+
+
+def test_less_knowledge_makes_it_wider_never_surer() -> None:
+    widths = []
+    for labelled in (20_000, 2000, 500, 150):
+        _, low, high, _ = interval_of(draw(160, 40, 5800, real(labelled)))
+        widths.append(float(high - low))
+    assert widths == sorted(widths)
+    # What stage 2 says of those let through matters, and where nobody counted it is open.
+    known = real(1000, 0.03)
+    unknown = replace(known, let_through_as=(0, 0, 0))
+    ends = [interval_of(draw(160, 40, 2000, rates)) for rates in (known, unknown)]
+    assert float(ends[1][2] - ends[1][1]) > 1.2 * float(ends[0][2] - ends[0][1])
+    # A run that was stopped by what it showed has a wider raw interval, and hands it over.
+    fraction = RunningFraction()
+    for hit in [1, 1, 1, 1, 0] * 40:
+        fraction.update(tank_treading=hit, flipping=1 - hit)
+    plain = corrected_fraction(160, 40, 5800, real())
+    handed = corrected_fraction(160, 40, 5800, real(), raw=fraction.anytime_interval())
+    assert plain.low is not None
+    assert plain.high is not None
+    assert handed.low is not None
+    assert handed.high is not None
+    assert handed.low < plain.low
+    assert handed.high > plain.high
+
+
+def test_no_number_where_it_would_mean_nothing() -> None:
+    few = corrected_fraction(20, 5, 900, real())
+    assert few.estimate is None
+    assert "25 cells" in few.reason
+    poor = corrected_fraction(160, 40, 5800, real(100, 0.02))
+    assert poor.estimate is None
+    assert "points wide" in poor.reason
+    assert "2 of 100 unreliable cells" in poor.reason
+    # Of a thousand tank-treading cells 20 would be called flipping by mistake: none is against the rates.
+    against = corrected_fraction(1000, 0, 10, real(20_000))
+    assert against.estimate is None
+    assert "do not fit" in against.reason
+    for told in (few, poor, against):
+        assert told.method == "none"
+        assert told.reason.startswith("No corrected number: ")
+    # Near the end the interval is not the shorter the less the counts fit the rates.
+    near = corrected_fraction(199, 1, 1000, real())
+    assert near.low is not None
+    assert near.low < 0.99
+
+
+def test_bad_input_is_told_in_a_sentence() -> None:
+    for counts in ((-1, 3, 5), (1, -3, 5), (1, 3, -5), (1.5, 2, 3)):
+        with pytest.raises(ValueError, match=r"counts (are whole numbers|cannot be negative)"):
+            corrected_fraction(*counts, real())  # type: ignore[arg-type]
+    for level in (0.0, 1.0, -0.1, math.nan):
+        with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+            corrected_fraction(50, 50, 100, real(), level)
+    with pytest.raises(ValueError, match="cannot be 3 of 2"):
+        Rate(3, 2)
+    with pytest.raises(ValueError, match=r"sum to 0\.90"):
+        replace(real(), tank_treading_right=Rate(45, 100), flipping_right=Rate(45, 100))
+    with pytest.raises(ValueError, match="as often as flipping"):
+        replace(real(), flipping_found=Rate(1, 10), let_through=Rate(2, 10))
+    with pytest.raises(ValueError, match="is of no cell"):
+        replace(real(), let_through=Rate(0, 0))
+    with pytest.raises(ValueError, match="card of stage 1 does not say on"):
+        NetworkRates.of_models({"stage1": {"name": "old"}, "stage2": {}})
+
+
+def test_the_shipped_cards_give_their_counts() -> None:
+    """Stage 2's confusion of those told is not in its card by name; it follows from what is."""
+    cards = {
+        stage: json.loads((SHIPPED / f"{stage}.json").read_text(encoding="utf-8"))
+        for stage in ("stage1", "stage2")
+    }
+    assert all(card["seal"] == seal(card) for card in cards.values())
+    models = {stage: {"counts": held_back_counts(card)} for stage, card in cards.items()}
+    rates = NetworkRates.of_models(json.loads(json.dumps(models)))
+    assert (rates.tank_treading_found, rates.flipping_found) == (Rate(32, 43), Rate(43, 51))
+    assert rates.let_through == Rate(2, 138)
+    assert (rates.tank_treading_right, rates.flipping_right) == (Rate(174, 177), Rate(182, 184))
+    figures = next(iter(cards["stage2"]["figures"].values()))
+    balanced = (rates.tank_treading_right.value + rates.flipping_right.value) / 2
+    assert figures["balanced accuracy of those told"] == pytest.approx(balanced, abs=1e-12)
+    # Two of 138 say too little where 3.4 % of the tracks are reliable; where most are, they serve.
+    assert corrected_fraction(160, 40, 5800, rates).estimate is None
+    assert corrected_fraction(160, 40, 300, rates).estimate is not None
+
+
+@pytest.fixture(scope="module")
+def coverage() -> dict[str, ModuleType]:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        names = ("coverage_raw", "coverage_corrected", "coverage")
+        return {name: importlib.import_module(name) for name in names}
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def test_raw_intervals_cover_and_the_naive_one_does_not(coverage: dict[str, ModuleType]) -> None:
+    """400 runs of 600 cells; limits are three standard errors off what 95 % would give."""
+    study = coverage["coverage_raw"]
+    found = {(o.rule, o.wanted): o for o in study.outcomes(0.7, (0.1,), 400, 600, 2)}
+    assert found["fixed-width", 0.1].coverage > 0.917
+    assert found["fixed-width", 0.1].cells / found["fixed-width", 0.1].needed < 1.2
+    assert found["anytime, every look", 0.1].coverage > 0.917
+    assert found["anytime, every look", 0.1].cells / found["anytime, every look", 0.1].needed < 2.5
+    rules = {rule: o for (rule, _), o in found.items()}
+    assert rules["wilson, stopped by the baseline"].coverage < 0.8
+    # The study's compiled sequence is the package's own.
+    fraction, k = RunningFraction(), next(study.played(0.86, 1, 200, 5))[0]
+    low, high = study.Edges().sequence(k[None])
+    for i, (now, before) in enumerate(zip(k.tolist(), [0, *k.tolist()[:-1]], strict=True)):
+        fraction.update(tank_treading=now - before, flipping=1 - now + before)
+        assert fraction.anytime_interval() == pytest.approx((low[0, i], high[0, i]), abs=1e-9)
+
+
+def test_corrected_interval_covers(coverage: dict[str, ModuleType]) -> None:
+    """300 runs a corner, 8 corners: 95 % would miss 120 of 2400, and 168 are four standard errors more."""
+    study, tables = coverage["coverage_corrected"], coverage["coverage_corrected"].Tables()
+    corners = study.grid((300, 2000), (0.86,), (0.003, 0.03))
+    corners = [c for c in corners if c.tank_right == c.flip_right == 0.94]
+    found = [study.study(c, "0.05", 300, 1, tables) for c in corners]
+    assert len(found) == 8
+    assert sum(round(r.runs * (1 - r.coverage)) for r in found) <= 168
+    assert min(r.coverage for r in found) > 0.88
+    # Not by being useless: well known networks with a small leak say their number.
+    assert all(
+        r.shown > 0.95 and r.width < 0.25 for r in found if r.corner.labelled == 2000 and r.corner.leak < 0.01
+    )
+    # Without the correction the same runs' raw interval, 0.05 to either side, would miss.
+    assert all(abs(c.seen[1] - c.p) > 0.05 for c in corners if c.leak == 0.03 and c.tank_of_leak == 0.3)
+
+
+def test_the_study_draws_as_a_run_does(coverage: dict[str, ModuleType]) -> None:
+    study = coverage["coverage_corrected"]
+    corner = study.Corner(0.86, 0.01, 0.97, 0.97, 1000, 0.6)
+    of = study.play(corner, "0.05", 3, np.random.default_rng(4))
+    _, low, high, _ = study.ours(of, study.Tables())
+    for i in range(3):
+
+        def rate(name: str, cells: int, i: int = i) -> Rate:
+            return Rate(int(getattr(of, name)[i]), int(cells))
+
+        let, told, tank = (int(x[i]) for x in (of.let_through, of.leak_told, of.leak_tank))
+        rates = NetworkRates(
+            rate("tank_found", 1000),
+            rate("flip_found", 1000),
+            Rate(let, 1000),
+            rate("tank_told", 1000),
+            rate("flip_told", 1000),
+            rate("tank_right", of.tank_told[i]),
+            rate("flip_right", of.flip_told[i]),
+            (tank, told - tank, let - told),
+        )
+        k, n, tracks = int(of.k[i]), int(of.n[i]), int(of.tracks[i])
+        _, own_low, own_high, _ = interval_of(draw(k, n - k, tracks - n, rates))
+        assert (low[i], high[i]) == pytest.approx((float(own_low), float(own_high)), abs=0.02)
+    assert MOST_WIDTH == study.MOST_WIDTH
