@@ -22,7 +22,7 @@ from napari_rbcflow.estimate import RunningFraction
 from napari_rbcflow.estimate.corrected import MOST_WIDTH, corrected_fraction, draw, interval_of
 from napari_rbcflow.estimate.rates import NetworkRates, Rate
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "covering"
 
 
 def perfect(of: int = 10**7) -> NetworkRates:
@@ -175,7 +175,7 @@ def test_the_shipped_cards_give_their_counts() -> None:
 def coverage() -> dict[str, ModuleType]:
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        names = ("coverage_raw", "coverage_corrected", "coverage")
+        names = ("coverage_raw", "coverage_corrected")
         return {name: importlib.import_module(name) for name in names}
     finally:
         sys.path.remove(str(BENCHMARKS))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from coverage_raw import Edges, played
+from coverage_raw import Edges, played, wilson_ends
 from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
@@ -96,14 +96,14 @@ class Played:
 
 
 def play(corner: Corner, stop: str, runs: int, rng: np.random.Generator) -> Played:
-    """Play runs that stop by `stop`: ``0.05`` or another half-width, ``200 cells``, or ``baseline``."""
+    """Play runs that stop by `stop`: ``0.05`` or another half-width, ``200 cells``, or by `_shown`."""
     counted, raw = corner.seen
     cells = np.ones(runs)
     if stop.endswith("cells"):
         n = np.full(runs, int(stop.split()[0]))
         k = rng.binomial(n, raw)
-    elif stop.startswith("baseline"):
-        k, n, cells = _against_a_baseline(raw, runs, int(rng.integers(1 << 30)))
+    elif stop in ("baseline", "person"):
+        k, n, cells = _shown(raw, runs, int(rng.integers(1 << 30)), person=stop == "person")
     else:
         stops = fixed_width.stops(float(stop), fixed_width.critical_value(float(stop)))
         chances = stops.chances(raw)
@@ -133,15 +133,24 @@ def play(corner: Corner, stop: str, runs: int, rng: np.random.Generator) -> Play
     )
 
 
-def _against_a_baseline(
-    raw: float, runs: int, seed: int, *, above: float = 0.08
+def _shown(
+    raw: float, runs: int, seed: int, *, person: bool, above: float = 0.08
 ) -> tuple[Ints, Ints, Floats]:
-    """Stop when the anytime interval lies below a baseline `above` the raw fraction, or at 2,000 cells."""
+    """Stop by what is shown, at 2,000 cells at the latest.
+
+    The rule: when the anytime interval lies below a baseline that is `above` the truth. A person: when
+    Wilson's interval excludes the truth itself, her patient's baseline.
+    """
     edges, ks, ns, cells = Edges(), [], [], []
     n = np.arange(1, 2001)
     for k in played(raw, runs, 2000, seed):
         low, high = edges.sequence(k)
-        met = (high < min(raw + above, 0.995)) & (n >= LEAST_CELLS)
+        if person:
+            below, over = wilson_ends(k, n)
+            met = (over < raw) | (below > raw)
+        else:
+            met = high < min(raw + above, 0.995)
+        met &= n >= LEAST_CELLS
         stop = np.where(met.any(axis=1), met.argmax(axis=1), 1999)
         rows = np.arange(len(k))
         ks.append(k[rows, stop])
