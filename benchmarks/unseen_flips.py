@@ -2,7 +2,7 @@
 
 python benchmarks/unseen_flips.py passages PASSAGES.csv [--each 800]
     Simulated cells in focus at whatever phase of their turn, cut to set lengths, judged by the shipped
-    networks. Prints the counts that napari_rbcflow/estimate/seen_flips.py holds.
+    networks. Prints what was said, and the counts that napari_rbcflow/estimate/seen_flips.py holds.
 python benchmarks/unseen_flips.py chamber CELLS.csv [--runs 111:0.8 112:0.6 113:0.8 114:0.9]
     Whole runs of 60 s of the simulated chamber (SEED:TANK-FRACTION), each track matched to its cell; the
     fractions as counted and as corrected beside the chamber's own.
@@ -19,18 +19,21 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from motions import matched, played
+from numpy.typing import NDArray
 
 from napari_rbcflow.classification.published import read_dataset
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.estimate.by_length import trend
 from napari_rbcflow.estimate.fraction import wilson
-from napari_rbcflow.estimate.seen_flips import MEASURED, TURNS_ONLY
+from napari_rbcflow.estimate.rates import Rate
+from napari_rbcflow.estimate.seen_flips import MEASURED, TURNS_ONLY, SeenFlips
 from napari_rbcflow.estimate.turning import repeat_frames
 from napari_rbcflow.estimate.unseen_flips import correct_unseen_flips
 from napari_rbcflow.sources.chamber import ChamberSettings, simulate_passages
@@ -154,8 +157,18 @@ def windows(dataset: Path, stage2: Path, only: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def drawn(curve: SeenFlips, repeats: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Chance at each length by rates that are themselves drawn from what their counts leave open."""
+    rates = {
+        name: rng.beta(rate.hits + 0.5, rate.of - rate.hits + 0.5)
+        for name in ("middle", "part", "none")
+        if isinstance(rate := getattr(curve, name), Rate)
+    }
+    return replace(curve, **rates).chance(repeats)
+
+
 def coverage(runs: int) -> None:
-    """Draw runs with a known share, from a curve that the counts leave possible, and correct them."""
+    """Draw runs with a known share, from rates that the counts leave possible, and correct them."""
     rng = np.random.default_rng(5)
     whole = np.clip(np.rint(rng.normal(60, 4, 4000)), 6, 75)
     parts = np.clip(np.rint(rng.gamma(16, 2.4, 4000)), 6, 75)
@@ -172,8 +185,7 @@ def coverage(runs: int) -> None:
                     for _ in range(runs):
                         frames = rng.choice(lengths, n)
                         repeats = frames / repeat_frames()
-                        curves, weights = curve.possible(repeats)
-                        chance = curves[rng.choice(len(weights), p=weights)]
+                        chance = drawn(curve, repeats, rng)
                         flips = rng.random(n) < phi
                         called = flips & (rng.random(n) < chance)
                         cells = pd.DataFrame(

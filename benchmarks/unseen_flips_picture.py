@@ -53,7 +53,13 @@ def draw(passages: pd.DataFrame, cells: pd.DataFrame, windows: pd.DataFrame, out
         axes.plot(own.index, own, style, color=GREY, lw=1.2, label=name)
     low, high = MEASURED.interval(repeats)
     axes.fill_between(frames, low, high, color=VERMILION, alpha=0.25, lw=0)
-    axes.plot(frames, MEASURED.chance(repeats), color=VERMILION, lw=1.5, label="fitted to these")
+    axes.plot(
+        frames,
+        MEASURED.chance(repeats),
+        color=VERMILION,
+        lw=1.5,
+        label="corrected with: their rates, and a turn as long as theory has it at 68 frames",
+    )
     _points(axes, tumbling, "o", VERMILION, "simulated flipping cells called flipping")
     treading = passages[passages.motion == "tank-treading"]
     _points(axes, treading, "s", BLUE, "simulated tank-treading cells called flipping")

@@ -105,6 +105,7 @@ def test_short_tracks_are_corrected_by_what_was_missed() -> None:
     cells = table([frames] * 400, [TANK] * 360 + [FLIP] * 40)
     got = correct_unseen_flips(cells, TURNS_ONLY)
     assert got.estimate == pytest.approx(1 - 0.1 / (frames / repeat_frames()), abs=2e-3)
+    assert got.estimate is not None
     assert got.low is not None
     assert got.high is not None
     assert got.low < got.estimate < got.high
@@ -165,7 +166,7 @@ def test_bad_input() -> None:
         with pytest.raises(BadInput):
             correct_unseen_flips(cells, MEASURED, **wrong)  # type: ignore[arg-type]
         with pytest.raises(BadInput):
-            fraction_by_length(cells, **wrong)  # type: ignore[arg-type]
+            fraction_by_length(cells, **wrong)
     with pytest.raises(BadInput, match="cannot be called"):
         correct_unseen_flips(cells, MEASURED, false_flips=(5, 3))
     with pytest.raises(BadInput, match="frames"):

@@ -1,129 +1,110 @@
-"""The chance that a flipping cell is called flipping, by how long it was watched."""
+"""The chance that a flipping cell is called flipping, by how long it was watched.
+
+A track shows the middle of a turn, or some of a turn only, or nothing of one: how often each, follows from
+Jeffery's period (`turning`). How often a cell is called flipping in each of the three cases was counted.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
-from napari_rbcflow.estimate.turning import repeat_frames, turn_seen
+from napari_rbcflow.estimate.rates import Rate
+from napari_rbcflow.estimate.turning import turn_seen
 
 Floats = NDArray[np.float64]
 
-_NODES = 5
-"""Of each of the curve's two parameters, for what the counts leave open (Gauss and Hermite's)."""
+_NODES = 3
+"""Of each rate, for what its counts leave open (Gauss and Hermite's)."""
 
 
 @dataclass(frozen=True)
-class Counts:
-    """How often flipping cells were called flipping, of those counted, at one length of the track.
-
-    Attributes
-    ----------
-    repeats : float
-        Length of the tracks over that after which the picture repeats (`turning.repeat_frames`).
-    flipping, counted : int
-        Cells called flipping, and cells called flipping or tank-treading.
-    """
-
-    repeats: float
-    flipping: int
-    counted: int
-
-
-@dataclass(frozen=True)
-class SeenCurve:
-    """The chance that a flipping cell is called flipping, by the length of its track.
+class SeenFlips:
+    """How often a flipping cell is called flipping, of those that are counted.
 
     Attributes
     ----------
     name : str
         What stands as the method in ``run.json``.
-    counts : tuple of Counts
-        What a logistic curve is fitted to; none for the theory of turns alone.
+    middle, part, none : Rate or float
+        Where the track shows the middle of a turn, some of a turn without its middle, nothing of one. A
+        number is taken as known; the uncertainty of a rate goes into the interval.
     stage2 : str
         Beginning of the hash of the stage 2 that was counted; empty for any.
     """
 
     name: str
-    counts: tuple[Counts, ...] = ()
+    middle: Rate | float
+    part: Rate | float
+    none: Rate | float
     stage2: str = ""
 
     def chance(self, repeats: Floats) -> Floats:
-        """Return the chance at each length, shape (n,)."""
-        if not self.counts:
-            return turn_seen(repeats)
-        (a, b), _ = _fitted(self.counts)
-        chance: Floats = expit(a + b * repeats)
+        """Return the chance for each track.
+
+        Parameters
+        ----------
+        repeats : ndarray of float64, shape (n,)
+            Length of each track over that after which a flipping cell's picture repeats.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+        """
+        rates = [rate.value if isinstance(rate, Rate) else rate for rate in self._rates]
+        chance: Floats = _mixed(repeats, np.array([rates]))[0]
         return chance
 
     def possible(self, repeats: Floats) -> tuple[Floats, Floats]:
-        """Return curves that the counts leave possible, shape (m, n), and the weight of each, shape (m,)."""
-        if not self.counts:
-            return turn_seen(repeats)[None], np.ones(1)
-        mean, covariance = _fitted(self.counts)
-        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        root = np.linalg.cholesky(covariance)
-        both = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), -1).reshape(-1, 2)
-        a, b = (mean + both @ root.T).T
-        weight = np.outer(weights, weights).ravel()
-        return expit(a[:, None] + b[:, None] * repeats), weight / weight.sum()
+        """Return the chances that the counts leave possible, shape (m, n), and their weights, shape (m,)."""
+        nodes = [_nodes(rate) for rate in self._rates]
+        rates = np.array(list(product(*(values for values, _ in nodes))))
+        weights = np.prod(list(product(*(weights for _, weights in nodes))), axis=1)
+        return _mixed(repeats, rates), weights
 
-    def interval(self, repeats: Floats, z: float = 1.96) -> tuple[Floats, Floats]:
-        """Return how well the curve is known at each length: `z` standard errors to either side."""
-        if not self.counts:
-            return turn_seen(repeats), turn_seen(repeats)
-        (a, b), covariance = _fitted(self.counts)
-        at = np.stack([np.ones_like(repeats), repeats], -1)
-        spread = np.sqrt(np.einsum("ni,ij,nj->n", at, covariance, at))
-        middle = a + b * repeats
-        return expit(middle - z * spread), expit(middle + z * spread)
+    def interval(self, repeats: Floats) -> tuple[Floats, Floats]:
+        """Return how well the chance is known at each length: two standard deviations to either side."""
+        chances, weights = self.possible(repeats)
+        mean = weights @ chances
+        spread = 2 * np.sqrt(np.maximum(weights @ (chances - mean) ** 2, 0.0))
+        return np.maximum(mean - spread, 0.0), np.minimum(mean + spread, 1.0)
+
+    @property
+    def _rates(self) -> tuple[Rate | float, Rate | float, Rate | float]:
+        return self.middle, self.part, self.none
 
 
-@lru_cache(maxsize=16)
-def _fitted(counts: tuple[Counts, ...]) -> tuple[Floats, Floats]:
-    """Return a logistic curve's two parameters by maximum likelihood (Newton), and their covariance."""
-    at = np.array([[1.0, c.repeats] for c in counts])
-    called = np.array([c.flipping for c in counts], np.float64)
-    of = np.array([c.counted for c in counts], np.float64)
-    parameters = np.zeros(2)
-    for _ in range(50):
-        chance = expit(at @ parameters)
-        information = (at * (of * chance * (1 - chance))[:, None]).T @ at
-        step = np.linalg.solve(information, at.T @ (called - of * chance))
-        parameters = parameters + step
-        if np.abs(step).max() < 1e-10:
-            break
-    return parameters, np.linalg.inv(information)
+def _mixed(repeats: Floats, rates: Floats) -> Floats:
+    """Return the chance at each length for each (middle, part, none)."""
+    middle, some = turn_seen(repeats), turn_seen(repeats, reach=1.0)
+    mixed: Floats = rates @ np.stack([middle, some - middle, 1.0 - some])
+    return mixed
 
 
-TURNS_ONLY = SeenCurve("turns-only")
-"""Theory: a cell is told only by a turn whose middle was seen, L / 68. The most that can have been missed."""
+def _nodes(rate: Rate | float) -> tuple[Floats, Floats]:
+    """Return values that a rate may have, and their weights: normal in its logit, half a cell added."""
+    if not isinstance(rate, Rate):
+        return np.array([rate]), np.ones(1)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    hits, misses = rate.hits + 0.5, rate.of - rate.hits + 0.5
+    logit = np.log(hits / misses) + nodes * np.sqrt(1 / hits + 1 / misses)
+    return 1 / (1 + np.exp(-logit)), weights / weights.sum()
 
-# Frames, cells called flipping, cells counted: of 800 flipping cells a length those that stage 1 let through
-# and stage 2 could tell. Made by: python benchmarks/unseen_flips.py passages PASSAGES.csv
-_COUNTED = (
-    (8, 375, 558),
-    (11, 371, 566),
-    (15, 444, 598),
-    (20, 531, 637),
-    (25, 555, 654),
-    (30, 614, 691),
-    (35, 643, 697),
-    (40, 679, 721),
-    (45, 668, 699),
-    (50, 738, 751),
-    (60, 736, 744),
-    (70, 739, 742),
-    (80, 750, 751),
-)
-MEASURED = SeenCurve(
-    "chamber-curve",
-    tuple(Counts(frames / repeat_frames(), flipping, counted) for frames, flipping, counted in _COUNTED),
+
+MEASURED = SeenFlips(
+    "chamber",
+    middle=Rate(5726, 5730),
+    part=Rate(1524, 1661),
+    none=Rate(593, 1418),
     stage2="df0108e96b41342a",
 )
-"""The shipped networks on the simulated chamber's cells in focus, at 10 1/s and 60 frames/s. The least that
-can have been missed: a simulated stiff cell is told by its form too, more than a real one may be."""
+"""The shipped networks on 800 flipping cells in focus of the simulated chamber at each of 13 lengths, 8 to 80
+frames, those that stage 1 let through and stage 2 could tell; made by ``python benchmarks/unseen_flips.py
+passages PASSAGES.csv``. The least that can have been missed, where a real stiff cell is told by its form
+alone less often than a simulated one."""
+
+TURNS_ONLY = SeenFlips("turns-only", middle=1.0, part=0.0, none=0.0)
+"""Theory: a cell is told only by a turn whose middle was seen, L / 68. The most that can have been missed."""

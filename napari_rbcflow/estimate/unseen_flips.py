@@ -8,9 +8,9 @@ they were estimated from counts themselves, is integrated out; the interval hold
 posterior gives under Jeffreys' prior for phi.
 
 What c is, is an assumption, and two are offered (`seen_flips`). `MEASURED` is what the shipped networks do
-with the simulated chamber's cells, which they know by their form too, turning or not. `TURNS_ONLY` is theory:
-a cell is told only by a turn whose middle was seen. Between the two lies what is true of real cells, as far
-as it was measured (docs/decisions/unseen-flips.md).
+with the simulated chamber's cells: those whose turn they see they tell, of the others two in five by their
+form. `TURNS_ONLY` is theory: a cell is told only by a turn whose middle was seen. What of this holds for real
+cells is discussed in docs/decisions/unseen-flips.md.
 
 References
 ----------
@@ -31,7 +31,7 @@ from scipy.special import betaincinv
 
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate.seen_flips import SeenCurve
+from napari_rbcflow.estimate.seen_flips import SeenFlips
 from napari_rbcflow.estimate.turning import repeat_frames
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class UnseenFlips:
 
 def correct_unseen_flips(
     cells: pd.DataFrame,
-    curve: SeenCurve,
+    curve: SeenFlips,
     *,
     shear_rate_per_s: float = 10.0,
     fps: float = 60.0,
@@ -114,7 +114,7 @@ def correct_unseen_flips(
     ----------
     cells : DataFrame
         ``cells.csv``: columns ``frames`` and ``label``; what does not count is left out.
-    curve : SeenCurve
+    curve : SeenFlips
         `MEASURED` or `TURNS_ONLY`, or one of your own.
     shear_rate_per_s, fps : float, optional
         Of the run: the curve is one of turns, not of frames.
@@ -169,7 +169,7 @@ def _share(
     flipping: Floats,
     treading: Floats,
     repeats: Floats,
-    curve: SeenCurve,
+    curve: SeenFlips,
     level: float,
     false_flips: tuple[int, int] | None,
 ) -> tuple[float, float, float]:
