@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +35,14 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def docked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_napari_viewer: Any
-) -> Iterator[tuple[Any, Any]]:
+def docked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_napari_viewer: Any) -> tuple[Any, Any]:
     """A viewer and the widget in its dock, as the menu opens it."""
     monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("HOME", str(tmp_path))
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1400, 1050)
     _, widget = viewer.window.add_plugin_dock_widget("napari-rbcflow", "Trend")
-    yield viewer, widget
+    return viewer, widget
 
 
 def drop(widget: Any, *paths: Path) -> None:
@@ -83,7 +80,9 @@ def test_a_folder_is_dropped_a_point_clicked_and_all_of_it_saved(
     assert "20 Apr 2026" in widget.summary.text()
     assert "One session of another patient" in widget.notes.text()
     trend = widget.trend
-    assert [run.below.value for run in trend.runs] == ["no"] * 4 + [""] + ["no"] * 2 + ["yes"] * 2 + ["no"] * 2
+    assert [run.below.value for run in trend.runs] == ["no"] * 4 + [""] + ["no"] * 2 + ["yes"] * 2 + [
+        "no"
+    ] * 2
     assert widget.table.rowCount() == 11
     assert widget.table.item(0, 0).text().startswith("2026-05-04")
     assert "✕ not used" in [widget.table.item(row, 4).text() for row in range(11)]
@@ -114,7 +113,9 @@ def test_a_folder_is_dropped_a_point_clicked_and_all_of_it_saved(
         monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, name=name: (name, ""))
         button = widget.table_button if ending == "csv" else widget.picture_button
         qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-        assert (tmp_path / f"saved-{ending}.{ending}").read_bytes().startswith(begin), widget.message.sentences
+        assert (tmp_path / f"saved-{ending}.{ending}").read_bytes().startswith(begin), (
+            widget.message.sentences
+        )
 
 
 def test_what_is_wrong_is_said_and_nothing_old_stands_there(

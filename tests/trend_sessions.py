@@ -60,7 +60,11 @@ def session(
     started = FIRST + timedelta(weeks=week)
     write_run(
         folder,
-        {**read_run(folder), "started": started.isoformat(), "ended": (started + timedelta(minutes=3)).isoformat()},
+        {
+            **read_run(folder),
+            "started": started.isoformat(),
+            "ended": (started + timedelta(minutes=3)).isoformat(),
+        },
     )
     return folder
 

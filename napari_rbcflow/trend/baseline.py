@@ -91,6 +91,15 @@ class Baseline:
         return min(1.0, self.mean + DEVIATIONS * self.sd)
 
     @property
+    def limit(self) -> float:
+        """As `low`, but with no standard deviation below what counting alone makes.
+
+        Days that happen to lie closer together than counting so many cells lets them would else make an
+        ordinary day look low.
+        """
+        return max(0.0, self.mean - DEVIATIONS * max(self.sd, self.counting_sd))
+
+    @property
     def sure_low(self) -> float:
         """The limit that also a baseline of so few days carries; at least 0, and never above `low`.
 

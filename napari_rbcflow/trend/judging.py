@@ -4,7 +4,8 @@ Every run is compared with the baseline of the other days. It lies below where b
 lies below mean - 2 sd (so its own counting does not explain it), and its fraction lies below the limit that a
 baseline from so few days carries (so chance in the baseline does not). One run alone seldom shows a fall
 of ten points in this way; two of three days in a row that lie below the second limit do too, the rule of two
-of three (Western Electric 1956). A run whose fraction lies below mean - 2 sd without that lies perhaps below.
+of three (Western Electric 1956). A run lies perhaps below where only its fraction does: below mean - 2 sd of
+the other days, or of all that make the baseline.
 
 Days with a run that lies below are no baseline. As several low days hide each other, the lowest days are
 tried together: the most days are left out, fewer than half, that all lie below the baseline of the rest. The
@@ -56,6 +57,8 @@ class Verdict:
     below : Below
     against : Baseline or None
         That of the other days.
+    limit : float or None
+        Under it, a fraction lies at least perhaps below.
     in_a_row : bool
         It lies below for the sake of another day close to it.
     above : bool
@@ -64,6 +67,7 @@ class Verdict:
 
     below: Below
     against: Baseline | None = None
+    limit: float | None = None
     in_a_row: bool = False
     above: bool = False
 
@@ -123,7 +127,7 @@ def judge(days: Sequence[DayRuns], made_from: Collection[int]) -> list[list[Verd
     ]
     deep = [_any_deep(runs, base) for runs, base in zip(days, against, strict=True)]
     return [
-        [_verdict(run, base, confirmed=_near(place, deep)) for run in runs]
+        [_verdict(run, base, whole, confirmed=_near(place, deep)) for run in runs]
         for place, (runs, base) in enumerate(zip(days, against, strict=True))
     ]
 
@@ -132,21 +136,24 @@ def _all_below(days: Sequence[DayRuns], low: set[int], rest: set[int]) -> bool:
     base = Baseline.of([_day(days[d]) for d in sorted(rest)])
     deep = [place in low and _any_deep(runs, base) for place, runs in enumerate(days)]
     return all(
-        any(_verdict(run, base, confirmed=_near(d, deep)).below is Below.YES for run in days[d]) for d in low
+        any(_verdict(run, base, base, confirmed=_near(d, deep)).below is Below.YES for run in days[d])
+        for d in low
     )
 
 
-def _verdict(run: Measured, base: Baseline | None, *, confirmed: bool) -> Verdict:
-    if base is None:
+def _verdict(run: Measured, base: Baseline | None, whole: Baseline | None, *, confirmed: bool) -> Verdict:
+    if base is None or whole is None:
         return Verdict(Below.UNKNOWN)
+    # What lies under the baseline that is shown is never called fine.
+    limit = max(base.limit, whole.low)
     if _deep(run, base):
         if run.high < base.low:
-            return Verdict(Below.YES, base)
+            return Verdict(Below.YES, base, limit)
         if confirmed:
-            return Verdict(Below.YES, base, in_a_row=True)
-    if run.estimate < base.low:
-        return Verdict(Below.PERHAPS, base)
-    return Verdict(Below.NO, base, above=run.estimate > base.sure_high and run.low > base.high)
+            return Verdict(Below.YES, base, limit, in_a_row=True)
+    if run.estimate < limit:
+        return Verdict(Below.PERHAPS, base, limit)
+    return Verdict(Below.NO, base, limit, above=run.estimate > base.sure_high and run.low > base.high)
 
 
 def _deep(run: Measured, base: Baseline) -> bool:

@@ -26,7 +26,7 @@ COLUMNS = (
     "in_baseline",
     "why",
     "below",
-    "compared_with_low",
+    "limit_for_this_run",
     "baseline_mean",
     "baseline_sd",
     "baseline_low",
@@ -38,8 +38,8 @@ COLUMNS = (
 def rows(trend: Trend) -> list[dict[str, Any]]:
     """Return a row a session, in the order of time; empty where nothing is to be said.
 
-    `below` is yes, perhaps or no, `compared_with_low` the limit of the other days' baseline that this was
-    said by; the baseline's columns are the same in all rows.
+    `below` is yes, perhaps or no; under `limit_for_this_run`, which is made from the other days, a fraction
+    lies at least perhaps below. The baseline's columns are the same in all rows.
     """
     base = trend.baseline
     same: dict[str, Any] = {"baseline_days": trend.baseline_days}
@@ -63,7 +63,7 @@ def as_csv(trend: Trend) -> bytes:
 
 
 def _row(run: TrendRun) -> dict[str, Any]:
-    record, against = run.record, run.verdict.against
+    record, limit = run.record, run.verdict.limit
     return {
         "session": str(record.folder),
         "started": f"{record.started:%Y-%m-%d %H:%M:%S}",
@@ -79,7 +79,7 @@ def _row(run: TrendRun) -> dict[str, Any]:
         "in_baseline": "yes" if run.use.name == "BASELINE" else "no",
         "why": use_words(run),
         "below": str(run.below),
-        "compared_with_low": "" if against is None else _figure(against.low),
+        "limit_for_this_run": _figure(limit),
     }
 
 

@@ -112,22 +112,22 @@ def use_words(run: TrendRun) -> str:
 
 
 def _against(run: TrendRun) -> str:
-    base = run.verdict.against
-    if base is None:
+    base, limit = run.verdict.against, run.verdict.limit
+    if base is None or limit is None:
         return "cannot be compared yet: there are too few other days"
-    limit = percent(base.low)
+    under = f"under {percent(limit)}"
     if run.below is Below.YES:
         if run.verdict.in_a_row:
             return (
-                f"lies below the baseline: under {limit}, like another of three days in a row; that seldom"
-                " happens by chance"
+                f"lies below the baseline: {under}, like another of three days in a row; that seldom happens"
+                " by chance"
             )
-        return f"lies below the baseline: its whole interval is under {limit}"
+        return f"lies below the baseline: its whole interval is under {percent(base.low)}"
     if run.below is Below.PERHAPS:
         return (
-            f"lies perhaps below the baseline: the number is under {limit}, but chance may explain it;"
-            " measure again, or count more cells"
+            f"lies perhaps below the baseline: the number is {under}, but chance may explain it; measure"
+            " again, or count more cells"
         )
     if run.verdict.above:
         return f"lies above the baseline, {percent(base.high)}"
-    return f"does not lie below the baseline of the other days, which ends at {limit}"
+    return f"does not lie below the baseline ({under})"

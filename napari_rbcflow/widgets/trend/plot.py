@@ -55,6 +55,8 @@ class TrendPlot(QWidget):
         plot.setMouseEnabled(x=False, y=False)
         plot.showGrid(y=True, alpha=0.25)
         plot.getAxis("left").setWidth(46)
+        for name in ("left", "bottom"):
+            plot.getAxis(name).setStyle(hideOverlappingLabels=False)
         self._spots = pg.ScatterPlotItem(hoverable=True, tip=self._tip)
         self._spots.sigClicked.connect(self._spot_clicked)
         self._chosen = pg.ScatterPlotItem(symbol="o", size=24, brush=None)
@@ -80,9 +82,11 @@ class TrendPlot(QWidget):
         self._trend = trend
         scale = Scale.of(trend)
         self._plot.setXRange(scale.first_day, scale.last_day, padding=0)
-        self._plot.setYRange(100 * scale.low, 100 * scale.high + 1, padding=0)
+        self._plot.setYRange(100 * scale.low, 100 * scale.high + 2, padding=0)
         self._plot.getAxis("left").setTicks([[(100 * t, f"{100 * t:.0f} %") for t in scale.shares()]])
-        self._plot.getAxis("bottom").setTicks([scale.dates(_DATES)])
+        self._plot.getAxis("bottom").setTicks(
+            [[(d, words.replace("\n", " ")) for d, words in scale.dates(_DATES)]]
+        )
         self._draw_days(trend, scale)
         self._draw_runs(trend, scale)
         self.show()

@@ -1,0 +1,427 @@
+"""A patient over time: which days make the baseline, what lies below it, and what is said of bad input."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.stats import t as student
+from trend_sessions import FIRST, session, weekly
+
+from napari_rbcflow.commands import main
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.estimate import wilson
+from napari_rbcflow.session import FractionFigure
+from napari_rbcflow.session.changes import ChangeLog
+from napari_rbcflow.trend import (
+    Below,
+    Choices,
+    Gathered,
+    Record,
+    Trend,
+    Use,
+    gather,
+    parse_span,
+    trend_of,
+)
+from napari_rbcflow.trend.baseline import LEAST_DAYS, Baseline, Day, few_days_factor
+from napari_rbcflow.trend.judging import Measured, judge, left_out
+from napari_rbcflow.trend.scale import Scale, at_day
+from napari_rbcflow.trend.words import summary
+
+
+def measured(fraction: float, n: int = 200) -> Measured:
+    k = round(fraction * n)
+    return Measured(k / n, *wilson(k, n), n)
+
+
+def record(fraction: float, *, days: float = 0, n: int = 200, **given: object) -> Record:
+    m = measured(fraction, n)
+    started = FIRST + timedelta(days=days)
+    figure = FractionFigure(m.estimate, m.low, m.high, 0.95, "wilson", n)
+    return Record(Path(f"s{started:%Y%m%d%H%M}"), started, "BG", "", "finished", 0.605, figure, **given)  # type: ignore[arg-type]
+
+
+def trend(records: list[Record], **choices: object) -> Trend:
+    return trend_of(Gathered(tuple(records)), choices=Choices(**choices))  # type: ignore[arg-type]
+
+
+def weeks(*fractions: float, n: int = 200) -> list[Record]:
+    return [record(fraction, days=7 * k, n=n) for k, fraction in enumerate(fractions)]
+
+
+def below(trend: Trend) -> str:
+    return " ".join(run.below or "-" for run in trend.runs)
+
+
+STEADY = (0.82, 0.80, 0.79, 0.83, 0.81, 0.78, 0.82, 0.80)
+
+
+# ---------------------------------------------------------------------- the baseline
+
+
+def test_the_baseline_is_mean_and_two_standard_deviations_of_the_days_outside_crises() -> None:
+    found = trend(weeks(*STEADY, 0.60, 0.62))
+    assert below(found) == "no " * 8 + "yes yes"
+    assert found.baseline is not None
+    assert found.baseline.mean == pytest.approx(np.mean(STEADY))
+    assert found.baseline.low == pytest.approx(np.mean(STEADY) - 2 * np.std(STEADY, ddof=1))
+    assert found.baseline.high == pytest.approx(np.mean(STEADY) + 2 * np.std(STEADY, ddof=1))
+    assert [run.use for run in found.runs] == [Use.BASELINE] * 8 + [Use.BELOW] * 2
+
+
+def test_the_limit_of_a_few_days_is_students_prediction_limit() -> None:
+    one_in = 1 - student.cdf(2.0, df=10**7)
+    for days, factor in ((4, 3.70), (12, 2.35), (10_000, 2.00)):
+        by_hand = -student.ppf(one_in, days - 1) * np.sqrt(1 + 1 / days)
+        assert few_days_factor(days) == pytest.approx(by_hand, rel=1e-6)
+        assert few_days_factor(days) == pytest.approx(factor, abs=0.01)
+    # Days that are alike by chance are not believed to be alike: counting alone spreads them.
+    base = Baseline.of([Day(0.8, 200)] * 4)
+    assert base is not None
+    assert base.sd == 0
+    assert base.sure_low == pytest.approx(0.8 - 3.70 * np.sqrt(0.8 * 0.2 / 200), abs=0.005)
+
+
+def test_a_day_with_three_runs_weighs_as_one_day_and_its_runs_as_many_cells_as_they_counted() -> None:
+    runs = [*weeks(*STEADY[:4]), record(0.70, days=0.1, n=600)]
+    found = trend(sorted(runs, key=lambda r: r.started))
+    assert len(found.runs) == 5
+    assert found.baseline is not None
+    first = (0.82 * 200 + 0.70 * 600) / 800
+    assert found.baseline.mean == pytest.approx(np.mean([first, *STEADY[1:4]]))
+    assert found.baseline.days == 4
+    # Three days are no baseline, however often they were measured.
+    found = trend([record(0.8, days=d + h / 24) for d in range(3) for h in range(3)])
+    assert found.baseline is None
+    assert found.days_missing == 1
+
+
+def test_too_few_days_are_no_baseline_and_it_is_said_how_many_more() -> None:
+    for n in range(1, LEAST_DAYS):
+        found = trend(weeks(*STEADY[:n]))
+        assert found.baseline is None
+        assert any(f"{LEAST_DAYS - n} more needed" in sentence for sentence in summary(found))
+        assert below(found) == " ".join("-" * n)
+    found = trend(weeks(*STEADY[:LEAST_DAYS]))
+    assert found.baseline is not None
+    assert "The baseline is new" in " ".join(summary(found))
+    # From the next day on runs are compared.
+    assert below(trend(weeks(*STEADY[:LEAST_DAYS], 0.5)))[-3:] == "yes"
+
+
+# ---------------------------------------------------------------------- below, perhaps below, not below
+
+
+def test_a_run_lies_below_with_its_whole_interval_or_perhaps_with_its_number() -> None:
+    found = trend(weeks(*STEADY, 0.74))
+    assert below(found) == "no " * 8 + "perhaps"
+    assert "lies perhaps below" in summary(found)[0]
+    last = found.runs[-1]
+    assert last.verdict.against is not None
+    assert last.record.figure.high > last.verdict.against.low > 0.74  # type: ignore[operator]
+    assert last.use is Use.BASELINE  # chance may explain it: it is no crisis
+    found = trend(weeks(*STEADY, 0.66))
+    assert below(found) == "no " * 8 + "yes"
+    assert "lies below the baseline: its whole interval" in summary(found)[0]
+    # The same number from few cells.
+    assert below(trend([*weeks(*STEADY), record(0.66, days=80, n=40)]))[-7:] == "perhaps"
+
+
+def test_two_of_three_days_in_a_row_confirm_each_other() -> None:
+    low = 0.72  # under the limit of a few days, its interval reaches into the baseline
+    assert below(trend(weeks(*STEADY, low))) == "no " * 8 + "perhaps"
+    found = trend(weeks(*STEADY, low, 0.80, low))
+    assert below(found) == "no " * 8 + "yes no yes"
+    assert "like another of three days in a row" in summary(found)[0]
+    assert below(trend(weeks(low, *STEADY, low))).count("yes") == 0
+
+
+def test_several_low_days_do_not_hide_each_other() -> None:
+    lows = (0.62, 0.60, 0.65, 0.61)
+    for place in range(len(STEADY) + 1):
+        fractions = [*STEADY[:place], *lows, *STEADY[place:]]
+        found = trend(weeks(*fractions))
+        assert [run.below is Below.YES for run in found.runs] == [f in lows for f in fractions]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    fractions=st.lists(st.integers(0, 40).map(lambda k: k / 40), min_size=1, max_size=14),
+    n=st.sampled_from([40, 200, 1000]),
+)
+def test_what_holds_whatever_was_measured(fractions: list[float], n: int) -> None:
+    days = [[measured(f, n)] for f in fractions]
+    every = set(range(len(days)))
+    out = left_out(days, every)
+    assert len(out) <= (len(days) - 1) // 2
+    if out:
+        assert len(every - out) >= LEAST_DAYS
+    said = [verdict for (verdict,) in judge(days, every - out)]
+    whole = Baseline.of([Day(days[d][0].estimate, n) for d in sorted(every - out)])
+    for place in out:
+        assert said[place].below is Below.YES
+    for verdict, (run,) in zip(said, days, strict=True):
+        base = verdict.against
+        assert (base is None) == (verdict.below is Below.UNKNOWN)
+        if base is not None:
+            assert base.sure_low <= base.limit <= base.low <= base.mean
+            assert verdict.limit is not None
+            if verdict.below is not Below.YES:
+                assert (verdict.below is Below.NO) == (run.estimate >= verdict.limit)
+                assert whole is None or verdict.below is Below.PERHAPS or run.estimate >= whole.low
+    # Nothing depends on which of two mirrored orders of time it was.
+    assert {len(days) - 1 - p for p in left_out(days[::-1], every)} == out or len(set(fractions)) < len(days)
+
+
+def test_steady_patients_are_seldom_called_low_and_a_fall_of_20_points_is_found() -> None:
+    rng = np.random.default_rng(11)
+
+    def said(fall: tuple[float, ...]) -> list[Below]:
+        true = np.clip(rng.normal(0.8, 0.02, 12), 0, 1)
+        true[9:] -= fall
+        days = [[measured(rng.binomial(200, p) / 200)] for p in true]
+        every = set(range(12))
+        return [v.below for (v,) in judge(days, every - left_out(days, every))]
+
+    steady = [verdict for _ in range(60) for verdict in said((0, 0, 0))]
+    assert steady.count(Below.YES) <= 0.03 * len(steady)
+    assert steady.count(Below.PERHAPS) <= 0.10 * len(steady)
+    found = [Below.YES in said((0.20 / 3, 0.40 / 3, 0.20))[9:] for _ in range(60)]
+    assert np.mean(found) >= 0.8
+
+
+# ---------------------------------------------------------------------- what a person says of the days
+
+
+def test_named_crises_make_no_baseline_and_are_judged_all_the_same() -> None:
+    runs = weeks(*STEADY, 0.72, 0.79)
+    plain = trend(runs)
+    named = trend(runs, crises=(parse_span("2026-04-27:2026-05-04"),))
+    assert [run.use for run in named.runs] == [Use.BASELINE] * 8 + [Use.CRISIS] * 2
+    assert below(named) == "no " * 8 + "perhaps no"
+    assert named.baseline is not None
+    assert plain.baseline is not None
+    assert named.baseline.days == 8
+    assert named.baseline.sd < plain.baseline.sd
+
+    only = trend(runs, baseline_days=parse_span(":2026-03-31"))
+    assert [run.use for run in only.runs] == [Use.BASELINE] * 5 + [Use.OUTSIDE] * 5
+    kept = trend(weeks(*STEADY, 0.60), automatic=False)
+    assert kept.runs[-1].use is Use.BASELINE
+    assert below(kept)[-3:] == "yes"  # it is compared with the other days
+    wrong = trend(runs, crises=(parse_span("2025-04-27"),))
+    assert any("No run lies in the days 2025-04-27" in note for note in wrong.notes)
+
+
+def test_a_baseline_made_in_a_crisis_is_told_by_runs_that_lie_above() -> None:
+    found = trend(weeks(0.60, 0.61, 0.59, 0.62, 0.60, 0.84))
+    assert any("clearly above the baseline" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":", "monday", "2026-02-30", "2026-03-09:2026-03-02", "2026-03-02 - 2026-03-09"]
+)
+def test_what_is_no_span_of_days_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="write FROM:TO"):
+        parse_span(text)
+
+
+def test_spans_hold_both_their_ends() -> None:
+    span = parse_span("2026-03-02:2026-03-04")
+    assert [date(2026, 3, d) in span for d in (1, 2, 4, 5)] == [False, True, True, False]
+    assert date(1999, 1, 1) in parse_span(":2026-03-04")
+    assert date(2026, 3, 2) in parse_span("2026-03-02")
+    assert date(2026, 3, 3) not in parse_span("2026-03-02")
+
+
+# ---------------------------------------------------------------------- session folders
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven weeks with a crisis, and what else comes to lie in such a folder; do not touch."""
+    folder = weekly(tmp_path_factory.mktemp("sessions"), [0.84, 0.8, 0.82, 0.86, 0.54, 0.8, 0.84], n=50)
+    session(folder / "a-failed", 32, 8, week=1.2, status="failed")
+    session(folder / "b-few", 7, 1, week=2.2)
+    session(folder / "c-none", 0, 0, week=3.2)
+    (folder / "notes").mkdir()
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "run.json").write_text("{")
+    log = ChangeLog(folder / "week-03")
+    for cell in (44, 45):
+        log.add(cell, "tank-treading", "Anna")
+    return folder
+
+
+def test_sessions_are_read_as_they_are(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder / "week-00", tmp_path / "copy"))
+    crashed = session(tmp_path / "crashed", 40, 10, close=False)
+    gathered = gather([folder, folder / "week-01", folder / "week-01" / "run.json", copy, crashed])
+    names = [r.named for r in gathered.records]
+    assert names == [
+        "week-00", "week-01", "a-failed", "week-02", "b-few", "week-03", "c-none", "week-04", "week-05",
+        "week-06", "crashed",
+    ]  # fmt: skip
+    assert any("run.json is damaged" in note for note in gathered.notes)
+    assert any("is a copy of" in note for note in gathered.notes)
+    by_name = dict(zip(names, gathered.records, strict=True))
+    assert by_name["week-04"].figure.estimate == pytest.approx(0.54)
+    assert "The run failed: the camera went away" in by_name["a-failed"].doubt
+    assert "Only 8 cells" in by_name["b-few"].doubt
+    assert by_name["c-none"].doubt
+    assert by_name["crashed"].doubt  # this process holds it open still
+    changed = by_name["week-03"].by_hand
+    assert changed is not None
+    assert (changed.estimate, changed.n) == (pytest.approx(45 / 50), 50)
+
+    found = trend_of(gathered)
+    assert {run.record.named for run in found.runs if run.use is Use.DOUBT} == {
+        "a-failed", "b-few", "c-none", "crashed",
+    }  # fmt: skip
+    assert [run.record.named for run in found.below(Below.YES)] == ["week-04"]
+    # The changes by hand move nothing: the machine's number is the one to compare.
+    assert found.baseline is not None
+    assert found.baseline.mean == pytest.approx(np.mean([0.84, 0.8, 0.82, 0.86, 0.8, 0.84]))
+
+
+def rbcflow(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return int(end.value.code or 0), out, err
+
+
+def test_the_command_says_it_and_writes_a_table_and_a_picture(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, picture = tmp_path / "bg.csv", tmp_path / "bg.png"
+    code, out, err = rbcflow(
+        capsys, "trend", folder, "--csv", table, "--png", picture, "--crisis", "2026-03-29:2026-03-31"
+    )
+    assert code == 0, err
+    low = np.mean(v := [0.84, 0.8, 0.82, 0.86, 0.8, 0.84]) - 2 * np.std(v, ddof=1)
+    assert f"--stop-baseline {low:.3f}" in out
+    assert "54.0 %" in out
+    assert "BELOW the baseline" in out
+    assert "note: A session is left out" in err
+
+    data = table.read_bytes()
+    assert data.startswith(b"\xef\xbb\xbf")
+    rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
+    assert len(rows) == 10
+    crisis = next(row for row in rows if Path(row["session"]).name == "week-04")
+    assert (crisis["below"], crisis["in_baseline"], crisis["why"]) == (
+        "yes",
+        "no",
+        "in a crisis that was named",
+    )
+    assert (crisis["started"], crisis["n"]) == ("2026-03-30 10:15:00", "50")
+    assert {row["baseline_low"] for row in rows} == {f"{low:.6f}"}
+    failed = next(row for row in rows if Path(row["session"]).name == "a-failed")
+    assert (failed["below"], failed["in_baseline"], failed["status"]) == ("", "no", "failed")
+    assert "camera went away" in failed["why"]
+    changed = next(row for row in rows if row["by_hand_estimate"])
+    assert float(changed["by_hand_estimate"]) == pytest.approx(0.9)
+    assert float(changed["estimate"]) == pytest.approx(0.86)
+
+    with Image.open(picture) as image:
+        assert image.size == (2400, 1500)
+        colours = image.convert("RGB").getcolors(1 << 24)
+    assert colours is not None
+    assert {(213, 94, 0), (0, 114, 178), (255, 255, 255)} <= {colour for _, colour in colours}
+    if pictures := os.environ.get("RBCFLOW_PICTURES"):
+        shutil.copy(picture, Path(pictures) / "trend.png")
+
+
+def test_bad_input_gets_one_clear_line_and_leaves_nothing(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = session(tmp_path / "ax", 30, 2, patient="AX")
+    nobody = session(tmp_path / "nobody", 30, 2, patient=" ")
+    finer = session(tmp_path / "finer", 30, 2, pixel_size_um=0.3025)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken.csv").write_text("mine")
+    undated = Path(shutil.copytree(other, tmp_path / "undated"))
+    run = json.loads((undated / "run.json").read_text())
+    (undated / "run.json").write_text(json.dumps({**run, "started": "yesterday"}))
+    week = folder / "week-00"
+    csv_ = tmp_path / "new.csv"
+    cases: list[tuple[list[object], str]] = [
+        ([folder, other], f"different patients.*{other}"),
+        ([week, nobody], f"{nobody} names no patient"),
+        ([week, folder / "week-01", finer], f"different pixel sizes: {finer}"),
+        ([tmp_path / "empty"], "holds none"),
+        ([tmp_path / "absent"], "no such folder"),
+        ([folder / "damaged"], "damaged"),
+        ([undated], "does not say when"),
+        ([folder, "--patient", "CY"], "No session is of patient 'CY'"),
+        ([folder, "--crisis", "monday"], "no date"),
+        ([folder, "--png", csv_], "two names"),
+        ([folder, "--csv", tmp_path / "taken.csv"], "exists already"),
+        ([], "DIR"),
+    ]
+    for given_, expected in cases:
+        before = sorted(tmp_path.rglob("*"))
+        code, _, err = rbcflow(capsys, "trend", *given_, *([] if "exists" in expected else ["--csv", csv_]))
+        assert code == 2, f"{given_}: {err}"
+        assert len(err.strip().splitlines()) == 1, err
+        assert re.search(expected, err), err
+        assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "taken.csv").read_text() == "mine"
+    # Named, the patient is taken out of many.
+    code, out, err = rbcflow(capsys, "trend", folder, other, nobody, "--patient", "AX")
+    assert code == 0
+    assert "No baseline yet" in out
+    assert "10 sessions of other patients left out" in err
+
+
+def test_runs_of_other_networks_and_of_recorded_movies_are_told(tmp_path: Path) -> None:
+    one = record(0.8, networks=("a", "b"))
+    two = record(0.8, days=7, networks=("a", "c"), movie="/data/monday.avi")
+    three = record(0.8, days=14, networks=("a", "c"), movie="/data/monday.avi")
+    notes = " ".join(trend([one, two, three]).notes)
+    assert "same networks (others from 2026-03-09 on)" in notes
+    assert "2 runs were made from recorded movies" in notes
+    assert "the same movie, /data/monday.avi" in notes
+
+
+# ---------------------------------------------------------------------- axes
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    days=st.lists(st.floats(0, 4000), min_size=1, max_size=6),
+    most=st.integers(4, 12),
+)
+def test_the_axis_of_dates_says_few_true_dates(days: list[float], most: int) -> None:
+    scale = Scale.of(trend([record(0.8, days=day) for day in sorted(days)]))
+    ticks = scale.dates(most)
+    assert len(ticks) <= most
+    for at, words in ticks:
+        assert scale.first_day <= at <= scale.last_day
+        day = date.fromordinal(int(at))
+        assert f"{day:%b}" in words
+    if max(days) - min(days) < 1000 and ticks:
+        assert str(date.fromordinal(int(ticks[0][0])).year) in ticks[0][1]
+    for run in days:
+        assert scale.first_day <= at_day(FIRST + timedelta(days=run)) <= scale.last_day
+
+
+def test_a_day_is_that_of_the_clock_on_the_wall() -> None:
+    late = datetime.fromisoformat("2026-03-02T23:30:00-05:00")
+    assert at_day(late) == pytest.approx(date(2026, 3, 2).toordinal() + 23.5 / 24)
+    runs = [record(0.8), Record(Path("late"), late, "BG", "", "finished", 0.605, record(0.7).figure)]
+    assert [run.day for run in trend(runs).runs] == [date(2026, 3, 2)] * 2
