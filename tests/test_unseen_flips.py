@@ -80,6 +80,15 @@ def test_trend_is_found_where_flips_are_missed_and_only_there() -> None:
     assert p is not None
     # Armitage's statistic is the correlation of score and outcome.
     assert z == pytest.approx(pearsonr(frames, hits)[0] * np.sqrt(299))
+    # What only goes with the speed, as the length of a whole crossing does, is no sign.
+    speed = rng.normal(1.0, 0.1, 2000)
+    slow = rng.random(2000) < 0.8 + np.clip(speed - 1, -0.2, 0.2)
+    whole = 55 / speed + rng.normal(0, 1, 2000)
+    plain, freed = trend(whole, slow)[0], trend(whole, slow, speed)[0]
+    assert plain is not None
+    assert freed is not None
+    assert plain < -3
+    assert abs(freed) < 2.5
     missed = run_of(rng, 1500, 0.4)
     found = fraction_by_length(missed)
     assert found.falls
@@ -88,7 +97,7 @@ def test_trend_is_found_where_flips_are_missed_and_only_there() -> None:
     shuffled = missed.assign(frames=rng.permutation(missed.frames))
     assert fraction_by_length(shuffled).p > 0.05  # type: ignore[operator]
     assert trend([6, 6, 7], [True, False, True]) == (None, None)
-    assert "cannot be told" in fraction_by_length(table([40] * 40, [TANK, FLIP] * 20)).sentence()
+    assert "cannot be told" in fraction_by_length(table([60, 70] * 40, [TANK, FLIP] * 40)).sentence()
 
 
 def test_without_unseen_flips_it_is_jeffreys_interval() -> None:

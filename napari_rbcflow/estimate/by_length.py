@@ -2,6 +2,11 @@
 
 A stiff cell shows its turn the more surely the longer it is watched. If many turns are missed, the fraction
 is higher among the cells that were watched briefly, and falls with the length of the track.
+
+A track that crosses the whole field is the longer the slower the cell, that is the lower it flows, and cells
+at another height may be judged otherwise, turns seen or not. So the test for a trend does not look at the
+length itself but at the chance that it shows some of a turn, which is 1 from 56 frames on, and takes out what
+goes with the speed.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from scipy.special import ndtr
 from napari_rbcflow.conventions import LEAST_FRAMES, Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.fraction import wilson
-from napari_rbcflow.estimate.turning import repeat_frames
+from napari_rbcflow.estimate.turning import repeat_frames, turn_seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,8 +79,8 @@ class FractionByLength:
     level : float
         Of the groups' intervals.
     z, p : float or None
-        Cochran-Armitage test for a trend: z below 0 where the fraction falls with the length, p two-sided.
-        None where it cannot be told: too few of a kind, or all lengths alike.
+        Test for a trend (`trend`): z below 0 where the fraction falls with the chance to see a turn, p
+        two-sided. None where it cannot be told: too few of a kind, or every track long enough to show a turn.
     """
 
     groups: tuple[LengthGroup, ...]
@@ -91,19 +96,22 @@ class FractionByLength:
     def sentence(self) -> str:
         """Say in plain words what the trend means."""
         if self.z is None or self.p is None:
-            return "Whether the fraction changes with the track's length cannot be told from so few cells."
+            return (
+                "Whether flips were missed in short tracks cannot be told from these cells: they are too few,"
+                " or all were watched long enough to show a turn."
+            )
         chance = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
         if self.falls:
             return (
-                f"The fraction falls with the track's length ({chance}): flips were probably missed in short"
-                " tracks, and the true fraction is lower. Count longer tracks only (least frames)."
+                f"The fraction is higher among cells that were watched briefly ({chance}): flips were"
+                " probably missed in short tracks, and the true fraction is lower. Count longer tracks only."
             )
         if self.p < SIGNIFICANT:
             return (
-                f"The fraction rises with the track's length ({chance}): missed flips do not explain that."
-                " Cells at another height or focus may be judged otherwise."
+                f"The fraction is lower among cells that were watched briefly ({chance}): missed flips do not"
+                " explain that. Their tracks may be cut by other cells or by the light."
             )
-        return f"No sign of missed flips: the fraction does not change with the track's length ({chance})."
+        return f"No sign of missed flips in short tracks ({chance})."
 
 
 def fraction_by_length(
@@ -114,7 +122,8 @@ def fraction_by_length(
     Parameters
     ----------
     cells : DataFrame
-        ``cells.csv``: columns ``frames`` and ``label``; what does not count is left out.
+        ``cells.csv``: columns ``frames``, ``label`` and ``speed_um_per_s``; what does not count is left out.
+        Without a speed the trend is not freed of what goes with it.
     shear_rate_per_s : float, optional
         At the wall. With `fps` it says how many frames a flipping cell takes until its picture repeats
         (`turning.repeat_frames`); the groups end at quarters of that: 17, 34, 51 and 69 frames.
@@ -130,10 +139,6 @@ def fraction_by_length(
     ------
     BadInput
         For a level, shear rate or frame rate that cannot be, or a table without these columns.
-
-    References
-    ----------
-    Armitage, P. (1955). Tests for linear trends in proportions and frequencies. Biometrics 11, 375-386.
     """
     if not 0 < level < 1:
         raise BadInput(f"the confidence level must lie between 0 and 1, not {level}")
@@ -150,30 +155,50 @@ def fraction_by_length(
         k, n = int((tank & inside).sum()), int(inside.sum())
         low, high = wilson(k, n, level)
         groups.append(LengthGroup(shortest, longest, k, n - k, k / n if n else None, low, high))
-    z, p = trend(frames, tank)
+    speeds = counted.get("speed_um_per_s")
+    z, p = trend(turn_seen(frames / repeat, reach=1.0), tank, speeds)
     return FractionByLength(tuple(groups), level, z, p)
 
 
-def trend(scores: ArrayLike, hits: ArrayLike) -> tuple[float | None, float | None]:
-    """Test whether a share rises or falls with a score (Cochran-Armitage, every unit its own score).
+def trend(
+    scores: ArrayLike, hits: ArrayLike, beside: ArrayLike | None = None
+) -> tuple[float | None, float | None]:
+    """Test whether a share rises or falls with a score: Cochran and Armitage's, every unit its own score.
 
     Parameters
     ----------
     scores : array_like of float, shape (n,)
     hits : array_like of bool, shape (n,)
+    beside : array_like of float, shape (n,), optional
+        What the share may change with as well: it and its square are taken out first, by least squares.
 
     Returns
     -------
     z, p : float or None
-        z above 0 where the share rises; p two-sided. None with fewer than `LEAST_OF_A_KIND` hits or misses,
-        or where all scores are alike.
+        z above 0 where the share rises; p two-sided, by the normal distribution. None with fewer than
+        `LEAST_OF_A_KIND` hits or misses, or where the scores are alike.
+
+    References
+    ----------
+    Armitage, P. (1955). Tests for linear trends in proportions and frequencies. Biometrics 11, 375-386: z is
+    the correlation of score and hit, times the root of n - 1.
+    Mantel, N. (1963). Chi-square tests with one degree of freedom; extensions of the Mantel-Haenszel
+    procedure. Journal of the American Statistical Association 58, 690-700: the same beside other variables.
     """
     x: NDArray[np.float64] = np.asarray(scores, np.float64)
     y: NDArray[np.float64] = np.asarray(hits, np.float64)
     n, k = len(y), int(y.sum())
-    if min(k, n - k) < LEAST_OF_A_KIND or np.ptp(x) == 0:
+    if min(k, n - k) < LEAST_OF_A_KIND:
         return None, None
-    away = x - x.mean()
-    # Among all ways to deal k hits out to n units: hence n - 1.
-    z = float(away @ y / math.sqrt(k / n * (1 - k / n) * float(away @ away) * n / (n - 1)))
+    others = np.ones((n, 1))
+    if beside is not None:
+        known = np.nan_to_num(np.asarray(beside, np.float64))
+        if spread := float(known.std()):
+            known = (known - known.mean()) / spread
+            others = np.stack([np.ones(n), known, known**2], -1)
+    x, y = (v - others @ np.linalg.lstsq(others, v, rcond=None)[0] for v in (x, y))
+    size = math.sqrt(float(x @ x) * float(y @ y))
+    if float(x @ x) < 1e-9 * n or size == 0:
+        return None, None
+    z = float(x @ y) / size * math.sqrt(n - others.shape[1])
     return z, float(2 * ndtr(-abs(z)))
