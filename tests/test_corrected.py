@@ -18,7 +18,7 @@ from scipy.stats import beta
 
 from napari_rbcflow.classification.card_counts import held_back_counts
 from napari_rbcflow.classification.weight_files import SHIPPED, seal
-from napari_rbcflow.estimate import RunningFraction
+from napari_rbcflow.estimate import RunningFraction, anytime
 from napari_rbcflow.estimate.corrected import MOST_WIDTH, corrected_fraction, draw, interval_of
 from napari_rbcflow.estimate.rates import NetworkRates, Rate
 
@@ -241,3 +241,25 @@ def test_the_study_draws_as_a_run_does(coverage: dict[str, ModuleType]) -> None:
         _, own_low, own_high, _ = interval_of(draw(k, n - k, tracks - n, rates))
         assert (low[i], high[i]) == pytest.approx((float(own_low), float(own_high)), abs=0.02)
     assert MOST_WIDTH == study.MOST_WIDTH
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "tuned_to", "edge"),
+    [
+        (700, 1000, 100, 0.651629),
+        (700, 1000, 100, 0.745949),
+        (15, 50, 50, 0.129556),
+        (15, 50, 50, 0.511896),
+        (5, 50, 50, 0.013021),
+        (5, 50, 50, 0.269264),
+        (1, 50, 50, 0.13489),
+    ],
+)
+def test_the_anytime_interval_weighs_as_a_published_one(
+    k: int, n: int, tuned_to: int, edge: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ends that confseq 0.0.11 (Howard et al.) tests itself by; only its tuning differs from ours."""
+    threshold = 2 * math.log(20)
+    spread = tuned_to / (threshold + math.log1p(threshold)) - 1
+    monkeypatch.setattr(anytime, "_CELLS", spread / (edge * (1 - edge)))
+    assert anytime._ratio(edge, k, n - k) == pytest.approx(math.log(20), abs=5e-3)
