@@ -158,7 +158,7 @@ def sessions(folder: Path, png: Path, seconds: float) -> None:
     truths: list[float | None] = []
     first = datetime(2026, 3, 2, 9, 40, tzinfo=timezone(timedelta(hours=1)))
     for week, fraction in enumerate(FRACTIONS):
-        movie, session = folder / "movie.tif", folder / f"week-{week + 1:02d}"
+        movie, session = folder / f"movie-{week + 1}.tif", folder / f"week-{week + 1:02d}"
         truth = simulate_movie(
             movie, seconds=seconds, seed=100 + week, tank_fraction=fraction, cells_per_frame=150
         )
@@ -169,6 +169,7 @@ def sessions(folder: Path, png: Path, seconds: float) -> None:
         run = read_run(session)
         started = first + timedelta(weeks=week, minutes=7 * week)
         # As if each had been measured live in its week.
+        run["parameters"]["live"] = True
         run |= {"started": started.isoformat(), "ended": (started + timedelta(minutes=2)).isoformat()}
         write_run(session, run)
         write_report(session)

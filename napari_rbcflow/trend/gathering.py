@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -215,8 +215,8 @@ def _by_hand(session: Session) -> tuple[FractionFigure | None, str]:
 
 def _figure(said: Any) -> FractionFigure | None:
     try:
-        figure = FractionFigure(**said)
-    except TypeError:
+        figure = FractionFigure(**{field.name: said[field.name] for field in fields(FractionFigure)})
+    except (KeyError, TypeError):
         return None
     return None if None in (figure.estimate, figure.low, figure.high) else figure
 

@@ -17,6 +17,8 @@ GREY = "#8a8a8a"
 BAND, CRISIS = TANK_TREADING_COLOUR + "26", FLIPPING_COLOUR + "24"
 _LEFT, _RIGHT, _BOTTOM = 150, 60, 330
 _SMALL, _MEDIUM, _LARGE = 27, 34, 52
+_MOST_LABELLED = 40
+"""With more runs than this, numbers beside the marks would hide each other."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def as_png(trend: Trend) -> bytes:
     _baseline(canvas, plot, trend)
     _axes(canvas, plot)
     for run in sorted(trend.runs, key=lambda run: run.use is not Use.DOUBT):
-        _run(canvas, plot, run)
+        _run(canvas, plot, run, labelled=len(trend.runs) <= _MOST_LABELLED)
     _legend(canvas, trend)
     return canvas.png(DPI)
 
@@ -62,10 +64,9 @@ def _heading(canvas: Canvas, trend: Trend) -> float:
     """Write who, what and how it stands; return where that ends."""
     canvas.text(_LEFT, 40, f"{trend.patient}: tank-treading fraction", _LARGE, bold=True)
     first, last = trend.runs[0].day, trend.runs[-1].day
+    when = " to ".join(dict.fromkeys((day_words(first), day_words(last))))
     runs = "one run" if len(trend.runs) == 1 else f"{len(trend.runs)} runs"
-    canvas.text(
-        WIDTH - _RIGHT, 52, f"{runs}, {day_words(first)} to {day_words(last)}", _MEDIUM, GREY, anchor="ra"
-    )
+    canvas.text(WIDTH - _RIGHT, 52, f"{runs}, {when}", _MEDIUM, GREY, anchor="ra")
     y, room = 125.0, WIDTH - _LEFT - _RIGHT - 40
     verdict, *more = summary(trend)
     alarm = trend.last is not None and trend.last.below in (Below.YES, Below.PERHAPS)
@@ -108,7 +109,7 @@ def _axes(canvas: Canvas, plot: _Plot) -> None:
     canvas.line([(plot.left, plot.bottom), (plot.right, plot.bottom)], GREY, 2)
 
 
-def _run(canvas: Canvas, plot: _Plot, run: TrendRun) -> None:
+def _run(canvas: Canvas, plot: _Plot, run: TrendRun, *, labelled: bool) -> None:
     figure, by_hand = run.record.figure, run.record.by_hand
     x, colour = plot.x(at_day(run.record.started)), _colour(run)
     if figure.estimate is None or figure.low is None or figure.high is None:
@@ -121,8 +122,10 @@ def _run(canvas: Canvas, plot: _Plot, run: TrendRun) -> None:
     if by_hand is not None and by_hand.estimate is not None:
         _diamond(canvas, x + 24, plot.y(by_hand.estimate))
     _mark(canvas, x, y, run)
-    if run.below in (Below.YES, Below.PERHAPS):
-        canvas.text(x + 20, y + 10, percent(figure.estimate), _SMALL, colour, bold=run.below is Below.YES)
+    if labelled and run.below in (Below.YES, Below.PERHAPS):
+        side, anchor = (20, "la") if x < plot.right - 120 else (-20, "ra")
+        words, bold = percent(figure.estimate), run.below is Below.YES
+        canvas.text(x + side, y + 10, words, _SMALL, colour, anchor=anchor, bold=bold)
 
 
 def _mark(canvas: Canvas, x: float, y: float, run: TrendRun) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import date
 
 from napari_rbcflow.session import FractionFigure
-from napari_rbcflow.trend.baseline import DEVIATIONS, LEAST_DAYS
+from napari_rbcflow.trend.baseline import DEVIATIONS, LEAST_DAYS, few_days_factor
 from napari_rbcflow.trend.judging import Below
 from napari_rbcflow.trend.trend import Trend, TrendRun, Use
 
+_MANY_DAYS_FACTOR = 2.15
+"""From 26 days on a baseline is as good as certain: half a year of weeks, as in the paper."""
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 """Not the system's own: a report reads the same everywhere."""
 
@@ -52,6 +54,8 @@ def few_days_words(trend: Trend) -> str:
     """Say how far the baseline itself is to be trusted; empty without one."""
     base = trend.baseline
     if base is None:
+        return ""
+    if few_days_factor(base.days) < _MANY_DAYS_FACTOR:
         return ""
     if base.days == LEAST_DAYS:
         return "The baseline is new: its own days have not been compared with others yet."
