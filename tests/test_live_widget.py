@@ -21,7 +21,8 @@ import zarr
 
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate import RunningFraction, StopRules, wilson
+from napari_rbcflow.estimate import RunningFraction, StopRules
+from napari_rbcflow.estimate.remaining import Rates, to_go
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session import Account, FractionFigure, open_session, verify
@@ -386,7 +387,7 @@ def progress_of(fraction: RunningFraction, **more: Any) -> Progress:
         cells,
         fraction.n,
         fraction.estimate,
-        fraction.interval(),
+        fraction.anytime_interval(),
         0.95,
         "12 cells",
         None,
@@ -408,12 +409,13 @@ def test_the_number_is_never_without_its_interval_and_never_bold_under_a_grave_w
     fraction.update(tank_treading=299, flipping=1)
     panel.show_progress(progress_of(fraction), b"\1" * 299 + b"\0", [])
     qtbot.waitUntil(lambda: panel.curve.n == 300, timeout=2_000)
-    low, high = fraction.interval()
+    low, high = fraction.anytime_interval()
     assert panel.number.text() == "99.7 %"
     said = panel.interval.text().removesuffix(" %").split(" to ")
     assert int(said[0]) <= 100 * low
     assert int(said[1]) >= 100 * high
     assert "300 reliable" in panel.cells.text()
+    assert "holds at every look" in panel.cells.text()
     assert panel.warnings.sentences == ()
     assert "color" not in panel.number.styleSheet()
 
@@ -434,6 +436,7 @@ def test_the_end_says_what_happened_whatever_the_folder_says(qtbot: Any, tmp_pat
     keep(tmp_path, dropped={"after-stop": 5})
     panel.show_end("stopped", "reliable", tmp_path)
     assert panel.counts.dropped.text() == "0 dropped"
+    assert "Wilson's interval: holds where what was seen did not decide when to stop" in panel.cells.text()
 
     panel.show_end("failed", "the disk is full", tmp_path)
     assert panel.warnings.grave == ("The run failed: the disk is full",)
@@ -478,20 +481,34 @@ def test_a_number_by_hand_that_cannot_go_on_is_taken_away(qtbot: Any, tmp_path: 
     assert shown[-1] is None
 
 
-def test_what_will_stop_a_movie_is_said_beside_its_frames() -> None:
+def test_how_far_it_is_to_each_rule_is_said() -> None:
     fraction = RunningFraction()
     fraction.update(tank_treading=9, flipping=3)
 
-    def said(rules: StopRules) -> str:
-        return left_words(progress_of(fraction, total_frames=5000, missing=rules.missing(fraction, 20.0)))
+    def said(rules: StopRules, **more: Any) -> str:
+        entries = to_go(rules, fraction, tracks=900, seconds=20.0, rates=Rates(1.0, 50.0, 1.0))
+        return left_words(progress_of(fraction, rules=entries, **more))
 
-    assert said(StopRules()).startswith("frame 3,550 of 5,000\n")
-    assert said(StopRules(reliable=100)).startswith("frame 3,550 of 5,000, or still to go: 88 cells\n")
-    assert "88 cells or 10 s" in said(StopRules(reliable=100, seconds=30.0))
+    assert said(StopRules(), total_frames=5000) == "frame 3,550 of 5,000\nabout 34 s left"
+    assert said(StopRules()) == "goes on until you press Stop"
+    assert said(StopRules(reliable=100), total_frames=5000).splitlines()[:2] == [
+        "frame 3,550 of 5,000",
+        "reliable cells: 88 cells to go, about 88 s",
+    ]
+    lines = said(StopRules(10, 0.05, 30.0, 5_000, 0.05)).splitlines()
+    assert lines[0] == "reliable cells: reached"
+    assert lines[1].startswith("interval: ±")
+    assert " to ±5.0 % to go, about " in lines[1]
+    assert lines[2:] == [
+        "time: 10 s to go",
+        "tracks: 4,100 tracks to go, about 82 s",
+        "baseline: reached",
+        "about 34 s left",
+    ]
 
 
-def test_the_curve_is_the_core_s_interval_and_stays_small(qtbot: Any) -> None:
-    curve = FractionCurve()
+def test_the_curve_is_the_interval_that_holds_at_every_look_and_stays_small(qtbot: Any) -> None:
+    curve, fraction = FractionCurve(), RunningFraction()
     qtbot.addWidget(curve)
     rng = np.random.default_rng(1)
     counted = (rng.random(20_000) < 0.7).astype(np.uint8)
@@ -500,12 +517,18 @@ def test_the_curve_is_the_core_s_interval_and_stays_small(qtbot: Any) -> None:
     points = curve.points
     assert 50 < len(points) <= MOST_POINTS
     assert points[-1, 0] == curve.n == 20_000
-    for n, estimate, low, high in points[[0, len(points) // 2, -1]]:
-        k = int(counted[: int(n)].sum())
-        assert estimate == pytest.approx(100 * k / n)
-        assert (low, high) == pytest.approx(tuple(100 * x for x in wilson(k, int(n))))
+    looks = []
+    for tank in counted.tolist():
+        fraction.update(tank_treading=tank, flipping=1 - tank)
+        looks.append((fraction.estimate, *fraction.anytime_interval()))
+    for n, *drawn in points:
+        assert drawn == pytest.approx([100 * x for x in looks[int(n) - 1]])
+    assert "holds at every look" in curve.caption.text()
+    curve.show_said(0.69, 0.71)
+    assert "Bar: the interval above" in curve.caption.text()
     curve.clear()
     assert len(curve.points) == 0
+    assert curve.caption.text() == ""
 
 
 def test_the_form_gives_back_the_order_that_it_was_filled_from(qtbot: Any, tmp_path: Path) -> None:
@@ -519,7 +542,12 @@ def test_the_form_gives_back_the_order_that_it_was_filled_from(qtbot: Any, tmp_p
         assert form.file.isVisible() == bool(choice.files)
     options = {"fps": 30.0, "exposure_ms": 2.2, "binning": 2, "mm_path": tmp_path}
     settings = RunSettings(
-        "P", "S", device="cpu", flow="right-to-left", stop=StopRules(None, 0.07, 12.5), ring_seconds=2.0
+        "P",
+        "S",
+        device="cpu",
+        flow="right-to-left",
+        stop=StopRules(None, 0.07, 12.5, 900, 0.86),
+        ring_seconds=2.0,
     )
     order = Order(Camera(str(tmp_path / "scope.cfg"), options), tmp_path / "sessions" / "one", settings)
     form.fill(order)

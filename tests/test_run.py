@@ -15,9 +15,11 @@ import pytest
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.estimate import StopRules, wilson
+from napari_rbcflow.estimate import StopRules, said, wilson
 from napari_rbcflow.run import Run, RunSettings, analyze
 from napari_rbcflow.session import open_session
+from napari_rbcflow.session.counting import recount
+from napari_rbcflow.session.runfile import write_run
 from napari_rbcflow.session.verify import verify
 from napari_rbcflow.sources import Frame, FrameSource, SourceInfo
 from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber, simulate_movie
@@ -149,6 +151,83 @@ def test_a_person_stops_a_live_run(tmp_path: Path) -> None:
     assert run.wait(10)
     assert run.outcome == ("stopped", "user")
     assert verify(run.folder).code == 0
+
+
+class SaysByTurns(SaysAll):
+    """Calls cells tank-treading by chance, four of five: labels that a rule can look at."""
+
+    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = False) -> list[Judgement]:
+        rng = np.random.default_rng(5)
+        chance = {cell: float(p) for cell, p in enumerate(rng.random(5000))}
+        judged = super().judge(tracks)
+        return [
+            Judgement(j.cell, Label.FLIPPING, 1.0, 0.0, "stage-2")
+            if j.label is Label.TANK_TREADING and chance[j.cell] > 0.8
+            else j
+            for j in judged
+        ]
+
+
+@pytest.mark.parametrize(
+    ("rules", "interval", "reason", "method"),
+    [
+        (StopRules(reliable=30), "clopper-pearson", "reliable", "clopper-pearson"),
+        (StopRules(halfwidth=0.12), "wilson", "half-width", "fixed-width"),
+        (StopRules(reliable=20, halfwidth=0.12, tracks=25), "wilson", "tracks", "anytime"),
+        (StopRules(baseline=0.45), "wilson", "baseline", "anytime"),
+    ],
+)
+def test_the_interval_that_belongs_to_the_end_is_said_and_proved(
+    tmp_path: Path, rules: StopRules, interval: str, reason: str, method: str
+) -> None:
+    settings = RunSettings(stop=rules, interval=interval)  # type: ignore[arg-type]
+    run = Run(chamber(6), tmp_path / "s", settings, SaysByTurns())
+    record = done(run)
+    assert record["stop_reason"] == reason
+    figure = record["fraction"]
+    assert figure["method"] == method  # type: ignore[index]
+    session = open_session(run.folder)
+    # The order of counting is another one than that of cells.csv, and is known from the session alone.
+    assert bytes(session.counted) == bytes(run.stages.tally.counted)
+    end = said(recount(session.counted), rules, "finished", reason, settings.interval)
+    assert (figure["low"], figure["high"]) == pytest.approx(end.interval, abs=1e-12)  # type: ignore[index]
+    assert verify(run.folder).findings == []
+    shown = run.progress()
+    assert (shown.interval, shown.method) == (end.interval, method)
+    page = (run.folder / "report.html").read_text()
+    assert {"fixed-width": "holds for a run that stops at this width", "anytime": "holds at every look"}.get(
+        method, "holds where what was seen did not decide when to stop"
+    ) in page
+    if reason == "tracks":
+        assert sum(~session.cells["reason"].isin(["after-stop", "cut-by-stop"])) == rules.tracks
+    if reason == "baseline":
+        assert record["stop_sentence"] == "The fraction lies above the baseline of 45 %."
+        assert record["stop_sentence"] in page
+        assert record["stop_sentence"] == shown.stop_sentence
+    # Whoever says another interval, or another rule, is found out.
+    record["fraction"] = {**figure, "method": "wilson" if method != "wilson" else "anytime"}  # type: ignore[dict-item]
+    write_run(run.folder, record)
+    assert any("belongs the" in finding for finding in verify(run.folder).findings)
+    record["fraction"] = {**figure, "low": figure["low"] - 0.01}  # type: ignore[dict-item,index]
+    write_run(run.folder, record)
+    assert any("low end" in finding for finding in verify(run.folder).findings)
+
+
+def test_how_far_it_is_to_each_rule_is_told_while_the_run_goes_on(tmp_path: Path) -> None:
+    rules = StopRules(reliable=500, halfwidth=0.05, seconds=6, tracks=900, baseline=0.75)
+    run = Run(chamber(60, paced=True), tmp_path / "s", RunSettings(stop=rules), SaysByTurns())
+    run.start()
+    while (now := run.progress()).seconds < 5:
+        assert not run.wait(0.05)
+    entries = {entry.name: entry for entry in now.rules}
+    assert list(entries) == ["reliable", "half-width", "seconds", "tracks", "baseline"]
+    assert now.method == "anytime"
+    assert entries["seconds"].share == pytest.approx(now.seconds / 6)
+    assert now.stop_share == max(entry.share for entry in now.rules if entry.name != "reliable")
+    for name in ("reliable", "seconds", "tracks"):
+        assert (entries[name].seconds_left or 0) > 0
+    assert (now.seconds_left or 99) <= 2
+    assert run.wait(60)
 
 
 @pytest.mark.parametrize("live", [True, False])

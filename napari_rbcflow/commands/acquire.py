@@ -15,6 +15,7 @@ from napari_rbcflow.commands.options import (
     debug_option,
     device_option,
     flow_option,
+    interval_option,
     intruded_option,
     output_option,
     parse_roi,
@@ -38,6 +39,7 @@ DEMO_STOP_RELIABLE = 50
     help="The simulation's own fraction.",
 )
 @stop_options
+@interval_option
 @viewer_option
 @device_option
 @debug_option
@@ -48,6 +50,9 @@ def demo(
     stop_reliable: int | None,
     stop_halfwidth: float | None,
     stop_seconds: float | None,
+    stop_tracks: int | None,
+    stop_baseline: float | None,
+    interval: Any,
     viewer: bool | None,
     device: str,
 ) -> int:
@@ -59,9 +64,11 @@ def demo(
     from napari_rbcflow.worker.orders import Camera, Order
 
     folder = output or Path(time.strftime("rbcflow-demo-%Y%m%d-%H%M%S"))
-    rules = stop_rules(stop_reliable, stop_halfwidth, stop_seconds, DEMO_STOP_RELIABLE)
+    rules = stop_rules(
+        stop_reliable, stop_halfwidth, stop_seconds, stop_tracks, stop_baseline, default=DEMO_STOP_RELIABLE
+    )
     chamber = Camera("simulated", {"seed": seed, "tank_fraction": tank_fraction})
-    settings = RunSettings(sample="simulated flow chamber", device=device, stop=rules)
+    settings = RunSettings(sample="simulated flow chamber", device=device, stop=rules, interval=interval)
     return carry_out(Order(chamber, folder, settings), viewer)
 
 
@@ -91,6 +98,7 @@ def demo(
 @device_option
 @record_options
 @stop_options
+@interval_option
 @intruded_option
 @ring_option
 @viewer_option
@@ -115,6 +123,9 @@ def live(
     stop_reliable: int | None,
     stop_halfwidth: float | None,
     stop_seconds: float | None,
+    stop_tracks: int | None,
+    stop_baseline: float | None,
+    interval: Any,
     ring_seconds: float,
     leave_out_intruded: bool,
     viewer: bool | None,
@@ -144,7 +155,8 @@ def live(
         sample=sample,
         flow=flow,
         device=device,
-        stop=stop_rules(stop_reliable, stop_halfwidth, stop_seconds),
+        stop=stop_rules(stop_reliable, stop_halfwidth, stop_seconds, stop_tracks, stop_baseline),
+        interval=interval,
         ring_seconds=ring_seconds,
         leave_out_intruded=leave_out_intruded,
     )
@@ -152,11 +164,17 @@ def live(
 
 
 def stop_rules(
-    reliable: int | None, halfwidth: float | None, seconds: float | None, default: int | None = None
+    reliable: int | None,
+    halfwidth: float | None,
+    seconds: float | None,
+    tracks: int | None,
+    baseline: float | None,
+    *,
+    default: int | None = None,
 ) -> Any:
     """Return the rules, with a number of cells where none is given."""
     from napari_rbcflow.estimate.stopping import USUAL_RELIABLE, StopRules
 
-    if reliable is None and halfwidth is None and seconds is None:
+    if all(rule is None for rule in (reliable, halfwidth, seconds, tracks, baseline)):
         reliable = default or USUAL_RELIABLE
-    return StopRules(reliable, halfwidth, seconds)
+    return StopRules(reliable, halfwidth, seconds, tracks, baseline)

@@ -90,11 +90,13 @@ def say(result: Result, folder: Path) -> None:
     RunFailed
         Where it failed, after all else was said.
     """
-    from napari_rbcflow.estimate.fraction import fraction_text
+    from napari_rbcflow.estimate.said import fraction_text
 
     status, reason = result.outcome
     if (p := result.progress) is not None:
-        click.echo(fraction_text(p.estimate, p.interval, p.n, p.level))
+        click.echo(fraction_text(p.estimate, p.interval, p.n, p.level, p.method))
+        if p.stop_sentence:
+            click.echo(p.stop_sentence)
         click.echo(
             f"{status} ({reason}); {p.received} frames received, {p.dropped} dropped, "
             f"{p.missed} missed; {p.cells['tracked']} tracks, "

@@ -15,6 +15,7 @@ from napari_rbcflow.commands.options import (
     debug_option,
     device_option,
     flow_option,
+    interval_option,
     intruded_option,
     output_option,
     record_options,
@@ -36,6 +37,7 @@ from napari_rbcflow.errors import RunFailed
     help="Median of 100 frames spread over the movie, or of the last seconds as in a live run.",
 )
 @intruded_option
+@interval_option
 @flow_option
 @record_options
 @debug_option
@@ -50,6 +52,7 @@ def analyze(
     patient: str,
     sample: str,
     leave_out_intruded: bool,
+    interval: Any,
 ) -> None:
     """Analyse a recorded movie: AVI, TIFF stack or folder, OME-TIFF, (OME-)Zarr, or a session's ring.
 
@@ -57,7 +60,7 @@ def analyze(
     """
     from napari_rbcflow import run
     from napari_rbcflow.commands.terminal import bar
-    from napari_rbcflow.estimate.fraction import fraction_text
+    from napari_rbcflow.estimate.said import fraction_text
 
     with bar("analysing") as show, kept_when_interrupted(output):
         session = run.analyze(
@@ -71,11 +74,12 @@ def analyze(
             patient=patient,
             sample=sample,
             leave_out_intruded=leave_out_intruded,
+            interval=interval,
             progress=lambda p, info: show(p.processed, info.n_frames, f"{p.cells['tracked']} tracks"),
         )
-    fraction = session.run["fraction"]
-    estimate = float("nan") if fraction["estimate"] is None else fraction["estimate"]
-    click.echo(fraction_text(estimate, (fraction["low"], fraction["high"]), fraction["n"], fraction["level"]))
+    said = session.fraction
+    interval_said = (said.low or 0.0, 1.0 if said.high is None else said.high)
+    click.echo(fraction_text(said.estimate or 0.0, interval_said, said.n, said.level, said.method))
     for warning in session.run["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"session: {output}")

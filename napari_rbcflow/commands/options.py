@@ -11,6 +11,8 @@ import click
 
 from napari_rbcflow.errors import BadInput
 
+FIXED_N = ("wilson", "jeffreys", "clopper-pearson")
+"""As in `estimate.fixed_n`, which takes SciPy's half a second to import."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -52,9 +54,25 @@ stop_options = options(
         "--stop-halfwidth",
         type=float,
         metavar="H",
-        help="Stop where the interval is +-H (0.05: 5 points) or less.",
+        help="Stop where the interval is +-H (0.05: 5 points) or less, at N cells or more.",
     ),
-    click.option("--stop-seconds", type=float, metavar="S", help="Stop after S seconds in any case."),
+    click.option("--stop-seconds", type=float, metavar="S", help="Stop after S seconds."),
+    click.option(
+        "--stop-tracks", type=int, metavar="M", help="Stop at M tracks, counted or not."
+    ),
+    click.option(
+        "--stop-baseline",
+        type=float,
+        metavar="B",
+        help="Stop where the fraction surely lies below or above B (0.86 for 86 %).",
+    ),
+)
+interval_option = click.option(
+    "--interval",
+    type=click.Choice(FIXED_N),
+    default="wilson",
+    show_default=True,
+    help="Where what was seen did not decide when to stop; elsewhere, the one that holds there is said.",
 )
 viewer_option = click.option(
     "--viewer/--no-viewer", default=None, help="Open napari [default: where there is a display]."

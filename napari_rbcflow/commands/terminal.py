@@ -6,11 +6,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from napari_rbcflow.estimate.remaining import missing, time_words
 
 if TYPE_CHECKING:
     from napari_rbcflow.run import Progress as RunProgress
@@ -22,13 +25,29 @@ PLAIN_EVERY_S = 5.0
 
 
 def running_line(p: RunProgress) -> str:
-    """Return the one line that is shown while a run goes; it fits a terminal of 80 columns."""
+    """Return the one line that is shown while a run goes; what the window's edge may cut off comes last.
+
+    The interval is the one that holds at every look, as whoever sees it may stop the run.
+    """
     lost = f"  {p.dropped + p.missed} frames lost" if p.dropped + p.missed else ""
     said = "no reliable cell yet"
     if p.n:
         low, high = p.interval
         said = f"tank-treading {100 * p.estimate:.1f} % ({100 * low:.1f}-{100 * high:.1f}, n {p.n})"
-    return f"{p.seconds:.0f} s  {p.cells['tracked']} tracks  {said}  to go: {p.missing}{lost}"
+    return f"{p.seconds:.0f} s  {p.cells['tracked']} tracks  {said}{lost}  to go: {to_go(p)}"
+
+
+def to_go(p: RunProgress) -> str:
+    """Say how far it is to each stop rule, and how long that takes at the present rate."""
+    if not p.rules:
+        return p.missing
+    timed = [
+        replace(rule, missing=f"{rule.missing} (about {time_words(rule.seconds_left)})")
+        if rule.missing and rule.seconds_left is not None and rule.name != "seconds"
+        else rule
+        for rule in p.rules
+    ]
+    return missing(timed)
 
 
 def follow(run: Run) -> None:

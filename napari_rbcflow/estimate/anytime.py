@@ -24,6 +24,7 @@ from math import lgamma
 
 _CELLS = 400.0
 _STEPS = 60
+_MOST_CELLS = 1e6
 
 
 class ConfidenceSequence:
@@ -72,7 +73,27 @@ class ConfidenceSequence:
             self._high = _edge(self._bound, k, m, 1.0, peak) if m else 1.0
 
 
-def _ratio(p: float, k: int, m: int) -> float:
+def cells_to_leave(p: float, estimate: float, level: float) -> float | None:
+    """Return how many cells with a fraction of `estimate` it takes until the interval leaves `p`.
+
+    None where that is more than a million, as where the two are the same.
+    """
+    bound = -math.log1p(-level)
+    low, high = 0.0, 1.0
+    while _ratio(p, estimate * high, (1 - estimate) * high) <= bound:
+        low, high = high, 2 * high
+        if high > _MOST_CELLS:
+            return None
+    while high - low > 0.5:
+        n = (low + high) / 2
+        if _ratio(p, estimate * n, (1 - estimate) * n) > bound:
+            high = n
+        else:
+            low = n
+    return high
+
+
+def _ratio(p: float, k: float, m: float) -> float:
     """Logarithm of the mixture's likelihood over that of `p`."""
     if p <= 0.0:
         return math.inf if k else 0.0

@@ -25,8 +25,8 @@ from scipy.special import ndtri
 _SHRINK = 2.0
 """Cells of each kind that are counted beforehand. Of 1 to 6, 2 needs the fewest cells
 (docs/decisions/estimate.md), and the same estimate can decide on the stop and stand in the middle."""
-_NARROWEST = 0.01
-"""Half-width from which on z is that of 0.01: it tends to the normal one, and 0.01 takes 10,000 cells."""
+_NARROWEST = 0.02
+"""Half-width from which on z is that of 0.02, which takes seconds: it falls towards the normal one."""
 _Z_STEPS = 12
 _AWAY = 1e-9
 """Beside an interval's end, where coverage jumps."""
@@ -81,12 +81,12 @@ class Stops:
         return found[worst], float(tried[worst])
 
 
-def middle(k: int, n: int) -> float:
+def middle(k: float, n: int) -> float:
     """Return the shrunken estimate, the middle of the interval."""
     return (k + _SHRINK) / (n + 2 * _SHRINK)
 
 
-def half_width(k: int, n: int, z: float) -> float:
+def half_width(k: float, n: int, z: float) -> float:
     """Return the half-width that `n` cells give, `k` of them tank-treading; 0.5 where that is more."""
     if not n:
         return 0.5
@@ -98,6 +98,11 @@ def interval(k: int, n: int, wanted: float, z: float) -> tuple[float, float]:
     """Return the interval for a run that stops at the half-width `wanted`; wider before it stops."""
     q, half = middle(k, n), max(wanted, half_width(k, n, z))
     return (0.0 if k == 0 else max(0.0, q - half)), (1.0 if k == n else min(1.0, q + half))
+
+
+def most_cells(wanted: float, z: float) -> int:
+    """Return the number of cells with which a run has stopped, whatever they are."""
+    return math.ceil((z / wanted) ** 2 / 4)
 
 
 @lru_cache(maxsize=64)
@@ -118,7 +123,9 @@ def critical_value(wanted: float, level: float = 0.95, at_least: int = 1) -> flo
     float
         A little above the normal quantile: 1.998 for 0.05 at 95 %.
     """
-    wanted = max(wanted, _NARROWEST)
+    if wanted < _NARROWEST:
+        # The least number is of cells at this width: at 0.02 it would mean more than it does.
+        wanted, at_least = _NARROWEST, 1
     normal = float(ndtri(0.5 + level / 2))
     low, high = normal, 2 * normal
     while stops(wanted, high, at_least).least_coverage()[0] < level:
@@ -134,7 +141,7 @@ def critical_value(wanted: float, level: float = 0.95, at_least: int = 1) -> flo
 
 def stops(wanted: float, z: float, at_least: int = 1) -> Stops:
     """Return every point at which a run may stop, by counting the ways to it."""
-    most = max(at_least, math.ceil((z / wanted) ** 2 / 4)) + 1
+    most = max(at_least, most_cells(wanted, z)) + 1
     k, n, log_paths = _stops(wanted, z, _SHRINK, at_least, most)
     q = (k + _SHRINK) / (n + 2 * _SHRINK)
     low, high = np.maximum(0.0, q - wanted), np.minimum(1.0, q + wanted)

@@ -5,43 +5,10 @@ from __future__ import annotations
 import math
 import operator
 
-from scipy.special import ndtri
-
 from napari_rbcflow.estimate import fixed_width
 from napari_rbcflow.estimate.anytime import ConfidenceSequence
-
-
-def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval for `k` of `n`, for an `n` fixed beforehand.
-
-    Parameters
-    ----------
-    k, n : int
-        Successes and trials, ``0 <= k <= n``.
-    level : float
-        Confidence level in (0, 1).
-
-    Returns
-    -------
-    low, high : float
-        (0, 1) where nothing was counted.
-
-    References
-    ----------
-    Wilson, E. B. (1927). Probable inference, the law of succession, and statistical inference.
-    Journal of the American Statistical Association 22, 209-212.
-    """
-    if n == 0:
-        return 0.0, 1.0
-    z = float(ndtri(0.5 + level / 2))
-    p = k / n
-    shrink = 1 + z * z / n
-    centre = (p + z * z / (2 * n)) / shrink
-    half = z / shrink * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # At the ends the two terms cancel to the last digit only in exact arithmetic.
-    low = 0.0 if k == 0 else max(0.0, centre - half)
-    high = 1.0 if k == n else min(1.0, centre + half)
-    return low, high
+from napari_rbcflow.estimate.fixed_n import FIXED_N, INTERVALS
+from napari_rbcflow.estimate.fixed_n import wilson as wilson
 
 
 class RunningFraction:
@@ -88,15 +55,22 @@ class RunningFraction:
         """The fraction; NaN where nothing was counted."""
         return self.tank_treading / self.n if self.n else math.nan
 
-    def interval(self) -> tuple[float, float]:
-        """Return Wilson's interval, for a number of cells that was fixed beforehand."""
-        return wilson(self.tank_treading, self.n, self.level)
+    def interval(self, method: str = "wilson") -> tuple[float, float]:
+        """Return the interval for a number of cells that was fixed beforehand.
 
-    @property
-    def half_width(self) -> float:
-        """Half of the width of `interval`; 0.5 where nothing was counted."""
-        low, high = self.interval()
-        return (high - low) / 2
+        Parameters
+        ----------
+        method : {"wilson", "jeffreys", "clopper-pearson"}
+            See `fixed_n`.
+
+        Raises
+        ------
+        ValueError
+            For another method.
+        """
+        if method not in INTERVALS:
+            raise ValueError(f"the interval is {', '.join(FIXED_N[:-1])} or {FIXED_N[-1]}, not {method!r}")
+        return INTERVALS[method](self.tank_treading, self.n, self.level)
 
     def anytime_interval(self) -> tuple[float, float]:
         """Return an interval that holds at every look at once, whatever rule stops the run.
@@ -105,11 +79,18 @@ class RunningFraction:
         """
         return self._sequence.interval
 
-    def fixed_width_interval(self, half_width: float) -> tuple[float, float]:
+    def fixed_width_interval(self, half_width: float, at_least: int = 1) -> tuple[float, float]:
         """Return an interval that holds for a run that stops when its half-width reaches `half_width`.
 
         See `fixed_width`: at that stop `half_width` to either side of the shrunken estimate (or up to 0 or
         1), before it wider. The first call for a half-width takes a second or less, more for narrow ones.
+
+        Parameters
+        ----------
+        half_width : float
+            In (0, 0.5).
+        at_least : int
+            Cells before which the run does not stop.
 
         Raises
         ------
@@ -120,17 +101,5 @@ class RunningFraction:
             raise ValueError(f"a half-width lies between 0 and 0.5, not {half_width}")
         if not self.n:
             return 0.0, 1.0
-        z = fixed_width.critical_value(float(half_width), self.level)
+        z = fixed_width.critical_value(float(half_width), self.level, at_least)
         return fixed_width.interval(self.tank_treading, self.n, half_width, z)
-
-
-def fraction_text(estimate: float, interval: tuple[float, float], n: int, level: float = 0.95) -> str:
-    """Say the fraction, never without its interval."""
-    if math.isnan(estimate):
-        return "no fraction: no reliable cell"
-    low, high = interval
-    cells = "1 reliable cell" if n == 1 else f"{n} reliable cells"
-    return (
-        f"tank-treading {100 * estimate:.1f} % "
-        f"({100 * level:.0f} % interval {100 * low:.1f} to {100 * high:.1f} %, {cells})"
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.estimate import fixed_width
 from napari_rbcflow.estimate.fraction import RunningFraction
 
 USUAL_RELIABLE = 200
@@ -13,10 +14,26 @@ USUAL_RELIABLE = 200
 
 @dataclass(frozen=True)
 class StopRules:
-    """At least `reliable` cells and a half-width of at most `halfwidth`, or `seconds` of camera time.
+    """(At least `reliable` cells and a half-width of at most `halfwidth`), or any of the other three.
 
-    A rule that is None asks for nothing. Where neither cells nor half-width are asked for, only
-    the time, the source's end or a person stops the run.
+    A rule that is None asks for nothing; without any, the source's end or a person stops the run.
+
+    The half-width is that of the interval which will be said. For a run that only its width can stop, that
+    is the fixed-width one. Where a baseline may stop it too, it is the interval that holds at every look,
+    as then no other one does (see `said`).
+
+    Attributes
+    ----------
+    reliable : int or None
+        Cells counted.
+    halfwidth : float or None
+        In (0, 0.5).
+    seconds : float or None
+        Of camera time.
+    tracks : int or None
+        Tracks finished, counted or not.
+    baseline : float or None
+        In (0, 1): stops when the interval that holds at every look lies wholly below or above it.
 
     Raises
     ------
@@ -27,6 +44,8 @@ class StopRules:
     reliable: int | None = None
     halfwidth: float | None = None
     seconds: float | None = None
+    tracks: int | None = None
+    baseline: float | None = None
 
     def __post_init__(self) -> None:
         if self.reliable is not None and self.reliable < 1:
@@ -35,49 +54,70 @@ class StopRules:
             raise BadInput(f"--stop-halfwidth must lie between 0 and 0.5, not {self.halfwidth:g}")
         if self.seconds is not None and not self.seconds > 0:
             raise BadInput(f"--stop-seconds must be above 0, not {self.seconds:g}")
+        if self.tracks is not None and self.tracks < 1:
+            raise BadInput(f"--stop-tracks must be at least 1, not {self.tracks}")
+        if self.baseline is not None and not 0 < self.baseline < 1:
+            raise BadInput(f"--stop-baseline must lie between 0 and 1 (0.86 for 86 %), not {self.baseline:g}")
 
-    def met_by(self, fraction: RunningFraction) -> str | None:
-        """Return ``reliable`` or ``half-width`` if the cells counted so far are enough, else None.
+    def prepare(self, level: float = 0.95) -> None:
+        """Work out what takes long, up to a second or a few, before the run and not in it."""
+        if self.width_matters(level) and self.baseline is None:
+            self.critical_value(level)
 
-        Where both are asked for, both must hold, and the one that was met last is named.
+    def width_matters(self, level: float) -> bool:
+        """Whether the half-width asks for anything.
+
+        Not where `reliable` cells make every interval that narrow: then their number is fixed beforehand.
         """
-        if self.reliable is None and self.halfwidth is None:
+        if self.halfwidth is None:
+            return False
+        if self.reliable is None or self.baseline is not None:
+            return True
+        z = fixed_width.critical_value(self.halfwidth, level)
+        return self.reliable < fixed_width.most_cells(self.halfwidth, z)
+
+    def critical_value(self, level: float) -> float:
+        """Return the z of the fixed-width rule; slow the first time (see `prepare`)."""
+        assert self.halfwidth is not None
+        return fixed_width.critical_value(self.halfwidth, level, self.reliable or 1)
+
+    def half_width(self, fraction: RunningFraction) -> float:
+        """Return the half-width that is compared with `halfwidth`; 0.5 where nothing was counted."""
+        if self.baseline is not None:
+            low, high = fraction.anytime_interval()
+            return (high - low) / 2
+        return fixed_width.half_width(fraction.tank_treading, fraction.n, self.critical_value(fraction.level))
+
+    def side(self, fraction: RunningFraction) -> str | None:
+        """Return ``below`` or ``above`` where the interval at every look leaves the baseline, else None."""
+        if self.baseline is None:
             return None
+        low, high = fraction.anytime_interval()
+        return "below" if high < self.baseline else "above" if low > self.baseline else None
+
+    def met_by(self, fraction: RunningFraction, tracks: int = 0) -> str | None:
+        """Return the rule that is met, named as in ``run.json``, else None; the time is `out_of_time`.
+
+        Where two are met by the same track, cells go before the baseline, and that before tracks.
+        """
+        if reason := self._cells_met(fraction):
+            return reason
+        if self.side(fraction):
+            return "baseline"
+        return "tracks" if self.tracks is not None and tracks >= self.tracks else None
+
+    def _cells_met(self, fraction: RunningFraction) -> str | None:
+        """Where cells and width are asked for, both must hold, and the one met last is named."""
         if self.reliable is not None and fraction.n < self.reliable:
             return None
-        if self.halfwidth is not None and fraction.half_width > self.halfwidth:
+        if not self.width_matters(fraction.level):
+            return "reliable" if self.reliable is not None else None
+        assert self.halfwidth is not None
+        if not fraction.n or self.half_width(fraction) > self.halfwidth:
             return None
         # The count rises by one a cell: that it stands just at N means that the width was there before.
-        return "reliable" if fraction.n == self.reliable or self.halfwidth is None else "half-width"
+        return "reliable" if fraction.n == self.reliable else "half-width"
 
     def out_of_time(self, seconds: float) -> bool:
         """Whether the camera has run long enough."""
         return self.seconds is not None and seconds >= self.seconds
-
-    def missing(self, fraction: RunningFraction, seconds: float) -> str:
-        """Say in a few words what is still missing, for the line that a person watches."""
-        parts = []
-        if self.reliable is not None and fraction.n < self.reliable:
-            parts.append(f"{self.reliable - fraction.n} cells")
-        if self.halfwidth is not None and fraction.half_width > self.halfwidth:
-            parts.append(f"±{100 * fraction.half_width:.1f} to ±{100 * self.halfwidth:.1f} %")
-        cells = " and ".join(parts)
-        if self.seconds is None:
-            return cells or ("the source's end" if self.reliable is self.halfwidth is None else "nothing")
-        time_left = f"{max(0.0, self.seconds - seconds):.0f} s"
-        return f"{cells} or {time_left}" if cells else time_left
-
-    def share(self, fraction: RunningFraction, seconds: float) -> float | None:
-        """Return how far it is to the stop, 0 to 1, by the rule that is nearest; None without a rule.
-
-        A half-width shrinks as one over the root of the cells: the share is that of the cells needed.
-        """
-        cells = []
-        if self.reliable is not None:
-            cells.append(fraction.n / self.reliable)
-        if self.halfwidth is not None:
-            cells.append((self.halfwidth / fraction.half_width) ** 2 if fraction.n else 0.0)
-        shares = [min(cells)] if cells else []
-        if self.seconds is not None:
-            shares.append(seconds / self.seconds)
-        return min(1.0, max(shares)) if shares else None

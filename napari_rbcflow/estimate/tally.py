@@ -17,10 +17,14 @@ AFTER_STOP = "after-stop"
 RUN_FAILED = "run-failed"
 PIECE = "piece"
 """Of a track that may be another piece of a cell that was counted already."""
+_NOT_FINISHED = (CUT_BY_STOP, AFTER_STOP, RUN_FAILED)
 
 
 class Tally:
     """Counts judged tracks, one cell once, until a stop rule is met; then the number is frozen.
+
+    The track that meets the rule is the last that may count, whatever the batches: the cell that is enough,
+    or the last of as many tracks as were asked for.
 
     A cell that is lost and found again leaves two tracks or more. Of a chain of them (each track names
     those that it may continue) the first that can be judged counts, and what may continue it, directly or
@@ -38,6 +42,8 @@ class Tally:
     counted : bytearray
         The counted cells in their order, 1 for tank-treading and 0 for flipping: what the fraction's
         curve is drawn from, in a byte a cell.
+    finished : int
+        Tracks that came to their own end before the stop, counted or not.
     enough : str or None
         The rule that was met (`StopRules.met_by`).
     """
@@ -46,6 +52,7 @@ class Tally:
         self.fraction = RunningFraction()
         self.cells: Counter[str] = Counter()
         self.counted = bytearray()
+        self.finished = 0
         self.enough: str | None = None
         self._rules = rules
         self._chains: dict[int, bool] = {}
@@ -74,6 +81,7 @@ class Tally:
         trial = copy.deepcopy(self.fraction)
         coming = iter(judged)
         frozen = self.enough is not None
+        finished = self.finished
         settled = []
         # Of each track: whether it, or one that it may continue, was counted.
         chains: dict[int, bool] = {}
@@ -90,9 +98,10 @@ class Tally:
             if is_piece and counts(judgement):
                 judgement = uncounted(track, PIECE)
             settled.append(judgement)
+            finished += 1
             if _add(trial, judgement):
                 chains[track.cell] = True
-                frozen = self._rules.met_by(trial) is not None
+            frozen = self._rules.met_by(trial, finished) is not None
         self._coming = chains
         return settled
 
@@ -101,9 +110,11 @@ class Tally:
         for judgement in settled:
             self.cells["tracked"] += 1
             self.cells[judgement.label.replace("-", "_")] += 1
+            if judgement.reason not in _NOT_FINISHED:
+                self.finished += 1
             if _add(self.fraction, judgement):
                 self.counted.append(judgement.label is Label.TANK_TREADING)
-                self.enough = self._rules.met_by(self.fraction)
+            self.enough = self.enough or self._rules.met_by(self.fraction, self.finished)
             if judgement.cell in self._coming:
                 self._chains[judgement.cell] = self._coming[judgement.cell]
         # None of those before is named again.

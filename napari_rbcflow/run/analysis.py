@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.estimate.fixed_n import FixedN
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.wiring import Run
@@ -32,6 +33,7 @@ def analyze(
     patient: str = "",
     sample: str = "",
     leave_out_intruded: bool = False,
+    interval: FixedN = "wilson",
     progress: Callable[[Progress, SourceInfo], None] | None = None,
 ) -> Session:
     """Analyse a recorded movie, as ``rbcflow analyze`` does.
@@ -53,6 +55,8 @@ def analyze(
         For the record.
     leave_out_intruded : bool
         Judge a track without the frames in which another cell stands in its crop.
+    interval : {"wilson", "jeffreys", "clopper-pearson"}
+        Of the fraction of the whole movie.
     progress : callable, optional
         Called a few times a second with how it stands.
 
@@ -76,6 +80,7 @@ def analyze(
         flow=flow,
         ring_seconds=RING_SECONDS,
         leave_out_intruded=leave_out_intruded,
+        interval=interval,
     )
     run = Run(source, Path(out), settings)
     try:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import time
 from collections import deque
 
+from napari_rbcflow.estimate.remaining import Rates
+
 WINDOW_S = 2.0
+RATES_S = 30.0
+"""Reliable cells come a few a second: over less, their rate would jump about."""
+LEAST_RATES_S = 3.0
+_EVERY_S = 0.5
 LEAST_SHARE = 0.02
 """Before that, an estimate of the time left would be a guess."""
 
 
 class Pace:
-    """Frames a second over the last `WINDOW_S`, told by whoever looks after the run.
+    """Frames a second over the last `WINDOW_S`, cells and tracks over `RATES_S`; told by whoever looks.
 
-    Lifecycle: construct as the run begins -> `look` -> `end`.
+    Lifecycle: construct as the run begins -> `look` and `count` -> `end`.
 
     Attributes
     ----------
@@ -25,7 +31,25 @@ class Pace:
         self.frames_per_s = 0.0
         self._began = self._came = time.monotonic()
         self._looks: deque[tuple[float, int]] = deque([(self._began, 0)])
+        self._counts: deque[tuple[float, int, int, float]] = deque([(self._began, 0, 0, 0.0)])
         self._ended = False
+
+    def count(self, cells: int, tracks: int, camera_s: float) -> None:
+        """Take note of the cells counted, the tracks finished and the camera's time up to now."""
+        now = time.monotonic()
+        if now - self._counts[-1][0] < _EVERY_S:
+            return
+        self._counts.append((now, cells, tracks, camera_s))
+        while now - self._counts[1][0] > RATES_S:
+            self._counts.popleft()
+
+    def rates(self) -> Rates:
+        """Return what came in a second of late."""
+        then, now = self._counts[0], self._counts[-1]
+        if self._ended or (seconds := now[0] - then[0]) < LEAST_RATES_S:
+            return Rates()
+        cells, tracks, camera_s = ((new - old) / seconds for new, old in zip(now[1:], then[1:], strict=True))
+        return Rates(cells, tracks, camera_s)
 
     def look(self, received: int) -> None:
         """Take note of how many frames there are now."""

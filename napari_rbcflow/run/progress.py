@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from napari_rbcflow.estimate.remaining import RuleProgress
+from napari_rbcflow.estimate.said import ANYTIME
 from napari_rbcflow.sources.contract import SourceInfo
 
 
@@ -29,10 +31,11 @@ class Progress:
     estimate : float
         NaN where no cell was counted.
     interval : (float, float)
+        While the run goes on the anytime interval, then the one that belongs to its end (`estimate.said`).
     level : float
         Of the interval.
     missing : str
-        In a few words, what the stop rule still lacks.
+        In a few words, what the stop rules still lack.
     total_frames : int or None
         Of a movie; None where frames come until somebody stops them.
     frames_per_s : float
@@ -43,6 +46,12 @@ class Progress:
         Until then if all goes on as before; None where that cannot be told yet.
     lag_s : float
         How far the run is behind its source (`Stages.lag_s`): who shows it gives way.
+    method : str
+        Which interval, as in ``run.json``.
+    rules : tuple of RuleProgress
+        How far it is to each stop rule in force.
+    stop_sentence : str
+        As in ``run.json``.
     """
 
     status: str
@@ -63,12 +72,14 @@ class Progress:
     stop_share: float | None = None
     seconds_left: float | None = None
     lag_s: float = 0.0
+    method: str = ANYTIME
+    rules: tuple[RuleProgress, ...] = ()
+    stop_sentence: str = ""
 
 
 def warnings_of(
     info: SourceInfo,
     *,
-    stop_reason: str,
     dropped: Mapping[str, int],
     missed: Mapping[str, int],
     not_analysed: Mapping[str, int],
@@ -87,11 +98,6 @@ def warnings_of(
         why = ", ".join(f"{reason.replace('-', ' ')}: {k}" for reason, k in sorted(not_analysed.items()))
         what = "focus" if set(not_analysed) == {"out-of-focus"} else "lamp and focus"
         said.append(f"{n} frames could not be analysed ({why}): check {what}.")
-    if stop_reason == "half-width":
-        said.append(
-            "The run stopped by its own half-width: Wilson's interval, made for a number of cells fixed "
-            "beforehand, then covers slightly less than it says."
-        )
     if ring_skipped:
         said.append(f"{ring_skipped} raw frames are not in the ring because the disk was too slow.")
     return said

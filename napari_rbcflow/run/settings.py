@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import StopRules
+from napari_rbcflow.estimate.fixed_n import FIXED_N, FixedN
 from napari_rbcflow.sources.contract import SourceInfo
 from napari_rbcflow.tracking.settings import Direction
 
@@ -31,6 +32,9 @@ class RunSettings:
         Raw frames that the ring keeps.
     leave_out_intruded : bool
         Judge a track without the frames in which another cell stands in its crop, as the paper did.
+    interval : {"wilson", "jeffreys", "clopper-pearson"}
+        Which is said where the number of cells did not depend on their labels; elsewhere it is the one that
+        belongs to how the run ended (`estimate.said`).
     """
 
     patient: str = ""
@@ -41,10 +45,15 @@ class RunSettings:
     stop: StopRules = field(default_factory=StopRules)
     ring_seconds: float = 5.0
     leave_out_intruded: bool = False
+    interval: FixedN = "wilson"
 
     def __post_init__(self) -> None:
         if self.background not in ("movie", "sliding"):
             raise BadInput(f"the background is movie or sliding, not {self.background!r}")
+        if self.interval not in FIXED_N:
+            raise BadInput(
+                f"the interval is {', '.join(FIXED_N[:-1])} or {FIXED_N[-1]}, not {self.interval!r}"
+            )
         if not 0 < self.ring_seconds <= MOST_RING_SECONDS:
             raise BadInput(
                 f"the ring holds more than 0 and at most {MOST_RING_SECONDS:.0f} s, not {self.ring_seconds:g}"
@@ -59,6 +68,9 @@ class RunSettings:
             "stop_reliable": self.stop.reliable,
             "stop_halfwidth": self.stop.halfwidth,
             "stop_seconds": self.stop.seconds,
+            "stop_tracks": self.stop.tracks,
+            "stop_baseline": self.stop.baseline,
+            "fixed_n_interval": self.interval,
             "ring_seconds": self.ring_seconds,
             "leave_out_intruded": self.leave_out_intruded,
         }

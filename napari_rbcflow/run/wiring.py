@@ -14,13 +14,15 @@ from pathlib import Path
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.estimate import remaining
+from napari_rbcflow.estimate.said import Said, said, stop_sentence
 from napari_rbcflow.estimate.tally import AFTER_STOP, RUN_FAILED, uncounted
 from napari_rbcflow.run.memory import keep_freed_memory
 from napari_rbcflow.run.pace import Pace
 from napari_rbcflow.run.progress import Progress, warnings_of
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.stages import Stages
-from napari_rbcflow.session.account import Account
+from napari_rbcflow.session.account import Account, FractionFigure
 from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.sources.contract import FrameSource, RecordedSource, SourceInfo
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
@@ -100,6 +102,7 @@ class Run:
     def _prepare(self) -> None:
         """Open, load and compile; the folder comes last, when nothing can go wrong any more."""
         keep_freed_memory()
+        self.settings.stop.prepare()
         self.info = self.source.open()
         self._tracker = self._make_tracker()
         warm_up(self.info.pixel_size_um)
@@ -169,6 +172,7 @@ class Run:
             for thread in self._threads:
                 thread.join(0.05)
             self._pace.look(self.stages.n_received)
+            self._pace.count(*self._counts())
             if time.monotonic() - beat >= 1.0 and not self.stages.outcome.failed:
                 beat = time.monotonic()
                 try:
@@ -202,7 +206,7 @@ class Run:
             log.error("%d tracks could not be kept: %s", len(left), error)
         self._find_lost_frames()
         status, reason = self.outcome
-        self._writer.close(self.account(whole=True), status=status, stop_reason=reason)
+        self._writer.close(self.account(whole=True), status, reason, self._stop_sentence())
 
     def _close_source(self) -> None:
         """Close the source, but do not wait for ever for a driver that hangs."""
@@ -263,11 +267,23 @@ class Run:
         """Return how the run stands, from any thread."""
         positions = self.stages.positions
         tally, seconds = self.stages.tally, self.stages.seconds
-        share = self.settings.stop.share(tally.fraction, seconds)
+        ended = self._done.is_set()
+        rules = remaining.to_go(
+            self.settings.stop,
+            tally.fraction,
+            tracks=tally.finished,
+            seconds=seconds,
+            rates=self._pace.rates(),
+        )
+        share, seconds_left = remaining.nearest(rules)
         if self.info.n_frames:
-            share = max(share or 0.0, self._tracker.processed / self.info.n_frames)
+            of_movie = self._tracker.processed / self.info.n_frames
+            share = max(share or 0.0, of_movie)
+            left = (seconds_left, self._pace.seconds_left(of_movie))
+            seconds_left = min((s for s in left if s is not None), default=None)
+        shown = self._said(ended=ended)
         return Progress(
-            status=self.outcome[0] if self._done.is_set() else "running",
+            status=self.outcome[0] if ended else "running",
             received=self.stages.n_received,
             processed=self._tracker.processed,
             dropped=sum(n for why, n in dict(self.stages.dropped).items() if why != AFTER_STOP),
@@ -277,18 +293,36 @@ class Run:
             cells=Counter(tally.cells),
             n=tally.fraction.n,
             estimate=tally.fraction.estimate,
-            interval=tally.fraction.interval(),
+            interval=shown.interval,
             level=tally.fraction.level,
-            missing=self.settings.stop.missing(tally.fraction, seconds),
+            missing=remaining.missing(rules),
             total_frames=self.info.n_frames,
             frames_per_s=self._pace.frames_per_s,
             stop_share=share,
-            seconds_left=self._pace.seconds_left(share),
+            seconds_left=None if ended else seconds_left,
             lag_s=self.stages.lag_s(),
+            method=shown.method,
+            rules=rules,
+            stop_sentence=self._stop_sentence() if ended else "",
         )
 
+    def _counts(self) -> tuple[int, int, float]:
+        return self.stages.tally.fraction.n, self.stages.tally.finished, self.stages.seconds
+
+    def _said(self, *, ended: bool) -> Said:
+        """Return the interval that is true of the run now."""
+        status, reason = self.outcome if ended else ("running", "")
+        fraction = self.stages.tally.fraction
+        return said(fraction, self.settings.stop, status, reason, self.settings.interval)
+
+    def _stop_sentence(self) -> str:
+        return stop_sentence(self.outcome[1], self.settings.stop, self.stages.tally.fraction)
+
     def account(self, *, whole: bool = False) -> Account:
-        """Return the counts of ``run.json``, with the latencies of the last labels or of the `whole` run."""
+        """Return the counts of ``run.json``: of a run that goes on, or of the `whole` that has ended.
+
+        The former has the latencies of the last labels only.
+        """
         dropped = dict(self.stages.dropped)
         return Account.of(
             received=self.stages.n_received,
@@ -296,11 +330,10 @@ class Run:
             dropped=dropped,
             missed=dict(self.source.missed),
             cells=dict(self.stages.tally.cells),
-            fraction=self.stages.tally.fraction,
+            fraction=FractionFigure.saying(self.stages.tally.fraction, self._said(ended=whole)),
             latencies_ms=self.stages.latencies_ms[0 if whole else -RECENT_LABELS :],
             warnings=warnings_of(
                 self.info,
-                stop_reason=self.outcome[1],
                 dropped=dropped,
                 missed=self.source.missed,
                 not_analysed=self._tracker.not_analysed,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_rbcflow.estimate.fraction import RunningFraction
+from napari_rbcflow.estimate.said import ANYTIME, Said
 
 CELL_COUNTS = ("tracked", "too_short", "unreliable", "tank_treading", "flipping", "uncounted")
 """`tracked` is every finished track, a row of ``cells.csv`` each; the others add up to it."""
@@ -27,7 +28,8 @@ class FractionFigure:
     level : float
         Confidence level of the interval.
     method : str
-        Which interval: ``wilson``, ``fixed-width``, ``anytime``, ...; ``none`` where there is none.
+        Which interval: ``wilson``, ``fixed-width``, ``anytime``, ... (`estimate.said`); ``none`` where there
+        is none.
     n : int
         Cells counted.
     """
@@ -61,6 +63,11 @@ class FractionFigure:
         low, high = fraction.interval() if interval is None else interval
         return cls(fraction.estimate, low, high, fraction.level, method, fraction.n)
 
+    @classmethod
+    def saying(cls, fraction: RunningFraction, said: Said) -> FractionFigure:
+        """Take the figure from the running fraction, with the interval that belongs to how the run stands."""
+        return cls.of(fraction, said.interval, said.method)
+
 
 @dataclass(frozen=True)
 class Account:
@@ -88,7 +95,7 @@ class Account:
     dropped: Mapping[str, int] = field(default_factory=dict)
     missed: Mapping[str, int] = field(default_factory=dict)
     cells: Mapping[str, int] = field(default_factory=dict)
-    fraction: FractionFigure = FractionFigure(None, None, None, 0.95, "wilson", 0)
+    fraction: FractionFigure = FractionFigure(None, None, None, 0.95, ANYTIME, 0)
     fraction_corrected: FractionFigure = FractionFigure(None, None, None, 0.95, NOT_CORRECTED, 0)
     latency_ms: Mapping[str, float | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -116,7 +123,7 @@ class Account:
         received, processed, dropped, missed, cells, warnings, fraction_corrected, quality
             As the attributes; counts that are not given are 0.
         fraction : RunningFraction or FractionFigure
-            With the former, the interval is Wilson's.
+            With the former, the interval is Wilson's: for a number of cells that was fixed beforehand.
         latencies_ms : sequence of float
             One for each label, warm-up left out.
         """

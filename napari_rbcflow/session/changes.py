@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from napari_rbcflow.conventions import LEAST_FRAMES, Label
 from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
+from napari_rbcflow.estimate.fixed_n import FIXED_N
 from napari_rbcflow.estimate.fraction import RunningFraction
+from napari_rbcflow.estimate.said import ANYTIME
 from napari_rbcflow.ring.disk import is_full
 from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.session.audit import (
@@ -156,7 +158,7 @@ class ChangeLog:
             self.report_fault = f"The change is kept, but report.html could not be written anew ({said})."
 
     def figure(
-        self, *, tank_treading: int, flipping: int, level: float = 0.95, method: str = "wilson"
+        self, *, tank_treading: int, flipping: int, level: float = 0.95, method: str = ANYTIME
     ) -> FractionFigure | None:
         """Return the fraction with the changes from the machine's counts alone, while a run goes on.
 
@@ -210,8 +212,8 @@ class ChangeLog:
 def by_hand(session: Session) -> FractionFigure | None:
     """Return a session's fraction with the changes by hand.
 
-    The interval is the machine's kind, at its level. It covers the chance of counting only: that a
-    person chose which cells to change is not in it.
+    The interval is of the machine's kind, at its level (`shown_figure`). It covers the chance of counting
+    only: that a person chose which cells to change is not in it.
 
     Parameters
     ----------
@@ -235,12 +237,16 @@ def by_hand(session: Session) -> FractionFigure | None:
 
 
 def shown_figure(tank_treading: int, flipping: int, level: float, method: str) -> FractionFigure:
-    """Return the fraction of counts by hand, with an interval no narrower than the machine's kind."""
+    """Return the fraction of counts by hand, with an interval no narrower than the machine's kind.
+
+    Where the machine's is fixed-width or anytime, it is the anytime interval of one look at these counts: a
+    person's changes have no order in which they were counted, and no rule stopped the run by them.
+    """
     fraction = RunningFraction(level)
     fraction.update(tank_treading=tank_treading, flipping=flipping)
-    if method == "wilson":
-        return FractionFigure.of(fraction)
-    return FractionFigure.of(fraction, fraction.anytime_interval(), "anytime")
+    if method in FIXED_N:
+        return FractionFigure.of(fraction, fraction.interval(method), method)
+    return FractionFigure.of(fraction, fraction.anytime_interval(), ANYTIME)
 
 
 def login_name() -> str:

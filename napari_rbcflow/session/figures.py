@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.estimate.fraction import wilson
+from napari_rbcflow.estimate.fraction import RunningFraction
 
 # Okabe and Ito's blue and vermilion: told apart by the colour-blind, and in grey by their lightness.
 TANK_TREADING_COLOUR = "#0072b2"
@@ -19,21 +19,38 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 36
 _MOST_POINTS = 240
 
 
-def curve(tank_treading: NDArray[np.bool_], level: float, *, width: int = 420, height: int = 210) -> str:
-    """Draw the fraction as cells were counted, with Wilson's interval of each moment as a band.
+def curve(
+    tank_treading: NDArray[np.bool_],
+    level: float,
+    said: tuple[float, float] | None = None,
+    *,
+    width: int = 420,
+    height: int = 210,
+) -> str:
+    """Draw the fraction as cells were counted, with the anytime interval of each moment as a band.
+
+    That is the one that was shown while the run went on.
 
     Parameters
     ----------
     tank_treading : ndarray of bool, shape (n,)
-        The counted cells in order, n > 0.
+        The counted cells in the order in which they were counted, n > 0.
     level : float
+    said : (float, float), optional
+        The interval said in the end: a bar behind the last cell.
     width, height : int
         In CSS pixels.
     """
     n = len(tank_treading)
     at = np.unique(np.linspace(1, n, min(n, _MOST_POINTS)).round().astype(int))
     hits = np.cumsum(tank_treading)[at - 1]
-    band = np.array([wilson(int(k), int(m), level) for k, m in zip(hits, at, strict=True)])
+    fraction, drawn = RunningFraction(level), set(at.tolist())
+    looks = []
+    for tank in tank_treading.tolist():
+        fraction.update(tank_treading=int(tank), flipping=int(not tank))
+        if fraction.n in drawn:
+            looks.append(fraction.anytime_interval())
+    band = np.array(looks)
     inner_w, inner_h = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
 
     def place(cells: NDArray[np.int64], values: NDArray[np.float64]) -> str:
@@ -55,6 +72,13 @@ def curve(tank_treading: NDArray[np.bool_], level: float, *, width: int = 420, h
         f'<polyline points="{place(at, hits / at)}" fill="none" stroke="{TANK_TREADING_COLOUR}"'
         ' stroke-width="2" stroke-linejoin="round"/>'
     )
+    if said is not None:
+        low, high = (_TOP + inner_h * (1 - end) for end in said)
+        x = width - _RIGHT + 4
+        parts.append(
+            f'<path d="M{x - 3} {low:.1f}h6M{x} {low:.1f}V{high:.1f}M{x - 3} {high:.1f}h6"'
+            ' stroke="#111" stroke-width="2" fill="none"/>'
+        )
     parts.append(_x_axis("cells counted", width, height))
     return _svg(parts, width, height, f"The fraction while the {n} cells were counted, with its interval")
 

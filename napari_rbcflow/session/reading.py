@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.estimate.fraction import RunningFraction
+from napari_rbcflow.estimate.said import ANYTIME
 from napari_rbcflow.ring import RingReader, open_ring
 from napari_rbcflow.session import tables
 from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.session.audit import COLUMNS, Change, read_changes, standing
 from napari_rbcflow.session.changes import by_hand
+from napari_rbcflow.session.counting import counted_cells, recount, rows_counted
 from napari_rbcflow.session.crops import CropReader, CropSequence
 from napari_rbcflow.session.marker import is_being_written
 from napari_rbcflow.session.runfile import read_run
@@ -79,19 +79,27 @@ class Session:
 
     @cached_property
     def fraction(self) -> FractionFigure:
-        """The fraction of ``run.json``; of a run that is not closed, Wilson's over the cells kept so far."""
+        """The fraction of ``run.json``; of a run that is not closed, that of the cells kept so far."""
         if self.run["status"] == "running":
-            labels = self.cells["label"]
-            fraction = RunningFraction()
-            fraction.update(
-                tank_treading=int((labels == Label.TANK_TREADING).sum()),
-                flipping=int((labels == Label.FLIPPING).sum()),
-            )
-            return FractionFigure.of(fraction)
+            fraction = recount(self.counted)
+            return FractionFigure.of(fraction, fraction.anytime_interval(), ANYTIME)
         try:
             return FractionFigure(**self.run["fraction"])
         except (KeyError, TypeError):
             raise BadInput(f"{self.folder} holds no fraction: its run.json is damaged.") from None
+
+    @cached_property
+    def counted(self) -> NDArray[np.bool_]:
+        """The counted cells in the order in which they were counted, True for tank-treading.
+
+        Where that order is lost with ``crops.zarr``, the order of `cells`.
+        """
+        if self.run["status"] == "running":
+            return rows_counted(self.cells)
+        try:
+            return counted_cells(self.folder, self.cells)
+        except RunFailed:
+            return rows_counted(self.cells)
 
     @cached_property
     def changes(self) -> pd.DataFrame:

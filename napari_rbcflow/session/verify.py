@@ -14,12 +14,14 @@ import pandas as pd
 
 from napari_rbcflow.conventions import LEAST_FRAMES, Label
 from napari_rbcflow.errors import BadInput, RbcflowError
-from napari_rbcflow.estimate.fraction import wilson
+from napari_rbcflow.estimate.fixed_n import wilson
+from napari_rbcflow.estimate.said import said
 from napari_rbcflow.ring import open_ring
 from napari_rbcflow.session import pieces, tables
 from napari_rbcflow.session.account import CELL_COUNTS, FractionFigure
 from napari_rbcflow.session.audit import findings as faults_of_changes
 from napari_rbcflow.session.audit import read_audit
+from napari_rbcflow.session.counting import counted_cells, recount, rules_of
 from napari_rbcflow.session.crops import CropReader
 from napari_rbcflow.session.marker import is_being_written
 from napari_rbcflow.session.reading import Session, open_session
@@ -62,6 +64,7 @@ def verify(folder: Path | str) -> Verdict:
         _ending,
         _frames,
         _tables,
+        _interval,
         _pieces,
         _unchanged,
         _by_hand,
@@ -262,11 +265,30 @@ def _fraction(told: dict[str, Any], k: int, m: int) -> Iterator[str]:
     if low is None or high is None or not 0 <= low <= high <= 1:
         yield f"run.json: {low} to {high} is not an interval."
     elif told["method"] == "wilson":
-        for name, value, right in zip(("low", "high"), (low, high), wilson(k, n, told["level"]), strict=True):
-            if not math.isclose(value, right, abs_tol=_TOLERANCE):
-                yield f"run.json gives the interval's {name} end as {value:.6g}, Wilson's is {right:.6g}."
-    elif not low - _TOLERANCE <= k / n <= high + _TOLERANCE:
-        yield f"run.json: the fraction {k / n:.6g} lies outside its interval {low:.6g} to {high:.6g}."
+        yield from _ends(told, "wilson", wilson(k, n, told["level"]))
+
+
+def _interval(session: Session) -> Iterator[str]:
+    """Count the cells again in their order, and work out the interval that belongs to how the run ended."""
+    run = session.run
+    told, rules = run["fraction"], rules_of(run["parameters"])
+    if _running(session) or rules is None or told["low"] is None or told["high"] is None:
+        return
+    fraction = recount(counted_cells(session.folder, session.cells), told["level"])
+    right = said(fraction, rules[0], run["status"], run["stop_reason"], rules[1])
+    if told["method"] != right.method:
+        yield (
+            f"run.json gives the {told['method']} interval, but to a run that ended so"
+            f" ({run['status']}, {run['stop_reason']}) belongs the {right.method} one."
+        )
+    elif right.method != "wilson":  # that one was looked at with the counts
+        yield from _ends(told, right.method, right.interval)
+
+
+def _ends(told: dict[str, Any], method: str, right: tuple[float, float]) -> Iterator[str]:
+    for name, end in zip(("low", "high"), right, strict=True):
+        if not math.isclose(told[name], end, abs_tol=_TOLERANCE):
+            yield f"run.json gives the interval's {name} end as {told[name]:.6g}; {method} gives {end:.6g}."
 
 
 def _crops(session: Session) -> Iterator[str]:

@@ -120,6 +120,7 @@ class SessionWriter:
             "format": runfile.FORMAT,
             "status": "running",
             "stop_reason": None,
+            "stop_sentence": "",
             **Account(warnings=source.warnings).as_dict(),
             "parameters": {
                 **runfile.source_parameters(source),
@@ -234,7 +235,7 @@ class SessionWriter:
                 self._take(account)
                 runfile.write_run(self.folder, self._run)
 
-    def close(self, account: Account, status: str, stop_reason: str) -> None:
+    def close(self, account: Account, status: str, stop_reason: str, stop_sentence: str = "") -> None:
         """End the session: sort the tables, write the last ``run.json``, then the report.
 
         A report that fails changes nothing else: it is logged, and told in the warnings of ``run.json``.
@@ -245,6 +246,8 @@ class SessionWriter:
         status : {"finished", "stopped", "failed"}
         stop_reason : str
             As in ``run.json``.
+        stop_sentence : str
+            What the rule that stopped the run found, where its name does not tell.
 
         Raises
         ------
@@ -257,6 +260,7 @@ class SessionWriter:
             self._closed = True
             try:
                 with disk_faults(self.folder):
+                    self._run["stop_sentence"] = stop_sentence
                     self._close(account, status, stop_reason)
             finally:
                 self._syncing.shutdown()

@@ -24,6 +24,8 @@ _FIELDS = {
     "--stop-reliable": "“Stop at reliable cells”",
     "--stop-halfwidth": "“Stop at half-width”",
     "--stop-seconds": "“Stop after seconds”",
+    "--stop-tracks": "“Stop at tracks”",
+    "--stop-baseline": "“Stop off the baseline”",
     "--exposure-ms": "“Exposure”",
     "--fps": "“Frames per second”",
     "--pixel-size-um": "“Pixel size”",

@@ -124,6 +124,7 @@ class LiveCells(QWidget):
             tank_treading=progress.cells["tank_treading"],
             flipping=progress.cells["flipping"],
             level=progress.level,
+            method=progress.method,
         )
         self._show_by_hand(figure)
 

@@ -1,4 +1,4 @@
-"""The fraction as cells are counted, with its interval as a band."""
+"""The fraction as cells are counted, with the interval that holds at every look as a band."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pyqtgraph as pg  # isort: skip
 
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.estimate import RunningFraction
+from napari_rbcflow.estimate.fixed_width import middle
+from napari_rbcflow.widgets.labels import say, wrapping_label
 from napari_rbcflow.widgets.theme import LOOKS, NOT_YET
 
 MOST_POINTS = 500
@@ -22,6 +24,8 @@ _LEAST_CELLS = 20
 
 class FractionCurve(QWidget):
     """Fraction in per cent over counted cells. Cost and memory do not grow with the run.
+
+    The band is the anytime interval: whoever watches may stop the run because of what is drawn here.
 
     Parameters
     ----------
@@ -38,8 +42,11 @@ class FractionCurve(QWidget):
         view.setStyleSheet("background: transparent;")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
         column.addWidget(view)
-        self.setFixedHeight(160)
+        self.caption = wrapping_label("font-size: 12px; padding: 0px 4px;")
+        column.addWidget(self.caption)
+        view.setFixedHeight(160)
         view.setFrameShape(view.Shape.NoFrame)
         view.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         # The wheel scrolls the panel that the curve stands in; the plot itself cannot be moved.
@@ -64,6 +71,7 @@ class FractionCurve(QWidget):
             plot.addItem(item)
         self._level = level
         self._target: float | None = None
+        self._said: tuple[float, float] | None = None
         self._take_colours()
         self.clear()
 
@@ -71,12 +79,18 @@ class FractionCurve(QWidget):
         """Forget all cells."""
         self._fraction = RunningFraction(self._level)
         self._step = 1
+        self._said = None
         self._points: list[tuple[float, float, float, float]] = []
         self._draw()
 
     def set_target(self, half_width: float | None) -> None:
-        """Show how narrow the interval must get for the run to stop (0 to 0.5), or nothing."""
+        """Show the width at which the run stops (0 to 0.5), or nothing."""
         self._target = half_width
+        self._draw()
+
+    def show_said(self, low: float, high: float) -> None:
+        """Show the interval that is said in the end as a bar behind the last cell (0 to 1)."""
+        self._said = (100 * low, 100 * high)
         self._draw()
 
     def add(self, counted: bytes) -> None:
@@ -106,7 +120,7 @@ class FractionCurve(QWidget):
         return np.array(points, np.float64).reshape(-1, 4)
 
     def _present(self) -> tuple[float, float, float, float]:
-        low, high = self._fraction.interval()
+        low, high = self._fraction.anytime_interval()
         return float(self._fraction.n), 100 * self._fraction.estimate, 100 * low, 100 * high
 
     def _draw(self) -> None:
@@ -118,16 +132,24 @@ class FractionCurve(QWidget):
         narrow = self._target is not None and len(points) > 0
         if len(points):
             n, estimate, low, high = points[-1]
+            low, high = self._said or (low, high)
             self._now.setData(
                 x=np.array([n]),
                 y=np.array([estimate]),
                 top=np.array([high - estimate]),
                 bottom=np.array([estimate - low]),
             )
+            at_stop = middle(self._fraction.tank_treading, self._fraction.n)
             for line, sign in zip(self._hints, (-1, 1), strict=True):
-                line.setValue((low + high) / 2 + sign * 100 * (self._target or 0.0))
+                line.setValue(100 * (at_stop + sign * (self._target or 0.0)))
         for line in self._hints:
             line.setVisible(narrow)
+        said = "Band: the interval that holds at every look."
+        if self._said is not None:
+            said += " Bar: the interval above."
+        elif narrow:
+            said += " Dashed: as wide as it is at the stop."
+        say(self.caption, said if len(points) else "")
 
     def changeEvent(self, event: QEvent) -> None:
         """Follow the viewer's theme."""

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QTimer, QUrl
-from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.estimate.tally import AFTER_STOP
 from napari_rbcflow.run.progress import Progress
@@ -23,6 +21,7 @@ from napari_rbcflow.widgets.labels import breakable, say, wrapping_label
 from napari_rbcflow.widgets.result import words as words
 from napari_rbcflow.widgets.result.counts_table import CountsTable
 from napari_rbcflow.widgets.result.fraction_curve import FractionCurve
+from napari_rbcflow.widgets.result.session_links import SessionLinks
 from napari_rbcflow.widgets.result.share_bar import ShareBar
 from napari_rbcflow.widgets.theme import LOOKS, STRUCK_OUT
 from napari_rbcflow.widgets.warning_box import WarningBox
@@ -68,16 +67,8 @@ class ResultPanel(QWidget):
         self.left = wrapping_label(_PLAIN)
         self.curve = FractionCurve()
         self.counts = CountsTable()
-        self.folder_line = wrapping_label("font-size: 13px;")
-        self.open_folder = QPushButton("Open the session's folder")
-        self.open_report = QPushButton("Open the report")
-        self.open_folder.clicked.connect(lambda: self._open(""))
-        self.open_report.clicked.connect(lambda: self._open("report.html"))
-        self._links = QWidget()
-        row = QHBoxLayout(self._links)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.open_folder)
-        row.addWidget(self.open_report)
+        self.links = SessionLinks()
+        self.open_folder, self.open_report = self.links.open_folder, self.links.open_report
 
         column = QVBoxLayout(self)
         column.setContentsMargins(2, 0, 6, 0)
@@ -93,8 +84,7 @@ class ResultPanel(QWidget):
             self.by_hand,
             self.end,
             self.remarks,
-            self.folder_line,
-            self._links,
+            self.links,
             self.progress,
             self.left,
             self.curve,
@@ -107,7 +97,6 @@ class ResultPanel(QWidget):
         self._slow = QTimer(self)
         self._slow.setSingleShot(True)
         self._slow.timeout.connect(self._draw_waiting)
-        self._folder: Path | None = None
         self.clear()
 
     # ------------------------------------------------------------------ what is shown
@@ -117,7 +106,6 @@ class ResultPanel(QWidget):
         self._slow.stop()
         self._waiting: tuple[Progress, tuple[str, ...]] | None = None
         self._counted = bytearray()
-        self._folder = None
         self._failed = False
         self._n = 0
         self.curve.clear()
@@ -131,8 +119,7 @@ class ResultPanel(QWidget):
         say(self.caption, "")
         say(self.number, "")
         say(self.interval, "no run yet")
-        say(self.folder_line, "")
-        self._links.hide()
+        self.links.clear()
         self.progress.hide()
 
     def show_whose(self, patient: str, sample: str) -> None:
@@ -174,16 +161,19 @@ class ResultPanel(QWidget):
         self._draw_waiting()
         self._slow.stop()
         self._end_progress()
-        self._show_folder(folder)
+        self.links.show_folder(folder)
         self._failed = status == "failed"
+        sentence = ""
         # A run that failed may have left a file that still says it goes on, or none that can be read.
         known = {"status": status, "stop_reason": reason} if self._failed else {}
         try:
-            self._show_run({**open_session(folder).run, **known})
+            run = {**open_session(folder).run, **known}
+            sentence = str(run.get("stop_sentence", ""))
+            self._show_run(run)
         except RbcflowError as error:
             failure = [words.end_words(status, reason, self._n)] if self._failed else []
             self.warnings.say(grave=[*failure, *self.warnings.grave, str(error)])
-        self._show_ending(status, reason, remarks)
+        self._show_ending(status, reason, remarks, sentence)
 
     def show_session(self, session: Session) -> None:
         """Show a session on disk instead of what was shown before.
@@ -193,18 +183,17 @@ class ResultPanel(QWidget):
         RbcflowError
             Where it cannot be read; nothing of it is shown then.
         """
-        labels = session.cells["label"]
-        counted = labels[labels.isin([Label.TANK_TREADING, Label.FLIPPING])] == Label.TANK_TREADING
-        figure, changed = session.fraction, by_hand(session)
+        counted, figure, changed = session.counted, session.fraction, by_hand(session)
         self.clear()
         run = session.run
         self.show_whose(str(run["patient"]), str(run["sample"]))
-        self.curve.add(counted.to_numpy(bool).astype("uint8").tobytes())
+        self.curve.add(counted.astype("uint8").tobytes())
         self._show_run({**run, "fraction": vars(figure)})
         self.show_by_hand(changed)
-        self._show_folder(session.folder)
+        self.links.show_folder(session.folder)
         self._failed = run["status"] == "failed"
-        self._show_ending(str(run["status"]), str(run["stop_reason"]), ())
+        ended = str(run["status"]), str(run["stop_reason"])
+        self._show_ending(*ended, (), str(run.get("stop_sentence", "")))
 
     def show_fault(self, sentence: str) -> None:
         """Show, above all else, that something went wrong; a number that stands there is greyed."""
@@ -226,7 +215,7 @@ class ResultPanel(QWidget):
                 self.by_hand,
                 f"With the changes by hand: <b>{words.percent(figure.estimate)}</b>"
                 f" ({words.interval_words(figure.low, figure.high)},"
-                f" {words.cells_words(figure.level, figure.n)})",
+                f" {words.cells_words(figure.level, figure.n)}; {words.one_look_words(figure.method)})",
             )
 
     # ------------------------------------------------------------------ how it is drawn
@@ -254,7 +243,7 @@ class ResultPanel(QWidget):
         self.notes.say(mild=warnings)
         low, high = progress.interval
         estimate = None if math.isnan(progress.estimate) else progress.estimate
-        self._show_number(FractionFigure(estimate, low, high, progress.level, "", progress.n))
+        self._show_number(FractionFigure(estimate, low, high, progress.level, progress.method, progress.n))
         say(self.doubt, words.too_few_words(progress.n) if progress.n else "")
         self._shade(doubtful=bool(grave) or progress.n < FEW_CELLS)
         self._show_left(progress)
@@ -281,12 +270,15 @@ class ResultPanel(QWidget):
             return
         say(self.number, words.percent(figure.estimate))
         say(self.interval, words.interval_words(figure.low, figure.high))
-        say(self.cells, words.cells_words(figure.level, figure.n))
+        say(self.cells, words.cells_words(figure.level, figure.n, figure.method).replace("\n", "<br>"))
 
     def _show_run(self, run: Mapping[str, Any]) -> None:
         """Show what ``run.json`` says; counts and warnings in the report's words."""
         frames, cells, fraction = run["frames"], run["cells"], run["fraction"]
-        self._show_number(FractionFigure(**fraction))
+        figure = FractionFigure(**fraction)
+        self._show_number(figure)
+        if figure.low is not None and figure.high is not None:
+            self.curve.show_said(figure.low, figure.high)
         self.counts.show_counts(cells, fraction["n"], 0)
         # What a camera still sent after the stop is not lost to the number.
         dropped = sum(n for why, n in frames["dropped"].items() if why != AFTER_STOP)
@@ -297,13 +289,13 @@ class ResultPanel(QWidget):
         say(self.doubt, "Read the warning above first." if grave and fraction["n"] else "")
         self._shade(doubtful=bool(grave))
 
-    def _show_ending(self, status: str, reason: str, remarks: Sequence[str]) -> None:
+    def _show_ending(self, status: str, reason: str, remarks: Sequence[str], sentence: str) -> None:
         # A failure stands in red above the number: said once.
         say(
             self.end,
             "What is shown was kept up to then."
             if status == "failed"
-            else breakable(words.end_words(status, reason, self._n)),
+            else breakable(words.end_words(status, reason, self._n, sentence)),
         )
         if not self._n:
             say(self.interval, "no number: no reliable cell")
@@ -319,13 +311,3 @@ class ResultPanel(QWidget):
             wanted = style + (_DIM if doubtful and self._n else "")
             if label.styleSheet() != wanted:
                 label.setStyleSheet(wanted)
-
-    def _show_folder(self, folder: Path) -> None:
-        self._folder = Path(folder)
-        say(self.folder_line, f"Session: {breakable(str(folder))}")
-        self.open_report.setVisible((self._folder / "report.html").exists())
-        self._links.show()
-
-    def _open(self, name: str) -> None:
-        if self._folder is not None:
-            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._folder / name)))

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from napari_rbcflow.estimate.remaining import RuleProgress, time_words
+from napari_rbcflow.estimate.said import ANYTIME, method_words
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.session.grave import FEW_CELLS, grave_warnings
 
@@ -18,8 +20,13 @@ _ENDS = {
     "source-ended": "Ended: the movie or the camera's sequence came to its end.",
     "user": "Stopped by you.",
 }
-_NO_RULE = ("", "nothing", "the source's end")
-"""What `StopRules.missing` says where no rule is set, or where it is met."""
+_RULES = {
+    "reliable": "reliable cells",
+    "half-width": "interval",
+    "seconds": "time",
+    "tracks": "tracks",
+    "baseline": "baseline",
+}
 _SECONDS_TO_SEE_A_CELL = 10.0
 """Camera time. The background takes one second, a crossing another."""
 _SECONDS_TO_COUNT_A_CELL = 60.0
@@ -39,13 +46,18 @@ def interval_words(low: float, high: float) -> str:
     return f"{math.floor(100 * low + 1e-3)} to {math.ceil(100 * high - 1e-3)} %"
 
 
-def cells_words(level: float, n: int) -> str:
-    """Say what stands under the interval."""
+def cells_words(level: float, n: int, method: str = "") -> str:
+    """Say what stands under the interval, and what that holds for."""
     cells = "1 reliable cell" if n == 1 else f"{n:,} reliable cells"
-    return f"{100 * level:g} % interval, from {cells}"
+    return f"{100 * level:g} % interval, from {cells}" + (f"\n({method_words(method)})" if method else "")
 
 
-def end_words(status: str, reason: str, n: int) -> str:
+def one_look_words(method: str) -> str:
+    """Say what the interval of a number with changes by hand is."""
+    return "as at one look" if method == ANYTIME else method_words(method).split(":")[0]
+
+
+def end_words(status: str, reason: str, n: int, sentence: str = "") -> str:
     """Say how a run ended.
 
     Parameters
@@ -54,36 +66,36 @@ def end_words(status: str, reason: str, n: int) -> str:
         As in ``run.json``.
     n : int
         Cells counted.
+    sentence : str
+        What the rule that stopped it found, as in ``run.json``.
     """
     if status == "failed":
         return f"The run failed: {reason}"
     if status == "running":
         return "The run has not ended."
-    return _ENDS.get(reason, f"Ended: {reason}.").format(n=f"{n:,}")
-
-
-def time_words(seconds: float) -> str:
-    """Say how long something will take, roughly."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"
+    said = _ENDS.get(reason, f"Ended: {reason}.").format(n=f"{n:,}")
+    return f"{said} {sentence}".rstrip()
 
 
 def left_words(progress: Progress) -> str:
-    """Say what will stop a run, and on a line of its own how long that may take."""
+    """Say what will stop a run, each rule on a line of its own with how long it takes at the present rate."""
+    lines = []
     if progress.total_frames:
-        said = f"frame {progress.processed:,} of {progress.total_frames:,}"
-        if progress.missing not in _NO_RULE:  # it may stop before the movie's end
-            said += f", or still to go: {progress.missing}"
-    elif progress.stop_share is None:
+        lines.append(f"frame {progress.processed:,} of {progress.total_frames:,}")
+    elif not progress.rules:
         return "goes on until you press Stop"
-    else:
-        said = f"still to go: {progress.missing}"
+    lines += [_rule_words(rule) for rule in progress.rules]
     if progress.seconds_left is not None:
-        said += f"\nabout {time_words(progress.seconds_left)} left"
-    return said
+        lines.append(f"about {time_words(progress.seconds_left)} left")
+    return "\n".join(lines)
+
+
+def _rule_words(rule: RuleProgress) -> str:
+    title = _RULES.get(rule.name, rule.name)
+    if not rule.missing:
+        return f"{title}: reached"
+    timed = "" if rule.seconds_left is None else f", about {time_words(rule.seconds_left)}"
+    return f"{title}: {rule.missing} to go{timed if rule.name != 'seconds' else ''}"
 
 
 def too_few_words(n: int) -> str:

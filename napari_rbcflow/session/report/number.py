@@ -1,0 +1,93 @@
+"""The number, how the run ended, and what is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from napari_rbcflow.conventions import LEAST_FRAMES
+from napari_rbcflow.estimate.said import method_words
+from napari_rbcflow.session.grave import grave_warnings, percent
+from napari_rbcflow.session.report.facts import Facts
+
+_ENDS = {
+    "reliable": "The run stopped by itself: enough cells had been counted.",
+    "half-width": "The run stopped by itself: the interval was narrow enough.",
+    "seconds": "The run stopped by itself: the set time was over.",
+    "tracks": "The run stopped by itself: enough tracks had been seen.",
+    "baseline": "The run stopped by itself: the interval lay wholly on one side of the patient's baseline.",
+    "source-ended": "The movie or the camera's sequence came to its end.",
+    "user": "A person stopped the run.",
+}
+
+
+def number(facts: Facts) -> str:
+    """Return the number in its frame, never without its interval and what that holds for."""
+    run, by_hand = facts.run, facts.by_hand
+    fraction = run["fraction"]
+    estimate, low, high = fraction["estimate"], fraction["low"], fraction["high"]
+    if estimate is None or low is None or high is None:
+        said = "<p class='big none'>No number</p><p>No cell could be counted.</p>"
+        return f"<div class='number doubtful'>{said}{by_hand.number()}</div>"
+    method = escape(method_words(str(fraction["method"])))
+    grave = bool(grave_warnings(run))
+    said = (
+        f"<div class='number{' doubtful' if grave else ''}'><p class='big'>{percent(estimate)}</p>"
+        "<p>of the cells judged reliable<br>were tank-treading</p>"
+        f"<p class='interval'><b>{100 * low:.1f} to {percent(high)}</b></p>"
+        f"<p>{100 * fraction['level']:g} % interval, from {fraction['n']:,} cells<br>({method})</p>"
+    )
+    if grave:
+        said += "<p class='doubt'>Read the warning above first.</p>"
+    corrected = run.get("fraction_corrected") or {}
+    if all(corrected.get(key) is not None for key in ("estimate", "low", "high")):
+        said += (
+            "<p class='corrected'>Corrected for the networks' known errors:"
+            f" <b>{percent(corrected['estimate'])}</b> ({100 * corrected['low']:.1f} to"
+            f" {percent(corrected['high'])}, {escape(str(corrected['method']))})</p>"
+        )
+    else:
+        said += (
+            "<p class='corrected'>The interval covers the chance of counting only: it is not corrected for"
+            f" errors of the networks{_precision(run)}.</p>"
+        )
+    return f"{said}{by_hand.number()}</div>"
+
+
+def _precision(run: Mapping[str, Any]) -> str:
+    model = (run.get("models") or {}).get("stage1") or {}
+    share, least = model.get("precision_in_real_life"), model.get("precision_in_real_life_at_least")
+    if not isinstance(share, float):
+        return ""
+    to = f" (or up to {100 * (1 - least):.0f})" if isinstance(least, float) else ""
+    return (
+        f". Where 3.4 in 100 tracks are reliable, about {100 * (1 - share):.0f}{to} in 100 cells that stage 1"
+        " lets through would not be"
+    )
+
+
+def ending(facts: Facts) -> str:
+    """Return in words how the run ended, and what is counted."""
+    run = facts.run
+    cells, fraction = run["cells"], run["fraction"]
+    untold = facts.undecided
+    also = f"; {untold:,} it could not tell: they are not counted" if untold else ""
+    reason = run["stop_reason"]
+    if run["status"] == "failed":
+        ended = "The run failed; what is shown was kept up to then."
+    elif run["status"] == "running":
+        ended = "The run has not ended."
+    else:
+        ended = " ".join(filter(None, [_ENDS.get(str(reason), str(reason)), run.get("stop_sentence")]))
+    return f"""<div class="words">
+<h2>What this is</h2>
+<p>{escape(ended)}</p>
+<p><b>{cells["tracked"]:,}</b> cells were followed through the field. Two neural networks looked at each: the
+first said whether it was sharp and alone enough to be judged ({fraction["n"] + untold:,} were), the second
+whether its membrane circulated (<b>tank-treading: {cells["tank_treading"]:,}</b>, the supple cells) or it
+flipped over as a whole (<b>flipping: {cells["flipping"]:,}</b>, the stiff ones){also}.</p>
+<p><b>What is counted.</b> Cells that cross the plane of focus, so the faster count more often; each once;
+in the picture for {LEAST_FRAMES} frames or more; judged reliable; before the stop. A stiff cell that did not
+happen to flip while it was watched looks like a supple one.</p>
+</div>"""

@@ -1,0 +1,77 @@
+"""Cells, frames and quality in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+from napari_rbcflow.conventions import LEAST_FRAMES, Label
+from napari_rbcflow.estimate.tally import PIECE
+from napari_rbcflow.session.grave import percent
+from napari_rbcflow.session.report.facts import Facts
+
+_REASONS = {
+    "queue-full": "this computer could not keep up",
+    "after-stop": "came after the stop",
+    "run-failed": "left when the run failed",
+    "image-number": "gap in the camera's numbering",
+    "time-gap": "gap in the camera's time",
+    "overflow": "the camera's buffer overflowed",
+}
+_QUALITY = {"reliable_share": "share of reliable tracks"}
+
+
+def cells(facts: Facts) -> str:
+    """Return what became of the cells."""
+    cells, table, untold = facts.run["cells"], facts.cells, facts.undecided
+    pieces = int((table["reason"] == PIECE).sum())
+    rows = {
+        "followed in all": cells["tracked"],
+        "tank-treading (counted)": cells["tank_treading"],
+        "flipping (counted)": cells["flipping"],
+        "blurred or not alone": cells["unreliable"] - untold,
+        "of neither kind surely enough": untold,
+        f"seen in under {LEAST_FRAMES} frames": cells["too_short"],
+        "perhaps another piece of a counted one": pieces,
+        "open at the stop, or after it": cells["uncounted"] - pieces,
+    }
+    return table_of("Cells", {k: f"{v:,}" for k, v in rows.items()})
+
+
+def frames(facts: Facts) -> str:
+    """Return what became of the frames."""
+    frames = facts.run["frames"]
+    rows = {"received": f"{frames['received']:,}", "analysed": f"{frames['processed']:,}"}
+    for kind, said in (("dropped", "not analysed"), ("missed", "never arrived")):
+        rows[said] = f"{sum(frames[kind].values()):,}"
+        for reason, n in sorted(frames[kind].items()):
+            rows[f"– {_REASONS.get(reason, reason)}"] = f"{n:,}"
+    return table_of("Frames", rows)
+
+
+def quality(facts: Facts) -> str:
+    """Return how good the run was."""
+    run, cells = facts.run, facts.cells
+    tracked = run["cells"]["tracked"]
+    rows: dict[str, str] = {}
+    if tracked:
+        rows["reliable, of all followed"] = percent(run["fraction"]["n"] / tracked)
+        rows["frames a track, median"] = f"{cells['frames'].median():.0f}"
+    counted = cells[cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])]
+    if len(counted):
+        rows["speed of the counted, median"] = f"{counted['speed_um_per_s'].median():,.0f} µm/s"
+    for key, value in run.get("quality", {}).items():
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            rows[_QUALITY.get(key, key.replace("_", " "))] = (
+                f"{value:.4g}" if isinstance(value, float) else str(value)
+            )
+    latency = run["latency_ms"]["p95"]
+    if latency is not None:
+        rows["95 % of labels within"] = f"{latency:.0f} ms"
+    return table_of("Quality", rows)
+
+
+def table_of(title: str, rows: Mapping[str, str]) -> str:
+    """Return a small table under its title."""
+    said = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in rows.items())
+    return f"<div><h2>{title}</h2><table>{said}</table></div>"
