@@ -21,9 +21,9 @@ from napari_rbcflow.session import verify
 from napari_rbcflow.session.changes import ChangeLog
 from napari_rbcflow.session.pieces import behind, read_links
 from napari_rbcflow.tracking.initiation import motion_of
-from napari_rbcflow.tracking.linked import End
+from napari_rbcflow.tracking.linked import End, Sights
 from napari_rbcflow.tracking.linking import Linker
-from napari_rbcflow.tracking.motion import Motion
+from napari_rbcflow.tracking.motion import Floats, Motion
 from napari_rbcflow.tracking.pieces import EndedTracks
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracks import PIECES_REMEMBERED, Judgement, Track
@@ -128,14 +128,30 @@ def test_the_tally_forgets_what_is_not_named_again() -> None:
 # ------------------------------------------------------------------------------- what continues what
 
 
+class Elsewhere:
+    """What lies where nothing was detected: nothing, or the same everywhere."""
+
+    def __init__(self, log_energy: float) -> None:
+        self.log_energy = log_energy
+
+    def log_energy_at(self, x: Floats, y: Floats) -> Floats:
+        return np.full(len(x), self.log_energy)
+
+    def clearness_at(self, frame: int, x: float, y: float) -> float:
+        return 0.0
+
+
+def clear_sights(t: int, sights: Sequence[Sight]) -> Sights:
+    """Detections of one energy."""
+    x, y = np.array([s[0] for s in sights]), np.array([s[1] for s in sights])
+    return Sights(t, x, y, np.full(len(x), 3.0), np.full(len(x), 2.0))
+
+
 def ends_of(frames: Sequence[Sequence[Sight]], length: float = LENGTH) -> tuple[list[End], Linker]:
     """Link sights of cells that are in sight nowhere else, all of one energy."""
     linker, ends = Linker(length, fps=60, settings=TrackingSettings()), []
     for t, sights in enumerate(frames):
-        x, y = np.array([s[0] for s in sights]), np.array([s[1] for s in sights])
-        ends += linker.step(
-            t, x, y, np.full(len(x), 3.0), lambda x, y: np.full(len(x), -9.0, np.float64)
-        ).ended
+        ends += linker.step(clear_sights(t, sights), Elsewhere(-9.0)).ended
     return ends + linker.finish("source-ended"), linker
 
 
@@ -175,8 +191,7 @@ def _first_sights(frames: Sequence[Sequence[Sight]]) -> dict[int, int]:
     """The lane of each track, by its number, from a run of its own."""
     linker, lanes = Linker(LENGTH, fps=60, settings=TrackingSettings()), {}
     for t, sights in enumerate(frames):
-        x, y = np.array([s[0] for s in sights]), np.array([s[1] for s in sights])
-        linker.step(t, x, y, np.full(len(x), 3.0), lambda x, y: np.full(len(x), -9.0, np.float64))
+        linker.step(clear_sights(t, sights), Elsewhere(-9.0))
         lanes |= {
             int(c): int(height // 60) for c, height in zip(linker.motion.cell, linker.motion.y, strict=True)
         }
@@ -196,8 +211,7 @@ def test_of_two_that_could_not_be_told_apart_both_are_possible() -> None:
     linker = Linker(LENGTH, fps=60, settings=TrackingSettings())
     ends: list[End] = []
     for t, sights in enumerate(frames):
-        x, y = np.array([s[0] for s in sights]), np.array([s[1] for s in sights])
-        ends += linker.step(t, x, y, np.full(len(x), 3.0), lambda x, y: np.full(len(x), 3.0)).ended
+        ends += linker.step(clear_sights(t, sights), Elsewhere(3.0)).ended
     ends += linker.finish("source-ended")
     assert [(e.cell, e.reason) for e in ends][:2] == [(1, "ambiguous"), (2, "ambiguous")]
     later = [e for e in ends if e.cell > 2]
@@ -234,8 +248,7 @@ def test_two_tracks_that_see_one_cell_by_turns_are_one_and_two_cells_side_by_sid
     linker = Linker(LENGTH, fps=60, settings=TrackingSettings())
     ends: list[End] = []
     for t, sights in enumerate(frames):
-        x, y = np.array([s[0] for s in sights]), np.array([s[1] for s in sights])
-        ends += linker.step(t, x, y, np.full(len(x), 3.0), lambda x, y: np.full(len(x), 3.0)).ended
+        ends += linker.step(clear_sights(t, sights), Elsewhere(3.0)).ended
     ends += linker.finish("source-ended")
     named = [end.may_continue for end in ends]
     assert named == [(), ()] if both else len(ends) > 1 and all(named[1:])
@@ -249,8 +262,7 @@ def test_a_cell_that_must_have_left_is_forgotten() -> None:
             frames[t].append((5 + 20.0 * (t - t0), 30 + 60.0 * (t0 // 4 % 17)))
     linker, most = Linker(LENGTH, fps=60, settings=TrackingSettings()), 0
     for t, sights in enumerate(frames):
-        x, y = np.array([s[0] for s in sights]), np.array([s[1] for s in sights])
-        linker.step(t, x, y, np.full(len(x), 3.0), lambda x, y: np.full(len(x), -9.0, np.float64))
+        linker.step(clear_sights(t, sights), Elsewhere(-9.0))
         most = max(most, len(linker._gone))
     assert 5 < most < 40  # 66 frames through the field, and a few for what is not known of the speed
     assert linker._next_cell > 370

@@ -86,7 +86,8 @@ def tracks_of(
         n = len(track)
         assert n >= 3
         assert (np.diff(track.frames) > 0).all()
-        assert track.seen[0]
+        # Before its first sight it may be carried back to the edge where it came in.
+        assert track.seen[:8].any()
         assert track.crops.shape == (n, 31, 31)
         assert track.crops.dtype == np.uint8
         for part in (track.y_px, track.x_px, track.seen, track.intruded, track.edge):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.assignment import assign
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.crops import Cropper
+from napari_rbcflow.tracking.linked import Sights
 from napari_rbcflow.tracking.linking import Linker
 from napari_rbcflow.tracking.median import median_rows
 from napari_rbcflow.tracking.settings import TrackingSettings
@@ -91,6 +93,16 @@ def test_a_crop_keeps_its_scale_and_its_grey(pixel_size_um: float, seed: int) ->
             assert abs((line[30] - line[0]) / 30 - slope) < 0.05
 
 
+class Everywhere:
+    """A field in which something is wherever one looks."""
+
+    def log_energy_at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.full(len(x), 3.0)
+
+    def clearness_at(self, frame: int, x: float, y: float) -> float:
+        return 2.0
+
+
 def test_two_cells_that_cannot_be_told_apart_are_ended_and_not_swapped() -> None:
     linker = Linker(1000.0, fps=60, settings=TrackingSettings())
     reasons = []
@@ -103,11 +115,14 @@ def test_two_cells_that_cannot_be_told_apart_are_ended_and_not_swapped() -> None
         else:  # they part upwards and downwards: either can be either
             sights = [(x + 5, 96.0), (x + 5, 104.0)]
         linked = linker.step(
-            t,
-            np.array([s[0] for s in sights]),
-            np.array([s[1] for s in sights]),
-            np.full(len(sights), 3.0),
-            lambda x, y: np.full(len(x), 3.0),
+            Sights(
+                t,
+                np.array([s[0] for s in sights]),
+                np.array([s[1] for s in sights]),
+                np.full(len(sights), 3.0),
+                np.full(len(sights), 2.0),
+            ),
+            Everywhere(),
         )
         reasons += [end.reason for end in linked.ended]
         if t == 13:

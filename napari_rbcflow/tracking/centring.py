@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
-from napari_rbcflow.tracking.detection import peak_between
+from napari_rbcflow.tracking.energy import peak_between
 
 _SIDE = CROP_SIDE + 1
 """Of the window, reference pixels: even, so that it halves."""

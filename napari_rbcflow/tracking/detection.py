@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM
+from napari_rbcflow.tracking.contrast import RADIUS_PX, greatest_contrast
+from napari_rbcflow.tracking.energy import block_energy, maxima, standing_apart
 from napari_rbcflow.tracking.settings import TrackingSettings
 
 _LEAST_FIELD_UM2 = 500.0
@@ -40,130 +41,17 @@ class Detections:
         Centres in camera pixels.
     energy : ndarray of float32, shape (n,)
         Blurred squared difference at the centre, in multiples of the noise's.
+    contrast : ndarray of float32, shape (n,)
+        Greatest difference from the background near the centre, as a share of the light.
     """
 
     y_px: NDArray[np.float32]
     x_px: NDArray[np.float32]
     energy: NDArray[np.float32]
+    contrast: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.x_px)
-
-
-@njit(cache=True, nogil=True)
-def peak_between(below: float, at: float, above: float) -> float:
-    """Top of the parabola through three neighbours, -0.5 to 0.5 from the middle one; 0 without one."""
-    bend = 2 * at - below - above
-    return min(0.5, max(-0.5, 0.5 * (above - below) / bend)) if bend > 0 else 0.0
-
-
-@njit(cache=True, fastmath=True, nogil=True)
-def _block_energy(
-    image: NDArray[np.uint8],
-    background: NDArray[np.uint8],
-    gain: np.float32,
-    block: int,
-    row: NDArray[np.float32],
-    out: NDArray[np.float32],
-) -> None:
-    height, width = out.shape
-    for i in range(height):
-        for x in range(width * block):
-            row[x] = np.float32(0)
-        for r in range(i * block, i * block + block):
-            a = image[r]
-            b = background[r]
-            for x in range(width * block):
-                row[x] += np.float32(a[x]) - gain * np.float32(b[x])
-        o = out[i]
-        if block == 2:
-            for x in range(width):
-                s = row[2 * x] + row[2 * x + 1]
-                o[x] = s * s
-        else:
-            for x in range(width):
-                s = np.float32(0)
-                for q in range(block):
-                    s += row[block * x + q]
-                o[x] = s * s
-
-
-@njit(cache=True, nogil=True)
-def _maxima(
-    energy: NDArray[np.float32],
-    threshold: np.float32,
-    reach: int,
-    ys: NDArray[np.float32],
-    xs: NDArray[np.float32],
-    es: NDArray[np.float32],
-) -> tuple[int, int]:
-    """Maxima within `reach`, refined by a parabola along each axis; how many, and cells above threshold."""
-    height, width = energy.shape
-    n = 0
-    above = 0
-    for i in range(1, height - 1):
-        for j in range(1, width - 1):
-            e = energy[i, j]
-            if e <= threshold:
-                continue
-            above += 1
-            if not (
-                e >= energy[i, j - 1]
-                and e > energy[i, j + 1]
-                and e >= energy[i - 1, j]
-                and e > energy[i + 1, j]
-            ):
-                continue
-            greatest = True
-            for a in range(max(0, i - reach), min(height, i + reach + 1)):
-                for c in range(max(0, j - reach), min(width, j + reach + 1)):
-                    if (a - i) ** 2 + (c - j) ** 2 > reach * reach:
-                        continue
-                    # Of two equal maxima the first in reading order stands.
-                    if energy[a, c] > e or (energy[a, c] == e and (a < i or (a == i and c < j))):
-                        greatest = False
-                        break
-                if not greatest:
-                    break
-            if greatest and n < len(ys):
-                ys[n] = i + peak_between(energy[i - 1, j], e, energy[i + 1, j])
-                xs[n] = j + peak_between(energy[i, j - 1], e, energy[i, j + 1])
-                es[n] = e
-                n += 1
-    return n, above
-
-
-@njit(cache=True, nogil=True)
-def _standing_apart(
-    energy: NDArray[np.float32],
-    ys: NDArray[np.float32],
-    xs: NDArray[np.float32],
-    es: NDArray[np.float32],
-    reach: float,
-    saddle: float,
-    apart: NDArray[np.bool_],
-) -> None:
-    """Clear `apart` for maxima that a greater one within `reach` overshadows without a valley between."""
-    n = len(ys)
-    for k in range(n):
-        apart[k] = True
-        for g in range(n):
-            if es[g] < es[k] or (es[g] == es[k] and g <= k):
-                continue
-            dy = ys[g] - ys[k]
-            dx = xs[g] - xs[k]
-            distance = np.sqrt(dy * dy + dx * dx)
-            if distance > reach:
-                continue
-            steps = int(np.ceil(distance))
-            lowest = es[k]
-            for s in range(1, steps):
-                i = int(np.rint(ys[k] + dy * s / steps))
-                j = int(np.rint(xs[k] + dx * s / steps))
-                lowest = min(lowest, energy[i, j])
-            if lowest > saddle * es[k]:
-                apart[k] = False
-                break
 
 
 class Detector:
@@ -192,6 +80,7 @@ class Detector:
         self._blurred = np.empty(shape, np.float32)
         self._most = 100 + int(height * width * pixel_size_um**2 / _LEAST_FIELD_UM2)
         self._found = np.empty((3, self._most), np.float32)
+        self._radius = max(1, round(RADIUS_PX / unit))
         self._family = _FAMILY_PX / unit
         self._apart = np.empty(self._most, np.bool_)
         self._noise = 0.0
@@ -218,7 +107,7 @@ class Detector:
             None where half the field differs, or more is found than single cells could be: the frame does not
             belong to this background.
         """
-        _block_energy(image, background, np.float32(gain), self._block, self._row, self._energy)
+        block_energy(image, background, np.float32(gain), self._block, self._row, self._energy)
         cv2.GaussianBlur(
             self._energy,
             (self._kernel, self._kernel),
@@ -236,7 +125,7 @@ class Detector:
         if alien:
             return None
         ys, xs, es = self._found
-        n, above = _maxima(
+        n, above = maxima(
             self._blurred,
             np.float32(self._settings.threshold * max(now, self._noise)),
             self._reach,
@@ -247,13 +136,40 @@ class Detector:
         if above > _GREATEST_COVER * self._energy.size or n == self._most:
             return None
         apart = self._apart[:n]
-        _standing_apart(self._blurred, ys[:n], xs[:n], es[:n], self._family, self._settings.saddle, apart)
-        centre = (self._block - 1) / 2
-        return Detections(
-            ys[:n][apart] * np.float32(self._block) + np.float32(centre),
-            xs[:n][apart] * np.float32(self._block) + np.float32(centre),
-            es[:n][apart] / np.float32(self._noise),
-        )
+        standing_apart(self._blurred, ys[:n], xs[:n], es[:n], self._family, self._settings.saddle, apart)
+        centre = np.float32((self._block - 1) / 2)
+        y_px = ys[:n][apart] * np.float32(self._block) + centre
+        x_px = xs[:n][apart] * np.float32(self._block) + centre
+        contrast = self.contrasts(image, background, gain, y_px, x_px)
+        return Detections(y_px, x_px, es[:n][apart] / np.float32(self._noise), contrast)
+
+    def contrasts(
+        self,
+        image: NDArray[np.uint8],
+        background: NDArray[np.uint8],
+        gain: float,
+        y_px: NDArray[np.float32],
+        x_px: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """How clearly something stands out near each place (`contrast.greatest_contrast`), of any frame.
+
+        Parameters
+        ----------
+        image, background : ndarray of uint8, shape (height, width)
+        gain : float
+        y_px, x_px : ndarray of float32, shape (n,)
+            Camera pixels.
+
+        Returns
+        -------
+        ndarray of float32, shape (n,)
+        """
+        centre = np.float32((self._block - 1) / 2)
+        ys = (y_px - centre) / np.float32(self._block)
+        xs = (x_px - centre) / np.float32(self._block)
+        out = np.empty(len(ys), np.float32)
+        greatest_contrast(image, background, np.float32(gain), self._block, self._radius, ys, xs, out)
+        return out
 
     def log_energy_at(self, y_px: NDArray[np.float64], x_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """Logarithm of the last frame's blurred energy at any place, in multiples of the noise's.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from napari_rbcflow.tracking.linked import Sights
 from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, Bools, Floats, Motion
 
 Trail = dict[int, tuple[float, float, float]]
@@ -23,25 +24,25 @@ STEADY_PX = 4.5
 _ENERGY_WEIGHT = 2.0
 _MOST_LOG_ENERGY = 1.2
 """Greatest change of the energy's logarithm between sights: a factor of three."""
+_BEGINS_AT = 0.94
+"""Median clearness of a new track's sights. Whether it is clear enough is said at its end, by far more."""
 
 
-@dataclass(slots=True, eq=False)
-class FreeSights:
-    """Detections of one past frame that belong to no track yet.
+@dataclass(slots=True, frozen=True, eq=False)
+class FreeSights(Sights):
+    """Detections of one frame that belong to no track yet.
 
     Attributes
     ----------
-    frame : int
-    x, y, log_energy : ndarray of float64, shape (n,)
     free : ndarray of bool, shape (n,)
         Cleared as a track takes them.
     """
 
-    frame: int
-    x: Floats
-    y: Floats
-    log_energy: Floats
     free: Bools
+
+
+_Taken = dict[int, tuple[FreeSights, int]]
+"""The sights of what may be a new track, by frame."""
 
 
 @njit(cache=True, nogil=True)
@@ -136,31 +137,40 @@ def find_trails(now: FreeSights, past: list[FreeSights], least: float, greatest:
     list of dict
         In order of first sight, then from the top.
     """
-    trails: list[Trail] = []
+    found: list[_Taken] = []
     for i, k in ((0, 1), (0, 2), (1, 2)):
         if k >= len(past):
             continue
         for c, b, a in find_triples(now, past[i], past[k], least, greatest):
+            found.append({s.frame: (s, j) for s, j in ((past[k], a), (past[i], b), (now, c))})
+    trails: list[Trail] = []
+    unclear: list[_Taken] = []
+    for taken in found:
+        _trace_back(taken, past)
+        if np.median([s.clearness[j] for s, j in taken.values()]) < _BEGINS_AT:
+            unclear.append(taken)
+        else:
             trails.append(
-                {
-                    s.frame: (float(s.x[j]), float(s.y[j]), float(s.log_energy[j]))
-                    for s, j in ((past[k], a), (past[i], b), (now, c))
-                }
+                {f: (float(s.x[j]), float(s.y[j]), float(s.log_energy[j])) for f, (s, j) in taken.items()}
             )
-    for trail in trails:
-        _trace_back(trail, past)
+    # What is too pale to tell by these few sights may be told by later ones.
+    for taken in unclear:
+        for sights, j in taken.values():
+            sights.free[j] = True
     # The numbering follows from the frames alone.
     return sorted(trails, key=lambda t: (min(t), t[min(t)][1], t[min(t)][0]))
 
 
-def _trace_back(trail: Trail, past: list[FreeSights]) -> None:
+def _trace_back(taken: _Taken, past: list[FreeSights]) -> None:
     """Add earlier free sights that lie on a new track's line."""
-    frames = sorted(trail)
-    first, last = frames[0], frames[-1]
-    v = (trail[last][0] - trail[first][0]) / (last - first)
-    x, y, e = trail[first]
+    first, last = min(taken), max(taken)
+    sights, j = taken[first]
+    x, y, e = sights.x[j], sights.y[j], sights.log_energy[j]
+    newest, k = taken[last]
+    x_last = newest.x[k]
+    v = (x_last - x) / (last - first)
     for sights in past:
-        if sights.frame in trail or sights.frame >= frames[-1] or not sights.free.any():
+        if sights.frame in taken or sights.frame >= last or not sights.free.any():
             continue
         ahead = sights.frame - first
         off = np.abs(sights.x - (x + v * ahead))
@@ -173,11 +183,11 @@ def _trace_back(trail: Trail, past: list[FreeSights]) -> None:
         if fit.any():
             j = int(np.argmin(np.where(fit, off, np.inf)))
             sights.free[j] = False
-            trail[sights.frame] = (float(sights.x[j]), float(sights.y[j]), float(sights.log_energy[j]))
+            taken[sights.frame] = sights, j
             if sights.frame < first:
                 first = sights.frame
-                x, y, e = trail[first]
-                v = (trail[last][0] - x) / (last - first)
+                x, y, e = sights.x[j], sights.y[j], sights.log_energy[j]
+                v = (x_last - x) / (last - first)
 
 
 def motion_of(trail: Trail, slot: int, cell: int) -> Motion:
@@ -209,22 +219,3 @@ def motion_of(trail: Trail, slot: int, cell: int) -> Motion:
         found=np.array([frames[-1]]),
         x_first=np.array([at + v * t[0]]),
     )
-
-
-def filled(trail: Trail, processed: list[int]) -> dict[int, tuple[float, float, bool]]:
-    """Return a trail's positions in every processed frame before its newest, gaps filled along the line."""
-    frames = sorted(trail)
-    filled: dict[int, tuple[float, float, bool]] = {}
-    for frame in processed:
-        if frame < frames[0] or frame >= frames[-1]:
-            continue
-        if frame in trail:
-            filled[frame] = (trail[frame][0], trail[frame][1], True)
-        else:
-            before = max(f for f in frames if f < frame)
-            after = min(f for f in frames if f > frame)
-            share = (frame - before) / (after - before)
-            xb, yb, _ = trail[before]
-            xa, ya, _ = trail[after]
-            filled[frame] = (xb + share * (xa - xb), yb + share * (ya - yb), False)
-    return filled

@@ -1,10 +1,43 @@
-"""What linking says of one frame."""
+"""What linking is told of one frame, and what it says of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from napari_rbcflow.tracking.motion import Bools, Floats, Ints
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Sights:
+    """Detections of one frame, x along the flow, reference pixels.
+
+    Attributes
+    ----------
+    frame : int
+    x, y, log_energy : ndarray of float64, shape (n,)
+    clearness : ndarray of float64, shape (n,)
+        Contrast as a share of the least that a track must have.
+    """
+
+    frame: int
+    x: Floats
+    y: Floats
+    log_energy: Floats
+    clearness: Floats
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class Look(Protocol):
+    """Looks into frames where nothing was detected. Lengths as in `Sights`."""
+
+    def log_energy_at(self, x: Floats, y: Floats) -> Floats:
+        """Logarithm of the blurred energy anywhere in the newest frame."""
+
+    def clearness_at(self, frame: int, x: float, y: float) -> float:
+        """As in `Sights`, anywhere in one of the last frames."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)

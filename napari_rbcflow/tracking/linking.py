@@ -8,14 +8,14 @@ Lengths are reference pixels, x runs with the flow (mirrored where the flow goes
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.assignment import assign
-from napari_rbcflow.tracking.initiation import FreeSights, Trail, filled, find_trails, motion_of
-from napari_rbcflow.tracking.linked import End, Linked, Rows
+from napari_rbcflow.tracking.beginning import EDGE_PX, filled
+from napari_rbcflow.tracking.initiation import FreeSights, Trail, find_trails, motion_of
+from napari_rbcflow.tracking.linked import End, Linked, Look, Rows, Sights
 from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, Bools, Floats, Ints, Motion
 from napari_rbcflow.tracking.pieces import EndedTracks
 from napari_rbcflow.tracking.settings import TrackingSettings
@@ -70,25 +70,18 @@ class Linker:
         """The open tracks' state."""
         return self._motion
 
-    def step(
-        self,
-        frame: int,
-        x: Floats,
-        y: Floats,
-        log_energy: Floats,
-        log_energy_at: Callable[[Floats, Floats], Floats],
-    ) -> Linked:
+    def step(self, sights: Sights, look: Look) -> Linked:
         """Take in one frame's detections.
 
         Parameters
         ----------
-        frame : int
-            Its index, above the last one's.
-        x, y, log_energy : ndarray of float64, shape (n,)
-        log_energy_at : callable
-            Gives the logarithm of the blurred energy at any x and y of this frame.
+        sights : Sights
+            Of a frame after the last one.
+        look : Look
+            Into this frame, and the ones before.
         """
         m = self._motion
+        frame, x, y, log_energy = sights.frame, sights.x, sights.y, sights.log_energy
         if self._frame is not None:
             m.predict(frame - self._frame)
         self._frame = frame
@@ -102,18 +95,21 @@ class Linker:
         m.update(tracks, x[found], y[found], log_energy[found], variance)
         m.found[tracks] = frame
         m.hidden = np.where(seen, 0, m.hidden + 1)
-        in_sight = seen | self._shared(seen, log_energy_at)
+        # A cell that goes out over the edge has no maximum there.
+        inside = m.x <= self._length - 1.5
+        leaving = ~seen & (m.hidden == 1) & (m.x > self._length - EDGE_PX) & inside
+        in_sight = seen | leaving | self._shared(seen, look)
         m.misses = np.where(in_sight, 0, m.misses + 1)
         m.last_seen[in_sight] = frame
         free = np.ones(len(x), np.bool_)
         free[found] = False
         ended, still = self._end(seen, alike)
         m.keep(still)
-        now = FreeSights(frame, x, y, log_energy, free)
+        now = FreeSights(frame, x, y, log_energy, sights.clearness, free)
         seen = seen[still]
         earlier = list(self._past)[::-1]
         trails = find_trails(now, earlier, self._least, self._greatest)
-        born, past = self._begin(trails, [s.frame for s in earlier])
+        born, past = self._begin(trails, [s.frame for s in earlier], look)
         self._past.append(now)
         seen = np.concatenate([seen, np.ones(len(born), np.bool_)])
         return Linked(born, past, Rows(frame, m.slot.copy(), m.x.copy(), m.y.copy(), seen), ended)
@@ -148,13 +144,13 @@ class Linker:
         contested: NDArray[np.bool_] = near.any(axis=1) & seen
         return contested
 
-    def _shared(self, seen: Bools, log_energy_at: Callable[[Floats, Floats], Floats]) -> Bools:
+    def _shared(self, seen: Bools, look: Look) -> Bools:
         """Tracks without a detection whose energy is there nonetheless, in a maximum that others share."""
         m = self._motion
         shared = np.zeros(len(m), np.bool_)
         unseen = np.flatnonzero(~seen & (m.hidden <= _LONGEST_SHARED))
         if len(unseen):
-            there = log_energy_at(m.x[unseen], m.y[unseen])
+            there = look.log_energy_at(m.x[unseen], m.y[unseen])
             shared[unseen] = there > m.log_energy[unseen] + np.log(_SHARED_ENERGY)
         return shared
 
@@ -181,7 +177,7 @@ class Linker:
     def _end(self, seen: Bools, alike: list[tuple[int, int]]) -> tuple[list[End], Bools]:
         """The tracks that end now, by number, and which go on."""
         m = self._motion
-        left = (m.x > self._length - 1) | (~seen & (m.x > self._length - 4))
+        left = (m.x > self._length - 1) | ((m.hidden > 1) & (m.x > self._length - 4))
         lost = m.misses >= self._most_misses
         ambiguous = np.zeros(len(m), np.bool_)
         ambiguous[[i for pair in alike for i in pair]] = True
@@ -206,7 +202,9 @@ class Linker:
             for i, k, before in zip(ending, order, may_continue, strict=True)
         ]
 
-    def _begin(self, trails: list[Trail], past: list[int]) -> tuple[list[tuple[int, int]], list[Rows]]:
+    def _begin(
+        self, trails: list[Trail], past: list[int], look: Look
+    ) -> tuple[list[tuple[int, int]], list[Rows]]:
         m = self._motion
         born: list[tuple[int, int]] = []
         rows: dict[int, list[tuple[int, float, float, bool]]] = {}
@@ -216,7 +214,7 @@ class Linker:
             born.append((slot, self._next_cell))
             m.extend(motion_of(trail, slot, self._next_cell))
             self._next_cell += 1
-            for frame, (x, y, seen) in filled(trail, past).items():
+            for frame, (x, y, seen) in filled(trail, past, look).items():
                 rows.setdefault(frame, []).append((slot, x, y, seen))
         made = [
             Rows(

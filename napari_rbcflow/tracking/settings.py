@@ -25,6 +25,9 @@ class TrackingSettings:
         Speeds along x that a cell may have, reference pixels a frame at 60 frames/s.
     threshold : float
         A detection's blurred energy, in multiples of the energy of the noise.
+    least_contrast : float
+        Of a track's mean picture (`contrast.contrast_of`), as a share of the light: paler tracks are not
+        handed over. The faintest of 221 published sequences has 0.048.
     smoothing_px : float
         Standard deviation of the blur of the energy: about half a cell's radius and more, so that rim
         and centre of one cell make one maximum.
@@ -40,7 +43,8 @@ class TrackingSettings:
     direction: Direction = "left-to-right"
     least_speed_px: float = 2.0
     greatest_speed_px: float = 95.0
-    threshold: float = 4.0
+    threshold: float = 2.5
+    least_contrast: float = 0.031
     smoothing_px: float = 4.5
     separation_px: float = 8.0
     saddle: float = 0.8
@@ -53,6 +57,8 @@ class TrackingSettings:
             raise BadInput("The least speed must lie above 0 and below the greatest speed.")
         if self.threshold <= 1 or self.smoothing_px <= 0 or self.separation_px <= 0:
             raise BadInput("threshold must lie above 1, smoothing_px and separation_px above 0.")
+        if not 0 <= self.least_contrast < 1:
+            raise BadInput("least_contrast must be 0 or more and under 1.")
         if not 0 < self.saddle <= 1:
             raise BadInput("saddle must lie above 0 and be at most 1.")
         if not 1 <= self.most_misses <= 6:

@@ -11,22 +11,21 @@ from numpy.typing import NDArray
 from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.contract import Frame
+from napari_rbcflow.tracking.axes import FlowAxes
 from napari_rbcflow.tracking.background import Background
 from napari_rbcflow.tracking.centring import Centring
+from napari_rbcflow.tracking.contrast import contrast_of
 from napari_rbcflow.tracking.crops import Cropper
-from napari_rbcflow.tracking.detection import Detections, Detector
-from napari_rbcflow.tracking.focus import Focus, KnownCells, Marks, sharpness_of
-from napari_rbcflow.tracking.light import Light, gain_fault, unlit
+from napari_rbcflow.tracking.light import unlit
 from napari_rbcflow.tracking.linked import End, Rows
 from napari_rbcflow.tracking.linking import Linker
+from napari_rbcflow.tracking.observing import Observed, Observer
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracking.store import TrackStore
-from napari_rbcflow.tracks import Track
+from napari_rbcflow.tracks import PIECES_REMEMBERED, Track
 
 _CAUGHT_UP_A_CALL = 3
 """Frames worked off in a call while frames held for the first background wait: no call takes long."""
-_PAST = 8
-"""Frames kept for the crops of a new track's beginning."""
 _INTRUSION_PX = CROP_SIDE / 2 + 3
 """Nearer than this along both axes, another cell's body reaches into the crop."""
 _MIDDLE_EVERY = 3
@@ -50,15 +49,6 @@ class OpenTracks:
     y_px: NDArray[np.float32]
     x_px: NDArray[np.float32]
     frame: Frame | None
-
-
-@dataclass(slots=True, frozen=True, eq=False)
-class _Past:
-    frame: Frame
-    background: NDArray[np.uint8]
-    gain: float
-    y: NDArray[np.float64]
-    x: NDArray[np.float64]
 
 
 class Tracker:
@@ -106,26 +96,27 @@ class Tracker:
             )
         settings = settings or TrackingSettings()
         self._shape = (height, width)
-        self._scale = pixel_size_um / CROP_PIXEL_SIZE_UM  # reference pixels a camera pixel
-        self._mirrored = settings.direction == "right-to-left"
-        self._length = width * self._scale
+        scale = pixel_size_um / CROP_PIXEL_SIZE_UM
+        self._axes = FlowAxes(width, scale, mirrored=settings.direction == "right-to-left")
         self._background = background
-        self._pixel_size_um = pixel_size_um
-        self._light = Light()
-        self._focus = Focus(self._length)
-        self._marks = Marks(pixel_size_um)
-        self._detector = Detector(height, width, pixel_size_um=pixel_size_um, settings=settings)
-        self._linker = Linker(self._length, fps=fps, settings=settings)
+        self._observer = Observer(
+            height,
+            width,
+            pixel_size_um=pixel_size_um,
+            background=background,
+            axes=self._axes,
+            settings=settings,
+        )
+        self._linker = Linker(self._axes.length, fps=fps, settings=settings)
         self._cropper = Cropper(pixel_size_um)
         self._centring = Centring(pixel_size_um)
-        self._store = TrackStore(unit_px=1 / self._scale)
+        self._store = TrackStore(unit_px=1 / scale)
+        self._least_contrast = settings.least_contrast
+        self._pale: deque[int] = deque(maxlen=PIECES_REMEMBERED)
         self._held: deque[Frame] = deque()
-        self._past: deque[_Past] = deque(maxlen=_PAST)
         self._processed = 0
         self._last_given = -1
         self._newest: Frame | None = None
-        self._linked_at = 0
-        self._against = np.empty((0, 0), np.uint8), 1.0  # background and gain of the newest frame
         self._opened = False
         self._learnt = -1  # the last frame that the background was shown while frames were held
         self.not_analysed: dict[str, int] = {}
@@ -186,128 +177,62 @@ class Tracker:
             self._learnt = self._last_given
         while self._held:
             ended += self._work(self._held.popleft())
-        ended += [self._ended(e) for e in self._linker.finish(reason)]
-        self._past.clear()
+        ended += self._handed_over(self._linker.finish(reason))
+        self._observer.forget()
         return ended
 
     def open_tracks(self) -> OpenTracks:
         """Where the open tracks stand now; a copy."""
         m = self._linker.motion
-        y_px, x_px = self._to_camera(m.y, m.x)
+        y_px, x_px = self._axes.to_camera(m.y, m.x)
         return OpenTracks(m.cell.copy(), y_px, x_px, self._newest)
 
     def _work(self, frame: Frame) -> list[Track]:
         self._processed += 1
         self._newest = frame
-        detections = self._detect(frame)
-        if isinstance(detections, str):
-            self._leave_out(detections)
-            return []
-        y = detections.y_px.astype(np.float64) * self._scale
-        x = detections.x_px.astype(np.float64) * self._scale
-        if self._mirrored:
-            x = self._length - self._scale - x
-        log_energy = np.log(detections.energy.astype(np.float64))
-        if self._out_of_focus(frame, detections, x, y):
-            self._leave_out("out-of-focus")
-            return []
-        if frame.index > self._learnt:
+        now = self._observer.observe(frame, self._linker.motion)
+        # The background must not learn what is not the field's: but a field that changed is learnt.
+        if frame.index > self._learnt and (isinstance(now, Observed) or now == "unlike-background"):
             self._background.add(frame.image)
-        self._linked_at = frame.index
-        linked = self._linker.step(frame.index, x, y, log_energy, self._log_energy_at)
+        if isinstance(now, str):
+            self._leave_out(now)
+            return []
+        linked = self._linker.step(now.sights, self._observer)
         # Ends first: a slot given back may be taken at once.
-        ended = [self._ended(e) for e in linked.ended]
+        ended = self._handed_over(linked.ended)
         for slot, _ in linked.born:
             self._store.begin(slot)
-        kept = {p.frame.index: p for p in self._past}
-        for rows in linked.past:
-            self._write(rows, kept[rows.frame])
-        now = _Past(frame, *self._against, y, x)
-        self._past.append(now)
-        self._write(linked.now, now)
+        for rows in [*linked.past, linked.now]:
+            self._write(rows, self._observer.recent(rows.frame))
         return ended
 
-    def _ended(self, end: End) -> Track:
-        track = self._store.end(end.slot, end.cell, end.last_seen, end.reason)
-        track.may_continue = end.may_continue
-        return track
+    def _handed_over(self, ends: list[End]) -> list[Track]:
+        """The tracks that ended, but for those too pale to be told from cells far beyond the focus."""
+        tracks = []
+        for end in ends:
+            track = self._store.end(end.slot, end.cell, end.last_seen, end.reason)
+            if contrast_of(track.crops, track.seen, track.intruded, track.edge) < self._least_contrast:
+                self._pale.append(end.cell)
+            else:
+                track.may_continue = tuple(c for c in end.may_continue if c not in self._pale)
+                tracks.append(track)
+        return tracks
 
     def _leave_out(self, why: str) -> None:
         self.not_analysed[why] = self.not_analysed.get(why, 0) + 1
 
-    def _detect(self, frame: Frame) -> Detections | str:
-        fault = unlit(frame.image)
-        if fault is not None:
-            return fault
-        if not self._background.ready:
-            return "no-background"
-        background = self._background.image
-        gain = self._light.gain(frame.image, background)
-        self._against = background, gain
-        fault = gain_fault(gain)
-        if fault is not None:
-            return fault
-        detections = self._detector.detect(frame.image, background, gain)
-        if detections is None:
-            if frame.index > self._learnt:
-                self._background.add(frame.image)
-            return "unlike-background"
-        return detections
-
-    def _out_of_focus(
-        self,
-        frame: Frame,
-        detections: Detections,
-        x: NDArray[np.float64],
-        y: NDArray[np.float64],
-    ) -> bool:
-        m = self._linker.motion
-        elapsed = frame.index - self._linked_at
-        background, gain = self._against
-        return self._focus.lost(
-            x,
-            y,
-            KnownCells(m.x + m.v * elapsed, m.y, m.log_energy, np.where(m.misses == 0, m.sights, 0)),
-            elapsed=elapsed,
-            gain=gain,
-            marks=self._marks.seen_in(frame.image, background),
-            energy_at=self._log_energy_at,
-            sharpness=lambda: sharpness_of(
-                frame.image,
-                background,
-                gain,
-                noise=self._detector.noise,
-                pixel_size_um=self._pixel_size_um,
-                y_px=detections.y_px,
-                x_px=detections.x_px,
-            ),
-        )
-
-    def _write(self, rows: Rows, past: _Past) -> None:
+    def _write(self, rows: Rows, then: Observed) -> None:
         if not len(rows.slot):
             return
-        y_px, x_px = self._to_camera(rows.y, rows.x)
-        crops, edge = self._cropper.cut(past.frame.image, y_px, x_px)
-        intruded = _intruded(rows, past.y, past.x)
+        image = then.frame.image
+        y_px, x_px = self._axes.to_camera(rows.y, rows.x)
+        crops, edge = self._cropper.cut(image, y_px, x_px)
+        intruded = _intruded(rows, then.intruding_y, then.intruding_x)
         middles = np.full((len(rows.slot), 2), np.nan, np.float32)
         due = rows.seen & ((rows.slot + rows.frame) % _MIDDLE_EVERY == 0)
-        middles[due] = self._centring.middles(
-            past.frame.image, past.background, past.gain, y_px[due], x_px[due]
-        )
+        middles[due] = self._centring.middles(image, then.background, then.gain, y_px[due], x_px[due])
         flags = np.stack([rows.seen, intruded, edge], axis=1)
         self._store.write(rows.slot, rows.frame, y_px, x_px, middles, flags, crops)
-
-    def _log_energy_at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self._mirrored:
-            x = self._length - self._scale - x
-        return self._detector.log_energy_at(y / self._scale, x / self._scale)
-
-    def _to_camera(
-        self, y: NDArray[np.float64], x: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        if self._mirrored:
-            x = self._length - self._scale - x
-        return (y / self._scale).astype(np.float32), (x / self._scale).astype(np.float32)
 
 
 def _intruded(rows: Rows, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.bool_]:
