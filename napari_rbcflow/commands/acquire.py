@@ -17,6 +17,7 @@ from napari_rbcflow.commands.options import (
     flow_option,
     interval_option,
     intruded_option,
+    least_frames_option,
     output_option,
     parse_roi,
     record_options,
@@ -40,6 +41,7 @@ DEMO_STOP_RELIABLE = 50
 )
 @stop_options
 @interval_option
+@least_frames_option
 @viewer_option
 @device_option
 @debug_option
@@ -53,6 +55,7 @@ def demo(
     stop_tracks: int | None,
     stop_baseline: float | None,
     interval: Any,
+    least_frames: int,
     viewer: bool | None,
     device: str,
 ) -> int:
@@ -68,7 +71,13 @@ def demo(
         stop_reliable, stop_halfwidth, stop_seconds, stop_tracks, stop_baseline, default=DEMO_STOP_RELIABLE
     )
     chamber = Camera("simulated", {"seed": seed, "tank_fraction": tank_fraction})
-    settings = RunSettings(sample="simulated flow chamber", device=device, stop=rules, interval=interval)
+    settings = RunSettings(
+        sample="simulated flow chamber",
+        device=device,
+        stop=rules,
+        interval=interval,
+        least_frames=least_frames,
+    )
     return carry_out(Order(chamber, folder, settings), viewer)
 
 
@@ -100,6 +109,7 @@ def demo(
 @stop_options
 @interval_option
 @intruded_option
+@least_frames_option
 @ring_option
 @viewer_option
 @debug_option
@@ -128,6 +138,7 @@ def live(
     interval: Any,
     ring_seconds: float,
     leave_out_intruded: bool,
+    least_frames: int,
     viewer: bool | None,
 ) -> int:
     """Acquire from a camera until a stop rule is met (without one: at 200 reliable cells).
@@ -159,6 +170,7 @@ def live(
         interval=interval,
         ring_seconds=ring_seconds,
         leave_out_intruded=leave_out_intruded,
+        least_frames=least_frames,
     )
     return carry_out(Order(source, output, settings), viewer)
 

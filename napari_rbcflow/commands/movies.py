@@ -17,6 +17,7 @@ from napari_rbcflow.commands.options import (
     flow_option,
     interval_option,
     intruded_option,
+    least_frames_option,
     output_option,
     record_options,
 )
@@ -37,6 +38,7 @@ from napari_rbcflow.errors import RunFailed
     help="Median of 100 frames spread over the movie, or of the last seconds as in a live run.",
 )
 @intruded_option
+@least_frames_option
 @interval_option
 @flow_option
 @record_options
@@ -52,6 +54,7 @@ def analyze(
     patient: str,
     sample: str,
     leave_out_intruded: bool,
+    least_frames: int,
     interval: Any,
 ) -> None:
     """Analyse a recorded movie: AVI, TIFF stack or folder, OME-TIFF, (OME-)Zarr, or a session's ring.
@@ -74,6 +77,7 @@ def analyze(
             patient=patient,
             sample=sample,
             leave_out_intruded=leave_out_intruded,
+            least_frames=least_frames,
             interval=interval,
             progress=lambda p, info: show(p.processed, info.n_frames, f"{p.cells['tracked']} tracks"),
         )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput
 
 FIXED_N = ("wilson", "jeffreys", "clopper-pearson")
@@ -81,6 +82,14 @@ intruded_option = click.option(
     "--leave-out-intruded",
     is_flag=True,
     help="Judge a track without the frames in which another cell stands in its crop, as the paper did.",
+)
+least_frames_option = click.option(
+    "--least-frames",
+    type=int,
+    default=LEAST_FRAMES,
+    show_default=True,
+    metavar="N",
+    help="Count only cells seen in N frames or more: a flip shows more surely in a long track.",
 )
 ring_option = click.option(
     "--ring-seconds",

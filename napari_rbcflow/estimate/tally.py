@@ -17,6 +17,8 @@ AFTER_STOP = "after-stop"
 RUN_FAILED = "run-failed"
 PIECE = "piece"
 """Of a track that may be another piece of a cell that was counted already."""
+TOO_FEW_FRAMES = "too-few-frames"
+"""Of a track that would count, were it not shorter than the least length that was asked for."""
 _NOT_FINISHED = (CUT_BY_STOP, AFTER_STOP, RUN_FAILED)
 
 
@@ -28,11 +30,17 @@ class Tally:
 
     A cell that is lost and found again leaves two tracks or more. Of a chain of them (each track names
     those that it may continue) the first that can be judged counts, and what may continue it, directly or
-    through others, does not.
+    through others, does not. One that is too short to count leaves that to the next.
 
     Lifecycle, a batch at a time: `settle` says what becomes of each track -> the caller puts that on
     disk -> `count` counts it. So what is counted is on disk, and a crash in between costs a count,
     never a cell.
+
+    Parameters
+    ----------
+    rules : StopRules
+    least_frames : int, optional
+        Of a track that counts; 0 for any that was judged.
 
     Attributes
     ----------
@@ -48,13 +56,14 @@ class Tally:
         The rule that was met (`StopRules.met_by`).
     """
 
-    def __init__(self, rules: StopRules) -> None:
+    def __init__(self, rules: StopRules, least_frames: int = 0) -> None:
         self.fraction = RunningFraction()
         self.cells: Counter[str] = Counter()
         self.counted = bytearray()
         self.finished = 0
         self.enough: str | None = None
         self._rules = rules
+        self._least_frames = least_frames
         self._chains: dict[int, bool] = {}
         self._coming: dict[int, bool] = {}
 
@@ -76,7 +85,7 @@ class Tally:
         -------
         list of Judgement
             Tracks behind the one that meets the stop rule, those that the stop cut, and those that
-            would count but may be of a cell that was counted, are ``uncounted``.
+            would count but may be of a cell that was counted, or are too short, are ``uncounted``.
         """
         trial = copy.deepcopy(self.fraction)
         coming = iter(judged)
@@ -97,6 +106,8 @@ class Tally:
                 continue
             if is_piece and counts(judgement):
                 judgement = uncounted(track, PIECE)
+            elif len(track) < self._least_frames and counts(judgement):
+                judgement = uncounted(track, TOO_FEW_FRAMES)
             settled.append(judgement)
             finished += 1
             if _add(trial, judgement):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate.fixed_n import FixedN
 from napari_rbcflow.run.progress import Progress
@@ -33,6 +34,7 @@ def analyze(
     patient: str = "",
     sample: str = "",
     leave_out_intruded: bool = False,
+    least_frames: int = LEAST_FRAMES,
     interval: FixedN = "wilson",
     progress: Callable[[Progress, SourceInfo], None] | None = None,
 ) -> Session:
@@ -55,6 +57,8 @@ def analyze(
         For the record.
     leave_out_intruded : bool
         Judge a track without the frames in which another cell stands in its crop.
+    least_frames : int
+        Of a track that counts, 6 or more.
     interval : {"wilson", "jeffreys", "clopper-pearson"}
         Of the fraction of the whole movie.
     progress : callable, optional
@@ -80,6 +84,7 @@ def analyze(
         flow=flow,
         ring_seconds=RING_SECONDS,
         leave_out_intruded=leave_out_intruded,
+        least_frames=least_frames,
         interval=interval,
     )
     run = Run(source, Path(out), settings)

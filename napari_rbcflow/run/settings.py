@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.estimate.fixed_n import FIXED_N, FixedN
@@ -12,6 +13,7 @@ from napari_rbcflow.sources.contract import SourceInfo
 from napari_rbcflow.tracking.settings import Direction
 
 MOST_RING_SECONDS = 3600.0
+MOST_LEAST_FRAMES = 1000
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class RunSettings:
         Raw frames that the ring keeps.
     leave_out_intruded : bool
         Judge a track without the frames in which another cell stands in its crop, as the paper did.
+    least_frames : int
+        Of a track that counts. A stiff cell that is watched for longer shows its flip more surely.
     interval : {"wilson", "jeffreys", "clopper-pearson"}
         Which is said where the number of cells did not depend on their labels; elsewhere it is the one that
         belongs to how the run ended (`estimate.said`).
@@ -45,6 +49,7 @@ class RunSettings:
     stop: StopRules = field(default_factory=StopRules)
     ring_seconds: float = 5.0
     leave_out_intruded: bool = False
+    least_frames: int = LEAST_FRAMES
     interval: FixedN = "wilson"
 
     def __post_init__(self) -> None:
@@ -53,6 +58,11 @@ class RunSettings:
         if self.interval not in FIXED_N:
             raise BadInput(
                 f"the interval is {', '.join(FIXED_N[:-1])} or {FIXED_N[-1]}, not {self.interval!r}"
+            )
+        if not LEAST_FRAMES <= self.least_frames <= MOST_LEAST_FRAMES:
+            raise BadInput(
+                f"--least-frames must lie between {LEAST_FRAMES} and {MOST_LEAST_FRAMES},"
+                f" not {self.least_frames}"
             )
         if not 0 < self.ring_seconds <= MOST_RING_SECONDS:
             raise BadInput(
@@ -73,6 +83,7 @@ class RunSettings:
             "fixed_n_interval": self.interval,
             "ring_seconds": self.ring_seconds,
             "leave_out_intruded": self.leave_out_intruded,
+            "least_frames": self.least_frames,
         }
 
     def ring_frames(self, info: SourceInfo) -> int:

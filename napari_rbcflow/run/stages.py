@@ -86,7 +86,7 @@ class Stages:
     ) -> None:
         self._source, self._info, self._settings = source, info, settings
         self._tracker, self._two_stage, self._writer = tracker, two_stage, writer
-        self.tally = Tally(settings.stop)
+        self.tally = Tally(settings.stop, settings.least_frames)
         self.outcome = Outcome()
         self.newest: Frame | None = None
         self.positions: OpenTracks | None = None

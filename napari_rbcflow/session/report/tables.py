@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from html import escape
 
 from napari_rbcflow.conventions import LEAST_FRAMES, Label
-from napari_rbcflow.estimate.tally import PIECE
+from napari_rbcflow.estimate.tally import PIECE, TOO_FEW_FRAMES
 from napari_rbcflow.session.grave import percent
 from napari_rbcflow.session.report.facts import Facts
+from napari_rbcflow.session.watched import least_frames_of
 
 _REASONS = {
     "queue-full": "this computer could not keep up",
@@ -25,6 +26,7 @@ def cells(facts: Facts) -> str:
     """Return what became of the cells."""
     cells, table, untold = facts.run["cells"], facts.cells, facts.undecided
     pieces = int((table["reason"] == PIECE).sum())
+    brief, least = int((table["reason"] == TOO_FEW_FRAMES).sum()), least_frames_of(facts.run)
     rows = {
         "followed in all": cells["tracked"],
         "tank-treading (counted)": cells["tank_treading"],
@@ -32,8 +34,9 @@ def cells(facts: Facts) -> str:
         "blurred or not alone": cells["unreliable"] - untold,
         "of neither kind surely enough": untold,
         f"seen in under {LEAST_FRAMES} frames": cells["too_short"],
+        **({f"judged, but seen in under {least}": brief} if brief or least > LEAST_FRAMES else {}),
         "perhaps another piece of a counted one": pieces,
-        "open at the stop, or after it": cells["uncounted"] - pieces,
+        "open at the stop, or after it": cells["uncounted"] - pieces - brief,
     }
     return table_of("Cells", {k: f"{v:,}" for k, v in rows.items()})
 
