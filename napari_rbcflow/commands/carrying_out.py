@@ -91,10 +91,13 @@ def say(result: Result, folder: Path) -> None:
         Where it failed, after all else was said.
     """
     from napari_rbcflow.estimate.said import fraction_text
+    from napari_rbcflow.session.correcting import words_of
 
     status, reason = result.outcome
     if (p := result.progress) is not None:
         click.echo(fraction_text(p.estimate, p.interval, p.n, p.level, p.method))
+        if corrected := words_of(folder):
+            click.echo(corrected)
         if p.stop_sentence:
             click.echo(p.stop_sentence)
         click.echo(

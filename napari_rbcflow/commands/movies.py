@@ -64,6 +64,7 @@ def analyze(
     from napari_rbcflow import run
     from napari_rbcflow.commands.terminal import bar
     from napari_rbcflow.estimate.said import fraction_text
+    from napari_rbcflow.session.correcting import words_of
 
     with bar("analysing") as show, kept_when_interrupted(output):
         session = run.analyze(
@@ -84,6 +85,8 @@ def analyze(
     said = session.fraction
     interval_said = (said.low or 0.0, 1.0 if said.high is None else said.high)
     click.echo(fraction_text(said.estimate or 0.0, interval_said, said.n, said.level, said.method))
+    if corrected := words_of(output):
+        click.echo(corrected)
     for warning in session.run["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"session: {output}")

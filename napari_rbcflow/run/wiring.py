@@ -23,6 +23,7 @@ from napari_rbcflow.run.progress import Progress, warnings_of
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.stages import Stages
 from napari_rbcflow.session.account import Account, FractionFigure
+from napari_rbcflow.session.correcting import corrected_figure
 from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.sources.contract import FrameSource, RecordedSource, SourceInfo
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
@@ -109,11 +110,12 @@ class Run:
         if self._two_stage is None:
             self._two_stage = TwoStage.load(device=self.settings.device)
             self._two_stage.warm_up()
+        self._models = self._two_stage.models
         self._writer = SessionWriter.create(
             self.folder,
             source=self.info,
             parameters=self.settings.record(device=self._two_stage.device),
-            models=self._two_stage.models,
+            models=self._models,
             patient=self.settings.patient,
             sample=self.settings.sample,
             ring_frames=self.settings.ring_frames(self.info),
@@ -324,13 +326,16 @@ class Run:
         The former has the latencies of the last labels only.
         """
         dropped = dict(self.stages.dropped)
+        fraction = FractionFigure.saying(self.stages.tally.fraction, self._said(ended=whole))
+        cells = dict(self.stages.tally.cells)
         return Account.of(
             received=self.stages.n_received,
             processed=self._tracker.processed,
             dropped=dropped,
             missed=dict(self.source.missed),
-            cells=dict(self.stages.tally.cells),
-            fraction=FractionFigure.saying(self.stages.tally.fraction, self._said(ended=whole)),
+            cells=cells,
+            fraction=fraction,
+            fraction_corrected=corrected_figure(self._models, cells, fraction) if whole else None,
             latencies_ms=self.stages.latencies_ms[0 if whole else -RECENT_LABELS :],
             warnings=warnings_of(
                 self.info,

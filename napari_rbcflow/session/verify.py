@@ -17,7 +17,7 @@ from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.estimate.fixed_n import wilson
 from napari_rbcflow.estimate.said import said
 from napari_rbcflow.ring import open_ring
-from napari_rbcflow.session import pieces, tables
+from napari_rbcflow.session import correcting, pieces, tables
 from napari_rbcflow.session.account import CELL_COUNTS, FractionFigure
 from napari_rbcflow.session.audit import findings as faults_of_changes
 from napari_rbcflow.session.audit import read_audit
@@ -249,6 +249,7 @@ def _counts(session: Session) -> Iterator[str]:
         if told.get(name) != found[name]:
             yield f"run.json counts {told.get(name)} cells {name}, cells.csv holds {found[name]}."
     yield from _fraction(session.run["fraction"], found["tank_treading"], found["flipping"])
+    yield from correcting.findings(session.run, found)
 
 
 def _fraction(told: dict[str, Any], k: int, m: int) -> Iterator[str]:

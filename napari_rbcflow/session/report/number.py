@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
-from typing import Any
 
 from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.estimate.said import method_words
 from napari_rbcflow.session.grave import grave_warnings, percent
+from napari_rbcflow.session.report.corrected import corrected
 from napari_rbcflow.session.report.facts import Facts
 
 _ENDS = {
@@ -40,31 +39,7 @@ def number(facts: Facts) -> str:
     )
     if grave:
         said += "<p class='doubt'>Read the warning above first.</p>"
-    corrected = run.get("fraction_corrected") or {}
-    if all(corrected.get(key) is not None for key in ("estimate", "low", "high")):
-        said += (
-            "<p class='corrected'>Corrected for the networks' known errors:"
-            f" <b>{percent(corrected['estimate'])}</b> ({100 * corrected['low']:.1f} to"
-            f" {percent(corrected['high'])}, {escape(str(corrected['method']))})</p>"
-        )
-    else:
-        said += (
-            "<p class='corrected'>The interval covers the chance of counting only: it is not corrected for"
-            f" errors of the networks{_precision(run)}.</p>"
-        )
-    return f"{said}{by_hand.number()}</div>"
-
-
-def _precision(run: Mapping[str, Any]) -> str:
-    model = (run.get("models") or {}).get("stage1") or {}
-    share, least = model.get("precision_in_real_life"), model.get("precision_in_real_life_at_least")
-    if not isinstance(share, float):
-        return ""
-    to = f" (or up to {100 * (1 - least):.0f})" if isinstance(least, float) else ""
-    return (
-        f". Where 3.4 in 100 tracks are reliable, about {100 * (1 - share):.0f}{to} in 100 cells that stage 1"
-        " lets through would not be"
-    )
+    return f"{said}{corrected(run)}{by_hand.number()}</div>"
 
 
 def ending(facts: Facts) -> str:

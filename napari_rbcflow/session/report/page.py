@@ -12,6 +12,7 @@ from napari_rbcflow.ring.disk import replace_file
 from napari_rbcflow.session.grave import grave_warnings
 from napari_rbcflow.session.reading import Session
 from napari_rbcflow.session.report import drawings, number, small_print, tables
+from napari_rbcflow.session.report.corrected import rests_on
 from napari_rbcflow.session.report.facts import Facts
 from napari_rbcflow.session.runfile import read_run
 from napari_rbcflow.session.style import STYLE
@@ -74,6 +75,7 @@ def render(facts: Facts) -> str:
 {tables.quality(facts)}
 </section>
 {small_print.how(facts)}
+{rests_on(run)}
 {small_print.settings(facts)}
 <footer>For research; not a medical device · every cell counted here can be looked at: cells.csv, tracks.csv
 and crops.zarr lie beside this page</footer>

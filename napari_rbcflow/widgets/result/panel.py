@@ -15,6 +15,7 @@ from napari_rbcflow.estimate.tally import AFTER_STOP
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.session.changes import by_hand
+from napari_rbcflow.session.correcting import corrected_words
 from napari_rbcflow.session.grave import FEW_CELLS, grave_warnings
 from napari_rbcflow.session.reading import Session, open_session
 from napari_rbcflow.widgets.labels import breakable, say, wrapping_label
@@ -58,6 +59,7 @@ class ResultPanel(QWidget):
         self.interval = wrapping_label(_INTERVAL)
         self.cells = wrapping_label(_PLAIN)
         self.doubt = wrapping_label(_PLAIN + " font-style: italic;")
+        self.corrected = wrapping_label("font-size: 13px;")
         self.by_hand = wrapping_label(
             f"font-size: 18px; border-left: 4px solid {LOOKS[STRUCK_OUT].colour}; padding-left: 8px;"
         )
@@ -81,6 +83,7 @@ class ResultPanel(QWidget):
             self.interval,
             self.cells,
             self.doubt,
+            self.corrected,
             self.by_hand,
             self.end,
             self.remarks,
@@ -114,8 +117,10 @@ class ResultPanel(QWidget):
         self.curve.set_target(None)
         self.warnings.clear()
         self.notes.clear()
-        for label in (self.whose, self.cells, self.doubt, self.by_hand, self.end, self.remarks, self.left):
+        for label in (self.whose, self.cells, self.doubt, self.corrected, self.by_hand, self.end):
             say(label, "")
+        say(self.remarks, "")
+        say(self.left, "")
         say(self.caption, "")
         say(self.number, "")
         say(self.interval, "no run yet")
@@ -287,6 +292,8 @@ class ResultPanel(QWidget):
         self.warnings.say(grave=grave)
         self.notes.say(mild=[str(warning) for warning in run["warnings"]])
         say(self.doubt, "Read the warning above first." if grave and fraction["n"] else "")
+        corrected = corrected_words(run.get("fraction_corrected") or {})
+        say(self.corrected, breakable(corrected) if fraction["n"] else "")
         self._shade(doubtful=bool(grave))
 
     def _show_ending(self, status: str, reason: str, remarks: Sequence[str], sentence: str) -> None:
