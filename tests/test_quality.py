@@ -312,7 +312,7 @@ def run_of(
             image = frame.image if spoil is None else spoil(frame.image)
             shown = type(frame)(frame.index, frame.time_s, image)
             waiting += tracker.process(shown)
-            quality.add_frame(shown, len(tracker.open_tracks().cell))
+            quality.add_frame(shown, tracker.open_tracks())
             frames += 1
         judge(waiting + tracker.finish("source-ended"))
     run = record(

@@ -15,6 +15,7 @@ from napari_rbcflow.commands.options import (
     debug_option,
     device_option,
     flow_option,
+    flow_set,
     interval_option,
     intruded_option,
     least_frames_option,
@@ -22,6 +23,7 @@ from napari_rbcflow.commands.options import (
     parse_roi,
     record_options,
     ring_option,
+    set_flow_options,
     stop_options,
     viewer_option,
 )
@@ -104,6 +106,7 @@ def demo(
     "--cells-per-frame", type=click.FloatRange(0, 1000), help="Of the simulated camera [default: 115]."
 )
 @flow_option
+@set_flow_options
 @device_option
 @record_options
 @stop_options
@@ -127,6 +130,8 @@ def live(
     tank_fraction: float | None,
     cells_per_frame: float | None,
     flow: Any,
+    shear_rate: float | None,
+    focus_height_um: float | None,
     device: str,
     patient: str,
     sample: str,
@@ -165,6 +170,7 @@ def live(
         patient=patient,
         sample=sample,
         flow=flow,
+        set_flow=flow_set(shear_rate, focus_height_um),
         device=device,
         stop=stop_rules(stop_reliable, stop_halfwidth, stop_seconds, stop_tracks, stop_baseline),
         interval=interval,

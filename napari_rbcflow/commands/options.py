@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,6 +14,9 @@ from napari_rbcflow.errors import BadInput
 
 FIXED_N = ("wilson", "jeffreys", "clopper-pearson")
 """As in `estimate.fixed_n`, which takes SciPy's half a second to import."""
+if TYPE_CHECKING:
+    from napari_rbcflow.quality import SetFlow
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -45,6 +48,15 @@ flow_option = click.option(
     show_default=True,
     help="Where cells flow to in the picture.",
 )
+set_flow_options = options(
+    click.option("--shear-rate", type=float, help="At the wall, as the pump is set, 1/s [default: 10]."),
+    click.option(
+        "--focus-height-um",
+        type=float,
+        help="Travel of the objective from the wall to the focus [default: 60]. A flow that fits not both "
+        "is warned of.",
+    ),
+)
 record_options = options(
     click.option("--patient", default="", help="Patient, for the record."),
     click.option("--sample", default="", help="Sample, for the record."),
@@ -58,9 +70,7 @@ stop_options = options(
         help="Stop where the interval is +-H (0.05: 5 points) or less, at N cells or more.",
     ),
     click.option("--stop-seconds", type=float, metavar="S", help="Stop after S seconds."),
-    click.option(
-        "--stop-tracks", type=int, metavar="M", help="Stop at M tracks, counted or not."
-    ),
+    click.option("--stop-tracks", type=int, metavar="M", help="Stop at M tracks, counted or not."),
     click.option(
         "--stop-baseline",
         type=float,
@@ -98,6 +108,14 @@ ring_option = click.option(
     show_default=True,
     help="Raw frames that frames.zarr keeps, in seconds.",
 )
+
+
+def flow_set(shear_rate: float | None, focus_height_um: float | None) -> SetFlow:
+    """Return the flow as it was set; the paper's where nobody says."""
+    from napari_rbcflow.quality import SetFlow
+
+    said = {"shear_rate_per_s": shear_rate, "focus_height_um": focus_height_um}
+    return SetFlow(**{name: value for name, value in said.items() if value is not None})
 
 
 def parse_roi(text: str | None) -> tuple[int, int, int, int] | None:

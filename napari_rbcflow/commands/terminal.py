@@ -51,16 +51,22 @@ def to_go(p: RunProgress) -> str:
 
 
 def follow(run: Run) -> None:
-    """Show the running line until the run has ended."""
+    """Show the running line until the run has ended, and each grave warning once on a line of its own."""
     terminal = sys.stderr.isatty()
     printed = time.monotonic()
+    told: set[str] = set()
     while not run.wait(REFRESH_S):
+        progress = run.progress()
+        width = Console(stderr=True).width
+        for warning in progress.warned or ():
+            if warning.grave and warning.key not in told:
+                told.add(warning.key)
+                click.echo(("\r" + " " * (width - 1) + "\r" if terminal else "") + warning.said, err=True)
         if terminal:
-            width = Console(stderr=True).width
-            click.echo("\r" + running_line(run.progress())[: width - 1].ljust(width - 1), nl=False, err=True)
+            click.echo("\r" + running_line(progress)[: width - 1].ljust(width - 1), nl=False, err=True)
         elif time.monotonic() - printed >= PLAIN_EVERY_S:
             printed = time.monotonic()
-            click.echo(running_line(run.progress()), err=True)
+            click.echo(running_line(progress), err=True)
     if terminal:
         click.echo(err=True)
 

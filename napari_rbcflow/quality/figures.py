@@ -36,7 +36,7 @@ def figures_of(sums: Sums, *, field_um2: float, flow: SetFlow) -> dict[str, Any]
         By the names of ``quality`` in ``run.json``; None where nothing was seen that tells.
     """
     sampled = int(sums.greys.sum())
-    a_frame = sums.open_tracks / sums.frames if sums.frames else None
+    a_frame = _share(sums.open_tracks, sums.tracked_frames)
     speed = median_speed(sums.speeds)
     told: dict[str, Any] = {
         "frames": sums.frames,

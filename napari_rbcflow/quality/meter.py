@@ -58,7 +58,7 @@ class Meter:
 
     # ------------------------------------------------------------------- frames
 
-    def add_frame(self, image: NDArray[np.uint8], time_s: float, open_tracks: int) -> None:
+    def add_frame(self, image: NDArray[np.uint8], time_s: float, open_tracks: int | None) -> None:
         """Take in a frame that was tracked.
 
         Parameters
@@ -66,8 +66,8 @@ class Meter:
         image : ndarray of uint8, shape (height, width)
         time_s : float
             Of the camera.
-        open_tracks : int
-            Cells that are followed in it.
+        open_tracks : int or None
+            Cells that are followed in it; None while the background is not known yet.
         """
         step = max(1, int(np.sqrt(image.size / _SAMPLED_PX)))
         sampled = np.bincount(image[::step, ::step].ravel(), minlength=256)
@@ -77,7 +77,9 @@ class Meter:
                 self._turn(int(time_s))
             now = self._now
             now.frames += 1
-            now.open_tracks += open_tracks
+            if open_tracks is not None:
+                now.tracked_frames += 1
+                now.open_tracks += open_tracks
             now.greys += sampled
             if self._level:
                 now.flicker += (level / self._level - 1.0) ** 2

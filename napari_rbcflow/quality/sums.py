@@ -24,8 +24,8 @@ class Sums:
     Attributes
     ----------
     frames : int
-    open_tracks : int
-        Summed over the frames.
+    tracked_frames, open_tracks : int
+        Frames in which cells were looked for, and cells followed, summed over these.
     greys : ndarray of int64, shape (256,)
         Sampled pixels by grey.
     flicker : float
@@ -44,6 +44,7 @@ class Sums:
     """
 
     frames: int = 0
+    tracked_frames: int = 0
     open_tracks: int = 0
     greys: NDArray[np.int64] = field(default_factory=lambda: _counts(GREYS))
     flicker: float = 0.0

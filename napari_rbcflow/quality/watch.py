@@ -14,6 +14,7 @@ from napari_rbcflow.quality.rules import warnings_of_figures
 from napari_rbcflow.quality.standing import Standing
 from napari_rbcflow.quality.warning import RunWarning
 from napari_rbcflow.sources.contract import Frame, SourceInfo
+from napari_rbcflow.tracking.tracker import OpenTracks
 from napari_rbcflow.tracks import Judgement, Track
 
 
@@ -38,9 +39,9 @@ class RunQuality:
         self._drift = DriftWatch()
         self._standing = Standing()
 
-    def add_frame(self, frame: Frame, open_tracks: int) -> None:
-        """Take in a frame that was tracked, and how many cells are followed in it."""
-        self._meter.add_frame(frame.image, frame.time_s, open_tracks)
+    def add_frame(self, frame: Frame, at: OpenTracks) -> None:
+        """Take in a frame that was tracked, and the cells that are followed since."""
+        self._meter.add_frame(frame.image, frame.time_s, None if at.frame is None else len(at.cell))
 
     def add_tracks(self, pairs: Iterable[tuple[Track, Judgement]]) -> None:
         """Take in tracks with what was said of them, as they are counted."""

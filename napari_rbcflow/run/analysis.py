@@ -10,6 +10,7 @@ from typing import Literal
 from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate.fixed_n import FixedN
+from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.wiring import Run
@@ -36,6 +37,7 @@ def analyze(
     leave_out_intruded: bool = False,
     least_frames: int = LEAST_FRAMES,
     interval: FixedN = "wilson",
+    set_flow: SetFlow | None = None,
     progress: Callable[[Progress, SourceInfo], None] | None = None,
 ) -> Session:
     """Analyse a recorded movie, as ``rbcflow analyze`` does.
@@ -61,6 +63,8 @@ def analyze(
         Of a track that counts, 6 or more.
     interval : {"wilson", "jeffreys", "clopper-pearson"}
         Of the fraction of the whole movie.
+    set_flow : SetFlow, optional
+        The flow as it was set, the paper's by default: the cells' speed is compared with it.
     progress : callable, optional
         Called a few times a second with how it stands.
 
@@ -86,6 +90,7 @@ def analyze(
         leave_out_intruded=leave_out_intruded,
         least_frames=least_frames,
         interval=interval,
+        set_flow=set_flow or SetFlow(),
     )
     run = Run(source, Path(out), settings)
     try:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from napari_rbcflow.estimate.remaining import RuleProgress
 from napari_rbcflow.estimate.said import ANYTIME
+from napari_rbcflow.quality import RunWarning
+from napari_rbcflow.quality.lines import QualityLine
 from napari_rbcflow.sources.contract import SourceInfo
 
 
@@ -52,6 +54,10 @@ class Progress:
         How far it is to each stop rule in force.
     stop_sentence : str
         As in ``run.json``.
+    warned : tuple of RunWarning or None
+        What the run's quality says, grave warnings first; None until it was looked at.
+    quality : tuple of QualityLine
+        The same measures in words.
     """
 
     status: str
@@ -75,6 +81,8 @@ class Progress:
     method: str = ANYTIME
     rules: tuple[RuleProgress, ...] = ()
     stop_sentence: str = ""
+    warned: tuple[RunWarning, ...] | None = None
+    quality: tuple[QualityLine, ...] = ()
 
 
 def warnings_of(
@@ -82,10 +90,9 @@ def warnings_of(
     *,
     dropped: Mapping[str, int],
     missed: Mapping[str, int],
-    not_analysed: Mapping[str, int],
     ring_skipped: int,
 ) -> list[str]:
-    """Return what a person must be told, in plain sentences."""
+    """Return what a person must be told beside what the run's quality says, in plain sentences."""
     said = list(info.warnings)
     if n := sum(missed.values()):
         said.append(f"{n} frames were lost before they reached us: tracks that cross a gap may be cut short.")
@@ -94,10 +101,6 @@ def warnings_of(
             f"{n} frames were dropped because this computer could not keep up: "
             "close other programs, or lower the frame rate."
         )
-    if n := sum(not_analysed.values()):
-        why = ", ".join(f"{reason.replace('-', ' ')}: {k}" for reason, k in sorted(not_analysed.items()))
-        what = "focus" if set(not_analysed) == {"out-of-focus"} else "lamp and focus"
-        said.append(f"{n} frames could not be analysed ({why}): check {what}.")
     if ring_skipped:
         said.append(f"{ring_skipped} raw frames are not in the ring because the disk was too slow.")
     return said

@@ -9,6 +9,7 @@ from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.estimate.fixed_n import FIXED_N, FixedN
+from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.sources.contract import SourceInfo
 from napari_rbcflow.tracking.settings import Direction
 
@@ -29,6 +30,8 @@ class RunSettings:
         The median of frames spread over the whole movie, or of the last seconds.
     flow : {"left-to-right", "right-to-left"}
         Where cells flow to in the picture.
+    set_flow : SetFlow
+        The flow as it was set: the cells' speed is compared with it.
     stop : StopRules
     ring_seconds : float
         Raw frames that the ring keeps.
@@ -46,6 +49,7 @@ class RunSettings:
     device: str = "auto"
     background: Literal["movie", "sliding"] = "sliding"
     flow: Direction = "left-to-right"
+    set_flow: SetFlow = field(default_factory=SetFlow)
     stop: StopRules = field(default_factory=StopRules)
     ring_seconds: float = 5.0
     leave_out_intruded: bool = False
@@ -74,6 +78,8 @@ class RunSettings:
         return {
             "background": self.background,
             "flow": self.flow,
+            "shear_rate_per_s": self.set_flow.shear_rate_per_s,
+            "focus_height_um": self.set_flow.focus_height_um,
             "device": device,
             "stop_reliable": self.stop.reliable,
             "stop_halfwidth": self.stop.halfwidth,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import RbcflowError, sentence_of
 from napari_rbcflow.estimate.tally import AFTER_STOP, CUT_BY_STOP, RUN_FAILED, Tally
+from napari_rbcflow.quality.watch import RunQuality
 from napari_rbcflow.run.channel import Channel
 from napari_rbcflow.run.judged import RecentCells
 from napari_rbcflow.run.outcome import Outcome
@@ -63,6 +64,7 @@ class Stages:
         The last frame that was processed, and where the open tracks stood in it.
     judged : RecentCells
         The cells judged last.
+    quality : RunQuality
     n_received, ring_skipped : int
         Frames received, and those of them that the ring had no time for.
     dropped : Counter of str
@@ -91,6 +93,7 @@ class Stages:
         self.newest: Frame | None = None
         self.positions: OpenTracks | None = None
         self.judged = RecentCells()
+        self.quality = RunQuality(info, settings.set_flow)
         self.n_received = 0
         self.ring_skipped = 0
         self.dropped: Counter[str] = Counter()
@@ -150,6 +153,7 @@ class Stages:
             self.seconds = frame.time_s
             self._hand_over(self._tracker.process(frame))
             self.positions = self._tracker.open_tracks()
+            self.quality.add_frame(frame, self.positions)
         reason = "source-ended" if self.outcome.source_ended else CUT_BY_STOP
         self._hand_over(self._tracker.finish(reason))
         self._tracks.close()
@@ -203,6 +207,7 @@ class Stages:
             raise
         self.tally.count(judgements)
         self.judged.add(pairs)
+        self.quality.add_tracks(pairs)
 
     def keep_frames(self) -> None:
         for frame in self._to_ring:

@@ -20,6 +20,7 @@ from napari_rbcflow.estimate.tally import AFTER_STOP, RUN_FAILED, uncounted
 from napari_rbcflow.run.memory import keep_freed_memory
 from napari_rbcflow.run.pace import Pace
 from napari_rbcflow.run.progress import Progress, warnings_of
+from napari_rbcflow.run.quality_looks import QualityLooks
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.stages import Stages
 from napari_rbcflow.session.account import Account, FractionFigure
@@ -128,6 +129,7 @@ class Run:
             "ring": stages.keep_frames,
         }
         self.stages = stages
+        self._quality = QualityLooks(stages, self._tracker)
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"rbcflow-{name}", daemon=True)
             for name, work in works.items()
@@ -178,7 +180,9 @@ class Run:
             if time.monotonic() - beat >= 1.0 and not self.stages.outcome.failed:
                 beat = time.monotonic()
                 try:
-                    self._writer.heartbeat(self.account())
+                    account = self.account()
+                    self._quality.look(account)
+                    self._writer.heartbeat(account)
                 except Exception as error:
                     self.stages.fail(error)
             if self.outcome[0] != "running" and self._threads[0].is_alive():
@@ -306,6 +310,8 @@ class Run:
             method=shown.method,
             rules=rules,
             stop_sentence=self._stop_sentence() if ended else "",
+            warned=self._quality.warned,
+            quality=self._quality.lines,
         )
 
     def _counts(self) -> tuple[int, int, float]:
@@ -328,7 +334,7 @@ class Run:
         dropped = dict(self.stages.dropped)
         fraction = FractionFigure.saying(self.stages.tally.fraction, self._said(ended=whole))
         cells = dict(self.stages.tally.cells)
-        return Account.of(
+        account = Account.of(
             received=self.stages.n_received,
             processed=self._tracker.processed,
             dropped=dropped,
@@ -341,7 +347,7 @@ class Run:
                 self.info,
                 dropped=dropped,
                 missed=self.source.missed,
-                not_analysed=self._tracker.not_analysed,
                 ring_skipped=self.stages.ring_skipped,
             ),
         )
+        return self._quality.complete(account, ended=whole)

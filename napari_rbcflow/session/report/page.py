@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_rbcflow.ring.disk import replace_file
-from napari_rbcflow.session.grave import grave_warnings
 from napari_rbcflow.session.reading import Session
-from napari_rbcflow.session.report import drawings, number, small_print, tables
+from napari_rbcflow.session.report import drawings, number, quality, small_print, tables
 from napari_rbcflow.session.report.corrected import rests_on
 from napari_rbcflow.session.report.facts import Facts
 from napari_rbcflow.session.runfile import read_run
@@ -60,7 +59,7 @@ def render(facts: Facts) -> str:
 <body>
 <header><div><p class="kicker">Red blood cells in shear flow: the tank-treading fraction</p>
 <h1>{escape(name)}</h1></div><p>{_when(run)}</p></header>
-{_warnings(facts)}
+{quality.warnings(facts)}
 <section class="top">
 {number.number(facts)}
 {number.ending(facts)}
@@ -72,7 +71,7 @@ def render(facts: Facts) -> str:
 <section class="three">
 {tables.cells(facts)}
 {tables.frames(facts)}
-{tables.quality(facts)}
+{quality.table(facts)}
 </section>
 {small_print.how(facts)}
 {rests_on(run)}
@@ -96,9 +95,3 @@ def _when(run: Mapping[str, Any]) -> str:
     except (TypeError, ValueError):
         said = str(run.get("started", ""))
     return escape(f"{said} · {run['parameters'].get('source', '')}")
-
-
-def _warnings(facts: Facts) -> str:
-    said = [f'<li class="grave"><b>Warning.</b> {escape(w)}</li>' for w in grave_warnings(facts.run)]
-    said += [f'<li class="mild"><b>Note.</b> {escape(str(w))}</li>' for w in facts.run["warnings"]]
-    return f'<ul class="warnings">{"".join(said)}</ul>' if said else ""

@@ -1,13 +1,12 @@
-"""Cells, frames and quality in figures."""
+"""Cells and frames in figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
 
-from napari_rbcflow.conventions import LEAST_FRAMES, Label
+from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.estimate.tally import PIECE, TOO_FEW_FRAMES
-from napari_rbcflow.session.grave import percent
 from napari_rbcflow.session.report.facts import Facts
 from napari_rbcflow.session.watched import least_frames_of
 
@@ -19,7 +18,6 @@ _REASONS = {
     "time-gap": "gap in the camera's time",
     "overflow": "the camera's buffer overflowed",
 }
-_QUALITY = {"reliable_share": "share of reliable tracks"}
 
 
 def cells(facts: Facts) -> str:
@@ -50,28 +48,6 @@ def frames(facts: Facts) -> str:
         for reason, n in sorted(frames[kind].items()):
             rows[f"– {_REASONS.get(reason, reason)}"] = f"{n:,}"
     return table_of("Frames", rows)
-
-
-def quality(facts: Facts) -> str:
-    """Return how good the run was."""
-    run, cells = facts.run, facts.cells
-    tracked = run["cells"]["tracked"]
-    rows: dict[str, str] = {}
-    if tracked:
-        rows["reliable, of all followed"] = percent(run["fraction"]["n"] / tracked)
-        rows["frames a track, median"] = f"{cells['frames'].median():.0f}"
-    counted = cells[cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])]
-    if len(counted):
-        rows["speed of the counted, median"] = f"{counted['speed_um_per_s'].median():,.0f} µm/s"
-    for key, value in run.get("quality", {}).items():
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            rows[_QUALITY.get(key, key.replace("_", " "))] = (
-                f"{value:.4g}" if isinstance(value, float) else str(value)
-            )
-    latency = run["latency_ms"]["p95"]
-    if latency is not None:
-        rows["95 % of labels within"] = f"{latency:.0f} ms"
-    return table_of("Quality", rows)
 
 
 def table_of(title: str, rows: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from napari_rbcflow.estimate.remaining import RuleProgress, time_words
@@ -109,6 +109,8 @@ def grave_so_far(progress: Progress) -> list[str]:
     What is true of every run in its first seconds (it has not ended, nothing was seen, cells are few)
     is no warning yet, and is passed on as if it were well.
     """
+    if progress.warned is not None:
+        return [w.sentence for w in progress.warned if w.grave]
     seen = progress.cells["tracked"] + progress.open_tracks or progress.seconds < _SECONDS_TO_SEE_A_CELL
     counted = progress.n or progress.seconds < _SECONDS_TO_COUNT_A_CELL
     run: Mapping[str, Any] = {
@@ -122,3 +124,10 @@ def grave_so_far(progress: Progress) -> list[str]:
         "fraction": {"n": FEW_CELLS if counted else 0},
     }
     return grave_warnings(run)
+
+
+def mild_so_far(progress: Progress, warnings: Sequence[str]) -> list[str]:
+    """Return what else must be said of a run that goes on: `warnings`, and what its quality says."""
+    warned = progress.warned or ()
+    grave = {w.sentence for w in warned if w.grave}
+    return [*(w.sentence for w in warned if not w.grave), *(w for w in warnings if w not in grave)]
