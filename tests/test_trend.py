@@ -317,6 +317,7 @@ def test_the_command_says_it_and_writes_a_table_and_a_picture(
     assert "54.0 %" in out
     assert "BELOW the baseline" in out
     assert "note: A session is left out" in err
+    assert "The last run, 13 Apr 2026, 84.0 %" in out
 
     data = table.read_bytes()
     assert data.startswith(b"\xef\xbb\xbf")

@@ -57,6 +57,13 @@ def show(qtbot: Any, widget: Any, *paths: Path) -> None:
         drop(widget, *paths)
 
 
+def write(qtbot: Any, field: Any, words: str) -> None:
+    field.native.selectAll()
+    qtbot.keyClick(field.native, Qt.Key.Key_Delete)
+    qtbot.keyClicks(field.native, words)
+    qtbot.keyClick(field.native, Qt.Key.Key_Return)
+
+
 def take_picture(qtbot: Any, viewer: Any, name: str) -> None:
     qtbot.wait(300)
     picture = viewer.screenshot(canvas_only=False, flash=False)
@@ -130,10 +137,10 @@ def test_what_is_wrong_is_said_and_nothing_old_stands_there(
         widget.show_pressed()
     assert widget.table.rowCount() == 2
 
-    widget.crises.value = "yesterday"
+    write(qtbot, widget.crises, "yesterday")
     assert "no date" in widget.message.grave[0]
     assert widget.result.isHidden()
-    widget.crises.value = ""
+    write(qtbot, widget.crises, "")
     assert widget.message.sentences == ()
     assert not widget.result.isHidden()
 

@@ -80,7 +80,7 @@ def _say(trend: Trend) -> None:
         click.echo(_line(run))
     for sentence in summary(trend):
         click.echo(sentence)
-    if trend.baseline is not None:
+    if trend.baseline is not None and trend.baseline.low > 0:
         click.echo(f"For live runs that stop by it: --stop-baseline {trend.baseline.low:.3f}")
     for note in trend.notes:
         click.echo(f"note: {note}", err=True)

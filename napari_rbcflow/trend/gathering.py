@@ -129,7 +129,7 @@ def _sessions(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             named[_real(path)] = path  # what is no session is told by whoever opens it
             continue
         try:
-            inside = sorted(entry for entry in path.iterdir() if (entry / RUN_NAME).is_file())
+            inside = sorted(entry for entry in path.iterdir() if _holds_a_run(entry))
         except OSError as error:
             raise BadInput(f"{path} cannot be read ({error.strerror}): choose another folder.") from None
         if not inside:
@@ -138,6 +138,13 @@ def _sessions(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             )
         found.update((_real(entry), entry) for entry in inside)
     return list(named.values()), [path for real, path in found.items() if real not in named]
+
+
+def _holds_a_run(folder: Path) -> bool:
+    try:
+        return (folder / RUN_NAME).is_file()
+    except PermissionError:
+        return True  # so that it is told, not overlooked
 
 
 def _real(path: Path) -> str:

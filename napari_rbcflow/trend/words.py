@@ -70,7 +70,8 @@ def verdict_words(trend: Trend) -> str:
     run = trend.last
     if run is None:
         return "No run of this patient holds a number that can be used."
-    return f"The last run, {day_words(run.day)}, {number_words(run.record.figure)}, {_against(run)}."
+    last = "The last run" if run is trend.runs[-1] else "The last run that can be used"
+    return f"{last}, {day_words(run.day)}, {number_words(run.record.figure)}, {_against(run)}."
 
 
 def others_words(trend: Trend) -> str:

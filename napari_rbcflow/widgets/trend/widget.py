@@ -47,6 +47,7 @@ class TrendWidget(TrendFace):
         self.trend: Trend | None = None
         self.chosen: int | None = None
         self._gathered: Gathered | None = None
+        self._judged_by = self._written()
         self._job = ReadingJob()
         self._connect()
         say(self.status, "")
@@ -65,8 +66,10 @@ class TrendWidget(TrendFace):
     def _connect(self) -> None:
         self.show_button.clicked.connect(self._guarded(lambda *_: self.show_pressed()))
         self.folder.line_edit.native.returnPressed.connect(self._guarded(self.show_pressed))
-        for field in (self.patient, self.crises, self.baseline_days):
-            field.changed.connect(self._guarded(lambda *_: self._judge()))
+        self.patient.changed.connect(self._guarded(lambda *_: self._judge()))
+        for field in (self.crises, self.baseline_days):
+            # Not at every letter: half a date is no date.
+            field.native.editingFinished.connect(self._guarded(self._days_written))
         self.plot.clicked.connect(self._guarded(self.choose))
         self.table.chosen.connect(self._guarded(self.choose))
         for part in (self.plot, self.table):
@@ -132,6 +135,7 @@ class TrendWidget(TrendFace):
         if self._gathered is None:
             return
         self.message.clear()
+        self._judged_by = self._written()
         try:
             days = parse_spans(self.baseline_days.value)
             if len(days) > 1:
@@ -143,6 +147,13 @@ class TrendWidget(TrendFace):
             raise
         finally:
             self.shown.emit()
+
+    def _days_written(self) -> None:
+        if self._written() != self._judged_by:
+            self._judge()
+
+    def _written(self) -> tuple[str, str]:
+        return self.crises.value, self.baseline_days.value
 
     def _show(self, trend: Trend) -> None:
         self.trend = trend
@@ -207,6 +218,7 @@ class TrendWidget(TrendFace):
             days = [part for part in self.crises.value.replace(",", " ").split() if part]
             if day not in days:
                 self.crises.value = ", ".join([*days, day])
+                self._judge()
 
     def _save(self, ending: str, what: str, make: Callable[[Trend], bytes]) -> None:
         if self.trend is None:
