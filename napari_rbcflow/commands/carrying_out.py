@@ -18,6 +18,7 @@ import click
 from napari_rbcflow.errors import BadInput, RunFailed
 
 if TYPE_CHECKING:
+    from napari_rbcflow.quality import RunWarning
     from napari_rbcflow.run.progress import Progress
     from napari_rbcflow.worker.orders import Order
 
@@ -90,12 +91,14 @@ def say(result: Result, folder: Path) -> None:
     RunFailed
         Where it failed, after all else was said.
     """
+    from napari_rbcflow.commands.result import say_notes, say_number
     from napari_rbcflow.estimate.said import fraction_text
     from napari_rbcflow.session.correcting import words_of
 
     status, reason = result.outcome
+    warnings = warnings_in(folder, result.warnings)
     if (p := result.progress) is not None:
-        click.echo(fraction_text(p.estimate, p.interval, p.n, p.level, p.method))
+        say_number(fraction_text(p.estimate, p.interval, p.n, p.level, p.method), warnings)
         if corrected := words_of(folder):
             click.echo(corrected)
         if p.stop_sentence:
@@ -106,13 +109,25 @@ def say(result: Result, folder: Path) -> None:
             f"{p.cells['unreliable']} unreliable, {p.cells['too_short']} too short, "
             f"{p.cells['uncounted']} not counted (open at the stop, after it, or a piece of one that counts)"
         )
-    for warning in result.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    say_notes(warnings)
     for remark in result.remarks:
         click.echo(remark)
     click.echo(f"session: {folder}")
     if status == "failed":
         raise RunFailed(f"the run failed: {reason} (what it had is in {folder})")
+
+
+def warnings_in(folder: Path, told: Sequence[str]) -> list[RunWarning]:
+    """Return what a session says that a person must be told; `told` where it cannot be read."""
+    from napari_rbcflow.errors import RbcflowError
+    from napari_rbcflow.quality import RunWarning, Severity
+    from napari_rbcflow.quality.of_run import warnings_of_run
+    from napari_rbcflow.session.runfile import read_run
+
+    try:
+        return warnings_of_run(read_run(folder))
+    except RbcflowError:
+        return [RunWarning("told", Severity.WARNING, sentence) for sentence in told]
 
 
 def no_viewer() -> str | None:

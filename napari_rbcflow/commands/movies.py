@@ -15,11 +15,13 @@ from napari_rbcflow.commands.options import (
     debug_option,
     device_option,
     flow_option,
+    flow_set,
     interval_option,
     intruded_option,
     least_frames_option,
     output_option,
     record_options,
+    set_flow_options,
 )
 from napari_rbcflow.errors import RunFailed
 
@@ -41,6 +43,7 @@ from napari_rbcflow.errors import RunFailed
 @least_frames_option
 @interval_option
 @flow_option
+@set_flow_options
 @record_options
 @debug_option
 def analyze(
@@ -51,6 +54,8 @@ def analyze(
     device: str,
     background: Any,
     flow: Any,
+    shear_rate: float | None,
+    focus_height_um: float | None,
     patient: str,
     sample: str,
     leave_out_intruded: bool,
@@ -62,8 +67,10 @@ def analyze(
     Example: rbcflow analyze monday.avi -o monday --fps 60
     """
     from napari_rbcflow import run
+    from napari_rbcflow.commands.result import say_notes, say_number
     from napari_rbcflow.commands.terminal import bar
     from napari_rbcflow.estimate.said import fraction_text
+    from napari_rbcflow.quality.of_run import warnings_of_run
     from napari_rbcflow.session.correcting import words_of
 
     with bar("analysing") as show, kept_when_interrupted(output):
@@ -75,6 +82,7 @@ def analyze(
             device=device,
             background=background,
             flow=flow,
+            set_flow=flow_set(shear_rate, focus_height_um),
             patient=patient,
             sample=sample,
             leave_out_intruded=leave_out_intruded,
@@ -84,11 +92,11 @@ def analyze(
         )
     said = session.fraction
     interval_said = (said.low or 0.0, 1.0 if said.high is None else said.high)
-    click.echo(fraction_text(said.estimate or 0.0, interval_said, said.n, said.level, said.method))
+    warnings = warnings_of_run(session.run)
+    say_number(fraction_text(said.estimate or 0.0, interval_said, said.n, said.level, said.method), warnings)
     if corrected := words_of(output):
         click.echo(corrected)
-    for warning in session.run["warnings"]:
-        click.echo(f"warning: {warning}", err=True)
+    say_notes(warnings)
     click.echo(f"session: {output}")
 
 

@@ -12,16 +12,19 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.estimate.tally import AFTER_STOP
+from napari_rbcflow.quality.lines import quality_lines
+from napari_rbcflow.quality.of_run import warnings_of_run
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.session.changes import by_hand
 from napari_rbcflow.session.correcting import corrected_words
-from napari_rbcflow.session.grave import FEW_CELLS, grave_warnings
+from napari_rbcflow.session.grave import FEW_CELLS, grave_warnings, mild_warnings
 from napari_rbcflow.session.reading import Session, open_session
 from napari_rbcflow.widgets.labels import breakable, say, wrapping_label
 from napari_rbcflow.widgets.result import words as words
 from napari_rbcflow.widgets.result.counts_table import CountsTable
 from napari_rbcflow.widgets.result.fraction_curve import FractionCurve
+from napari_rbcflow.widgets.result.quality import QualityTable
 from napari_rbcflow.widgets.result.session_links import SessionLinks
 from napari_rbcflow.widgets.result.share_bar import ShareBar
 from napari_rbcflow.widgets.theme import LOOKS, STRUCK_OUT
@@ -69,6 +72,7 @@ class ResultPanel(QWidget):
         self.left = wrapping_label(_PLAIN)
         self.curve = FractionCurve()
         self.counts = CountsTable()
+        self.quality = QualityTable()
         self.links = SessionLinks()
         self.open_folder, self.open_report = self.links.open_folder, self.links.open_report
 
@@ -92,6 +96,7 @@ class ResultPanel(QWidget):
             self.left,
             self.curve,
             self.counts,
+            self.quality,
             self.notes,
         ):
             column.addWidget(widget)
@@ -114,6 +119,7 @@ class ResultPanel(QWidget):
         self.curve.clear()
         self.curve.hide()
         self.counts.clear()
+        self.quality.clear()
         self.curve.set_target(None)
         self.warnings.clear()
         self.notes.clear()
@@ -245,7 +251,8 @@ class ResultPanel(QWidget):
         self.counts.show_frames(progress.frames_per_s, progress.dropped, progress.missed)
         grave = words.grave_so_far(progress)
         self.warnings.say(grave=[*(self.warnings.grave if self._failed else ()), *grave])
-        self.notes.say(mild=warnings)
+        self.notes.say(mild=words.mild_so_far(progress, warnings))
+        self.quality.show_lines(progress.quality)
         low, high = progress.interval
         estimate = None if math.isnan(progress.estimate) else progress.estimate
         self._show_number(FractionFigure(estimate, low, high, progress.level, progress.method, progress.n))
@@ -290,7 +297,8 @@ class ResultPanel(QWidget):
         self.counts.show_frames(None, dropped, sum(frames["missed"].values()))
         grave = grave_warnings(run)
         self.warnings.say(grave=grave)
-        self.notes.say(mild=[str(warning) for warning in run["warnings"]])
+        self.notes.say(mild=mild_warnings(run))
+        self.quality.show_lines(quality_lines(run, warnings_of_run(run)))
         say(self.doubt, "Read the warning above first." if grave and fraction["n"] else "")
         corrected = corrected_words(run.get("fraction_corrected") or {})
         say(self.corrected, breakable(corrected) if fraction["n"] else "")
