@@ -27,6 +27,7 @@ from napari_rbcflow.session.marker import is_being_written
 from napari_rbcflow.session.reading import Session, open_session
 from napari_rbcflow.session.report_by_hand import tells_of_changes
 from napari_rbcflow.session.runfile import DamagedRun
+from napari_rbcflow.session.watched import findings as faults_of_lengths
 
 Check = Callable[[Session], Iterator[str]]
 WHOLE, INCOMPLETE, NOT_A_SESSION = 0, 1, 2
@@ -65,6 +66,7 @@ def verify(folder: Path | str) -> Verdict:
         _frames,
         _tables,
         _interval,
+        _watched,
         _pieces,
         _unchanged,
         _by_hand,
@@ -180,6 +182,11 @@ def _tables(session: Session) -> Iterator[str]:
             f"tracks.csv does not fit cells.csv for {len(wrong)} of {len(cells)} cells"
             f" (first {wrong.iloc[0]}): positions are missing or changed."
         )
+
+
+def _watched(session: Session) -> Iterator[str]:
+    if not _running(session):
+        yield from faults_of_lengths(session.run, session.cells)
 
 
 def _pieces(session: Session) -> Iterator[str]:

@@ -7,13 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from napari_rbcflow.conventions import DEFAULT_FPS, LEAST_FRAMES
+from napari_rbcflow.conventions import DEFAULT_FPS, LEAST_FRAMES, Label
 from napari_rbcflow.estimate.by_length import FractionByLength, fraction_by_length
 from napari_rbcflow.estimate.seen_flips import MEASURED, TURNS_ONLY
+from napari_rbcflow.estimate.tally import TOO_FEW_FRAMES
 from napari_rbcflow.estimate.unseen_flips import UnseenFlips, correct_unseen_flips
 
 USUAL_SHEAR_PER_S = 10.0
 """At the wall (Darrin et al. 2023), where the session does not say."""
+_TOLERANCE = 1e-4
+"""Of a fraction, as in `verify`."""
 
 
 def least_frames_of(run: Mapping[str, Any]) -> int:
@@ -76,3 +79,43 @@ def _above_0(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if number > 0 and number != float("inf") else None
+
+
+def findings(run: Mapping[str, Any], cells: pd.DataFrame) -> list[str]:
+    """Return where the least length of a counted track, or the correction, is not what the tables give.
+
+    Parameters
+    ----------
+    run, cells
+        As of `by_length`.
+    """
+    said, least = [], least_frames_of(run)
+    counted = cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])
+    held = cells["reason"] == TOO_FEW_FRAMES
+    if (brief := cells["cell"][counted & (cells["frames"] < least)]).size:
+        said.append(
+            f"cells.csv counts {len(brief)} cells seen in under {least} frames, the least that run.json names"
+            f" (first {brief.iloc[0]})."
+        )
+    wrong = held & ((cells["label"] != Label.UNCOUNTED) | ~cells["frames"].between(LEAST_FRAMES, least - 1))
+    if (wrongly := cells["cell"][wrong]).size:
+        said.append(
+            f"cells.csv leaves out {len(wrongly)} cells as seen in too few frames that are not so"
+            f" (first {wrongly.iloc[0]})."
+        )
+    told = run.get("fraction_unseen_flips")
+    if told is not None:
+        right = unseen_flips_record(run, cells)
+        for figures, others in ((told, right), (told.get("turns_only") or {}, right["turns_only"])):
+            if not _alike(figures, others):
+                said.append("run.json: fraction_unseen_flips is not what cells.csv gives.")
+                break
+    return said
+
+
+def _alike(told: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    for name in ("estimate", "low", "high", "seen"):
+        a, b = told.get(name), right[name]
+        if (a is None) != (b is None) or (a is not None and abs(a - b) > _TOLERANCE):
+            return False
+    return all(told.get(name) == right[name] for name in ("method", "n", "reason"))

@@ -24,7 +24,9 @@ from napari_rbcflow.session.crops import CropStore
 from napari_rbcflow.session.growing import Table
 from napari_rbcflow.session.log import SessionLog
 from napari_rbcflow.session.marker import WritingMarker
+from napari_rbcflow.session.reading import Session
 from napari_rbcflow.session.report import write_report
+from napari_rbcflow.session.watched import unseen_flips_record
 from napari_rbcflow.sources.contract import SourceInfo
 from napari_rbcflow.tracks import Judgement, Track
 
@@ -284,6 +286,7 @@ class SessionWriter:
         self._sort("cells.csv", tables.sort_cells)
         self._sort("tracks.csv", lambda path: tables.sort_tracks(path, index[:, 0], index[:, 2]))
         self._sort(pieces.NAME, pieces.sort_pieces)
+        self._run["fraction_unseen_flips"] = self._unseen_flips()
         self._run["files"] = {
             name: tables.fingerprint(self.folder / name) for name in ("cells.csv", "tracks.csv", pieces.NAME)
         }
@@ -298,6 +301,14 @@ class SessionWriter:
             self._run["warnings"].append(self.report_fault)
             with contextlib.suppress(OSError):  # the counts are on the disk already
                 runfile.write_run(self.folder, self._run)
+
+    def _unseen_flips(self) -> dict[str, Any] | None:
+        """Correct the fraction for unseen flips. Whatever goes wrong there, the run's end is not lost for it."""
+        try:
+            return unseen_flips_record(self._run, Session(self.folder, self._run).cells)
+        except Exception:
+            log.exception("the fraction could not be corrected for unseen flips")
+            return None
 
     def _sort(self, name: str, sort: Callable[[Path], None]) -> None:
         """Sort a table where that can be done. Unsorted, it is still whole: no reason to lose a run's end."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
-from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.estimate.said import method_words
 from napari_rbcflow.session.grave import grave_warnings, percent
 from napari_rbcflow.session.report.corrected import corrected
 from napari_rbcflow.session.report.facts import Facts
+from napari_rbcflow.session.watched import least_frames_of
 
 _ENDS = {
     "reliable": "The run stopped by itself: enough cells had been counted.",
@@ -63,6 +63,6 @@ first said whether it was sharp and alone enough to be judged ({fraction["n"] + 
 whether its membrane circulated (<b>tank-treading: {cells["tank_treading"]:,}</b>, the supple cells) or it
 flipped over as a whole (<b>flipping: {cells["flipping"]:,}</b>, the stiff ones){also}.</p>
 <p><b>What is counted.</b> Cells that cross the plane of focus, so the faster count more often; each once;
-in the picture for {LEAST_FRAMES} frames or more; judged reliable; before the stop. A stiff cell that did not
+in the picture for {least_frames_of(run)} frames or more; judged reliable; before the stop. A stiff cell that did not
 happen to flip while it was watched looks like a supple one.</p>
 </div>"""

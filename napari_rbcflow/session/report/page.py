@@ -10,7 +10,7 @@ from typing import Any
 
 from napari_rbcflow.ring.disk import replace_file
 from napari_rbcflow.session.reading import Session
-from napari_rbcflow.session.report import drawings, number, quality, small_print, tables
+from napari_rbcflow.session.report import drawings, length, number, quality, small_print, tables
 from napari_rbcflow.session.report.corrected import rests_on
 from napari_rbcflow.session.report.facts import Facts
 from napari_rbcflow.session.runfile import read_run
@@ -73,6 +73,7 @@ def render(facts: Facts) -> str:
 {tables.frames(facts)}
 {quality.table(facts)}
 </section>
+{length.watched(facts)}
 {small_print.how(facts)}
 {rests_on(run)}
 {small_print.settings(facts)}

@@ -21,6 +21,7 @@ _WORDS_WHY = {
     "after-stop": "it ended after the stop, when the number was frozen",
     "cut-by-stop": "it was still in the picture at the stop",
     "run-failed": "the run broke before it was judged",
+    "too-few-frames": "seen in fewer frames than a cell must be to count in this run",
     "piece": "it may be another piece of a cell that is counted already",
 }
 
