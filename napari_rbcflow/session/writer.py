@@ -303,7 +303,7 @@ class SessionWriter:
                 runfile.write_run(self.folder, self._run)
 
     def _unseen_flips(self) -> dict[str, Any] | None:
-        """Correct the fraction for unseen flips. Whatever goes wrong there, the run's end is not lost for it."""
+        """Correct the fraction for unseen flips; a fault there is no reason to lose the end of a run."""
         try:
             return unseen_flips_record(self._run, Session(self.folder, self._run).cells)
         except Exception:

@@ -45,7 +45,7 @@ def number(facts: Facts) -> str:
 def ending(facts: Facts) -> str:
     """Return in words how the run ended, and what is counted."""
     run = facts.run
-    cells, fraction = run["cells"], run["fraction"]
+    cells, fraction, least = run["cells"], run["fraction"], least_frames_of(run)
     untold = facts.undecided
     also = f"; {untold:,} it could not tell: they are not counted" if untold else ""
     reason = run["stop_reason"]
@@ -63,6 +63,6 @@ first said whether it was sharp and alone enough to be judged ({fraction["n"] + 
 whether its membrane circulated (<b>tank-treading: {cells["tank_treading"]:,}</b>, the supple cells) or it
 flipped over as a whole (<b>flipping: {cells["flipping"]:,}</b>, the stiff ones){also}.</p>
 <p><b>What is counted.</b> Cells that cross the plane of focus, so the faster count more often; each once;
-in the picture for {least_frames_of(run)} frames or more; judged reliable; before the stop. A stiff cell that did not
+in the picture for {least} frames or more; judged reliable; before the stop. A stiff cell that did not
 happen to flip while it was watched looks like a supple one.</p>
 </div>"""
