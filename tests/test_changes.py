@@ -350,7 +350,7 @@ def test_a_file_that_was_tampered_with(closed: Path, old: str, new: str, said: s
     with pytest.raises(RunFailed, match="cannot be believed"):
         log.add(FLIPPING[1], STRUCK_OUT, "Anna")
     assert "cannot be believed" in shown(page)
-    assert open_session(closed).fraction == recount(MACHINE)
+    assert open_session(closed).fraction == of_counts(len(TANK_TREADING), len(FLIPPING))
 
 
 def test_a_line_taken_out_is_found(closed: Path) -> None:
