@@ -6,9 +6,10 @@ import importlib
 import json
 import math
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,9 @@ from napari_rbcflow.classification.weight_files import SHIPPED, seal
 from napari_rbcflow.estimate import RunningFraction, anytime
 from napari_rbcflow.estimate.corrected import MOST_WIDTH, corrected_fraction, draw, interval_of
 from napari_rbcflow.estimate.rates import NetworkRates, Rate
+from napari_rbcflow.session.account import FractionFigure, plain
+from napari_rbcflow.session.correcting import corrected_figure, corrected_words, findings
+from napari_rbcflow.session.report.corrected import corrected, rests_on
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "covering"
 
@@ -263,3 +267,50 @@ def test_the_anytime_interval_weighs_as_a_published_one(
     spread = tuned_to / (threshold + math.log1p(threshold)) - 1
     monkeypatch.setattr(anytime, "_CELLS", spread / (edge * (1 - edge)))
     assert anytime._ratio(edge, k, n - k) == pytest.approx(math.log(20), abs=5e-3)
+
+
+def a_run(cells: dict[str, int], method: str = "wilson") -> dict[str, Any]:
+    fraction = RunningFraction()
+    fraction.update(tank_treading=cells["tank_treading"], flipping=cells["flipping"])
+    interval = fraction.anytime_interval() if method == "anytime" else fraction.interval()
+    raw = FractionFigure.of(fraction, interval, method)
+    cards = {s: json.loads((SHIPPED / f"{s}.json").read_text(encoding="utf-8")) for s in ("stage1", "stage2")}
+    models = {stage: {"counts": held_back_counts(card)} for stage, card in cards.items()}
+    run = {"cells": cells, "models": models, "fraction": asdict(raw)}
+    run["fraction_corrected"] = plain(asdict(corrected_figure(models, cells, raw)))
+    told: dict[str, Any] = json.loads(json.dumps(run))
+    return told
+
+
+def test_a_session_says_it_and_is_caught_where_it_does_not_fit() -> None:
+    cells = {"tank_treading": 160, "flipping": 40, "unreliable": 300}
+    run = a_run(cells)
+    told = run["fraction_corrected"]
+    assert set(told) >= {"estimate", "low", "high", "level", "method", "n"}
+    assert corrected_words(told).startswith("Corrected for the networks' known errors: 8")
+    assert list(findings(run, cells)) == []
+    assert "32 of 43 tank-treading" in rests_on(run)
+    assert "The number above covers the chance of counting only" in corrected(run)
+    # Other counts than those it was worked out from, another number than comes out, other rates.
+    assert any("corrected fraction's low" in said for said in findings(run, cells | {"unreliable": 1400}))
+    assert list(findings({**run, "fraction_corrected": told | {"estimate": told["estimate"] + 0.01}}, cells))
+    run["models"]["stage1"]["counts"]["let_through"] = [20, 138]
+    assert list(findings(run, cells))
+    # By whatever the run was stopped: as wide as the raw interval asks.
+    wider = a_run(cells, "anytime")["fraction_corrected"]
+    assert wider["high"] - wider["low"] > 1.2 * (told["high"] - told["low"])
+
+    none = a_run({"tank_treading": 160, "flipping": 40, "unreliable": 5800})
+    assert none["fraction_corrected"]["estimate"] is None
+    assert none["fraction_corrected"]["method"] == "none"
+    assert "label more unreliable cells" in corrected(none)
+    assert list(findings(none, none["cells"])) == []
+    # Weights whose card has no counts, and a session of before the correction: nothing fails.
+    old = corrected_figure({}, cells, FractionFigure(0.8, 0.7, 0.9, 0.95, "wilson", 200))
+    assert "card of stage 1 does not say" in old.reason
+    assert list(findings({"fraction_corrected": {"estimate": None, "method": "none"}}, cells)) == []
+    impossible = {**run["models"], "stage2": {"counts": {"tank_treading_told": [5, 2]}}}
+    assert (
+        "No corrected number"
+        in corrected_figure(impossible, cells, FractionFigure(**none["fraction"])).reason
+    )
