@@ -56,8 +56,8 @@ def _corrected(facts: Facts) -> str:
         )
     )
     return (
-        f"<p>Corrected for unseen flips, and for nothing else: {said}. Not used in the number above. Both rest"
-        " on the time that theory gives a cell of usual shape for a turn.</p>"
+        f"<p>Corrected for unseen flips, and for nothing else: {said}. Not used in the number above. Both"
+        " rest on the time that theory gives a cell of usual shape for a turn.</p>"
     )
 
 

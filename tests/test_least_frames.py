@@ -1,0 +1,188 @@
+"""A least length for cells that count: which do, what is kept of the others, and that it can be proven."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_session import Pair, account_of, some_pairs
+
+from napari_rbcflow.commands import main
+from napari_rbcflow.conventions import Label
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.estimate.stopping import StopRules
+from napari_rbcflow.estimate.tally import PIECE, TOO_FEW_FRAMES, Tally, counts, uncounted
+from napari_rbcflow.run import Run, RunSettings
+from napari_rbcflow.session import SessionWriter, open_session, verify
+from napari_rbcflow.session.runfile import read_run, write_run
+from napari_rbcflow.session.watched import by_length
+from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.tracks import Judgement, Track
+
+LEAST = 12
+
+
+def a_track(cell: int, frames: int, may_continue: tuple[int, ...] = ()) -> Track:
+    at, no = np.zeros(frames, np.float32), np.zeros(frames, bool)
+    crops = np.zeros((frames, 31, 31), np.uint8)
+    return Track(cell, np.arange(frames), at, at, ~no, no, no, crops, "lost", may_continue)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(6, 30), st.sampled_from(list(Label)[:3])), min_size=1, max_size=9))
+def test_of_the_pieces_of_a_cell_the_first_that_is_long_enough_counts(cells: list[tuple[int, Label]]) -> None:
+    """One chain, each track a piece of the one before: at most one counts, and it is the first that can."""
+    tracks = [a_track(k, frames, (k - 1,) if k else ()) for k, (frames, _) in enumerate(cells)]
+    tally = Tally(StopRules(), least_frames=LEAST)
+    settled = []
+    for track, (_, label) in zip(tracks, cells, strict=True):
+        now = tally.settle([track], [Judgement(track.cell, label, 0.9, 0.9, "stage-2")])
+        tally.count(now)
+        settled += now
+    able = [frames >= LEAST and label in ("tank-treading", "flipping") for frames, label in cells]
+    first = able.index(True) if any(able) else len(able)
+    assert [counts(said) for said in settled] == [k == first for k in range(len(cells))]
+    assert tally.fraction.n == int(any(able))
+    for k, (said, (frames, label)) in enumerate(zip(settled, cells, strict=True)):
+        if label not in ("tank-treading", "flipping"):
+            assert said.label is label
+        elif k > first:
+            assert said.reason == PIECE
+        elif frames < LEAST:
+            assert (said.label, said.reason) == (Label.UNCOUNTED, TOO_FEW_FRAMES)
+
+
+def test_too_brief_cells_bring_the_stop_no_nearer() -> None:
+    tally = Tally(StopRules(reliable=2), least_frames=LEAST)
+    tracks = [a_track(k, 8 if k < 5 else 40) for k in range(8)]
+    judged = [Judgement(t.cell, Label.FLIPPING, 0.9, 0.1, "stage-2") for t in tracks]
+    settled = tally.settle(tracks, judged)
+    tally.count(settled)
+    assert [s.reason for s in settled] == [TOO_FEW_FRAMES] * 5 + ["stage-2"] * 2 + ["after-stop"]
+    assert tally.enough == "reliable"
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A session with a least length of 12 frames."""
+    pairs: list[Pair] = []
+    for track, said in some_pairs(300, seed=8):
+        brief = counts(said) and len(track) < LEAST
+        pairs.append((track, uncounted(track, TOO_FEW_FRAMES) if brief else said))
+    writer = SessionWriter.create(
+        tmp_path_factory.mktemp("least") / "S",
+        source=SourceInfo("test chamber", 40, 60, 60.0, 0.605),
+        parameters={"least_frames": LEAST, "shear_rate_per_s": 20.0},
+        models={"stage1": {"name": "one", "hash": "0123"}, "stage2": {"name": "two", "hash": "4567"}},
+        patient="BG",
+        sample="",
+        ring_frames=4,
+    )
+    writer.keep(pairs)
+    writer.close(account_of(pairs), "finished", "source-ended")
+    return writer.folder
+
+
+def test_a_session_says_how_long_its_cells_were_watched(kept: Path) -> None:
+    assert verify(kept).findings == []
+    session = open_session(kept)
+    page = (kept / "report.html").read_text(encoding="utf-8")
+    assert f"judged, but seen in under {LEAST}" in page
+    assert f"under {LEAST} frames are not counted" in page
+    found = by_length(session.run, session.cells)
+    for group in found.groups:
+        if group.n:
+            assert f"<td>{group.said}</td><td>{group.n:,}</td>" in page
+    # Half of the repeat at twice the shear rate: 34 frames.
+    assert [g.longest for g in found.groups] == [9, 17, 26, 34, 0]
+    told = session.run["fraction_unseen_flips"]
+    assert told["reason"] == "other-networks"
+    assert told["turns_only"]["estimate"] < session.run["fraction"]["estimate"]
+    assert f"{100 * told['turns_only']['estimate']:.1f} %" in page
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("least", "counts"),
+        ("reason", "leaves out"),
+        ("correction", "fraction_unseen_flips is not what"),
+    ],
+)
+def test_what_does_not_fit_is_found(kept: Path, tmp_path: Path, damage: str, said: str) -> None:
+    folder = Path(shutil.copytree(kept, tmp_path / "S"))
+    run = read_run(folder)
+    if damage == "least":
+        run["parameters"]["least_frames"] = LEAST + 8
+    elif damage == "reason":
+        run["parameters"]["least_frames"] = 6
+    else:
+        run["fraction_unseen_flips"]["turns_only"]["low"] -= 0.01
+    write_run(folder, run)
+    assert any(said in finding for finding in verify(folder).findings)
+
+
+def test_a_session_from_before_is_whole(tmp_path: Path) -> None:
+    pairs = some_pairs(60, seed=3)
+    writer = SessionWriter.create(
+        tmp_path / "S",
+        source=SourceInfo("test chamber", 40, 60, 60.0, 0.605),
+        parameters={},
+        models={},
+        patient="",
+        sample="",
+        ring_frames=4,
+    )
+    writer.keep(pairs)
+    writer.close(account_of(pairs), "finished", "source-ended")
+    run = read_run(writer.folder)
+    del run["fraction_unseen_flips"]
+    write_run(writer.folder, run)
+    assert verify(writer.folder).findings == []
+
+
+def test_a_run_counts_only_what_was_watched_long_enough(tmp_path: Path) -> None:
+    """The whole instrument on a small chamber: the shorter ones are kept, judged, and not counted."""
+    chamber = ChamberSettings(height=480, seconds=3.0, seed=12, cells_per_frame=50.0, variety=0.2)
+    sessions = []
+    for least in (6, 58):
+        run = Run(
+            SimulatedChamber(chamber, paced=False),
+            tmp_path / f"least{least}",
+            RunSettings(device="cpu", ring_seconds=0.05, least_frames=least),
+        )
+        run.start()
+        run.wait()
+        assert run.outcome == ("finished", "source-ended")
+        assert verify(run.folder).findings == []
+        sessions.append(open_session(run.folder))
+    everything, longer = (s.cells.set_index("cell") for s in sessions)
+    counted = everything.label.isin(["tank-treading", "flipping"])
+    brief = counted & (everything.frames < 58)
+    assert brief.any()
+    assert (longer.reason[brief] == TOO_FEW_FRAMES).all()
+    rest = counted & ~brief
+    assert (longer.label[rest] == everything.label[rest]).all()
+    assert sessions[1].run["fraction"]["n"] == int(rest.sum())
+    assert sessions[1].run["parameters"]["least_frames"] == 58
+    assert json.dumps(sessions[1].run["fraction_unseen_flips"], allow_nan=False)
+
+
+def test_bad_lengths_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for least in (0, 5, -3, 100_000):
+        with pytest.raises(BadInput, match="--least-frames"):
+            RunSettings(least_frames=least)
+    assert replace(RunSettings(), least_frames=30).record(device="cpu")["least_frames"] == 30
+    out = tmp_path / "S"
+    with pytest.raises(SystemExit) as end:
+        main(["demo", "-o", str(out), "--no-viewer", "--least-frames", "2"])
+    assert end.value.code == 2
+    assert "--least-frames must lie between 6 and 1000, not 2" in capsys.readouterr().err
+    assert not out.exists()
