@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 from napari_rbcflow.session import FractionFigure
-from napari_rbcflow.trend.trend import Trend, TrendRun
+from napari_rbcflow.trend.trend import Trend, TrendRun, Use
 from napari_rbcflow.trend.words import use_words
 
 _FIGURE = ("estimate", "low", "high")
@@ -76,7 +76,7 @@ def _row(run: TrendRun) -> dict[str, Any]:
         "method": record.figure.method,
         **_parts(record.corrected, "corrected_", (*_FIGURE, "method")),
         **_parts(record.by_hand, "by_hand_", (*_FIGURE, "n")),
-        "in_baseline": "yes" if run.use.name == "BASELINE" else "no",
+        "in_baseline": "yes" if run.use is Use.BASELINE else "no",
         "why": use_words(run),
         "below": str(run.below),
         "limit_for_this_run": _figure(limit),

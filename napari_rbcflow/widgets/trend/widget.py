@@ -160,8 +160,8 @@ class TrendWidget(TrendFace):
         self.result.show()
         verdict, *more = summary(trend)
         self.show_verdict(breakable(verdict), trend.last.below if trend.last else Below.UNKNOWN)
-        if trend.baseline is not None:
-            more.append(f"For live runs that stop by the baseline: {100 * trend.baseline.low:.1f} %.")
+        if trend.baseline is not None and trend.baseline.low > 0:
+            more.append(f"For live runs: “Stop off the baseline” {100 * trend.baseline.low:.1f} %.")
         say(self.summary, "<br>".join(map(breakable, more)))
         notes = [note.replace("--crisis FROM:TO", "“Crises”") for note in trend.notes]
         say(self.notes, "<br>".join("▲ " + breakable(note) for note in notes))
