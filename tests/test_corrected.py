@@ -121,8 +121,8 @@ def test_no_number_where_it_would_mean_nothing() -> None:
     assert "25 cells" in few.reason
     poor = corrected_fraction(160, 40, 5800, real(100, 0.02))
     assert poor.estimate is None
-    assert "points wide" in poor.reason
-    assert "2 of 100 unreliable cells" in poor.reason
+    assert "too wide to act on" in poor.reason
+    assert "known from 2 of 100 only: label more unreliable cells" in poor.reason
     # Of a thousand tank-treading cells 20 would be called flipping by mistake: none is against the rates.
     against = corrected_fraction(1000, 0, 10, real(20_000))
     assert against.estimate is None

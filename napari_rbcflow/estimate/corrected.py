@@ -27,6 +27,7 @@ Science 16, 101-133: Jeffreys' interval, from which a rate is drawn.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -157,8 +158,8 @@ def corrected_fraction(
         return _none(
             n,
             level,
-            f"its interval would be {100 * (high - low):.0f} points wide, too wide to act on, mostly because"
-            f" {_widest(drawn, level, rates, n)}",
+            f"it would reach from {math.floor(100 * low)} to {math.ceil(100 * high)} %, too wide to act on,"
+            f" mostly because {_widest(drawn, level, rates, n)}",
         )
     return Corrected(estimate, low, high, float(level), n)
 
@@ -263,10 +264,10 @@ def points(draws: int) -> NDArray[np.float64]:
 
 def _widest(drawn: Draws, level: float, rates: NetworkRates, n: int) -> str:
     """Say what the interval would be shortest without."""
-    seen = f"{rates.let_through.hits} of {rates.let_through.of} unreliable cells"
+    seen = f"{rates.let_through.hits} of {rates.let_through.of}"
     parts = {
-        f"how often stage 1 lets unreliable cells through is known from {seen} only, and how stage 2 labels"
-        " them from fewer still: label more unreliable cells": (
+        f"how often stage 1 lets unreliable cells through is known from {seen} only: label more"
+        " unreliable cells": (
             "leak",
             "let_through_told",
             "let_through_tank",
