@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import brentq
 
 from napari_rbcflow.estimate import RunningFraction, wilson
-from napari_rbcflow.estimate.fixed_width import critical_value, half_width, stops
+from napari_rbcflow.estimate.fixed_width import critical_value, half_width, most_cells, stops
 
 ASKED = {0.5: 1.1, 0.7: 1.1, 0.86: 1.1, 0.95: 1.25, 0.99: 1.5}
 """Cells in the mean at most, as a share of what Wilson's interval needs where p is known beforehand."""
@@ -54,6 +54,31 @@ def test_a_run_that_is_played_gives_what_was_summed() -> None:
     assert min(cells) >= 30
     assert np.mean(cells) == pytest.approx(at.mean_cells(p), abs=4 * np.std(cells) / np.sqrt(2000))
     assert held / 2000 == pytest.approx(at.coverage(p), abs=4 * np.sqrt(0.05 / 2000))
+
+
+@pytest.mark.parametrize("p", [0.5, 0.7, 0.86, 0.95])
+def test_a_run_that_may_end_either_way_misses_no_more_often(p: float) -> None:
+    """By its width, then fixed-width is said, or at m cells (a time, tracks), then anytime."""
+    wanted, runs = 0.05, 400
+    z, rng = critical_value(wanted), np.random.default_rng(round(1000 * p))
+    most = most_cells(wanted, z)
+    missed_by_width, missed_by = 0, np.zeros(most, np.int64)
+    for tank in rng.random((runs, most)) < p:
+        fraction = RunningFraction()
+        lost_at = np.zeros(most, bool)
+        for n, hit in enumerate(tank.tolist(), 1):
+            fraction.update(tank_treading=int(hit), flipping=int(not hit))
+            if half_width(fraction.tank_treading, n, z) <= wanted:
+                break
+            low, high = fraction.anytime_interval()
+            lost_at[n - 1] = not low <= p <= high
+        low, high = fraction.fixed_width_interval(wanted)
+        lost_at[n - 1 :] = not low <= p <= high
+        missed_by_width += lost_at[-1]
+        missed_by += lost_at
+    assert missed_by_width <= 0.05 * runs + 3 * np.sqrt(0.05 * 0.95 * runs)
+    # The same runs, cut short: three more misses in 400 would be a point.
+    assert missed_by.max() <= missed_by_width + 2
 
 
 def test_the_interval_at_the_stop_and_before() -> None:

@@ -497,8 +497,8 @@ def test_how_far_it_is_to_each_rule_is_said() -> None:
     ]
     lines = said(StopRules(10, 0.05, 30.0, 5_000, 0.05)).splitlines()
     assert lines[0] == "reliable cells: reached"
-    assert lines[1].startswith("interval: ±")
-    assert " to ±5.0 % to go, about " in lines[1]
+    assert lines[1].startswith("interval at the stop: ±")
+    assert " to ±5.0 %, about " in lines[1]
     assert lines[2:] == [
         "time: 10 s to go",
         "tracks: 4,100 tracks to go, about 82 s",

@@ -148,7 +148,7 @@ class FractionCurve(QWidget):
         if self._said is not None:
             said += " Bar: the interval above."
         elif narrow:
-            said += " Dashed: as wide as it is at the stop."
+            said += " Dashed: its width at the stop."
         say(self.caption, said if len(points) else "")
 
     def changeEvent(self, event: QEvent) -> None:

@@ -20,9 +20,10 @@ _ENDS = {
     "source-ended": "Ended: the movie or the camera's sequence came to its end.",
     "user": "Stopped by you.",
 }
+_NO_NUMBERS_LEFT = ("half-width", "baseline")
 _RULES = {
     "reliable": "reliable cells",
-    "half-width": "interval",
+    "half-width": "interval at the stop",
     "seconds": "time",
     "tracks": "tracks",
     "baseline": "baseline",
@@ -95,7 +96,8 @@ def _rule_words(rule: RuleProgress) -> str:
     if not rule.missing:
         return f"{title}: reached"
     timed = "" if rule.seconds_left is None else f", about {time_words(rule.seconds_left)}"
-    return f"{title}: {rule.missing} to go{timed if rule.name != 'seconds' else ''}"
+    to_go = "" if rule.name in _NO_NUMBERS_LEFT else " to go"
+    return f"{title}: {rule.missing}{to_go}{timed if rule.name != 'seconds' else ''}"
 
 
 def too_few_words(n: int) -> str:
