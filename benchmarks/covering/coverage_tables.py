@@ -83,7 +83,7 @@ def corrected_table(found: Sequence[Result]) -> str:
 
 
 def outside(found: Sequence[Result]) -> str:
-    """Name the corners below the corridor, and the worst where a number is said."""
+    """Name the corners below the corridor, and say what is covered where a number is said."""
 
     def named(r: Result) -> str:
         c = r.corner
@@ -94,6 +94,12 @@ def outside(found: Sequence[Result]) -> str:
 
     below = sorted((r for r in found if r.coverage < CORRIDOR[0]), key=lambda r: r.coverage)
     lines = [f"- {100 * r.coverage:.1f} ± {100 * r.error:.1f} %: {named(r)}" for r in below]
+    for least in (0.9, 0.5):
+        often = [100 * r.coverage_shown for r in found if r.shown >= least]
+        if often:
+            lines.append(
+                f"- {min(often):.1f} % at least, of runs with a number, where {least:.0%} or more have one"
+            )
     said = [r for r in found if r.shown * r.runs >= LEAST_SAID]
     for r in sorted(said, key=lambda r: r.coverage_shown)[:5]:
         lines.append(
