@@ -34,7 +34,7 @@ from napari_rbcflow.estimate.by_length import fraction_by_length
 from napari_rbcflow.estimate.fraction import wilson
 from napari_rbcflow.estimate.rates import Rate
 from napari_rbcflow.estimate.seen_flips import MEASURED, TURNS_ONLY, SeenFlips
-from napari_rbcflow.estimate.turning import repeat_frames
+from napari_rbcflow.estimate.turning import TURN_SHARE, repeat_frames
 from napari_rbcflow.estimate.unseen_flips import correct_unseen_flips
 from napari_rbcflow.sources.chamber import ChamberSettings, simulate_passages
 from napari_rbcflow.sources.chamber.motion import Motion
@@ -76,6 +76,17 @@ def passages(each: int) -> pd.DataFrame:
                 )
             print(motion, frames, flush=True)
     return pd.DataFrame(rows)
+
+
+def shown(cells: pd.DataFrame) -> NDArray[np.str_]:
+    """What each track shows of its own cell's turn: its ``middle``, a ``part`` without it, or ``none``."""
+    repeat = cells.cycle_frames / 2
+    # The turn: the axis more than 45 degrees from the line of sight, tan(phase) > 1 / aspect ratio.
+    half_turn = (0.25 - np.arctan(1 / cells.aspect_ratio) / (2 * np.pi)) * 2 * repeat
+    # Frames from the track's first to the middle of the next turn, at a quarter of the cycle.
+    ahead = ((0.25 - cells.phase0) % 0.5) * 2 * repeat
+    part = (ahead - half_turn < cells.frames) | (ahead - repeat + half_turn > 0)
+    return np.where(ahead < cells.frames, "middle", np.where(part, "part", "none"))
 
 
 def outcomes(judged: pd.DataFrame) -> pd.DataFrame:
@@ -155,6 +166,31 @@ def windows(dataset: Path, stage2: Path, only: str) -> pd.DataFrame:
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def told_by_form(judged: pd.DataFrame, labelled_by: str, draws: int = 500) -> tuple[float, float, float]:
+    """How often real flipping cells are told by windows that show nothing of their turn, with its interval.
+
+    What a window shows is not known of a real cell. It is weighed over all places where the turn may have
+    been, given that the whole track shows its middle, or a part of it (`labelled_by`), as it was labelled
+    flipping; a window with a part of the turn is taken to be told as often as in the chamber.
+    """
+    repeat, reach = repeat_frames(), 0.5 * TURN_SHARE * repeat_frames()
+    sums = []
+    for _, g in judged[(judged.label == 1) & (judged.frames < judged.whole)].groupby("name"):
+        whole, first = float(g.whole.iloc[0]), g.start.to_numpy()[:, None]
+        beyond = reach if labelled_by == "part" else 0.0
+        at = np.linspace(-beyond, whole + beyond, 400) + repeat * np.array([-1, 0, 1])[:, None, None]
+        last = first + g.frames.to_numpy()[:, None]
+        middle = ((at >= first) & (at < last)).any(axis=0).mean(axis=1)
+        some = ((at >= first - reach) & (at < last + reach)).any(axis=0).mean(axis=1)
+        told = g.said.isin(COUNTED).to_numpy()
+        flips = (g.said == Label.FLIPPING) - told * (middle + (some - middle) * MEASURED.part.value)
+        sums.append((flips.mean(), (told * (1 - some)).mean()))
+    each, rng = np.array(sums), np.random.default_rng(0)
+    drawn = [np.divide(*each[rng.integers(0, len(each), len(each))].sum(axis=0)) for _ in range(draws)]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(np.divide(*each.sum(axis=0))), float(low), float(high)
 
 
 def drawn(curve: SeenFlips, repeats: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -263,12 +299,25 @@ def main() -> None:
         judged.to_csv(given.out, index=False)
         for motion, group in judged.groupby("motion"):
             print(motion, outcomes(group).to_string(index=False), sep="\n")
+        counted = judged[(judged.motion == "tumbling") & judged.label.isin(COUNTED)]
+        print(pd.crosstab(shown(counted), counted.label.to_numpy()))
     elif given.what == "chamber":
         chamber(given.runs).to_csv(given.out, index=False)
     elif given.what == "windows":
         judged = windows(given.dataset, given.stage2, given.only)
         judged.to_csv(given.out, index=False)
-        print(judged.groupby(["label", "frames"]).said.value_counts(normalize=True).unstack().round(3))
+        each = (
+            judged.groupby(["label", "frames", "name"])
+            .said.value_counts(normalize=True)
+            .unstack(fill_value=0)
+        )
+        print(
+            each.groupby(["label", "frames"]).agg(["mean"]).round(3), each.groupby(["label", "frames"]).size()
+        )
+        for labelled_by in ("middle", "part"):
+            print(
+                f"told by form, if labelled by the turn's {labelled_by}:", told_by_form(judged, labelled_by)
+            )
     elif given.what == "coverage":
         coverage(given.runs)
     else:
