@@ -56,6 +56,7 @@ class Stages:
 
     Attributes
     ----------
+    settings : RunSettings
     tally : Tally
     outcome : Outcome
     newest : Frame or None
@@ -86,7 +87,7 @@ class Stages:
         writer: SessionWriter,
         settings: RunSettings,
     ) -> None:
-        self._source, self._info, self._settings = source, info, settings
+        self._source, self._info, self.settings = source, info, settings
         self._tracker, self._two_stage, self._writer = tracker, two_stage, writer
         self.tally = Tally(settings.stop, settings.least_frames)
         self.outcome = Outcome()
@@ -110,10 +111,10 @@ class Stages:
         # Of a movie that lies on disk anyway, only what the ring will still hold at the end is copied.
         first_kept = 0
         if not self._info.live and self._info.n_frames is not None:
-            first_kept = self._info.n_frames - self._settings.ring_frames(self._info)
+            first_kept = self._info.n_frames - self.settings.ring_frames(self._info)
         try:
             for frame in self._source.frames():
-                if self._settings.stop.out_of_time(frame.time_s):
+                if self.settings.stop.out_of_time(frame.time_s):
                     # Not `_freeze`: what came in time is still processed and counted.
                     self.outcome.rule_met("seconds")
                     self._source.stop()
@@ -169,7 +170,7 @@ class Stages:
             tracks = [track for track, _ in batch]
             try:
                 judged = self._two_stage.judge(
-                    self.tally.to_judge(tracks), leave_out_intruded=self._settings.leave_out_intruded
+                    self.tally.to_judge(tracks), leave_out_intruded=self.settings.leave_out_intruded
                 )
             except Exception:
                 self.stranded += tracks

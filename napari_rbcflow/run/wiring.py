@@ -8,23 +8,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.estimate import remaining
-from napari_rbcflow.estimate.said import Said, said, stop_sentence
-from napari_rbcflow.estimate.tally import AFTER_STOP, RUN_FAILED, uncounted
+from napari_rbcflow.estimate.tally import RUN_FAILED, uncounted
 from napari_rbcflow.run.memory import keep_freed_memory
 from napari_rbcflow.run.pace import Pace
-from napari_rbcflow.run.progress import Progress, warnings_of
+from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.run.quality_looks import QualityLooks
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.stages import Stages
-from napari_rbcflow.session.account import Account, FractionFigure
-from napari_rbcflow.session.correcting import corrected_figure
+from napari_rbcflow.run.standing import GOES_ON, Standing
+from napari_rbcflow.session.account import Account
 from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.sources.contract import FrameSource, RecordedSource, SourceInfo
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
@@ -36,7 +33,6 @@ log = logging.getLogger(__name__)
 
 MOVIE_BACKGROUND_FRAMES = 100
 """Frames whose median is the background of a movie, as in Darrin et al. 2023."""
-RECENT_LABELS = 4096
 PATIENCE_S = 3.0
 """That an ended run waits for its source, and a failed one for its threads."""
 
@@ -130,6 +126,9 @@ class Run:
         }
         self.stages = stages
         self._quality = QualityLooks(stages, self._tracker)
+        self._standing = Standing(
+            stages, self._tracker, self._quality, source=self.source, info=self.info, models=self._models
+        )
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"rbcflow-{name}", daemon=True)
             for name, work in works.items()
@@ -176,7 +175,8 @@ class Run:
             for thread in self._threads:
                 thread.join(0.05)
             self._pace.look(self.stages.n_received)
-            self._pace.count(*self._counts())
+            tally = self.stages.tally
+            self._pace.count(tally.fraction.n, tally.finished, self.stages.seconds)
             if time.monotonic() - beat >= 1.0 and not self.stages.outcome.failed:
                 beat = time.monotonic()
                 try:
@@ -212,7 +212,9 @@ class Run:
             log.error("%d tracks could not be kept: %s", len(left), error)
         self._find_lost_frames()
         status, reason = self.outcome
-        self._writer.close(self.account(whole=True), status, reason, self._stop_sentence())
+        self._writer.close(
+            self.account(whole=True), status, reason, self._standing.stop_sentence(self.outcome)
+        )
 
     def _close_source(self) -> None:
         """Close the source, but do not wait for ever for a driver that hangs."""
@@ -271,83 +273,9 @@ class Run:
 
     def progress(self) -> Progress:
         """Return how the run stands, from any thread."""
-        positions = self.stages.positions
-        tally, seconds = self.stages.tally, self.stages.seconds
         ended = self._done.is_set()
-        rules = remaining.to_go(
-            self.settings.stop,
-            tally.fraction,
-            tracks=tally.finished,
-            seconds=seconds,
-            rates=self._pace.rates(),
-        )
-        share, seconds_left = remaining.nearest(rules)
-        if self.info.n_frames:
-            of_movie = self._tracker.processed / self.info.n_frames
-            share = max(share or 0.0, of_movie)
-            left = (seconds_left, self._pace.seconds_left(of_movie))
-            seconds_left = min((s for s in left if s is not None), default=None)
-        shown = self._said(ended=ended)
-        return Progress(
-            status=self.outcome[0] if ended else "running",
-            received=self.stages.n_received,
-            processed=self._tracker.processed,
-            dropped=sum(n for why, n in dict(self.stages.dropped).items() if why != AFTER_STOP),
-            missed=sum(self.source.missed.values()),
-            seconds=seconds,
-            open_tracks=len(positions.cell) if positions is not None else 0,
-            cells=Counter(tally.cells),
-            n=tally.fraction.n,
-            estimate=tally.fraction.estimate,
-            interval=shown.interval,
-            level=tally.fraction.level,
-            missing=remaining.missing(rules),
-            total_frames=self.info.n_frames,
-            frames_per_s=self._pace.frames_per_s,
-            stop_share=share,
-            seconds_left=None if ended else seconds_left,
-            lag_s=self.stages.lag_s(),
-            method=shown.method,
-            rules=rules,
-            stop_sentence=self._stop_sentence() if ended else "",
-            warned=self._quality.warned,
-            quality=self._quality.lines,
-        )
-
-    def _counts(self) -> tuple[int, int, float]:
-        return self.stages.tally.fraction.n, self.stages.tally.finished, self.stages.seconds
-
-    def _said(self, *, ended: bool) -> Said:
-        """Return the interval that is true of the run now."""
-        status, reason = self.outcome if ended else ("running", "")
-        fraction = self.stages.tally.fraction
-        return said(fraction, self.settings.stop, status, reason, self.settings.interval)
-
-    def _stop_sentence(self) -> str:
-        return stop_sentence(self.outcome[1], self.settings.stop, self.stages.tally.fraction)
+        return self._standing.progress(self.outcome if ended else GOES_ON, self._pace)
 
     def account(self, *, whole: bool = False) -> Account:
-        """Return the counts of ``run.json``: of a run that goes on, or of the `whole` that has ended.
-
-        The former has the latencies of the last labels only.
-        """
-        dropped = dict(self.stages.dropped)
-        fraction = FractionFigure.saying(self.stages.tally.fraction, self._said(ended=whole))
-        cells = dict(self.stages.tally.cells)
-        account = Account.of(
-            received=self.stages.n_received,
-            processed=self._tracker.processed,
-            dropped=dropped,
-            missed=dict(self.source.missed),
-            cells=cells,
-            fraction=fraction,
-            fraction_corrected=corrected_figure(self._models, cells, fraction) if whole else None,
-            latencies_ms=self.stages.latencies_ms[0 if whole else -RECENT_LABELS :],
-            warnings=warnings_of(
-                self.info,
-                dropped=dropped,
-                missed=self.source.missed,
-                ring_skipped=self.stages.ring_skipped,
-            ),
-        )
-        return self._quality.complete(account, ended=whole)
+        """Return the counts of ``run.json``: of a run that goes on, or of the `whole` that has ended."""
+        return self._standing.account(self.outcome if whole else GOES_ON)

@@ -1,0 +1,134 @@
+"""How a run stands, for whoever watches it and for ``run.json``; from any thread, and changing nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from napari_rbcflow.estimate import remaining
+from napari_rbcflow.estimate.said import Said, said, stop_sentence
+from napari_rbcflow.estimate.tally import AFTER_STOP
+from napari_rbcflow.run.pace import Pace
+from napari_rbcflow.run.progress import Progress, warnings_of
+from napari_rbcflow.run.quality_looks import QualityLooks
+from napari_rbcflow.run.stages import Stages
+from napari_rbcflow.session.account import Account, FractionFigure
+from napari_rbcflow.session.correcting import corrected_figure
+from napari_rbcflow.sources.contract import FrameSource, SourceInfo
+from napari_rbcflow.tracking.tracker import Tracker
+
+RECENT_LABELS = 4096
+GOES_ON = ("running", "")
+"""Status and stop reason of a run that has not ended."""
+
+
+class Standing:
+    """Looks at the parts of a run and says how it stands.
+
+    Its methods take the outcome, status and stop reason as in ``run.json``, because the interval that is
+    said depends on it: `GOES_ON` until the session is being closed.
+
+    Parameters
+    ----------
+    stages : Stages
+    tracker : Tracker
+    quality : QualityLooks
+    source : FrameSource
+    info : SourceInfo
+    models : mapping
+        As in ``run.json``.
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        tracker: Tracker,
+        quality: QualityLooks,
+        *,
+        source: FrameSource,
+        info: SourceInfo,
+        models: Mapping[str, Any],
+    ) -> None:
+        self._stages, self._tracker, self._quality = stages, tracker, quality
+        self._source, self._info, self._models = source, info, models
+        self._settings = stages.settings
+
+    def progress(self, outcome: tuple[str, str], pace: Pace) -> Progress:
+        """Return how the run stands at this moment."""
+        positions = self._stages.positions
+        tally, seconds = self._stages.tally, self._stages.seconds
+        ended = outcome != GOES_ON
+        rules = remaining.to_go(
+            self._settings.stop,
+            tally.fraction,
+            tracks=tally.finished,
+            seconds=seconds,
+            rates=pace.rates(),
+        )
+        share, seconds_left = remaining.nearest(rules)
+        if self._info.n_frames:
+            of_movie = self._tracker.processed / self._info.n_frames
+            share = max(share or 0.0, of_movie)
+            left = (seconds_left, pace.seconds_left(of_movie))
+            seconds_left = min((s for s in left if s is not None), default=None)
+        shown = self._said(outcome)
+        return Progress(
+            status=outcome[0],
+            received=self._stages.n_received,
+            processed=self._tracker.processed,
+            dropped=sum(n for why, n in dict(self._stages.dropped).items() if why != AFTER_STOP),
+            missed=sum(self._source.missed.values()),
+            seconds=seconds,
+            open_tracks=len(positions.cell) if positions is not None else 0,
+            cells=Counter(tally.cells),
+            n=tally.fraction.n,
+            estimate=tally.fraction.estimate,
+            interval=shown.interval,
+            level=tally.fraction.level,
+            missing=remaining.missing(rules),
+            total_frames=self._info.n_frames,
+            frames_per_s=pace.frames_per_s,
+            stop_share=share,
+            seconds_left=None if ended else seconds_left,
+            lag_s=self._stages.lag_s(),
+            method=shown.method,
+            rules=rules,
+            stop_sentence=self.stop_sentence(outcome),
+            warned=self._quality.warned,
+            quality=self._quality.lines,
+        )
+
+    def _said(self, outcome: tuple[str, str]) -> Said:
+        """Return the interval that is true of the run now."""
+        fraction = self._stages.tally.fraction
+        return said(fraction, self._settings.stop, *outcome, self._settings.interval)
+
+    def stop_sentence(self, outcome: tuple[str, str]) -> str:
+        """Return what the rule that stopped the run found, where its name does not tell."""
+        return stop_sentence(outcome[1], self._settings.stop, self._stages.tally.fraction)
+
+    def account(self, outcome: tuple[str, str]) -> Account:
+        """Return the counts of ``run.json``; while the run goes on, with the last labels' latencies only."""
+        whole = outcome != GOES_ON
+        dropped = dict(self._stages.dropped)
+        fraction = FractionFigure.saying(self._stages.tally.fraction, self._said(outcome))
+        cells = dict(self._stages.tally.cells)
+        account = Account.of(
+            received=self._stages.n_received,
+            processed=self._tracker.processed,
+            dropped=dropped,
+            missed=dict(self._source.missed),
+            cells=cells,
+            fraction=fraction,
+            fraction_corrected=corrected_figure(self._models, cells, fraction) if whole else None,
+            latencies_ms=self._stages.latencies_ms[0 if whole else -RECENT_LABELS :],
+            warnings=warnings_of(
+                self._info,
+                dropped=dropped,
+                missed=self._source.missed,
+                ring_skipped=self._stages.ring_skipped,
+                fraction=fraction,
+            ),
+        )
+        return self._quality.complete(account, ended=whole)
