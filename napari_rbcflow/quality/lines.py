@@ -61,16 +61,16 @@ Parts = tuple[str, ...]
 def _cells(quality: Mapping[str, Any]) -> Iterator[Parts]:
     share = number(quality, "reliable_share")
     if share is not None:
-        yield "cells sharp and alone enough", f"{percent(share)} of those judged", "3 to 8 %", "reliable"
+        yield "cells sharp and alone", percent(share), "3 to 8 %", "reliable"
     cells = number(quality, "cells_per_papers_field")
     if cells is not None:
-        yield "density", f"{cells:.0f} cells in 830 x 655 µm", "100 to 250", "cells-dense", "cells-sparse"
+        yield "cells in 830 x 655 µm", f"{cells:.0f}", "100 to 250", "cells-dense", "cells-sparse"
     close, chance = number(quality, "neighbour_share"), number(quality, "neighbour_share_by_chance")
     if close is not None and chance is not None:
         yield "another cell close by", percent(close), f"{percent(chance)} by chance", "cells-clumped"
     rim, of_all = number(quality, "rim_radius_um"), number(quality, "rim_radius_of_all_um")
     if rim is not None:
-        yield "a cell's size across its rim", f"{2 * rim:.1f} µm", "6 to 7 µm", "pixel-size"
+        yield "size of a cell, rim to rim", f"{2 * rim:.1f} µm", "6 to 7.5 µm", "pixel-size"
     elif of_all is not None:
         yield "size of the smaller cells", f"{2 * of_all:.1f} µm", "5 to 7 µm", "pixel-size"
 
@@ -80,7 +80,7 @@ def _picture(run: Mapping[str, Any], quality: Mapping[str, Any]) -> Iterator[Par
     speed = number(quality, "speed_um_per_s")
     if shear is not None and speed is not None and wanted:
         yield (
-            "shear rate, by the cells' speed",
+            "shear rate, by the speed",
             f"{shear:.1f} per s ({speed:,.0f} µm/s)",
             f"{wanted:g} per s",
             "flow",
@@ -94,7 +94,7 @@ def _picture(run: Mapping[str, Any], quality: Mapping[str, Any]) -> Iterator[Par
     processed = run["frames"]["processed"]
     if isinstance(not_analysed, Mapping) and processed:
         share = sum(not_analysed.values()) / processed
-        yield "frames without focus or light", percent(share), "none", "frames-not-analysed"
+        yield "frames dark or out of focus", percent(share), "none", "frames-not-analysed"
 
 
 def _course(run: Mapping[str, Any], quality: Mapping[str, Any]) -> Iterator[Parts]:
@@ -110,4 +110,4 @@ def _course(run: Mapping[str, Any], quality: Mapping[str, Any]) -> Iterator[Part
         words = "steady"
         if isinstance(change, Mapping):
             words = f"{percent(change['before'])}, then {percent(change['after'])}"
-        yield "the fraction within the run", words, "steady", "fraction-drifts"
+        yield "fraction within the run", words, "steady", "fraction-drifts"

@@ -115,7 +115,7 @@ def _pixel_size(figures: Figures) -> Iterator[RunWarning]:
     if not off:
         return
     rim = number(figures, "rim_radius_um")
-    said = f" ({2 * rim:.1f} µm across the rim, where 6 to 7 are usual)" if rim is not None else ""
+    said = f" ({2 * rim:.1f} µm from rim to rim, where 6 to 7.5 are usual)" if rim is not None else ""
     yield RunWarning(
         "pixel-size",
         _severity(off),

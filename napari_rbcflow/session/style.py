@@ -39,8 +39,8 @@ th { font-weight: 400; color: #777; text-align: right; padding-left: 8px; }
 th:first-child { text-align: left; padding: 0; }
 td { padding: 2px 0; border-bottom: 1px solid #e4e4e4; vertical-align: top; }
 td + td { text-align: right; white-space: nowrap; padding-left: 8px; font-variant-numeric: tabular-nums; }
-.three > .quality { flex: 1.5 1 0; }
-.quality td span { display: block; font-size: 11px; color: #777; }
+.three > .quality { flex: 1.7 1 0; }
+.quality td + td + td { color: #777; font-size: 12px; }
 .quality .mild td { background: #fff6da; } .quality .grave td { background: #fde8e4; font-weight: 600; }
 .how { font-size: 13px; border-top: 1px solid #999; padding-top: 6px; }
 .watched { display: flex; gap: 22px; margin-bottom: 8px; font-size: 13px; }
@@ -52,7 +52,7 @@ footer { border-top: 1px solid #999; padding-top: 4px; }
   .small, footer { font-size: 8.5px; } h1 { font-size: 18px; } h2 { font-size: 12px; }
   .warnings li { padding: 4px 10px; margin-bottom: 3px; } .warnings .grave { font-size: 12.5px; }
   .number { flex-basis: 250px; } .number .big { font-size: 48px; } .number .interval { font-size: 21px; }
-  .quality td span { display: inline; font-size: 9px; padding-left: 4px; } .quality td { padding: 1px 0; }
+  .quality td + td + td { font-size: 9px; } .three td { padding-top: 1px; padding-bottom: 1px; }
   table, .how, .number .corrected { font-size: 10.5px; } figcaption { font-size: 10px; }
   .watched { font-size: 10.5px; }
   section, figure, table { break-inside: avoid; } }

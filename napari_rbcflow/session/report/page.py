@@ -69,8 +69,10 @@ def render(facts: Facts) -> str:
 {drawings.speeds(facts)}
 </section>
 <section class="three">
+<div>
 {tables.cells(facts)}
 {tables.frames(facts)}
+</div>
 {quality.table(facts)}
 </section>
 {length.watched(facts)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from html import escape
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.quality.lines import QualityLine, quality_lines
 from napari_rbcflow.quality.of_run import warnings_of_run
 from napari_rbcflow.quality.warning import Severity
@@ -29,9 +28,6 @@ def table(facts: Facts) -> str:
     rows = [_row(line) for line in quality_lines(run, warnings_of_run(run))]
     if run["cells"]["tracked"]:
         rows.append(_plain("frames a track, median", f"{cells['frames'].median():.0f}"))
-    counted = cells[cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])]
-    if len(counted):
-        rows.append(_plain("speed of the counted, median", f"{counted['speed_um_per_s'].median():,.0f} µm/s"))
     latency = run["latency_ms"]["p95"]
     if latency is not None:
         rows.append(_plain("95 % of labels within", f"{latency:.0f} ms"))
@@ -39,12 +35,12 @@ def table(facts: Facts) -> str:
 
 
 def _row(line: QualityLine) -> str:
-    usual = f"<span>usual: {escape(line.usual)}</span>" if line.usual != line.said else ""
+    usual = f"usual: {escape(line.usual)}" if line.usual != line.said else ""
     return (
-        f"<tr class='{_CLASSES[line.severity]}'><td>{_MARKS[line.severity]} {escape(line.name)}{usual}</td>"
-        f"<td>{escape(line.said)}</td></tr>"
+        f"<tr class='{_CLASSES[line.severity]}'><td>{_MARKS[line.severity]} {escape(line.name)}</td>"
+        f"<td>{escape(line.said)}</td><td>{usual}</td></tr>"
     )
 
 
 def _plain(name: str, said: str) -> str:
-    return f"<tr><td>{escape(name)}</td><td>{escape(said)}</td></tr>"
+    return f"<tr><td>{escape(name)}</td><td>{escape(said)}</td><td></td></tr>"
