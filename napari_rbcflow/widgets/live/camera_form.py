@@ -16,11 +16,13 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QPushButton,
     QSizePolicy,
+    QSpinBox,
     QWidget,
 )
 
+from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.run.settings import MOST_LEAST_FRAMES, RunSettings
 from napari_rbcflow.sources.plausible import check_settings
 from napari_rbcflow.tracking.settings import Direction
 from napari_rbcflow.widgets.live.camera_choices import CHOICES, CameraChoice, choice_of
@@ -38,6 +40,10 @@ _NUMBERS = {
     "cells_per_frame": ("Simulated: cells a frame", "115"),
 }
 """What can be asked of a camera as a number, what it is called, and what holds where nothing is written."""
+LEAST_FRAMES_HELP = (
+    "Cells seen in fewer frames are kept but not counted. "
+    "In a long track a stiff cell shows its flip more surely."
+)
 _PERCENT = frozenset({"tank_fraction"})
 _WHOLE = frozenset({"seed"})
 _FLOWS: tuple[tuple[str, Direction], ...] = (
@@ -68,6 +74,9 @@ class CameraForm(QWidget):
         self.flow = QComboBox()
         self.flow.addItems([words for words, _ in _FLOWS])
         self.stop = StopForm()
+        self.least_frames = QSpinBox()
+        self.least_frames.setRange(LEAST_FRAMES, MOST_LEAST_FRAMES)
+        self.least_frames.setToolTip(LEAST_FRAMES_HELP)
         self.browse_file = _browse(self._choose_file)
         self.browse_folder = _browse(lambda: _choose_folder(self.folder))
         self._form = form = QFormLayout(self)
@@ -87,6 +96,7 @@ class CameraForm(QWidget):
             form.addRow(words, self.numbers[name])
         form.addRow("Cells flow", self.flow)
         form.addRow(self.stop)
+        form.addRow("Least frames", self.least_frames)
         form.addRow("Sessions go to", _row(self.folder, self.browse_folder))
         self._settings = RunSettings()
         self._hidden_options: dict[str, Any] = {}
@@ -126,6 +136,7 @@ class CameraForm(QWidget):
             sample=self.sample.text().strip(),
             flow=_FLOWS[self.flow.currentIndex()][1],
             stop=self.stop.rules(),
+            least_frames=self.least_frames.value(),
             background="sliding",
         )
 
@@ -212,6 +223,7 @@ class CameraForm(QWidget):
         self.sample.setText(settings.sample)
         self._fill_flow(settings.flow)
         self.stop.fill(settings.stop)
+        self.least_frames.setValue(settings.least_frames)
         self.folder.setText(str(order.folder.absolute().parent))
 
     def _fill_camera(self, spec: str) -> None:

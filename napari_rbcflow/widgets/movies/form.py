@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from magicgui.types import FileDialogMode
-from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit
+from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit, SpinBox
 
+from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.run.settings import MOST_LEAST_FRAMES, RunSettings
 from napari_rbcflow.sources.plausible import check_settings
 from napari_rbcflow.tracking.settings import Direction
+from napari_rbcflow.widgets.live.camera_form import LEAST_FRAMES_HELP
 from napari_rbcflow.widgets.live.session_names import new_session
 from napari_rbcflow.widgets.settings.remembered import Settings
 
@@ -54,6 +56,13 @@ class MovieForm:
         self.pixel_size_um = LineEdit(label="Pixel size, µm")
         self.flow = ComboBox(label="Cells flow", choices=FLOWS, value="left-to-right")
         self.background = ComboBox(label="Background", choices=_BACKGROUNDS, value="movie")
+        self.least_frames = SpinBox(
+            label="Least frames",
+            value=LEAST_FRAMES,
+            min=LEAST_FRAMES,
+            max=MOST_LEAST_FRAMES,
+            tooltip=LEAST_FRAMES_HELP,
+        )
         self.folder = FileEdit(label="Folder for sessions", mode=FileDialogMode.EXISTING_DIRECTORY)
         self.background.tooltip = (
             "What stands still in the picture: the median of frames over the whole movie. "
@@ -74,6 +83,7 @@ class MovieForm:
                 self.pixel_size_um,
                 self.flow,
                 self.background,
+                self.least_frames,
                 self.folder,
             ]
         )
@@ -148,6 +158,7 @@ class MovieForm:
             background=self.background.value,
             flow=self.flow.value,
             ring_seconds=RING_SECONDS,
+            least_frames=self.least_frames.value,
         )
 
     def new_folder(self) -> Path:
