@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.commands.result import say_notes, say_number
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity
@@ -24,6 +27,11 @@ from napari_rbcflow.quality.rules import warnings_of_figures
 from napari_rbcflow.quality.standing import STAYS_S, Standing
 from napari_rbcflow.quality.sums import Sums, median_speed, speed_bin
 from napari_rbcflow.quality.watch import RunQuality
+from napari_rbcflow.run import Run, RunSettings
+from napari_rbcflow.session import open_session
+from napari_rbcflow.session.report import write_report
+from napari_rbcflow.session.runfile import write_run
+from napari_rbcflow.session.verify import verify
 from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.tracker import Tracker
@@ -343,3 +351,55 @@ def test_a_picture_that_is_too_bright_is_said(two_stage: TwoStage) -> None:
 def test_a_wrong_pixel_size_is_said(two_stage: TwoStage) -> None:
     """With half the true pixel the networks take nearly every cell for a flipping one."""
     assert "pixel-size" in keys(run_of(two_stage, pixel_size_um=0.3025))
+
+
+# ------------------------------------------------------------------ where it is shown
+
+
+def test_a_terminal_says_grave_warnings_before_the_number_on_the_same_stream(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = [
+        RunWarning("cells-sparse", Severity.NOTE, "Few cells."),
+        RunWarning("flow-slow", Severity.WARNING, "The cells flow too slowly."),
+    ]
+    say_number("tank-treading 70.0 %", said)
+    say_notes(said)
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "Warning. The cells flow too slowly.",
+        "tank-treading 70.0 % - read the warning above first",
+    ]
+    assert err == "Note. Few cells.\n"
+    say_number("tank-treading 70.0 %", said[:1])
+    assert capsys.readouterr().out == "tank-treading 70.0 %\n"
+
+
+def test_a_run_leaves_its_quality_in_the_session_and_says_it_while_it_goes_on(
+    two_stage: TwoStage, tmp_path: Path
+) -> None:
+    settings = ChamberSettings(height=384, width=640, cells_per_frame=30.0, seconds=4.0, variety=0.3)
+    flow = SetFlow(shear_rate_per_s=10.0, focus_height_um=60.0)
+    run = Run(SimulatedChamber(settings, paced=False), tmp_path / "s", RunSettings(set_flow=flow), two_stage)
+    run.start()
+    assert run.wait(120)
+    record = open_session(tmp_path / "s").run
+    quality = record["quality"]
+    assert quality["frames"] == record["frames"]["processed"] == 240
+    assert quality["tracks"] == record["cells"]["tracked"]
+    assert quality["tracks"] - quality["tracks_judged"] == (
+        record["cells"]["too_short"] + record["cells"]["uncounted"]
+    )
+    assert 90 < quality["light_grey"] < 150
+    assert quality["shear_rate_set_per_s"] == record["parameters"]["shear_rate_per_s"] == 10.0
+    sentences = [w["sentence"] for w in quality["warnings"]]
+    assert set(sentences) <= set(record["warnings"])
+    assert [w.sentence for w in run.progress().warned or ()] == sentences
+    assert {line.name for line in run.progress().quality} >= {"light", "frames lost"}
+    assert verify(tmp_path / "s").code == 0
+    page = (tmp_path / "s" / "report.html").read_text()
+    assert "Quality of the run" in page
+    assert all(page.count(escape(sentence)) == 1 for sentence in sentences)
+    # A session of before this was measured opens and reports all the same.
+    write_run(tmp_path / "s", {**record, "quality": {}, "warnings": ["The lamp is old."]})
+    assert "The lamp is old." in write_report(tmp_path / "s").read_text()
