@@ -15,6 +15,7 @@ from napari_rbcflow.sources.chamber.scene import Scene
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
 from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.background import Background, MovieBackground, SlidingBackground
+from napari_rbcflow.tracking.sharpness import UsualSharpness
 from napari_rbcflow.tracking.tracker import Tracker
 
 Images = NDArray[np.uint8]
@@ -126,3 +127,38 @@ def test_cells_that_end_at_once_or_stand_still_are_no_matter_of_focus(usual: Ima
     stopped = np.concatenate([usual[:70], np.repeat(usual[70:71], 40, axis=0)])
     background = MovieBackground(usual[::2])
     assert left_out(stopped, background)[0] == []
+
+
+def test_a_focus_that_drifts_away_slowly_is_noticed(usual: Images) -> None:
+    """A blur that grows by a fiftieth of a pixel a frame: no two frames differ by much."""
+    images, rng = usual.copy(), np.random.default_rng(1)
+    for t in range(30, FRAMES):
+        smooth = gaussian_filter(images[t].astype(np.float64), 0.03 * (t - 30))
+        images[t] = np.clip(smooth + rng.normal(0, 1.6, smooth.shape), 0, 255).astype(np.uint8)
+    out, _ = left_out(images, MovieBackground(usual[::2]))
+    assert min(out) > 60
+    assert set(range(FRAMES - 20, FRAMES)) <= set(out)
+
+
+def look(rng: np.random.Generator, cells: int, sharp: float) -> NDArray[np.float64]:
+    """A suspension's sharpness, as the chamber has it: median 0.75, upper quarter 1.3 and more."""
+    return 0.75 * sharp * rng.lognormal(0.0, 0.77, cells)
+
+
+@pytest.mark.parametrize("cells", [60, 200])
+def test_sharpness_that_ebbs_over_ten_seconds_is_gone_and_comes_back(cells: int) -> None:
+    rng, watched = np.random.default_rng(cells), UsualSharpness()
+    lost = [watched.gone(look(rng, cells, 1.0), lost=False) for _ in range(900)]
+    assert not any(lost)  # a minute in which nothing happens
+    for sharp in np.linspace(1.0, 0.3, 150):
+        lost.append(watched.gone(look(rng, cells, sharp), lost=lost[-1]))
+    assert all(lost[-30:])
+    assert not any(lost[:930])
+    for _ in range(30):
+        lost.append(watched.gone(look(rng, cells, 1.0), lost=lost[-1]))
+    assert not lost[-1]
+
+
+def test_of_few_cells_nothing_is_said() -> None:
+    rng, watched = np.random.default_rng(2), UsualSharpness()
+    assert not any(watched.gone(look(rng, 20, sharp), lost=False) for sharp in [1.0] * 60 + [0.3] * 60)

@@ -6,7 +6,8 @@ Three signs, since each is blind where another sees.
   than a fifth. Where someone turns the knob or the stage drops, most change by half and more at once, in
   whatever direction. It needs open tracks, so it says nothing of a focus that was never right.
 - *No cell is sharp.* Of a suspension some cells always stand near the focus. Where even the sharpest quarter
-  has no fine detail, or half of what it had, the focus lies outside the suspension.
+  has no fine detail, or half of what it had, the focus lies outside the suspension. So it does where that
+  of a second's cells together is little, or much less than in the minute before: a focus that drifts.
 - *The marks that never move are blurred.* Dust and scratches are as fine in every frame as in the
   background. Where they lose a third of that, the picture is blurred, with or without cells in it.
 
@@ -18,13 +19,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM
-from napari_rbcflow.tracking.centring import difference
+from napari_rbcflow.tracking.sharpness import UsualSharpness
 
 Floats = NDArray[np.float64]
 
@@ -40,21 +38,9 @@ _CHANGED_A_FRAME, _GREATEST_CHANGED = 0.01, 1.0
 """Cells turn while they are not looked at: more is allowed for each frame left out."""
 _SHARE_OF_SEEN = 0.6
 """Cells that are still detected changed less than those that sank into the noise."""
-_LEAST_CELLS, _LEAST_CELLS_ONCE_LOST = 25, 8
-"""Detections of which the sharpest quarter says something."""
-_LEAST_SHARPNESS = 0.55
-"""Fine over whole energy of the sharpest quarter. Movies composed of unreliable real cells only: 1.3 and
-more; the chamber 0.9 and more; 0.35 where the focus stands far above the cells."""
-_LEAST_OF_USUAL = 0.5
 _LOOKED_AT_EVERY = 4
 _MEMORY = 50.0
-"""Looks over which the usual sharpness is averaged, and frames for the light's gain."""
-_LEAST_LOOKS = 8
-_RADIUS = 9
-_LEAST_STEP = 8
-"""Grey levels over two reference pixels that make a mark: many times the noise of a background."""
-_LEAST_MARKS, _LEAST_PLACES, _PLACE_PX = 60, 6, 32
-"""Pixels of them, and in how many squares of this side: one passing cell must not hide half of them."""
+"""Frames over which the marks' usual share is averaged."""
 _LEAST_OF_MARKS = 0.67
 _LONGEST_BY_MARKS = 120
 """Frames after which marks that stay changed are those of the field."""
@@ -90,8 +76,7 @@ class Focus:
         self._length = length
         self._lost = False
         self._gain = 1.0
-        self._looks = 0
-        self._usual = 0.0
+        self._sharpness = UsualSharpness()
         self._since_look = _LOOKED_AT_EVERY
         self._marks = 0.0
         self._frames = 0
@@ -134,7 +119,8 @@ class Focus:
         if changed or smeared:
             self._lost = True
         elif self._lost or self._since_look >= _LOOKED_AT_EVERY:
-            self._lost = self._blurred(sharpness())
+            self._since_look = 0
+            self._lost = self._sharpness.gone(sharpness(), lost=self._lost)
         if not self._lost:
             self._gain += (gain - self._gain) / 12.0
         return self._lost
@@ -173,132 +159,3 @@ class Focus:
         self._frames += 1
         self._marks += (marks - usual) / min(self._frames, _MEMORY)
         return False
-
-    def _blurred(self, sharpness: Floats) -> bool:
-        self._since_look = 0
-        if len(sharpness) < (_LEAST_CELLS_ONCE_LOST if self._lost else _LEAST_CELLS):
-            return False
-        now = float(np.quantile(sharpness, 0.75))
-        if now < _LEAST_SHARPNESS:
-            return True
-        if self._looks >= _LEAST_LOOKS and now < _LEAST_OF_USUAL * self._usual:
-            return True
-        self._looks += 1
-        self._usual += (now - self._usual) / min(self._looks, _MEMORY)
-        return False
-
-
-@njit(cache=True, fastmath=True, nogil=True)
-def _fine_shares(
-    image: NDArray[np.uint8],
-    background: NDArray[np.uint8],
-    gain: np.float32,
-    block: int,
-    noise: float,
-    y_px: NDArray[np.float32],
-    x_px: NDArray[np.float32],
-    out: NDArray[np.float64],
-) -> int:
-    """Write fine over whole energy of each cell that is well above the noise; return how many."""
-    side = 2 * _RADIUS + 3
-    height, width = image.shape
-    d = np.zeros((side, side), np.float32)
-    n = 0
-    half = block * side / 2
-    pixels = (side - 2) * (side - 2)
-    for k in range(len(y_px)):
-        top = int(np.rint(y_px[k] + 0.5 - half))
-        left = int(np.rint(x_px[k] + 0.5 - half))
-        if top < 0 or left < 0 or top + side * block > height or left + side * block > width:
-            continue
-        difference(image, background, gain, block, top, left, d)
-        fine = np.float32(0)
-        whole = np.float32(0)
-        for i in range(1, side - 1):
-            above, at, under = d[i - 1], d[i], d[i + 1]
-            for j in range(1, side - 1):
-                gy = under[j] - above[j]
-                gx = at[j + 1] - at[j - 1]
-                fine += gy * gy + gx * gx
-                whole += at[j] * at[j]
-        energy = whole - pixels * noise
-        if energy > pixels * noise:
-            out[n] = (fine - 4 * pixels * noise) / energy
-            n += 1
-    return n
-
-
-def sharpness_of(
-    image: NDArray[np.uint8],
-    background: NDArray[np.uint8],
-    gain: float,
-    *,
-    noise: float,
-    pixel_size_um: float,
-    y_px: NDArray[np.float32],
-    x_px: NDArray[np.float32],
-) -> Floats:
-    """Fine over whole energy of the detections that are well above the noise and whole in the field.
-
-    Parameters
-    ----------
-    image, background : ndarray of uint8, shape (height, width)
-    gain : float
-    noise : float
-        Standard deviation of a pixel, grey levels.
-    pixel_size_um : float
-        Of the camera, in the field.
-    y_px, x_px : ndarray of float32, shape (n,)
-        Camera pixels.
-
-    Returns
-    -------
-    ndarray of float64, shape (m,)
-        Squared differences over two reference pixels, along either axis, over the squares themselves.
-    """
-    block = max(1, round(CROP_PIXEL_SIZE_UM / pixel_size_um))
-    out = np.empty(len(y_px))
-    n = _fine_shares(image, background, np.float32(gain), block, (noise * block) ** 2, y_px, x_px, out)
-    return out[:n]
-
-
-class Marks:
-    """Dust, scratches and stuck cells: where the background is fine, and how fine a frame is there.
-
-    Parameters
-    ----------
-    pixel_size_um : float
-        Of the camera, in the field.
-    """
-
-    def __init__(self, pixel_size_um: float) -> None:
-        self._step = max(1, round(CROP_PIXEL_SIZE_UM / pixel_size_um))
-        self._background: NDArray[np.uint8] | None = None
-        self._left = np.empty(0, np.int64)
-        self._steps = np.empty(0, np.float32)
-
-    def seen_in(self, image: NDArray[np.uint8], background: NDArray[np.uint8]) -> float | None:
-        """Which share of the background's steps, along x, a frame has: 1 for all; None where they are few.
-
-        The median over the marks, since a passing cell hides some.
-
-        Parameters
-        ----------
-        image, background : ndarray of uint8, shape (height, width)
-        """
-        span = 2 * self._step
-        if background is not self._background:
-            self._background = background
-            there = cv2.absdiff(background[:, span:], background[:, :-span]) >= _LEAST_STEP
-            y, x = np.nonzero(there)
-            # Which squares: a thousand of them fit in a row.
-            places = len(np.unique(y // (_PLACE_PX * self._step) * 1000 + x // (_PLACE_PX * self._step)))
-            enough = len(y) >= _LEAST_MARKS and places >= _LEAST_PLACES
-            self._left = (y * background.shape[1] + x)[: len(y) if enough else 0]
-            flat = background.ravel()
-            self._steps = flat[self._left + span].astype(np.float32) - flat[self._left]
-        if not len(self._left):
-            return None
-        flat = image.ravel()
-        steps = flat[self._left + span].astype(np.float32) - flat[self._left]
-        return float(np.median(steps / self._steps))

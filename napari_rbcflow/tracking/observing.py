@@ -12,11 +12,13 @@ from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.axes import Floats, FlowAxes
 from napari_rbcflow.tracking.background import Background
 from napari_rbcflow.tracking.detection import Detections, Detector
-from napari_rbcflow.tracking.focus import Focus, KnownCells, Marks, sharpness_of
+from napari_rbcflow.tracking.focus import Focus, KnownCells
 from napari_rbcflow.tracking.light import Light, gain_fault, unlit
 from napari_rbcflow.tracking.linked import Sights
+from napari_rbcflow.tracking.marks import Marks
 from napari_rbcflow.tracking.motion import Motion
 from napari_rbcflow.tracking.settings import TrackingSettings
+from napari_rbcflow.tracking.sharpness import sharpness_of
 
 _PAST = 8
 """Frames kept, so that a new track finds its beginning."""
