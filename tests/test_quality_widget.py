@@ -1,0 +1,85 @@
+"""The quality of a run in napari: a row a measure, and warnings that stand with the number."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_rbcflow.quality import RunWarning, Severity
+from napari_rbcflow.quality.lines import QualityLine
+from napari_rbcflow.run.progress import Progress
+
+pytest.importorskip("qtpy", reason="no Qt")
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("no screen (install xvfb)", allow_module_level=True)
+
+from napari_rbcflow.widgets.result.panel import ResultPanel
+from napari_rbcflow.widgets.result.quality import QualityTable
+
+LIGHT = QualityLine("light", "116 of 255", "100 to 150", None)
+FLOW = QualityLine("shear rate, by the speed", "5.1 per s (406 µm/s)", "10 per s", Severity.WARNING)
+DENSE = QualityLine("cells in 830 x 655 µm", "320", "100 to 250", Severity.NOTE)
+
+
+def progress(**changes: Any) -> Progress:
+    at = Progress(
+        status="running",
+        received=3600,
+        processed=3600,
+        dropped=0,
+        missed=0,
+        seconds=60.0,
+        open_tracks=100,
+        cells=Counter(tracked=5000),
+        n=120,
+        estimate=0.8,
+        interval=(0.7, 0.87),
+        level=0.95,
+        missing="80 cells",
+    )
+    return replace(at, **changes)
+
+
+def test_rows_come_go_and_change_without_being_made_anew(qtbot: Any) -> None:
+    table = QualityTable()
+    qtbot.addWidget(table)
+    table.show_lines([LIGHT, FLOW, DENSE])
+    made = list(table._rows)
+    assert [row[0].text() for row in made] == ["✓", "⚠", "▲"]
+    table.show_lines([replace(LIGHT, said="117 of 255")])
+    assert table._rows == made
+    assert made[0][2].text() == "117 of 255"
+    assert [row[1].isVisibleTo(table) for row in made] == [True, False, False]
+    table.clear()
+    assert table.isHidden()
+    assert table.lines == ()
+
+
+def test_what_the_quality_says_stands_above_and_beside_the_number(qtbot: Any) -> None:
+    panel = ResultPanel()
+    qtbot.addWidget(panel)
+    panel.resize(520, 1200)
+    panel.show()
+    slow = RunWarning("flow-slow", Severity.WARNING, "The cells flow too slowly: check the pump.")
+    dense = RunWarning("cells-dense", Severity.NOTE, "Too many cells: dilute the sample further.")
+    panel.show_progress(
+        progress(warned=(slow, dense), quality=(LIGHT, FLOW, DENSE)),
+        b"\x01" * 96 + b"\x00" * 24,
+        ["Old lamp."],
+    )
+    assert panel.warnings.grave == (slow.sentence,)
+    assert panel.notes.sentences == (dense.sentence, "Old lamp.")
+    assert "8f959b" in panel.number.styleSheet()  # grey: not to be acted on
+    assert panel.quality.lines == (LIGHT, FLOW, DENSE)
+    if folder := os.environ.get("RBCFLOW_PICTURES"):
+        panel.grab().save(str(Path(folder) / "quality.png"))
+    panel.show_progress(progress(warned=(), quality=(LIGHT,)), b"", [])
+    panel.draw_now()
+    assert panel.warnings.grave == ()
+    assert "8f959b" not in panel.number.styleSheet()
