@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytestqt.qtbot import QtBot
 from test_session import Pair, account_of, some_pairs
 
 from napari_rbcflow.commands import main
@@ -25,6 +26,9 @@ from napari_rbcflow.session.watched import by_length
 from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
 from napari_rbcflow.sources.contract import SourceInfo
 from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.widgets.live.camera_form import CameraForm
+from napari_rbcflow.widgets.movies.form import MovieForm
+from napari_rbcflow.worker.orders import Camera, Order
 
 LEAST = 12
 
@@ -186,3 +190,17 @@ def test_bad_lengths_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert end.value.code == 2
     assert "--least-frames must lie between 6 and 1000, not 2" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_napari_s_forms_ask_for_it(qtbot: QtBot, tmp_path: Path) -> None:
+    form = CameraForm()
+    qtbot.addWidget(form)
+    order = Order(Camera("simulated", {}), tmp_path / "S", RunSettings(least_frames=33))
+    form.fill(order)
+    assert form.least_frames.value() == 33
+    form.least_frames.setValue(21)
+    assert form.run_settings().least_frames == 21
+    movies = MovieForm(list)
+    qtbot.addWidget(movies.container.native)
+    movies.least_frames.value = 40
+    assert movies.run_settings().least_frames == 40
