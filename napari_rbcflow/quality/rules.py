@@ -120,7 +120,7 @@ def _pixel_size(figures: Figures) -> Iterator[RunWarning]:
         "pixel-size",
         _severity(off),
         f"The cells look too {'small' if off < 0 else 'large'}{said}: the pixel size is probably wrong, and"
-        " the networks then judge wrongly. Check --pixel-size-um, objective and binning, and measure again.",
+        " the networks then judge wrongly. Check pixel size, objective and binning, and measure again.",
     )
 
 
@@ -158,8 +158,8 @@ def _direction(figures: Figures) -> Iterator[RunWarning]:
             "flow-nowhere",
             WARNING,
             f"{percent(share)} of the tracks were lost within a few frames: cells do not move as expected."
-            " Check that --flow says where they flow to in the picture, that they flow along its long side,"
-            " and the frame rate.",
+            " Check that the set direction of flow is that of the picture, that they flow along its long"
+            " side, and the frame rate.",
         )
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate.said import ANYTIME
+from napari_rbcflow.quality import RunWarning
+from napari_rbcflow.quality.of_run import warnings_of_run
 from napari_rbcflow.ring import RingReader, open_ring
 from napari_rbcflow.session import tables
 from napari_rbcflow.session.account import FractionFigure
@@ -59,6 +61,11 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session({str(self.folder)!r}, {self.run['status']}, {len(self.cells)} cells)"
+
+    @property
+    def warnings(self) -> list[RunWarning]:
+        """What a person must be told of the run, grave warnings first."""
+        return warnings_of_run(self.run)
 
     @property
     def interrupted(self) -> bool:
