@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from napari_rbcflow.classification.card_counts import held_back_counts
+from napari_rbcflow.classification.published import Sequence31
+from napari_rbcflow.classification.training import model_card
+from napari_rbcflow.classification.training.fitting import Recipe
 from napari_rbcflow.classification.weight_files import SHIPPED, seal
 from napari_rbcflow.estimate import RunningFraction, anytime
 from napari_rbcflow.estimate.corrected import MOST_WIDTH, corrected_fraction, draw, interval_of
@@ -314,3 +317,28 @@ def test_a_session_says_it_and_is_caught_where_it_does_not_fit() -> None:
         "No corrected number"
         in corrected_figure(impossible, cells, FractionFigure(**none["fraction"])).reason
     )
+
+
+def test_a_card_that_is_written_now_says_its_counts_by_name() -> None:
+    rng = np.random.default_rng(8)
+    labels = rng.integers(0, 3, 120)
+    sequences = [
+        Sequence31(f"XX0101_10s01_{i}", int(k), np.zeros((6, 31, 31), np.uint8)) for i, k in enumerate(labels)
+    ]
+    models = {}
+    for stage in (1, 2):
+        own = [s for s in sequences if stage == 1 or s.label != 2]
+        truth = np.array([s.label != 2 if stage == 1 else s.label == 1 for s in own])
+        logits = rng.normal(np.where(truth, 1.6, -1.6), 1.0)
+        scored = model_card.figures(Recipe(stage=stage), own, logits, logits[None], 1.0, 0.0, 0.5)
+        models[f"stage{stage}"] = {
+            "counts": held_back_counts({"stage": stage, "figures": {"held back": scored}})
+        }
+        if stage == 2:  # what an old card's shares lead to is the same
+            named = models["stage2"]["counts"]
+            old = {k: v for k, v in scored.items() if "right, of" not in k}
+            assert held_back_counts({"stage": 2, "figures": {"held back": old}}) == named
+    rates = NetworkRates.of_models(models)
+    assert rates.let_through.of == int((labels == 2).sum())
+    assert rates.tank_treading_found.of == int((labels == 0).sum())
+    assert 0.8 < rates.flipping_right.value < 1
