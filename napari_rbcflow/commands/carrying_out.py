@@ -107,7 +107,7 @@ def say(result: Result, folder: Path) -> None:
             f"{status} ({reason}); {p.received} frames received, {p.dropped} dropped, "
             f"{p.missed} missed; {p.cells['tracked']} tracks, "
             f"{p.cells['unreliable']} unreliable, {p.cells['too_short']} too short, "
-            f"{p.cells['uncounted']} not counted (open at the stop, after it, too brief, or a piece of another)"
+            f"{p.cells['uncounted']} not counted (open at the stop, after it, too brief, or pieces of others)"
         )
     say_notes(warnings)
     for remark in result.remarks:
