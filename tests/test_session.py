@@ -34,6 +34,7 @@ from napari_rbcflow.session import (
     tables,
     verify,
 )
+from napari_rbcflow.session.recovery import close_interrupted
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.sources.contract import Frame, SourceInfo
 from napari_rbcflow.tracks import Judgement, Track
@@ -389,6 +390,55 @@ DAMAGE = {
     "run.json robbed": (lambda s: edit(s, "frames", to=None), "frames cannot be checked"),
     "report deleted": (lambda s: (s / "report.html").unlink(), "report.html is missing"),
 }
+
+
+def with_rules(folder: Path, **rules: float) -> None:
+    """Let ``run.json`` say under what stop rules the cells were counted."""
+    run = json.loads((folder / "run.json").read_text())
+    run["parameters"].pop("stop_halfwidth")
+    run["parameters"] |= {"fixed_n_interval": "wilson", **{f"stop_{k}": v for k, v in rules.items()}}
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+def test_a_crashed_run_says_the_interval_that_held_at_every_look(tmp_path: Path, pairs: list[Pair]) -> None:
+    """In the order of counting, which is neither that of the numbers nor that of a closed table."""
+    writer = begin(tmp_path / "S")
+    writer.keep(pairs)
+    copy = Path(shutil.copytree(tmp_path / "S", tmp_path / "crashed"))
+    writer.close(account_of(pairs), "stopped", "user")
+    with_rules(copy, halfwidth=0.05)
+    close_interrupted(copy, "The power went.")
+    fraction = RunningFraction()
+    for _, judged in pairs:
+        fraction.update(
+            tank_treading=int(judged.label == "tank-treading"), flipping=int(judged.label == "flipping")
+        )
+    session = open_session(copy)
+    assert session.run["status"] == "failed"
+    assert session.fraction.method == "anytime"
+    assert (session.fraction.low, session.fraction.high) == fraction.anytime_interval()
+    for finding in verify(copy).findings:
+        assert "is not in the order" in finding
+    # The same cells in another order would give another interval, so the order is what is proved.
+    other = RunningFraction()
+    for tank in sorted(session.counted.tolist()):
+        other.update(tank_treading=int(tank), flipping=int(not tank))
+    edit(copy, "fraction", "low", to=other.anytime_interval()[0])
+    edit(copy, "fraction", "high", to=other.anytime_interval()[1])
+    assert any("anytime gives" in finding for finding in verify(copy).findings)
+    # Where the order is lost, so is the proof, and nothing is said to be well.
+    shutil.rmtree(copy / "crops.zarr")
+    assert any("crops.zarr" in finding for finding in verify(copy).findings)
+
+
+def test_another_rule_than_the_one_that_stopped_the_run_is_found(whole: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "S"))
+    with_rules(folder, seconds=60)
+    assert verify(folder).findings == []
+    with_rules_of_a_width = Path(shutil.copytree(whole, tmp_path / "T"))
+    with_rules(with_rules_of_a_width, halfwidth=0.05)
+    (finding,) = verify(with_rules_of_a_width).findings
+    assert finding.startswith("run.json gives the wilson interval, but to a run that ended so")
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
