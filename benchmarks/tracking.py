@@ -15,30 +15,25 @@ import json
 import resource
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 
+from napari_rbcflow.benchmark import parts
+from napari_rbcflow.benchmark.clock import Stopwatch, stepwise
 from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
 from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.background import Background, MovieBackground, SlidingBackground
+from napari_rbcflow.tracking.detection import Detector
+from napari_rbcflow.tracking.focus import Focus
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.tracks import Track
 
-STEPS = {
-    "background": ("_background", "add"),
-    "light": ("_light", "gain"),
-    "detection": ("_detector", "detect"),
-    "linking": ("_linker", "step"),
-    "focus": ("", "_out_of_focus"),
-    "crops": ("_cropper", "cut"),
-    "middles": ("_centring", "middles"),
-    "smoothing": ("_store", "end"),
-    "store": ("_store", "write"),
-}
+STEPS = parts.STEPS | {"focus": (Focus, "lost"), "contrast": (Detector, "contrasts")}
+"""The contrast is a part of detection, and counted there too."""
 WARM_UP = 10
 
 
@@ -53,21 +48,6 @@ def bandwidth_gb_per_s() -> float:
     return best
 
 
-def clock(tracker: Tracker, spent: dict[str, float]) -> None:
-    """Have each step add its CPU seconds to `spent`."""
-    for name, (part, method) in STEPS.items():
-        owner = getattr(tracker, part) if part else tracker
-        step = getattr(owner, method)
-
-        def timed(*args: Any, _step: Any = step, _name: str = name) -> Any:
-            start = time.process_time()
-            result = _step(*args)
-            spent[_name] += time.process_time() - start
-            return result
-
-        setattr(owner, method, timed)
-
-
 def measure(movie: np.ndarray, kind: str, pixel_size_um: float) -> tuple[dict[str, Any], list[Track]]:
     """Track a movie and return CPU milliseconds a frame of each step, and the tracks."""
     n, height, width = movie.shape
@@ -79,20 +59,20 @@ def measure(movie: np.ndarray, kind: str, pixel_size_um: float) -> tuple[dict[st
         background = SlidingBackground(height, width, fps=DEFAULT_FPS)
     making_s = time.process_time() - start
     tracker = Tracker(height, width, fps=DEFAULT_FPS, pixel_size_um=pixel_size_um, background=background)
-    spent: dict[str, float] = defaultdict(float)
-    clock(tracker, spent)
     tracks: list[Track] = []
-    begun, first = time.process_time(), 0
-    for t in range(n):
-        tracks += tracker.process(Frame(t, t / DEFAULT_FPS, movie[t]))
-        if not first and tracker.processed >= WARM_UP:  # compiled by now
-            spent.clear()
-            begun, first = time.process_time(), tracker.processed
-    tracks += tracker.finish("source-ended")
+    with stepwise(STEPS) as spent:
+        watch, first = Stopwatch(), 0
+        for t in range(n):
+            tracks += tracker.process(Frame(t, t / DEFAULT_FPS, movie[t]))
+            if not first and tracker.processed >= WARM_UP:  # compiled by now
+                spent.update(dict.fromkeys(spent, 0.0))
+                watch, first = Stopwatch(), tracker.processed
+        tracks += tracker.finish("source-ended")
+        total_s = watch.cpu_s
     frames = tracker.processed - first
-    total_ms = 1e3 * (time.process_time() - begun) / frames
-    steps = {name: round(1e3 * spent[name] / frames, 3) for name in STEPS}
-    steps["rest"] = round(total_ms - sum(steps.values()), 3)
+    total_ms = 1e3 * total_s / frames
+    steps = {name: round(1e3 * seconds / frames, 3) for name, seconds in spent.items()}
+    others_ms = sum(steps[name] for name in parts.NOT_DETECTION_OR_LINKING)
     floor_ms = 2 * height * width / bandwidth_gb_per_s() / 1e6
     return {
         "frames": n,
@@ -102,9 +82,7 @@ def measure(movie: np.ndarray, kind: str, pixel_size_um: float) -> tuple[dict[st
         "cells_per_frame": round(sum(map(len, tracks)) / n, 1),
         "cpu_ms_per_frame": round(total_ms, 3),
         "steps_ms": steps,
-        "detection_and_linking_ms": round(
-            sum(steps[part] for part in ("light", "detection", "linking", "focus", "middles", "smoothing")), 3
-        ),
+        "detection_and_linking_ms": round(total_ms - others_ms, 3),
         "ratio_to_real_time": round(1e3 / DEFAULT_FPS / total_ms, 2),
         "background_s": round(making_s, 2),
         "bandwidth_floor_ms": round(floor_ms, 3),

@@ -39,7 +39,7 @@ STEPS = {
     "crops": (Cropper, "cut"),
     "store": (TrackStore, "write"),
 }
-_OTHER = ("background", "crops", "store")
+NOT_DETECTION_OR_LINKING = ("background", "crops", "store")
 """What is not detection and linking. All else in the tracker is, whatever becomes part of it."""
 RING_FRAMES = 60
 TRACKS_PER_S = 200.0
@@ -79,7 +79,7 @@ class Tracked:
     @property
     def detection_and_linking_ms(self) -> float:
         """All that is neither background nor crops."""
-        return self.total_ms - sum(self.steps_ms[name] for name in _OTHER)
+        return self.total_ms - sum(self.steps_ms[name] for name in NOT_DETECTION_OR_LINKING)
 
 
 def track(film: Film, pixel_size_um: float, frames: int) -> Tracked:
