@@ -51,7 +51,7 @@ def _corrected(facts: Facts) -> str:
     said = "; ".join(
         f"{_figure(figure)}{_seen(figure)}, if {words}"
         for figure, words in (
-            (least, "real stiff cells are told as often as simulated ones"),
+            (least, "real stiff cells are told as often as simulated ones, as 51 were"),
             (most, "a cell is told by its turn alone"),
         )
     )
