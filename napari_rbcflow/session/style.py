@@ -54,6 +54,7 @@ footer { border-top: 1px solid #999; padding-top: 4px; }
   .number { flex-basis: 250px; } .number .big { font-size: 48px; } .number .interval { font-size: 21px; }
   .quality td + td + td { font-size: 9px; } .three td { padding-top: 1px; padding-bottom: 1px; }
   table, .how, .number .corrected { font-size: 10.5px; } figcaption { font-size: 10px; }
-  .watched { font-size: 10.5px; }
+  .watched, .watched table { font-size: 9.5px; margin-bottom: 3px; } .watched p { margin-bottom: 2px; }
+  .watched td { padding: 0; } .pair svg { max-height: 118px; }
   section, figure, table { break-inside: avoid; } }
 """
