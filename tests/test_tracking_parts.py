@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.assignment import assign
 from napari_rbcflow.tracking.background import SlidingBackground
+from napari_rbcflow.tracking.beginning import filled
+from napari_rbcflow.tracking.contrast import contrast_of
 from napari_rbcflow.tracking.crops import Cropper
 from napari_rbcflow.tracking.linked import Sights
 from napari_rbcflow.tracking.linking import Linker
@@ -128,3 +130,35 @@ def test_two_cells_that_cannot_be_told_apart_are_ended_and_not_swapped() -> None
         if t == 13:
             assert reasons == ["ambiguous", "ambiguous"]
     assert sorted(linker.motion.cell.tolist()) == [3, 4]
+
+
+@given(st.floats(0.0, 0.12), st.integers(3, 40), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_the_contrast_of_a_track_is_that_of_its_mean_picture(share: float, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:31, :31] - 15
+    blob = np.exp(-(y**2 + x**2) / (2 * 5.0**2))
+    light = rng.uniform(70, 200)
+    crops = np.clip(np.rint(light * (1 - share * blob) + rng.normal(0, 1.6, (n, 31, 31))), 0, 255)
+    alone = np.ones(n, np.bool_)
+    intruded = rng.random(n) < 0.5
+    crops[intruded, 5:9, 5:9] = 0  # a neighbour, which must not make a pale cell clear
+    intruded[:3] = False
+    crops[:3, 5:9, 5:9] = light
+    contrast = contrast_of(crops.astype(np.uint8), alone, intruded, ~alone)
+    noise = 5 * 1.6 * 0.19 / np.sqrt(np.count_nonzero(~intruded)) / light
+    assert abs(contrast - share * 0.92) < 0.1 * share + noise
+
+
+def test_a_track_is_carried_back_to_the_edge_and_no_farther_than_something_is_there() -> None:
+    trail = {t: (5.0 + 20 * t, 50.0, 3.0) for t in (3, 5, 6)}
+    back = filled(trail, [5, 4, 3, 2, 1, 0], Everywhere())
+    assert back == {t: (5.0 + 20 * t, 50.0, t in trail) for t in range(6)}
+
+    class EmptyAtFirst(Everywhere):
+        def clearness_at(self, frame: int, x: float, y: float) -> float:
+            return 2.0 if frame > 1 else 0.5
+
+    assert min(filled(trail, [5, 4, 3, 2, 1, 0], EmptyAtFirst())) == 2
+    in_mid_field = {t: (400.0 + 20 * t, 50.0, 3.0) for t in (3, 5, 6)}
+    assert min(filled(in_mid_field, [5, 4, 3, 2, 1, 0], Everywhere())) == 3
