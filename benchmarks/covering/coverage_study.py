@@ -1,4 +1,4 @@
-"""Plays all and lays it out; `benchmarks/coverage.py` says how."""
+"""Plays all and lays it out; `benchmarks/interval_coverage.py` says how."""
 
 from __future__ import annotations
 
