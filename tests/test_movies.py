@@ -658,9 +658,7 @@ def test_a_long_movie_is_streamed(tmp_path: Path) -> None:
     assert peak < 8 * 1096 * 1376
 
 
-@pytest.mark.parametrize(
-    ("spec", "sentence"), [("nothing-like-it", "choose simulated"), ("", "choose")]
-)
+@pytest.mark.parametrize(("spec", "sentence"), [("nothing-like-it", "choose simulated"), ("", "choose")])
 def test_what_is_no_source_is_refused_with_the_choices(spec: str, sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence):
         open_source(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -145,3 +146,23 @@ def test_stop_ends_the_stream_and_the_next_run_starts(micro_manager: Open) -> No
                 if len(got) == 30:
                     camera.stop()
         assert 30 <= len(got) < 200
+
+
+def test_the_command_keeps_what_came_until_the_server_was_killed(micro_manager: Open, tmp_path: Path) -> None:
+    port, server = micro_manager(a_movie(600, 256, 320))
+    folder = tmp_path / "session"
+    command = [sys.executable, "-m", "napari_rbcflow.commands", "live", "-o", str(folder), "--no-viewer"]
+    command += ["--camera", "running", "--port", str(port), "--device", "cpu"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (folder / "run.json").is_file():
+        time.sleep(0.1)
+    time.sleep(2)
+    server.kill()
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "Micro-Manager does not answer any more" in said
+    kept = json.loads((folder / "run.json").read_text())
+    assert kept["status"] == "failed"
+    frames = kept["frames"]
+    assert frames["received"] == frames["processed"] + sum(frames["dropped"].values()) > 30

@@ -90,11 +90,14 @@ def demo(
     required=True,
     metavar="SPEC",
     help="simulated; demo (Micro-Manager's DemoCamera); FILE.cfg (a Micro-Manager configuration); "
-    "a movie file, played at its own pace; running (Micro-Manager already open: not in this version). "
+    "a movie file, played at its own pace; running (a Micro-Manager that is open already). "
     "DemoCamera shows no cells: it tests the way of the frames.",
 )
 @click.option("--mm-path", type=PATH, help="Micro-Manager's folder, with its device adapters.")
-@click.option("--port", type=int, help="Of the running Micro-Manager's server.")
+@click.option("--port", type=int, help="Of the running Micro-Manager's server [default: 4827].")
+@click.option(
+    "--end-live-mode", is_flag=True, default=None, help="End the running Micro-Manager's Live mode."
+)
 @click.option("--exposure-ms", type=float, help="[default: as the camera is set].")
 @click.option("--fps", type=float, help="Frames per second to ask for, or of the movie.")
 @click.option("--binning", type=int, help="1, 2, 4, ...")
@@ -121,6 +124,7 @@ def live(
     camera: str,
     mm_path: Path | None,
     port: int | None,
+    end_live_mode: bool | None,
     exposure_ms: float | None,
     fps: float | None,
     binning: int | None,
@@ -155,6 +159,7 @@ def live(
 
     options = {
         "port": port,
+        "end_live_mode": end_live_mode,
         "mm_path": mm_path,
         "exposure_ms": exposure_ms,
         "fps": fps,

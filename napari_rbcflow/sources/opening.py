@@ -27,7 +27,7 @@ def open_source(
     seed: int | None = None,
     tank_fraction: float | None = None,
     cells_per_frame: float | None = None,
-    end_live_mode: bool = False,
+    end_live_mode: bool | None = None,
 ) -> FrameSource:
     """Return the live source that `spec` names, not yet opened.
 
@@ -40,7 +40,7 @@ def open_source(
         plays at its own pace.
     port : int or None
         Of a running Micro-Manager's server, on this computer; None: 4827, its usual one.
-    end_live_mode : bool
+    end_live_mode : bool or None
         Stop Micro-Manager's Live mode where it is on; else that is an error.
     mm_path, exposure_ms, fps, binning, roi, pixel_size_um
         As in `MicroManagerCamera`; a movie takes `fps` and `pixel_size_um`, the simulation also
@@ -53,11 +53,12 @@ def open_source(
     BadInput
         For a spec that names nothing, or a setting that its source does not have.
     """
+    of_running = {"port": port, "end_live_mode": end_live_mode}
     of_chamber = {"seed": seed, "tank_fraction": tank_fraction, "cells_per_frame": cells_per_frame}
     if spec == "simulated":
         from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
 
-        _refuse("The simulated chamber", port=port, mm_path=mm_path, binning=binning, roi=roi)
+        _refuse("The simulated chamber", **of_running, mm_path=mm_path, binning=binning, roi=roi)
         given = {
             **of_chamber,
             "fps": fps,
@@ -78,12 +79,12 @@ def open_source(
             binning=binning,
             roi=roi,
             pixel_size_um=pixel_size_um,
-            end_live=end_live_mode,
+            end_live=bool(end_live_mode),
         )
     if spec == "demo" or Path(spec).suffix.lower() == ".cfg":
         from napari_rbcflow.sources.micromanager import MicroManagerCamera
 
-        _refuse("A camera in this program's own Micro-Manager", port=port, **of_chamber)
+        _refuse("A camera in this program's own Micro-Manager", **of_running, **of_chamber)
         return MicroManagerCamera(
             None if spec == "demo" else Path(spec),
             mm_path=mm_path,
@@ -99,7 +100,7 @@ def open_source(
 
     _refuse(
         "A movie",
-        port=port,
+        **of_running,
         mm_path=mm_path,
         exposure_ms=exposure_ms,
         binning=binning,

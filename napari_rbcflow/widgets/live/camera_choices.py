@@ -53,6 +53,7 @@ CHOICES: tuple[CameraChoice, ...] = (
         file_words="Configuration",
         endings=frozenset({".cfg"}),
     ),
+    CameraChoice("Micro-Manager that is already open", "running", _OF_ANY_CAMERA | {"port"}),
     CameraChoice(
         "Movie file, played as a camera",
         options=frozenset({"fps", "pixel_size_um"}),

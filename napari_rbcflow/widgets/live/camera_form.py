@@ -35,6 +35,7 @@ _NUMBERS = {
     "exposure_ms": ("Exposure, ms", "as the camera is set"),
     "fps": ("Frames per second", "as the camera or file says"),
     "pixel_size_um": ("Pixel size, µm", "as the camera or file says"),
+    "port": ("Port of its server", "4827"),
     "seed": ("Simulated: seed", "0"),
     "tank_fraction": ("Simulated: tank-tr., %", "80"),
     "cells_per_frame": ("Simulated: cells a frame", "115"),
@@ -45,7 +46,7 @@ LEAST_FRAMES_HELP = (
     "In a long track a stiff cell shows its flip more surely."
 )
 _PERCENT = frozenset({"tank_fraction"})
-_WHOLE = frozenset({"seed"})
+_WHOLE = frozenset({"port", "seed"})
 _FLOWS: tuple[tuple[str, Direction], ...] = (
     ("left to right", "left-to-right"),
     ("right to left", "right-to-left"),
