@@ -81,7 +81,7 @@ def test_everything_stands_in_the_menus_and_opens(make_napari_viewer: Any, qtbot
         f"Layers > Track > Movie {us}",
         f"Layers > Classify > Movie {us}",
     } <= found
-    for name in ("Live", "Movie", "Settings"):
+    for name in ("Live", "Movie", "Trend", "Settings"):
         assert f"Plugins > Red blood cell flow > {name} {us}" in found
         _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, name)
         qtbot.wait(50)
