@@ -18,7 +18,8 @@ from napari_rbcflow.commands import main
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.stopping import StopRules
-from napari_rbcflow.estimate.tally import PIECE, TOO_FEW_FRAMES, Tally, counts, uncounted
+from napari_rbcflow.estimate.tally import PIECE, TOO_FEW_FRAMES, Tally, counts
+from napari_rbcflow.quality.meter import Meter
 from napari_rbcflow.run import Run, RunSettings
 from napari_rbcflow.session import SessionWriter, open_session, verify
 from napari_rbcflow.session.runfile import read_run, write_run
@@ -55,12 +56,18 @@ def test_of_the_pieces_of_a_cell_the_first_that_is_long_enough_counts(cells: lis
     assert [counts(said) for said in settled] == [k == first for k in range(len(cells))]
     assert tally.fraction.n == int(any(able))
     for k, (said, (frames, label)) in enumerate(zip(settled, cells, strict=True)):
-        if label not in ("tank-treading", "flipping"):
-            assert said.label is label
-        elif k > first:
-            assert said.reason == PIECE
+        if k > first and label in ("tank-treading", "flipping"):
+            assert (said.label, said.reason) == (Label.UNCOUNTED, PIECE)
         elif frames < LEAST:
             assert (said.label, said.reason) == (Label.UNCOUNTED, TOO_FEW_FRAMES)
+        else:
+            assert said.label is label
+        # What the networks saw is kept of all: the run's quality is told by it.
+        assert (said.p_reliable, said.p_tank_treading) == (0.9, 0.9)
+    # An unreliable track that could never count is none that may have been let through.
+    assert tally.cells["unreliable"] == sum(
+        frames >= LEAST and label is Label.UNRELIABLE for frames, label in cells
+    )
 
 
 def test_too_brief_cells_bring_the_stop_no_nearer() -> None:
@@ -73,13 +80,31 @@ def test_too_brief_cells_bring_the_stop_no_nearer() -> None:
     assert tally.enough == "reliable"
 
 
+def test_a_least_length_changes_nothing_in_what_the_quality_sees() -> None:
+    """Five brief cells in a hundred are sharp and alone: that is usual, whether they count or not."""
+    shares = []
+    for least in (6, LEAST):
+        tally, meter = Tally(StopRules(), least_frames=least), Meter(fps=60.0, pixel_size_um=0.605)
+        tracks = [a_track(k, 8) for k in range(400)]
+        judged = [
+            Judgement(k, Label.FLIPPING, 0.9, 0.1, "stage-2")
+            if k % 20 == 0
+            else Judgement(k, Label.UNRELIABLE, 0.1, None, "stage-1")
+            for k in range(400)
+        ]
+        meter.add_tracks(zip(tracks, tally.settle(tracks, judged), strict=True))
+        sums = meter.sums()
+        shares.append((sums.judged, sums.reliable))
+    assert shares == [(400, 20)] * 2
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A session with a least length of 12 frames."""
     pairs: list[Pair] = []
     for track, said in some_pairs(300, seed=8):
-        brief = counts(said) and len(track) < LEAST
-        pairs.append((track, uncounted(track, TOO_FEW_FRAMES) if brief else said))
+        brief = said.label is not Label.TOO_SHORT and len(track) < LEAST
+        pairs.append((track, replace(said, label=Label.UNCOUNTED, reason=TOO_FEW_FRAMES) if brief else said))
     writer = SessionWriter.create(
         tmp_path_factory.mktemp("least") / "S",
         source=SourceInfo("test chamber", 40, 60, 60.0, 0.605),

@@ -387,9 +387,9 @@ def test_a_run_leaves_its_quality_in_the_session_and_says_it_while_it_goes_on(
     quality = record["quality"]
     assert quality["frames"] == record["frames"]["processed"] == 240
     assert quality["tracks"] == record["cells"]["tracked"]
-    assert quality["tracks"] - quality["tracks_judged"] == (
-        record["cells"]["too_short"] + record["cells"]["uncounted"]
-    )
+    cells = open_session(tmp_path / "s").cells
+    assert quality["tracks_judged"] == int(cells["p_reliable"].notna().sum())
+    assert quality["tracks_reliable"] == int(cells["p_tank_treading"].notna().sum())
     assert 90 < quality["light_grey"] < 150
     assert quality["shear_rate_set_per_s"] == record["parameters"]["shear_rate_per_s"] == 10.0
     sentences = [w["sentence"] for w in quality["warnings"]]

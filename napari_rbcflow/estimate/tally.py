@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
 from napari_rbcflow.conventions import Label
@@ -18,7 +19,9 @@ RUN_FAILED = "run-failed"
 PIECE = "piece"
 """Of a track that may be another piece of a cell that was counted already."""
 TOO_FEW_FRAMES = "too-few-frames"
-"""Of a track that would count, were it not shorter than the least length that was asked for."""
+"""Of a track that was judged, but is shorter than the least length that was asked for. Unreliable ones too:
+none of so few frames can be counted by mistake, so the correction for such mistakes must not count them."""
+_JUDGED = (Label.TANK_TREADING, Label.FLIPPING, Label.UNRELIABLE)
 _NOT_FINISHED = (CUT_BY_STOP, AFTER_STOP, RUN_FAILED)
 
 
@@ -85,7 +88,8 @@ class Tally:
         -------
         list of Judgement
             Tracks behind the one that meets the stop rule, those that the stop cut, and those that
-            would count but may be of a cell that was counted, or are too short, are ``uncounted``.
+            would count but may be of a cell that was counted, and those that are too short, are
+            ``uncounted``. Those of them that were judged keep their probabilities.
         """
         trial = copy.deepcopy(self.fraction)
         coming = iter(judged)
@@ -105,9 +109,9 @@ class Tally:
                 settled.append(uncounted(track, AFTER_STOP))
                 continue
             if is_piece and counts(judgement):
-                judgement = uncounted(track, PIECE)
-            elif len(track) < self._least_frames and counts(judgement):
-                judgement = uncounted(track, TOO_FEW_FRAMES)
+                judgement = _set_aside(judgement, PIECE)
+            elif len(track) < self._least_frames and judgement.label in _JUDGED:
+                judgement = _set_aside(judgement, TOO_FEW_FRAMES)
             settled.append(judgement)
             finished += 1
             if _add(trial, judgement):
@@ -134,8 +138,13 @@ class Tally:
 
 
 def uncounted(track: Track, reason: str) -> Judgement:
-    """Return the judgement of a track that is kept but not counted."""
+    """Return the judgement of a track that is kept but was not judged."""
     return Judgement(track.cell, Label.UNCOUNTED, None, None, reason)
+
+
+def _set_aside(judgement: Judgement, reason: str) -> Judgement:
+    """Return a judgement that is not counted; its probabilities tell what the networks saw in the track."""
+    return replace(judgement, label=Label.UNCOUNTED, reason=reason)
 
 
 def counts(judgement: Judgement) -> bool:
