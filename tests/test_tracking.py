@@ -155,6 +155,19 @@ def test_missed_frames_leave_a_gap_and_not_a_break() -> None:
     assert set(range(1, 33)) - {12, 13, 14, 15} <= set(track.frames.tolist())
 
 
+def test_over_a_long_gap_no_track_goes_on_with_another_cell() -> None:
+    """While nothing was seen, a cell of the same height came to where the first would be."""
+    first: Way = (0, 20, 100, 6, 1.0)
+    second: Way = (20, 20 + 6 * 20, 100, 6, 1.0)
+    frames = np.concatenate([movie([first], 20)[:20], movie([second], 60)[20:]])
+    tracks, _ = tracks_of(frames[:50], left_out=frozenset(range(10, 35)))
+    assert len(tracks) == 2
+    before, after = sorted(tracks, key=lambda t: t.frames[0])
+    assert before.reason == "lost"
+    assert before.frames.max() < 10
+    assert after.frames.min() >= 35
+
+
 def test_right_to_left_is_a_setting() -> None:
     frames = movie([(0, 20, 60, 24, 1.0), (0, 20, 150, 40, -1.5)], 30)
     right, _ = tracks_of(frames)

@@ -162,3 +162,15 @@ def test_sharpness_that_ebbs_over_ten_seconds_is_gone_and_comes_back(cells: int)
 def test_of_few_cells_nothing_is_said() -> None:
     rng, watched = np.random.default_rng(2), UsualSharpness()
     assert not any(watched.gone(look(rng, 20, sharp), lost=False) for sharp in [1.0] * 60 + [0.3] * 60)
+
+
+def test_a_focus_set_anew_is_the_usual_one_after_a_while_but_a_blur_never() -> None:
+    for sharp, comes_back in ((0.55, True), (0.3, False)):
+        rng, watched, lost = np.random.default_rng(4), UsualSharpness(), [False]
+        for _ in range(450):
+            lost.append(watched.gone(look(rng, 60, 1.4), lost=lost[-1]))
+        assert not any(lost)
+        for _ in range(1500):
+            lost.append(watched.gone(look(rng, 60, 1.4 * sharp), lost=lost[-1]))
+        assert any(lost[450:900])
+        assert lost[-1] is not comes_back

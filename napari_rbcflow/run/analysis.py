@@ -110,8 +110,10 @@ def analyze(
         raise RunFailed(f"{reason} (what was done is in {out})")
     if not run.stages.tally.cells["tracked"]:
         shutil.rmtree(out)
+        pale = run.account().quality.get("tracks_too_pale", 0)
+        found = f"only {pale} things too pale to be judged were" if pale else "no cell was"
         raise BadInput(
-            f"no cell was found in {movie}: check that it shows cells in bright field that flow {flow}, "
+            f"{found} found in {movie}: check that it shows cells in bright field that flow {flow}, "
             "and its pixel size"
         )
     return open_session(Path(out))

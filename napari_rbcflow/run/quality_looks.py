@@ -68,8 +68,10 @@ class QualityLooks:
             )
             self.warned = tuple(self._closed[1])
         if self._closed is None:
-            return replace(account, quality={**stages.quality.figures(), "not_analysed": not_analysed})
+            quality = {**stages.quality.figures(), "not_analysed": not_analysed}
+            return replace(account, quality={**quality, "tracks_too_pale": self._tracker.too_pale})
         quality, told = self._closed
+        quality = {**quality, "tracks_too_pale": self._tracker.too_pale}
         whole = replace(account, quality=quality, warnings=(*account.warnings, *(w.sentence for w in told)))
         self.lines = tuple(quality_lines(whole.as_dict(), told))
         return whole

@@ -36,6 +36,8 @@ _TELLING_COST = 4.0
 """Where two tracks would fit each other's detections at no more than this extra cost, none can tell."""
 _TELLING_SPEED_PX = 1.5
 """Two cells whose speeds differ by more part again, so that a mistake would show."""
+_LONGEST_GAP = 10
+"""Frames without a picture beyond which no track goes on: another cell may have come into its place."""
 _PAST = 7
 """Frames whose free detections are kept, so that a new track finds its beginning."""
 
@@ -82,7 +84,13 @@ class Linker:
         """
         m = self._motion
         frame, x, y, log_energy = sights.frame, sights.x, sights.y, sights.log_energy
-        if self._frame is not None:
+        parted: list[End] = []
+        if self._frame is not None and frame - self._frame > _LONGEST_GAP:
+            parted = self.finish("lost")
+            self._free_slots += [end.slot for end in parted]
+            self._past.clear()
+            m = self._motion
+        elif self._frame is not None:
             m.predict(frame - self._frame)
         self._frame = frame
         cost = self._cost(x, y, log_energy)
@@ -112,7 +120,7 @@ class Linker:
         born, past = self._begin(trails, [s.frame for s in earlier], look)
         self._past.append(now)
         seen = np.concatenate([seen, np.ones(len(born), np.bool_)])
-        return Linked(born, past, Rows(frame, m.slot.copy(), m.x.copy(), m.y.copy(), seen), ended)
+        return Linked(born, past, Rows(frame, m.slot.copy(), m.x.copy(), m.y.copy(), seen), parted + ended)
 
     def finish(self, reason: str) -> list[End]:
         """End all open tracks, by number."""

@@ -32,6 +32,9 @@ focus stands 75 um under the usual or 140 above."""
 _LEAST_OF_SLOW = 0.6
 """Of what is usual over `_SLOW_LOOKS`, a minute: healthy movies keep 0.85 and more of their mean."""
 _SLOW_LOOKS = 900.0
+_ANOTHER_FOCUS_LOOKS = 600
+"""Looks, ten seconds of them, that are only less sharp than those before, and not blurred: then somebody
+set another focus, and that is what is usual from now on."""
 _RADIUS = 9
 
 
@@ -44,6 +47,7 @@ class UsualSharpness:
         self._pool: deque[Floats] = deque(maxlen=_POOLED_LOOKS)
         self._pooled = 0
         self._slow = 0.0
+        self._only_less = 0
 
     def gone(self, sharpness: Floats, *, lost: bool) -> bool:
         """Say whether the sharpness is gone, at once or slowly.
@@ -57,7 +61,25 @@ class UsualSharpness:
         """
         self._pool.append(sharpness)
         slowly = self._slowly_gone(lost)
-        return self._gone_at_once(sharpness, lost) or slowly
+        gone = self._gone_at_once(sharpness, lost) or slowly
+        if gone and self._blurred(sharpness):
+            self._only_less = 0
+        else:
+            # At the limit of what is usual a look now and then passes.
+            self._only_less = max(0, self._only_less + (1 if gone else -2))
+        if self._only_less > _ANOTHER_FOCUS_LOOKS:
+            self._looks = self._pooled = self._only_less = 0
+            self._usual = self._slow = 0.0
+        return gone
+
+    def _blurred(self, sharpness: Floats) -> bool:
+        """Whether the cells are not sharp, whatever is usual."""
+        if len(sharpness) >= _LEAST_CELLS_ONCE_LOST and np.quantile(sharpness, 0.75) < _LEAST_SHARPNESS:
+            return True
+        together = np.concatenate(self._pool)
+        return len(together) >= _LEAST_POOLED_ONCE_LOST and bool(
+            np.quantile(together, _POOLED_QUANTILE) < _LEAST_POOLED_SHARPNESS
+        )
 
     def _gone_at_once(self, sharpness: Floats, lost: bool) -> bool:
         if len(sharpness) < (_LEAST_CELLS_ONCE_LOST if lost else _LEAST_CELLS):

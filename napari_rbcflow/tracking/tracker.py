@@ -75,6 +75,8 @@ class Tracker:
         Processed frames in which nothing could be looked for, by reason: ``dark``, ``saturated``,
         ``uniform``, ``too-dark``, ``too-bright``, ``unlike-background``, ``out-of-focus``,
         ``no-background``.
+    too_pale : int
+        Finished tracks that were not handed over: too pale to be told from cells far beyond the focus.
     """
 
     def __init__(
@@ -112,7 +114,8 @@ class Tracker:
         self._centring = Centring(pixel_size_um)
         self._store = TrackStore(unit_px=1 / scale)
         self._least_contrast = settings.least_contrast
-        self._pale: deque[int] = deque(maxlen=PIECES_REMEMBERED)
+        self._pale: dict[int, tuple[int, ...]] = {}
+        self.too_pale = 0
         self._held: deque[Frame] = deque()
         self._processed = 0
         self._last_given = -1
@@ -212,11 +215,19 @@ class Tracker:
         for end in ends:
             track = self._store.end(end.slot, end.cell, end.last_seen, end.reason)
             if contrast_of(track.crops, track.seen, track.intruded, track.edge) < self._least_contrast:
-                self._pale.append(end.cell)
+                self.too_pale += 1
+                self._pale[end.cell] = self._without_pale(end.may_continue)
+                if len(self._pale) > PIECES_REMEMBERED:
+                    del self._pale[next(iter(self._pale))]
             else:
-                track.may_continue = tuple(c for c in end.may_continue if c not in self._pale)
+                track.may_continue = self._without_pale(end.may_continue)
                 tracks.append(track)
         return tracks
+
+    def _without_pale(self, cells: tuple[int, ...]) -> tuple[int, ...]:
+        """Put in the place of a pale track what that one may continue, so that no chain breaks at it."""
+        named = (c for cell in cells for c in self._pale.get(cell, (cell,)))
+        return tuple(dict.fromkeys(named))
 
     def _leave_out(self, why: str) -> None:
         self.not_analysed[why] = self.not_analysed.get(why, 0) + 1
