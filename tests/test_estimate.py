@@ -133,8 +133,12 @@ def test_stop_rules_compose() -> None:
     below, above = counted(30, 30), counted(100, 1)
     assert StopRules(baseline=0.86).met_by(counted(86, 14)) is None
     assert StopRules(baseline=0.86).met_by(below) == StopRules(baseline=0.86).met_by(above) == "baseline"
-    assert stop_sentence("baseline", StopRules(baseline=0.86), below).startswith("The fraction lies below")
-    assert stop_sentence("baseline", StopRules(baseline=0.86), above).startswith("The fraction lies above")
+    limit = StopRules(reliable=50, baseline=0.86)
+    assert stop_sentence("baseline", limit, below) == "The fraction lies below 86 %, the limit that was set."
+    # As true whatever ended the run, be it in the same moment; while it goes on nothing has ended it.
+    for reason in ("reliable", "user", "the camera went away"):
+        assert stop_sentence(reason, limit, above) == "The fraction lies above 86 %, the limit that was set."
+    assert stop_sentence("", limit, above) == stop_sentence("user", StopRules(), above) == ""
 
 
 @settings(deadline=None)

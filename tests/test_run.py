@@ -202,7 +202,7 @@ def test_the_interval_that_belongs_to_the_end_is_said_and_proved(
     if reason == "tracks":
         assert sum(~session.cells["reason"].isin(["after-stop", "cut-by-stop"])) == rules.tracks
     if reason == "baseline":
-        assert record["stop_sentence"] == "The fraction lies above the baseline of 45 %."
+        assert record["stop_sentence"] == "The fraction lies above 45 %, the limit that was set."
         assert record["stop_sentence"] in page
         assert record["stop_sentence"] == shown.stop_sentence
     # Whoever says another interval, or another rule, is found out.
@@ -212,6 +212,48 @@ def test_the_interval_that_belongs_to_the_end_is_said_and_proved(
     record["fraction"] = {**figure, "low": figure["low"] - 0.01}  # type: ignore[dict-item,index]
     write_run(run.folder, record)
     assert any("low end" in finding for finding in verify(run.folder).findings)
+
+
+class SaysLate(SaysByTurns):
+    """Judges nothing before it is let: every track waits in the queue until then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = threading.Event()
+
+    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = False) -> list[Judgement]:
+        assert self.let.wait(60)
+        return super().judge(tracks)
+
+
+@pytest.mark.parametrize(
+    ("rules", "by_person", "ended", "method", "sentence"),
+    [
+        (StopRules(halfwidth=0.15, seconds=4), False, "half-width", "fixed-width", ""),
+        (StopRules(baseline=0.45, seconds=4), False, "baseline", "anytime", "above 45 %"),
+        (StopRules(baseline=0.45), True, "user", "anytime", "above 45 %"),
+    ],
+)
+def test_a_rule_that_is_met_by_what_was_not_judged_yet_at_the_stop(
+    tmp_path: Path, rules: StopRules, by_person: bool, ended: str, method: str, sentence: str
+) -> None:
+    networks = SaysLate()
+    run = Run(chamber(6), tmp_path / "s", RunSettings(stop=rules), networks)
+    run.start()
+    if by_person:
+        while run.progress().received < 240:
+            assert not run.wait(0.01)
+        run.stop()
+    while run.outcome[0] == "running":
+        assert not run.wait(0.01)
+    networks.let.set()
+    assert run.wait(60)
+    record = json.loads((run.folder / "run.json").read_text())
+    assert (record["stop_reason"], record["fraction"]["method"]) == (ended, method)
+    assert sentence in record["stop_sentence"]
+    assert bool(sentence) == bool(record["stop_sentence"])
+    assert "after-stop" in set(open_session(run.folder).cells.reason)
+    assert verify(run.folder).findings == []
 
 
 def test_a_fraction_that_leaves_its_own_interval_is_told() -> None:

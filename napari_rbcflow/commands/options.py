@@ -83,7 +83,9 @@ interval_option = click.option(
     type=click.Choice(FIXED_N),
     default="wilson",
     show_default=True,
-    help="Where what was seen did not decide when to stop; elsewhere, the one that holds there is said.",
+    help="Where what was seen did not decide when to stop; elsewhere, the one that holds there is said. "
+    "wilson and jeffreys cover in 95 of 100 runs in the mean, near 0 and 100 % in as few as 84; "
+    "clopper-pearson never in fewer than 95, and is wider.",
 )
 viewer_option = click.option(
     "--viewer/--no-viewer", default=None, help="Open napari [default: where there is a display]."

@@ -121,7 +121,7 @@ def critical_value(wanted: float, level: float = 0.95, at_least: int = 1) -> flo
     Returns
     -------
     float
-        A little above the normal quantile: 1.998 for 0.05 at 95 %.
+        A little above the normal quantile: 2.000 for 0.05 at 95 %.
     """
     if wanted < _NARROWEST:
         # The least number is of cells at this width: at 0.02 it would mean more than it does.

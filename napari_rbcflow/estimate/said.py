@@ -1,7 +1,10 @@
 """Which interval is said of a run: the one that is true of how it ended.
 
-An interval at 95 % is a promise about a *rule*: of the runs that are ended so, 95 % or more hold the true
-fraction. So the rule decides which interval may be said.
+An interval at 95 % is a promise about a *rule*: of a hundred runs that are ended so, about 95 hold the true
+fraction. So the rule decides which interval may be said. The anytime, the fixed-width, and Clopper and
+Pearson's interval keep it whatever the fraction is: 95 or more. Wilson's and Jeffreys' keep it in the mean
+over all fractions: where it is near 0 or 100 %, in as few as 84 and 88 of a hundred (Brown, Cai, DasGupta
+2001; docs/counted.md).
 
 =============================== ============================================ ======================
 the run                         why                                          said
@@ -131,11 +134,15 @@ def fraction_text(
 
 
 def stop_sentence(reason: str, rules: StopRules, fraction: RunningFraction) -> str:
-    """Say what a stop rule found, where its name alone does not: on which side of the baseline."""
-    side = rules.side(fraction)
-    if reason != "baseline" or side is None:
+    """Say on which side of the limit the fraction lies, where one was set and the cells tell.
+
+    Whatever ended the run: with a limit the interval that holds at every look is said, and the side by it.
+    Empty while the run goes on (no `reason`).
+    """
+    side = rules.side(fraction) if reason else None
+    if side is None:
         return ""
-    return f"The fraction lies {side} the baseline of {100 * (rules.baseline or 0):g} %."
+    return f"The fraction lies {side} {100 * (rules.baseline or 0):g} %, the limit that was set."
 
 
 __all__ = [

@@ -7,6 +7,8 @@ import threading
 from napari_rbcflow.errors import sentence_of
 
 SOURCE_ENDED = ("finished", "source-ended")
+_LEAVE_THE_REST_TO_COUNT = (SOURCE_ENDED, ("finished", "seconds"))
+"""After these, what waits to be judged still counts, and may meet a rule of the cells."""
 
 
 class Outcome:
@@ -41,9 +43,9 @@ class Outcome:
                 self._said = (status, reason)
 
     def rule_met(self, reason: str) -> None:
-        """A stop rule was met, be it by the last cells of a source that had just ended."""
+        """A stop rule was met, be it by the last cells of a source whose end or time had just come."""
         with self._lock:
-            if self._said in (None, SOURCE_ENDED):
+            if self._said is None or self._said in _LEAVE_THE_REST_TO_COUNT:
                 self._said = ("finished", reason)
 
     def fail(self, error: BaseException) -> bool:
