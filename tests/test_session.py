@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from napari_rbcflow.session import (
     tables,
     verify,
 )
+from napari_rbcflow.session.account import plain
+from napari_rbcflow.session.correcting import corrected_figure
+from napari_rbcflow.session.counting import finished_labels
 from napari_rbcflow.session.recovery import close_interrupted
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.sources.contract import Frame, SourceInfo
@@ -318,6 +321,10 @@ def test_killed_in_mid_run(tmp_path: Path) -> None:
     assert verdict.code == 1
     assert len(verdict.findings) == 1
     assert f"Recovered: {n} tracks, a fraction of {session.fraction.estimate:.3f}" in verdict.findings[0]
+    # And never without what forbids to act on that number.
+    assert verdict.findings[0].startswith("The run was interrupted")
+    edit(folder, "frames", "missed", to={"camera": 90})
+    assert re.match(r"Warning\. 90 of .* were lost: .*\. The run was interrupted", verify(folder).findings[0])
 
 
 def cut_last_bytes(path: Path, n: int) -> None:
@@ -397,6 +404,9 @@ def with_rules(folder: Path, **rules: float) -> None:
     run = json.loads((folder / "run.json").read_text())
     run["parameters"].pop("stop_halfwidth")
     run["parameters"] |= {"fixed_n_interval": "wilson", **{f"stop_{k}": v for k, v in rules.items()}}
+    if run["status"] != "running":
+        figure = FractionFigure(**run["fraction"])
+        run["fraction_corrected"] = plain(asdict(corrected_figure(run["models"], run["cells"], figure)))
     (folder / "run.json").write_text(json.dumps(run))
 
 
@@ -439,6 +449,43 @@ def test_another_rule_than_the_one_that_stopped_the_run_is_found(whole: Path, tm
     with_rules(with_rules_of_a_width, halfwidth=0.05)
     (finding,) = verify(with_rules_of_a_width).findings
     assert finding.startswith("run.json gives the wilson interval, but to a run that ended so")
+    edit(folder, "parameters", "fixed_n_interval", to=None)
+    assert verify(folder).findings == []
+    edit(folder, "fraction", "method", to="fixed-width")
+    (finding,) = verify(folder).findings
+    assert "but not the stop rules to which it belongs" in finding
+
+
+def test_a_stop_that_was_none_is_found(whole: Path, tmp_path: Path) -> None:
+    """The interval hangs on the reason: one that is not true is no smaller fault than a wrong number."""
+    folder = Path(shutil.copytree(whole, tmp_path / "S"))
+    labels = finished_labels(folder, open_session(folder).cells)
+    n = sum(label in ("tank-treading", "flipping") for label in labels)
+    assert 20 < n < len(labels) < 90
+
+    def found(reason: str, **rules: float) -> list[str]:
+        edit(folder, "stop_reason", to=reason)
+        run = json.loads((folder / "run.json").read_text())
+        run["parameters"] = {k: v for k, v in run["parameters"].items() if not k.startswith("stop_")}
+        run["parameters"] |= {"fixed_n_interval": "wilson", **{f"stop_{k}": v for k, v in rules.items()}}
+        (folder / "run.json").write_text(json.dumps(run))
+        return verify(folder).findings
+
+    assert found("seconds", seconds=60) == [
+        "run.json gives neither a corrected fraction nor a reason why there is none."
+    ]
+    figure = FractionFigure(**json.loads((folder / "run.json").read_text())["fraction"])
+    told = corrected_figure(MODELS, open_session(folder).run["cells"], figure)
+    edit(folder, "fraction_corrected", to=plain(asdict(told)))
+    assert found("seconds", seconds=60) == []
+    # All tracks that ended are as many as were asked for; the last of them need not be one that counts.
+    assert found("tracks", tracks=len(labels)) == []
+    assert any("was met by track" in f for f in found("tracks", tracks=len(labels) - 1))
+    assert any("do not meet it" in f for f in found("tracks", tracks=len(labels) + 1))
+    assert any("do not meet it" in f for f in found("reliable", reliable=n + 1))
+    assert any("was met by track" in f for f in found("reliable", reliable=n - 1))
+    assert any("first met reliable" in f for f in found("tracks", tracks=len(labels), reliable=n - 1))
+    assert any("met the rule reliable before" in f for f in found("seconds", seconds=60, reliable=n))
 
 
 @pytest.mark.parametrize("kind", DAMAGE)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,10 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.fixed_n import FIXED_N, FixedN
 from napari_rbcflow.estimate.fraction import RunningFraction
 from napari_rbcflow.estimate.stopping import StopRules
+from napari_rbcflow.estimate.tally import AFTER_STOP, CUT_BY_STOP, RUN_FAILED
 from napari_rbcflow.session.crops import read_index
+
+_NOT_FINISHED = (CUT_BY_STOP, AFTER_STOP, RUN_FAILED)
 
 
 def counted_cells(folder: Path, cells: pd.DataFrame) -> NDArray[np.bool_]:
@@ -36,9 +39,50 @@ def counted_cells(folder: Path, cells: pd.DataFrame) -> NDArray[np.bool_]:
     RunFailed
         If the index cannot be read.
     """
+    return _tank_treading(_in_order(folder, cells)["label"])
+
+
+def _in_order(folder: Path, cells: pd.DataFrame) -> pd.DataFrame:
     order = pd.Index(read_index(folder / "crops.zarr")[:, 0]).unique()
-    labels = cells.drop_duplicates("cell").set_index("cell")["label"]
-    return _tank_treading(labels.loc[order.intersection(labels.index, sort=False)])
+    rows = cells.drop_duplicates("cell").set_index("cell")
+    return rows.loc[order.intersection(rows.index, sort=False)]
+
+
+def finished_labels(folder: Path, cells: pd.DataFrame) -> list[str]:
+    """Return the labels of the tracks that ended before the stop, counted or not, in the order of counting.
+
+    Parameters and errors as `counted_cells`.
+    """
+    rows = _in_order(folder, cells)
+    labels: list[str] = rows["label"][~rows["reason"].isin(_NOT_FINISHED)].tolist()
+    return labels
+
+
+class RuleMet(NamedTuple):
+    """A stop rule, and the track that met it."""
+
+    reason: str
+    tracks: int
+
+
+def first_met(rules: StopRules, labels: Iterable[str], level: float = 0.95) -> RuleMet | None:
+    """Count tracks one by one until a stop rule is met, as the run did; None where none is.
+
+    Parameters
+    ----------
+    rules : StopRules
+    labels : iterable of str
+        From `finished_labels`.
+    level : float
+    """
+    fraction = RunningFraction(level)
+    for tracks, label in enumerate(labels, start=1):
+        if label in (Label.TANK_TREADING, Label.FLIPPING):
+            tank = label == Label.TANK_TREADING
+            fraction.update(tank_treading=int(tank), flipping=int(not tank))
+        if reason := rules.met_by(fraction, tracks):
+            return RuleMet(reason, tracks)
+    return None
 
 
 def rows_counted(cells: pd.DataFrame) -> NDArray[np.bool_]:

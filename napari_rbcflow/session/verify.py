@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from napari_rbcflow.conventions import LEAST_FRAMES, Label
 from napari_rbcflow.errors import BadInput, RbcflowError
-from napari_rbcflow.estimate.fixed_n import wilson
-from napari_rbcflow.estimate.said import said
 from napari_rbcflow.ring import open_ring
-from napari_rbcflow.session import correcting, pieces, tables
+from napari_rbcflow.session import correcting, pieces, proving, tables
 from napari_rbcflow.session.account import CELL_COUNTS, FractionFigure
 from napari_rbcflow.session.audit import findings as faults_of_changes
 from napari_rbcflow.session.audit import read_audit
-from napari_rbcflow.session.counting import counted_cells, recount, rules_of
 from napari_rbcflow.session.crops import CropReader
 from napari_rbcflow.session.marker import is_being_written
 from napari_rbcflow.session.reading import Session, open_session
@@ -31,8 +26,6 @@ from napari_rbcflow.session.watched import findings as faults_of_lengths
 
 Check = Callable[[Session], Iterator[str]]
 WHOLE, INCOMPLETE, NOT_A_SESSION = 0, 1, 2
-_TOLERANCE = 1e-4
-"""Of a fraction: ``run.json`` may hold it rounded to as little as four decimals."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ def verify(folder: Path | str) -> Verdict:
         _ending,
         _frames,
         _tables,
-        _interval,
+        _number,
         _watched,
         _pieces,
         _unchanged,
@@ -108,7 +101,10 @@ def _ending(session: Session) -> Iterator[str]:
             yield "The run is still going on: verify again when it has ended."
         else:
             frames = len(session.ring) if session.ring is not None else 0
+            # Whoever reads a number here must have read what forbids to act on it.
+            grave = " ".join(w.said for w in session.warnings if w.grave and w.key != "not-ended")
             yield (
+                f"{grave}{' ' if grave else ''}"
                 "The run was interrupted and its session never closed. Recovered:"
                 f" {len(session.cells)} tracks, {_said(session.fraction)}, {frames} raw frames."
             )
@@ -255,48 +251,17 @@ def _counts(session: Session) -> Iterator[str]:
     for name in CELL_COUNTS:
         if told.get(name) != found[name]:
             yield f"run.json counts {told.get(name)} cells {name}, cells.csv holds {found[name]}."
-    yield from _fraction(session.run["fraction"], found["tank_treading"], found["flipping"])
+    yield from proving.findings_of_fraction(
+        session.run["fraction"], found["tank_treading"], found["flipping"]
+    )
     yield from correcting.findings(session.run, found)
 
 
-def _fraction(told: dict[str, Any], k: int, m: int) -> Iterator[str]:
-    n = k + m
-    if told["n"] != n:
-        yield f"run.json: the fraction is of {told['n']} cells, cells.csv holds {n} that count."
-    estimate, low, high = told["estimate"], told["low"], told["high"]
-    if not n:
-        if estimate is not None:
-            yield "run.json gives a fraction where no cell counts."
-        return
-    if estimate is None or not math.isclose(estimate, k / n, abs_tol=_TOLERANCE):
-        yield f"run.json gives a fraction of {estimate}, cells.csv one of {k / n:.6g}."
-    if low is None or high is None or not 0 <= low <= high <= 1:
-        yield f"run.json: {low} to {high} is not an interval."
-    elif told["method"] == "wilson":
-        yield from _ends(told, "wilson", wilson(k, n, told["level"]))
-
-
-def _interval(session: Session) -> Iterator[str]:
-    """Count the cells again in their order, and work out the interval that belongs to how the run ended."""
-    run = session.run
-    told, rules = run["fraction"], rules_of(run["parameters"])
-    if _running(session) or rules is None or told["low"] is None or told["high"] is None:
-        return
-    fraction = recount(counted_cells(session.folder, session.cells), told["level"])
-    right = said(fraction, rules[0], run["status"], run["stop_reason"], rules[1])
-    if told["method"] != right.method:
-        yield (
-            f"run.json gives the {told['method']} interval, but to a run that ended so"
-            f" ({run['status']}, {run['stop_reason']}) belongs the {right.method} one."
-        )
-    elif right.method != "wilson":  # that one was looked at with the counts
-        yield from _ends(told, right.method, right.interval)
-
-
-def _ends(told: dict[str, Any], method: str, right: tuple[float, float]) -> Iterator[str]:
-    for name, end in zip(("low", "high"), right, strict=True):
-        if not math.isclose(told[name], end, abs_tol=_TOLERANCE):
-            yield f"run.json gives the interval's {name} end as {told[name]:.6g}; {method} gives {end:.6g}."
+def _number(session: Session) -> Iterator[str]:
+    if not _running(session):
+        yield from proving.findings_of_interval(session)
+        yield from proving.findings_of_stop(session)
+        yield from proving.findings_of_corrected(session)
 
 
 def _crops(session: Session) -> Iterator[str]:
