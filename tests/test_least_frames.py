@@ -134,7 +134,10 @@ def test_a_session_says_how_long_its_cells_were_watched(kept: Path) -> None:
     told = session.run["fraction_unseen_flips"]
     assert told["reason"] == "other-networks"
     assert told["turns_only"]["estimate"] < session.run["fraction"]["estimate"]
-    assert f"{100 * told['turns_only']['estimate']:.1f} %" in page
+    assert f"{100 * told['turns_only']['estimate']:.1f} %</b> (95 % interval" in page
+    # Of other networks it is not known how many flips they notice.
+    assert told["seen"] is None
+    assert page.count("in 100 flips being noticed") == 1
 
 
 @pytest.mark.parametrize(

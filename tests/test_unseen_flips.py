@@ -12,11 +12,12 @@ from scipy.stats import beta, pearsonr
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate.by_length import fraction_by_length, trend
-from napari_rbcflow.estimate.fraction import wilson
+from napari_rbcflow.estimate.by_length import cochran_armitage, fraction_by_length
+from napari_rbcflow.estimate.fraction import RunningFraction, wilson
 from napari_rbcflow.estimate.seen_flips import MEASURED, TURNS_ONLY
 from napari_rbcflow.estimate.turning import TURN_SHARE, repeat_frames, turn_seen
 from napari_rbcflow.estimate.unseen_flips import correct_unseen_flips
+from napari_rbcflow.session.watched import unseen_flips
 from napari_rbcflow.sources.chamber import ChamberSettings, simulate_passages
 from napari_rbcflow.sources.chamber.motion import Motion, jeffery_axis, jeffery_period_s
 
@@ -75,7 +76,7 @@ def test_trend_is_found_where_flips_are_missed_and_only_there() -> None:
     rng = np.random.default_rng(1)
     frames = rng.integers(8, 65, 300)
     hits = rng.random(300) < 0.8
-    z, p = trend(frames, hits)
+    z, p = cochran_armitage(frames, hits)
     assert z is not None
     assert p is not None
     # Armitage's statistic is the correlation of score and outcome.
@@ -84,7 +85,7 @@ def test_trend_is_found_where_flips_are_missed_and_only_there() -> None:
     speed = rng.normal(1.0, 0.1, 2000)
     slow = rng.random(2000) < 0.8 + np.clip(speed - 1, -0.2, 0.2)
     whole = 55 / speed + rng.normal(0, 1, 2000)
-    plain, freed = trend(whole, slow)[0], trend(whole, slow, speed)[0]
+    plain, freed = cochran_armitage(whole, slow)[0], cochran_armitage(whole, slow, speed)[0]
     assert plain is not None
     assert freed is not None
     assert plain < -3
@@ -96,7 +97,7 @@ def test_trend_is_found_where_flips_are_missed_and_only_there() -> None:
     assert [g.estimate for g in found.groups][1] > [g.estimate for g in found.groups][3]  # type: ignore[operator]
     shuffled = missed.assign(frames=rng.permutation(missed.frames))
     assert fraction_by_length(shuffled).p > 0.05  # type: ignore[operator]
-    assert trend([6, 6, 7], [True, False, True]) == (None, None)
+    assert cochran_armitage([6, 6, 7], [True, False, True]) == (None, None)
     assert "cannot be told" in fraction_by_length(table([60, 70] * 40, [TANK, FLIP] * 40)).sentence()
 
 
@@ -155,6 +156,39 @@ def test_interval_covers_the_truth(curve: object, phi: float) -> None:
     assert held / 300 > 0.90
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(20, 90), st.booleans()), min_size=60, max_size=200))
+def test_a_run_that_its_labels_may_have_stopped_is_never_surer(cells: list[tuple[int, bool]]) -> None:
+    """With the anytime interval handed over it is never narrower than with Wilson's; the number stays."""
+    labels = [FLIP if flips else TANK for _, flips in cells]
+    fraction = RunningFraction()
+    for label in labels:
+        fraction.update(tank_treading=int(label == TANK), flipping=int(label == FLIP))
+    drop = table([f for f, _ in cells], labels)
+    for curve in (MEASURED, TURNS_ONLY):
+        plain = correct_unseen_flips(drop, curve, raw=fraction.interval("wilson"))
+        careful = correct_unseen_flips(drop, curve, raw=fraction.anytime_interval())
+        assert plain == correct_unseen_flips(drop, curve)
+        if careful.estimate is None:
+            continue
+        assert careful.estimate == pytest.approx(plain.estimate, abs=2e-3)
+        assert careful.low <= plain.low + 1e-3  # type: ignore[operator]
+        assert careful.high >= plain.high - 1e-3  # type: ignore[operator]
+
+
+def test_a_session_takes_the_interval_that_belongs_to_its_end() -> None:
+    cells = table([60] * 200, [TANK] * 150 + [FLIP] * 50)
+    fraction = {"level": 0.95, "n": 200, "estimate": 0.75, "low": 0.62, "high": 0.85}
+    found = {
+        method: unseen_flips({"parameters": {}, "fraction": {**fraction, "method": method}}, cells)[1]
+        for method in ("wilson", "fixed-width", "anytime")
+    }
+    widths = {method: one.high - one.low for method, one in found.items()}  # type: ignore[operator]
+    assert widths["wilson"] < 0.15
+    assert widths["fixed-width"] == widths["anytime"] > 0.2
+    assert len({round(one.estimate or 0, 3) for one in found.values()}) == 1
+
+
 def test_says_where_it_means_nothing() -> None:
     few = correct_unseen_flips(table([50] * 12, [TANK] * 12), MEASURED)
     short = correct_unseen_flips(table([8] * 500, [TANK] * 450 + [FLIP] * 50), TURNS_ONLY)
@@ -167,6 +201,7 @@ def test_says_where_it_means_nothing() -> None:
         "other-networks",
     ]
     assert all(c.estimate is None and c.low is None and c.why_not() for c in (few, short, wide, other))
+    assert other.seen is None  # of these networks nothing is known
 
 
 def test_bad_input() -> None:

@@ -79,8 +79,9 @@ class FractionByLength:
     level : float
         Of the groups' intervals.
     z, p : float or None
-        Test for a trend (`trend`): z below 0 where the fraction falls with the chance to see a turn, p
-        two-sided. None where it cannot be told: too few of a kind, or every track long enough to show a turn.
+        Test for a trend (`cochran_armitage`): z below 0 where the fraction falls with the chance to see a
+        turn, p two-sided. None where it cannot be told: too few of a kind, or every track long enough to
+        show a turn.
     """
 
     groups: tuple[LengthGroup, ...]
@@ -156,11 +157,11 @@ def fraction_by_length(
         low, high = wilson(k, n, level)
         groups.append(LengthGroup(shortest, longest, k, n - k, k / n if n else None, low, high))
     speeds = counted.get("speed_um_per_s")
-    z, p = trend(turn_seen(frames / repeat, reach=1.0), tank, speeds)
+    z, p = cochran_armitage(turn_seen(frames / repeat, reach=1.0), tank, speeds)
     return FractionByLength(tuple(groups), level, z, p)
 
 
-def trend(
+def cochran_armitage(
     scores: ArrayLike, hits: ArrayLike, beside: ArrayLike | None = None
 ) -> tuple[float | None, float | None]:
     """Test whether a share rises or falls with a score: Cochran and Armitage's, every unit its own score.

@@ -31,6 +31,7 @@ from scipy.special import betaincinv
 
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.estimate.corrected import share_of_cells
 from napari_rbcflow.estimate.seen_flips import SeenFlips
 from napari_rbcflow.estimate.turning import repeat_frames
 
@@ -75,7 +76,8 @@ class UnseenFlips:
     n : int
         Cells counted.
     seen : float or None
-        Chance that a flipping cell is called so, in the mean over the counted cells' lengths.
+        Chance that a flipping cell is called so, in the mean over the counted cells' lengths. None where no
+        cell was counted, or the curve was measured with other networks.
     reason : str
         Empty, ``too-few-cells``, ``tracks-too-short``, ``too-uncertain`` or ``other-networks``.
     """
@@ -107,6 +109,7 @@ def correct_unseen_flips(
     level: float = 0.95,
     false_flips: tuple[int, int] | None = None,
     stage2: str = "",
+    raw: tuple[float, float] | None = None,
 ) -> UnseenFlips:
     """Return the tank-treading fraction corrected for flips that were not seen.
 
@@ -125,6 +128,9 @@ def correct_unseen_flips(
         errors are corrected for too. None: only for unseen flips.
     stage2 : str, optional
         Hash of the run's own stage 2: a curve that was measured with another says nothing of it.
+    raw : (float, float), optional
+        An interval of the raw fraction at the same level that holds for how the run was stopped. Where it is
+        wider than Wilson's, each cell weighs less (`corrected.share_of_cells`), and the interval is wider.
 
     Returns
     -------
@@ -154,12 +160,15 @@ def correct_unseen_flips(
         return UnseenFlips(None, None, None, level, curve.name, n, seen, reason)
 
     if curve.stage2 and stage2 and not stage2.startswith(curve.stage2):
-        return none(OTHER_NETWORKS)
+        # The curve is none of these networks': neither is the share that it says would be seen.
+        return UnseenFlips(None, None, None, level, curve.name, n, None, OTHER_NETWORKS)
     if n < FEW_CELLS or seen is None:
         return none(TOO_FEW)
     if seen < LEAST_SEEN:
         return none(TOO_SHORT)
-    phi, low, high = _share(flipping, of - flipping, repeats, curve, level, false_flips)
+    weight = share_of_cells(n - int(flipping.sum()), n, level, raw)
+    treading = of - flipping
+    phi, low, high = _share(weight * flipping, weight * treading, repeats, curve, level, false_flips)
     if high - low > WIDEST:
         return none(TOO_WIDE)
     return UnseenFlips(1 - phi, 1 - high, 1 - low, level, curve.name, n, seen)
@@ -173,7 +182,7 @@ def _share(
     level: float,
     false_flips: tuple[int, int] | None,
 ) -> tuple[float, float, float]:
-    """Return the share of flipping cells, likeliest, low and high, from counts by length."""
+    """Return the share of flipping cells, likeliest, low and high, from (weighed) counts by length."""
     chances, weights = curve.possible(repeats)
     wrong, wrong_weights = np.zeros(1), np.ones(1)
     if false_flips is not None:

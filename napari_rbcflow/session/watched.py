@@ -9,6 +9,7 @@ import pandas as pd
 
 from napari_rbcflow.conventions import DEFAULT_FPS, LEAST_FRAMES, Label
 from napari_rbcflow.estimate.by_length import FractionByLength, fraction_by_length
+from napari_rbcflow.estimate.said import ANYTIME, FIXED_WIDTH
 from napari_rbcflow.estimate.seen_flips import MEASURED, TURNS_ONLY
 from napari_rbcflow.estimate.tally import TOO_FEW_FRAMES
 from napari_rbcflow.estimate.unseen_flips import UnseenFlips, correct_unseen_flips
@@ -42,7 +43,8 @@ def unseen_flips(run: Mapping[str, Any], cells: pd.DataFrame) -> tuple[UnseenFli
     """Return a session's fraction corrected for unseen flips: the least correction, and the greatest.
 
     The first takes it that real stiff cells are told as often as simulated ones, the second that only a turn
-    that was seen tells them.
+    that was seen tells them. Where what was seen may have decided when the run stopped, neither is surer than
+    the raw interval of ``run.json``, which holds for that.
 
     Parameters
     ----------
@@ -51,11 +53,23 @@ def unseen_flips(run: Mapping[str, Any], cells: pd.DataFrame) -> tuple[UnseenFli
     """
     shear, fps, level = _conditions(run)
     stage2 = str(((run.get("models") or {}).get("stage2") or {}).get("hash") or "")
+    raw = _stopped_by_labels(run)
     least, most = (
-        correct_unseen_flips(cells, curve, shear_rate_per_s=shear, fps=fps, level=level, stage2=stage2)
+        correct_unseen_flips(
+            cells, curve, shear_rate_per_s=shear, fps=fps, level=level, stage2=stage2, raw=raw
+        )
         for curve in (MEASURED, TURNS_ONLY)
     )
     return least, most
+
+
+def _stopped_by_labels(run: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the raw interval where it is one that allows for a stop by what was seen."""
+    raw = run["fraction"]
+    low, high = raw.get("low"), raw.get("high")
+    if raw.get("method") not in (ANYTIME, FIXED_WIDTH) or low is None or high is None:
+        return None
+    return float(low), float(high)
 
 
 def unseen_flips_record(run: Mapping[str, Any], cells: pd.DataFrame) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def _used(facts: Facts) -> str:
     least = least_frames_of(facts.run)
     if least > LEAST_FRAMES:
         return f"<p>Used: a least length. Cells seen in under {least} frames are not counted.</p>"
-    return f"<p>Not used: a least length. All tracks of {LEAST_FRAMES} frames or more are counted.</p>"
+    return f"<p>No least length beyond {LEAST_FRAMES} frames was used.</p>"
 
 
 def _corrected(facts: Facts) -> str:
@@ -51,21 +51,26 @@ def _corrected(facts: Facts) -> str:
     said = "; ".join(
         f"{_figure(figure)}{_seen(figure)}, if {words}"
         for figure, words in (
-            (least, "real stiff cells are told as often as simulated ones, as 51 were"),
-            (most, "a cell is told by its turn alone"),
+            (
+                least,
+                "the networks know real stiff cells as often as simulated ones (so it was with 51 real ones)",
+            ),
+            (most, "they know a stiff cell only by a turn that was seen"),
         )
     )
     return (
         f"<p>Corrected for unseen flips, and for nothing else: {said}. Not used in the number above. Both"
-        " rest on the time that theory gives a cell of usual shape for a turn.</p>"
+        " reckon with how long a cell of usual shape takes to turn over, by theory: a thicker cell turns"
+        " faster.</p>"
     )
 
 
 def _figure(figure: UnseenFlips) -> str:
     if figure.estimate is None or figure.low is None or figure.high is None:
         return f"none ({escape(figure.why_not())})"
-    return f"<b>{percent(figure.estimate)}</b> ({100 * figure.low:.1f} to {percent(figure.high)})"
+    interval = f"{100 * figure.level:g} % interval {100 * figure.low:.1f} to {percent(figure.high)}"
+    return f"<b>{percent(figure.estimate)}</b> ({interval})"
 
 
 def _seen(figure: UnseenFlips) -> str:
-    return "" if figure.seen is None else f", {100 * figure.seen:.0f} in 100 flips being seen"
+    return "" if figure.seen is None else f", {100 * figure.seen:.0f} in 100 flips being noticed"
