@@ -91,6 +91,22 @@ def test_a_fraction_that_falls_half_way_is_found_while_the_run_goes_on_and_where
     assert watch.found.difference == pytest.approx(-0.4, abs=0.15)
 
 
+def test_what_was_found_stands_with_the_fractions_of_today() -> None:
+    """The fraction falls and comes back: the cells that follow belong to "those after", too."""
+    counted = draw(np.random.default_rng(3), (0.95, 150), (0.4, 100), (0.95, 1500))
+    watch = DriftWatch()
+    found = [watch.look(counted[:n]) for n in range(0, len(counted) + 1, 10)]
+    found.append(watch.end(counted))
+    sizes = [*range(0, len(counted) + 1, 10), len(counted)]
+    told = [(n, change) for n, change in zip(sizes, found, strict=True) if change is not None]
+    assert told[0][0] < 300
+    for n, change in told:
+        before, after = counted[: change.at_cell], counted[change.at_cell : n]
+        assert change.before == pytest.approx(sum(before) / len(before))
+        assert change.after == pytest.approx(sum(after) / len(after))
+        assert change.cells == n
+
+
 @given(st.binary(max_size=200).map(lambda data: bytes(b & 1 for b in data)))
 def test_a_change_tells_the_same_forwards_and_backwards(counted: bytes) -> None:
     one, other = change_in(counted), change_in(counted[::-1])
@@ -179,6 +195,25 @@ def test_every_grave_warning_of_an_older_session_is_still_said() -> None:
     assert [line.name for line in quality_lines(older, [])] == ["frames lost"]
 
 
+def test_nothing_is_said_of_the_fraction_s_course_before_it_was_looked_at() -> None:
+    def course(n: int) -> list[str]:
+        run = record({"fraction_change": None}, fraction={"n": n})
+        return [line.said for line in quality_lines(run, []) if line.name == "fraction within the run"]
+
+    assert [course(n) for n in (0, 2, 49, 50)] == [[], [], [], ["no change found"]]
+
+
+def test_a_fraction_outside_its_own_interval_is_grave() -> None:
+    """The later cells say what the anytime interval ruled out by the first: the run measured two things."""
+    figure = {"n": 200, "estimate": 0.55, "low": 0.56, "high": 0.72, "level": 0.95, "method": "anytime"}
+    assert keys(warnings_of_run(record(fraction=figure))) == {"fraction-left-interval"}
+    assert keys(warnings_so_far(record(fraction=figure), seconds=30, open_tracks=9)) == {
+        "fraction-left-interval"
+    }
+    assert warnings_of_run(record(fraction={**figure, "estimate": 0.56})) == []
+    assert warnings_of_run(record(fraction={**figure, "estimate": None, "low": None, "high": None})) == []
+
+
 def test_a_session_tells_each_warning_once_and_as_the_run_said_it() -> None:
     grave = RunWarning("flow-slow", Severity.WARNING, "The cells flow too slowly: 5.0.")
     run = record({"warnings": [grave.as_dict(), {"key": "?"}]}, warnings=[grave.sentence, "Mild."])
@@ -207,7 +242,8 @@ def test_the_first_seconds_of_a_run_are_no_warning() -> None:
         ({"shear_rate_per_s": 5.0, "tracks_reliable": 5}, set(), set()),
         ({"speed_most_um_per_s": 1100.0}, {"flow-unsteady"}, set()),
         ({"reliable_share": 0.005}, set(), {"reliable-few"}),
-        ({"reliable_share": 0.022}, {"reliable-few"}, set()),
+        ({"reliable_share": 0.022}, set(), {"reliable-few"}),
+        ({"reliable_share": 0.032}, {"reliable-few"}, set()),
         ({"reliable_share": 0.005, "tracks_judged": 100}, set(), set()),
         ({"reliable_share": 0.4}, {"reliable-many"}, set()),
         ({"light_grey": 15.0}, set(), {"light-dark"}),

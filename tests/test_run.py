@@ -16,9 +16,9 @@ from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, StopRules, said, wilson
+from napari_rbcflow.quality.of_run import warnings_so_far
 from napari_rbcflow.run import Run, RunSettings, analyze
-from napari_rbcflow.run.progress import warnings_of
-from napari_rbcflow.session import FractionFigure, open_session
+from napari_rbcflow.session import Account, FractionFigure, open_session
 from napari_rbcflow.session.counting import recount
 from napari_rbcflow.session.runfile import write_run
 from napari_rbcflow.session.verify import verify
@@ -258,15 +258,16 @@ def test_a_rule_that_is_met_by_what_was_not_judged_yet_at_the_stop(
 
 def test_a_fraction_that_leaves_its_own_interval_is_told() -> None:
     """All tank-treading, then none: the interval keeps what the first cells ruled out."""
-    info = SourceInfo("chamber", 10, 10, 60.0, 0.605)
     fraction, warned = RunningFraction(), []
     for i in range(200):
         fraction.update(tank_treading=int(i < 60), flipping=int(i >= 60))
         figure = FractionFigure.saying(fraction, said(fraction, StopRules(), "running", ""))
-        warned.append(warnings_of(info, dropped={}, missed={}, ring_skipped=0, fraction=figure))
+        run = Account.of(received=9, processed=9, dropped={}, missed={}, cells={}, fraction=figure).as_dict()
+        warned.append(warnings_so_far(run, seconds=30.0, open_tracks=5))
     assert warned[59] == []
-    (sentence,) = next(filter(None, warned))
-    assert sentence.startswith("The fraction lies outside its own interval")
+    (warning,) = next(filter(None, warned))
+    assert (warning.key, warning.grave) == ("fraction-left-interval", True)
+    assert warning.sentence.startswith("The fraction lies outside its own interval")
 
 
 def test_how_far_it_is_to_each_rule_is_told_while_the_run_goes_on(tmp_path: Path) -> None:

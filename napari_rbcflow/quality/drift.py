@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import kolmogorov
@@ -26,12 +26,15 @@ class Change:
         So many cells were counted before.
     before, after : float
         The fraction of either part.
+    cells : int
+        Counted in both.
     """
 
     p_value: float
     at_cell: int
     before: float
     after: float
+    cells: int
 
     @property
     def difference(self) -> float:
@@ -77,11 +80,15 @@ def change_in(counted: bytes | bytearray) -> Change | None:
         at_cell=at + 1,
         before=before / (at + 1),
         after=(k - before) / (n - at - 1),
+        cells=n,
     )
 
 
 class DriftWatch:
     """Looks at a run's counted cells as they grow; what was found once stands.
+
+    It stands with its cell and its p value; the fractions before and after that cell are those of all the
+    cells counted by now.
 
     Half of `ALPHA` belongs to the looks on the way, at `FIRST_LOOK` cells and each time there are `GROWTH`
     times as many (the j-th look has the share 1 / (j (j + 1)) of it), the other half to the look at the end:
@@ -104,11 +111,21 @@ class DriftWatch:
             while len(counted) >= FIRST_LOOK * GROWTH**self._looks:
                 self._looks += 1
             self._test(counted, ALPHA / 2 / (self._looks * (self._looks + 1)))
-        return self.found
+        return self._today(counted)
 
     def end(self, counted: bytes | bytearray) -> Change | None:
         """Look for the last time, at a run's end, and return what stands found."""
         self._test(counted, ALPHA / 2)
+        return self._today(counted)
+
+    def _today(self, counted: bytes | bytearray) -> Change | None:
+        """Tell what was found with the cells that were counted since; a few microseconds."""
+        found = self.found
+        if found is not None and len(counted) > found.cells:
+            new = sum(counted[found.cells :])
+            after = found.after * (found.cells - found.at_cell) + new
+            n = len(counted)
+            self.found = replace(found, after=after / (n - found.at_cell), cells=n)
         return self.found
 
     def _test(self, counted: bytes | bytearray, alpha: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from napari_rbcflow.quality.drift import FIRST_LOOK
 from napari_rbcflow.quality.figures import number
 from napari_rbcflow.quality.rules import percent, share_words
 from napari_rbcflow.quality.warning import RunWarning, Severity
@@ -61,7 +62,7 @@ Parts = tuple[str, ...]
 def _cells(quality: Mapping[str, Any]) -> Iterator[Parts]:
     share = number(quality, "reliable_share")
     if share is not None:
-        yield "cells sharp and alone", percent(share), "3 to 8 %", "reliable"
+        yield "cells sharp and alone", percent(share), "4 to 8 %", "reliable"
     cells = number(quality, "cells_per_papers_field")
     if cells is not None:
         yield "cells in 830 x 655 µm", f"{cells:.0f}", "100 to 250", "cells-dense", "cells-sparse"
@@ -105,9 +106,10 @@ def _course(run: Mapping[str, Any], quality: Mapping[str, Any]) -> Iterator[Part
     if frames["received"]:
         share = lost / (frames["received"] + sum(frames["missed"].values()))
         yield "frames lost", percent(share), "none", "frames-lost"
-    if "fraction_change" in quality and run["fraction"]["n"] > 1:
-        change = quality["fraction_change"]
-        words = "steady"
-        if isinstance(change, Mapping):
-            words = f"{percent(change['before'])}, then {percent(change['after'])}"
-        yield "fraction within the run", words, "steady", "fraction-drifts"
+    # Before the first look nothing was tested (`drift`).
+    change = quality.get("fraction_change")
+    if isinstance(change, Mapping):
+        words = f"{percent(change['before'])}, then {percent(change['after'])}"
+        yield "fraction within the run", words, "no change", "fraction"
+    elif "fraction_change" in quality and run["fraction"]["n"] >= FIRST_LOOK:
+        yield "fraction within the run", "no change found", "no change", "fraction"

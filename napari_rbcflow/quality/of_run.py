@@ -38,7 +38,7 @@ def warnings_of_run(run: Mapping[str, Any]) -> list[RunWarning]:
 
 def warnings_of_counts(run: Mapping[str, Any]) -> list[RunWarning]:
     """Return what frames, cells, fraction and ``quality`` of a run that has ended say."""
-    return [*_frames(run), *_cells(run), *warnings_of_figures(run.get("quality") or {})]
+    return [*_frames(run), *_cells(run), *_interval(run), *warnings_of_figures(run.get("quality") or {})]
 
 
 def warnings_so_far(run: Mapping[str, Any], *, seconds: float, open_tracks: int) -> list[RunWarning]:
@@ -55,7 +55,7 @@ def warnings_so_far(run: Mapping[str, Any], *, seconds: float, open_tracks: int)
     open_tracks : int
         Cells that are followed now.
     """
-    told = [*_frames(run, live=True), *warnings_of_figures(run.get("quality") or {})]
+    told = [*_frames(run, live=True), *_interval(run), *warnings_of_figures(run.get("quality") or {})]
     if seconds >= _SECONDS_TO_SEE_A_CELL and not run["cells"]["tracked"] + open_tracks:
         told.append(_NO_CELL)
     elif seconds >= _SECONDS_TO_COUNT_A_CELL and not run["fraction"]["n"]:
@@ -128,4 +128,17 @@ def _cells(run: Mapping[str, Any]) -> Iterator[RunWarning]:
             WARNING,
             f"Only {counted} cells were counted: the true fraction may lie anywhere in the"
             " interval. Measure longer.",
+        )
+
+
+def _interval(run: Mapping[str, Any]) -> Iterator[RunWarning]:
+    """The anytime interval keeps what earlier cells ruled out, so the later ones may lie outside it."""
+    estimate, low, high = (run["fraction"].get(name) for name in ("estimate", "low", "high"))
+    if None not in (estimate, low, high) and not low <= estimate <= high:
+        yield RunWarning(
+            "fraction-left-interval",
+            WARNING,
+            "The fraction lies outside its own interval, which earlier cells had narrowed: it seems to have"
+            " changed during the run. The sample, the flow or the focus changed: check them, and measure"
+            " again with a fresh sample.",
         )

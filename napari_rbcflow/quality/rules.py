@@ -39,7 +39,7 @@ def _reliable(figures: Figures) -> Iterator[RunWarning]:
         yield RunWarning(
             "reliable-few",
             _severity(low),
-            f"Only {percent(share)} of the cells could be judged, where 3 to 8 % are usual: where so few are"
+            f"Only {percent(share)} of the cells could be judged, where 4 to 8 % are usual: where so few are"
             " sharp and alone, many of those counted may be wrongly let through. Set the focus to 60 µm above"
             " the wall, clean the chamber, and measure again.",
         )
@@ -47,7 +47,7 @@ def _reliable(figures: Figures) -> Iterator[RunWarning]:
         yield RunWarning(
             "reliable-many",
             NOTE,
-            f"{percent(share)} of the cells were judged reliable, where 3 to 8 % are usual. Look at some of"
+            f"{percent(share)} of the cells were judged reliable, where 4 to 8 % are usual. Look at some of"
             " the cells that were counted.",
         )
 

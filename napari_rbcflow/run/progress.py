@@ -10,7 +10,6 @@ from napari_rbcflow.estimate.remaining import RuleProgress
 from napari_rbcflow.estimate.said import ANYTIME
 from napari_rbcflow.quality import RunWarning
 from napari_rbcflow.quality.lines import QualityLine
-from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.sources.contract import SourceInfo
 
 
@@ -92,7 +91,6 @@ def warnings_of(
     dropped: Mapping[str, int],
     missed: Mapping[str, int],
     ring_skipped: int,
-    fraction: FractionFigure,
 ) -> list[str]:
     """Return what a person must be told beside what the run's quality says, in plain sentences."""
     said = list(info.warnings)
@@ -102,13 +100,6 @@ def warnings_of(
         said.append(
             f"{n} frames were dropped because this computer could not keep up: "
             "close other programs, or lower the frame rate."
-        )
-    low, high = fraction.low or 0.0, 1.0 if fraction.high is None else fraction.high
-    # The anytime interval keeps what earlier cells ruled out.
-    if fraction.estimate is not None and not low <= fraction.estimate <= high:
-        said.append(
-            "The fraction lies outside its own interval, which earlier cells had narrowed: it seems to have"
-            " changed during the run. Look at its curve, and measure again."
         )
     if ring_skipped:
         said.append(f"{ring_skipped} raw frames are not in the ring because the disk was too slow.")

@@ -128,7 +128,6 @@ class Standing:
                 dropped=dropped,
                 missed=self._source.missed,
                 ring_skipped=self._stages.ring_skipped,
-                fraction=fraction,
             ),
         )
         return self._quality.complete(account, ended=whole)
