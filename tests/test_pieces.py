@@ -23,7 +23,7 @@ from napari_rbcflow.session.pieces import behind, read_links
 from napari_rbcflow.tracking.initiation import motion_of
 from napari_rbcflow.tracking.linked import End, Sights
 from napari_rbcflow.tracking.linking import Linker
-from napari_rbcflow.tracking.motion import Floats, Motion
+from napari_rbcflow.tracking.motion import Floats, Ints, Motion
 from napari_rbcflow.tracking.pieces import EndedTracks
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracks import PIECES_REMEMBERED, Judgement, Track
@@ -137,6 +137,9 @@ class Elsewhere:
     def log_energy_at(self, x: Floats, y: Floats) -> Floats:
         return np.full(len(x), self.log_energy)
 
+    def clearness_of(self, frame: int, sights: Ints) -> Floats:
+        return np.full(len(sights), 2.0)
+
     def clearness_at(self, frame: int, x: float, y: float) -> float:
         return 0.0
 
@@ -144,7 +147,7 @@ class Elsewhere:
 def clear_sights(t: int, sights: Sequence[Sight]) -> Sights:
     """Detections of one energy."""
     x, y = np.array([s[0] for s in sights]), np.array([s[1] for s in sights])
-    return Sights(t, x, y, np.full(len(x), 3.0), np.full(len(x), 2.0))
+    return Sights(t, x, y, np.full(len(x), 3.0))
 
 
 def ends_of(frames: Sequence[Sequence[Sight]], length: float = LENGTH) -> tuple[list[End], Linker]:
@@ -224,7 +227,7 @@ def test_what_continues_one_of_a_pair_may_continue_the_other() -> None:
     """A later track that by its height fits one of the two only."""
 
     def going(cell: int, first: int, y: float) -> Motion:
-        return motion_of({t: (20.0 * t, y, 3.0) for t in range(first, first + 8)}, cell, cell)
+        return motion_of([{t: (20.0 * t, y, 3.0) for t in range(first, first + 8)}], [(cell, cell)])
 
     named = []
     for alike in ([], [(0, 1)]):

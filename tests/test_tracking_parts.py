@@ -101,6 +101,9 @@ class Everywhere:
     def log_energy_at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.full(len(x), 3.0)
 
+    def clearness_of(self, frame: int, sights: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.full(len(sights), 2.0)
+
     def clearness_at(self, frame: int, x: float, y: float) -> float:
         return 2.0
 
@@ -122,7 +125,6 @@ def test_two_cells_that_cannot_be_told_apart_are_ended_and_not_swapped() -> None
                 np.array([s[0] for s in sights]),
                 np.array([s[1] for s in sights]),
                 np.full(len(sights), 3.0),
-                np.full(len(sights), 2.0),
             ),
             Everywhere(),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
@@ -28,18 +29,15 @@ def assign(cost: Floats, miss_cost: float) -> tuple[Ints, Ints]:
     rows, columns : ndarray of int64, shape (pairs,)
         Rows ascending.
     """
-    open_ = cost < miss_cost
-    of_row = open_.sum(axis=1)
-    of_column = open_.sum(axis=0)
-    i, j = np.nonzero(open_)
-    lone = (of_row[i] == 1) & (of_column[j] == 1)
+    i, j, lone = _open_pairs(cost, miss_cost)
     rows, columns = i[lone], j[lone]
     if not lone.all():
         ri = np.unique(i[~lone])
         cj = np.unique(j[~lone])
         # A row's miss is a column of its own, at its price.
         square = np.full((len(ri), len(cj) + len(ri)), miss_cost)
-        square[:, : len(cj)] = np.where(open_[np.ix_(ri, cj)], cost[np.ix_(ri, cj)], 2 * miss_cost)
+        among = cost[np.ix_(ri, cj)]
+        square[:, : len(cj)] = np.where(among < miss_cost, among, 2 * miss_cost)
         a, b = linear_sum_assignment(square)
         real = b < len(cj)
         a, b = a[real], b[real]
@@ -49,3 +47,30 @@ def assign(cost: Floats, miss_cost: float) -> tuple[Ints, Ints]:
         order = np.argsort(rows, kind="stable")
         rows, columns = rows[order], columns[order]
     return rows.astype(np.int64), columns.astype(np.int64)
+
+
+@njit(cache=True, nogil=True)
+def _open_pairs(cost: Floats, miss_cost: float) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """Rows and columns of the costs below a miss's, by row, and which of them have no rival."""
+    rows, columns = cost.shape
+    of_row = np.zeros(rows, np.int64)
+    of_column = np.zeros(columns, np.int64)
+    n = 0
+    for i in range(rows):
+        for j in range(columns):
+            if cost[i, j] < miss_cost:
+                of_row[i] += 1
+                of_column[j] += 1
+                n += 1
+    at_row = np.empty(n, np.int64)
+    at_column = np.empty(n, np.int64)
+    lone = np.empty(n, np.bool_)
+    k = 0
+    for i in range(rows):
+        for j in range(columns):
+            if of_row[i] and cost[i, j] < miss_cost:
+                at_row[k] = i
+                at_column[k] = j
+                lone[k] = of_row[i] == 1 and of_column[j] == 1
+                k += 1
+    return at_row, at_column, lone

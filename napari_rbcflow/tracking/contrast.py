@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.tracking.middle import median
 
 RADIUS_PX = 10.0
 """Reference pixels from a detection within which it is looked for: a far cell's ring is that wide."""
@@ -43,10 +44,27 @@ def contrast_of(crops: NDArray[np.uint8], seen: _Bools, intruded: _Bools, edge: 
     for chosen in (seen & ~edge & ~intruded, seen & ~edge, seen):
         if np.count_nonzero(chosen) >= _LEAST_PICTURES:
             break
-    mean = crops[chosen].mean(axis=0, dtype=np.float32)
-    level = max(1.0, float(np.median(mean)))
+    mean = np.empty(crops.shape[1:], np.float32)
+    _mean_picture(crops, chosen, mean)
+    level = max(1.0, median(mean))
     smooth = cv2.GaussianBlur(mean - level, (0, 0), _SMOOTH_PX, borderType=cv2.BORDER_REPLICATE)
     return float(np.abs(smooth[_NEAR]).max()) / level
+
+
+@njit(cache=True, nogil=True)
+def _mean_picture(crops: NDArray[np.uint8], chosen: _Bools, out: NDArray[np.float32]) -> None:
+    height, width = out.shape
+    total = np.zeros((height, width), np.int64)
+    n = 0
+    for k in range(len(crops)):
+        if chosen[k]:
+            n += 1
+            for i in range(height):
+                for j in range(width):
+                    total[i, j] += crops[k, i, j]
+    for i in range(height):
+        for j in range(width):
+            out[i, j] = np.float32(total[i, j] / n)
 
 
 @njit(cache=True, fastmath=True, nogil=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM
 from napari_rbcflow.tracking.contrast import RADIUS_PX, greatest_contrast
 from napari_rbcflow.tracking.energy import block_energy, maxima, standing_apart
+from napari_rbcflow.tracking.middle import median
 from napari_rbcflow.tracking.settings import TrackingSettings
 
 _LEAST_FIELD_UM2 = 500.0
@@ -41,14 +42,11 @@ class Detections:
         Centres in camera pixels.
     energy : ndarray of float32, shape (n,)
         Blurred squared difference at the centre, in multiples of the noise's.
-    contrast : ndarray of float32, shape (n,)
-        Greatest difference from the background near the centre, as a share of the light.
     """
 
     y_px: NDArray[np.float32]
     x_px: NDArray[np.float32]
     energy: NDArray[np.float32]
-    contrast: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.x_px)
@@ -117,7 +115,7 @@ class Detector:
         )
         # The median over the field is the noise's own while cells cover less than half of it; smoothed
         # over some fifty frames. It follows a lasting change, and no single frame moves it far.
-        now = max(float(np.median(self._blurred[::8, ::8])), _LEAST_NOISE * self._block**2)
+        now = max(median(self._blurred[::8, ::8]), _LEAST_NOISE * self._block**2)
         if not self._noise:
             self._noise = now
         alien = now > _ALIEN * self._noise
@@ -140,8 +138,7 @@ class Detector:
         centre = np.float32((self._block - 1) / 2)
         y_px = ys[:n][apart] * np.float32(self._block) + centre
         x_px = xs[:n][apart] * np.float32(self._block) + centre
-        contrast = self.contrasts(image, background, gain, y_px, x_px)
-        return Detections(y_px, x_px, es[:n][apart] / np.float32(self._noise), contrast)
+        return Detections(y_px, x_px, es[:n][apart] / np.float32(self._noise))
 
     def contrasts(
         self,

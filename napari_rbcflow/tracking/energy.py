@@ -59,19 +59,25 @@ def maxima(
     height, width = energy.shape
     n = 0
     above = 0
+    may_be = np.zeros(width, np.uint8)
     for i in range(1, height - 1):
+        # Without a branch, so that it is done for many pixels at once: there are few maxima.
+        upper, at, lower = energy[i - 1], energy[i], energy[i + 1]
+        many = 0
+        count = 0
         for j in range(1, width - 1):
-            e = energy[i, j]
-            if e <= threshold:
+            e = at[j]
+            higher = e > threshold
+            may_be[j] = higher & (e >= at[j - 1]) & (e > at[j + 1]) & (e >= upper[j]) & (e > lower[j])
+            count += higher
+            many += may_be[j]
+        above += count
+        if not many:
+            continue
+        for j in range(1, width - 1):
+            if not may_be[j]:
                 continue
-            above += 1
-            if not (
-                e >= energy[i, j - 1]
-                and e > energy[i, j + 1]
-                and e >= energy[i - 1, j]
-                and e > energy[i + 1, j]
-            ):
-                continue
+            e = at[j]
             greatest = True
             for a in range(max(0, i - reach), min(height, i + reach + 1)):
                 for c in range(max(0, j - reach), min(width, j + reach + 1)):

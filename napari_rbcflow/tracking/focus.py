@@ -20,8 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
+from napari_rbcflow.tracking.middle import median
 from napari_rbcflow.tracking.sharpness import UsualSharpness
 
 Floats = NDArray[np.float64]
@@ -134,17 +136,18 @@ class Focus:
         energy_at: Callable[[Floats, Floats], Floats],
     ) -> bool:
         settled = np.flatnonzero(known.settled(self._length))
+        kx, ky = known.x[settled], known.y[settled]
+        again = np.empty(len(kx), np.bool_)
+        _found_near(kx, ky, x, y, again)  # for few cells, too, so that `warming` compiles it
         least = _LEAST_KNOWN_ONCE_LOST if self._lost else _LEAST_KNOWN
         if len(settled) < least or not len(x):
             return False
-        kx, ky = known.x[settled], known.y[settled]
-        again = ((np.abs(kx[:, None] - x) < _NEAR_PX) & (np.abs(ky[:, None] - y) < _NEAR_PX)).any(axis=1)
         if again.sum() < max(least, _LEAST_SHARE * len(settled)):
             return False  # the flow changed, or the cells are gone: not the focus
         change = np.abs(energy_at(kx, ky) - known.log_energy[settled])
         most = min(_GREATEST_CHANGED, _CHANGED + _CHANGED_A_FRAME * (elapsed - 1))
         # Of those that are still to be seen, too: where cells only vanish, the focus is not the cause.
-        return float(np.median(change)) > most and float(np.median(change[again])) > _SHARE_OF_SEEN * most
+        return median(change) > most and median(change[again]) > _SHARE_OF_SEEN * most
 
     def _smeared(self, marks: float | None) -> bool:
         if marks is None:
@@ -159,3 +162,14 @@ class Focus:
         self._frames += 1
         self._marks += (marks - usual) / min(self._frames, _MEMORY)
         return False
+
+
+@njit(cache=True, nogil=True)
+def _found_near(known_x: Floats, known_y: Floats, x: Floats, y: Floats, near: NDArray[np.bool_]) -> None:
+    """Where a detection lies near a known cell."""
+    for i in range(len(known_x)):
+        near[i] = False
+        for k in range(len(x)):
+            if abs(known_x[i] - x[k]) < _NEAR_PX and abs(known_y[i] - y[k]) < _NEAR_PX:
+                near[i] = True
+                break

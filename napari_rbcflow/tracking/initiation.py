@@ -6,12 +6,14 @@ free detections, so that three sights are enough and no list of maybes has to be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 from numba import njit
 
-from napari_rbcflow.tracking.linked import Sights
+from napari_rbcflow.tracking.linked import Look, Sights
 from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, Bools, Floats, Motion
 
 Trail = dict[int, tuple[float, float, float]]
@@ -24,6 +26,8 @@ STEADY_PX = 4.5
 _ENERGY_WEIGHT = 2.0
 _MOST_LOG_ENERGY = 1.2
 """Greatest change of the energy's logarithm between sights: a factor of three."""
+_MOST_LOG_ENERGY_BACK = 1.5
+"""The same against the first sight, farther back."""
 _BEGINS_AT = 0.94
 """Median clearness of a new track's sights. Whether it is clear enough is said at its end, by far more."""
 
@@ -36,9 +40,12 @@ class FreeSights(Sights):
     ----------
     free : ndarray of bool, shape (n,)
         Cleared as a track takes them.
+    clearness : ndarray of float64, shape (n,)
+        As `linked.Look` gives it; not a number until it was asked for, since few are ever needed.
     """
 
     free: Bools
+    clearness: Floats
 
 
 _Taken = dict[int, tuple[FreeSights, int]]
@@ -121,7 +128,9 @@ def find_triples(
     return chosen
 
 
-def find_trails(now: FreeSights, past: list[FreeSights], least: float, greatest: float) -> list[Trail]:
+def find_trails(
+    now: FreeSights, past: list[FreeSights], least: float, greatest: float, look: Look
+) -> list[Trail]:
     """Find new tracks among the free sights; clears their `free`.
 
     Parameters
@@ -131,6 +140,7 @@ def find_trails(now: FreeSights, past: list[FreeSights], least: float, greatest:
         Of earlier frames, the latest first.
     least, greatest : float
         Bounds of the speed, reference pixels a frame.
+    look : Look
 
     Returns
     -------
@@ -147,7 +157,9 @@ def find_trails(now: FreeSights, past: list[FreeSights], least: float, greatest:
     unclear: list[_Taken] = []
     for taken in found:
         _trace_back(taken, past)
-        if np.median([s.clearness[j] for s, j in taken.values()]) < _BEGINS_AT:
+    _make_clear(found, look)
+    for taken in found:
+        if median([float(s.clearness[j]) for s, j in taken.values()]) < _BEGINS_AT:
             unclear.append(taken)
         else:
             trails.append(
@@ -161,61 +173,113 @@ def find_trails(now: FreeSights, past: list[FreeSights], least: float, greatest:
     return sorted(trails, key=lambda t: (min(t), t[min(t)][1], t[min(t)][0]))
 
 
+def _make_clear(found: list[_Taken], look: Look) -> None:
+    """Ask for the clearness of what was taken, a frame at once, where it is not known yet."""
+    unknown: dict[int, tuple[FreeSights, list[int]]] = {}
+    for taken in found:
+        for frame, (sights, j) in taken.items():
+            if np.isnan(sights.clearness[j]):
+                unknown.setdefault(frame, (sights, []))[1].append(j)
+    for frame, (sights, which) in unknown.items():
+        sights.clearness[which] = look.clearness_of(frame, np.array(which))
+
+
+@njit(cache=True, nogil=True)
+def _nearest(
+    x: Floats, y: Floats, log_energy: Floats, free: Bools, x_there: float, y_there: float, e_there: float
+) -> int:
+    """Index of the free sight nearest along the flow to where a new track was; -1 where none fits."""
+    nearest = -1
+    least = np.inf
+    for j in range(len(x)):
+        off = abs(x[j] - x_there)
+        if (
+            free[j]
+            and off < STEADY_PX
+            and off < least
+            and abs(y[j] - y_there) < LEVEL_PX
+            and abs(log_energy[j] - e_there) < _MOST_LOG_ENERGY_BACK
+        ):
+            nearest, least = j, off
+    return nearest
+
+
 def _trace_back(taken: _Taken, past: list[FreeSights]) -> None:
     """Add earlier free sights that lie on a new track's line."""
     first, last = min(taken), max(taken)
     sights, j = taken[first]
-    x, y, e = sights.x[j], sights.y[j], sights.log_energy[j]
+    x, y, e = float(sights.x[j]), float(sights.y[j]), float(sights.log_energy[j])
     newest, k = taken[last]
-    x_last = newest.x[k]
+    x_last = float(newest.x[k])
     v = (x_last - x) / (last - first)
     for sights in past:
-        if sights.frame in taken or sights.frame >= last or not sights.free.any():
+        if sights.frame in taken or sights.frame >= last:
             continue
-        ahead = sights.frame - first
-        off = np.abs(sights.x - (x + v * ahead))
-        fit = (
-            sights.free
-            & (off < STEADY_PX)
-            & (np.abs(sights.y - y) < LEVEL_PX)
-            & (np.abs(sights.log_energy - e) < 1.5)
-        )
-        if fit.any():
-            j = int(np.argmin(np.where(fit, off, np.inf)))
+        there = x + v * (sights.frame - first)
+        j = int(_nearest(sights.x, sights.y, sights.log_energy, sights.free, there, y, e))
+        if j >= 0:
             sights.free[j] = False
             taken[sights.frame] = sights, j
             if sights.frame < first:
                 first = sights.frame
-                x, y, e = sights.x[j], sights.y[j], sights.log_energy[j]
+                x, y, e = float(sights.x[j]), float(sights.y[j]), float(sights.log_energy[j])
                 v = (x_last - x) / (last - first)
 
 
-def motion_of(trail: Trail, slot: int, cell: int) -> Motion:
-    """Return a new track's state: the line of least squares through its sights."""
-    frames = sorted(trail)
-    t = np.array(frames, np.float64) - frames[-1]
-    x = np.array([trail[f][0] for f in frames])
-    n = len(t)
-    centre = t.mean()
-    spread = float(((t - centre) ** 2).sum())
-    v = float(((t - centre) * x).sum()) / spread
-    at = float(x.mean()) - v * centre
-    r = MEASUREMENT_VARIANCE
+def motion_of(trails: Sequence[Trail], born: Sequence[tuple[int, int]]) -> Motion:
+    """Return new tracks' state: the line of least squares through the sights of each.
+
+    Parameters
+    ----------
+    trails : sequence of dict
+    born : sequence of (int, int)
+        Slot and number of each.
+    """
+    first = [min(trail) for trail in trails]
+    last = np.array([max(trail) for trail in trails])
+    lines = np.array([_line(trail) for trail in trails]).T.copy()
+    at, v, y, log_energy, pxx, pxv, pvv, sights, x_first = lines
+    named = np.array(born)
     return Motion(
-        slot=np.array([slot]),
-        cell=np.array([cell]),
-        x=np.array([at]),
-        v=np.array([v]),
-        y=np.array([np.mean([trail[f][1] for f in frames])]),
-        log_energy=np.array([np.mean([trail[f][2] for f in frames])]),
-        pxx=np.array([r * (1 / n + centre**2 / spread)]),
-        pxv=np.array([-r * centre / spread]),
-        pvv=np.array([r / spread]),
-        sights=np.array([float(n)]),
-        hidden=np.array([0]),
-        misses=np.array([0]),
-        last_seen=np.array([frames[-1]]),
-        first=np.array([frames[0]]),
-        found=np.array([frames[-1]]),
-        x_first=np.array([at + v * t[0]]),
+        slot=named[:, 0],
+        cell=named[:, 1],
+        x=at,
+        v=v,
+        y=y,
+        log_energy=log_energy,
+        pxx=pxx,
+        pxv=pxv,
+        pvv=pvv,
+        sights=sights,
+        hidden=np.zeros(len(trails), np.int64),
+        misses=np.zeros(len(trails), np.int64),
+        last_seen=last,
+        first=np.array(first),
+        found=last.copy(),
+        x_first=x_first,
+    )
+
+
+def _line(trail: Trail) -> tuple[float, ...]:
+    """Of a trail: x at its last sight, speed, y, energy, their covariance, sights, and x at the first."""
+    frames = sorted(trail)
+    n = len(frames)
+    t = np.array([frame - frames[-1] for frame in frames], np.float64)
+    x, y, log_energy = np.array([trail[frame] for frame in frames]).T
+    centre = float(np.add.reduce(t)) / n
+    off = t - centre
+    spread = float(np.add.reduce(off * off))
+    v = float(np.add.reduce(off * x)) / spread
+    at = float(np.add.reduce(x)) / n - v * centre
+    r = MEASUREMENT_VARIANCE
+    return (
+        at,
+        v,
+        float(np.add.reduce(y)) / n,
+        float(np.add.reduce(log_energy)) / n,
+        r * (1 / n + centre**2 / spread),
+        -r * centre / spread,
+        r / spread,
+        float(n),
+        at + v * float(t[0]),
     )

@@ -16,28 +16,28 @@ class Sights:
     ----------
     frame : int
     x, y, log_energy : ndarray of float64, shape (n,)
-    clearness : ndarray of float64, shape (n,)
-        Contrast as a share of the least that a track must have.
     """
 
     frame: int
     x: Floats
     y: Floats
     log_energy: Floats
-    clearness: Floats
 
     def __len__(self) -> int:
         return len(self.x)
 
 
 class Look(Protocol):
-    """Looks into frames where nothing was detected. Lengths as in `Sights`."""
+    """Looks into frames, where something was detected and where nothing was. Lengths as in `Sights`."""
 
     def log_energy_at(self, x: Floats, y: Floats) -> Floats:
         """Logarithm of the blurred energy anywhere in the newest frame."""
 
+    def clearness_of(self, frame: int, sights: Ints) -> Floats:
+        """Contrast of sights of one of the last frames, as a share of the least that a track must have."""
+
     def clearness_at(self, frame: int, x: float, y: float) -> float:
-        """As in `Sights`, anywhere in one of the last frames."""
+        """The same, anywhere in one of the last frames."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)

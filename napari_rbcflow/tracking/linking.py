@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.assignment import assign
@@ -113,10 +114,10 @@ class Linker:
         free[found] = False
         ended, still = self._end(seen, alike)
         m.keep(still)
-        now = FreeSights(frame, x, y, log_energy, sights.clearness, free)
+        now = FreeSights(frame, x, y, log_energy, free, np.full(len(x), np.nan))
         seen = seen[still]
         earlier = list(self._past)[::-1]
-        trails = find_trails(now, earlier, self._least, self._greatest)
+        trails = find_trails(now, earlier, self._least, self._greatest, look)
         born, past = self._begin(trails, [s.frame for s in earlier], look)
         self._past.append(now)
         seen = np.concatenate([seen, np.ones(len(born), np.bool_)])
@@ -131,13 +132,8 @@ class Linker:
 
     def _cost(self, x: Floats, y: Floats, log_energy: Floats) -> Floats:
         m = self._motion
-        variance = (m.pxx + MEASUREMENT_VARIANCE)[:, None]
-        dx = x - m.x[:, None]
-        dy = y - m.y[:, None]
-        de = log_energy - m.log_energy[:, None]
-        settled = (1 + 1 / np.minimum(m.sights, 12.0))[:, None]
-        cost = dx * dx / variance + dy * dy / (_HEIGHT_VARIANCE * settled) + de * de / (_ENERGY_VARIANCE * 4)
-        cost[np.abs(dx) > _GREATEST_GATE_PX] = np.inf
+        cost = np.empty((len(m), len(x)))
+        _costs(m.x, m.y, m.log_energy, m.pxx, m.sights, x, y, log_energy, cost)
         return cost
 
     def _contested(self, seen: Bools) -> Bools:
@@ -216,14 +212,16 @@ class Linker:
         m = self._motion
         born: list[tuple[int, int]] = []
         rows: dict[int, list[tuple[int, float, float, bool]]] = {}
+        if not trails:
+            return [], []
         for trail in trails:
             slot = self._free_slots.pop() if self._free_slots else self._slots
             self._slots = max(self._slots, slot + 1)
             born.append((slot, self._next_cell))
-            m.extend(motion_of(trail, slot, self._next_cell))
             self._next_cell += 1
             for frame, (x, y, seen) in filled(trail, past, look).items():
                 rows.setdefault(frame, []).append((slot, x, y, seen))
+        m.extend(motion_of(trails, born))
         made = [
             Rows(
                 frame,
@@ -235,3 +233,22 @@ class Linker:
             for frame in sorted(rows)
         ]
         return born, made
+
+
+@njit(cache=True, nogil=True)
+def _costs(
+    track_x: Floats, track_y: Floats, track_energy: Floats, pxx: Floats, sights: Floats,
+    x: Floats, y: Floats, log_energy: Floats, out: Floats,
+) -> None:  # fmt: skip
+    """How badly each detection (column) fits each track (row)."""
+    for i in range(len(track_x)):
+        variance = pxx[i] + MEASUREMENT_VARIANCE
+        height_variance = _HEIGHT_VARIANCE * (1 + 1 / min(sights[i], 12.0))
+        for k in range(len(x)):
+            dx = x[k] - track_x[i]
+            if abs(dx) > _GREATEST_GATE_PX:
+                out[i, k] = np.inf
+            else:
+                dy = y[k] - track_y[i]
+                de = log_energy[k] - track_energy[i]
+                out[i, k] = dx * dx / variance + dy * dy / height_variance + de * de / (_ENERGY_VARIANCE * 4)

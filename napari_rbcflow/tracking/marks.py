@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM
+from napari_rbcflow.tracking.middle import median
 
 _LEAST_STEP = 8
 """Grey levels over two reference pixels that make a mark: many times the noise of a background."""
@@ -26,7 +27,7 @@ class Marks:
     def __init__(self, pixel_size_um: float) -> None:
         self._step = max(1, round(CROP_PIXEL_SIZE_UM / pixel_size_um))
         self._background: NDArray[np.uint8] | None = None
-        self._left = np.empty(0, np.int64)
+        self._left = self._right = np.empty(0, np.int64)
         self._steps = np.empty(0, np.float32)
 
     def seen_in(self, image: NDArray[np.uint8], background: NDArray[np.uint8]) -> float | None:
@@ -48,9 +49,10 @@ class Marks:
             enough = len(y) >= _LEAST_MARKS and places >= _LEAST_PLACES
             self._left = (y * background.shape[1] + x)[: len(y) if enough else 0]
             flat = background.ravel()
-            self._steps = flat[self._left + span].astype(np.float32) - flat[self._left]
+            self._right = self._left + span
+            self._steps = flat[self._right].astype(np.float32) - flat[self._left]
         if not len(self._left):
             return None
         flat = image.ravel()
-        steps = flat[self._left + span].astype(np.float32) - flat[self._left]
-        return float(np.median(steps / self._steps))
+        steps = flat[self._right].astype(np.float32) - flat[self._left]
+        return median(steps / self._steps)

@@ -16,7 +16,7 @@ from napari_rbcflow.tracking.focus import Focus, KnownCells
 from napari_rbcflow.tracking.light import Light, gain_fault, unlit
 from napari_rbcflow.tracking.linked import Sights
 from napari_rbcflow.tracking.marks import Marks
-from napari_rbcflow.tracking.motion import Motion
+from napari_rbcflow.tracking.motion import Ints, Motion
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracking.sharpness import sharpness_of
 
@@ -36,7 +36,9 @@ class Observed:
     background : ndarray of uint8, shape (height, width)
     gain : float
         Of the frame's light over the background's.
+    found : Detections
     sights : Sights
+        The same along the flow.
     intruding_y, intruding_x : ndarray of float64, shape (m,)
         Along the flow: what spoils the picture of a cell near it.
     """
@@ -44,6 +46,7 @@ class Observed:
     frame: Frame
     background: NDArray[np.uint8]
     gain: float
+    found: Detections
     sights: Sights
     intruding_y: Floats
     intruding_x: Floats
@@ -111,15 +114,9 @@ class Observer:
             return "unlike-background"
         y, x = self._axes.to_flow(found.y_px, found.x_px)
         strong = found.energy >= _INTRUDING_ENERGY
-        sights = Sights(
-            frame.index,
-            x,
-            y,
-            np.log(found.energy.astype(np.float64)),
-            found.contrast.astype(np.float64) / self._least_contrast,
-        )
-        now = Observed(frame, background, gain, sights, y[strong], x[strong])
-        if self._out_of_focus(now, found, strong, tracks):
+        sights = Sights(frame.index, x, y, np.log(found.energy.astype(np.float64)))
+        now = Observed(frame, background, gain, found, sights, y[strong], x[strong])
+        if self._out_of_focus(now, strong, tracks):
             return "out-of-focus"
         self._past.append(now)
         return now
@@ -137,16 +134,21 @@ class Observer:
         y_px, x_px = self._axes.exactly_to_camera(y, x)
         return self._detector.log_energy_at(y_px, x_px)
 
-    def clearness_at(self, frame: int, x: float, y: float) -> float:
+    def clearness_of(self, frame: int, sights: Ints) -> Floats:
         """As `linked.Look` says."""
         then = self.recent(frame)
-        y_px, x_px = self._axes.to_camera(np.array([y]), np.array([x]))
-        contrast = self._detector.contrasts(then.frame.image, then.background, then.gain, y_px, x_px)
-        return float(contrast[0]) / self._least_contrast
+        return self._clearness(then, then.found.y_px[sights], then.found.x_px[sights])
 
-    def _out_of_focus(
-        self, now: Observed, found: Detections, strong: NDArray[np.bool_], tracks: Motion
-    ) -> bool:
+    def clearness_at(self, frame: int, x: float, y: float) -> float:
+        """As `linked.Look` says."""
+        y_px, x_px = self._axes.to_camera(np.array([y]), np.array([x]))
+        return float(self._clearness(self.recent(frame), y_px, x_px)[0])
+
+    def _clearness(self, then: Observed, y_px: NDArray[np.float32], x_px: NDArray[np.float32]) -> Floats:
+        contrast = self._detector.contrasts(then.frame.image, then.background, then.gain, y_px, x_px)
+        return contrast.astype(np.float64) / self._least_contrast
+
+    def _out_of_focus(self, now: Observed, strong: NDArray[np.bool_], tracks: Motion) -> bool:
         m = tracks
         elapsed = now.frame.index - self._past[-1].frame.index if self._past else 1
         return self._focus.lost(
@@ -163,7 +165,7 @@ class Observer:
                 now.gain,
                 noise=self._detector.noise,
                 pixel_size_um=self._pixel_size_um,
-                y_px=found.y_px[strong],
-                x_px=found.x_px[strong],
+                y_px=now.found.y_px[strong],
+                x_px=now.found.x_px[strong],
             ),
         )

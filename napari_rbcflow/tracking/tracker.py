@@ -16,6 +16,7 @@ from napari_rbcflow.tracking.background import Background
 from napari_rbcflow.tracking.centring import Centring
 from napari_rbcflow.tracking.contrast import contrast_of
 from napari_rbcflow.tracking.crops import Cropper
+from napari_rbcflow.tracking.intruding import intruded
 from napari_rbcflow.tracking.light import unlit
 from napari_rbcflow.tracking.linked import End, Rows
 from napari_rbcflow.tracking.linking import Linker
@@ -26,8 +27,6 @@ from napari_rbcflow.tracks import PIECES_REMEMBERED, Track
 
 _CAUGHT_UP_A_CALL = 3
 """Frames worked off in a call while frames held for the first background wait: no call takes long."""
-_INTRUSION_PX = CROP_SIDE / 2 + 3
-"""Nearer than this along both axes, another cell's body reaches into the crop."""
 _MIDDLE_EVERY = 3
 """A track's middle is measured in one frame of this many: it moves steadily, and more tell no more."""
 
@@ -238,19 +237,11 @@ class Tracker:
         image = then.frame.image
         y_px, x_px = self._axes.to_camera(rows.y, rows.x)
         crops, edge = self._cropper.cut(image, y_px, x_px)
-        intruded = _intruded(rows, then.intruding_y, then.intruding_x)
+        flags = np.empty((len(rows.slot), 3), np.bool_)
+        flags[:, 0] = rows.seen
+        flags[:, 1] = intruded(rows.y, rows.x, then.intruding_y, then.intruding_x)
+        flags[:, 2] = edge
         middles = np.full((len(rows.slot), 2), np.nan, np.float32)
         due = rows.seen & ((rows.slot + rows.frame) % _MIDDLE_EVERY == 0)
         middles[due] = self._centring.middles(image, then.background, then.gain, y_px[due], x_px[due])
-        flags = np.stack([rows.seen, intruded, edge], axis=1)
         self._store.write(rows.slot, rows.frame, y_px, x_px, middles, flags, crops)
-
-
-def _intruded(rows: Rows, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Where a track's crop holds another track, or a detection that is not its own."""
-    other = (np.abs(rows.y[:, None] - rows.y) < _INTRUSION_PX) & (
-        np.abs(rows.x[:, None] - rows.x) < _INTRUSION_PX
-    )
-    near = (np.abs(rows.y[:, None] - y) < _INTRUSION_PX) & (np.abs(rows.x[:, None] - x) < _INTRUSION_PX)
-    intruded: NDArray[np.bool_] = (other.sum(axis=1) > 1) | (near.sum(axis=1) > 1)
-    return intruded
