@@ -168,7 +168,12 @@ def test_a_finished_session_tells_of_its_changes(closed: Path, monkeypatch: pyte
     # Whoever says no name is named as the computer knows them.
     monkeypatch.setenv("LOGNAME", "nurse7")
     assert log.add(FLIPPING[0], STRUCK_OUT).by == login_name() == "nurse7"
-    for cell in TANK_TREADING + FLIPPING[1:]:
+    for cell in TANK_TREADING[9:] + FLIPPING[1:]:
+        log.add(cell, "struck-out", "Anna")
+    page = (closed / "report.html").read_text()
+    assert "Only 9 cells: too few to act on, 30 are needed at least." in page
+    assert "<p class='corrected by-hand few'" in page
+    for cell in TANK_TREADING[:9]:
         log.add(cell, "struck-out", "Anna")
     assert by_hand(open_session(closed)) == FractionFigure(None, None, None, 0.95, "wilson", 0)
     assert "no number , as no cell is left to count" in shown(closed / "report.html")

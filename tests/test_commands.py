@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ import pytest
 import tifffile
 
 from napari_rbcflow.commands import cli, main
+from napari_rbcflow.commands.terminal import running_line
+from napari_rbcflow.quality import RunWarning, Severity
+from napari_rbcflow.run.progress import Progress
 
 
 def rbcflow(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -60,6 +64,35 @@ def test_the_demo_runs_in_a_terminal_until_its_rule_is_met(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM that a process can hear")
+def test_the_running_line_gives_no_bare_number_to_act_on() -> None:
+    def line(n: int, *warned: RunWarning) -> str:
+        at = Progress(
+            status="running",
+            received=3600,
+            processed=3600,
+            dropped=0,
+            missed=0,
+            seconds=60.0,
+            open_tracks=100,
+            cells=Counter(tracked=1),
+            n=n,
+            estimate=0.8,
+            interval=(0.7, 0.87),
+            level=0.95,
+            missing="80 cells",
+            warned=warned,
+        )
+        return running_line(at)
+
+    grave = RunWarning("flow-slow", Severity.WARNING, "The cells flow too slowly: check the pump.")
+    mild = RunWarning("cells-dense", Severity.NOTE, "Too many cells: dilute the sample further.")
+    well = "60 s  1 track  tank-treading 80.0 % (70.0-87.0, n 30)  to go: 80 cells"
+    assert line(30) == line(30, mild) == well
+    assert line(30, grave, mild) == f"WARNING, read above  {well}"
+    assert line(29).startswith("WARNING, too few cells  60 s")
+    assert line(0, grave).startswith("60 s  1 track  no reliable cell yet")
+
+
 def test_being_told_to_end_closes_the_session(tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -294,12 +294,15 @@ def test_what_is_missing_is_said() -> None:
     some = counted(40, 10)
     assert left(StopRules(reliable=80), some) == "30 cells"
     assert left(StopRules(reliable=80, seconds=10), some) == "30 cells or 7 s"
-    assert left(StopRules(halfwidth=0.05), some) == "±11.8 to ±5.0 %"
-    assert left(StopRules(reliable=80, halfwidth=0.05), some) == "30 cells and ±11.8 to ±5.0 %"
-    assert left(StopRules(reliable=20, halfwidth=0.05), some) == "±11.8 to ±5.0 %"
-    assert left(StopRules(reliable=80, tracks=100, baseline=0.8), some) == (
-        "30 cells or 10 tracks or the interval off 80 %"
+    assert left(StopRules(halfwidth=0.05), some) == "the interval from ±11.8 down to ±5.0 %"
+    assert left(StopRules(reliable=80, halfwidth=0.05), some) == (
+        "30 cells and the interval from ±11.8 down to ±5.0 %"
     )
+    assert left(StopRules(reliable=20, halfwidth=0.05), some) == "the interval from ±11.8 down to ±5.0 %"
+    assert left(StopRules(reliable=80, tracks=100, baseline=0.8), some) == (
+        "30 cells or 10 tracks or the interval clear of 80 %"
+    )
+    assert left(StopRules(reliable=51, tracks=91), some) == "1 cell or 1 track"
     assert left(StopRules(), some) == "the source's end"
 
 

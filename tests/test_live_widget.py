@@ -23,6 +23,7 @@ from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import RunningFraction, StopRules
 from napari_rbcflow.estimate.remaining import Rates, to_go
+from napari_rbcflow.quality import RunWarning, Severity
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session import Account, FractionFigure, open_session, verify
@@ -150,7 +151,7 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     )
     assert panel.number.text().startswith(f"{100 * figure.estimate:.0f}")
     assert panel.curve.n == figure.n
-    assert panel.end.text() == "Stopped by you."
+    assert panel.end.text() == "Stopped by a person."
     assert f"{figure.n - 1} reliable" in panel.by_hand.text()
     assert "simulation" in panel.remarks.text()
     assert panel.open_folder.isVisible()
@@ -172,7 +173,7 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     assert panel.by_hand.text() == ""
     with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
         pass
-    assert panel.end.text() == "Stopped: enough reliable cells (2)."
+    assert panel.end.text() == "Stopped by itself: enough reliable cells had been counted (2)."
     assert "Only 2 cells" in panel.warnings.grave[0]
     assert [verify(path).code for path in sessions(bench)] == [0, 0]
     assert list(bench.viewer.layers) == layers
@@ -419,12 +420,23 @@ def test_the_number_is_never_without_its_interval_and_never_bold_under_a_grave_w
     assert panel.warnings.sentences == ()
     assert "color" not in panel.number.styleSheet()
 
-    panel.show_progress(progress_of(fraction, dropped=90), b"", ["mind the lamp"])
+    lost = RunWarning("frames-lost", Severity.WARNING, "90 frames were lost: measure again.")
+    panel.show_progress(progress_of(fraction, dropped=90, warned=(lost,)), b"", ["mind the lamp"])
     qtbot.waitUntil(lambda: bool(panel.warnings.grave), timeout=2_000)
-    assert "90 of 3,600 frames (2.5 %) were lost" in panel.warnings.grave[0]
+    assert panel.warnings.grave == (lost.sentence,)
     assert panel.notes.sentences == ("mind the lamp",)
     assert "color" in panel.number.styleSheet()
     assert "90 dropped" in panel.counts.dropped.text()
+    panel.show_by_hand(FractionFigure(0.9, 0.8, 0.95, 0.95, "anytime", 60))
+    assert "color: #8f959b" in panel.by_hand.styleSheet()  # the same cells, and no better for a person's hand
+    panel.show_progress(progress_of(fraction, warned=()), b"", [])
+    panel.draw_now()
+    assert "color: #8f959b" not in panel.by_hand.styleSheet()
+    assert "color" not in panel.number.styleSheet()
+    panel.show_by_hand(FractionFigure(0.9, 0.6, 0.98, 0.95, "anytime", 29))
+    assert "Only 29 cells: too few to act on" in panel.by_hand.text()
+    assert "color: #8f959b" in panel.by_hand.styleSheet()
+    assert "color" not in panel.number.styleSheet()
 
     panel.show_fault("The lamp went out: change it.")
     assert panel.warnings.grave[0] == "The lamp went out: change it."
@@ -433,8 +445,12 @@ def test_the_number_is_never_without_its_interval_and_never_bold_under_a_grave_w
 def test_the_end_says_what_happened_whatever_the_folder_says(qtbot: Any, tmp_path: Path) -> None:
     panel = ResultPanel()
     qtbot.addWidget(panel)
-    keep(tmp_path, dropped={"after-stop": 5})
+    why = FractionFigure(0.82, 0.7, 0.93, 0.95, "corrected", 50)
+    keep(tmp_path, dropped={"after-stop": 5}, fraction_corrected=why)
     panel.show_end("stopped", "reliable", tmp_path)
+    assert panel.corrected.text() == (
+        "Corrected for the networks&#x27; known errors: 82.0 % (95 % interval 70.0 to 93.0 %)"
+    )
     assert panel.counts.dropped.text() == "0 dropped"
     assert "Wilson's interval: holds where what was seen did not decide when to stop" in panel.cells.text()
 
@@ -442,6 +458,7 @@ def test_the_end_says_what_happened_whatever_the_folder_says(qtbot: Any, tmp_pat
     assert panel.warnings.grave == ("The run failed: the disk is full",)
     assert panel.number.text() == "80 %"
     assert "#8f959b" in panel.number.styleSheet()
+    assert "#8f959b" in panel.corrected.styleSheet()
 
     (tmp_path / "run.json").write_text("{")
     panel.clear()
@@ -497,8 +514,8 @@ def test_how_far_it_is_to_each_rule_is_said() -> None:
     ]
     lines = said(StopRules(10, 0.05, 30.0, 5_000, 0.05)).splitlines()
     assert lines[0] == "reliable cells: reached"
-    assert lines[1].startswith("interval at the stop: ±")
-    assert " to ±5.0 %, about " in lines[1]
+    assert lines[1].startswith("interval: from ±")
+    assert " down to ±5.0 %, about " in lines[1]
     assert lines[2:] == [
         "time: 10 s to go",
         "tracks: 4,100 tracks to go, about 82 s",

@@ -771,10 +771,16 @@ def test_the_report(tmp_path: Path, pairs: list[Pair]) -> None:
         assert model["name"] in shown
         assert model["hash"] in shown
     assert 'class="grave"' not in page
+    assert "doubtful" not in page[page.index("<body>") :]
 
     # A grave warning stands above the number, whatever it is.
     failed = write(tmp_path / "F", pairs, status="failed", dropped={"queue-full": 5})
     shown = (failed / "report.html").read_text()
+    assert "<div class='number doubtful'>" in shown
+    # Grey, the interval and the numbers under it too.
+    assert re.search(
+        r"\.doubtful \.big[^{]*\.doubtful \.interval[^{]*\.corrected b[^{]*\{ color: #999", shown
+    )
     assert shown.index("The run failed: the camera went away") < shown.index(number)
     assert shown.index("5 of 300 frames (1.7 %) were lost") < shown.index(number)
 

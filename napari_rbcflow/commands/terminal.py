@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from napari_rbcflow.estimate.remaining import missing, time_words
+from napari_rbcflow.quality.limits import FEW_CELLS
 
 if TYPE_CHECKING:
     from napari_rbcflow.run import Progress as RunProgress
@@ -27,14 +28,24 @@ PLAIN_EVERY_S = 5.0
 def running_line(p: RunProgress) -> str:
     """Return the one line that is shown while a run goes; what the window's edge may cut off comes last.
 
-    The interval is the one that holds at every look, as whoever sees it may stop the run.
+    The interval is the one that holds at every look, as whoever sees it may stop the run. A number that
+    must not be acted on is behind that word, as what the edge cuts off is the end of the line.
     """
     lost = f"  {p.dropped + p.missed} frames lost" if p.dropped + p.missed else ""
     said = "no reliable cell yet"
     if p.n:
         low, high = p.interval
         said = f"tank-treading {100 * p.estimate:.1f} % ({100 * low:.1f}-{100 * high:.1f}, n {p.n})"
-    return f"{p.seconds:.0f} s  {p.cells['tracked']} tracks  {said}{lost}  to go: {to_go(p)}"
+        if any(w.grave for w in p.warned or ()):
+            return f"WARNING, read above  {_line(p, said + lost)}"
+        if p.n < FEW_CELLS:
+            return f"WARNING, too few cells  {_line(p, said + lost)}"
+    return _line(p, said + lost)
+
+
+def _line(p: RunProgress, said: str) -> str:
+    tracks = p.cells["tracked"]
+    return f"{p.seconds:.0f} s  {tracks} track{'' if tracks == 1 else 's'}  {said}  to go: {to_go(p)}"
 
 
 def to_go(p: RunProgress) -> str:

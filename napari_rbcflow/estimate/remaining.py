@@ -73,24 +73,29 @@ def to_go(
     said = []
     if rules.reliable is not None:
         left = rules.reliable - fraction.n
-        words = f"{left:,} cell{'' if left == 1 else 's'}" if left > 0 else ""
+        words = _number_of(left, "cell") if left > 0 else ""
         said.append(_entry("reliable", words, fraction.n, rules.reliable, rates.cells))
     if rules.halfwidth is not None and rules.width_matters(fraction.level):
         half = rules.half_width(fraction)
         wide = not fraction.n or half > rules.halfwidth
-        words = f"±{100 * half:.1f} to ±{100 * rules.halfwidth:.1f} %" if wide else ""
+        words = f"the interval from ±{100 * half:.1f} down to ±{100 * rules.halfwidth:.1f} %" if wide else ""
         said.append(_entry("half-width", words, fraction.n, _cells_for_width(rules, fraction), rates.cells))
     if rules.seconds is not None:
         left_s = max(0.0, rules.seconds - seconds)
         said.append(_entry("seconds", f"{left_s:.0f} s", seconds, rules.seconds, rates.camera_s))
     if rules.tracks is not None:
         left = max(0, rules.tracks - tracks)
-        said.append(_entry("tracks", f"{left:,} tracks", tracks, rules.tracks, rates.tracks))
+        words = _number_of(left, "track") if left else ""
+        said.append(_entry("tracks", words, tracks, rules.tracks, rates.tracks))
     if rules.baseline is not None:
-        words = f"the interval off {100 * rules.baseline:g} %" if rules.side(fraction) is None else ""
+        words = f"the interval clear of {100 * rules.baseline:g} %" if rules.side(fraction) is None else ""
         needed = _cells_for_baseline(rules.baseline, fraction)
         said.append(_entry("baseline", words, fraction.n, needed, rates.cells))
     return tuple(said)
+
+
+def _number_of(n: int, thing: str) -> str:
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"
 
 
 def _entry(name: str, missing: str, have: float, needed: float | None, rate: float | None) -> RuleProgress:

@@ -10,7 +10,7 @@ from pathlib import Path
 from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.session.audit import NAME, STRUCK_OUT, names
-from napari_rbcflow.session.grave import percent
+from napari_rbcflow.session.grave import percent, too_few_words
 from napari_rbcflow.session.reading import Session
 
 _MARK = 'data-changes="'
@@ -86,12 +86,13 @@ class ByHand:
             return f"<p class='corrected'>{escape(self.fault)}</p>"
         if not self.changes:
             return ""
-        begin = f"<p class='corrected by-hand' {_MARK}{self.changes}\">"
+        few = f"{too_few_words(self.figure.n)} ".lstrip() if self.figure and self.figure.n else ""
+        begin = f"<p class='corrected by-hand{' few' if few else ''}' {_MARK}{self.changes}\">"
         if self.figure is None:
             return f"{begin}Changes by hand by {escape(self.names)} were all taken back.</p>"
         counted = f"{self.cells} {'change' if self.cells == 1 else 'changes'} by hand"
         return (
-            f"{begin}With {counted} by {escape(self.names)}: {_said(self.figure)}<br>"
+            f"{begin}With {counted} by {escape(self.names)}: {_said(self.figure)}<br>{few}"
             f"({escape(', '.join(self.kinds))}). Who chooses which cells to look at moves this number:"
             " the machine's above is the one to compare with.</p>"
         )

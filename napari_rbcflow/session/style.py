@@ -26,6 +26,8 @@ p { margin: 0 0 6px; }
 .number .big { font-size: 62px; font-weight: 700; line-height: 1.1; color: #111; }
 .number .none { font-size: 44px; color: #b3261e; }
 .number .interval { font-size: 25px; margin-top: 4px; color: #111; }
+.number.doubtful .big:not(.none), .number.doubtful .interval, .number.doubtful .corrected b,
+.number .few b { color: #999; }
 .number .corrected { margin-top: 6px; padding-top: 6px; border-top: 1px solid #ccc; font-size: 13px; }
 .pair { display: flex; gap: 20px; }
 figure { flex: 1 1 0; margin: 0 0 10px; min-width: 0; }
@@ -53,7 +55,9 @@ footer { border-top: 1px solid #999; padding-top: 4px; }
   .warnings li { padding: 4px 10px; margin-bottom: 3px; } .warnings .grave { font-size: 12.5px; }
   .number { flex-basis: 250px; } .number .big { font-size: 48px; } .number .interval { font-size: 21px; }
   .quality td + td + td { font-size: 9px; } .three td { padding-top: 1px; padding-bottom: 1px; }
-  table, .how, .number .corrected { font-size: 10.5px; } figcaption { font-size: 10px; }
+  table, .how, .number.doubtful .big:not(.none), .number.doubtful .interval, .number.doubtful .corrected b,
+.number .few b { color: #999; }
+.number .corrected { font-size: 10.5px; } figcaption { font-size: 10px; }
   .watched, .watched table { font-size: 9.5px; margin-bottom: 3px; } .watched p { margin-bottom: 2px; }
   .watched td { padding: 0; } .pair svg { max-height: 118px; }
   section, figure, table { break-inside: avoid; } }

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from html import escape
 
+from napari_rbcflow.estimate.ends import end_sentence
 from napari_rbcflow.estimate.said import method_words
 from napari_rbcflow.session.grave import grave_warnings, percent
 from napari_rbcflow.session.report.corrected import corrected
 from napari_rbcflow.session.report.facts import Facts
 from napari_rbcflow.session.watched import least_frames_of
-
-_ENDS = {
-    "reliable": "The run stopped by itself: enough cells had been counted.",
-    "half-width": "The run stopped by itself: the interval was narrow enough.",
-    "seconds": "The run stopped by itself: the set time was over.",
-    "tracks": "The run stopped by itself: enough tracks had been seen.",
-    "baseline": "The run stopped by itself: the interval lay wholly on one side of the patient's baseline.",
-    "source-ended": "The movie or the camera's sequence came to its end.",
-    "user": "A person stopped the run.",
-}
 
 
 def number(facts: Facts) -> str:
@@ -54,7 +45,7 @@ def ending(facts: Facts) -> str:
     elif run["status"] == "running":
         ended = "The run has not ended."
     else:
-        ended = " ".join(filter(None, [_ENDS.get(str(reason), str(reason)), run.get("stop_sentence")]))
+        ended = end_sentence(str(reason), fraction["n"], str(run.get("stop_sentence") or ""))
     return f"""<div class="words">
 <h2>What this is</h2>
 <p>{escape(ended)}</p>

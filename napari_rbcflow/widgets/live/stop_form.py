@@ -18,7 +18,9 @@ class StopForm(QWidget):
         self.by_seconds = QCheckBox("Stop after seconds")
         self.by_tracks = QCheckBox("Stop at tracks")
         self.by_baseline = QCheckBox("Stop off the baseline, %")
-        self.by_baseline.setToolTip("Stops when the fraction surely lies below or above this patient's own.")
+        self.by_baseline.setToolTip(
+            "Stops when the fraction surely lies below or above this, such as the limit that the trend names."
+        )
         self.reliable, self.tracks = _whole(USUAL_RELIABLE), _whole(10_000)
         self.halfwidth = _decimal(0.1, 49.9, 2, 5.0)
         self.seconds = _decimal(0.1, 1_000_000, 1, 60.0)

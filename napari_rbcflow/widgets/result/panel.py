@@ -18,7 +18,7 @@ from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.session.changes import by_hand
 from napari_rbcflow.session.correcting import corrected_words
-from napari_rbcflow.session.grave import FEW_CELLS, grave_warnings, mild_warnings
+from napari_rbcflow.session.grave import FEW_CELLS, grave_warnings, mild_warnings, too_few_words
 from napari_rbcflow.session.reading import Session, open_session
 from napari_rbcflow.widgets.labels import breakable, say, wrapping_label
 from napari_rbcflow.widgets.result import words as words
@@ -35,6 +35,8 @@ REFRESH_MS = 600
 _NUMBER = "font-size: 92px; font-weight: 700; padding: 0px 4px; margin: 0px;"
 _INTERVAL = "font-size: 40px; font-weight: 600; padding: 0px 4px;"
 _PLAIN = "font-size: 16px; padding: 0px 4px;"
+_CORRECTED = "font-size: 13px;"
+_BY_HAND = f"font-size: 18px; border-left: 4px solid {LOOKS[STRUCK_OUT].colour}; padding-left: 8px;"
 _DIM = " color: #8f959b;"
 _NONE_YET = "no reliable cell yet"
 
@@ -62,10 +64,8 @@ class ResultPanel(QWidget):
         self.interval = wrapping_label(_INTERVAL)
         self.cells = wrapping_label(_PLAIN)
         self.doubt = wrapping_label(_PLAIN + " font-style: italic;")
-        self.corrected = wrapping_label("font-size: 13px;")
-        self.by_hand = wrapping_label(
-            f"font-size: 18px; border-left: 4px solid {LOOKS[STRUCK_OUT].colour}; padding-left: 8px;"
-        )
+        self.corrected = wrapping_label(_CORRECTED)
+        self.by_hand = wrapping_label(_BY_HAND)
         self.end = wrapping_label("font-size: 18px; font-weight: 600;")
         self.remarks = wrapping_label("font-size: 14px;")
         self.progress = ShareBar()
@@ -114,7 +114,7 @@ class ResultPanel(QWidget):
         self._slow.stop()
         self._waiting: tuple[Progress, tuple[str, ...]] | None = None
         self._counted = bytearray()
-        self._failed = False
+        self._failed = self._doubtful = self._few_by_hand = False
         self._n = 0
         self.curve.clear()
         self.curve.hide()
@@ -217,6 +217,8 @@ class ResultPanel(QWidget):
 
     def show_by_hand(self, figure: FractionFigure | None) -> None:
         """Show the number with a person's changes beside the machine's; None where there are none."""
+        few = too_few_words(figure.n) if figure is not None else ""
+        self._few_by_hand = bool(few)
         if figure is None:
             say(self.by_hand, "")
         elif figure.estimate is None or figure.low is None or figure.high is None:
@@ -226,8 +228,10 @@ class ResultPanel(QWidget):
                 self.by_hand,
                 f"With the changes by hand: <b>{words.percent(figure.estimate)}</b>"
                 f" ({words.interval_words(figure.low, figure.high)},"
-                f" {words.cells_words(figure.level, figure.n)}; {words.one_look_words(figure.method)})",
+                f" {words.cells_words(figure.level, figure.n)}; {words.one_look_words(figure.method)})"
+                + (f"<br>{few}" if few else ""),
             )
+        self._shade(doubtful=self._doubtful)
 
     # ------------------------------------------------------------------ how it is drawn
 
@@ -322,7 +326,15 @@ class ResultPanel(QWidget):
         say(self.left, "")
 
     def _shade(self, *, doubtful: bool) -> None:
-        for label, style in ((self.number, _NUMBER), (self.interval, _INTERVAL)):
-            wanted = style + (_DIM if doubtful and self._n else "")
+        """Grey every number that must not be acted on."""
+        self._doubtful = doubtful
+        dim = doubtful and self._n > 0
+        for label, style, grey in (
+            (self.number, _NUMBER, dim),
+            (self.interval, _INTERVAL, dim),
+            (self.corrected, _CORRECTED, dim),
+            (self.by_hand, _BY_HAND, dim or self._few_by_hand),
+        ):
+            wanted = style + (_DIM if grey else "")
             if label.styleSheet() != wanted:
                 label.setStyleSheet(wanted)

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from napari_rbcflow.estimate.ends import end_sentence
 from napari_rbcflow.estimate.remaining import RuleProgress, time_words
 from napari_rbcflow.estimate.said import ANYTIME, method_words
 from napari_rbcflow.run.progress import Progress
-from napari_rbcflow.session.grave import FEW_CELLS, grave_warnings
+from napari_rbcflow.session.grave import FEW_CELLS
 
-_ENDS = {
-    "reliable": "Stopped: enough reliable cells ({n}).",
-    "half-width": "Stopped: the interval is narrow enough ({n} cells).",
-    "seconds": "Stopped: the set time is over.",
-    "tracks": "Stopped: enough tracks were seen.",
-    "baseline": "Stopped: the interval lies wholly on one side of the patient's baseline.",
-    "source-ended": "Ended: the movie or the camera's sequence came to its end.",
-    "user": "Stopped by you.",
-}
 _NO_NUMBERS_LEFT = ("half-width", "baseline")
 _RULES = {
     "reliable": "reliable cells",
-    "half-width": "interval at the stop",
+    "half-width": "interval",
     "seconds": "time",
     "tracks": "tracks",
     "baseline": "baseline",
 }
-_SECONDS_TO_SEE_A_CELL = 10.0
-"""Camera time. The background takes one second, a crossing another."""
-_SECONDS_TO_COUNT_A_CELL = 60.0
 
 
 def percent(share: float) -> str:
@@ -55,7 +43,9 @@ def cells_words(level: float, n: int, method: str = "") -> str:
 
 def one_look_words(method: str) -> str:
     """Say what the interval of a number with changes by hand is."""
-    return "as at one look" if method == ANYTIME else method_words(method).split(":")[0]
+    return (
+        "worked out from all these cells at once" if method == ANYTIME else method_words(method).split(":")[0]
+    )
 
 
 def end_words(status: str, reason: str, n: int, sentence: str = "") -> str:
@@ -74,8 +64,7 @@ def end_words(status: str, reason: str, n: int, sentence: str = "") -> str:
         return f"The run failed: {reason}"
     if status == "running":
         return "The run has not ended."
-    said = _ENDS.get(reason, f"Ended: {reason}.").format(n=f"{n:,}")
-    return f"{said} {sentence}".rstrip()
+    return end_sentence(reason, n, sentence)
 
 
 def left_words(progress: Progress) -> str:
@@ -97,7 +86,8 @@ def _rule_words(rule: RuleProgress) -> str:
         return f"{title}: reached"
     timed = "" if rule.seconds_left is None else f", about {time_words(rule.seconds_left)}"
     to_go = "" if rule.name in _NO_NUMBERS_LEFT else " to go"
-    return f"{title}: {rule.missing}{to_go}{timed if rule.name != 'seconds' else ''}"
+    missing = rule.missing.removeprefix("the interval ") if rule.name == "half-width" else rule.missing
+    return f"{title}: {missing}{to_go}{timed if rule.name != 'seconds' else ''}"
 
 
 def too_few_words(n: int) -> str:
@@ -106,26 +96,8 @@ def too_few_words(n: int) -> str:
 
 
 def grave_so_far(progress: Progress) -> list[str]:
-    """Return what already forbids acting on the number of a run that goes on.
-
-    What is true of every run in its first seconds (it has not ended, nothing was seen, cells are few)
-    is no warning yet, and is passed on as if it were well.
-    """
-    if progress.warned is not None:
-        return [w.sentence for w in progress.warned if w.grave]
-    seen = progress.cells["tracked"] + progress.open_tracks or progress.seconds < _SECONDS_TO_SEE_A_CELL
-    counted = progress.n or progress.seconds < _SECONDS_TO_COUNT_A_CELL
-    run: Mapping[str, Any] = {
-        "status": "finished",
-        "frames": {
-            "received": max(1, progress.received),
-            "dropped": {"": progress.dropped},
-            "missed": {"": progress.missed},
-        },
-        "cells": {"tracked": int(seen)},
-        "fraction": {"n": FEW_CELLS if counted else 0},
-    }
-    return grave_warnings(run)
+    """Return what already forbids acting on the number of a run that goes on."""
+    return [w.sentence for w in progress.warned or () if w.grave]
 
 
 def mild_so_far(progress: Progress, warnings: Sequence[str]) -> list[str]:
