@@ -9,7 +9,8 @@ from napari_rbcflow.errors import BadInput
 
 MEDIUM_INDEX = 1.35
 """Refractive index of the dextran solution: a focus that the objective's travel puts at 60 um lies 1.35
-times as deep in it (docs/decisions/chamber.md)."""
+times as high in it (docs/decisions/chamber.md). That the published 60 um are such travel is inferred from
+the speed of the published cells."""
 ABOVE_FOCUS_UM = 6.5
 """Cells that an expert judges stand 2 to 11 um over the plane in focus: the fit of the simulated chamber to
 the published crops (docs/decisions/chamber.md)."""
@@ -24,7 +25,8 @@ class SetFlow:
     shear_rate_per_s : float
         At the wall.
     focus_height_um : float
-        Travel of the objective from the wall to where the focus is set.
+        From the wall to where the focus is set. It is taken for the objective's own travel: the paper says
+        "60 um from the bottom wall" and not how that was measured, but its cells move as if it were.
     chamber_height_um : float
 
     Raises
@@ -49,7 +51,7 @@ class SetFlow:
 
     @property
     def height_um(self) -> float:
-        """Height over the wall at which the cells that are judged reliable stand."""
+        """Height over the wall at which the cells that are judged reliable are taken to stand."""
         return MEDIUM_INDEX * self.focus_height_um + ABOVE_FOCUS_UM
 
     @property
