@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +113,22 @@ def test_through_the_camera_a_movie_gives_the_cells_of_the_file(replay: Replay, 
     for name in ("cells.csv", "tracks.csv"):
         assert (tmp_path / "live" / name).read_bytes() == (tmp_path / "disk" / name).read_bytes()
     assert len((tmp_path / "live" / "cells.csv").read_text().splitlines()) > 30
+
+
+def test_a_driver_that_hangs_ends_the_run_with_what_it_had(replay: Replay, tmp_path: Path) -> None:
+    """Neither its frames come any more nor does a call to stop it return."""
+    config = replay.config(tmp_path, a_movie(300), HangsAfter=120, HangSeconds=12)
+    camera = open_source(str(config), mm_path=replay.adapters)
+    run = Run(camera, tmp_path / "session", RunSettings(background="sliding", device="cpu"))
+    run.start()
+    while run.progress().received < 120:
+        time.sleep(0.05)
+    came = time.monotonic()
+    assert run.wait(30)
+    assert time.monotonic() - came < 8  # not the 12 s that the driver hangs
+    status, sentence = run.outcome
+    assert status == "failed"
+    assert "sent no frame" in sentence or "does not answer" in sentence
+    kept = json.loads((tmp_path / "session" / "run.json").read_text())
+    assert kept["frames"]["received"] == 120
+    time.sleep(max(0.0, came + 14 - time.monotonic()))  # the next test's core must not meet the hung one

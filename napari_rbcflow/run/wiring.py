@@ -35,6 +35,8 @@ MOVIE_BACKGROUND_FRAMES = 100
 """Frames whose median is the background of a movie, as in Darrin et al. 2023."""
 PATIENCE_S = 3.0
 """That an ended run waits for its source, and a failed one for its threads."""
+HUNG_S = 0.5
+"""That a failed run waits for a source that did not answer before."""
 
 
 class Run:
@@ -169,7 +171,8 @@ class Run:
 
     def _supervise(self) -> None:
         self._pace = Pace()
-        beat = time.monotonic()
+        beat = heard = time.monotonic()
+        received = 0
         ended: float | None = None
         while any(t.is_alive() for t in self._threads):
             for thread in self._threads:
@@ -185,14 +188,20 @@ class Run:
                     self._writer.heartbeat(account)
                 except Exception as error:
                     self.stages.fail(error)
+            if received != self.stages.n_received:
+                received, heard = self.stages.n_received, time.monotonic()
+            if self.outcome[0] == "running" and self._hangs(time.monotonic() - heard):
+                self.stages.fail(self._unanswered())
             if self.outcome[0] != "running" and self._threads[0].is_alive():
                 ended = ended or time.monotonic()
                 if time.monotonic() - ended > PATIENCE_S:
                     self.stages.fail(self._unanswered())
             if self.stages.outcome.failed:
                 deadline = time.monotonic() + PATIENCE_S
-                for thread in self._threads:
+                for thread in self._threads[1:]:
                     thread.join(max(0.0, deadline - time.monotonic()))
+                # A source that hangs holds up nothing.
+                self._threads[0].join(HUNG_S)
                 break
         self._pace.end(self.stages.n_received)
         try:
@@ -201,6 +210,11 @@ class Run:
             self.stages.fail(error)
         finally:
             self._done.set()
+
+    def _hangs(self, silent_s: float) -> bool:
+        """Whether a call into a driver does not return: nobody but us could say so."""
+        longest_s = self.source.silence_s
+        return longest_s is not None and silent_s > longest_s and self._threads[0].is_alive()
 
     def _close(self) -> None:
         """Give the source back, keep what is left, and close the session."""
@@ -227,7 +241,7 @@ class Run:
 
         self._closing = threading.Thread(target=close, name="rbcflow-close", daemon=True)
         self._closing.start()
-        self._closing.join(PATIENCE_S)
+        self._closing.join(HUNG_S if self._threads[0].is_alive() else PATIENCE_S)
         if self._closing.is_alive():
             self.stages.fail(self._unanswered())
 

@@ -114,6 +114,14 @@ class FrameSource(ABC):
         return {}
 
     @property
+    def silence_s(self) -> float | None:
+        """Seconds without a frame after which `frames` must be taken for hung; None where it never is.
+
+        A source that can tell says so itself, and earlier.
+        """
+        return None
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What is to be said at the end beside the result, such as a simulation's own fraction."""
         return ()

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ _BUFFER_LIMITS_MB = (64, 1024)
 """...within these."""
 _SILENT_S = 2.0
 _SILENT_FRAMES = 20
+_TO_ANSWER_S = 1.5
 _AS_ASKED = 0.01
 """Half a second tells the frame rate no better than this: a rate that was set is then truer."""
 
@@ -81,15 +82,11 @@ class CoreCamera(FrameSource):
         try:
             self._configure(self._core)
             self._info = self._look()
-        except RbcflowError:
+        except BaseException as error:
             self.close()
-            raise
-        except Exception as error:
-            self.close()
+            if isinstance(error, RbcflowError) or not isinstance(error, Exception):
+                raise
             raise BadInput(f"The camera could not be made ready: {in_a_line(error)}.") from error
-        except BaseException:
-            self.close()
-            raise
         return self._info
 
     def frames(self) -> Iterator[Frame]:
@@ -114,11 +111,18 @@ class CoreCamera(FrameSource):
             self._disconnect(core)
 
     @property
+    def silence_s(self) -> float | None:
+        return 1.5 * self._silence_s()
+
+    def _silence_s(self) -> float:
+        return max(_SILENT_S, _SILENT_FRAMES * self._period_ms / 1000)
+
+    @property
     def missed(self) -> Mapping[str, int]:
         return dict(self._ledger.missed)
 
     def _run(self, name: str) -> Iterator[Frame]:
-        silence_s = max(_SILENT_S, _SILENT_FRAMES * self._period_ms / 1000)
+        silence_s = self._silence_s()
         nap_s = min(0.004, self._period_ms / 4000)
         clock = CoreClock()
         self._guarded(name, self._start_sequence)
@@ -142,7 +146,7 @@ class CoreCamera(FrameSource):
                     # It ended its own sequence, or was pulled out: the core says the same of both, but
                     # only the first can still take a picture.
                     yield from self._ledger.finish()
-                    self._guarded(name, lambda: self._core.snap_image())
+                    self._take_a_picture(name)
                     break
                 yield from self._ledger.restarted("overflow")
                 clock.restarted()
@@ -178,15 +182,38 @@ class CoreCamera(FrameSource):
     def _start_sequence(self) -> None:
         self._core.start_sequence_acquisition(_ENDLESS, 0, True)
 
+    def _take_a_picture(self, name: str) -> None:
+        """Raise where the camera cannot, or does not answer."""
+        failed: list[Exception] = []
+
+        def take() -> None:
+            try:
+                self._guarded(name, lambda: self._core.snap_image())
+            except Exception as error:
+                failed.append(error)
+
+        if not _in_time(take):
+            raise RunFailed(f"{name} does not answer: check its cable and power, start again.")
+        if failed:
+            raise failed[0]
+
     def _stop_sequence(self) -> None:
-        with self._in_core, contextlib.suppress(Exception):
-            if self._core is not None:
-                self._core.stop_sequence_acquisition()
+        """Stop the camera; one whose driver hangs is not waited for, so that the fault is told."""
+
+        def stop() -> None:
+            with self._in_core, contextlib.suppress(Exception):
+                if self._core is not None:
+                    self._core.stop_sequence_acquisition()
+
+        _in_time(stop)
 
     def _pop(self, clock: CoreClock) -> tuple[int, float, NDArray[np.uint8]]:
         tagged = self._core.pop_next_tagged_image()
         number, time_ms = clock.read(tagged.tags)
-        return number, time_ms, self._grey.apply(_channels(tagged.pix))
+        image = self._grey.apply(_channels(tagged.pix))
+        if self._info is not None and image.shape != (self._info.height, self._info.width):
+            raise ValueError("its field was changed while the run went on")
+        return number, time_ms, image
 
     def _look(self) -> SourceInfo:
         """Apply the settings, take a few frames, and say what the camera really does."""
@@ -261,6 +288,14 @@ class CoreCamera(FrameSource):
         if len(times) < 3:
             raise BadInput(f"{label} gave {len(times)} frames and stopped; set it to run freely.")
         return raw, float(np.median(np.diff(times)))
+
+
+def _in_time(call: Callable[[], None]) -> bool:
+    """Make a call that a driver may never return from; say whether it did in `_TO_ANSWER_S`."""
+    thread = threading.Thread(target=call, name="rbcflow-camera", daemon=True)
+    thread.start()
+    thread.join(_TO_ANSWER_S)
+    return not thread.is_alive()
 
 
 def _channels(pix: Raw) -> Raw:

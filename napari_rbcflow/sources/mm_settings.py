@@ -69,12 +69,22 @@ def configure(core: Any, config: Path, folders: Sequence[Path]) -> None:
             f"Micro-Manager cannot load {config.name} ({in_a_line(error)}); correct the file, or give "
             f"the folder of the Micro-Manager that it was made with by --mm-path (looked in {where})."
         ) from error
+    one_camera(core, config.name)
+
+
+def one_camera(core: Any, where: str) -> None:
+    """Make sure that a configuration has one camera.
+
+    Raises
+    ------
+    BadInput
+    """
     if not core.get_camera_device():
         raise BadInput(
-            f"{config.name} names no camera; choose a default camera in Micro-Manager's hardware wizard."
+            f"{where} names no camera; choose a default camera in Micro-Manager's hardware wizard."
         )
     if core.get_number_of_camera_channels() > 1:
-        raise BadInput(f"{config.name} names several cameras at once; choose one as the default camera.")
+        raise BadInput(f"{where} names several cameras at once; choose one as the default camera.")
 
 
 def apply_settings(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import os
 import subprocess
-import sys
 import threading
 import weakref
 from collections import deque
-from typing import Any, BinaryIO
 
+from napari_rbcflow.child_process import drain, launch
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.worker.messages import Begin, Ended, Message, Ready
 from napari_rbcflow.worker.orders import Order
@@ -40,29 +38,21 @@ class Worker:
         _open_workers.add(self)
 
     def _launch(self) -> None:
-        # A Ctrl-C in the terminal is for us to hear, and to pass on.
-        new_group: dict[str, Any] = {"start_new_session": True}
-        if sys.platform == "win32":
-            new_group = {
-                "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.ABOVE_NORMAL_PRIORITY_CLASS
-            }
         self.ready = self._leaving = False
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "napari_rbcflow.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            **new_group,
-        )
+        self._process = launch("napari_rbcflow.worker")
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
         self._pipe = Pipe(process.stdout, process.stdin)  # type: ignore[arg-type]
         last_words: deque[str] = deque(maxlen=_LAST_WORDS)
+
+        def hear(words: str) -> None:
+            last_words.append(words)
+            log.info("worker: %s", words)
+
         hearing = threading.Thread(
-            target=_drain, args=(process.stderr, last_words), name="rbcflow-worker-words", daemon=True
+            target=drain, args=(process.stderr, hear), name="rbcflow-worker-words", daemon=True
         )
         self._listener = threading.Thread(
             target=self._listen,
@@ -157,14 +147,6 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _drain(stream: BinaryIO, last_words: deque[str]) -> None:
-    with contextlib.suppress(ValueError, OSError):
-        for line in stream:
-            words = line.decode(errors="replace").rstrip()
-            last_words.append(words)
-            log.info("worker: %s", words)
 
 
 def busy() -> bool:

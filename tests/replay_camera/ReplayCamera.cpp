@@ -138,9 +138,9 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
       if (i == hangs_) std::this_thread::sleep_for(std::chrono::seconds(AsLong("HangSeconds")));
       if (i >= frames_ || (silent_ >= 0 && i >= silent_) || (hangs_ >= 0 && i >= hangs_)) continue;
       if (i < static_cast<long>(lost_.size()) && lost_[i]) continue;
-      const double ms = std::chrono::duration<double, std::milli>(Clock::now() - began).count();
       MM::CameraImageMetadata tags;
-      tags.AddTag(MM::g_Keyword_Elapsed_Time_ms, ms);
+      // Its own time, as a camera that stamps its frames has it, however late this computer is.
+      tags.AddTag(MM::g_Keyword_Elapsed_Time_ms, 1000.0 * period_.count() * static_cast<double>(i));
       status = GetCoreCallback()->InsertImage(this, movie_.data() + FrameBytes() * i, GetImageWidth(),
                                               GetImageHeight(), GetImageBytesPerPixel(),
                                               GetNumberOfComponents(), tags.Serialize());

@@ -108,6 +108,8 @@ class Core(Thing):
     java = CORE
     api = (
         ("setIncludeSystemStateCache", ("boolean",)),
+        ("getIncludeSystemStateCache", ()),
+        ("getNumberOfCameraChannels", ()),
         ("getCameraDevice", ()),
         ("isSequenceRunning", ()),
         ("startSequenceAcquisition", ("int", "double", "boolean")),
@@ -208,6 +210,12 @@ class Core(Thing):
         self._waiting.clear()
 
     def setIncludeSystemStateCache(self, on: bool) -> None: ...
+
+    def getIncludeSystemStateCache(self) -> bool:
+        return True
+
+    def getNumberOfCameraChannels(self) -> int:
+        return 1
 
     def snapImage(self) -> None: ...
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.core_camera import CoreCamera
-from napari_rbcflow.sources.mm_settings import CameraSettings
+from napari_rbcflow.sources.mm_settings import CameraSettings, one_camera
 from napari_rbcflow.sources.running.java_core import JavaCore
 
 
@@ -36,8 +36,7 @@ class RunningCamera(CoreCamera):
                     "--end-live-mode."
                 )
             core.end_live_mode()
-        if not core.get_camera_device():
-            raise BadInput("Micro-Manager has no camera: load a configuration there, and start again.")
+        one_camera(core, "Micro-Manager's configuration")
         if core.is_sequence_running():
             raise BadInput("Micro-Manager is acquiring: end its acquisition there, and start again.")
 
@@ -47,4 +46,5 @@ class RunningCamera(CoreCamera):
             super()._make_room(megabytes)
 
     def _disconnect(self, core: Any) -> None:
-        """Micro-Manager stays as it is; its camera was stopped."""
+        """Leave Micro-Manager open, its camera stopped; the settings that were asked for stay."""
+        core.give_back()

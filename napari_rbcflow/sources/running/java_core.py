@@ -59,7 +59,13 @@ class JavaCore:
                 f"No Micro-Manager answers on port {port} of this computer ({in_a_line(error)}): open it, "
                 "tick 'Run server on port' under Tools > Options, and start again."
             ) from error
-        self._core.set_include_system_state_cache(False)  # tags that nobody reads cost a millisecond a frame
+        # Tags that nobody here reads cost a millisecond a frame; whose Micro-Manager it is may want them.
+        self._with_state = bool(self._core.get_include_system_state_cache())
+        self._core.set_include_system_state_cache(False)
+
+    def give_back(self) -> None:
+        """Leave the core as it was found."""
+        self._core.set_include_system_state_cache(self._with_state)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._core, name)

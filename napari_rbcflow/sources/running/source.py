@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import queue
 import subprocess
-import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_rbcflow.child_process import drain, launch
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sources.contract import Frame, FrameSource, SourceInfo
 from napari_rbcflow.sources.mm_settings import CameraSettings
 from napari_rbcflow.sources.running.stream import receive
 
+log = logging.getLogger(__name__)
+
 USUAL_PORT = 4827
 _TO_OPEN_S = 30.0
-_SILENT_S = 3.5
-"""Without a word from the process, which itself complains after 2 s of a camera that sends nothing: the
+_SILENT_S, _SILENT_FRAMES = 3.0, 30
+"""Without a word from the process, which itself complains earlier of a camera that sends nothing: the
 server is gone, or hangs."""
 _TO_END_S = 2.0
+_TO_LEAVE_S = 0.5
+_LOOK_S = 0.1
+_LAST_WORDS = 20
 _WAITING = 8
 """Frames between the pipe and the run, which has a queue of its own."""
 
@@ -68,6 +76,7 @@ class RunningMicroManager(FrameSource):
         self._child: subprocess.Popen[bytes] | None = None
         self._info: SourceInfo | None = None
         self._messages: queue.Queue[_Message | None] = queue.Queue(_WAITING)
+        self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
         self._stopped = threading.Event()
         self._closed = threading.Event()
         self._missed: dict[str, int] = {}
@@ -76,11 +85,13 @@ class RunningMicroManager(FrameSource):
         if self._info is not None:
             return self._info
         self._settings.check()
-        command = [sys.executable, "-m", "napari_rbcflow.sources.running.child", json.dumps(self._order)]
-        self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        threading.Thread(target=self._read, name="rbcflow-running", daemon=True).start()
+        self._child = child = launch("napari_rbcflow.sources.running.child", json.dumps(self._order))
+        assert child.stdout is not None
+        assert child.stderr is not None
+        for work in (self._read, child.stdout), (drain, child.stderr, self._last_words.append):
+            threading.Thread(target=work[0], args=work[1:], name="rbcflow-running", daemon=True).start()
+        if self._stopped.is_set():
+            self.stop()
         try:
             said = self._next(_TO_OPEN_S)
             if said is None or "opened" not in said[0]:
@@ -98,12 +109,15 @@ class RunningMicroManager(FrameSource):
     def frames(self) -> Iterator[Frame]:
         if self._info is None:
             raise RuntimeError("open the camera first")
+        patience_s = max(_SILENT_S, _SILENT_FRAMES / self._info.fps)
+        self._say_go()
         while True:
-            said = self._next(_SILENT_S if not self._stopped.is_set() else _TO_END_S)
+            said = self._next(_TO_END_S if self._stopped.is_set() else patience_s)
             if self._stopped.is_set() and said is None:
                 return
             if said is None:
-                self._end_child()
+                self.stop()
+                self._end_child(_TO_LEAVE_S)
                 raise RunFailed(
                     "Micro-Manager does not answer any more: see whether it is still open and its camera "
                     "still on, and start again."
@@ -126,46 +140,55 @@ class RunningMicroManager(FrameSource):
     def close(self) -> None:
         self.stop()
         self._closed.set()
-        self._end_child()
+        self._end_child(_TO_END_S)
 
     @property
     def missed(self) -> Mapping[str, int]:
         return dict(self._missed)
 
-    def _read(self) -> None:
+    def _say_go(self) -> None:
+        """Let the camera run from now on: what it sent before would wait, and be old."""
         child = self._child
-        assert child is not None
-        assert child.stdout is not None
+        if child is not None and child.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):
+                child.stdin.write(b"!")
+                child.stdin.flush()
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        """Take what comes until the end; after `close` nobody wants it, but the sender must get rid of it."""
         shape = (0, 0)
         while True:
             try:
-                said = receive(child.stdout, shape)
+                said = receive(pipe, shape)
             except (OSError, ValueError):
                 said = None
             if said is not None and "opened" in said[0]:
                 shape = said[0]["opened"]["height"], said[0]["opened"]["width"]
             while not self._closed.is_set():
                 with contextlib.suppress(queue.Full):
-                    self._messages.put(said, timeout=0.1)
+                    self._messages.put(said, timeout=_LOOK_S)
                     break
-            if said is None or self._closed.is_set():
+            if said is None:
                 return
 
     def _next(self, patience_s: float) -> _Message | None:
         """Return the next message; None where there is none in time, or the process is gone."""
-        try:
-            return self._messages.get(timeout=patience_s)
-        except queue.Empty:
-            return None
+        until = time.monotonic() + patience_s
+        while not self._closed.is_set() and time.monotonic() < until:
+            with contextlib.suppress(queue.Empty):
+                return self._messages.get(timeout=_LOOK_S)
+        return None
 
-    def _end_child(self) -> None:
+    def _end_child(self, patience_s: float) -> None:
         child = self._child
         if child is None:
             return
         try:
-            child.wait(_TO_END_S)
+            child.wait(patience_s)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-        if child.stdout is not None:
-            child.stdout.close()
+        for stream in (child.stdout, child.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
