@@ -23,7 +23,7 @@ from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import RunningFraction, StopRules
 from napari_rbcflow.estimate.remaining import Rates, to_go
-from napari_rbcflow.quality import RunWarning, Severity
+from napari_rbcflow.quality import RunWarning, SetFlow, Severity
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session import Account, FractionFigure, open_session, verify
@@ -565,6 +565,7 @@ def test_the_form_gives_back_the_order_that_it_was_filled_from(qtbot: Any, tmp_p
         flow="right-to-left",
         stop=StopRules(None, 0.07, 12.5, 900, 0.86),
         ring_seconds=2.0,
+        set_flow=SetFlow(20.0, 45.5, 800.0),
     )
     order = Order(Camera(str(tmp_path / "scope.cfg"), options), tmp_path / "sessions" / "one", settings)
     form.fill(order)
@@ -572,6 +573,16 @@ def test_the_form_gives_back_the_order_that_it_was_filled_from(qtbot: Any, tmp_p
     assert isinstance(again.source, Camera)
     assert (again.source.spec, dict(again.source.options)) == (str(tmp_path / "scope.cfg"), options)
     assert again.settings == settings
+    # How the flow was set is the remedy that its warning names: empty is the paper's.
+    form.set_flow["shear_rate_per_s"].setText(" ")
+    form.set_flow["focus_height_um"].setText("50,5")
+    assert form.run_settings().set_flow == SetFlow(10.0, 50.5, 800.0)
+    for text, said in (("fast", "Shear rate, 1/s: 'fast' is not a number"), ("0", "--shear-rate must lie")):
+        form.set_flow["shear_rate_per_s"].setText(text)
+        with pytest.raises(BadInput, match=said):
+            form.order()
+    assert in_form("--shear-rate must lie above 0") == "“Shear rate” must lie above 0"
+    form.set_flow["shear_rate_per_s"].setText("")
     assert again.folder.parent == tmp_path / "sessions"
 
     # What only that camera had is not asked of another one.

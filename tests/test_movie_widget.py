@@ -233,6 +233,22 @@ def test_a_file_is_analysed_shown_and_gone_through(
     assert not any("rbcflow" in thread.name for thread in threading.enumerate())
 
 
+def test_how_the_flow_was_set_goes_into_the_run(qtbot: Any) -> None:
+    from napari_rbcflow.errors import BadInput
+    from napari_rbcflow.quality import SetFlow
+    from napari_rbcflow.widgets.movies.form import MovieForm
+
+    form = MovieForm(list)
+    qtbot.addWidget(form.container.native)
+    assert form.run_settings().set_flow == SetFlow()
+    form.set_flow["shear_rate_per_s"].value = "20"
+    form.set_flow["focus_height_um"].value = "40,5"
+    assert form.run_settings().set_flow == SetFlow(20.0, 40.5)
+    form.set_flow["focus_height_um"].value = "high"
+    with pytest.raises(BadInput, match="Focus height, µm: 'high' is not a number"):
+        form.run_settings()
+
+
 def test_a_layer_stands_for_its_file_as_long_as_it_shows_the_same(movie: Path, tmp_path: Path) -> None:
     from napari.layers import Image
 

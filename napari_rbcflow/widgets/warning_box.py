@@ -29,6 +29,8 @@ _FIELDS = {
     "--exposure-ms": "“Exposure”",
     "--fps": "“Frames per second”",
     "--pixel-size-um": "“Pixel size”",
+    "--shear-rate": "“Shear rate”",
+    "--focus-height-um": "“Focus height”",
     "--device cpu": "the processor as device",
 }
 

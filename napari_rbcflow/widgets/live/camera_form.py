@@ -26,6 +26,7 @@ from napari_rbcflow.run.settings import MOST_LEAST_FRAMES, RunSettings
 from napari_rbcflow.sources.plausible import check_settings
 from napari_rbcflow.tracking.settings import Direction
 from napari_rbcflow.widgets.live.camera_choices import CHOICES, CameraChoice, choice_of
+from napari_rbcflow.widgets.live.flow_fields import FLOW_FIELDS, FLOW_HELP, flow_from, texts_of
 from napari_rbcflow.widgets.live.session_names import new_session
 from napari_rbcflow.widgets.live.stop_form import StopForm
 from napari_rbcflow.widgets.settings.remembered import Settings
@@ -74,6 +75,7 @@ class CameraForm(QWidget):
         self.numbers = {name: QLineEdit() for name in _NUMBERS}
         self.flow = QComboBox()
         self.flow.addItems([words for words, _ in _FLOWS])
+        self.set_flow = {name: QLineEdit() for name in FLOW_FIELDS}
         self.stop = StopForm()
         self.least_frames = QSpinBox()
         self.least_frames.setRange(LEAST_FRAMES, MOST_LEAST_FRAMES)
@@ -96,6 +98,10 @@ class CameraForm(QWidget):
             self.numbers[name].setPlaceholderText(placeholder)
             form.addRow(words, self.numbers[name])
         form.addRow("Cells flow", self.flow)
+        for name, (words, placeholder) in FLOW_FIELDS.items():
+            self.set_flow[name].setPlaceholderText(placeholder)
+            self.set_flow[name].setToolTip(FLOW_HELP[name])
+            form.addRow(words, self.set_flow[name])
         form.addRow(self.stop)
         form.addRow("Least frames", self.least_frames)
         form.addRow("Sessions go to", _row(self.folder, self.browse_folder))
@@ -136,6 +142,9 @@ class CameraForm(QWidget):
             patient=self.patient.text().strip(),
             sample=self.sample.text().strip(),
             flow=_FLOWS[self.flow.currentIndex()][1],
+            set_flow=flow_from(
+                {name: field.text() for name, field in self.set_flow.items()}, self._settings.set_flow
+            ),
             stop=self.stop.rules(),
             least_frames=self.least_frames.value(),
             background="sliding",
@@ -223,6 +232,8 @@ class CameraForm(QWidget):
         self.patient.setText(settings.patient)
         self.sample.setText(settings.sample)
         self._fill_flow(settings.flow)
+        for name, text in texts_of(settings.set_flow).items():
+            self.set_flow[name].setText(text)
         self.stop.fill(settings.stop)
         self.least_frames.setValue(settings.least_frames)
         self.folder.setText(str(order.folder.absolute().parent))

@@ -15,6 +15,7 @@ from napari_rbcflow.run.settings import MOST_LEAST_FRAMES, RunSettings
 from napari_rbcflow.sources.plausible import check_settings
 from napari_rbcflow.tracking.settings import Direction
 from napari_rbcflow.widgets.live.camera_form import LEAST_FRAMES_HELP
+from napari_rbcflow.widgets.live.flow_fields import FLOW_FIELDS, FLOW_HELP, flow_from
 from napari_rbcflow.widgets.live.session_names import new_session
 from napari_rbcflow.widgets.settings.remembered import Settings
 
@@ -55,6 +56,9 @@ class MovieForm:
         self.fps = LineEdit(label="Frames per second")
         self.pixel_size_um = LineEdit(label="Pixel size, µm")
         self.flow = ComboBox(label="Cells flow", choices=FLOWS, value="left-to-right")
+        self.set_flow = {
+            name: LineEdit(label=words, tooltip=FLOW_HELP[name]) for name, (words, _) in FLOW_FIELDS.items()
+        }
         self.background = ComboBox(label="Background", choices=_BACKGROUNDS, value="movie")
         self.least_frames = SpinBox(
             label="Least frames",
@@ -70,6 +74,8 @@ class MovieForm:
         )
         for number in (self.fps, self.pixel_size_um):
             number.native.setPlaceholderText(_AS_THE_FILE_SAYS)
+        for name, (_, usual) in FLOW_FIELDS.items():
+            self.set_flow[name].native.setPlaceholderText(usual)
         # Added one after the other: given to the constructor, their labels are not aligned.
         self.container: Container[Any] = Container()
         self.container.extend(
@@ -82,6 +88,7 @@ class MovieForm:
                 self.fps,
                 self.pixel_size_um,
                 self.flow,
+                *self.set_flow.values(),
                 self.background,
                 self.least_frames,
                 self.folder,
@@ -151,7 +158,13 @@ class MovieForm:
         return said
 
     def run_settings(self) -> RunSettings:
-        """Return what was chosen for the run."""
+        """Return what was chosen for the run.
+
+        Raises
+        ------
+        BadInput
+            For a flow that is no number, or that no chamber has.
+        """
         return RunSettings(
             patient=self.patient.value.strip(),
             sample=self.sample.value.strip(),
@@ -159,6 +172,7 @@ class MovieForm:
             flow=self.flow.value,
             ring_seconds=RING_SECONDS,
             least_frames=self.least_frames.value,
+            set_flow=flow_from({name: field.value for name, field in self.set_flow.items()}),
         )
 
     def new_folder(self) -> Path:
