@@ -128,6 +128,9 @@ def test_a_run_lies_below_with_its_whole_interval_or_perhaps_with_its_number() -
     found = trend(weeks(*STEADY, 0.74))
     assert below(found) == "no " * 8 + "perhaps"
     assert "lies perhaps below" in summary(found)[0]
+    assert "the number is under the limit of" in summary(found)[0]
+    fine = summary(trend(weeks(*STEADY)))[0]
+    assert re.search(r"does not lie below the baseline \(the limit is 7\d\.\d %\)", fine)
     last = found.runs[-1]
     assert last.verdict.against is not None
     assert last.record.figure.high > last.verdict.against.low > 0.74  # type: ignore[operator]
@@ -144,7 +147,7 @@ def test_two_of_three_days_in_a_row_confirm_each_other() -> None:
     assert below(trend(weeks(*STEADY, low))) == "no " * 8 + "perhaps"
     found = trend(weeks(*STEADY, low, 0.80, low))
     assert below(found) == "no " * 8 + "yes no yes"
-    assert "like another of three days in a row" in summary(found)[0]
+    assert "like another of the last three days measured" in summary(found)[0]
     assert below(trend(weeks(low, *STEADY, low))).count("yes") == 0
 
 
@@ -353,6 +356,8 @@ def test_bad_input_gets_one_clear_line_and_leaves_nothing(
     other = session(tmp_path / "ax", 30, 2, patient="AX")
     nobody = session(tmp_path / "nobody", 30, 2, patient=" ")
     finer = session(tmp_path / "finer", 30, 2, pixel_size_um=0.3025)
+    faster = session(tmp_path / "faster", 30, 2, parameters={"shear_rate_per_s": 20.0})
+    lower = session(tmp_path / "lower", 30, 2, parameters={"focus_height_um": 40.0})
     (tmp_path / "empty").mkdir()
     (tmp_path / "taken.csv").write_text("mine")
     undated = Path(shutil.copytree(other, tmp_path / "undated"))
@@ -364,6 +369,8 @@ def test_bad_input_gets_one_clear_line_and_leaves_nothing(
         ([folder, other], f"different patients.*{other}"),
         ([week, nobody], f"{nobody} names no patient"),
         ([week, folder / "week-01", finer], f"different pixel sizes: {finer}"),
+        ([week, folder / "week-01", faster], f"different shear rates: {faster} has 20 per s, .* 10 per s"),
+        ([week, folder / "week-01", lower], f"different focus heights: {lower} has 40 µm, .* 60 µm"),
         ([tmp_path / "empty"], "holds none"),
         ([tmp_path / "absent"], "no such folder"),
         ([folder / "damaged"], "damaged"),
@@ -387,6 +394,47 @@ def test_bad_input_gets_one_clear_line_and_leaves_nothing(
     assert code == 0
     assert "No baseline yet" in out
     assert "10 sessions of other patients left out" in err
+
+
+def test_a_session_whose_interval_lets_its_own_number_out_is_read(tmp_path: Path) -> None:
+    """The anytime interval may do so: an honest session is not refused, a damaged one is."""
+    one = session(tmp_path / "one", 40, 40)
+    run = json.loads((one / "run.json").read_text())
+    for figure, fault in (
+        ({"low": 0.52, "high": 0.7, "method": "anytime"}, None),
+        ({"low": 0.7, "high": 0.52}, "cannot be one"),
+        ({"low": 0.4, "high": 1.2}, "cannot be one"),
+        ({"estimate": 1.5}, "cannot be one"),
+    ):
+        (one / "run.json").write_text(json.dumps({**run, "fraction": {**run["fraction"], **figure}}))
+        if fault is None:
+            (read,) = gather([one]).records
+            assert read.figure.estimate == 0.5
+            assert "outside its own interval" in read.doubt  # it is shown, and makes no baseline
+        else:
+            with pytest.raises(BadInput, match=fault):
+                gather([one])
+
+
+def test_runs_that_count_otherwise_are_told(tmp_path: Path) -> None:
+    parameters: dict[str, object] = {
+        "least_frames": 30,
+        "shear_rate_per_s": 12.0,
+        "focus_height_um": 55.0,
+        "leave_out_intruded": True,
+    }
+    (one,) = gather([session(tmp_path / "one", 40, 8, parameters=parameters)]).records
+    assert parameters == {name: getattr(one, name) for name in parameters}
+    (old,) = gather([session(tmp_path / "old", 40, 8)]).records
+    assert (old.shear_rate_per_s, old.focus_height_um, old.least_frames) == (10.0, 60.0, 6)
+    assert trend(weeks(*STEADY)).notes == ()
+    notes = trend([*weeks(*STEADY), record(0.8, days=80, least_frames=30)]).notes
+    assert [
+        re.search("Not all runs count alike: s2026052.* counted only cells seen in 30 frames", n)
+        for n in notes
+    ]
+    notes = trend([*weeks(*STEADY), record(0.8, days=80, leave_out_intruded=True)]).notes
+    assert "judged each track without the frames" in " ".join(notes)
 
 
 def test_runs_of_other_networks_and_of_recorded_movies_are_told(tmp_path: Path) -> None:

@@ -29,13 +29,14 @@ def session(
     sample: str = "",
     status: str = "finished",
     pixel_size_um: float = 0.605,
+    parameters: dict[str, object] | None = None,
     close: bool = True,
 ) -> Path:
     """Write a session through the writer's own door, `week` weeks after `FIRST`."""
     writer = SessionWriter.create(
         folder,
         source=SourceInfo("test chamber", 40, 60, 60.0, pixel_size_um, live=True),
-        parameters={},
+        parameters=parameters or {},
         models={"stage1": {"name": "one", "hash": "01"}, "stage2": {"name": "two", "hash": "02"}},
         patient=patient,
         sample=sample,

@@ -48,8 +48,8 @@ def trend(
     DIR is a session, or a folder that holds sessions. The baseline is the mean and two standard deviations
     over the days outside crises. Left out of it are the days that --crisis names, and those that lie
     clearly below the others. A run lies below where its whole interval does and a baseline from so few days
-    carries that, or where two of three days in a row lie far below; perhaps below where only its number
-    does.
+    carries that, or where two of three days, measured one after the other, lie far below; perhaps below
+    where only its number does.
 
     Example: rbcflow trend sessions --patient BG --png bg.png --csv bg.csv
     """
@@ -81,7 +81,7 @@ def _say(trend: Trend) -> None:
     for sentence in summary(trend):
         click.echo(sentence)
     if trend.baseline is not None and trend.baseline.low > 0:
-        click.echo(f"For live runs that stop by it: --stop-baseline {trend.baseline.low:.3f}")
+        click.echo(f"For live runs that stop at the limit: --stop-baseline {trend.baseline.low:.3f}")
     for note in trend.notes:
         click.echo(f"note: {note}", err=True)
 

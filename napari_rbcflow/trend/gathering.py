@@ -9,7 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput, RbcflowError
+from napari_rbcflow.quality.flow import SetFlow
 from napari_rbcflow.session import FractionFigure, Session, open_session
 from napari_rbcflow.session.grave import grave_warnings
 from napari_rbcflow.session.runfile import NAME as RUN_NAME
@@ -38,6 +40,12 @@ class Record:
         The file that it was made from; empty for a live run.
     remark : str
         What else a person must know of it; empty if nothing.
+    shear_rate_per_s, focus_height_um : float
+        As they were set.
+    least_frames : int
+        Of a counted track.
+    leave_out_intruded : bool
+        Whether tracks were judged without the frames in which another cell stood in the crop.
     """
 
     folder: Path
@@ -53,6 +61,11 @@ class Record:
     networks: tuple[str, ...] = ()
     movie: str = ""
     remark: str = ""
+    # Sessions that do not say have these.
+    shear_rate_per_s: float = SetFlow().shear_rate_per_s
+    focus_height_um: float = SetFlow().focus_height_um
+    least_frames: int = LEAST_FRAMES
+    leave_out_intruded: bool = False
 
     @property
     def named(self) -> str:
@@ -183,15 +196,21 @@ def read_record(folder: Path) -> Record:
         networks=tuple(_hash(run, stage) for stage in ("stage1", "stage2")),
         movie=_movie(parameters),
         remark=fault,
+        shear_rate_per_s=_number(parameters.get("shear_rate_per_s")) or Record.shear_rate_per_s,
+        focus_height_um=_number(parameters.get("focus_height_um")) or Record.focus_height_um,
+        least_frames=int(_number(parameters.get("least_frames")) or Record.least_frames),
+        leave_out_intruded=bool(parameters.get("leave_out_intruded")),
     )
 
 
 def _sound(session: Session) -> FractionFigure:
     """Return the machine's number, if it can be one."""
     figure = session.fraction
-    said = (figure.estimate, figure.low, figure.high)
+    said: tuple[Any, ...] = (figure.estimate, figure.low, figure.high)
     try:
-        sound = said == (None, None, None) or 0 <= figure.low <= figure.estimate <= figure.high <= 1  # type: ignore[operator]
+        estimate, low, high = said
+        # The anytime interval may exclude its own estimate (docs/decisions/estimate.md).
+        sound = said == (None, None, None) or (0 <= low <= high <= 1 and 0 <= estimate <= 1)
         sound = sound and figure.n == int(figure.n) >= 0
     except (TypeError, ValueError):
         sound = False

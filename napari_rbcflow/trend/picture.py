@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from napari_rbcflow.quality.rules import percent
 from napari_rbcflow.session.figures import FLIPPING_COLOUR, TANK_TREADING_COLOUR
 from napari_rbcflow.trend.canvas import Canvas
 from napari_rbcflow.trend.judging import Below
 from napari_rbcflow.trend.scale import Scale, at_day
 from napari_rbcflow.trend.trend import Trend, TrendRun, Use
-from napari_rbcflow.trend.words import day_words, percent, summary
+from napari_rbcflow.trend.words import day_words, summary
 
 WIDTH, HEIGHT, DPI = 2400, 1500, 210
 """A4 across, with margins."""
@@ -170,7 +171,7 @@ def _legend(canvas: Canvas, trend: Trend) -> None:
     y += 48
     said = "Bars: the run's own interval. "
     if trend.baseline is not None:
-        said += "Band: the baseline. Dashes: below it even as seen from so few days. "
+        said += "Band: the baseline. Dashed line: the lower limit that allows for its few days. "
     doubts = [run for run in trend.runs if run.use is Use.DOUBT]
     if doubts:
         days = ", ".join(dict.fromkeys(day_words(run.day) for run in doubts))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.trend.alike import must_be_measured_alike, notes_on_counting
 from napari_rbcflow.trend.baseline import LEAST_DAYS, Baseline, Day
 from napari_rbcflow.trend.gathering import Gathered, Record
 from napari_rbcflow.trend.judging import Below, Measured, Verdict, judge, left_out
@@ -137,11 +137,12 @@ def trend_of(gathered: Gathered, *, patient: str | None = None, choices: Choices
     Raises
     ------
     BadInput
-        Where the sessions are of different patients, of none, or of different pixel sizes.
+        Where the sessions are of different patients, of none, or of different pixel sizes, shear rates or
+        focus heights.
     """
     choices = choices or Choices()
     records, notes = _of_one_patient(gathered, patient)
-    _of_one_pixel_size(records)
+    must_be_measured_alike(records)
     used = [record for record in records if not record.doubt]
     days = sorted({record.started.date() for record in used})
     by_day = [[_measured(r) for r in used if r.started.date() == day] for day in days]
@@ -220,28 +221,6 @@ def _of_one_patient(gathered: Gathered, patient: str | None) -> tuple[list[Recor
     return records, notes
 
 
-def _of_one_pixel_size(records: Sequence[Record]) -> None:
-    sizes = [record.pixel_size_um for record in records]
-    most = Counter(sizes).most_common(1)[0][0]
-    for record in records:
-        if not _alike(record.pixel_size_um, most):
-            raise BadInput(
-                f"The sessions are of different pixel sizes: {record.folder} has {_um(record.pixel_size_um)},"
-                f" the others {_um(most)}. Leave it out, or analyse its movie again with the right"
-                " --pixel-size-um."
-            )
-
-
-def _alike(one: float | None, other: float | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return math.isclose(one, other, rel_tol=1e-3)
-
-
-def _um(size: float | None) -> str:
-    return "none" if size is None else f"{size:g} µm"
-
-
 def _sessions(n: int) -> str:
     return "One session" if n == 1 else f"{n} sessions"
 
@@ -259,6 +238,7 @@ def _notes(used: Sequence[Record], runs: Sequence[TrendRun], named: Sequence[Spa
             f"Not all runs were judged by the same networks (others from {first.started:%Y-%m-%d} on): a step"
             " there may be theirs and not the patient's."
         )
+    notes += notes_on_counting(used)
     movies = Counter(record.movie for record in used if record.movie)
     if movies:
         n = sum(movies.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
+from napari_rbcflow.quality.rules import percent
 from napari_rbcflow.session import FractionFigure
 from napari_rbcflow.trend.baseline import DEVIATIONS, LEAST_DAYS, few_days_factor
 from napari_rbcflow.trend.judging import Below
@@ -18,11 +19,6 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 def day_words(day: date) -> str:
     """Return a day as a person writes it."""
     return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
-
-
-def percent(share: float) -> str:
-    """Return a share in per cent, to a tenth."""
-    return f"{100 * share:.1f} %"
 
 
 def number_words(figure: FractionFigure) -> str:
@@ -120,12 +116,12 @@ def _against(run: TrendRun) -> str:
     base, limit = run.verdict.against, run.verdict.limit
     if base is None or limit is None:
         return "cannot be compared yet: there are too few other days"
-    under = f"under {percent(limit)}"
+    under = f"under the limit of {percent(limit)}"
     if run.below is Below.YES:
         if run.verdict.in_a_row:
             return (
-                f"lies below the baseline: {under}, like another of three days in a row; that seldom happens"
-                " by chance"
+                f"lies below the baseline: {under}, like another of the last three days measured; that seldom"
+                " happens by chance"
             )
         return f"lies below the baseline: its whole interval is under {percent(base.low)}"
     if run.below is Below.PERHAPS:
@@ -135,4 +131,4 @@ def _against(run: TrendRun) -> str:
         )
     if run.verdict.above:
         return f"lies above the baseline, {percent(base.high)}"
-    return f"does not lie below the baseline ({under})"
+    return f"does not lie below the baseline (the limit is {percent(limit)})"

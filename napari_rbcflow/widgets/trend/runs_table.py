@@ -6,8 +6,9 @@ from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
+from napari_rbcflow.quality.rules import percent
 from napari_rbcflow.trend import Trend, TrendRun, Use
-from napari_rbcflow.trend.words import below_words, number_words, percent, use_words
+from napari_rbcflow.trend.words import below_words, number_words, use_words
 from napari_rbcflow.widgets.trend.marks import NOT_USED, mark_of
 
 _HEADINGS = ("Date", "Fraction", "Interval", "Cells", "Below?", "Baseline", "Sample", "Session")
