@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta
+from scipy.stats import beta, qmc
 
 from napari_rbcflow.classification.card_counts import held_back_counts
 from napari_rbcflow.classification.published import Sequence31
@@ -24,6 +25,7 @@ from napari_rbcflow.classification.training.fitting import Recipe
 from napari_rbcflow.classification.weight_files import SHIPPED, seal
 from napari_rbcflow.estimate import RunningFraction, anytime
 from napari_rbcflow.estimate.corrected import MOST_WIDTH, corrected_fraction, draw, interval_of
+from napari_rbcflow.estimate.even_points import MOST_DIMENSIONS, sobol
 from napari_rbcflow.estimate.rates import NetworkRates, Rate
 from napari_rbcflow.session.account import FractionFigure, plain
 from napari_rbcflow.session.correcting import corrected_figure, corrected_words, findings
@@ -48,6 +50,24 @@ def real(labelled: int = 2000, leak: float = 0.003) -> NetworkRates:
     return NetworkRates(
         rate(0.93), rate(0.80), let, told, told, right, right, (let.hits // 2, let.hits - let.hits // 2, 0)
     )
+
+
+def test_the_even_points_are_those_of_sobol() -> None:
+    for dimensions, n in ((1, 64), (3, 4096), (MOST_DIMENSIONS, 8192)):
+        same = qmc.Sobol(dimensions, scramble=False).random(n).T
+        assert np.array_equal(sobol(dimensions, n), same)
+
+
+def test_the_correction_does_not_import_scipy_stats() -> None:
+    # It would cost half a second of CPU at the end of each run.
+    code = """
+import sys
+from napari_rbcflow.estimate.corrected import points
+points(64)
+assert "scipy.special" in sys.modules
+assert "scipy.stats" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @given(k=st.integers(0, 500), m=st.integers(0, 500), others=st.integers(0, 20_000))

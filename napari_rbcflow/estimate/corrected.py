@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
+from napari_rbcflow.estimate.even_points import sobol
 from napari_rbcflow.estimate.fraction import wilson
 from napari_rbcflow.estimate.rates import NetworkRates, Rate, whole
 
@@ -255,9 +256,7 @@ def quantiles(
 @lru_cache(maxsize=4)
 def points(draws: int) -> NDArray[np.float64]:
     """Return points that fill the unit cube evenly, never its faces; shape (dimensions, draws)."""
-    from scipy.stats import qmc  # half a second, and only at a run's end
-
-    at: NDArray[np.float64] = qmc.Sobol(_DIMENSIONS, scramble=False).random(draws).T + 0.5 / draws
+    at = sobol(_DIMENSIONS, draws) + 0.5 / draws
     at.flags.writeable = False
     return at
 
