@@ -19,6 +19,7 @@ from napari_rbcflow.sources.chamber.shape import CellShape
 
 TANK_TREADING, FLIPPING, NOT_JUDGEABLE = 0, 1, 2
 """Labels of the truth, as in the published data."""
+_STEEPEST_DEG = 45.0
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,11 @@ def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.ra
         shape = _soft(rng)
         roll = float(rng.normal(0.0, 0.4))
         content *= 1.12
-        ratio = float(np.deg2rad(np.clip(rng.normal(27.0, 14.0), 3.0, 52.0)))
-        orbit = float(np.deg2rad(rng.uniform(1.0, 9.0)))
+        inclination, swing = rng.normal(27.0, 14.0), rng.uniform(1.0, 9.0)
+        # Shear turns every disc back from 45 degrees, the direction in which it stretches: no cell that
+        # tank-treads stands steeper (Keller and Skalak 1982; docs/decisions/demo-bias.md).
+        ratio = float(np.deg2rad(np.clip(inclination, 3.0, _STEEPEST_DEG - swing)))
+        orbit = float(np.deg2rad(swing))
         lean = float(np.deg2rad(abs(rng.normal(0.0, 10.0))))
         # The membrane goes round in about 2 x 2 pi / shear rate and the cell swings twice in that.
         cycle = 2.0 * np.pi / shear
