@@ -1,10 +1,11 @@
 """Which warnings healthy and spoilt runs of the simulated chamber get.
 
-  python benchmarks/quality.py [CASE...] [--seconds 20] [--movie MOVIE] [--list]
+  python benchmarks/quality.py [CASE...] [--seconds SECONDS] [--movie MOVIE] [--list]
 
 Each case is a whole run (tracking, both networks, session) with the sliding background of a live run, as
-fast as this machine can. Prints a row for each: cells counted, fraction, the simulation's own, and what was
-said. With --movie, the cases that spoil pictures are tried on a recorded movie instead.
+fast as this machine can. Prints a row for each: cells counted, share of the judged tracks that were reliable,
+fraction, the simulation's own, and what was said. With --movie, the cases that spoil pictures are tried on a
+recorded movie instead.
 """
 
 from __future__ import annotations
@@ -79,7 +80,17 @@ class Case:
 CASES = {
     **{
         f"healthy, seed {seed}, {tank:.0%}": Case({"seed": seed, "tank_fraction": tank}, seconds=40.0)
-        for seed, tank in ((11, 0.8), (12, 0.9), (13, 0.7), (14, 0.8), (15, 0.6), (16, 0.95))
+        for seed, tank in (
+            (11, 0.8),
+            (12, 0.8),
+            (12, 0.9),
+            (13, 0.8),
+            (13, 0.7),
+            (14, 0.8),
+            (15, 0.6),
+            (16, 0.95),
+            (17, 0.6),
+        )
     },
     "light x 0.5": Case(spoil=lambda: times(0.5)),
     "light x 0.15": Case(spoil=lambda: times(0.15)),
@@ -89,7 +100,11 @@ CASES = {
     "lamp to 0.7 half way": Case(spoil=lambda: light(lambda share, n: 0.7 if share > 0.5 else 1.0)),
     "lamp fades to 0.6": Case(spoil=lambda: light(lambda share, n: 1 - 0.4 * share)),
     "flicker +-10 %": Case(spoil=lambda: light(lambda share, n: 1 + 0.1 * float(np.sin(2.1 * n)))),
+    "blur of 1.5 px, seed 31": Case({"seed": 31, "tank_fraction": 0.8}, spoil=lambda: blurred(1.5)),
+    "blur of 1 px": Case(spoil=lambda: blurred(1.0)),
+    "blur of 1.25 px": Case(spoil=lambda: blurred(1.25)),
     "blur of 1.5 px": Case(spoil=lambda: blurred(1.5)),
+    "blur of 2 px": Case(spoil=lambda: blurred(2.0)),
     "blur of 2.5 px": Case(spoil=lambda: blurred(2.5)),
     "focus at 45 um": Case({"focus_um": 45.0}),
     "focus at 150 um": Case({"focus_um": 150.0}),
@@ -106,9 +121,7 @@ CASES = {
     "told 0.80 um a pixel": Case(told={"pixel_size_um": 0.8}),
     "told 1.21 um a pixel": Case(told={"pixel_size_um": 1.21}),
     "told right-to-left": Case(flow="right-to-left"),
-    "fraction 95 %, then 60 %": Case(
-        {"tank_fraction": 0.95}, then={"tank_fraction": 0.6}, seconds=40.0
-    ),
+    "fraction 95 %, then 60 %": Case({"tank_fraction": 0.95}, then={"tank_fraction": 0.6}, seconds=40.0),
 }
 REAL = {name: case for name, case in CASES.items() if not case.chamber and case.then is None}
 REAL = {"as it is": Case(), **{k: v for k, v in REAL.items() if "half way" not in k and "fades" not in k}}
@@ -168,7 +181,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("cases", nargs="*")
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, help="of each [default: the case's own, else 20]")
     parser.add_argument("--movie", type=Path)
     parser.add_argument("--list", action="store_true")
     given = parser.parse_args()
@@ -178,10 +191,14 @@ def main() -> None:
         return
     two_stage = TwoStage.load(device="cpu")
     two_stage.warm_up()
-    print("| run | counted | fraction | its own | warnings | notes |\n|---|---|---|---|---|---|")
+    print("| run | counted | reliable % | fraction | its own | warnings | notes |\n" + 7 * "|---" + "|")
     for name in given.cases or known:
         case = known[name]
-        sources = [open_movie(given.movie)] if given.movie else chambers(case, case.seconds or given.seconds)
+        sources = (
+            [open_movie(given.movie)]
+            if given.movie
+            else chambers(case, given.seconds or case.seconds or 20.0)
+        )
         with tempfile.TemporaryDirectory() as folder:
             settings = RunSettings(flow=case.flow, ring_seconds=0.1)  # type: ignore[arg-type]
             run = Run(Spoilt(sources, case), Path(folder) / "session", settings, two_stage)
@@ -198,7 +215,9 @@ def main() -> None:
         share = "none" if fraction["estimate"] is None else f"{fraction['estimate']:.2f}"
         grave = ", ".join(f"`{w.key}`" for w in said if w.grave) or "none"
         mild = ", ".join(f"`{w.key}`" for w in said if not w.grave) or "none"
-        print(f"| {name} | {fraction['n']} | {share} | {own} | {grave} | {mild} |", flush=True)
+        reliable = record["quality"].get("reliable_share")
+        passed = "none" if reliable is None else f"{100 * reliable:.1f}"
+        print(f"| {name} | {fraction['n']} | {passed} | {share} | {own} | {grave} | {mild} |", flush=True)
         for w in said:
             if w.key in ("told", "failed"):
                 print(f"<!-- {w.sentence} -->", flush=True)
