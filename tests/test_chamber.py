@@ -25,6 +25,7 @@ from napari_rbcflow.sources.chamber import (
     simulate_movie,
     simulate_sequences,
 )
+from napari_rbcflow.sources.chamber.blood import draw_cell
 from napari_rbcflow.sources.chamber.library import build_library, clearness, picture
 from napari_rbcflow.sources.chamber.motion import (
     FLIPS_SHOW_FROM_ORBIT,
@@ -200,6 +201,14 @@ def test_grey_of_cells_in_focus() -> None:
     assert mean.argmin() in (5, 6, 7)
     assert 11.0 < mean[:4].max() < 23.0
     assert abs(mean[12:]).max() < 1.5
+
+
+def test_no_tank_treading_cell_stands_steeper_than_shear_lets_it() -> None:
+    rng, settings = np.random.default_rng(3), ChamberSettings()
+    cells = [draw_cell(Motion.TANK_TREADING, settings.focus_um, settings, rng) for _ in range(500)]
+    steepest = np.rad2deg([cell.aspect_ratio + cell.orbit for cell in cells])
+    assert steepest.max() <= 45 + 1e-9
+    assert (steepest > 44).any()
 
 
 def test_a_frame_is_the_same_whatever_the_pace() -> None:
