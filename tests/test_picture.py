@@ -195,19 +195,22 @@ def test_what_one_sees_is_what_is_counted(tmp_path: Path, make_napari_viewer: An
     label_of = dict(zip(session.cells.cell, session.cells.label, strict=True))
     tracks = dict(iter(session.tracks.groupby("frame")))
     compared: Counter[str] = Counter()
-    near: list[bool] = []
+    near: dict[bool, list[bool]] = {True: [], False: []}
     for frame, marks in seen:
         rows = tracks[frame]
         for (y, x), shown in marks.items():
             far = np.hypot(rows.y_px - y, rows.x_px - x)
             # A track is smoothed at its end, so that on the disk it stands a little elsewhere.
-            near.append(far.min() < 3.0)
-            if not near[-1]:
+            has_label = shown != NOT_YET
+            near[has_label].append(bool(far.min() < 3.0))
+            if not near[has_label][-1]:
                 continue
             counted_as = label_of[rows.cell.iloc[int(far.argmin())]]
             assert shown in (NOT_YET, counted_as, like.get(counted_as))
             compared[shown] += 1
-    assert np.mean(near) > 0.97
+    assert np.mean(near[True]) > 0.97
+    # Of those not judged yet some turn out too pale to be kept: no label was ever shown of them.
+    assert np.mean(near[False]) > 0.85
     assert compared[Label.TANK_TREADING] > 5
     assert compared[Label.UNRELIABLE] > 20
 
