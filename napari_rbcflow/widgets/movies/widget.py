@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +12,8 @@ from qtpy.QtCore import QEvent, QSignalBlocker, QTimer, Signal  # type: ignore[a
 from qtpy.QtGui import QHideEvent
 from qtpy.QtWidgets import QApplication, QFileDialog, QMainWindow
 
-from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.widgets.guarding import guarded
 from napari_rbcflow.widgets.movies.face import CELLS, NUMBER, MovieFace
 from napari_rbcflow.widgets.movies.form import LAYER
 from napari_rbcflow.widgets.movies.job import MovieJob, MovieOrder, Stage
@@ -27,7 +27,6 @@ from napari_rbcflow.worker import busy
 if TYPE_CHECKING:
     import napari.viewer  # napari knows by the annotation that it must give its viewer
 
-log = logging.getLogger(__name__)
 
 BUSY_MS = 100
 IDLE_MS = 500
@@ -311,18 +310,7 @@ class MovieWidget(MovieFace):
 
     def _guarded(self, slot: Callable[..., None]) -> Callable[..., None]:
         """Let a slot end in a sentence at worst, never in a traceback window."""
-
-        def guarded(*given: Any) -> None:
-            try:
-                slot(*given)
-            except Exception as error:
-                if isinstance(error, RbcflowError):
-                    log.warning("%s", error)
-                else:
-                    log.error("the movie widget", exc_info=error)
-                self.message.say(grave=[sentence_of(error)])
-
-        return guarded
+        return guarded(slot, "the movie widget", lambda sentence: self.message.say(grave=[sentence]))
 
     def event(self, event: QEvent) -> bool:
         """Hear of the dock's x, and of `remove_dock_widget`: both take the widget out of its dock."""

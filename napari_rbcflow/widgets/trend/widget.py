@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from qtpy.QtCore import QEvent, QSignalBlocker, QTimer, QUrl, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QDesktopServices, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QFileDialog
 
-from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed, sentence_of
+from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
 from napari_rbcflow.ring.disk import replace_file
 from napari_rbcflow.session.runfile import NAME as RUN_NAME
 from napari_rbcflow.trend import Below, Choices, Gathered, Trend, as_csv, as_png, summary, trend_of
 from napari_rbcflow.trend.spans import parse_spans
+from napari_rbcflow.widgets.guarding import guarded
 from napari_rbcflow.widgets.labels import breakable, say
 from napari_rbcflow.widgets.settings.remembered import load_settings
 from napari_rbcflow.widgets.trend.face import TrendFace
 from napari_rbcflow.widgets.trend.job import ReadingJob
-
-log = logging.getLogger(__name__)
 
 POLL_MS = 60
 
@@ -255,18 +252,7 @@ class TrendWidget(TrendFace):
 
     def _guarded(self, slot: Callable[..., None]) -> Callable[..., None]:
         """Let a slot end in a sentence at worst, never in a traceback window."""
-
-        def guarded(*given: Any) -> None:
-            try:
-                slot(*given)
-            except Exception as error:
-                if isinstance(error, RbcflowError):
-                    log.warning("%s", error)
-                else:
-                    log.error("the trend widget", exc_info=error)
-                self.message.say(grave=[sentence_of(error)])
-
-        return guarded
+        return guarded(slot, "the trend widget", lambda sentence: self.message.say(grave=[sentence]))
 
     def event(self, event: QEvent) -> bool:
         """Hear of being taken out of the dock."""
