@@ -1,10 +1,10 @@
 """What the viewer costs while a run goes on: pictures, stalls, frames, latency, memory.
 
     OMP_NUM_THREADS=1 xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/viewer.py
-        [--seconds 30] [--widget] [--mode newest] [--picture FILE.png]
+        [--seconds 30] [--widget] [--mode newest] [--picture FILE.png] [--camera FILE.cfg --mm-path DIR]
 
-Opens napari, plays the simulated chamber at 1376 x 1096 and 60 frames/s in a worker's process and shows it:
-the picture alone, or with `--widget` the whole dock widget. Without a screen it needs Xvfb, as above.
+Opens napari, plays the simulated chamber at 1376 x 1096 and 60 frames/s, or another camera, in a worker's
+process and shows it: the picture alone, or with `--widget` the whole dock widget. Without a screen it needs Xvfb, as above.
 """
 
 from __future__ import annotations
@@ -116,6 +116,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="of the run")
     parser.add_argument("--cells-per-frame", type=float, default=115.0)
     parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--camera", default="simulated", help="as of `rbcflow live`")
+    parser.add_argument("--mm-path", type=Path)
     parser.add_argument("--widget", action="store_true", help="the whole dock widget, not the picture alone")
     parser.add_argument("--mode", choices=("cells", "newest"), default="cells")
     parser.add_argument("--picture", type=Path, help="save a picture of the window in mid run here")
@@ -125,8 +127,11 @@ def main() -> None:
     viewer.window.resize(1500, 950)
     app = QApplication.instance()
     assert app is not None
+    asked: dict[str, Any] = {"mm_path": args.mm_path} if args.mm_path else {}
+    if args.camera == "simulated":
+        asked = {"seed": args.seed, "cells_per_frame": args.cells_per_frame}
     order = Order(
-        Camera("simulated", {"seed": args.seed, "cells_per_frame": args.cells_per_frame}),
+        Camera(args.camera, asked),
         Path(tempfile.mkdtemp(prefix="rbcflow-viewer-")) / "session",
         RunSettings(stop=StopRules(seconds=args.seconds)),
     )

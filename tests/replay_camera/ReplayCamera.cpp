@@ -2,7 +2,7 @@
 //
 // The movie is a file of raw frames, one behind the other. Every sequence begins at its first frame, and each
 // frame leaves at its own time on a steady clock, however late the one before it was: so what arrives, when
-// and in which order is known beforehand.
+// and in which order is known beforehand. With Loop it begins anew at its end, for hours out of a minute.
 
 #include <atomic>
 #include <chrono>
@@ -44,6 +44,7 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
     Whole("BreaksAfter", -1, false);    // ends with an error, and every call to it fails from then on
     Whole("HangsAfter", -1, false);     // sends nothing more, and stopping it takes HangSeconds
     Whole("HangSeconds", 20, false);
+    Whole("Loop", 0, false);
     CreateProperty("FrameRate", "60", MM::Float, false);
     CreateProperty(MM::g_Keyword_Binning, "1", MM::Integer, false);
     AddAllowedValue(MM::g_Keyword_Binning, "1");
@@ -103,6 +104,7 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
     silent_ = AsLong("SilentAfter");
     breaks_ = AsLong("BreaksAfter");
     hangs_ = AsLong("HangsAfter");
+    loop_ = AsLong("Loop") != 0;
     char rate[MM::MaxStrLength];
     GetProperty("FrameRate", rate);
     period_ = std::chrono::duration<double>(1.0 / std::stod(rate));
@@ -136,12 +138,12 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
       }
       std::this_thread::sleep_until(began + std::chrono::duration_cast<Clock::duration>(period_ * i));
       if (i == hangs_) std::this_thread::sleep_for(std::chrono::seconds(AsLong("HangSeconds")));
-      if (i >= frames_ || (silent_ >= 0 && i >= silent_) || (hangs_ >= 0 && i >= hangs_)) continue;
+      if ((i >= frames_ && !loop_) || (silent_ >= 0 && i >= silent_) || (hangs_ >= 0 && i >= hangs_)) continue;
       if (i < static_cast<long>(lost_.size()) && lost_[i]) continue;
       MM::CameraImageMetadata tags;
       // Its own time, as a camera that stamps its frames has it, however late this computer is.
       tags.AddTag(MM::g_Keyword_Elapsed_Time_ms, 1000.0 * period_.count() * static_cast<double>(i));
-      status = GetCoreCallback()->InsertImage(this, movie_.data() + FrameBytes() * i, GetImageWidth(),
+      status = GetCoreCallback()->InsertImage(this, movie_.data() + FrameBytes() * (i % frames_), GetImageWidth(),
                                               GetImageHeight(), GetImageBytesPerPixel(),
                                               GetNumberOfComponents(), tags.Serialize());
       if (status != DEVICE_OK) break;  // the core's buffer is full
@@ -181,6 +183,7 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
   std::vector<bool> lost_;
   std::chrono::duration<double> period_{1.0 / 60};
   std::thread player_;
+  bool loop_ = false;
   std::atomic<bool> stop_{false}, running_{false}, broken_{false};
 };
 
