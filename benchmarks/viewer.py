@@ -4,7 +4,7 @@
         [--seconds 30] [--widget] [--mode newest] [--picture FILE.png] [--camera FILE.cfg --mm-path DIR]
 
 Opens napari, plays the simulated chamber at 1376 x 1096 and 60 frames/s, or another camera, in a worker's
-process and shows it: the picture alone, or with `--widget` the whole dock widget. Without a screen it needs Xvfb, as above.
+process and shows it: the picture alone, or with `--widget` the whole dock widget. It needs a screen, or Xvfb.
 """
 
 from __future__ import annotations
