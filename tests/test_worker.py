@@ -84,7 +84,11 @@ def test_what_is_told_is_what_the_session_holds(worker: Worker, tmp_path: Path) 
     assert "own fraction" in run.remarks[0]
 
 
-def test_a_stop_is_heard_while_it_opens_and_while_it_runs(worker: Worker, tmp_path: Path) -> None:
+def test_a_stop_is_heard_while_it_opens_and_while_it_runs(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Eight seconds are enough for a camera, not for the chamber's library on a computer that does much else.
+    monkeypatch.setattr("napari_rbcflow.worker.worker_run.OPENING_PATIENCE_S", 40.0)
     early = worker.start(chamber(tmp_path / "early"))
     early.stop()
     assert early.wait(30)

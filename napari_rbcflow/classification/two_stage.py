@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import threading
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,8 @@ from napari_rbcflow.tracks import Judgement, Track
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+log = logging.getLogger(__name__)
+
 CPU_BATCH, CPU_LINGER_S = 8, 0.05
 """Live, some three tracks end a frame and one in thirty passes stage 1: a larger batch is mostly padding."""
 GPU_BATCH, GPU_LINGER_S = 256, 0.02
@@ -35,6 +40,9 @@ class TwoStage:
     Every batch has the same shape, the last filled up with nothing, so that a track's numbers do not
     depend on what else is judged; probabilities are rounded to four decimals and labels made from these.
     One `judge` runs at a time; more threads wait.
+
+    A GPU that fails (out of memory, a driver that broke) is left for good: the sequences that it was asked
+    for are judged on the CPU, each once, and so are all after them. `fault` says so.
 
     Parameters
     ----------
@@ -53,20 +61,51 @@ class TwoStage:
         Tracks that are judged at the cost of one; fewer cost as much.
     linger_s : float
         How long a track should wait for others to share its batch.
+    fault : str
+        One sentence where a GPU failed and the CPU took over; else empty.
     """
 
     batch: int = CPU_BATCH
     linger_s: float = CPU_LINGER_S
+    fault: str = ""
 
     def __init__(
         self, stage1: Trained, stage2: Trained, device: torch.device, *, threads: int = 1, mixed: bool = False
     ) -> None:
         self.stage1, self.stage2 = stage1, stage2
         self._device, self._threads = device, threads
-        if device.type == "cuda":
-            self.batch, self.linger_s = GPU_BATCH, GPU_LINGER_S
         self._lock = threading.Lock()
-        self._runners = [StageRunner(t, device, self.batch, mixed=mixed) for t in (stage1, stage2)]
+        if device.type == "cuda":
+            # From a GPU that failed nothing can be had back.
+            self._spare = [replace(t, networks=copy.deepcopy(t.networks)) for t in (stage1, stage2)]
+            self._card = "GPU"
+        try:
+            self._begin(device, mixed)
+        except Exception as error:
+            self._leave_gpu(error)
+
+    def _begin(self, device: torch.device, mixed: bool) -> None:
+        if device.type == "cuda":
+            self._card = torch.cuda.get_device_name(device)
+            self.batch, self.linger_s = GPU_BATCH, GPU_LINGER_S
+        self._runners = [StageRunner(t, device, self.batch, mixed=mixed) for t in (self.stage1, self.stage2)]
+
+    def _leave_gpu(self, error: Exception) -> None:
+        """Go on on the CPU, or raise where that is what failed."""
+        if self._device.type == "cpu":
+            raise error
+        said = " ".join(str(error).split("\n", 1)[0].split())[:120].rstrip(". ") or type(error).__name__
+        full = isinstance(error, torch.OutOfMemoryError) or "out of memory" in said
+        what = "ran out of memory" if full else f"failed ({said})"
+        do = "close other programs that use it" if full else "restart the computer if it happens again"
+        self.fault = (
+            f"The graphics card ({self._card}) {what}: the cells from then on were judged on the CPU; {do}."
+        )
+        log.warning("%s", self.fault)
+        self._device = torch.device("cpu")
+        self.stage1, self.stage2 = self._spare
+        self.batch, self.linger_s = CPU_BATCH, CPU_LINGER_S
+        self._begin(self._device, mixed=False)
 
     @classmethod
     def load(
@@ -134,10 +173,8 @@ class TwoStage:
 
     @property
     def device(self) -> str:
-        """``cpu``, or ``cuda`` and the card's name."""
-        if self._device.type == "cuda":
-            return f"cuda ({torch.cuda.get_device_name(self._device)})"
-        return "cpu"
+        """Where the next track is judged: ``cpu``, or ``cuda`` and the card's name."""
+        return f"cuda ({self._card})" if self._device.type == "cuda" else "cpu"
 
     def warm_up(self) -> None:
         """Compile and allocate what the first call would, so that the first real label is not late."""
@@ -201,7 +238,11 @@ class TwoStage:
 
     def _probabilities(self, stage: int, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         with self._lock, _threads(self._threads):
-            return self._runners[stage].probabilities(crops)
+            try:
+                return self._runners[stage].probabilities(crops)
+            except Exception as error:
+                self._leave_gpu(error)
+                return self._runners[stage].probabilities(crops)
 
 
 def _whole(track: Track) -> NDArray[np.uint8]:

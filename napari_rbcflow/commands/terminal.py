@@ -62,17 +62,20 @@ def to_go(p: RunProgress) -> str:
 
 
 def follow(run: Run) -> None:
-    """Show the running line until the run has ended, and each grave warning once on a line of its own."""
+    """Show the running line until the run has ended, and on lines of their own, once each, what is grave and
+    what broke without ending the run.
+    """  # noqa: D205
     terminal = sys.stderr.isatty()
     printed = time.monotonic()
     told: set[str] = set()
     while not run.wait(REFRESH_S):
         progress = run.progress()
         width = Console(stderr=True).width
-        for warning in progress.warned or ():
-            if warning.grave and warning.key not in told:
-                told.add(warning.key)
-                click.echo(("\r" + " " * (width - 1) + "\r" if terminal else "") + warning.said, err=True)
+        grave = {warning.key: warning.said for warning in progress.warned or () if warning.grave}
+        for key, sentence in (grave | {fault: fault for fault in run.survived}).items():
+            if key not in told:
+                told.add(key)
+                click.echo(("\r" + " " * (width - 1) + "\r" if terminal else "") + sentence, err=True)
         if terminal:
             click.echo("\r" + running_line(progress)[: width - 1].ljust(width - 1), nl=False, err=True)
         elif time.monotonic() - printed >= PLAIN_EVERY_S:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from napari_rbcflow.estimate import remaining
@@ -38,6 +38,8 @@ class Standing:
     info : SourceInfo
     models : mapping
         As in ``run.json``.
+    survived : callable
+        Returns what broke and did not end the run, in plain sentences.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class Standing:
         source: FrameSource,
         info: SourceInfo,
         models: Mapping[str, Any],
+        survived: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._stages, self._tracker, self._quality = stages, tracker, quality
         self._source, self._info, self._models = source, info, models
         self._settings = stages.settings
+        self._survived = survived
 
     def progress(self, outcome: tuple[str, str], pace: Pace) -> Progress:
         """Return how the run stands at this moment."""
@@ -123,11 +127,14 @@ class Standing:
             fraction=fraction,
             fraction_corrected=corrected_figure(self._models, cells, fraction) if whole else None,
             latencies_ms=self._stages.latencies_ms[0 if whole else -RECENT_LABELS :],
-            warnings=warnings_of(
-                self._info,
-                dropped=dropped,
-                missed=self._source.missed,
-                ring_skipped=self._stages.ring_skipped,
-            ),
+            warnings=[
+                *self._survived(),
+                *warnings_of(
+                    self._info,
+                    dropped=dropped,
+                    missed=self._source.missed,
+                    ring_skipped=self._stages.ring_skipped,
+                ),
+            ],
         )
         return self._quality.complete(account, ended=whole)

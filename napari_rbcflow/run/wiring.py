@@ -110,10 +110,11 @@ class Run:
             self._two_stage = TwoStage.load(device=self.settings.device)
             self._two_stage.warm_up()
         self._models = self._two_stage.models
+        self._device = self._two_stage.device
         self._writer = SessionWriter.create(
             self.folder,
             source=self.info,
-            parameters=self.settings.record(device=self._two_stage.device),
+            parameters=self.settings.record(device=self._device),
             models=self._models,
             patient=self.settings.patient,
             sample=self.settings.sample,
@@ -129,7 +130,13 @@ class Run:
         self.stages = stages
         self._quality = QualityLooks(stages, self._tracker)
         self._standing = Standing(
-            stages, self._tracker, self._quality, source=self.source, info=self.info, models=self._models
+            stages,
+            self._tracker,
+            self._quality,
+            source=self.source,
+            info=self.info,
+            models=self._models,
+            survived=lambda: self.survived,
         )
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"rbcflow-{name}", daemon=True)
@@ -185,6 +192,7 @@ class Run:
                 try:
                     account = self.account()
                     self._quality.look(account)
+                    self._say_device()
                     self._writer.heartbeat(account)
                 except Exception as error:
                     self.stages.fail(error)
@@ -225,6 +233,7 @@ class Run:
         except Exception as error:
             log.error("%d tracks could not be kept: %s", len(left), error)
         self._find_lost_frames()
+        self._say_device()
         status, reason = self.outcome
         self._writer.close(
             self.account(whole=True), status, reason, self._standing.stop_sentence(self.outcome)
@@ -258,6 +267,12 @@ class Run:
         if lost:
             self.stages.dropped[RUN_FAILED] += lost
 
+    def _say_device(self) -> None:
+        """Put on record where cells are judged, once that changed."""
+        assert self._two_stage is not None
+        if self._two_stage.device != self._device:
+            self._writer.set_parameter("device", f"{self._device}, then {self._two_stage.device}")
+
     # ------------------------------------------------------------------ views
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -273,6 +288,12 @@ class Run:
     def hung(self) -> bool:
         """Whether, after the end, a thread still waits for a source that does not answer."""
         return any(thread.is_alive() for thread in (*self._threads, self._closing))
+
+    @property
+    def survived(self) -> tuple[str, ...]:
+        """What broke and did not end the run, in plain sentences."""
+        fault = self._two_stage.fault if self._two_stage is not None else ""
+        return (fault,) if fault else ()
 
     @property
     def outcome(self) -> tuple[str, str]:

@@ -224,6 +224,11 @@ class SessionWriter:
             self._pieces.commit()
             self._cells.commit()
 
+    def set_parameter(self, name: str, value: Any) -> None:
+        """Change what `create` was given; it is on the disk with the next `heartbeat` or `close`."""
+        with self._lock:
+            self._run["parameters"][name] = value
+
     def heartbeat(self, account: Account) -> None:
         """Write how the run stands into ``run.json``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import queue
@@ -18,6 +19,14 @@ from napari_rbcflow.worker.pipe import Pipe
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.05
+_HEAVY = (
+    "napari_rbcflow.classification.two_stage",
+    "napari_rbcflow.run.watching",
+    "napari_rbcflow.sources.chamber",
+    "napari_rbcflow.sources.movie",
+    "napari_rbcflow.sources.opening",
+)
+"""Imported before anything else happens: two seconds, mostly PyTorch and SciPy."""
 
 
 class Serving:
@@ -65,7 +74,6 @@ class Serving:
 
     def _load(self) -> None:
         """Load and compile what the first run would wait for; a fault shows again where it matters."""
-        import napari_rbcflow.sources.chamber  # noqa: F401  (a second, mostly SciPy)
         from napari_rbcflow.tracking.warming import warm_up
 
         try:
@@ -105,11 +113,14 @@ class Serving:
             run.stages.fail(error)
             run.wait()
             remarks = ()
-        hung = run.hung
-        self._pipe.send(Ended(*run.outcome, remarks=remarks, leaving=hung))
-        if hung:
-            # Its camera would be in use for ever; the next run gets a new process.
-            log.error("a thread of the run that ended still waits for its source: this process ends too")
+        why = ""
+        if run.hung:  # its camera would be in use for ever
+            why = "a thread of the run that ended still waits for its source"
+        elif run.survived:  # a driver that broke stays broken in the process that it broke in
+            why = "what broke may work again in another process"
+        self._pipe.send(Ended(*run.outcome, remarks=remarks, leaving=bool(why)))
+        if why:
+            log.error("%s: this process ends, and the next run gets a new one", why)
             os._exit(1)
 
 
@@ -117,9 +128,14 @@ def main() -> None:
     """Serve on standard input and output; what libraries print goes to standard error."""
     incoming = os.fdopen(os.dup(0), "rb")
     outgoing = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
     os.dup2(2, 1)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     keep_freed_memory()
+    # On Windows a library that is loaded while a thread waits for the pipe may wait with it.
+    for heavy in _HEAVY:
+        importlib.import_module(heavy)
     serving = Serving(Pipe(incoming, outgoing))
     signal.signal(signal.SIGTERM, lambda *_: serving.end())
     serving.serve()
