@@ -28,9 +28,17 @@ class Ready:
 
 @dataclass(frozen=True)
 class Refused:
-    """From the worker: the run cannot begin, and nothing was made."""
+    """From the worker: the run cannot begin, and nothing was made.
+
+    Attributes
+    ----------
+    sentence : str
+    code : str
+        `RbcflowError.code`: why, for a program.
+    """
 
     sentence: str
+    code: str = ""
 
 
 @dataclass(frozen=True)

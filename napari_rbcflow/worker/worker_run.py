@@ -47,6 +47,8 @@ class WorkerRun:
         Of the source, once it is open.
     sentence : str
         Why it was refused, or failed; else empty.
+    code : str
+        Why it was refused, for a program (`errors.RbcflowError.code`).
     snapshot : Snapshot or None
         The newest. Its `judged` and `counted` are only what that one brought: see `take`.
     outcome : (str, str)
@@ -59,7 +61,7 @@ class WorkerRun:
         self.order = order
         self.phase = Phase.OPENING
         self.info: SourceInfo | None = None
-        self.sentence = ""
+        self.sentence = self.code = ""
         self.snapshot: Snapshot | None = None
         self.outcome = ("running", "")
         self.remarks: tuple[str, ...] = ()
@@ -145,7 +147,7 @@ class WorkerRun:
         elif isinstance(message, Began):
             self.info, self.phase = message.info, Phase.RUNNING
         elif isinstance(message, Refused):
-            self.sentence = message.sentence
+            self.sentence, self.code = message.sentence, message.code
             self._end(Phase.REFUSED)
         elif isinstance(message, Ended):
             self.outcome, self.remarks = (message.status, message.reason), message.remarks
