@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CPU_BATCH, CPU_LINGER_S = 8, 0.05
+CPU_BATCH, CPU_BATCH_2, CPU_LINGER_S = 8, 4, 0.05
 """Live, some three tracks end a frame and one in thirty passes stage 1: a larger batch is mostly padding."""
 GPU_BATCH, GPU_LINGER_S = 256, 0.02
 LEAST_ALONE = 12
@@ -88,7 +88,9 @@ class TwoStage:
         if device.type == "cuda":
             self._card = torch.cuda.get_device_name(device)
             self.batch, self.linger_s = GPU_BATCH, GPU_LINGER_S
-        self._runners = [StageRunner(t, device, self.batch, mixed=mixed) for t in (self.stage1, self.stage2)]
+        rows = (self.batch, self.batch if device.type == "cuda" else CPU_BATCH_2)
+        stages = zip((self.stage1, self.stage2), rows, strict=True)
+        self._runners = [StageRunner(t, device, n, mixed=mixed) for t, n in stages]
 
     def _leave_gpu(self, error: Exception) -> None:
         """Go on on the CPU, or raise where that is what failed."""

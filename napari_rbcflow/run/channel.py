@@ -75,6 +75,11 @@ class Channel(Generic[T]):
         while batch := self.take():
             yield batch[0]
 
+    def wait_for_fewer(self, most: int, timeout_s: float) -> bool:
+        """Wait until fewer than `most` items wait or no more will come; return whether it is so in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._ended or len(self._items) < most, timeout_s)
+
     def close(self) -> None:
         """Say that no more will come."""
         with self._changed:

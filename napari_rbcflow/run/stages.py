@@ -29,20 +29,28 @@ WAITING_BYTES = 256 * 2**20
 """Of frames that wait for tracking: some three seconds at 1376 x 1096 and 60 frames/s."""
 WAITING_TRACKS = 4096
 MOST_TRACKS = 32
-"""Judged and kept at once, where many wait: each time costs two writes through to the disk."""
+"""Judged at once, where many wait."""
+_TO_KEEP = 4
+"""Judged batches that may wait for the disk."""
+GIVE_WAY_S = 0.25
+"""Of frames that wait for tracking, from which on judging waits for it: a frame that finds no room is lost, a
+track that waits is only late."""
+_LATEST = WAITING_TRACKS // 2
+"""Tracks that may wait for that reason. Beyond, judging goes on: a full queue would hold up tracking."""
+_LOOK_S = 0.05
 
 
 class Stages:
-    r"""Four works, a thread each, and bounded queues between them.
+    r"""Five works, a thread each, and bounded queues between them.
 
     ::
 
-        receive --frames--> track --tracks--> judge --> session, tally, stop rule
+        receive --frames--> track --tracks--> judge --labels--> keep_tracks --> session, tally, stop rule
            \--------frames--------> keep_frames --> ring
 
-    A camera never waits: a frame that finds no room is dropped and counted with its reason. A
-    recorded source does, also where it plays in a camera's place. A work that raises is handed to `fail`
-    by whoever runs it.
+    A camera never waits: a frame that finds no room is dropped and counted with its reason. So judging gives
+    way while frames wait for tracking. A recorded source does wait, also where it plays in a camera's place.
+    A work that raises is handed to `fail` by whoever runs it.
 
     Parameters
     ----------
@@ -103,8 +111,15 @@ class Stages:
         self.stranded: list[Track] = []
         self._lock = threading.Lock()
         self._frozen = threading.Event()
-        self._frames: Channel[Frame] = Channel(max(16, WAITING_BYTES // (info.height * info.width)))
+        self._waits = info.can_wait or not info.live
+        room = max(16, WAITING_BYTES // (info.height * info.width))
+        self._frames: Channel[Frame] = Channel(room)
+        self._few_frames = max(2, min(round(GIVE_WAY_S * info.fps), room // 4))
         self._tracks: Channel[tuple[Track, float]] = Channel(WAITING_TRACKS)
+        self._to_keep: Channel[tuple[list[tuple[Track, float]], list[Judgement]]] = Channel(_TO_KEEP)
+        # When the oldest of what is judged now, and of what is kept now, was handed over.
+        self._in_judging: float | None = None
+        self._in_keeping: float | None = None
         self._to_ring: Channel[Frame] = Channel(16)
 
     def receive(self) -> None:
@@ -121,8 +136,7 @@ class Stages:
                     break
                 self.n_received += 1
                 self.newest = frame
-                waits = self._info.can_wait or not self._info.live
-                taken = self._frames.put(frame) if waits else self._frames.offer(frame)
+                taken = self._frames.put(frame) if self._waits else self._frames.offer(frame)
                 if not taken:
                     self._drop(self._why_not_taken())
                 if self.outcome.failed:
@@ -167,6 +181,7 @@ class Stages:
 
     def judge(self) -> None:
         while batch := self._next_tracks():
+            self._in_judging = batch[0][1]
             tracks = [track for track, _ in batch]
             try:
                 judged = self._two_stage.judge(
@@ -175,9 +190,21 @@ class Stages:
             except Exception:
                 self.stranded += tracks
                 raise
-            settled = self.tally.settle(tracks, judged)
+            if not self._to_keep.put((batch, judged)):
+                self.stranded += tracks
+            self._in_judging = None
+        self._to_keep.close()
+
+    def keep_tracks(self) -> None:
+        # While the disk takes what was judged, the next are judged; what waits goes to the disk at once.
+        while some := self._to_keep.take(_TO_KEEP):
+            batch = [pair for pairs, _ in some for pair in pairs]
+            self._in_keeping = batch[0][1]
+            tracks = [track for track, _ in batch]
+            settled = self.tally.settle(tracks, [judgement for _, judged in some for judgement in judged])
             self.keep(tracks, settled)
             now = time.perf_counter()
+            self._in_keeping = None
             self.latencies_ms.extend(
                 1000 * (now - handed_over)
                 for (_, handed_over), judgement in zip(batch, settled, strict=True)
@@ -188,15 +215,22 @@ class Stages:
 
     def _next_tracks(self) -> list[tuple[Track, float]]:
         """Take what the networks judge at the cost of one, or what came within the time that it may wait
-        since its hand-over; and all else that waits by then.
+        since its hand-over; and all else that waits by then. Not before tracking has caught up.
         """  # noqa: D205
         batch, linger_s = self._two_stage.batch, self._two_stage.linger_s
+        self._give_way()
         if waiting := self._tracks.first():
             linger_s -= time.perf_counter() - waiting[1]
         taken = self._tracks.take(batch, max(linger_s, 0.0))
         if taken and len(self._tracks) and len(taken) < MOST_TRACKS:
             taken += self._tracks.take(MOST_TRACKS - len(taken))
         return taken
+
+    def _give_way(self) -> None:
+        """Wait while frames that may be dropped wait for tracking, and there is room for its tracks."""
+        while not self._waits and len(self._tracks) < _LATEST:
+            if self._frames.wait_for_fewer(self._few_frames, _LOOK_S):
+                break
 
     def keep(self, tracks: Sequence[Track], judgements: Sequence[Judgement]) -> None:
         """Put tracks on disk, and only then count them."""
@@ -216,11 +250,23 @@ class Stages:
 
     def lag_s(self) -> float:
         """Return how far the run is behind: the camera time of the frames that wait for tracking, or how
-        long the oldest track has waited to be judged, whichever is more.
+        far the labels are behind (`labels_behind_s`), whichever is more.
         """  # noqa: D205
-        waiting = self._tracks.first()
-        judging = time.perf_counter() - waiting[1] if waiting else 0.0
-        return max(judging, len(self._frames) / self._info.fps)
+        return max(self.labels_behind_s(), len(self._frames) / self._info.fps)
+
+    def labels_behind_s(self) -> float:
+        """Return how long the oldest finished track has waited for its label."""
+        to_keep, waiting = self._to_keep.first(), self._tracks.first()
+        # In the order in which they were handed over.
+        for handed_over in (
+            self._in_keeping,
+            to_keep[0][0][1] if to_keep else None,
+            self._in_judging,
+            waiting[1] if waiting else None,
+        ):
+            if handed_over is not None:
+                return time.perf_counter() - handed_over
+        return 0.0
 
     def _freeze(self, reason: str) -> None:
         self.outcome.rule_met(reason)
@@ -232,7 +278,7 @@ class Stages:
         if self.outcome.fail(error):
             known = isinstance(error, RbcflowError)
             log.error("%s", sentence_of(error), exc_info=None if known else error)
-        for channel in (self._frames, self._tracks, self._to_ring):
+        for channel in (self._frames, self._tracks, self._to_keep, self._to_ring):
             channel.abort()
         with contextlib.suppress(Exception):
             self._source.stop()
@@ -243,4 +289,5 @@ class Stages:
 
     def unjudged(self) -> list[Track]:
         """Return the tracks that a fault left behind."""
-        return [*self.stranded, *(track for track, _ in self._tracks.leftover())]
+        judged = [pair for pairs, _ in self._to_keep.leftover() for pair in pairs]
+        return [*self.stranded, *(track for track, _ in [*judged, *self._tracks.leftover()])]

@@ -125,6 +125,7 @@ class Run:
             "source": stages.receive,
             "tracking": stages.track,
             "judging": stages.judge,
+            "keeping": stages.keep_tracks,
             "ring": stages.keep_frames,
         }
         self.stages = stages
