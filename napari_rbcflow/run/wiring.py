@@ -35,7 +35,7 @@ MOVIE_BACKGROUND_FRAMES = 100
 """Frames whose median is the background of a movie, as in Darrin et al. 2023."""
 PATIENCE_S = 3.0
 """That an ended run waits for its source, and a failed one for its threads."""
-HUNG_S = 0.5
+HUNG_S = 0.2
 """That a failed run waits for a source that did not answer before."""
 
 

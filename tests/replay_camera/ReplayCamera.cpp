@@ -44,6 +44,8 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
     Whole("BreaksAfter", -1, false);    // ends with an error, and every call to it fails from then on
     Whole("HangsAfter", -1, false);     // sends nothing more, and stopping it takes HangSeconds
     Whole("HangSeconds", 20, false);
+    Whole("WrongAfter", -1, false);     // hands over a frame of another size, which the core refuses: it ends
+    Text("Mark", "", false);            // a file that is made in the moment of the fault
     Whole("Loop", 0, false);
     CreateProperty("FrameRate", "60", MM::Float, false);
     CreateProperty(MM::g_Keyword_Binning, "1", MM::Integer, false);
@@ -104,6 +106,7 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
     silent_ = AsLong("SilentAfter");
     breaks_ = AsLong("BreaksAfter");
     hangs_ = AsLong("HangsAfter");
+    wrong_ = AsLong("WrongAfter");
     loop_ = AsLong("Loop") != 0;
     char rate[MM::MaxStrLength];
     GetProperty("FrameRate", rate);
@@ -131,6 +134,7 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
     for (long i = 0; !stop_; ++i) {
       // At the movie's end a camera goes on: with nothing to show, this one is silent, unless it ends.
       if (i == ends_) break;
+      if (i == silent_ || i == breaks_ || i == hangs_ || i == wrong_) std::ofstream(AsText("Mark")).put('!');
       if (i == breaks_) {
         broken_ = true;
         status = kBroken;
@@ -144,7 +148,7 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
       // Its own time, as a camera that stamps its frames has it, however late this computer is.
       tags.AddTag(MM::g_Keyword_Elapsed_Time_ms, 1000.0 * period_.count() * static_cast<double>(i));
       status = GetCoreCallback()->InsertImage(this, movie_.data() + FrameBytes() * (i % frames_), GetImageWidth(),
-                                              GetImageHeight(), GetImageBytesPerPixel(),
+                                              GetImageHeight() / (i == wrong_ ? 2 : 1), GetImageBytesPerPixel(),
                                               GetNumberOfComponents(), tags.Serialize());
       if (status != DEVICE_OK) break;  // the core's buffer is full
     }
@@ -178,7 +182,7 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
   long AsLong(const char* name) const { return std::stol(AsText(name)); }
 
   long width_ = 0, height_ = 0, bytes_ = 1, frames_ = 0;
-  long ends_ = -1, silent_ = -1, breaks_ = -1, hangs_ = -1;
+  long ends_ = -1, silent_ = -1, breaks_ = -1, hangs_ = -1, wrong_ = -1;
   std::vector<unsigned char> movie_;
   std::vector<bool> lost_;
   std::chrono::duration<double> period_{1.0 / 60};
