@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sources.contract import Frame
+from napari_rbcflow.sources.core_grey import grey_of
 from napari_rbcflow.sources.loss import LossLedger
 from napari_rbcflow.sources.micromanager import MicroManagerCamera
 from napari_rbcflow.sources.mm_core import start_core, stop_core
 from napari_rbcflow.sources.opening import open_source
+from napari_rbcflow.sources.pixel_types import matching
 
 PERIOD_MS = 1000 / 60
 PICTURE = np.zeros((64, 64), np.uint8)
@@ -125,6 +127,8 @@ def test_settings_are_read_back(demo: Path) -> None:
         assert (info.width, info.height) == (320, 240)
         assert info.details["roi_px"] == "8,16,320,240"
         assert info.details["binning"] == "2"
+        assert info.details["pixel_size_from"] == "setting"
+        assert info.details["not_as_asked"].startswith("exposure 10 ms, not 2.2")
         assert (info.pixel_size_um, info.pixel_size_known) == (1.21, True)
         assert info.exposure_ms == pytest.approx(10, abs=0.1)
         assert 20 < info.fps < 120
@@ -182,6 +186,61 @@ def test_a_calibration_that_no_microscope_has_is_not_believed(demo: Path, tmp_pa
         assert info.exposure_ms == 7.5  # the configuration's own, not the paper's
 
 
+def test_every_pixel_type_of_the_demo_camera_arrives_as_grey(demo: Path) -> None:
+    """Asked for by the names of another camera. In colour this one draws other waves in each channel."""
+    greys = []
+    for asked, took in (("8bit-MONO", "8bit"), ("16bit-mono", "16bit"), ("8bit-COLOR", "32bitRGB")):
+        source = open_source("demo", pixel_type=asked, roi=(0, 0, 320, 240), fps=100)
+        with source as info:
+            assert info.details["pixel_type"] == took
+            assert not any("pixel type" in warning for warning in info.warnings)
+            image = next(iter(source.frames())).image
+        assert (image.dtype, image.shape) == (np.uint8, (240, 320))
+        assert np.ptp(image) > 5
+        greys.append(image.astype(int))
+    # It draws 16 bits in finer steps of its waves.
+    assert np.abs(greys[1] - greys[0]).max() <= 1
+    assert np.abs(greys[2][0] - greys[0][0]).max() <= 1  # the first line is grey
+
+
+@pytest.mark.parametrize("bits", [8, 9, 10, 12, 14, 16])
+def test_whatever_the_depth_the_grey_is_that_of_8_bits(bits: int) -> None:
+    """A 16-bit pixel holds fewer bits with most cameras; a camera that says a wrong number is found out."""
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    raw = grey.astype(np.uint16) << (bits - 8)
+    warnings: list[str] = []
+    assert np.array_equal(grey_of(raw, bits, "Cam", warnings).apply(raw), grey)
+    assert len(warnings) == 1
+    assert f"gives {bits} bits" in warnings[0]
+    left = grey.astype(np.uint16) << 8  # in the upper bits, which no camera of fewer than 16 can fill else
+    assert np.array_equal(grey_of(left, bits, "Cam", []).apply(left), grey)
+    if bits < 16:
+        dark: list[str] = []
+        grey_of(raw, 16, "Cam", dark)
+        assert "choose 8-bit pixels" in dark[0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "allowed", "meant"),
+    [
+        ("8bit-mono", ["8bit-MONO", "16bit-MONO", "8bit-COLOR"], "8bit-MONO"),
+        ("16 BIT mono", ["8bit-MONO", "16bit-MONO", "8bit-COLOR"], "16bit-MONO"),
+        ("8bit", ["8bit-COLOR", "8bit-MONO"], "8bit-MONO"),
+        ("8bit-COLOR", ["8bit", "16bit", "32bit", "32bitRGB", "64bitRGB"], "32bitRGB"),
+        ("16bit-colour", ["8bit", "16bit", "32bit", "32bitRGB", "64bitRGB"], "64bitRGB"),
+        ("32bit", ["8bit", "32bit", "32bitRGB"], "32bit"),
+        ("12bit", ["Mono8", "Mono12", "Mono16"], "Mono12"),
+        ("8bit", ["16bit"], None),
+        ("mono", ["8bit-MONO"], None),
+        ("8bit", [], None),
+    ],
+)
+def test_a_pixel_type_is_found_under_the_cameras_own_name(
+    wanted: str, allowed: list[str], meant: str | None
+) -> None:
+    assert matching(wanted, allowed) == meant
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -215,6 +274,9 @@ def test_a_wrong_configuration_is_refused_and_the_next_one_opens(
         ({"fps": 0}, "0.1 to 10,000 frames/s"),
         ({"pixel_size_um": 0.01}, "0.05 to 5 um"),
         ({"binning": 0}, "1 or more"),
+        ({"pixel_type": "7bit"}, "no pixel type '7bit'; it has 16bit, 32bit, 32bitRGB, 64bitRGB, 8bit"),
+        ({"pixel_type": " "}, "leave it out"),
+        ({"pixel_type": "32bit"}, "gives 32-bit grey values: choose 8-bit ones"),
         ({"exposure_ms": -1}, "0.001 to 10,000 ms"),
         ({"mm_path": "/no/such/folder"}, "--mm-path"),
     ],

@@ -4,81 +4,119 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from stand_in.server import Order
+from known_movie import a_movie
+from stand_in.opening import Open, free_port, stand_ins
 
-from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.errors import BadInput, LiveModeOn, RunFailed
 from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.sources.opening import open_source
 
 pytest.importorskip("pycromanager", reason="pycromanager is not installed")
 pytest.importorskip("zmq", reason="pyzmq is not installed")
 
-SERVER = Path(__file__).parent / "stand_in" / "server.py"
-Open = Callable[..., tuple[int, "subprocess.Popen[bytes]"]]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
 
 @pytest.fixture
 def micro_manager(tmp_path: Path) -> Iterator[Open]:
     """Open stand-ins that play a movie; all are killed in the end."""
-    opened: list[subprocess.Popen[bytes]] = []
-
-    def open_one(movie: np.ndarray, **said: object) -> tuple[int, subprocess.Popen[bytes]]:
-        raw, port = tmp_path / f"{len(opened)}.raw", free_port()
-        movie.tofile(raw)
-        kind = {1: "8bit", 2: "16bit", 4: "32bitRGB"}[movie.dtype.itemsize]
-        order = Order(str(raw), movie.shape[2], movie.shape[1], port, kind, **said)  # type: ignore[arg-type]
-        server = subprocess.Popen([sys.executable, str(SERVER), order.text()], stdout=subprocess.PIPE)
-        opened.append(server)
-        assert server.stdout is not None
-        assert server.stdout.readline() == b"ready\n"
-        return port, server
-
-    yield open_one
-    for server in opened:
-        server.kill()
-        server.wait()
+    with stand_ins(tmp_path) as open_one:
+        yield open_one
 
 
-def a_movie(frames: int, height: int = 96, width: int = 128) -> np.ndarray:
-    """Every frame says which it is, and every pixel where."""
-    place = np.arange(height)[:, None] + np.arange(width)[None, :]
-    return ((place + np.arange(frames)[:, None, None] * 7) % 251).astype(np.uint8)
-
-
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32])
-def test_every_frame_arrives_as_it_is(micro_manager: Open, kind: type) -> None:
-    grey = a_movie(120)
+@pytest.mark.parametrize(
+    ("kind", "asked", "bits", "took"),
+    [
+        (np.uint8, None, 12, "8bit-MONO"),
+        (np.uint16, None, 12, "16bit-MONO"),
+        (np.uint32, None, 12, "8bit-COLOR"),
+        (np.uint8, "16BIT mono", 14, "16bit-MONO"),
+        (np.uint8, "32bitRGB", 12, "8bit-COLOR"),
+    ],
+)
+def test_every_frame_arrives_as_the_same_grey(
+    micro_manager: Open, kind: Any, asked: str | None, bits: int, took: str
+) -> None:
+    grey = a_movie(90)
     scale = {np.uint8: 1, np.uint16: 16, np.uint32: 0x010101}[kind]
     movie = grey.astype(kind) * kind(scale)
-    port, _ = micro_manager(movie, ends_after=120, pixel_size_um=0.605)
-    camera = open_source("running", port=port, fps=60, exposure_ms=2.5)
+    port, _ = micro_manager(movie, ends_after=90, pixel_size_um=0.605, bits=bits, fps=100)
+    camera = open_source("running", port=port, fps=100, exposure_ms=2.5, pixel_type=asked)
     with camera as info:
         assert (info.name, info.width, info.height, info.live) == ("Infinity", 128, 96, True)
         assert (info.fps, info.exposure_ms, info.pixel_size_um, info.pixel_size_known) == (
-            60,
+            100,
             2.5,
             0.605,
             True,
         )
+        assert info.details["pixel_type"] == took
+        assert info.details["pixel_size_from"] == "calibration"
+        assert "not_as_asked" not in info.details
         got = list(camera.frames())
     assert camera.missed == {}
-    assert [frame.index for frame in got] == list(range(120))
+    assert [frame.index for frame in got] == list(range(90))
     assert all(np.array_equal(frame.image, grey[frame.index]) for frame in got)
+
+
+def test_what_was_set_there_is_read_back_and_what_differs_is_told(micro_manager: Open) -> None:
+    grey = a_movie(60, 160, 320)
+    port, _ = micro_manager(grey, fps=30, ends_after=30, pixel_size_um=0.605, roi_step=16)
+    asked = {"binning": 4, "roi": (8, 4, 100, 70), "pixel_type": "16bit-MONO", "fps": 60}
+    camera = open_source("running", port=port, exposure_ms=40, **asked)  # type: ignore[arg-type]
+    with camera as info:
+        frame = next(iter(camera.frames()))
+    assert np.array_equal(frame.image, grey[0, ::2, ::2][4 : 4 + 64, 8 : 8 + 96])
+    assert (info.width, info.height, info.fps) == (96, 64, pytest.approx(30, rel=0.01))
+    details = info.details
+    assert (details["binning"], details["roi_px"], details["pixel_type"]) == ("4", "8,4,96,64", "16bit-MONO")
+    assert info.pixel_size_um == 1.21  # Micro-Manager's calibration minds the binning
+    assert info.exposure_ms == pytest.approx(1000 / 60, abs=0.01)
+    assert details["not_as_asked"] == (
+        f"field 8,4,96,64, not 8,4,100,70; exposure 16.67 ms, not 40; {info.fps:.4g} frames/s, not 60"
+    )
+    for told in (
+        "The field 8,4,100,70 was asked for; Infinity has 8,4,96,64.",
+        "An exposure of 40 ms was asked for; Infinity has 16.67 ms (setting the frame rate changed it).",
+    ):
+        assert told in info.warnings
+    assert any("60 frames/s were asked for; Infinity has 30" in told for told in info.warnings)
+
+    # It all stays set there; what was not asked for and changed is told too.
+    with open_source("running", port=port, exposure_ms=50) as info:
+        assert info.details["roi_px"] == "8,4,96,64"
+        assert "Setting the exposure changed Infinity's frame rate from 60 frames/s to 20 frames/s." in (
+            info.warnings
+        )
+    # Exposure fits the rate that is asked for, not the one that was set: it is set again behind it.
+    with open_source("running", port=port, exposure_ms=2.2, fps=60) as info:
+        assert info.exposure_ms == 2.2
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (
+            {"pixel_type": "12bit-MONO"},
+            "Infinity has no pixel type '12bit-MONO'; it has 8bit-MONO, 16bit-MONO, 8bit-COLOR:",
+        ),
+        ({"binning": 3}, "Infinity cannot bin by 3; it can by 1, 2, 4"),
+        ({"roi": (100, 0, 64, 64)}, "does not fit into Infinity's 128 x 96 px"),
+    ],
+)
+def test_what_the_camera_there_cannot_do_is_refused(
+    micro_manager: Open, asked: dict[str, Any], sentence: str
+) -> None:
+    port, _ = micro_manager(a_movie(10))
+    with pytest.raises(BadInput, match=sentence), open_source("running", port=port, **asked):
+        pass
 
 
 def test_an_overflow_there_is_counted_and_the_run_goes_on(micro_manager: Open) -> None:
@@ -155,7 +193,10 @@ def test_where_nobody_answers_a_sentence_says_what_to_tick() -> None:
 
 def test_live_mode_is_ended_only_where_one_says_so(micro_manager: Open) -> None:
     port, _ = micro_manager(a_movie(90), live=True, ends_after=90)
-    with pytest.raises(BadInput, match="Live mode is on"), open_source("running", port=port):
+    with (
+        pytest.raises(LiveModeOn, match=r"Live mode is on.*--end-live-mode"),
+        open_source("running", port=port),
+    ):
         pass
     camera = open_source("running", port=port, end_live_mode=True)
     with camera:
@@ -176,10 +217,11 @@ def test_stop_ends_the_stream_and_the_next_run_starts(micro_manager: Open) -> No
 
 
 def test_the_command_keeps_what_came_until_the_server_was_killed(micro_manager: Open, tmp_path: Path) -> None:
-    port, server = micro_manager(a_movie(600, 256, 320))
+    port, server = micro_manager(a_movie(600, 256, 640))
     folder = tmp_path / "session"
     command = [sys.executable, "-m", "napari_rbcflow.commands", "live", "-o", str(folder), "--no-viewer"]
     command += ["--camera", "running", "--port", str(port), "--device", "cpu"]
+    command += ["--pixel-type", "16bit-mono", "--binning", "2", "--roi", "0,0,320,256"]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while time.monotonic() < until and not (folder / "run.json").is_file():
@@ -191,5 +233,7 @@ def test_the_command_keeps_what_came_until_the_server_was_killed(micro_manager: 
     assert "Micro-Manager does not answer any more" in said
     kept = json.loads((folder / "run.json").read_text())
     assert kept["status"] == "failed"
+    took = kept["parameters"]["source_details"]
+    assert (took["pixel_type"], took["binning"], took["roi_px"]) == ("16bit-MONO", "2", "0,0,320,256")
     frames = kept["frames"]
     assert frames["received"] == frames["processed"] + sum(frames["dropped"].values()) > 30

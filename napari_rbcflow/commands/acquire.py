@@ -20,7 +20,6 @@ from napari_rbcflow.commands.options import (
     intruded_option,
     least_frames_option,
     output_option,
-    parse_roi,
     record_options,
     ring_option,
     set_flow_options,
@@ -102,6 +101,9 @@ def demo(
 @click.option("--fps", type=float, help="Frames per second to ask for, or of the movie.")
 @click.option("--binning", type=int, help="1, 2, 4, ...")
 @click.option("--roi", metavar="X,Y,WIDTH,HEIGHT", help="Region of interest, in pixels of the camera.")
+@click.option(
+    "--pixel-type", metavar="TYPE", help="8bit-MONO, 16bit-MONO, 8bit-COLOR, ...: what the camera has."
+)
 @click.option("--pixel-size-um", type=float, help="Of one pixel in the sample, in um.")
 @click.option("--seed", type=int, help="Of the simulated camera [default: 0].")
 @click.option("--tank-fraction", type=click.FloatRange(0, 1), help="Of the simulated camera [default: 0.8].")
@@ -129,6 +131,7 @@ def live(
     fps: float | None,
     binning: int | None,
     roi: str | None,
+    pixel_type: str | None,
     pixel_size_um: float | None,
     seed: int | None,
     tank_fraction: float | None,
@@ -155,6 +158,7 @@ def live(
     Example: rbcflow live -o session1 --camera demo --stop-seconds 20
     """
     from napari_rbcflow.run.settings import RunSettings
+    from napari_rbcflow.sources.mm_wanted import parse_roi
     from napari_rbcflow.worker.orders import Camera, Order
 
     options = {
@@ -165,6 +169,7 @@ def live(
         "fps": fps,
         "binning": binning,
         "roi": parse_roi(roi),
+        "pixel_type": pixel_type,
         "pixel_size_um": pixel_size_um,
         "seed": seed,
         "tank_fraction": tank_fraction,

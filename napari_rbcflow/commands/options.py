@@ -120,17 +120,6 @@ def flow_set(shear_rate: float | None, focus_height_um: float | None) -> SetFlow
     return SetFlow(**{name: value for name, value in said.items() if value is not None})
 
 
-def parse_roi(text: str | None) -> tuple[int, int, int, int] | None:
-    """Return (x, y, width, height) of ``X,Y,WIDTH,HEIGHT``."""
-    if text is None:
-        return None
-    try:
-        x, y, width, height = (int(part) for part in text.split(","))
-    except ValueError:
-        raise BadInput(f"--roi takes four whole numbers X,Y,WIDTH,HEIGHT, not {text!r}") from None
-    return x, y, width, height
-
-
 def must_be_makeable(file: Path) -> None:
     """Refuse a file or folder that is there or cannot be made: now, not after the work."""
     folder = file.absolute().parent

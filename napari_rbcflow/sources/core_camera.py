@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
 from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
 from napari_rbcflow.sources.contract import Frame, FrameSource, SourceInfo
-from napari_rbcflow.sources.grey import GreyRule, Raw, depth_table
+from napari_rbcflow.sources.core_grey import channels, check_pixels, grey_of
+from napari_rbcflow.sources.grey import GreyRule, Raw
 from napari_rbcflow.sources.loss import CoreClock, LossLedger
-from napari_rbcflow.sources.mm_settings import CameraSettings, apply_settings, pixel_size
+from napari_rbcflow.sources.mm_settings import apply_settings
+from napari_rbcflow.sources.mm_taken import Taken, details_of, differences, pixel_size
+from napari_rbcflow.sources.mm_wanted import CameraSettings
 from napari_rbcflow.sources.plausible import LEAST_SIDE_PX
 from napari_rbcflow.sources.sentences import in_a_line
 
@@ -210,7 +213,7 @@ class CoreCamera(FrameSource):
     def _pop(self, clock: CoreClock) -> tuple[int, float, NDArray[np.uint8]]:
         tagged = self._core.pop_next_tagged_image()
         number, time_ms = clock.read(tagged.tags)
-        image = self._grey.apply(_channels(tagged.pix))
+        image = self._grey.apply(channels(tagged.pix))
         if self._info is not None and image.shape != (self._info.height, self._info.width):
             raise ValueError("its field was changed while the run went on")
         return number, time_ms, image
@@ -219,7 +222,9 @@ class CoreCamera(FrameSource):
         """Apply the settings, take a few frames, and say what the camera really does."""
         core, settings = self._core, self._settings
         label = str(core.get_camera_device())
-        details, warnings = apply_settings(core, label, settings, demo=self._is_demo)
+        warnings: list[str] = []
+        causes = apply_settings(core, label, settings, warnings, demo=self._is_demo)
+        check_pixels(core, label)
         bytes_a_frame = int(core.get_image_width() * core.get_image_height() * core.get_bytes_per_pixel())
         asked_fps = settings.fps or DEFAULT_FPS
         low, high = _BUFFER_LIMITS_MB
@@ -229,21 +234,27 @@ class CoreCamera(FrameSource):
         fps = round(1000 / self._period_ms, 2)
         if settings.fps and abs(fps / settings.fps - 1) < _AS_ASKED:
             fps = settings.fps
-        elif settings.fps and abs(fps / settings.fps - 1) > 0.02:
-            warnings.append(f"{settings.fps:g} frames/s were asked for; {label} gives {fps:g}.")
-        self._grey = _grey_of(raw, int(core.get_image_bit_depth()), label, warnings)
+        # Read back after the camera ran: some take a setting only then.
+        taken = Taken.read(core, label)
+        amiss = list(differences(label, settings, taken, fps, causes))
+        warnings += [one.sentence for one in amiss]
+        self._grey = grey_of(raw, int(core.get_image_bit_depth()), label, warnings)
         height, width = raw.shape[:2]
         if min(height, width) < LEAST_SIDE_PX:
             raise BadInput(
                 f"{label} gives {width} x {height} px; choose a field of at least "
                 f"{LEAST_SIDE_PX} x {LEAST_SIDE_PX} px."
             )
-        pixel = pixel_size(core, settings.pixel_size_um, warnings)
+        pixel, pixel_from = pixel_size(core, settings.pixel_size_um, warnings)
         if pixel is None:
             warnings.append(
                 f"Micro-Manager has no pixel size for {label}: {DEFAULT_PIXEL_SIZE_UM:g} um is taken."
             )
-        details["fps_measured"] = f"{fps:g}"
+        details = details_of(core, label, taken) | {
+            "fps_measured": f"{fps:g}",
+            "pixel_size_from": pixel_from,
+            **({"not_as_asked": "; ".join(one.words for one in amiss)} if amiss else {}),
+        }
         return SourceInfo(
             name="DemoCamera" if self._is_demo else label,
             height=height,
@@ -251,7 +262,7 @@ class CoreCamera(FrameSource):
             fps=fps,
             pixel_size_um=pixel or DEFAULT_PIXEL_SIZE_UM,
             pixel_size_known=pixel is not None,
-            exposure_ms=float(core.get_exposure()),
+            exposure_ms=taken.exposure_ms,
             live=True,
             details=details,
             warnings=tuple(warnings),
@@ -276,7 +287,7 @@ class CoreCamera(FrameSource):
                     time.sleep(0.002)
                     continue
                 tagged = core.pop_next_tagged_image()
-                raw = _channels(tagged.pix)
+                raw = channels(tagged.pix)
                 times.append(clock.read(tagged.tags)[1])
         finally:
             core.stop_sequence_acquisition()
@@ -296,24 +307,3 @@ def _in_time(call: Callable[[], None]) -> bool:
     thread.start()
     thread.join(_TO_ANSWER_S)
     return not thread.is_alive()
-
-
-def _channels(pix: Raw) -> Raw:
-    """Return colour pixels, which the Python backend packs into one integer, as (height, width, BGRA)."""
-    if pix.ndim == 2 and pix.dtype.itemsize in (4, 8):
-        channel = np.uint8 if pix.dtype.itemsize == 4 else np.uint16
-        return pix.view(channel).reshape(*pix.shape, 4)
-    return pix
-
-
-def _grey_of(raw: Raw, bits: int, label: str, warnings: list[str]) -> GreyRule:
-    table = None
-    if raw.dtype.itemsize > 1:
-        bits = min(16, max(8, bits))
-        table = depth_table(bits)
-        warnings.append(
-            f"{label} gives {bits} bits: each value is divided by {1 << (bits - 8)} to make 8-bit grey."
-        )
-    if raw.ndim == 3:
-        warnings.append(f"{label} is in colour: its luminance (BT.601) is used as grey.")
-    return GreyRule(None, "bgr", table)

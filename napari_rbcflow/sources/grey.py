@@ -67,6 +67,11 @@ def depth_table(bits: int, *, inverted: bool = False) -> NDArray[np.uint8]:
     return np.bitwise_not(table) if inverted else table
 
 
+def holding(greatest: int) -> int:
+    """Return the smallest depth, in bits, of those that cameras have in which a value has room."""
+    return next(bits for bits in _BIT_DEPTHS if greatest < 1 << bits)
+
+
 def decide_grey(
     samples: Iterable[Raw],
     *,
@@ -112,7 +117,7 @@ def decide_grey(
         raise BadInput(f"{what} holds values up to {greatest}, beyond 16 bits; save it as 8- or 16-bit grey.")
     table: NDArray[np.uint8] | None = depth_table(8, inverted=True) if inverted else None
     if wide:
-        bits = known_bits or next(b for b in _BIT_DEPTHS if greatest < 1 << b)
+        bits = known_bits or holding(greatest)
         bits = max(8, min(16, bits))
         table = depth_table(bits, inverted=inverted)
         warnings.append(

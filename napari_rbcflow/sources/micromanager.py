@@ -8,7 +8,8 @@ from typing import Any
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.core_camera import CoreCamera
 from napari_rbcflow.sources.mm_core import adapter_folders, start_core, stop_core
-from napari_rbcflow.sources.mm_settings import CameraSettings, configure, load_demo
+from napari_rbcflow.sources.mm_loading import configure, load_demo
+from napari_rbcflow.sources.mm_wanted import CameraSettings
 
 
 class MicroManagerCamera(CoreCamera):
@@ -28,6 +29,8 @@ class MicroManagerCamera(CoreCamera):
         In binned pixels.
     pixel_size_um : float or None
         Used where Micro-Manager has no calibration, or none that a microscope can have.
+    pixel_type : str or None
+        As the camera calls it, or as another one calls the same (`pixel_types.matching`).
     """
 
     def __init__(
@@ -40,8 +43,9 @@ class MicroManagerCamera(CoreCamera):
         binning: int | None = None,
         roi: tuple[int, int, int, int] | None = None,
         pixel_size_um: float | None = None,
+        pixel_type: str | None = None,
     ) -> None:
-        super().__init__(CameraSettings(exposure_ms, fps, binning, roi, pixel_size_um))
+        super().__init__(CameraSettings(exposure_ms, fps, binning, roi, pixel_size_um, pixel_type))
         self._config = None if config is None else Path(config)
         self._mm_path = None if mm_path is None else Path(mm_path)
         self._is_demo = config is None
@@ -54,7 +58,7 @@ class MicroManagerCamera(CoreCamera):
 
     def _configure(self, core: Any) -> None:
         if self._config is None:
-            load_demo(core, self._settings)
+            load_demo(core)
         else:
             configure(core, self._config, self._folders)
 

@@ -24,6 +24,7 @@ def open_source(
     binning: int | None = None,
     roi: tuple[int, int, int, int] | None = None,
     pixel_size_um: float | None = None,
+    pixel_type: str | None = None,
     seed: int | None = None,
     tank_fraction: float | None = None,
     cells_per_frame: float | None = None,
@@ -42,7 +43,7 @@ def open_source(
         Of a running Micro-Manager's server, on this computer; None: 4827, its usual one.
     end_live_mode : bool or None
         Stop Micro-Manager's Live mode where it is on; else that is an error.
-    mm_path, exposure_ms, fps, binning, roi, pixel_size_um
+    mm_path, exposure_ms, fps, binning, roi, pixel_size_um, pixel_type
         As in `MicroManagerCamera`; a movie takes `fps` and `pixel_size_um`, the simulation also
         `exposure_ms`.
     seed, tank_fraction, cells_per_frame
@@ -54,11 +55,12 @@ def open_source(
         For a spec that names nothing, or a setting that its source does not have.
     """
     of_running = {"port": port, "end_live_mode": end_live_mode}
+    of_camera = {"binning": binning, "roi": roi, "pixel_type": pixel_type}
     of_chamber = {"seed": seed, "tank_fraction": tank_fraction, "cells_per_frame": cells_per_frame}
     if spec == "simulated":
         from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
 
-        _refuse("The simulated chamber", **of_running, mm_path=mm_path, binning=binning, roi=roi)
+        _refuse("The simulated chamber", **of_running, mm_path=mm_path, **of_camera)
         given = {
             **of_chamber,
             "fps": fps,
@@ -79,6 +81,7 @@ def open_source(
             binning=binning,
             roi=roi,
             pixel_size_um=pixel_size_um,
+            pixel_type=pixel_type,
             end_live=bool(end_live_mode),
         )
     if spec == "demo" or Path(spec).suffix.lower() == ".cfg":
@@ -93,20 +96,13 @@ def open_source(
             binning=binning,
             roi=roi,
             pixel_size_um=pixel_size_um,
+            pixel_type=pixel_type,
         )
     if not spec or not Path(spec).exists():
         raise BadInput(f"There is no camera or movie {spec!r}; choose {CHOICES}.")
     from napari_rbcflow.sources.movie import open_movie
 
-    _refuse(
-        "A movie",
-        **of_running,
-        mm_path=mm_path,
-        exposure_ms=exposure_ms,
-        binning=binning,
-        roi=roi,
-        **of_chamber,
-    )
+    _refuse("A movie", **of_running, mm_path=mm_path, exposure_ms=exposure_ms, **of_camera, **of_chamber)
     return open_movie(spec, fps=fps, pixel_size_um=pixel_size_um, paced=True)
 
 

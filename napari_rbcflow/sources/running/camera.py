@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from napari_rbcflow.errors import BadInput
+from napari_rbcflow.errors import BadInput, LiveModeOn
 from napari_rbcflow.sources.core_camera import CoreCamera
-from napari_rbcflow.sources.mm_settings import CameraSettings, one_camera
+from napari_rbcflow.sources.mm_loading import one_camera
+from napari_rbcflow.sources.mm_wanted import CameraSettings
 from napari_rbcflow.sources.running.java_core import JavaCore
+
+_TO_END_LIVE_S = 2.0
+"""Micro-Manager's window ends its sequence behind our back, a frame or two later."""
 
 
 class RunningCamera(CoreCamera):
@@ -31,11 +36,12 @@ class RunningCamera(CoreCamera):
     def _configure(self, core: Any) -> None:
         if core.live_mode:
             if not self._end_live:
-                raise BadInput(
+                raise LiveModeOn(
                     "Live mode is on in Micro-Manager: end it there with its Live button, or start with "
                     "--end-live-mode."
                 )
             core.end_live_mode()
+            _until_it_stands_still(core)
         one_camera(core, "Micro-Manager's configuration")
         if core.is_sequence_running():
             raise BadInput("Micro-Manager is acquiring: end its acquisition there, and start again.")
@@ -48,3 +54,9 @@ class RunningCamera(CoreCamera):
     def _disconnect(self, core: Any) -> None:
         """Leave Micro-Manager open, its camera stopped; the settings that were asked for stay."""
         core.give_back()
+
+
+def _until_it_stands_still(core: Any) -> None:
+    until = time.monotonic() + _TO_END_LIVE_S
+    while core.is_sequence_running() and time.monotonic() < until:
+        time.sleep(0.02)

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import IO
 
 from napari_rbcflow.errors import BadInput, RbcflowError
-from napari_rbcflow.sources.mm_settings import CameraSettings
+from napari_rbcflow.sources.mm_wanted import CameraSettings
 from napari_rbcflow.sources.running.camera import RunningCamera
 from napari_rbcflow.sources.running.stream import send
 from napari_rbcflow.sources.sentences import in_a_line
@@ -64,7 +64,8 @@ def _stream(camera: RunningCamera, outgoing: IO[bytes], go: threading.Event) -> 
         camera.close()
         kind = "refused" if isinstance(error, BadInput) else "failed"
         why = str(error) if isinstance(error, RbcflowError) else f"Micro-Manager failed: {in_a_line(error)}"
-        send(outgoing, {kind: why, "missed": dict(camera.missed)})
+        code = getattr(error, "code", "")
+        send(outgoing, {kind: why, "code": code, "missed": dict(camera.missed)})
 
 
 def _listen(incoming: IO[bytes], camera: RunningCamera, go: threading.Event) -> None:

@@ -11,15 +11,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.child_process import drain, launch
-from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.errors import BadInput, LiveModeOn, RunFailed
 from napari_rbcflow.sources.contract import Frame, FrameSource, SourceInfo
-from napari_rbcflow.sources.mm_settings import CameraSettings
+from napari_rbcflow.sources.mm_wanted import CameraSettings
 from napari_rbcflow.sources.running.stream import receive
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class RunningMicroManager(FrameSource):
     ----------
     port : int
         Of its ZMQ server, on this computer.
-    exposure_ms, fps, binning, roi, pixel_size_um
+    exposure_ms, fps, binning, roi, pixel_size_um, pixel_type
         As in `MicroManagerCamera`.
     end_live : bool
         Stop Micro-Manager's Live mode where it is on; else that is an error.
@@ -61,18 +62,11 @@ class RunningMicroManager(FrameSource):
         binning: int | None = None,
         roi: tuple[int, int, int, int] | None = None,
         pixel_size_um: float | None = None,
+        pixel_type: str | None = None,
         end_live: bool = False,
     ) -> None:
-        self._settings = CameraSettings(exposure_ms, fps, binning, roi, pixel_size_um)
-        self._order = {
-            "port": port,
-            "exposure_ms": exposure_ms,
-            "fps": fps,
-            "binning": binning,
-            "roi": roi,
-            "pixel_size_um": pixel_size_um,
-            "end_live": end_live,
-        }
+        self._settings = CameraSettings(exposure_ms, fps, binning, roi, pixel_size_um, pixel_type)
+        self._order = {"port": port, "end_live": end_live, **asdict(self._settings)}
         self._child: subprocess.Popen[bytes] | None = None
         self._info: SourceInfo | None = None
         self._messages: queue.Queue[_Message | None] = queue.Queue(_WAITING)
@@ -96,7 +90,8 @@ class RunningMicroManager(FrameSource):
             said = self._next(_TO_OPEN_S)
             if said is None or "opened" not in said[0]:
                 why = said[0].get("refused") or said[0].get("failed") if said else None
-                raise BadInput(
+                kind = LiveModeOn if said and said[0].get("code") == LiveModeOn.code else BadInput
+                raise kind(
                     why or "Micro-Manager does not answer: see that it is open and not busy, and start again."
                 )
         except BaseException:

@@ -1,0 +1,329 @@
+"""The camera of the stand-in: what an Infinity in an open Micro-Manager is to its client.
+
+It plays a known movie at an exact rate through a buffer like the core's. What is set changes what comes, as
+there: nothing of the picture while it streams, binning gives the whole field again, and exposure and frame
+rate limit each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+KINDS = {"8bit": "8bit-MONO", "16bit": "16bit-MONO", "32bitRGB": "8bit-COLOR"}
+_TYPES = {"8bit-MONO": np.uint8, "16bit-MONO": np.uint16, "8bit-COLOR": np.uint32}
+_BINNING = 2
+"""At which the movie was taken."""
+_LIVE_LINGERS_S = 0.2
+
+
+@dataclass
+class Order:
+    """What to play. Frames count from the start of a sequence; -1: never."""
+
+    movie: str
+    width: int
+    height: int
+    port: int
+    kind: str = "8bit"
+    fps: float = 60.0
+    buffer_frames: int = 200
+    ends_after: int = -1
+    dies_after: int = -1
+    hangs_after: int = -1
+    live: bool = False
+    pixel_size_um: float = 0.0
+    bits: int = 12
+    says_bits: int = 0
+    roi_step: int = 1
+
+    def text(self) -> str:
+        return json.dumps(asdict(self))
+
+
+class Thing:
+    """Something of Java's that the client may hold: its methods are those that stand in `api`."""
+
+    java = "java.lang.Object"
+    api: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    fields: tuple[str, ...] = ()
+
+
+class Names(Thing):
+    java, api = "mmcorej.StrVector", (("size", ()), ("get", ("int",)))
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def size(self) -> int:
+        return len(self._names)
+
+    def get(self, i: int) -> str:
+        return self._names[i]
+
+
+class Rectangle(Thing):
+    java, fields = "java.awt.Rectangle", ("x", "y", "width", "height")
+
+    def __init__(self, x: int, y: int, width: int, height: int) -> None:
+        self.x, self.y, self.width, self.height = x, y, width, height
+
+
+class Tagged(Thing):
+    java, fields = "mmcorej.TaggedImage", ("pix", "tags")
+
+    def __init__(self, pix: np.ndarray, tags: dict[str, Any]) -> None:
+        self.pix, self.tags = pix, tags
+
+
+class Core(Thing):
+    java = "mmcorej.CMMCore"
+    api = (
+        ("setIncludeSystemStateCache", ("boolean",)),
+        ("getIncludeSystemStateCache", ()),
+        ("getNumberOfCameraChannels", ()),
+        ("getCameraDevice", ()),
+        ("isSequenceRunning", ()),
+        ("startSequenceAcquisition", ("int", "double", "boolean")),
+        ("stopSequenceAcquisition", ()),
+        ("getRemainingImageCount", ()),
+        ("popNextTaggedImage", ()),
+        ("isBufferOverflowed", ()),
+        ("clearCircularBuffer", ()),
+        ("getCircularBufferMemoryFootprint", ()),
+        ("setCircularBufferMemoryFootprint", ("int",)),
+        ("snapImage", ()),
+        ("getImageWidth", ()),
+        ("getImageHeight", ()),
+        ("getBytesPerPixel", ()),
+        ("getNumberOfComponents", ()),
+        ("getImageBitDepth", ()),
+        ("getExposure", ()),
+        ("setExposure", ("double",)),
+        ("getPixelSizeUm", ()),
+        ("getROI", ()),
+        ("getROI", ("java.lang.String",)),
+        ("setROI", ("java.awt.Rectangle",)),
+        ("setROI", ("int", "int", "int", "int")),
+        ("setROI", ("java.lang.String", "int", "int", "int", "int")),
+        ("clearROI", ()),
+        ("getDeviceLibrary", ("java.lang.String",)),
+        ("getDeviceName", ("java.lang.String",)),
+        ("getVersionInfo", ()),
+        ("getAPIVersionInfo", ()),
+        ("hasProperty", ("java.lang.String", "java.lang.String")),
+        ("getProperty", ("java.lang.String", "java.lang.String")),
+        ("setProperty", ("java.lang.String", "java.lang.String", "java.lang.String")),
+        ("isPropertyReadOnly", ("java.lang.String", "java.lang.String")),
+        ("getDevicePropertyNames", ("java.lang.String",)),
+        ("getAllowedPropertyValues", ("java.lang.String", "java.lang.String")),
+    )
+
+    def __init__(self, order: Order) -> None:
+        self._order, self._exposure, self._megabytes = order, 2.2, 16
+        self._properties = {
+            "FrameRate": f"{order.fps:g}",
+            "Binning": str(_BINNING),
+            "PixelType": KINDS[order.kind],
+        }
+        kind = _TYPES[KINDS[order.kind]]
+        self._movie = np.fromfile(order.movie, kind).reshape(-1, order.height, order.width)
+        self._roi: tuple[int, int, int, int] | None = None
+        self._waiting: deque[tuple[int, float, int]] = deque()
+        self._running = self._overflowed = False
+        self._live_until = float("inf") if order.live else 0.0
+        self._began, self._began_at, self._sent, self._numbered = 0.0, 0.0, 0, 0
+
+    # ------------------------------------------------------------------ frames
+
+    def _rate(self) -> float:
+        return min(self._order.fps, float(self._properties["FrameRate"]))
+
+    def _catch_up(self) -> None:
+        """Put into the buffer what the camera has sent by now."""
+        order, rate = self._order, self._rate()
+        while self._running and time.monotonic() >= self._began + self._sent / rate:
+            i = self._sent
+            if i == order.dies_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if i == order.hangs_after:
+                time.sleep(3600)
+            if i == order.ends_after or i >= len(self._movie):
+                self._running = i < len(self._movie) and i != order.ends_after
+                return
+            if len(self._waiting) >= order.buffer_frames:
+                self._overflowed, self._running = True, False
+                return
+            self._waiting.append((self._numbered, 1000 * i / rate, i))
+            self._sent, self._numbered = i + 1, self._numbered + 1
+
+    def _picture(self, i: int) -> np.ndarray:
+        """Return a frame as the camera is set now; as it stands in the movie where nothing was set."""
+        order, frame, kind = self._order, self._movie[i], self._properties["PixelType"]
+        binning = int(self._properties["Binning"])
+        frame = frame[:: binning // _BINNING, :: binning // _BINNING] if binning >= _BINNING else frame
+        frame = frame.repeat(_BINNING, 0).repeat(_BINNING, 1) if binning < _BINNING else frame
+        x, y, width, height = self._field()
+        frame = frame[y : y + height, x : x + width]
+        if kind == KINDS[order.kind]:
+            return frame
+        grey = (frame >> (order.bits - 8) if frame.dtype == np.uint16 else frame).astype(np.uint8)
+        if kind == "16bit-MONO":
+            return grey.astype(np.uint16) << (order.bits - 8)
+        return grey.astype(np.uint32) * np.uint32(0x010101) if kind == "8bit-COLOR" else grey
+
+    def startSequenceAcquisition(self, n: int, interval_ms: float, stop_on_overflow: bool) -> None:
+        self._must_stand_still()
+        self._waiting.clear()
+        self._running, self._overflowed = True, False
+        self._began, self._sent, self._numbered = time.monotonic(), 0, 0
+        self._began_at = time.time()
+
+    def stopSequenceAcquisition(self) -> None:
+        self._running = False
+
+    def isSequenceRunning(self) -> bool:
+        self._catch_up()
+        return self._running or time.monotonic() < self._live_until
+
+    def getRemainingImageCount(self) -> int:
+        self._catch_up()
+        return len(self._waiting)
+
+    def popNextTaggedImage(self) -> Tagged:
+        self._catch_up()
+        if not self._waiting:
+            raise RuntimeError("Circular buffer is empty")
+        number, time_ms, i = self._waiting.popleft()
+        pix = self._picture(i)
+        # As the server sends them: sizes as numbers, the rest as text.
+        tags: dict[str, Any] = {"Width": pix.shape[1], "Height": pix.shape[0], "ImageNumber": str(number)}
+        received = datetime.fromtimestamp(self._began_at + time_ms / 1000).isoformat(" ")
+        tags |= {"ElapsedTime-ms": f"{time_ms:.4f}", "TimeReceivedByCore": received, "PixelType": "GRAY8"}
+        return Tagged(pix, tags)
+
+    def isBufferOverflowed(self) -> bool:
+        return self._overflowed
+
+    def clearCircularBuffer(self) -> None:
+        self._waiting.clear()
+
+    def snapImage(self) -> None: ...
+
+    # ------------------------------------------------------------------ settings
+
+    def _must_stand_still(self) -> None:
+        if self.isSequenceRunning():
+            raise RuntimeError("Camera busy acquiring")
+
+    def end_live_soon(self) -> None:
+        self._live_until = time.monotonic() + _LIVE_LINGERS_S
+
+    def _size(self) -> tuple[int, int]:
+        binning = int(self._properties["Binning"])
+        return self._order.width * _BINNING // binning, self._order.height * _BINNING // binning
+
+    def _field(self) -> tuple[int, int, int, int]:
+        return self._roi or (0, 0, *self._size())
+
+    def getROI(self, *label: str) -> Rectangle:
+        return Rectangle(*self._field())
+
+    def setROI(self, x: int, y: int, width: int, height: int) -> None:
+        self._must_stand_still()
+        step = self._order.roi_step
+        self._roi = x, y, width // step * step, height // step * step
+
+    def clearROI(self) -> None:
+        self._must_stand_still()
+        self._roi = None
+
+    def getImageWidth(self) -> int:
+        return self._field()[2]
+
+    def getImageHeight(self) -> int:
+        return self._field()[3]
+
+    def getBytesPerPixel(self) -> int:
+        return np.dtype(_TYPES[self._properties["PixelType"]]).itemsize
+
+    def getNumberOfComponents(self) -> int:
+        return 4 if self._properties["PixelType"] == "8bit-COLOR" else 1
+
+    def getImageBitDepth(self) -> int:
+        order = self._order
+        return (order.says_bits or order.bits) if self._properties["PixelType"] == "16bit-MONO" else 8
+
+    def getExposure(self) -> float:
+        return self._exposure
+
+    def setExposure(self, ms: float) -> None:
+        self._exposure = ms
+        self._properties["FrameRate"] = f"{min(float(self._properties['FrameRate']), 1000 / ms):g}"
+
+    def hasProperty(self, label: str, name: str) -> bool:
+        return name in self._properties
+
+    def getProperty(self, label: str, name: str) -> str:
+        return self._properties[name]
+
+    def setProperty(self, label: str, name: str, value: str) -> None:
+        if name != "FrameRate":
+            self._must_stand_still()
+            if value not in self.getAllowedPropertyValues(label, name)._names:
+                raise RuntimeError(f"{value} is not allowed")
+            self._roi = self._roi if name != "Binning" else None
+        elif self._exposure > 1000 / float(value):
+            self._exposure = 1000 / float(value)
+        self._properties[name] = value
+
+    def isPropertyReadOnly(self, label: str, name: str) -> bool:
+        return False
+
+    def getDevicePropertyNames(self, label: str) -> Names:
+        return Names(*self._properties)
+
+    def getAllowedPropertyValues(self, label: str, name: str) -> Names:
+        return Names(*{"Binning": ("1", "2", "4"), "PixelType": tuple(_TYPES)}.get(name, ()))
+
+    # ------------------------------------------------------------------ the rest
+
+    def setIncludeSystemStateCache(self, on: bool) -> None: ...
+
+    def getIncludeSystemStateCache(self) -> bool:
+        return True
+
+    def getNumberOfCameraChannels(self) -> int:
+        return 1
+
+    def getCameraDevice(self) -> str:
+        return "Infinity"
+
+    def getCircularBufferMemoryFootprint(self) -> int:
+        return self._megabytes
+
+    def setCircularBufferMemoryFootprint(self, megabytes: int) -> None:
+        self._megabytes = megabytes
+
+    def getPixelSizeUm(self) -> float:
+        return self._order.pixel_size_um * int(self._properties["Binning"]) / _BINNING
+
+    def getDeviceLibrary(self, label: str) -> str:
+        return "Lumenera"
+
+    def getDeviceName(self, label: str) -> str:
+        return "LumeneraCamera"
+
+    def getVersionInfo(self) -> str:
+        return "MMCore version of a stand-in"
+
+    def getAPIVersionInfo(self) -> str:
+        return "Device API of a stand-in"
