@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from known_movie import a_movie
 from replay_camera.building import CannotBuild, Replay, build
 
 from napari_rbcflow.errors import RunFailed
@@ -33,12 +34,6 @@ def replay(request: pytest.FixtureRequest) -> Replay:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"the replay camera cannot be built: {reason}")
-
-
-def a_movie(frames: int, height: int = 96, width: int = 128) -> np.ndarray:
-    """Every frame says which it is, and every pixel where."""
-    place = np.arange(height)[:, None] + np.arange(width)[None, :]
-    return ((place + np.arange(frames)[:, None, None] * 7) % 251).astype(np.uint8)
 
 
 def played(config: Path, replay: Replay) -> tuple[list[Frame], dict[str, int]]:
