@@ -152,6 +152,19 @@ def test_truth_stands_where_the_pictures_are(small_scene: tuple[Scene, np.ndarra
     assert crowd == pytest.approx(SMALL.cells_per_frame, rel=0.4)
 
 
+def test_the_pictures_of_cells_follow_from_the_seed_and_not_from_the_field() -> None:
+    """Whoever rendered them once for a seed has them for every size of the field: `conftest.py` does."""
+    library = build_library(replace(SMALL, variety=0.02))
+    again = build_library(
+        replace(SMALL, variety=0.02, height=400, width=800, cells_per_frame=80.0, seconds=2.0)
+    )
+    assert again.cells == library.cells
+    for name in ("weight", "visible", "pictures", "first", "side", "count"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(library, name))
+    other = build_library(replace(SMALL, variety=0.02, seed=4))
+    assert other.cells != library.cells
+
+
 def test_labels_follow_motion_focus_and_clearness() -> None:
     """0 and 1 only in focus, clear enough to see, and only for their motions; no expert judges others."""
     settings = ChamberSettings(height=160, width=320)

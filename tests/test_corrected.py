@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import subprocess
 import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -30,8 +28,6 @@ from napari_rbcflow.estimate.rates import NetworkRates, Rate
 from napari_rbcflow.session.account import FractionFigure, plain
 from napari_rbcflow.session.correcting import corrected_figure, corrected_words, findings
 from napari_rbcflow.session.report.corrected import corrected, rests_on
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "covering"
 
 
 def perfect(of: int = 10**7) -> NetworkRates:
@@ -196,16 +192,6 @@ def test_the_shipped_cards_give_their_counts() -> None:
     # Two of 138 say too little where 3.4 % of the tracks are reliable; where most are, they serve.
     assert corrected_fraction(160, 40, 5800, rates).estimate is None
     assert corrected_fraction(160, 40, 300, rates).estimate is not None
-
-
-@pytest.fixture(scope="module")
-def coverage() -> dict[str, ModuleType]:
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        names = ("coverage_raw", "coverage_corrected")
-        return {name: importlib.import_module(name) for name in names}
-    finally:
-        sys.path.remove(str(BENCHMARKS))
 
 
 def test_raw_intervals_cover_and_the_naive_one_does_not(coverage: dict[str, ModuleType]) -> None:
