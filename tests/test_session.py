@@ -18,6 +18,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numcodecs.blosc
 import numpy as np
 import pytest
 import zarr
@@ -31,6 +32,7 @@ from napari_rbcflow.session import (
     SessionWriter,
     marker,
     open_session,
+    sorting,
     tables,
     verify,
 )
@@ -39,6 +41,7 @@ from napari_rbcflow.session.correcting import corrected_figure
 from napari_rbcflow.session.counting import finished_labels
 from napari_rbcflow.session.recovery import close_interrupted
 from napari_rbcflow.session.report import write_report
+from napari_rbcflow.session.room import DiskRoom, room_words
 from napari_rbcflow.sources.contract import Frame, SourceInfo
 from napari_rbcflow.tracks import Judgement, Track
 
@@ -63,7 +66,8 @@ def some_pairs(n: int, seed: int = 0, longest: int = 40) -> list[Pair]:
             seen=rng.random(length) > 0.1,
             intruded=rng.random(length) > 0.9,
             edge=rng.random(length) > 0.9,
-            crops=rng.integers(0, 256, (length, 31, 31), dtype=np.uint8),
+            # As noisy as a picture: a chunk of them can be packed.
+            crops=rng.integers(100, 142, (length, 31, 31), dtype=np.uint8),
             reason="left-field",
         )
         kind = rng.integers(4)
@@ -258,6 +262,135 @@ def test_what_was_kept_is_there_while_the_run_goes_on(tmp_path: Path, pairs: lis
     assert "too late" not in said
     with pytest.raises(RunFailed, match="closed"):
         writer.keep(pairs[20:])
+
+
+@pytest.fixture(scope="module")
+def many() -> list[Pair]:
+    """Tracks whose crops fill four chunks and a part of a fifth."""
+    return some_pairs(450, seed=5)
+
+
+def chunks_of(folder: Path) -> list[Path]:
+    return sorted((folder / "crops.zarr" / "crops").glob("c.*"), key=lambda p: int(p.name.split(".")[1]))
+
+
+def in_full(path: Path) -> bytes:
+    """Return the bytes of a chunk, by zarr's own codec."""
+    return bytes(numcodecs.blosc.decompress(path.read_bytes()))
+
+
+def test_full_chunks_are_packed_and_read_as_before(tmp_path: Path, many: list[Pair]) -> None:
+    folder = tmp_path / "S"
+    writer = begin(folder)
+    crops = np.concatenate([track.crops for track, _ in many])
+    done = 0
+    for first in range(0, len(many), 50):
+        writer.keep(many[first : first + 50])
+        done += sum(len(track) for track, _ in many[first : first + 50])
+        # Whatever is packed by now: any zarr reader, and ours, sees what was kept.
+        assert np.array_equal(zarr.open_array(folder / "crops.zarr" / "crops", mode="r")[:done], crops[:done])
+    session = open_session(folder)
+    for track, _ in many[::20]:
+        assert np.array_equal(session.crops(track.cell), track.crops)
+    writer.close(account_of(many), "finished", "source-ended")
+    assert verify(folder).findings == []
+
+    *full, last = chunks_of(folder)
+    plain = 2048 * 961
+    assert len(full) == len(crops) // 2048 >= 3
+    assert all(chunk.stat().st_size < 0.8 * plain for chunk in full)
+    assert last.stat().st_size == plain + 16
+    assert b"".join(map(in_full, [*full, last]))[: crops.nbytes] == crops.tobytes()
+    assert {p.name for p in last.parent.iterdir()} == {"zarr.json", *(p.name for p in [*full, last])}
+
+    # Sessions from before there was a codec have plain chunks without a header.
+    for chunk in [*full, last]:
+        chunk.write_bytes(in_full(chunk))
+    assert verify(folder).findings == []
+
+
+@pytest.mark.parametrize("kind", ["a byte", "the end", "all but the begin", "the header"])
+def test_a_packed_chunk_that_is_damaged_is_found(tmp_path: Path, many: list[Pair], kind: str) -> None:
+    folder = write(tmp_path / "S", many)
+    chunk = chunks_of(folder)[1]
+    size = chunk.stat().st_size
+    if kind == "a byte":
+        flip(chunk, size // 2)
+    elif kind == "the header":
+        flip(chunk, 5)
+    else:
+        os.truncate(chunk, size - 100 if kind == "the end" else 9)
+    first, behind = 2048, 4096
+    at = np.cumsum([len(track) for track, _ in many])
+    within = [t.cell for (t, _), end in zip(many, at, strict=True) if end > first and end - len(t) < behind]
+    (finding,) = verify(folder).findings
+    told = re.match(r"crops.zarr: (\d+) of 450 cells have damaged crops", finding)
+    assert told is not None
+    assert 0 < int(told[1]) <= len(within)  # no other chunk suffers
+    session = open_session(folder)
+    right = {track.cell: track.crops for track, _ in many}
+    for cell in right:
+        with contextlib.nullcontext() if cell not in within else contextlib.suppress(RunFailed):
+            assert np.array_equal(session.crops(cell), right[cell])  # or it says that it cannot be read
+
+
+def test_a_chunk_that_cannot_be_packed_stays_as_it_is(tmp_path: Path, many: list[Pair]) -> None:
+    """A disk that is nearly full, or on Windows somebody who reads it."""
+    writer = begin(tmp_path / "S")
+    (tmp_path / "S" / "crops.zarr" / "crops" / "c.1.0.0.new").mkdir()
+    writer.keep(many)
+    writer.close(account_of(many), "finished", "source-ended")
+    sizes = [chunk.stat().st_size for chunk in chunks_of(tmp_path / "S") if chunk.is_file()]
+    assert sizes[1] == 2048 * 961 + 16 > sizes[2]
+    assert verify(tmp_path / "S").findings == []
+    assert "not packed" in (tmp_path / "S" / "run.log").read_text()
+
+
+def test_what_repeats_does_not_fill_the_log(tmp_path: Path) -> None:
+    writer = begin(tmp_path / "S")
+    logger = logging.getLogger("napari_rbcflow.camera")
+    for frame in range(5000):
+        logger.warning("frame %d is odd, 100 %%", frame)
+    logger.error("another thing")
+    writer.close(account_of([]), "stopped", "user")
+    said = (tmp_path / "S" / "run.log").read_text()
+    assert said.count("is odd, 100 %") == 21
+    assert "frame 0 is odd" in said
+    assert "frame 4999 is odd, 100 % (and 4979 times more like it)" in said
+    assert "another thing" in said
+
+
+def test_how_long_the_disk_will_hold(tmp_path: Path) -> None:
+    room = DiskRoom(tmp_path)
+    gb = 10**9
+    for second in range(300):
+        assert room.left_s is None or second > 10
+        room.look(second * 10**6, now_s=float(second), free=100 * gb - second * 9 * 10**6)
+    assert room.left_s == pytest.approx(100 * gb / 10**7, rel=0.04)  # what the close needs is reckoned with
+    for second in range(300, 600):  # somebody else begins to copy something
+        room.look(now_s=float(second), free=97 * gb - (second - 300) * 10**8)
+    assert room.left_s == pytest.approx(67 * gb / 10**8, rel=0.02)
+    for second in range(600, 900):  # and clears up
+        room.look(now_s=float(second), free=80 * gb)
+    assert room.left_s is None
+
+
+@pytest.mark.parametrize(
+    ("left_s", "needed_s", "said"),
+    [
+        (None, 60.0, ""),
+        (1900.0, None, ""),
+        (1000.0, 600.0, ""),
+        (750.0, None, "room for some 10 minutes more: free some"),
+        (4000.0, 7200.0, "room for some 60 minutes more, less than the run needs"),
+        (61.0, None, "room for a minute more"),
+        (0.0, 5.0, "room for less than a minute more"),
+    ],
+)
+def test_a_disk_that_will_be_full_is_told(left_s: float | None, needed_s: float | None, said: str) -> None:
+    words = room_words(left_s, needed_s)
+    assert said in words
+    assert bool(words) is bool(said)
 
 
 def test_a_run_without_a_cell(tmp_path: Path) -> None:
@@ -653,21 +786,25 @@ def test_a_report_that_fails_loses_nothing_else(tmp_path: Path, pairs: list[Pair
 def test_tracks_are_sorted_piece_by_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    monkeypatch.setattr(tables, "_PIECE_BYTES", piece)
+    monkeypatch.setattr(sorting, "_PIECE_BYTES", piece)
+    monkeypatch.setattr(sorting, "_WINDOW_BYTES", piece)
+    monkeypatch.setattr(sorting, "_APART_BYTES", piece % 300)
+    monkeypatch.setattr(sorting, "_SYNCED_BYTES", 3 * piece)
     tracks = [track for track, _ in some_pairs(40, seed=piece)]
     path = tmp_path / "tracks.csv"
     first = tables.header(tables.TRACK_COLUMNS)
     path.write_bytes(first + tables.track_rows(tracks))
     cells, lengths = np.array([track.cell for track in tracks]), np.array([len(track) for track in tracks])
     wanted = first + tables.track_rows(sorted(tracks, key=lambda track: track.cell))
-    tables.sort_tracks(path, cells, lengths)
+    told = sorting.sort_tracks(path, cells, lengths)
     assert path.read_bytes() == wanted
+    assert told == tables.fingerprint(path)
     # What does not fit the table leaves it alone.
-    tables.sort_tracks(path, cells[:-1], lengths[:-1])
-    tables.sort_tracks(path, cells, lengths + 1)
+    sorting.sort_tracks(path, cells[:-1], lengths[:-1])
+    sorting.sort_tracks(path, cells, lengths + 1)
     assert path.read_bytes() == wanted
     path.write_bytes(b"")
-    tables.sort_tracks(path, cells, lengths)
+    sorting.sort_tracks(path, cells, lengths)
     assert [one.name for one in tmp_path.iterdir()] == ["tracks.csv"]
 
 

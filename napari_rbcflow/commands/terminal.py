@@ -72,7 +72,8 @@ def follow(run: Run) -> None:
         progress = run.progress()
         width = Console(stderr=True).width
         grave = {warning.key: warning.said for warning in progress.warned or () if warning.grave}
-        for key, sentence in (grave | {fault: fault for fault in run.survived}).items():
+        also = {said: said for said in (*run.survived, progress.room) if said}
+        for key, sentence in (grave | also).items():
             if key not in told:
                 told.add(key)
                 click.echo(("\r" + " " * (width - 1) + "\r" if terminal else "") + sentence, err=True)

@@ -58,6 +58,8 @@ class Progress:
         What the run's quality says, grave warnings first; None until it was looked at.
     quality : tuple of QualityLine
         The same measures in words.
+    room : str
+        A sentence where the disk will be full before the run ends, or within half an hour.
     """
 
     status: str
@@ -83,6 +85,7 @@ class Progress:
     stop_sentence: str = ""
     warned: tuple[RunWarning, ...] | None = None
     quality: tuple[QualityLine, ...] = ()
+    room: str = ""
 
 
 def warnings_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from napari_rbcflow.run.quality_looks import QualityLooks
 from napari_rbcflow.run.stages import Stages
 from napari_rbcflow.session.account import Account, FractionFigure
 from napari_rbcflow.session.correcting import corrected_figure
+from napari_rbcflow.session.room import OPEN_END_S, DiskRoom, room_words
 from napari_rbcflow.sources.contract import FrameSource, SourceInfo
 from napari_rbcflow.tracking.tracker import Tracker
 
@@ -38,6 +40,8 @@ class Standing:
     info : SourceInfo
     models : mapping
         As in ``run.json``.
+    room : DiskRoom, optional
+        Of the session's disk.
     survived : callable
         Returns what broke and did not end the run, in plain sentences.
     """
@@ -52,11 +56,13 @@ class Standing:
         info: SourceInfo,
         models: Mapping[str, Any],
         survived: Callable[[], Sequence[str]] = tuple,
+        room: DiskRoom | None = None,
     ) -> None:
         self._stages, self._tracker, self._quality = stages, tracker, quality
         self._source, self._info, self._models = source, info, models
         self._settings = stages.settings
-        self._survived = survived
+        self._survived, self._room = survived, room
+        self._began = time.monotonic()
 
     def progress(self, outcome: tuple[str, str], pace: Pace) -> Progress:
         """Return how the run stands at this moment."""
@@ -101,7 +107,23 @@ class Standing:
             stop_sentence=self.stop_sentence(outcome),
             warned=self._quality.warned,
             quality=self._quality.lines,
+            room="" if ended else self.room_sentence(),
         )
+
+    def room_sentence(self) -> str:
+        """Say how long the disk will hold, where that is too short; empty where it is not."""
+        left_s = None if self._room is None else self._room.left_s
+        if left_s is None:
+            return ""
+        stop, done = self._settings.stop, self._tracker.processed
+        needed_s = None if stop.seconds is None else stop.seconds - self._stages.seconds
+        if self._info.n_frames and done:
+            of_movie = (self._info.n_frames / done - 1) * (time.monotonic() - self._began)
+            needed_s = of_movie if needed_s is None else min(needed_s, of_movie)
+        sooner = (stop.reliable, stop.halfwidth, stop.tracks, stop.baseline) != (None,) * 4
+        # Where cells may end the run sooner, a far end is as good as an open one.
+        far = sooner and needed_s is not None and needed_s > OPEN_END_S
+        return room_words(left_s, None if far else needed_s)
 
     def _said(self, outcome: tuple[str, str]) -> Said:
         """Return the interval that is true of the run now."""
@@ -129,6 +151,7 @@ class Standing:
             latencies_ms=self._stages.latencies_ms[0 if whole else -RECENT_LABELS :],
             warnings=[
                 *self._survived(),
+                *([room] if not whole and (room := self.room_sentence()) else []),
                 *warnings_of(
                     self._info,
                     dropped=dropped,

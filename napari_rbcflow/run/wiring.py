@@ -138,6 +138,7 @@ class Run:
             info=self.info,
             models=self._models,
             survived=lambda: self.survived,
+            room=self._writer.room,
         )
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"rbcflow-{name}", daemon=True)

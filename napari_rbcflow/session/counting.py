@@ -44,7 +44,7 @@ def counted_cells(folder: Path, cells: pd.DataFrame) -> NDArray[np.bool_]:
 
 def _in_order(folder: Path, cells: pd.DataFrame) -> pd.DataFrame:
     order = pd.Index(read_index(folder / "crops.zarr")[:, 0]).unique()
-    rows = cells.drop_duplicates("cell").set_index("cell")
+    rows = cells[["cell", "label", "reason"]].drop_duplicates("cell").set_index("cell")
     return rows.loc[order.intersection(rows.index, sort=False)]
 
 

@@ -10,11 +10,14 @@ edge               (N,) bool      the crop was cut by the field's edge and repli
 intruded           (N,) bool      another cell stands in it
 index              (M, 4) int64   a row a track: cell, offset, length, CRC-32C of its crops
 ================== ============== ==========================================================
+
+The chunks of `crops` are packed without loss once they are full (`packing`).
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +30,12 @@ from numpy.typing import NDArray
 from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.ring.layout import crc32c
+from napari_rbcflow.session import packing
 from napari_rbcflow.session.growing import GrowingArray, chunk_path
 from napari_rbcflow.tracks import Track
 
-FORMAT = 1
+FORMAT = 2
+"""In 1 the chunks of `crops` had no codec; those can be read, too."""
 INDEX_COLUMNS = ("cell", "offset", "length", "crc32c")
 CROPS_PER_CHUNK = 2048
 FLAGS_PER_CHUNK = 16384
@@ -49,8 +54,10 @@ class CropStore:
         def grow(
             name: str, dtype: str, item: tuple[int, ...], rows: int, **attributes: object
         ) -> GrowingArray:
-            return GrowingArray(group, folder, name, dtype, item, rows, attributes)
+            packer = self._packer if name == "crops" else None
+            return GrowingArray(group, folder, name, dtype, item, rows, attributes, packer)
 
+        self._packer = packing.Packer()
         self._crops = grow("crops", "uint8", (CROP_SIDE, CROP_SIDE), CROPS_PER_CHUNK)
         self._frame = grow("frame", "<i8", (), FLAGS_PER_CHUNK)
         self._seen = grow("seen", "bool", (), FLAGS_PER_CHUNK)
@@ -95,11 +102,13 @@ class CropStore:
         """Cut all arrays to what was written."""
         for array in self._all:
             array.close()
+        self._packer.close()
 
     def abandon(self) -> None:
         """Close the files, and no more."""
         for array in self._all:
             array.abandon()
+        self._packer.close()
 
 
 def read_index(folder: Path) -> NDArray[np.int64]:
@@ -155,6 +164,7 @@ class CropReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.index = read_index(folder)
+        self._unpacked: tuple[int, bytes] = (-1, b"")
 
     def sequence(self, cell: int, *, check: bool = True) -> CropSequence:
         """Return a cell's sequence.
@@ -205,12 +215,41 @@ class CropReader:
             take = min(length - done, per_chunk - inside)
             path = chunk_path(self.folder / name, number, 1 + len(item))
             try:
-                with path.open("rb") as file:
-                    file.seek(inside * row_bytes)
-                    data = file.read(take * row_bytes)
+                if name == "crops":
+                    data = self._of_crops(path, number, inside * row_bytes, take * row_bytes)
+                else:
+                    data = _part(path, inside * row_bytes, take * row_bytes)
             except FileNotFoundError:
                 data = b""  # stays zeros, as for zarr; the checksum tells
             part = np.frombuffer(data[: len(data) // row_bytes * row_bytes], rows.dtype).reshape(-1, *item)
             rows[done : done + len(part)] = part
             done += take
         return rows
+
+    def _of_crops(self, path: Path, number: int, place: int, size: int) -> bytes:
+        """Read a part of a chunk of crops, packed, plain, or of a session from before there was a codec.
+
+        Raises
+        ------
+        FileNotFoundError
+        """
+        held, data = self._unpacked
+        if held != number:
+            whole = CROPS_PER_CHUNK * CROP_SIDE**2
+            with path.open("rb") as file:
+                header = b""
+                if os.fstat(file.fileno()).st_size != whole:
+                    header = file.read(packing.HEADER_BYTES)
+                if not header or packing.is_plain(header):
+                    file.seek(len(header) + place)
+                    return file.read(size)
+                # A full chunk never changes, and whoever goes from track to track asks for it again.
+                data = packing.unpack(header + file.read(), whole)
+            self._unpacked = number, data
+        return data[place : place + size]
+
+
+def _part(path: Path, place: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(place)
+        return file.read(size)

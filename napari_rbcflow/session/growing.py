@@ -3,7 +3,7 @@
 zarr's own `append` rewrites the array's metadata and whole last chunk each time. Here the chunks are
 uncompressed files made at full size, into which each batch is written in place; any zarr reader opens
 the array at any time. Until `close` its shape is ahead of what is in it: the rows written are told by
-whoever keeps count (the crops' index).
+whoever keeps count (the crops' index). Full chunks may be packed (`packing`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_rbcflow.ring.disk import preallocate, rename_over, replace_file, sync_folder, write_all
+from napari_rbcflow.session import packing
 
 _CHUNKS_AHEAD = 64
 """The shape grows by so many chunks at once, that the metadata need not be rewritten each time."""
@@ -45,6 +46,8 @@ class GrowingArray:
     per_chunk : int
         Rows a chunk.
     attributes : dict, optional
+    packer : Packer, optional
+        Packs the chunks that are full; without one they stay as they are.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class GrowingArray:
         item: tuple[int, ...],
         per_chunk: int,
         attributes: dict[str, Any] | None = None,
+        packer: packing.Packer | None = None,
     ) -> None:
         self._path = folder / name
         self._item = item
@@ -71,10 +75,12 @@ class GrowingArray:
             dtype=self._dtype,
             fill_value=0,
             filters=None,
-            compressors=None,
+            compressors=None if packer is None else packing.codec(),
             chunk_key_encoding={"name": "default", "separator": "."},
             attributes=attributes,
         )
+        self._packer, self._packed = packer, 0
+        self._header = b"" if packer is None else packing.plain_header(per_chunk * self._row_bytes)
         self._chunk = -1
         self._file: IO[bytes] | None = None
         self._unsynced: list[IO[bytes]] = []
@@ -95,7 +101,7 @@ class GrowingArray:
             number, inside = divmod(self._length + done, self._per_chunk)
             take = min(len(rows) - done, self._per_chunk - inside)
             file = self._open_chunk(number)
-            file.seek(inside * self._row_bytes)
+            file.seek(len(self._header) + inside * self._row_bytes)
             write_all(file, rows[done : done + take].data)
             if file not in self._unsynced:
                 self._unsynced.append(file)
@@ -104,6 +110,8 @@ class GrowingArray:
     def advance(self, rows: int) -> None:
         """Count rows as written."""
         self._length += rows
+        # What is not counted may be written over; what is still open, Windows does not replace.
+        self._pack(min(self._length // self._per_chunk, self._chunk))
 
     def unsynced(self) -> list[int]:
         """Return the descriptors of the files whose last writes may not be on the disk yet."""
@@ -119,6 +127,7 @@ class GrowingArray:
     def close(self) -> None:
         """Cut the shape to what was written; the rows are then all of the array."""
         self.abandon()
+        self._pack(self._length // self._per_chunk)
         self._reshape(self._length, durable=True)
 
     def abandon(self) -> None:
@@ -130,6 +139,13 @@ class GrowingArray:
             self._file.close()
             self._file = None
 
+    def _pack(self, chunks: int) -> None:
+        """Have the chunks below a number packed."""
+        if self._packer is not None:
+            for number in range(self._packed, chunks):
+                self._packer.pack(chunk_path(self._path, number, 1 + len(self._item)))
+            self._packed = max(self._packed, chunks)
+
     def _open_chunk(self, number: int) -> IO[bytes]:
         if number == self._chunk and self._file is not None:
             return self._file
@@ -137,11 +153,14 @@ class GrowingArray:
         if not path.exists():
             if (number + 1) * self._per_chunk > self._shape:
                 self._reshape(self._shape + _CHUNKS_AHEAD * self._per_chunk, durable=False)
+            beside = path.with_name("next")  # a chunk without its header is none
             try:
-                with path.open("xb", buffering=0) as file:
-                    preallocate(file, self._per_chunk * self._row_bytes)
+                with beside.open("wb", buffering=0) as file:
+                    preallocate(file, len(self._header) + self._per_chunk * self._row_bytes)
+                    write_all(file, self._header)
+                beside.replace(path)
             except OSError:
-                path.unlink(missing_ok=True)
+                beside.unlink(missing_ok=True)
                 raise
             sync_folder(self._path)
         if self._file is not None and self._file not in self._unsynced:
@@ -172,6 +191,11 @@ class Table:
         write_all(self._file, first_line)
         os.fsync(self._file.fileno())
         self._size = len(first_line)
+
+    @property
+    def size(self) -> int:
+        """Bytes that count."""
+        return self._size
 
     def append(self, rows: bytes) -> None:
         """Write rows, not counted before `commit`."""

@@ -80,9 +80,11 @@ class Session:
     @cached_property
     def tracks(self) -> pd.DataFrame:
         """A row a position, the columns of ``tracks.csv``, of the tracks in `cells`."""
-        tracks = _table(self.folder / "tracks.csv", _TRACK_TYPES)
+        closed = self.run["status"] != "running"
+        tracks = _table(self.folder / "tracks.csv", _TRACK_TYPES, closed=closed)
         # A crash can come between a track's positions and its row in cells.csv, which makes it kept.
-        return tracks[tracks["cell"].isin(self.cells["cell"])].reset_index(drop=True)
+        known = tracks["cell"].isin(self.cells["cell"])
+        return tracks if known.all() else tracks[known].reset_index(drop=True)
 
     @cached_property
     def fraction(self) -> FractionFigure:
@@ -199,8 +201,8 @@ def open_session(folder: Path | str, *, cells: pd.DataFrame | None = None) -> Se
     return Session(folder, read_run(folder), cells)
 
 
-def _table(path: Path, types: dict[str, str]) -> pd.DataFrame:
-    """Read a table's whole lines.
+def _table(path: Path, types: dict[str, str], *, closed: bool = False) -> pd.DataFrame:
+    """Read a table's whole lines; of a session that is `closed`, without holding the file, too.
 
     Raises
     ------
@@ -208,7 +210,9 @@ def _table(path: Path, types: dict[str, str]) -> pd.DataFrame:
         If it is not there or damaged.
     """
     try:
-        data = tables.whole_lines(path)
+        data: bytes | Path = path
+        if not closed or not tables.ends_with_a_line(path):
+            data = tables.whole_lines(path)
     except OSError as error:
         raise RunFailed(f"{path} cannot be read ({error}): restore it from a copy.") from error
     return _parsed(path, data, types)
@@ -225,12 +229,21 @@ def parse_cells(path: Path, data: bytes) -> pd.DataFrame:
     return _parsed(path, data, _CELL_TYPES)
 
 
-def _parsed(path: Path, data: bytes, types: dict[str, str]) -> pd.DataFrame:
+def parse_tracks(path: Path, data: bytes) -> pd.DataFrame:
+    """Return the same of ``tracks.csv``, as `Session.tracks` has them; errors as `parse_cells`."""
+    return _parsed(path, data, _TRACK_TYPES)
+
+
+def _parsed(path: Path, data: bytes | Path, types: dict[str, str]) -> pd.DataFrame:
     if not data:  # crashed before the first line
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()})
     try:
         return pd.read_csv(
-            io.BytesIO(data), dtype=types, usecols=list(types), na_values=[""], keep_default_na=False
+            data if isinstance(data, Path) else io.BytesIO(data),
+            dtype=types,
+            usecols=list(types),
+            na_values=[""],
+            keep_default_na=False,
         ).fillna({name: "" for name, kind in types.items() if kind == "str"})
     except ValueError as error:
         raise RunFailed(f"{path} cannot be read ({error}): restore it from a copy.") from error

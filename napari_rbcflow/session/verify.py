@@ -19,6 +19,7 @@ from napari_rbcflow.session.audit import findings as faults_of_changes
 from napari_rbcflow.session.audit import read_audit
 from napari_rbcflow.session.crops import CropReader
 from napari_rbcflow.session.marker import is_being_written
+from napari_rbcflow.session.positions import spans
 from napari_rbcflow.session.reading import Session, open_session
 from napari_rbcflow.session.report_by_hand import tells_of_changes
 from napari_rbcflow.session.runfile import DamagedRun
@@ -151,9 +152,9 @@ def _frames(session: Session) -> Iterator[str]:
 def _tables(session: Session) -> Iterator[str]:
     for name in ("cells.csv", "tracks.csv"):
         path = session.folder / name
-        if path.exists() and path.stat().st_size != len(tables.whole_lines(path)):
+        if path.exists() and path.stat().st_size and not tables.ends_with_a_line(path):
             yield f"{name} ends within a line."
-    cells, tracks = session.cells, session.tracks
+    cells = session.cells
     twice = cells["cell"][cells["cell"].duplicated()].unique()
     if len(twice):
         yield f"cells.csv: {len(twice)} cells stand there more than once (first {twice[0]})."
@@ -163,16 +164,15 @@ def _tables(session: Session) -> Iterator[str]:
         order = cells.sort_values(["last_frame", "cell"], kind="stable").index
         if not np.array_equal(order, np.arange(len(cells))):
             yield "cells.csv is not in the order of last_frame, then cell."
-        order = tracks.sort_values(["cell", "frame"], kind="stable").index
-        if not np.array_equal(order, np.arange(len(tracks))):
+    tracks = spans(session.folder / "tracks.csv", cells["cell"].to_numpy())
+    if not _running(session):
+        if not tracks.in_order:
             yield "tracks.csv is not in the order of cell, then frame."
-        with (session.folder / "tracks.csv").open("rb") as file:
-            rows = sum(1 for _ in file) - 1
-        if rows != len(tracks):
-            yield f"tracks.csv: {rows - len(tracks)} rows belong to no cell in cells.csv."
-    spans = tracks.groupby("cell")["frame"].agg(["size", "min", "max"]).reindex(cells["cell"])
+        if tracks.surplus:
+            yield f"tracks.csv: {tracks.surplus} rows belong to no cell in cells.csv."
+    found = tracks.of_cell.reindex(cells["cell"])
     told = cells.set_index("cell")[["frames", "first_frame", "last_frame"]]
-    wrong = cells["cell"][(spans.to_numpy() != told.to_numpy()).any(axis=1)]
+    wrong = cells["cell"][(found.to_numpy() != told.to_numpy()).any(axis=1)]
     if len(wrong):
         yield (
             f"tracks.csv does not fit cells.csv for {len(wrong)} of {len(cells)} cells"

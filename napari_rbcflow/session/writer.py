@@ -7,25 +7,28 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.ring.disk import disk_faults, is_full, sync_folder
 from napari_rbcflow.session import pieces, runfile, tables
 from napari_rbcflow.session.account import Account
+from napari_rbcflow.session.closing import close_tables
 from napari_rbcflow.session.crops import CropStore
 from napari_rbcflow.session.growing import Table
 from napari_rbcflow.session.log import SessionLog
 from napari_rbcflow.session.marker import WritingMarker
 from napari_rbcflow.session.reading import Session
 from napari_rbcflow.session.report import write_report
+from napari_rbcflow.session.room import DiskRoom
 from napari_rbcflow.session.watched import unseen_flips_record
 from napari_rbcflow.sources.contract import SourceInfo
 from napari_rbcflow.tracks import Judgement, Track
@@ -46,6 +49,8 @@ class SessionWriter:
     folder : Path
     ring : FrameRing
         For the raw frames. `keep` puts the crops of the tracks kept last beside them.
+    room : DiskRoom
+        How long the disk will hold, as of the last heartbeat.
     report_fault : str or None
         After `close`: a sentence where everything but the report was written.
     """
@@ -56,6 +61,7 @@ class SessionWriter:
         self._source = source
         self._lock = threading.Lock()
         self._closed = False
+        self.room = DiskRoom(folder)
         self.report_fault: str | None = None
         with ExitStack() as undo:
             self._marker = WritingMarker(folder)
@@ -241,6 +247,7 @@ class SessionWriter:
             if not self._closed:
                 self._take(account)
                 runfile.write_run(self.folder, self._run)
+                self.room.look(self._tracks.size + self._cells.size)  # sorting needs them once more
 
     def close(self, account: Account, status: str, stop_reason: str, stop_sentence: str = "") -> None:
         """End the session: sort the tables, write the last ``run.json``, then the report.
@@ -287,19 +294,15 @@ class SessionWriter:
         self._pieces.close()
         self._cells.close()
         self._take(account)
-        index = self._crops.index()
-        self._sort("cells.csv", tables.sort_cells)
-        self._sort("tracks.csv", lambda path: tables.sort_tracks(path, index[:, 0], index[:, 2]))
-        self._sort(pieces.NAME, pieces.sort_pieces)
-        self._run["fraction_unseen_flips"] = self._unseen_flips()
-        self._run["files"] = {
-            name: tables.fingerprint(self.folder / name) for name in ("cells.csv", "tracks.csv", pieces.NAME)
-        }
+        closed = close_tables(self.folder, self._crops.index())
+        self._run["warnings"] += closed.warnings
+        self._run["files"] = closed.files
+        self._run["fraction_unseen_flips"] = self._unseen_flips(closed.cells)
         self._run.update(status=status, stop_reason=stop_reason, ended=runfile.now())
         log.info("session closed: %s (%s), %s", status, stop_reason, account.cells)
         runfile.write_run(self.folder, self._run)
         try:
-            write_report(self.folder, self._run)
+            write_report(self.folder, self._run, closed.cells)
         except Exception as error:
             log.exception("report.html could not be written")
             self.report_fault = f"report.html could not be written ({sentence_of(error)}): all else was kept."
@@ -307,27 +310,13 @@ class SessionWriter:
             with contextlib.suppress(OSError):  # the counts are on the disk already
                 runfile.write_run(self.folder, self._run)
 
-    def _unseen_flips(self) -> dict[str, Any] | None:
+    def _unseen_flips(self, cells: pd.DataFrame | None) -> dict[str, Any] | None:
         """Correct the fraction for unseen flips; a fault there is no reason to lose the end of a run."""
         try:
-            return unseen_flips_record(self._run, Session(self.folder, self._run).cells)
+            return unseen_flips_record(self._run, Session(self.folder, self._run, cells).cells)
         except Exception:
             log.exception("the fraction could not be corrected for unseen flips")
             return None
-
-    def _sort(self, name: str, sort: Callable[[Path], None]) -> None:
-        """Sort a table where that can be done. Unsorted, it is still whole: no reason to lose a run's end."""
-        try:
-            sort(self.folder / name)
-        except OSError as error:
-            # It needs the table's size once more, and on Windows that no other program has it open.
-            log.warning("%s could not be sorted", name, exc_info=error)
-            why = (
-                "The disk was full"
-                if is_full(error)
-                else f"{name} could not be replaced ({error.strerror or error}; is it open elsewhere?)"
-            )
-            self._run["warnings"].append(f"{why}: {name} is in the order in which the tracks ended.")
 
     def _take(self, account: Account) -> None:
         """Take the counts over; what the source warned of stays said."""

@@ -8,6 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from napari_rbcflow.ring.disk import replace_file
 from napari_rbcflow.session.reading import Session
 from napari_rbcflow.session.report import drawings, length, number, quality, small_print, tables
@@ -17,7 +19,9 @@ from napari_rbcflow.session.runfile import read_run
 from napari_rbcflow.session.style import STYLE
 
 
-def write_report(folder: Path, run: Mapping[str, Any] | None = None) -> Path:
+def write_report(
+    folder: Path, run: Mapping[str, Any] | None = None, cells: pd.DataFrame | None = None
+) -> Path:
     """Write ``report.html`` into a session folder.
 
     Parameters
@@ -25,6 +29,8 @@ def write_report(folder: Path, run: Mapping[str, Any] | None = None) -> Path:
     folder : Path
     run : mapping, optional
         What ``run.json`` holds, or is about to.
+    cells : DataFrame, optional
+        ``cells.csv``, where it has just been read.
 
     Returns
     -------
@@ -39,7 +45,7 @@ def write_report(folder: Path, run: Mapping[str, Any] | None = None) -> Path:
     """
     path = Path(folder) / "report.html"
     run = read_run(Path(folder)) if run is None else run
-    page = render(Facts.of(Session(Path(folder), dict(run))))
+    page = render(Facts.of(Session(Path(folder), dict(run), cells)))
     replace_file(path, page.encode(errors="backslashreplace"))
     return path
 
