@@ -1,30 +1,28 @@
 """What an hour leaves behind: keeping tracks, closing, reading and checking the session, and the ring.
 
-    OMP_NUM_THREADS=1 python benchmarks/hours.py [--minutes 10] [--folder DIR] [--flat] [--json FILE]
+    OMP_NUM_THREADS=1 python benchmarks/hours.py [--minutes 10] [--folder DIR] [--flat] [--no-ring]
 
-Keeps as many tracks as a run of so many minutes ends (150 a second, of median 33 frames), as fast as the disk
-takes them, through the same calls as a run; closes the session, opens it, checks it. Then 216,000 small frames
-(an hour at 60 a second) go through the ring, with a reader beside it. Takes under three minutes and some 2 GB
-for ten minutes; for an hour ten and 10 GB, with `--flat` (crops of one grey, which pack to nothing) half a GB.
+Keeps as many tracks as a run of so many minutes ends (150 a second, of 40 frames in the mean), as fast as the
+disk takes them, through the same calls as a run; closes the session, opens it, checks it. Then 216,000 small
+frames (an hour at 60 a second) go through the ring, a reader beside it. Ten minutes take under three and some
+2 GB; an hour takes ten and 12 GB, with `--flat` (crops of one grey, which pack to nothing) some 2.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import threading
 import time
+from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-from numpy.typing import NDArray
-
 
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.estimate import StopRules
@@ -122,7 +120,7 @@ def resident_mb() -> float:
 
 @contextmanager
 def measured(name: str, told: dict[str, Any]) -> Iterator[None]:
-    """Print and tell seconds by the clock and of the CPU, and how much more memory was held at most, in MB."""
+    """Print and tell seconds by the clock and of the CPU, and how many MB more were held at most."""
     at_first, done = resident_mb(), threading.Event()
     most = [at_first]
 
@@ -141,6 +139,11 @@ def measured(name: str, told: dict[str, Any]) -> Iterator[None]:
     print(f"{name:44s} {wall:8.2f} s wall {cpu:8.2f} s CPU {most[0] - at_first:8.0f} MB more", flush=True)
 
 
+def open_files() -> int | None:
+    """Return how many files this process has open, where the system tells."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir()) if Path("/proc/self/fd").exists() else None
+
+
 def size_mb(path: Path) -> float:
     """Return the bytes of a file or all below a folder, as the disk holds them where that can be asked."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
@@ -157,8 +160,6 @@ class Kept:
         self.info = SourceInfo("hours", HEIGHT, WIDTH, FPS, PIXEL_UM, live=True)
         self.rules = StopRules(seconds=60 * minutes)
         self.tally, self.quality, self.recent = Tally(self.rules), RunQuality(self.info), RecentCells()
-        from array import array
-
         self.latencies_ms = array("f")
         self.frames = 0
         self.writer = SessionWriter.create(
@@ -226,11 +227,12 @@ def session(folder: Path, minutes: float, flat: bool) -> dict[str, Any]:
         "wall_s_to_keep": wall_s,
         "heartbeat_cpu_ms": [float(np.median(beats_ms[i * quarter : (i + 1) * quarter])) for i in range(4)],
         "memory_mb": [float(np.mean(memory_mb[i * quarter : (i + 1) * quarter])) for i in range(4)],
-        "open_files": len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else None,
+        "open_files": open_files(),
     }
-    print(f"{n} tracks kept in {wall_s:.0f} s: {1e3 * spent_s / n:.3f} ms CPU each; heartbeat, ms CPU by quarter:"
-          f" {' '.join(f'{b:.2f}' for b in told['heartbeat_cpu_ms'])}; memory, MB by quarter:"
-          f" {' '.join(f'{b:.1f}' for b in told['memory_mb'])}; {told['open_files']} files open")  # fmt: skip
+    print(f"{n} tracks kept in {wall_s:.0f} s, {1e3 * spent_s / n:.3f} ms CPU each")
+    print(f"{told['open_files']} files open")
+    for name in ("heartbeat_cpu_ms", "memory_mb"):
+        print(f"{name}, by quarter:", " ".join(f"{value:.2f}" for value in told[name]))
     with measured("close", told):
         kept.close()
     told["mb"] = {p.name: size_mb(p) for p in sorted(folder.iterdir())}
@@ -275,10 +277,8 @@ def ring(folder: Path) -> dict[str, Any]:
             looks += 1
             if len(reader):
                 index = int(reader.indices[-1])
-                try:
+                with suppress(FrameGone):
                     torn += int(reader.frame(index)[0, 0]) != index % 251
-                except FrameGone:
-                    pass
 
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
@@ -297,10 +297,9 @@ def ring(folder: Path) -> dict[str, Any]:
             kept.append(Frame(index, index / FPS, image))
         told["ms_a_frame"].append(1e3 * (time.thread_time() - before) / per)
         told["memory_mb"].append(resident_mb())
-        told["bytes"].append(sum(p.stat().st_size for p in (folder / "ring.zarr").rglob("*") if p.is_file()))
-        told["open_files"].append(
-            len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else None
-        )
+        files = [p for p in (folder / "ring.zarr").rglob("*") if p.is_file()]
+        told["bytes"].append(sum(p.stat().st_size for p in files))
+        told["open_files"].append(open_files())
     ended.set()
     reading.join()
     kept.close()
