@@ -23,8 +23,8 @@ class Track:
     cell : int
         Number of the track, from 1, in order of first sight; unique in a run.
     frames : ndarray of int64, shape (n,)
-        Frame indices as the source gave them (`Frame.index`), ascending. A frame that never
-        reached us leaves a gap.
+        Frame indices as the source gave them (`Frame.index`), ascending. A frame that never reached us, was
+        dropped or could not be analysed leaves a gap: nothing is put in its place.
     y_px, x_px : ndarray of float32, shape (n,)
         Position in camera pixels; (0, 0) is the centre of the upper left pixel.
     seen : ndarray of bool, shape (n,)
@@ -63,8 +63,15 @@ class Track:
         """Fewer frames than the paper keeps."""
         return len(self.frames) < LEAST_FRAMES
 
+    @property
+    def gap_frames(self) -> int:
+        """Frames between the first and the last of which there is no picture."""
+        return int(self.frames[-1] - self.frames[0]) + 1 - len(self.frames)
+
     def speed_px_per_frame(self) -> float:
-        """Mean speed along x between first and last position; 0 for a single position."""
+        """Mean speed along x between first and last position, by the frames that went by in between, those
+        without a picture too; 0 for a single position.
+        """  # noqa: D205
         span = int(self.frames[-1] - self.frames[0])
         return float(self.x_px[-1] - self.x_px[0]) / span if span else 0.0
 

@@ -427,6 +427,39 @@ def test_a_frame_that_is_only_late_is_no_loss(late: dict[int, float]) -> None:
     assert place(list(enumerate(times))) == (list(range(101)), {})
 
 
-def test_numbers_that_begin_anew_are_placed_by_time() -> None:
-    frames = [(k, k * PERIOD_MS) for k in range(5)] + [(k, (k + 9) * PERIOD_MS) for k in range(5)]
+@settings(deadline=None)
+@given(
+    lost_in_camera=st.sets(st.integers(1, 99), max_size=15),
+    lost_in_core=st.sets(st.integers(1, 99), max_size=15),
+    breaks=st.dictionaries(st.integers(1, 98), st.sampled_from(["overflow", "image-number"]), max_size=4),
+    jitter=st.lists(st.floats(-0.1, 0.1), min_size=101, max_size=101),
+)
+def test_a_loss_that_shows_in_two_signs_is_counted_once(
+    lost_in_camera: set[int], lost_in_core: set[int], breaks: dict[int, str], jitter: list[float]
+) -> None:
+    """A sequence that broke numbers its frames anew, with an overflow flag or without; more is lost."""
+    ledger, placed, came, number = LossLedger(PERIOD_MS), [], [], 0
+    for k in range(101):
+        if k in breaks:
+            number = 0
+            if breaks[k] == "overflow":
+                placed += ledger.restarted("overflow")
+        if k in lost_in_camera:
+            continue
+        if k not in lost_in_core:
+            came.append(k)
+            placed += ledger.take(number, (k + jitter[k]) * PERIOD_MS, PICTURE)
+        number += 1
+    placed += ledger.finish()
+    assert [frame.index for frame in placed] == came
+    assert sum(ledger.missed.values()) == 101 - len(came)
+    assert set(ledger.missed) <= {"time-gap", "image-number", "overflow"}
+    assert "overflow" not in ledger.missed or "overflow" in breaks.values()
+
+
+@pytest.mark.parametrize("first", [0, 900])
+def test_numbers_that_begin_anew_are_placed_by_time(first: int) -> None:
+    """Also where they begin higher than they were: the time tells that so many cannot have gone by."""
+    frames = [(k, k * PERIOD_MS) for k in range(5)]
+    frames += [(first + k, (k + 9) * PERIOD_MS) for k in range(5)]
     assert place(frames) == ([0, 1, 2, 3, 4, 9, 10, 11, 12, 13], {"image-number": 4})

@@ -22,6 +22,8 @@ _LATE = 0.5
 """An interval longer by this many periods than the image numbers explain is looked into."""
 _LONGEST_HOLD = 4
 """Frames held back to see whether a late one was only late; 67 ms at 60 frames/s."""
+_AHEAD, _AHEAD_FRAMES = 1.1, 10
+"""Image numbers that jump farther than the time allows, by this factor and as many frames, began anew."""
 _LEARN = 0.02
 _LEARN_LIMIT = 0.1
 
@@ -70,7 +72,7 @@ class LossLedger:
             return [self._place(_Held(1, time_ms, image))]
         step, interval = number - self._number, time_ms - self._latest_ms()
         self._number = number
-        if self._reason is not None or step <= 0:
+        if self._reason is not None or step <= 0 or self._ahead_of_time(step, time_ms):
             # Numbering began anew: only time tells how many went.
             reason, self._reason = self._reason or "image-number", None
             done = self._settle()
@@ -99,6 +101,12 @@ class LossLedger:
     def finish(self) -> list[Frame]:
         """Return what is still held back."""
         return self._settle()
+
+    def _ahead_of_time(self, step: int, time_ms: float) -> bool:
+        """Whether the image number jumped farther than frames could go by: two signs that contradict."""
+        steps = step + sum(one.steps for one in self._held)
+        most = _AHEAD * (time_ms - self._time_ms) / self._period_ms + _AHEAD_FRAMES
+        return step > 1 and steps > most
 
     def _latest_ms(self) -> float:
         return self._held[-1].time_ms if self._held else self._time_ms

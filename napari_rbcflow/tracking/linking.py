@@ -37,8 +37,9 @@ _TELLING_COST = 4.0
 """Where two tracks would fit each other's detections at no more than this extra cost, none can tell."""
 _TELLING_SPEED_PX = 1.5
 """Two cells whose speeds differ by more part again, so that a mistake would show."""
-_LONGEST_GAP = 10
-"""Frames without a picture beyond which no track goes on: another cell may have come into its place."""
+_LONGEST_GAP_S = 1 / 6
+"""Without a picture (10 frames at 60 a second), beyond which no track goes on: another cell may have come
+into its place, and a flip may have gone unseen."""
 _PAST = 7
 """Frames whose free detections are kept, so that a new track finds its beginning."""
 
@@ -60,6 +61,7 @@ class Linker:
         self._least = settings.least_speed_px * 60 / fps
         self._greatest = settings.greatest_speed_px * 60 / fps
         self._most_misses = settings.most_misses
+        self._longest_gap = max(1, round(_LONGEST_GAP_S * fps))
         self._motion = Motion.empty()
         self._gone = EndedTracks(length)
         self._past: deque[FreeSights] = deque(maxlen=_PAST)
@@ -86,7 +88,7 @@ class Linker:
         m = self._motion
         frame, x, y, log_energy = sights.frame, sights.x, sights.y, sights.log_energy
         parted: list[End] = []
-        if self._frame is not None and frame - self._frame > _LONGEST_GAP:
+        if self._frame is not None and frame - self._frame - 1 > self._longest_gap:
             parted = self.finish("lost")
             self._free_slots += [end.slot for end in parted]
             self._past.clear()

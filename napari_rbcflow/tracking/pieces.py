@@ -85,7 +85,8 @@ class EndedTracks:
             *(m.cell, np.full(len(m), frame), m.first, m.found, m.x_first, m.x, m.v, m.y, m.log_energy),
             *(m.pxx, m.pxv, m.pvv, m.sights / (m.found - m.first + 1), np.zeros(len(m))),
         )
-        new = np.array([column[ending] for column in columns], np.float64).T
+        # Row by row in memory, as ever: for another order the kernels would be compiled again, in mid run.
+        new = np.stack([column[ending] for column in columns], -1, dtype=np.float64)
         if alike:
             new[:, _GROUP] = self._grouped(ending.tolist(), alike)
         self._rows = rows = np.concatenate([self._rows, new])
