@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +124,8 @@ def too_small(bench: Bench) -> Setting | None:
     if disk is None:
         return None
     fill(disk, leave=5 * 2**20)
-    return Setting(bench.camera()[0], "refused", parent=disk)
+    heal = (disk / "filler").unlink
+    return Setting(bench.camera()[0], "refused", parent=disk, heal=heal)
 
 
 def no_reserve(disk: Path, folder: Path) -> None:
@@ -147,17 +147,6 @@ def another_fills(bench: Bench) -> Setting | None:
         provoke=lambda *_: filling.append(KeepsFilling(disk)),
         heal=lambda: filling[0].end(),
     )
-
-
-def report_in_the_way(folder: Path, _: int) -> None:
-    """Make the report impossible to write, then stop the camera as a person would."""
-    (folder / "report.html").mkdir()
-
-
-def unwritable_report(bench: Bench) -> Setting:
-    """A report that cannot be written at the end."""
-    camera, _ = bench.camera(EndsAfter=4 * AT)
-    return Setting(camera, "finished", provoke=report_in_the_way)
 
 
 def worker_killed(*, running: bool) -> Callable[[Bench], Setting]:
@@ -198,8 +187,7 @@ CASES = (
     Case("disk-full", "disk full to the last byte (tables, run.json)", of_disk(full)),
     Case("disk-crops", "disk full but for 1 MB (crops)", of_disk(nearly_full)),
     Case("disk-ring", "disk full, the ring's reserve gone", of_disk(no_reserve)),
-    Case("disk-other", "another program keeps the disk full", another_fills),
-    Case("report", "report.html cannot be written", unwritable_report, ("worker",)),
+    Case("disk-other", "another program keeps the disk full (report)", another_fills),
     Case("gpu-warm-up", "GPU out of memory in warm-up", of_ours("gpu-warm-up", ends="stopped")),
     Case("gpu-first", "GPU out of memory at the first track", of_ours("gpu-first", ends="stopped")),
     Case("gpu-later", "CUDA error in mid run", of_ours("gpu-later", ends="stopped")),
@@ -209,8 +197,3 @@ CASES = (
     Case("worker-killed", "worker killed (-9)", worker_killed(running=False), ("worker",)),
     Case("worker-killed-mm", "worker killed, Micro-Manager open", worker_killed(running=True), ("worker",)),
 )
-
-
-def stamp() -> float:
-    """Return the time as files have it."""
-    return time.time()

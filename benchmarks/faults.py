@@ -153,8 +153,6 @@ def _finish(seen: Seen, setting: Setting, folder: Path, at: float | None, when: 
         seen.sentence_s = when - at
         closed = made_s(folder / "run.json")
         seen.closed_s = None if closed is None or setting.survives else closed - at
-    if setting.ends not in ("failed", "refused") and setting.provoke is not None:
-        seen.sentence_s = seen.closed_s = None  # nothing broke when it was provoked
 
 
 def start_again(worker: Worker, camera: Camera, folder: Path) -> str:

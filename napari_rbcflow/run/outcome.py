@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from napari_rbcflow.errors import sentence_of
+from napari_rbcflow.errors import RbcflowError
+from napari_rbcflow.sources.sentences import in_a_line
 
 SOURCE_ENDED = ("finished", "source-ended")
 _LEAVE_THE_REST_TO_COUNT = (SOURCE_ENDED, ("finished", "seconds"))
@@ -53,5 +54,15 @@ class Outcome:
         with self._lock:
             first, self.failed = not self.failed, True
             if first:
-                self._said = ("failed", sentence_of(error))
+                self._said = ("failed", reason_of(error))
         return first
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the sentence with which a run ends: our own, or one round what nobody foresaw."""
+    if isinstance(error, RbcflowError):
+        return str(error)
+    what = f"{type(error).__name__}: {in_a_line(error)}".removesuffix(": ")
+    return (
+        f"A part of the program broke ({what}): start again, and if it happens again, report it with run.log."
+    )

@@ -16,7 +16,7 @@ from napari_rbcflow.estimate.tally import AFTER_STOP, CUT_BY_STOP, RUN_FAILED, T
 from napari_rbcflow.quality.watch import RunQuality
 from napari_rbcflow.run.channel import Channel
 from napari_rbcflow.run.judged import RecentCells
-from napari_rbcflow.run.outcome import Outcome
+from napari_rbcflow.run.outcome import Outcome, reason_of
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.sources.contract import Frame, FrameSource, SourceInfo
@@ -149,7 +149,7 @@ class Stages:
             self.outcome.end("finished", "source-ended")
         except Exception as error:
             # The source broke, but nothing behind it did: what came is still judged and kept.
-            self.outcome.end("failed", sentence_of(error))
+            self.outcome.end("failed", reason_of(error))
             log.error("the source broke: %s", error, exc_info=not isinstance(error, RbcflowError))
         finally:
             self._frames.close()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import IO
 
-from napari_rbcflow.ring.disk import preallocate
+from napari_rbcflow.ring.disk import preallocate, rename_over, sync_folder, write_all
 
 if sys.platform == "win32":
     import msvcrt
@@ -17,6 +18,9 @@ else:
 NAME = ".writing"
 RESERVE_BYTES = 8 * 2**20
 """Held back until the close, so that a full disk still takes run.json, report.html and a sorted cells.csv."""
+
+LAST_BYTES = 256 * 2**10
+"""Of these, kept even then: another program may take what was given back before the close can use it."""
 
 
 class WritingMarker:
@@ -34,7 +38,22 @@ class WritingMarker:
     def release_reserve(self) -> None:
         """Give the bytes held back to whoever closes the session."""
         with contextlib.suppress(OSError):
-            self._file.truncate(1)
+            self._file.truncate(LAST_BYTES)
+
+    def become(self, path: Path, data: bytes) -> None:
+        """Put `data` in the place of `path` with the bytes that this file has; it is then no marker any more.
+
+        Raises
+        ------
+        OSError
+        """
+        self._file.seek(0)
+        write_all(self._file, data)
+        self._file.truncate(len(data))
+        os.fsync(self._file.fileno())
+        self._file.close()
+        rename_over(self._path, path)
+        sync_folder(path.parent)
 
     def remove(self) -> None:
         """Unlock and delete."""

@@ -68,9 +68,14 @@ def write_run(folder: Path, run: Mapping[str, Any]) -> None:
     ------
     OSError
     """
+    replace_file(folder / NAME, encoded(run))
+
+
+def encoded(run: Mapping[str, Any]) -> bytes:
+    """Return what ``run.json`` holds."""
     text = json.dumps(plain(run), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # A name or path that is not UTF-8 reaches us with lone surrogates; so escaped, JSON gives them back.
-    replace_file(folder / NAME, text.encode(errors="backslashreplace"))
+    return text.encode(errors="backslashreplace")
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.ring.disk import disk_faults, is_full, sync_folder
 from napari_rbcflow.session import pieces, runfile, tables
 from napari_rbcflow.session.account import Account
+from napari_rbcflow.session.beginning import first_run, make_folder
 from napari_rbcflow.session.closing import close_tables
 from napari_rbcflow.session.crops import CropStore
 from napari_rbcflow.session.growing import Table
@@ -124,45 +125,14 @@ class SessionWriter:
             If the folder exists, or cannot be made there, or the disk is too small. Nothing is left.
         """
         folder = Path(folder)
-        run: dict[str, Any] = {
-            "format": runfile.FORMAT,
-            "status": "running",
-            "stop_reason": None,
-            "stop_sentence": "",
-            **Account(warnings=source.warnings).as_dict(),
-            "parameters": {
-                **runfile.source_parameters(source),
-                "ring_frames": ring_frames,
-                **dict(parameters),
-            },
-            "models": dict(models),
-            "versions": runfile.versions(),
-            "patient": patient,
-            "sample": sample,
-            "started": runfile.now(),
-            "ended": None,
-        }
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            raise BadInput(
-                f"{folder} exists already: choose a folder that does not, or move that one away."
-            ) from None
-        except ValueError:
-            raise BadInput(
-                f"{str(folder)!r} cannot be made: a folder's name cannot hold a NUL character."
-            ) from None
-        except OSError as error:
-            said = error.strerror or str(error)
-            if isinstance(error, FileNotFoundError):
-                if not folder.parent.exists():
-                    raise BadInput(
-                        f"{folder} cannot be made: there is no folder {folder.parent}; make that first."
-                    ) from None
-                said = f"{folder.parent} takes no new folders"  # as /proc says it
-            raise BadInput(
-                f"{folder} cannot be made ({said}): choose a folder that you may write to."
-            ) from None
+        run = first_run(
+            source,
+            parameters={"ring_frames": ring_frames, **dict(parameters)},
+            models=models,
+            patient=patient,
+            sample=sample,
+        )
+        make_folder(folder)
         try:
             writer = cls(folder, source, run, ring_frames)
         except BaseException as error:
@@ -289,18 +259,27 @@ class SessionWriter:
     def _close(self, account: Account, status: str, stop_reason: str) -> None:
         self._marker.release_reserve()
         self.ring.close()
-        self._crops.close()
+        not_closed = self._close_crops()
         self._tracks.close()
         self._pieces.close()
         self._cells.close()
         self._take(account)
         closed = close_tables(self.folder, self._crops.index())
-        self._run["warnings"] += closed.warnings
+        self._run["warnings"] += [*not_closed, *closed.warnings]
         self._run["files"] = closed.files
         self._run["fraction_unseen_flips"] = self._unseen_flips(closed.cells)
         self._run.update(status=status, stop_reason=stop_reason, ended=runfile.now())
         log.info("session closed: %s (%s), %s", status, stop_reason, account.cells)
-        runfile.write_run(self.folder, self._run)
+        try:
+            runfile.write_run(self.folder, self._run)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            # Another program took what was held back for this; the last of it was not to be had.
+            self.report_fault = "The disk was full to the last byte: report.html was not written."
+            self._run["warnings"].append(self.report_fault)
+            self._marker.become(self.folder / runfile.NAME, runfile.encoded(self._run))
+            return
         try:
             write_report(self.folder, self._run, closed.cells)
         except Exception as error:
@@ -309,6 +288,16 @@ class SessionWriter:
             self._run["warnings"].append(self.report_fault)
             with contextlib.suppress(OSError):  # the counts are on the disk already
                 runfile.write_run(self.folder, self._run)
+
+    def _close_crops(self) -> list[str]:
+        """Close the crops; a disk that is full leaves them longer than they are, as a crash does."""
+        try:
+            self._crops.close()
+        except OSError as error:
+            if not is_full(error):
+                raise
+            return ["The disk was full: the end of crops.zarr is empty."]
+        return []
 
     def _unseen_flips(self, cells: pd.DataFrame | None) -> dict[str, Any] | None:
         """Correct the fraction for unseen flips; a fault there is no reason to lose the end of a run."""

@@ -73,6 +73,9 @@ def stop_core(core: Any) -> None:
         with contextlib.suppress(Exception):
             stop_headless()
         _PYMMCORES.clear()
+        if core is not None:
+            # Methods that mmpycorex hung on it hold it, as it holds them: three threads a core for ever.
+            vars(core).clear()
         if hasattr(Engine, "singleton"):
             del Engine.singleton  # else the next core would never be used
     finally:

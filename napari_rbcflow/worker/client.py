@@ -28,12 +28,14 @@ class Worker:
 
     Lifecycle: construct (launches the process, which loads the networks in the background) -> `start`
     as often as wished, each run after the end of the one before -> `close`. A process that died is
-    replaced at the next `start`. Where `close` is forgotten, it happens when Python ends.
+    replaced, at once where a run went with it, so that the next `start` finds the networks loaded. Where
+    `close` is forgotten, it happens when Python ends.
     """
 
     def __init__(self) -> None:
         self._run: WorkerRun | None = None
         self._closed = False
+        self._launching = threading.Lock()
         self._launch()
         _open_workers.add(self)
 
@@ -85,9 +87,12 @@ class Worker:
             raise RuntimeError("the worker is closed")
         if self.running:
             raise BadInput("A run is going on: stop it first.")
-        if self._leaving or not self._listener.is_alive() or self._process.poll() is not None:
-            self._listener.join()
-            self._launch()
+        before = self._listener
+        if self._leaving or not before.is_alive() or self._process.poll() is not None:
+            before.join()
+            with self._launching:
+                if self._listener is before:
+                    self._launch()
         self._run = run = WorkerRun(order, self._send, self._process.kill)
         try:
             self._send(Begin(order))
@@ -118,6 +123,12 @@ class Worker:
         if run is not None and not run.ended:
             log.error("the worker ended (%s); its last words:\n%s", code, "\n".join(last_words))
             run.lost(f"signal {-code}" if code < 0 else f"exit code {code}")
+        elif not self._leaving:
+            return
+        # Only after a run: a process that dies by itself would be launched again and again.
+        with self._launching, contextlib.suppress(OSError, RuntimeError):
+            if not self._closed:
+                self._launch()
 
     def close(self) -> None:
         """Stop a run in progress, wait until its session is closed, and end the process.
@@ -125,7 +136,8 @@ class Worker:
         May be called more than once. How long a worker may take, and what becomes of a run that does not
         end in that time, is told by `WorkerRun.stop`.
         """
-        self._closed = True
+        with self._launching:
+            self._closed = True
         _open_workers.discard(self)
         run = self._run
         if run is not None and not run.ended:
