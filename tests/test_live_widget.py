@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import psutil
 import pytest
 import tifffile
 import zarr
+from stand_in.opening import Open, stand_ins
 
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
@@ -47,6 +49,7 @@ from napari_rbcflow.widgets.live.window import docked
 from napari_rbcflow.widgets.result.fraction_curve import MOST_POINTS, FractionCurve
 from napari_rbcflow.widgets.result.panel import ResultPanel
 from napari_rbcflow.widgets.result.words import left_words
+from napari_rbcflow.widgets.settings.remembered import load_settings
 from napari_rbcflow.widgets.warning_box import in_form
 
 
@@ -92,6 +95,12 @@ class Bench:
             from PIL import Image
 
             Image.fromarray(picture).save(Path(folder) / f"{name}.png")
+
+
+@pytest.fixture
+def micro_manager(tmp_path: Path) -> Iterator[Open]:
+    with stand_ins(tmp_path) as open_one:
+        yield open_one
 
 
 @pytest.fixture
@@ -352,6 +361,73 @@ def test_the_end_of_python_ends_the_run(tmp_path: Path) -> None:
     assert whole_and_stopped(folder)
 
 
+def test_live_mode_there_is_ended_by_a_button_and_what_the_camera_took_is_seen(
+    bench: Bench, micro_manager: Open
+) -> None:
+    movie = tifffile.imread(sample_data() / "flow_chamber.tif")
+    port, _ = micro_manager(movie, live=True, fps=30, ends_after=len(movie), pixel_size_um=0.605)
+    widget, _ = bench.widget()
+    form, offer = widget.form, widget.offer
+    form.camera.setCurrentText("Micro-Manager that is already open")
+    assert not form.numbers["port"].isVisible()
+    bench.qtbot.wait(100)  # for the row to be where it is pressed
+    bench.press(form.fields.fold)
+    asked = {"port": str(port), "pixel_type": "12bit", "fps": "60", "exposure_ms": "2.5"}
+    for name, text in asked.items():
+        assert form.numbers[name].isVisible()
+        form.numbers[name].setText(text)
+    assert form.fields.fold.text().endswith(f"Camera details: 12bit, port {port}")
+    bench.picture("live_camera_details")
+    bench.press(form.fields.fold)
+
+    def refused() -> str:
+        with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
+            bench.press(widget.start_button)
+        assert sessions(bench) == []
+        (sentence,) = widget.refusal.grave
+        return sentence
+
+    assert "Live mode is on in Micro-Manager" in refused()
+    assert offer.isVisible()
+    assert offer.text() in widget.refusal.grave[0]
+    bench.picture("live_mode_is_on")
+    form.camera.setCurrentText("Simulated chamber")
+    assert not offer.isVisible()
+    form.camera.setCurrentText("Micro-Manager that is already open")
+    assert "Live mode is on" in refused()
+    with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
+        bench.press(offer)
+    # Live mode is ended now, and what is wrong with this one is another thing.
+    assert "no pixel type '12bit'; it has 8bit-MONO" in widget.refusal.grave[0]
+    assert "“Pixel type”" in widget.refusal.grave[0]
+    assert not offer.isVisible()
+    assert not widget.camera_line.isVisible()
+
+    form.numbers["pixel_type"].setText("16bit-mono")
+    form.numbers["roi"].setText(f"0,0,{movie.shape[2]},80")
+    bench.press(widget.start_button)
+    bench.wait_for_cells(widget)
+    line = widget.camera_line
+    assert line.took.text() == (
+        f"{movie.shape[2]} x 80 px · 30 frames/s · 2.5 ms · binning 2 · 16bit-MONO · 0.605 µm/px"
+    )
+    assert "from Micro-Manager's calibration" in line.toolTip()
+    assert line.differs.text() == "▲ Not as asked: 30 frames/s, not 60."
+    assert "60 frames/s were asked for; Infinity has 30 frames/s." in line.toolTip()
+    bench.picture("live_camera_took")
+    bench.press(widget.stop_button)
+    with bench.qtbot.waitSignal(widget.ended, timeout=60_000):
+        pass
+    (folder,) = sessions(bench)
+    assert whole_and_stopped(folder)
+    took = json.loads((folder / "run.json").read_text())["parameters"]["source_details"]
+    assert (took["pixel_type"], took["not_as_asked"]) == ("16bit-MONO", "30 frames/s, not 60")
+    # All but the port is kept for the next day.
+    form.load(load_settings())
+    assert form.numbers["pixel_type"].text() == "16bit-mono"
+    assert form.numbers["roi"].text() == f"0,0,{movie.shape[2]},80"
+
+
 def test_start_says_whose_run_it_will_be(qtbot: Any) -> None:
     buttons = RunButtons()
     qtbot.addWidget(buttons)
@@ -554,10 +630,16 @@ def test_the_form_gives_back_the_order_that_it_was_filled_from(qtbot: Any, tmp_p
     form.show()
     for choice in CHOICES:
         form.camera.setCurrentText(choice.name)
-        assert form.numbers["seed"].isVisible() == (choice.spec == "simulated")
+        for folded in (False, True):
+            form.fields.fold.setChecked(not folded)
+            for name, spec in (("seed", "simulated"), ("port", "running")):
+                assert form.numbers[name].isVisible() == (choice.spec == spec and not folded)
+            assert form.numbers["binning"].isVisible() == ("binning" in choice.options and not folded)
+        assert form.fields.fold.isVisible() == ("seed" in choice.options or "binning" in choice.options)
         assert form.mm_path.isVisible() == ("mm_path" in choice.options)
         assert form.file.isVisible() == bool(choice.files)
     options = {"fps": 30.0, "exposure_ms": 2.2, "binning": 2, "mm_path": tmp_path}
+    options |= {"roi": (8, 0, 640, 480), "pixel_type": "8bit-MONO"}
     settings = RunSettings(
         "P",
         "S",
@@ -584,6 +666,17 @@ def test_the_form_gives_back_the_order_that_it_was_filled_from(qtbot: Any, tmp_p
     assert in_form("--shear-rate must lie above 0") == "“Shear rate” must lie above 0"
     form.set_flow["shear_rate_per_s"].setText("")
     assert again.folder.parent == tmp_path / "sessions"
+
+    for name, text, said in (
+        ("binning", "two", "Binning: 'two' is not a whole number"),
+        ("binning", "0", "binning of 0 is not possible"),
+        ("roi", "1,2,3", "four whole numbers X,Y,WIDTH,HEIGHT, not '1,2,3'"),
+    ):
+        before = form.numbers[name].text()
+        form.numbers[name].setText(text)
+        with pytest.raises(BadInput, match=said):
+            form.order()
+        form.numbers[name].setText(before)
 
     # What only that camera had is not asked of another one.
     form.camera.setCurrentText("Simulated chamber")

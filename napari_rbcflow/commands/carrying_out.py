@@ -31,6 +31,7 @@ class Result:
     progress: Progress | None
     warnings: Sequence[str]
     remarks: Sequence[str]
+    folder: Path
 
 
 def carry_out(order: Order, viewer: bool | None) -> int:
@@ -51,7 +52,7 @@ def carry_out(order: Order, viewer: bool | None) -> int:
         wanted = False
     if sys.stderr.isatty():
         click.echo("opening the source and the networks ...", err=True)
-    say((_in_napari if wanted else _in_terminal)(order), order.folder)
+    say((_in_napari if wanted else _in_terminal)(order))
     return 0
 
 
@@ -68,7 +69,7 @@ def _in_terminal(order: Order) -> Result:
     finally:
         run.stop()
         run.wait()
-    return Result(run.outcome, run.progress(), run.warnings, source.remarks)
+    return Result(run.outcome, run.progress(), run.warnings, source.remarks, order.folder)
 
 
 def _in_napari(order: Order) -> Result:
@@ -76,14 +77,14 @@ def _in_napari(order: Order) -> Result:
 
     with stopped_by_signals(close_windows):
         run = watch(order)
-    if not order.folder.exists():
+    if not run.folder.exists():
         raise BadInput(run.sentence or "the window was closed before the run began: nothing was made")
     told = run.snapshot
     progress, warnings = (told.progress, told.warnings) if told else (None, ())
-    return Result(run.outcome, progress, warnings, run.remarks)
+    return Result(run.outcome, progress, warnings, run.remarks, run.folder)
 
 
-def say(result: Result, folder: Path) -> None:
+def say(result: Result) -> None:
     """Print what came of a run.
 
     Raises
@@ -95,7 +96,7 @@ def say(result: Result, folder: Path) -> None:
     from napari_rbcflow.estimate.said import fraction_text
     from napari_rbcflow.session.correcting import words_of
 
-    status, reason = result.outcome
+    (status, reason), folder = result.outcome, result.folder
     warnings = warnings_in(folder, result.warnings)
     if (p := result.progress) is not None:
         say_number(fraction_text(p.estimate, p.interval, p.n, p.level, p.method), warnings)

@@ -48,3 +48,8 @@ def parse_roi(text: str | None) -> Roi | None:
     except ValueError:
         raise BadInput(f"--roi takes four whole numbers X,Y,WIDTH,HEIGHT, not {text!r}") from None
     return x, y, width, height
+
+
+def roi_text(roi: Roi | None) -> str:
+    """Return what `parse_roi` reads; empty for None."""
+    return "" if roi is None else ",".join(map(str, roi))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _OF_ANY_CAMERA = frozenset({"exposure_ms", "fps", "pixel_size_um"})
+_OF_MICRO_MANAGER = _OF_ANY_CAMERA | {"binning", "roi", "pixel_type"}
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,15 @@ CHOICES: tuple[CameraChoice, ...] = (
         "simulated",
         _OF_ANY_CAMERA | {"seed", "tank_fraction", "cells_per_frame"},
     ),
-    CameraChoice("DemoCamera (Micro-Manager's test camera)", "demo"),
+    CameraChoice("DemoCamera (Micro-Manager's test camera)", "demo", _OF_MICRO_MANAGER),
     CameraChoice(
         "Camera with a Micro-Manager configuration",
-        options=_OF_ANY_CAMERA | {"mm_path"},
+        options=_OF_MICRO_MANAGER | {"mm_path"},
         files="Micro-Manager configurations (*.cfg);;All files (*)",
         file_words="Configuration",
         endings=frozenset({".cfg"}),
     ),
-    CameraChoice("Micro-Manager that is already open", "running", _OF_ANY_CAMERA | {"port"}),
+    CameraChoice("Micro-Manager that is already open", "running", _OF_MICRO_MANAGER | {"port"}),
     CameraChoice(
         "Movie file, played as a camera",
         options=frozenset({"fps", "pixel_size_um"}),

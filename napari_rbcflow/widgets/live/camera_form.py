@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,31 +22,22 @@ from qtpy.QtWidgets import (
 from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.run.settings import MOST_LEAST_FRAMES, RunSettings
-from napari_rbcflow.sources.plausible import check_settings
+from napari_rbcflow.sources.mm_wanted import roi_text
 from napari_rbcflow.tracking.settings import Direction
 from napari_rbcflow.widgets.live.camera_choices import CHOICES, CameraChoice, choice_of
+from napari_rbcflow.widgets.live.camera_fields import CameraFields
 from napari_rbcflow.widgets.live.flow_fields import FLOW_FIELDS, FLOW_HELP, flow_from, texts_of
 from napari_rbcflow.widgets.live.session_names import new_session
 from napari_rbcflow.widgets.live.stop_form import StopForm
 from napari_rbcflow.widgets.settings.remembered import Settings
 from napari_rbcflow.worker.orders import Camera, MovieFile, Order
 
-_NUMBERS = {
-    "exposure_ms": ("Exposure, ms", "as the camera is set"),
-    "fps": ("Frames per second", "as the camera or file says"),
-    "pixel_size_um": ("Pixel size, µm", "as the camera or file says"),
-    "port": ("Port of its server", "4827"),
-    "seed": ("Simulated: seed", "0"),
-    "tank_fraction": ("Simulated: tank-tr., %", "80"),
-    "cells_per_frame": ("Simulated: cells a frame", "115"),
-}
-"""What can be asked of a camera as a number, what it is called, and what holds where nothing is written."""
 LEAST_FRAMES_HELP = (
     "Cells seen in fewer frames are kept but not counted. "
     "In a long track a stiff cell shows its flip more surely."
 )
-_PERCENT = frozenset({"tank_fraction"})
-_WHOLE = frozenset({"port", "seed"})
+_REMEMBERED = ("exposure_ms", "fps", "pixel_size_um", "binning", "roi", "pixel_type")
+"""What a camera is asked for that `Settings` keeps."""
 _FLOWS: tuple[tuple[str, Direction], ...] = (
     ("left to right", "left-to-right"),
     ("right to left", "right-to-left"),
@@ -57,7 +47,7 @@ _FLOWS: tuple[tuple[str, Direction], ...] = (
 class CameraForm(QWidget):
     """The form; an empty field leaves it to the camera or to the file.
 
-    What an order holds beside what the form shows (binning, device, ...) is kept from the order that it
+    What an order holds beside what the form shows (device, interval, ...) is kept from the order that it
     was filled from, as long as the camera stays the same.
     """
 
@@ -72,7 +62,6 @@ class CameraForm(QWidget):
         self.camera.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.file, self.mm_path, self.folder = QLineEdit(), QLineEdit(), QLineEdit()
         self.mm_path.setPlaceholderText("found by itself")
-        self.numbers = {name: QLineEdit() for name in _NUMBERS}
         self.flow = QComboBox()
         self.flow.addItems([words for words, _ in _FLOWS])
         self.set_flow = {name: QLineEdit() for name in FLOW_FIELDS}
@@ -94,9 +83,8 @@ class CameraForm(QWidget):
         form.addRow("File", self._file_row)
         self._mm_row = _row(self.mm_path, _browse(lambda: _choose_folder(self.mm_path)))
         form.addRow("Micro-Manager in", self._mm_row)
-        for name, (words, placeholder) in _NUMBERS.items():
-            self.numbers[name].setPlaceholderText(placeholder)
-            form.addRow(words, self.numbers[name])
+        self.fields = CameraFields(form)
+        self.numbers = self.fields.numbers
         form.addRow("Cells flow", self.flow)
         for name, (words, placeholder) in FLOW_FIELDS.items():
             self.set_flow[name].setPlaceholderText(placeholder)
@@ -152,15 +140,17 @@ class CameraForm(QWidget):
 
     def settings(self, before: Settings) -> Settings:
         """Return what shall be remembered, with the rest as it was; errors as `order`."""
-        options = self._options()
+        asked = self._options()
+        has = self.choice.options
         return replace(
             before,
+            **{
+                name: _as_kept(name, asked.get(name)) if name in has else getattr(before, name)
+                for name in _REMEMBERED
+            },
             sessions_folder=Path(self.folder.text().strip()).expanduser(),
             camera=self._spec(),
             mm_path=self.mm_path.text().strip(),
-            exposure_ms=options.get("exposure_ms"),
-            fps=options.get("fps"),
-            pixel_size_um=options.get("pixel_size_um"),
             flow=_FLOWS[self.flow.currentIndex()][1],
         )
 
@@ -178,30 +168,10 @@ class CameraForm(QWidget):
 
     def _options(self) -> dict[str, Any]:
         """Return what the camera is asked for; what is left out, it decides."""
-        options = dict(self._hidden_options)
-        for name in _NUMBERS:
-            if name in self.choice.options and (value := self._number(name)) is not None:
-                options[name] = value
+        options = self._hidden_options | self.fields.options(self.choice)
         if "mm_path" in self.choice.options and (path := self.mm_path.text().strip()):
             options["mm_path"] = Path(path).expanduser()
-        check_settings(**{k: options.get(k) for k in ("fps", "pixel_size_um", "exposure_ms")})
         return options
-
-    def _number(self, name: str) -> float | int | None:
-        text = self.numbers[name].text().strip().replace(",", ".")
-        if not text:
-            return None
-        words = _NUMBERS[name][0]
-        try:
-            value = int(text) if name in _WHOLE else float(text)
-        except ValueError:
-            kind = "a whole number" if name in _WHOLE else "a number"
-            raise BadInput(f"{words}: {text!r} is not {kind}; write one or leave it empty.") from None
-        if name in _PERCENT:
-            if not 0 <= value <= 100:
-                raise BadInput(f"{words}: {text} is not possible; give 0 to 100.")
-            return value / 100
-        return value
 
     # ------------------------------------------------------------------ in
 
@@ -209,9 +179,7 @@ class CameraForm(QWidget):
         """Show what was remembered."""
         self._fill_camera(settings.camera)
         self.mm_path.setText(settings.mm_path)
-        self._fill_numbers(
-            {name: getattr(settings, name) for name in ("exposure_ms", "fps", "pixel_size_um")}
-        )
+        self.fields.fill({name: getattr(settings, name) for name in _REMEMBERED})
         self._fill_flow(settings.flow)
         self.folder.setText(str(settings.sessions_folder))
 
@@ -226,8 +194,8 @@ class CameraForm(QWidget):
             self._fill_camera(source.spec)
             options = dict(source.options)
         self.mm_path.setText(str(options.pop("mm_path", None) or ""))
-        self._fill_numbers(options)
-        self._hidden_options = {k: v for k, v in options.items() if k not in _NUMBERS and v is not None}
+        self.fields.fill(options)
+        self._hidden_options = {k: v for k, v in options.items() if k not in self.numbers and v is not None}
         self._settings = settings
         self.patient.setText(settings.patient)
         self.sample.setText(settings.sample)
@@ -244,12 +212,6 @@ class CameraForm(QWidget):
         self.file.setText("" if choice.spec else spec)
         self._choice_changed()
 
-    def _fill_numbers(self, options: Mapping[str, Any]) -> None:
-        for name, field in self.numbers.items():
-            value = options.get(name)
-            shown = value * 100 if value is not None and name in _PERCENT else value
-            field.setText("" if shown is None else f"{shown:g}" if isinstance(shown, float) else str(shown))
-
     def _fill_flow(self, flow: Direction) -> None:
         self.flow.setCurrentIndex([value for _, value in _FLOWS].index(flow))
 
@@ -262,8 +224,7 @@ class CameraForm(QWidget):
         self._settings = RunSettings()
         self._form.setRowVisible(self._file_row, bool(choice.files))
         self._form.setRowVisible(self._mm_row, "mm_path" in choice.options)
-        for name, field in self.numbers.items():
-            self._form.setRowVisible(field, name in choice.options)
+        self.fields.show_for(choice)
         label = self._form.labelForField(self._file_row)
         if label is not None and choice.file_words:
             label.setText(choice.file_words)  # type: ignore[attr-defined]
@@ -274,6 +235,13 @@ class CameraForm(QWidget):
         )
         if path:
             self.file.setText(path)
+
+
+def _as_kept(name: str, value: Any) -> Any:
+    """Return a value as `Settings` keeps it: texts, also none, as texts."""
+    if name == "roi":
+        return roi_text(value)
+    return value or "" if name == "pixel_type" else value
 
 
 def _row(field: QWidget, button: QWidget) -> QWidget:

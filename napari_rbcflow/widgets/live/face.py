@@ -9,7 +9,9 @@ from qtpy.QtWidgets import QMainWindow, QScrollArea, QToolButton, QVBoxLayout, Q
 
 from napari_rbcflow.widgets.labels import wrapping_label
 from napari_rbcflow.widgets.live.camera_form import CameraForm
+from napari_rbcflow.widgets.live.camera_line import CameraLine
 from napari_rbcflow.widgets.live.cells import LiveCells
+from napari_rbcflow.widgets.live.live_mode_offer import LiveModeOffer
 from napari_rbcflow.widgets.live.picture_controls import PictureControls
 from napari_rbcflow.widgets.live.run_buttons import RunButtons
 from napari_rbcflow.widgets.result.panel import ResultPanel
@@ -36,6 +38,8 @@ class LiveFace(QWidget):
         self.start_button, self.stop_button = self.buttons.start, self.buttons.stop
         self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
         self.refusal = WarningBox()
+        self.offer = LiveModeOffer()
+        self.camera_line = CameraLine()
         self.panel = ResultPanel()
         self.controls = PictureControls()
         self.cells = LiveCells(
@@ -45,7 +49,16 @@ class LiveFace(QWidget):
         column = QVBoxLayout(content)
         column.setContentsMargins(4, 0, 4, 4)
         column.setSpacing(6)
-        for widget in (self.form, self.refusal, self.status, self.panel, self.controls, self.cells):
+        for widget in (
+            self.refusal,  # above the form, which may reach below the window
+            self.offer,
+            self.form,
+            self.status,
+            self.camera_line,
+            self.panel,
+            self.controls,
+            self.cells,
+        ):
             column.addWidget(widget)
         column.addStretch(1)
         self._scroll = QScrollArea()
@@ -62,6 +75,8 @@ class LiveFace(QWidget):
         self.fold.toggled.connect(self._fold)
         for name in (self.form.patient, self.form.sample):
             name.textChanged.connect(self._name_start)
+        # It is the camera that was refused that stands in Live mode.
+        self.form.camera.currentIndexChanged.connect(lambda _: self.offer.hide())
         self._name_start()
         self._fold(True)
 

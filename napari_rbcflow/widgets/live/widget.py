@@ -15,6 +15,7 @@ from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
 from napari_rbcflow.widgets.labels import say
 from napari_rbcflow.widgets.live import old_objects
 from napari_rbcflow.widgets.live.face import LiveFace
+from napari_rbcflow.widgets.live.live_mode_offer import ending_live_mode
 from napari_rbcflow.widgets.live.parts import LiveParts
 from napari_rbcflow.widgets.settings.remembered import Settings, load_settings, save_settings
 from napari_rbcflow.worker import Order, Phase, WorkerRun
@@ -79,6 +80,7 @@ class LiveWidget(LiveFace):
     def _connect(self) -> None:
         self.start_button.clicked.connect(self._guarded(self._start_pressed))
         self.stop_button.clicked.connect(self._guarded(self.stop))
+        self.offer.clicked.connect(self._guarded(self._offer_taken))
         self.controls.changed.connect(self._guarded(self._picture_chosen))
         self.controls.live.connect(self._guarded(self._go_on))
         self.cells.pointed.connect(self._guarded(self._point))
@@ -125,8 +127,16 @@ class LiveWidget(LiveFace):
         self._choose_picture()
 
     def _start_pressed(self) -> None:
+        self._begin(self.form.order)
+
+    def _offer_taken(self) -> None:
+        if (refused := self.run) is not None:
+            self._begin(lambda: ending_live_mode(self.form.order(), refused.order))
+
+    def _begin(self, wanted: Callable[[], Order]) -> None:
         self.refusal.clear()
-        order = self.form.order()
+        self.offer.hide()
+        order = wanted()
         self._keep(self.form.settings)
         self._start(order)
 
@@ -136,6 +146,8 @@ class LiveWidget(LiveFace):
         self.run = self._parts.worker.start(order)
         self._going, self._began, self._fault = True, False, ""
         self.refusal.clear()
+        self.offer.hide()
+        self.camera_line.clear()
         self.panel.clear()
         self.panel.show_whose(order.settings.patient, order.settings.sample)
         self.panel.set_target(order.settings.stop.halfwidth)
@@ -175,6 +187,7 @@ class LiveWidget(LiveFace):
             picture = self._parts.picture
             if not self._began:
                 self._began = True
+                self.camera_line.show_info(run.info)
                 picture.begin(run.info, run.folder)
                 say(self.status, "" if self.stop_button.isEnabled() else _STOPPING)
             before = picture.updates
@@ -210,6 +223,7 @@ class LiveWidget(LiveFace):
             if run.phase is Phase.REFUSED:
                 self.panel.clear()
                 self.refusal.say(grave=[run.sentence])
+                self.offer.show_for(run.code)
                 self.fold.setChecked(True)
                 self._scroll.verticalScrollBar().setValue(0)
             else:

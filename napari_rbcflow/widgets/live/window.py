@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import napari
 import napari.viewer
 
+from napari_rbcflow.worker import Phase
+
 if TYPE_CHECKING:
     from napari_rbcflow.widgets.live.widget import LiveWidget
     from napari_rbcflow.worker import Order, WorkerRun
@@ -28,7 +30,8 @@ def watch(order: Order) -> WorkerRun:
         napari.run()
     finally:
         widget.shut_down()
-    return run
+    # One that was refused, and begun anew in the window, is the one that is meant.
+    return widget.run if run.phase is Phase.REFUSED and widget.run is not None else run
 
 
 def docked(viewer: napari.viewer.Viewer) -> LiveWidget:

@@ -16,7 +16,7 @@ import platformdirs
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ring.disk import replace_file
-from napari_rbcflow.sources.plausible import check_settings
+from napari_rbcflow.sources.mm_wanted import CameraSettings, parse_roi
 from napari_rbcflow.tracking.settings import Direction
 from napari_rbcflow.widgets.settings.preferences import changed_there, put_there
 
@@ -50,6 +50,11 @@ class Settings:
         Micro-Manager's folder; empty where it is found by itself.
     exposure_ms, fps, pixel_size_um : float or None
         None leaves it to the camera or to the file.
+    binning : int or None
+    roi : str
+        As ``--roi``; empty for the whole field.
+    pixel_type : str
+        As ``--pixel-type``; empty leaves it to the camera.
     flow : {"left-to-right", "right-to-left"}
     picture_hz : float
         How often the live picture is drawn.
@@ -77,6 +82,9 @@ class Settings:
     exposure_ms: float | None = None
     fps: float | None = None
     pixel_size_um: float | None = None
+    binning: int | None = None
+    roi: str = ""
+    pixel_type: str = ""
     flow: Direction = "left-to-right"
     picture_hz: float = 20.0
     picture_delay_s: float = 1.0
@@ -86,17 +94,19 @@ class Settings:
     remark: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("person", "camera", "mm_path"):
+        for name in ("person", "camera", "mm_path", "roi", "pixel_type"):
             if not isinstance(getattr(self, name), str):
                 raise BadInput(f"The setting {name} is a text, not {getattr(self, name)!r}.")
         if not isinstance(self.sessions_folder, Path):
             raise BadInput(f"The setting sessions_folder is a folder, not {self.sessions_folder!r}.")
         if not self.camera:
             raise BadInput("The setting camera is empty: write simulated, demo or the path of a FILE.cfg.")
-        for name in ("exposure_ms", "fps", "pixel_size_um"):
+        for name in ("exposure_ms", "fps", "pixel_size_um", "binning"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name))
-        check_settings(fps=self.fps, pixel_size_um=self.pixel_size_um, exposure_ms=self.exposure_ms)
+        CameraSettings(
+            self.exposure_ms, self.fps, self.binning, parse_roi(self.roi or None), self.pixel_size_um
+        ).check()
         _check_number("picture_hz", self.picture_hz, PICTURE_HZ_RANGE)
         _check_number("picture_delay_s", self.picture_delay_s, PICTURE_DELAY_RANGE_S)
         _check_choice("flow", self.flow, get_args(Direction))
