@@ -51,8 +51,8 @@ MODELS = {"stage1": {"name": "one", "hash": "0123abcd"}, "stage2": {"name": "two
 Pair = tuple[Track, Judgement]
 
 
-def some_pairs(n: int, seed: int = 0, longest: int = 40) -> list[Pair]:
-    """Tracks of every label, ending in another order than that of their numbers."""
+def some_pairs(n: int, seed: int = 0, longest: int = 40, greys: tuple[int, int] = (100, 142)) -> list[Pair]:
+    """Tracks of every label, ending in another order than that of their numbers; as noisy as a picture."""
     rng = np.random.default_rng(seed)
     pairs = []
     for cell in rng.permutation(np.arange(1, n + 1)).tolist():
@@ -66,8 +66,7 @@ def some_pairs(n: int, seed: int = 0, longest: int = 40) -> list[Pair]:
             seen=rng.random(length) > 0.1,
             intruded=rng.random(length) > 0.9,
             edge=rng.random(length) > 0.9,
-            # As noisy as a picture: a chunk of them can be packed.
-            crops=rng.integers(100, 142, (length, 31, 31), dtype=np.uint8),
+            crops=rng.integers(*greys, (length, 31, 31), dtype=np.uint8),
             reason="left-field",
         )
         kind = rng.integers(4)
@@ -193,7 +192,7 @@ def test_what_a_session_holds(whole: Path, pairs: list[Pair]) -> None:
     header, *rows = (whole / "cells.csv").read_text().splitlines()
     assert header == (
         "cell,first_frame,last_frame,frames,x_first_px,y_first_px,x_last_px,y_last_px,"
-        "speed_um_per_s,p_reliable,p_tank_treading,label,reason"
+        "speed_um_per_s,p_reliable,p_tank_treading,label,reason,gap_frames"
     )
     assert (whole / "tracks.csv").read_text().splitlines()[0] == "cell,frame,y_px,x_px,seen"
     order = sorted(pairs, key=lambda p: (p[0].frames[-1], p[0].cell))
@@ -207,7 +206,7 @@ def test_what_a_session_holds(whole: Path, pairs: list[Pair]) -> None:
     assert float(fields[8]) == pytest.approx(speed, abs=0.006)
     assert fields[9:] == [
         "" if p is None else f"{p:.4f}" for p in (said.p_reliable, said.p_tank_treading)
-    ] + [said.label, said.reason]
+    ] + [said.label, said.reason, str(first.frames[-1] - first.frames[0] + 1 - len(first))]
 
     labels = session.cells["label"].value_counts()
     k, m = labels["tank-treading"], labels["flipping"]
@@ -522,6 +521,10 @@ DAMAGE = {
     "a label changed": (
         lambda s: swap_text(s / "cells.csv", "unreliable", "flipping"),
         "do not fit their prob",
+    ),
+    "a gap changed": (
+        lambda s: swap_text(s / "cells.csv", ",stage-2,", ",stage-2,9"),
+        "gap_frames of 1 cells",
     ),
     "cells edited": (lambda s: edit(s, "cells", "flipping", to=1), "counts 1 cells flipping"),
     "frames edited": (lambda s: edit(s, "frames", "received", to=299), "299 frames received are not 295"),
@@ -840,12 +843,12 @@ def keep_in_dozens(writer: SessionWriter, pairs: list[Pair], kept: list[Pair]) -
         kept += pairs[first : first + 12]
 
 
-@pytest.mark.parametrize("reserve", [8 * 2**20, 100_000])
+@pytest.mark.parametrize("reserve", [8 * 2**20, 300_000])
 def test_a_full_disk_in_mid_run(small_disk: Path, monkeypatch: pytest.MonkeyPatch, reserve: int) -> None:
     monkeypatch.setattr(marker, "RESERVE_BYTES", reserve)
     folder = small_disk / "S"
     writer = begin(folder)
-    pairs = some_pairs(3000)
+    pairs = some_pairs(3000, greys=(0, 256))  # what can be packed makes room again
     kept: list[Pair] = []
     full = re.escape(f"The disk that holds {folder} is full: free some space")
     with pytest.raises(RunFailed, match=full):
@@ -870,6 +873,15 @@ def test_a_full_disk_in_mid_run(small_disk: Path, monkeypatch: pytest.MonkeyPatc
     else:  # no room to sort in: said, and nothing else is wrong
         assert any("disk was full" in warning for warning in session.run["warnings"])
         assert all("is not in the order" in finding for finding in verify(folder).findings)
+
+
+def test_a_session_from_before_gaps_were_told(whole: Path, copied: Path) -> None:
+    lines = (copied / "cells.csv").read_text().splitlines()
+    (copied / "cells.csv").write_text("".join(line.rsplit(",", 1)[0] + "\n" for line in lines))
+    older, newer = open_session(copied).cells, open_session(whole).cells
+    assert (newer["gap_frames"] > 0).any()
+    assert older.equals(newer)
+    assert verify(copied).findings == ["cells.csv was changed after the session was closed."]
 
 
 class _Tags(HTMLParser):

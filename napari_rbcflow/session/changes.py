@@ -31,7 +31,7 @@ from napari_rbcflow.session.marker import is_being_written
 from napari_rbcflow.session.pieces import COUNTED, read_links, relatives
 from napari_rbcflow.session.runfile import now as time_now
 from napari_rbcflow.session.runfile import read_run
-from napari_rbcflow.session.tables import CELL_COLUMNS, whole_lines
+from napari_rbcflow.session.tables import CELL_COLUMNS, OLDER_CELL_COLUMNS, whole_lines
 
 if TYPE_CHECKING:
     from napari_rbcflow.session.reading import Session
@@ -280,7 +280,7 @@ def _row(path: Path, cell: int) -> list[str] | None:
     if not begin:
         return None
     fields = data[begin : data.index(b"\n", begin)].decode(errors="replace").split(",")
-    return fields if len(fields) == len(CELL_COLUMNS) else None
+    return fields if len(fields) in (len(CELL_COLUMNS), len(OLDER_CELL_COLUMNS)) else None
 
 
 def _refusal(path: Path, error: OSError) -> BadInput | RunFailed:

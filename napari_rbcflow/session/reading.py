@@ -39,6 +39,7 @@ _CELL_TYPES = {
     "p_tank_treading": "float64",
     "label": "str",
     "reason": "str",
+    "gap_frames": "int64",
 }
 _TRACK_TYPES = {"cell": "int64", "frame": "int64", "y_px": "float64", "x_px": "float64", "seen": "int64"}
 
@@ -238,12 +239,15 @@ def _parsed(path: Path, data: bytes | Path, types: dict[str, str]) -> pd.DataFra
     if not data:  # crashed before the first line
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()})
     try:
-        return pd.read_csv(
+        table = pd.read_csv(
             data if isinstance(data, Path) else io.BytesIO(data),
             dtype=types,
-            usecols=list(types),
+            usecols=lambda name: name in types,
             na_values=[""],
             keep_default_na=False,
         ).fillna({name: "" for name, kind in types.items() if kind == "str"})
-    except ValueError as error:
+        if "gap_frames" in types and "gap_frames" not in table:  # a session from before it was told
+            table["gap_frames"] = table["last_frame"] - table["first_frame"] + 1 - table["frames"]
+        return table[list(types)]
+    except (ValueError, KeyError) as error:
         raise RunFailed(f"{path} cannot be read ({error}): restore it from a copy.") from error

@@ -32,7 +32,11 @@ CELL_COLUMNS = (
     "p_tank_treading",
     "label",
     "reason",
+    "gap_frames",
 )
+"""`gap_frames`: frames between the first and the last without a picture, lost or not analysed."""
+OLDER_CELL_COLUMNS = CELL_COLUMNS[:-1]
+"""Of sessions from before gaps were told."""
 TRACK_COLUMNS = ("cell", "frame", "y_px", "x_px", "seen")
 Fingerprint = dict[str, int | str]
 """A file's ``bytes`` and ``sha256``, as ``run.json`` holds them under ``files``."""
@@ -58,6 +62,7 @@ def cell_rows(pairs: Sequence[tuple[Track, Judgement]], *, fps: float, pixel_siz
                 _probability(judgement.p_tank_treading),
                 str(judgement.label),
                 judgement.reason,
+                track.gap_frames,
             )
         )
     return text.getvalue().encode()

@@ -178,6 +178,9 @@ def _tables(session: Session) -> Iterator[str]:
             f"tracks.csv does not fit cells.csv for {len(wrong)} of {len(cells)} cells"
             f" (first {wrong.iloc[0]}): positions are missing or changed."
         )
+    gaps = cells["last_frame"] - cells["first_frame"] + 1 - cells["frames"]
+    if (untold := cells["cell"][gaps != cells["gap_frames"]]).size:
+        yield f"cells.csv: gap_frames of {len(untold)} cells does not fit (first {untold.iloc[0]})."
 
 
 def _watched(session: Session) -> Iterator[str]:
