@@ -1,4 +1,4 @@
-"""The apparatus of `faults.py`: a camera that plays a known movie, a Micro-Manager that can be killed, a small disk."""
+"""The apparatus of `faults.py`: a camera that plays a known movie, a Micro-Manager to kill, a small disk."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from napari_rbcflow.worker import Camera
 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
-from replay_camera.building import Replay, build
-from stand_in.server import Order as ServerOrder
+from replay_camera.building import Replay, build  # noqa: E402
+from stand_in.server import Order as ServerOrder  # noqa: E402
 
 AT = 150
 """Frames until a camera breaks."""
@@ -95,12 +95,21 @@ class Seen:
         dropped = ", ".join(f"{n} {why}" for why, n in f["dropped"].items()) if f else ""
         frames = f"{f['received']} = {f['processed']} + {dropped or 0}" if f else ""
         cells = [self.fault, self.by, self.sentence, seconds(self.sentence_s), seconds(self.closed_s)]
-        cells += [self.status, frames, str(self.cells) if f else "", self.verify, self.left or "none", self.again]
+        cells += [
+            self.status,
+            frames,
+            str(self.cells) if f else "",
+            self.verify,
+            self.left or "none",
+            self.again,
+        ]
         return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
 
     HEAD = (
         "| fault | seen from | what the user saw | s to it | s to the closed session | session |"
-        " frames received = processed + dropped | cells | verify | left behind | next Start |\n" + "|---" * 11 + "|"
+        " frames received = processed + dropped | cells | verify | left behind | next Start |\n"
+        + "|---" * 11
+        + "|"
     )
 
     def as_dict(self) -> dict[str, Any]:
@@ -189,7 +198,9 @@ def take_reserve(ring: Path) -> None:
     """Take from the ring's frames the room that was reserved for them, as file systems do that compress."""
     for path in (ring / "frames").rglob("*"):
         if path.is_file() and path.stat().st_size > 2**16:
-            subprocess.run(["fallocate", "-p", "-o", "0", "-l", str(path.stat().st_size), str(path)], check=True)
+            subprocess.run(
+                ["fallocate", "-p", "-o", "0", "-l", str(path.stat().st_size), str(path)], check=True
+            )
 
 
 class KeepsFilling:
@@ -218,13 +229,17 @@ class KeepsFilling:
         (self._disk / "filler").unlink()
 
 
+waits: list[Callable[[float], None]] = [time.sleep]
+"""How one waits: a window is kept alive meanwhile."""
+
+
 def until(true: Callable[[], Any], timeout_s: float = 40.0, nap_s: float = 0.01) -> bool:
     """Wait for something; return whether it came."""
     deadline = time.monotonic() + timeout_s
     while not true():
         if time.monotonic() > deadline:
             return False
-        time.sleep(nap_s)
+        waits[-1](nap_s)
     return True
 
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fault_bench import AT, Bench, KeepsFilling, fill, take_reserve
 
@@ -58,7 +59,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Case:
-    """A fault by name; `make` returns None where it cannot be provoked here. `by` are the sides to try it from."""
+    """A fault by name; `make` returns None where it cannot be provoked here, `by` says from where it is seen."""
 
     name: str
     what: str
@@ -172,7 +173,7 @@ def nearly_full(disk: Path, _: Path) -> None:
     fill(disk, leave=2**20)
 
 
-HANGS = {"HangsAfter": AT, "HangSeconds": 12}
+HANGS: dict[str, Any] = {"HangsAfter": AT, "HangSeconds": 12}
 CASES = (
     Case("unplugged", "camera unplugged", of_camera(BreaksAfter=AT)),
     Case("silent", "camera silent", of_camera(SilentAfter=AT)),

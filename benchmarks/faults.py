@@ -1,11 +1,11 @@
 """Provoke each fault for real, and measure what a person saw, how soon, and what was on the disk.
 
-    OMP_NUM_THREADS=1 python benchmarks/faults.py [--json FILE] [--pictures DIR] [--only NAME ...] [--lane NAME]
+    OMP_NUM_THREADS=1 python benchmarks/faults.py [--json FILE] [--pictures DIR] [--only NAME] [--lane NAME]
 
-Three lanes, two of them at a time: `command` (`rbcflow live --no-viewer`), `worker` (the process that the widget uses,
-with a next Start after each fault) and `viewer` (a real LiveWidget in a real napari window, under xvfb-run where there
-is no screen). Needs g++ for the replay camera, and root for the small disk; what cannot be provoked is left out, and
-said. Ends with 1 where a fault did not end as it must.
+Three lanes, two of them at a time: `command` (`rbcflow live --no-viewer`), `worker` (the process that the
+widget uses, with a next Start after each fault), and `viewer` (a real LiveWidget in a real napari window,
+under xvfb-run where there is no screen). Needs g++ for the replay camera, and root for the small disk; what
+cannot be provoked is left out, and said. Ends with 1 where a fault did not end as it must.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from fault_bench import Bench, Seen, children, goes, made_s, still_there, told, until
+from fault_bench import Bench, Seen, children, goes, made_s, still_there, until
 from fault_cases import CASES, Case, Setting
 from faulty import Faulty
 
@@ -38,6 +38,7 @@ HERE = Path(__file__).parent
 LANES = ("command", "worker", "viewer")
 PATIENCE_S = 40.0
 WITHIN_S = 5.0
+NO_DISK = "no small disk can be mounted here"
 
 
 def by_command(case: Case, setting: Setting, folder: Path) -> Seen:
@@ -52,7 +53,9 @@ def by_command(case: Case, setting: Setting, folder: Path) -> Seen:
     for name, value in setting.camera.options.items():
         start += [f"--{name.replace('_', '-')}", str(value)]
     lines: list[tuple[float, str]] = []
-    process = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8")
+    process = subprocess.Popen(
+        start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+    )
 
     def listen() -> None:
         assert process.stdout is not None
@@ -61,11 +64,14 @@ def by_command(case: Case, setting: Setting, folder: Path) -> Seen:
     listening = threading.Thread(target=listen)
     listening.start()
     below: dict[int, str] = {}
-    at = _provoke(setting, folder, process.pid, lambda: process.poll() is not None, below)
+    at = provoke(setting, folder, process.pid, lambda: process.poll() is not None, below)
     if setting.stops:
         process.send_signal(signal.SIGINT)
     if setting.survives:
-        until(lambda: any("graphics card" in line for _, line in lines) or process.poll() is not None, PATIENCE_S)
+        until(
+            lambda: any("graphics card" in line for _, line in lines) or process.poll() is not None,
+            PATIENCE_S,
+        )
         until(lambda: goes(folder), PATIENCE_S)
         time.sleep(1.0)
         process.send_signal(signal.SIGINT)
@@ -80,9 +86,9 @@ def by_command(case: Case, setting: Setting, folder: Path) -> Seen:
     when, line = said[0] if setting.survives and said else (said or lines or [(gone, "nothing")])[-1]
     if not said:
         line = " ".join(line for _, line in lines[-3:])
-    _finish(seen, setting, folder, at, when, line.removeprefix("rbcflow: "))
+    finish(seen, setting, folder, at, when, line.removeprefix("rbcflow: "))
     seen.left += ", ".join(still_there(below))
-    if gone - when > 2.0:
+    if gone - when > WITHIN_S:
         seen.left += f"the command, for {gone - when:.1f} s more"
     return seen
 
@@ -93,8 +99,9 @@ def by_worker(case: Case, setting: Setting, folder: Path, worker: Worker) -> See
     camera: Any = Faulty(setting.camera, setting.fault, setting.mark) if setting.fault else setting.camera  # type: ignore[arg-type]
     device = "cuda" if setting.survives else "cpu"
     run = worker.start(Order(camera, folder, RunSettings(device=device, ring_seconds=0.2)))
-    pid, below = worker.pid, {}
-    at = _provoke(setting, folder, pid, lambda: run.ended, below)
+    pid = worker.pid
+    below: dict[int, str] = {}
+    at = provoke(setting, folder, pid, lambda: run.ended, below)
     if setting.stops:
         run.stop()
     when = None
@@ -109,7 +116,7 @@ def by_worker(case: Case, setting: Setting, folder: Path, worker: Worker) -> See
         run.wait()
     if when is None:
         when, line = time.time(), run.sentence or " ".join(run.outcome)
-    _finish(seen, setting, folder, at, when, line)
+    finish(seen, setting, folder, at, when, line)
     below.pop(pid, None)
     seen.left = ", ".join(still_there(below))
     seen.again = start_again(worker, setting.again or BENCH[0].camera()[0], folder.parent / "again")
@@ -120,8 +127,8 @@ def _card(warnings: Sequence[str]) -> str:
     return next((w for w in warnings if "graphics card (" in w), "")
 
 
-def _provoke(setting: Setting, folder: Path, pid: int, ended: Any, below: dict[int, str]) -> float | None:
-    """Bring the fault about; return when it came, None where its mark will tell. Collect the processes meanwhile."""
+def provoke(setting: Setting, folder: Path, pid: int, ended: Any, below: dict[int, str]) -> float | None:
+    """Bring the fault about; return when it came, None where its mark tells. Collect processes meanwhile."""
     if setting.ends == "refused":
         return time.time()
 
@@ -135,13 +142,13 @@ def _provoke(setting: Setting, folder: Path, pid: int, ended: Any, below: dict[i
         setting.provoke(folder, pid)
         return time.time()
     if setting.stops and setting.mark is not None:
-        until(lambda: setting.mark is not None and setting.mark.exists() or ended(), PATIENCE_S)
-        time.sleep(0.3)
+        until(lambda: ended() or (setting.mark is not None and setting.mark.exists()), PATIENCE_S)
+        until(lambda: False, 0.3)
         return time.time()
     return None
 
 
-def _finish(seen: Seen, setting: Setting, folder: Path, at: float | None, when: float, line: str) -> None:
+def finish(seen: Seen, setting: Setting, folder: Path, at: float | None, when: float, line: str) -> None:
     """Write down what was seen, in place and in time."""
     if setting.heal is not None:
         setting.heal()
@@ -166,7 +173,7 @@ def start_again(worker: Worker, camera: Camera, folder: Path) -> str:
         return f"NO: {run.sentence or run.outcome}"
     code = verify(folder).code
     threads = psutil.Process(worker.pid).num_threads()
-    return f"first frames after {frames_s:.1f} s" + (f", verify {code}" if code else "") + f" ({threads} threads)"
+    return f"frames after {frames_s:.1f} s" + (f", verify {code}" if code else "") + f" ({threads} threads)"
 
 
 BENCH: list[Bench] = []
@@ -192,6 +199,13 @@ def wrong(seen: Seen, setting: Setting) -> str:
     return "; ".join(said)
 
 
+def as_row(name: str, seen: Seen, setting: Setting, took_s: float) -> dict[str, Any]:
+    """Return a row for ``--json``, and show it to whoever waits."""
+    row = {"name": name, "row": seen.row(), "wrong": wrong(seen, setting), "took_s": round(took_s, 1)}
+    print(name, row["row"], row["wrong"], f"[{took_s:.0f} s]", file=sys.stderr, flush=True)
+    return {**row, **seen.as_dict()}
+
+
 def lane(name: str, folder: Path, only: Sequence[str]) -> list[dict[str, Any]]:
     """Go through a lane's faults; return its rows."""
     bench = Bench(folder / name)
@@ -207,21 +221,30 @@ def lane(name: str, folder: Path, only: Sequence[str]) -> list[dict[str, Any]]:
                 continue
             setting = case.make(bench)
             if setting is None:
-                rows.append({"name": case.name, "row": "", "wrong": "", "left out": "no small disk without root"})
+                rows.append({"name": case.name, "row": "", "wrong": "", "left out": NO_DISK})
                 continue
             place = (setting.parent or bench.new(case.name)) / "session"
             began = time.monotonic()
             seen = by_worker(case, setting, place, worker) if worker else by_command(case, setting, place)
-            rows.append({"name": case.name, "row": seen.row(), "wrong": wrong(seen, setting), **seen.as_dict()})
-            print(seen.row(), rows[-1]["wrong"], f"[{time.monotonic() - began:.0f} s]", file=sys.stderr, flush=True)
+            rows.append(as_row(case.name, seen, setting, time.monotonic() - began))
     return rows
 
 
-def in_lanes(lanes: Sequence[str], folder: Path, only: Sequence[str], pictures: Path | None) -> list[dict[str, Any]]:
+def in_lanes(
+    lanes: Sequence[str], folder: Path, only: Sequence[str], pictures: Path | None
+) -> list[dict[str, Any]]:
     """Run each lane in a process of its own: what one leaves is not counted as another's."""
 
     def start(name: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(HERE / "faults.py"), "--lane", name, "--folder", str(folder), "--as-lane"]
+        command = [
+            sys.executable,
+            str(HERE / "faults.py"),
+            "--lane",
+            name,
+            "--folder",
+            str(folder),
+            "--as-lane",
+        ]
         if name == "viewer":
             command[1] = str(HERE / "faults_viewer.py")
             if not os.environ.get("DISPLAY"):
@@ -248,7 +271,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--pictures", type=Path, help="of the viewer, as a person saw it")
-    parser.add_argument("--only", action="append", default=[], help="a fault by name; may be given more than once")
+    parser.add_argument(
+        "--only", action="append", default=[], help="a fault by name; may be given more than once"
+    )
     parser.add_argument("--lane", action="append", choices=LANES, help="default: all three")
     parser.add_argument("--folder", type=Path, help="for scratch; kept")
     parser.add_argument("--as-lane", action="store_true", help=argparse.SUPPRESS)

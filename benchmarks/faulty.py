@@ -1,4 +1,4 @@
-"""What goes wrong on request, for `faults.py`: in the process that makes the camera, at a time that is written down.
+"""What goes wrong on request, for `faults.py`, in the process that makes the camera.
 
     python benchmarks/faulty.py FAULT MARK live -o DIR ...      # `rbcflow live ...`, in which FAULT happens
 
@@ -26,12 +26,12 @@ from napari_rbcflow.worker import Camera
 AT = 150
 """Frames until it happens."""
 OUT_OF_MEMORY = (
-    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 7.78 GiB of which 10.25 MiB is "
-    "free. Process 4242 has 7.10 GiB memory in use.\nSee documentation for Memory Management"
+    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 7.78 GiB of which 10.25 "
+    "MiB is free. Process 4242 has 7.10 GiB memory in use.\nSee documentation for Memory Management"
 )
 BROKEN = (
-    "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported at "
-    "some other API call, so the stacktrace below might be incorrect."
+    "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously "
+    "reported at some other API call, so the stacktrace below might be incorrect."
 )
 
 
@@ -84,10 +84,10 @@ def _raise_once(owner: type, name: str, error: Exception, mark: Path) -> None:
 def pretend_gpu(fault: str, mark: Path) -> None:
     """Let a graphics card seem to be here, computed on the CPU, whose network raises what CUDA would.
 
-    ``gpu-warm-up``, ``gpu-first`` (at the first track judged) or ``gpu-later``. From then on all that asks the
-    card raises, as after a fault of a driver.
+    ``gpu-warm-up``, ``gpu-first`` (at the first track judged) or ``gpu-later``. From then on whatever asks
+    the card raises, as after a fault of a driver.
     """
-    real = two_stage.StageRunner
+    real = batches.StageRunner
     calls = itertools.count()
     warm = [fault == "gpu-warm-up"]
     broken: list[Exception] = []
@@ -116,7 +116,7 @@ def pretend_gpu(fault: str, mark: Path) -> None:
         warm_up(self)
         warm[0] = True
 
-    two_stage.StageRunner = Pretended  # type: ignore[misc]
+    two_stage.StageRunner = Pretended  # type: ignore[misc,attr-defined]
     two_stage.TwoStage.warm_up = warmed_up  # type: ignore[method-assign]
     torch.cuda.is_available = lambda: True
     torch.cuda.get_device_name = lambda *_: "pretended"

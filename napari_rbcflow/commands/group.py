@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 
@@ -13,6 +16,9 @@ import click
 
 from napari_rbcflow import __version__
 from napari_rbcflow.errors import BadInput, RunFailed
+
+_IN_A_DRIVER = ("rbcflow-source", "rbcflow-close", "rbcflow-camera")
+"""Threads that call into a camera; when a command ends, only one that hangs still lives."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -30,7 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Taken out beforehand, so that it may stand anywhere and covers the parsing too.
     debug = "--debug" in given
-    sys.exit(_exit_code([a for a in given if a != "--debug"], debug))
+    code = _exit_code([a for a in given if a != "--debug"], debug)
+    if any(thread.name in _IN_A_DRIVER for thread in threading.enumerate()):
+        # A driver that does not return would hold up the end of Python for as long.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _exit_code(arguments: list[str], debug: bool) -> int:
