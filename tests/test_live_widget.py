@@ -393,17 +393,26 @@ def test_live_mode_there_is_ended_by_a_button_and_what_the_camera_took_is_seen(
     bench.picture("live_mode_is_on")
     form.camera.setCurrentText("Simulated chamber")
     assert not offer.isVisible()
-    form.camera.setCurrentText("Micro-Manager that is already open")
-    assert "Live mode is on" in refused()
+    order = Order(
+        Camera("running", {"port": port, "pixel_type": "12bit"}), bench.folder / "mine", RunSettings()
+    )
+    with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
+        widget.open_with(order)
+    assert "Live mode is on" in widget.refusal.grave[0]
     with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
         bench.press(offer)
+    assert widget.run is not None
+    assert widget.run.folder == order.folder
     # Live mode is ended now, and what is wrong with this one is another thing.
     assert "no pixel type '12bit'; it has 8bit-MONO" in widget.refusal.grave[0]
     assert "“Pixel type”" in widget.refusal.grave[0]
     assert not offer.isVisible()
     assert not widget.camera_line.isVisible()
 
-    form.numbers["pixel_type"].setText("16bit-mono")
+    form.folder.setText(str(bench.folder / "sessions"))
+    asked = {"port": str(port), "pixel_type": "16bit-mono", "fps": "60", "exposure_ms": "2.5"}
+    for name, text in asked.items():
+        form.numbers[name].setText(text)
     form.numbers["roi"].setText(f"0,0,{movie.shape[2]},80")
     bench.press(widget.start_button)
     bench.wait_for_cells(widget)
