@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,8 +105,8 @@ def say(result: Result) -> None:
         if p.stop_sentence:
             click.echo(p.stop_sentence)
         click.echo(
-            f"{status} ({reason}); {p.received} frames received, {p.dropped} dropped, "
-            f"{p.missed} missed; {p.cells['tracked']} tracks, "
+            f"{status} ({reason}); {p.received} frames received, {_lost(p.dropped, p.dropped_by)} dropped, "
+            f"{_lost(p.missed, p.missed_by)} missed; {p.cells['tracked']} tracks, "
             f"{p.cells['unreliable']} unreliable, {p.cells['too_short']} too short, "
             f"{p.cells['uncounted']} not counted (open at the stop, after it, too brief, or pieces of others)"
         )
@@ -116,6 +116,12 @@ def say(result: Result) -> None:
     click.echo(f"session: {folder}")
     if status == "failed":
         raise RunFailed(f"the run failed: {reason} (what it had is in {folder})")
+
+
+def _lost(n: int, counts: Mapping[str, int]) -> str:
+    from napari_rbcflow.quality.lost_frames import by_reason
+
+    return f"{n} ({by_reason(counts)})" if counts else f"{n}"
 
 
 def warnings_in(folder: Path, told: Sequence[str]) -> list[RunWarning]:

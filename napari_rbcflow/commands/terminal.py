@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from napari_rbcflow.estimate.remaining import missing, time_words
-from napari_rbcflow.quality.limits import FEW_CELLS
+from napari_rbcflow.quality.limits import FEW_CELLS, LATE_LABELS_S
+from napari_rbcflow.quality.lost_frames import lost_words
 
 if TYPE_CHECKING:
     from napari_rbcflow.run import Progress as RunProgress
@@ -31,7 +32,12 @@ def running_line(p: RunProgress) -> str:
     The interval is the one that holds at every look, as whoever sees it may stop the run. A number that
     must not be acted on is behind that word, as what the edge cuts off is the end of the line.
     """
-    lost = f"  {p.dropped + p.missed} frames lost" if p.dropped + p.missed else ""
+    lost = ""
+    if n := p.dropped + p.missed:
+        why = lost_words(dropped=p.dropped_by, missed=p.missed_by)
+        lost = f"  {n} frame{'' if n == 1 else 's'} lost{f' ({why})' if why else ''}"
+    if p.labels_behind_s >= LATE_LABELS_S:
+        lost += f"  labels {p.labels_behind_s:.0f} s behind"
     said = "no reliable cell yet"
     if p.n:
         low, high = p.interval

@@ -66,6 +66,8 @@ CHANGE = 0.05
 """Of the fraction within a run: the half-width that a run usually asks for."""
 LOST_TRACKS = 0.5
 """Share of tracks that were lost within a few frames."""
+LATE_LABELS_S = 2.0
+"""From which on it is told that labels come late: ten times what they take on a computer that keeps up."""
 
 LEAST_TRACKS = 300
 LEAST_RELIABLE = 20

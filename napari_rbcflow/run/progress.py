@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from napari_rbcflow.estimate.remaining import RuleProgress
 from napari_rbcflow.estimate.said import ANYTIME
 from napari_rbcflow.quality import RunWarning
+from napari_rbcflow.quality.limits import LATE_LABELS_S
 from napari_rbcflow.quality.lines import QualityLine
+from napari_rbcflow.quality.lost_frames import by_reason
 from napari_rbcflow.sources.contract import SourceInfo
 
 
@@ -60,6 +62,10 @@ class Progress:
         The same measures in words.
     room : str
         A sentence where the disk will be full before the run ends, or within half an hour.
+    dropped_by, missed_by : mapping of str to int
+        The frames of `dropped` and `missed` by reason.
+    labels_behind_s : float
+        How long the oldest finished track has waited for its label.
     """
 
     status: str
@@ -86,6 +92,19 @@ class Progress:
     warned: tuple[RunWarning, ...] | None = None
     quality: tuple[QualityLine, ...] = ()
     room: str = ""
+    dropped_by: Mapping[str, int] = field(default_factory=dict)
+    missed_by: Mapping[str, int] = field(default_factory=dict)
+    labels_behind_s: float = 0.0
+
+
+def behind_sentence(labels_behind_s: float) -> str:
+    """Say that labels come late, while a run goes on; empty where they do not."""
+    if labels_behind_s < LATE_LABELS_S:
+        return ""
+    return (
+        f"The labels are {labels_behind_s:.0f} s behind, as frames are followed first: no cell is left out,"
+        " but the number comes late. Close other programs, or lower the frame rate."
+    )
 
 
 def warnings_of(
@@ -98,12 +117,19 @@ def warnings_of(
     """Return what a person must be told beside what the run's quality says, in plain sentences."""
     said = list(info.warnings)
     if n := sum(missed.values()):
-        said.append(f"{n} frames were lost before they reached us: tracks that cross a gap may be cut short.")
+        said.append(
+            f"{_frames(n)} lost before reaching us ({by_reason(missed)}): cells are followed over short gaps,"
+            " and their tracks say so; over longer ones their tracks end."
+        )
     if n := dropped.get("queue-full", 0):
         said.append(
-            f"{n} frames were dropped because this computer could not keep up: "
+            f"{_frames(n)} dropped because this computer could not keep up: "
             "close other programs, or lower the frame rate."
         )
     if ring_skipped:
         said.append(f"{ring_skipped} raw frames are not in the ring because the disk was too slow.")
     return said
+
+
+def _frames(n: int) -> str:
+    return "1 frame was" if n == 1 else f"{n:,} frames were"

@@ -11,7 +11,7 @@ from napari_rbcflow.estimate import remaining
 from napari_rbcflow.estimate.said import Said, said, stop_sentence
 from napari_rbcflow.estimate.tally import AFTER_STOP
 from napari_rbcflow.run.pace import Pace
-from napari_rbcflow.run.progress import Progress, warnings_of
+from napari_rbcflow.run.progress import Progress, behind_sentence, warnings_of
 from napari_rbcflow.run.quality_looks import QualityLooks
 from napari_rbcflow.run.stages import Stages
 from napari_rbcflow.session.account import Account, FractionFigure
@@ -83,12 +83,14 @@ class Standing:
             left = (seconds_left, pace.seconds_left(of_movie))
             seconds_left = min((s for s in left if s is not None), default=None)
         shown = self._said(outcome)
+        dropped = {why: n for why, n in dict(self._stages.dropped).items() if why != AFTER_STOP}
+        missed = dict(self._source.missed)
         return Progress(
             status=outcome[0],
             received=self._stages.n_received,
             processed=self._tracker.processed,
-            dropped=sum(n for why, n in dict(self._stages.dropped).items() if why != AFTER_STOP),
-            missed=sum(self._source.missed.values()),
+            dropped=sum(dropped.values()),
+            missed=sum(missed.values()),
             seconds=seconds,
             open_tracks=len(positions.cell) if positions is not None else 0,
             cells=Counter(tally.cells),
@@ -108,7 +110,15 @@ class Standing:
             warned=self._quality.warned,
             quality=self._quality.lines,
             room="" if ended else self.room_sentence(),
+            dropped_by=dropped,
+            missed_by=missed,
+            labels_behind_s=self._stages.labels_behind_s(),
         )
+
+    def _meanwhile(self) -> list[str]:
+        """What is said only while a run goes on."""
+        said = (self.room_sentence(), behind_sentence(self._stages.labels_behind_s()))
+        return [sentence for sentence in said if sentence]
 
     def room_sentence(self) -> str:
         """Say how long the disk will hold, where that is too short; empty where it is not."""
@@ -151,7 +161,7 @@ class Standing:
             latencies_ms=self._stages.latencies_ms[0 if whole else -RECENT_LABELS :],
             warnings=[
                 *self._survived(),
-                *([room] if not whole and (room := self.room_sentence()) else []),
+                *([] if whole else self._meanwhile()),
                 *warnings_of(
                     self._info,
                     dropped=dropped,

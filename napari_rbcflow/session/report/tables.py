@@ -7,17 +7,9 @@ from html import escape
 
 from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.estimate.tally import PIECE, TOO_FEW_FRAMES
+from napari_rbcflow.quality.lost_frames import REASONS
 from napari_rbcflow.session.report.facts import Facts
 from napari_rbcflow.session.watched import least_frames_of
-
-_REASONS = {
-    "queue-full": "this computer could not keep up",
-    "after-stop": "came after the stop",
-    "run-failed": "left when the run failed",
-    "image-number": "gap in the camera's numbering",
-    "time-gap": "gap in the camera's time",
-    "overflow": "the camera's buffer overflowed",
-}
 
 
 def cells(facts: Facts) -> str:
@@ -25,6 +17,7 @@ def cells(facts: Facts) -> str:
     cells, table, untold = facts.run["cells"], facts.cells, facts.undecided
     pieces = int((table["reason"] == PIECE).sum())
     brief, least = int((table["reason"] == TOO_FEW_FRAMES).sum()), least_frames_of(facts.run)
+    over_gaps = int((table["gap_frames"] > 0).sum())
     rows = {
         "followed in all": cells["tracked"],
         "tank-treading (counted)": cells["tank_treading"],
@@ -35,6 +28,7 @@ def cells(facts: Facts) -> str:
         **({f"judged, but seen in under {least}": brief} if brief or least > LEAST_FRAMES else {}),
         "perhaps another piece of a counted one": pieces,
         "open at the stop, or after it": cells["uncounted"] - pieces - brief,
+        **({"of all, followed over lost frames": over_gaps} if over_gaps else {}),
     }
     return table_of("Cells", {k: f"{v:,}" for k, v in rows.items()})
 
@@ -46,7 +40,7 @@ def frames(facts: Facts) -> str:
     for kind, said in (("dropped", "not analysed"), ("missed", "never arrived")):
         rows[said] = f"{sum(frames[kind].values()):,}"
         for reason, n in sorted(frames[kind].items()):
-            rows[f"– {_REASONS.get(reason, reason)}"] = f"{n:,}"
+            rows[f"– {REASONS.get(reason, reason)}"] = f"{n:,}"
     return table_of("Frames", rows)
 
 

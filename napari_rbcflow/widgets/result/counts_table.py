@@ -8,6 +8,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rbcflow.conventions import Label
+from napari_rbcflow.quality.lost_frames import explained, lost_words
+from napari_rbcflow.widgets.labels import breakable, say, wrapping_label
 from napari_rbcflow.widgets.theme import LOOKS, NOT_YET, WARNING_COLOUR
 
 _FIGURE = "font-size: 15px; font-weight: 600; padding: 0px;"
@@ -59,12 +61,15 @@ class CountsTable(QWidget):
             frames.addWidget(label)
         frames.addStretch(1)
         column.addLayout(frames)
+        self.reasons = wrapping_label(_WORD)
+        column.addWidget(self.reasons)
         self.clear()
 
     def clear(self) -> None:
         """Show no figures."""
         for label in (*self.figures.values(), self.rate, self.dropped, self.missed):
             label.setText("")
+        say(self.reasons, "")
         self.hide()
 
     def show_counts(self, cells: Mapping[str, int], reliable: int, in_picture: int) -> None:
@@ -85,8 +90,16 @@ class CountsTable(QWidget):
             n = figures[name] if name in figures else cells.get(name.replace("-", "_"), 0)
             _say(label, f"{n:,}")
 
-    def show_frames(self, frames_per_s: float | None, dropped: int, missed: int) -> None:
-        """Show frames a second (None once the run has ended) and the frames lost."""
+    def show_frames(
+        self,
+        frames_per_s: float | None,
+        dropped: int,
+        missed: int,
+        *,
+        dropped_by: Mapping[str, int],
+        missed_by: Mapping[str, int],
+    ) -> None:
+        """Show frames a second (None once the run has ended) and the frames lost, in all and by reason."""
         self.show()
         _say(self.rate, "" if frames_per_s is None else f"{frames_per_s:.0f} frames/s")
         self.rate.setVisible(frames_per_s is not None)
@@ -95,6 +108,13 @@ class CountsTable(QWidget):
             style = _BAD if n else _WORD
             if label.styleSheet() != style:
                 label.setStyleSheet(style)
+        say(self.reasons, breakable(lost_words(dropped=dropped_by, missed=missed_by)))
+        for label, counts in ((self.dropped, dropped_by), (self.missed, missed_by)):
+            if label.toolTip() != (meant := explained(counts)):
+                label.setToolTip(meant)
+        both = "\n".join(filter(None, (self.missed.toolTip(), self.dropped.toolTip())))
+        if self.reasons.toolTip() != both:
+            self.reasons.setToolTip(both)
 
 
 def _word(name: str) -> QLabel:

@@ -252,7 +252,13 @@ class ResultPanel(QWidget):
         self._counted.clear()
         self.curve.add(counted)
         self.counts.show_counts(progress.cells, progress.n, progress.open_tracks)
-        self.counts.show_frames(progress.frames_per_s, progress.dropped, progress.missed)
+        self.counts.show_frames(
+            progress.frames_per_s,
+            progress.dropped,
+            progress.missed,
+            dropped_by=progress.dropped_by,
+            missed_by=progress.missed_by,
+        )
         grave = words.grave_so_far(progress)
         self.warnings.say(grave=[*(self.warnings.grave if self._failed else ()), *grave])
         self.notes.say(mild=words.mild_so_far(progress, warnings))
@@ -297,8 +303,11 @@ class ResultPanel(QWidget):
             self.curve.show_said(figure.low, figure.high)
         self.counts.show_counts(cells, fraction["n"], 0)
         # What a camera still sent after the stop is not lost to the number.
-        dropped = sum(n for why, n in frames["dropped"].items() if why != AFTER_STOP)
-        self.counts.show_frames(None, dropped, sum(frames["missed"].values()))
+        dropped = {why: n for why, n in frames["dropped"].items() if why != AFTER_STOP}
+        missed = frames["missed"]
+        self.counts.show_frames(
+            None, sum(dropped.values()), sum(missed.values()), dropped_by=dropped, missed_by=missed
+        )
         grave = grave_warnings(run)
         self.warnings.say(grave=grave)
         self.notes.say(mild=mild_warnings(run))
