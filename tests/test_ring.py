@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import zarr
 from hypothesis import given, settings
@@ -129,6 +130,27 @@ def test_the_last_crops_bit_exact(
     assert np.array_equal(held.y_px, y[last])
     assert np.array_equal(held.x_px, x[last])
     assert held.damaged == 0
+
+
+def test_a_long_run_holds_no_more_than_a_short_one(tmp_path: Path) -> None:
+    """Neither bytes nor open files grow as the ring goes round and round, a reader beside it."""
+    path = tmp_path / "frames.zarr"
+    ring = make(path, capacity=30)
+    reader = open_ring(path)
+    image = np.zeros((HEIGHT, WIDTH), np.uint8)
+    held = []
+    for index in range(6000):
+        image[0, 0] = index % 251
+        ring.append(Frame(index, index / 60, image))
+        ring.append_crops(index, [1], [2], [3], np.full((1, 31, 31), index % 251, np.uint8))
+        if index % 1500 == 100:
+            reader.refresh()
+            assert reader.indices.tolist() == list(range(index - 29, index + 1))
+            assert reader.frame(index)[0, 0] == index % 251
+            held.append((bytes_in(path), psutil.Process().num_fds() if os.name != "nt" else 0))
+    assert len(set(held)) == 1
+    ring.close()
+    assert open_ring(path).check() == []
 
 
 @pytest.fixture
