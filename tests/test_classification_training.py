@@ -295,7 +295,7 @@ class TestTraining:
     def test_finds_a_learning_rate_and_splits_as_given(self, tmp_path: Path) -> None:
         for i, name in enumerate(("train", "validation", "test")):
             write_dataset(tmp_path / "full" / name, seed=i, each=2, runs=(f"AA010{i}_10s01",))
-        recipe = replace(default_recipe(1, "small"), epochs=1, learning_rate=None)
+        recipe = replace(default_recipe(1, "small"), epochs=1, learning_rate=None, simulated=0.0)
         card = train([tmp_path / "full"], tmp_path / "out", stage=1, recipe=recipe)
         assert card["figures"]["test split, never trained on"]["n"] == 6
 
@@ -319,12 +319,16 @@ class TestTraining:
             train([dataset], tmp_path / "none", stage=1, recipe=recipe, without=["ZZ"])
         assert not (tmp_path / "none").exists()
 
-    def test_same_seed_same_weights(self, dataset: Path, tmp_path: Path) -> None:
+    def test_same_seed_same_weights(self, tmp_path: Path) -> None:
+        """With cells of the simulated chamber among the real ones."""
+        few = write_dataset(tmp_path / "few", each=1, runs=RUNS[:2])
         recipe = replace(default_recipe(1, "blend"), epochs=1)
-        hashes = [
-            train([dataset], tmp_path / name, stage=1, recipe=recipe)["sha256"] for name in ("one", "two")
-        ]
-        assert hashes[0] == hashes[1]
+        one, two, other = (
+            train([few], tmp_path / name, stage=1, recipe=recipe, seeds=(seed,))
+            for name, seed in (("one", 0), ("two", 0), ("other", 1))
+        )
+        assert one["sha256"] == two["sha256"] != other["sha256"]
+        assert one["simulated"].startswith("17 sequences of the simulated chamber")
 
     def test_bad_input_leaves_nothing(self, dataset: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
@@ -336,7 +340,7 @@ class TestTraining:
             ({"datasets": [], "stage": 1}, "dataset"),
             ({"datasets": [dataset, dataset], "stage": 1}, "twice"),
             ({"datasets": [tmp_path / "none"], "stage": 1}, "folder"),
-            ({"datasets": [only], "stage": 1}, "one acquisition"),
+            ({"datasets": [only], "stage": 1, "simulated": 0.0}, "one acquisition"),
         ):
             with pytest.raises(BadInput, match=says):
                 train(out=out, **arguments)  # type: ignore[arg-type]

@@ -36,23 +36,19 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
     assert f"Example: rbcflow {name}" in " ".join(out.split())
 
 
-def test_the_demo_runs_in_a_terminal_until_its_rule_is_met(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "napari_rbcflow.commands",
-        "demo",
-        "--no-viewer",
-        "--stop-reliable",
-        "10",
-    ]
-    result = subprocess.run(
-        [*command, "-o", "s", "--stop-seconds", "60"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def test_the_demo_runs_in_a_terminal_where_no_display_answers_until_its_rule_is_met(tmp_path: Path) -> None:
+    def demo(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "napari_rbcflow.commands", "demo", "--stop-reliable", "10"]
+        return subprocess.run(
+            [*command, "--stop-seconds", "60", *options],
+            cwd=tmp_path,
+            env={**os.environ, "DISPLAY": ":987"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    result = demo("-o", "s")
     assert result.returncode == 0, result.stderr
     assert "95 % interval" in result.stdout
     assert "the simulation's own fraction" in result.stdout
@@ -61,9 +57,10 @@ def test_the_demo_runs_in_a_terminal_until_its_rule_is_met(tmp_path: Path) -> No
     assert record["stop_reason"] == "reliable"
     assert record["fraction"]["n"] == 10
     assert (tmp_path / "s" / "report.html").read_text().startswith("<!")
+    assert demo("-o", "t", "--viewer").returncode == 2
+    assert not (tmp_path / "t").exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM that a process can hear")
 def test_the_running_line_gives_no_bare_number_to_act_on() -> None:
     def line(n: int, *warned: RunWarning) -> str:
         at = Progress(
@@ -93,6 +90,7 @@ def test_the_running_line_gives_no_bare_number_to_act_on() -> None:
     assert line(0, grave).startswith("60 s  1 track  no reliable cell yet")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM that a process can hear")
 def test_being_told_to_end_closes_the_session(tmp_path: Path) -> None:
     command = [
         sys.executable,
@@ -114,19 +112,6 @@ def test_being_told_to_end_closes_the_session(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert "stopped (user)" in out
     assert json.loads(record.read_text())["status"] == "stopped"
-
-
-def test_a_display_that_does_not_answer_is_no_display(tmp_path: Path) -> None:
-    def demo(*options: str) -> int:
-        command = [sys.executable, "-m", "napari_rbcflow.commands", "demo", "--stop-seconds", "1", *options]
-        environment = {**os.environ, "DISPLAY": ":987"}
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, timeout=120
-        ).returncode
-
-    assert demo("-o", "s") == 0
-    assert demo("-o", "t", "--viewer") == 2
-    assert not (tmp_path / "t").exists()
 
 
 def test_simulate_analyze_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

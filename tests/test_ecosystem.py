@@ -19,7 +19,7 @@ import pytest
 from napari_rbcflow import analyze
 from napari_rbcflow.session import open_session
 from napari_rbcflow.session.changes import ChangeLog
-from napari_rbcflow.sources.chamber.simulate import simulate_movie
+from napari_rbcflow.sources.chamber import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.lazy import open_frames
 from napari_rbcflow.sources.movie import open_movie
 
@@ -35,7 +35,9 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A movie and its session."""
     folder = tmp_path_factory.mktemp("analysed")
     movie = folder / "chamber.avi"
-    simulate_movie(movie, seconds=3, seed=2, height=548, width=688, cells_per_frame=40)
+    simulate_movie(
+        movie, seconds=3, settings=ChamberSettings(548, 688, seed=2, cells_per_frame=40, variety=0.3)
+    )
     analyze(movie, folder / "session", patient="simulated")
     return movie, folder / "session"
 

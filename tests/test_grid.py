@@ -23,6 +23,8 @@ from napari_rbcflow.classification.grid import run_grid, write_tables
 from napari_rbcflow.classification.grid.splits import make_splits
 from napari_rbcflow.classification.grid.tables import as_markdown, as_text
 from napari_rbcflow.classification.published import Sequence31
+from napari_rbcflow.classification.training import fitting
+from napari_rbcflow.classification.training.learning_rates import find_learning_rate
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.commands import cli
 from napari_rbcflow.errors import BadInput
@@ -44,11 +46,11 @@ def write_set(folder: Path, sequences: Sequence[Sequence31]) -> Path:
 
 @functools.cache
 def pool() -> list[SimulatedSequence]:
-    return simulate_sequences(120, seed=1, shares=(1 / 3, 1 / 3, 1 / 3))
+    return simulate_sequences(42, seed=1, shares=(1 / 3, 1 / 3, 1 / 3))
 
 
 def simulated(runs: Sequence[str], skip: int = 0) -> list[Sequence31]:
-    """Two cells of every kind in every run; the first `skip` of each kind are others'."""
+    """Two cells of every kind in every run; the first `skip` of each kind are of another split."""
     out = []
     for label in (0, 1, 2):
         of_kind = [s for s in pool() if s.label == label][skip:]
@@ -66,8 +68,14 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     for i, name in enumerate(("train", "validation", "test")):
-        write_set(folder / name, simulated((f"AA010{i}_10s01", f"BB010{i}_10s01"), 10 + 4 * i))
+        write_set(folder / name, simulated((f"AA010{i}_10s01", f"BB010{i}_10s01"), 4 * i))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _a_short_search_for_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four batches instead of 40: which rate it finds matters nowhere here, and each takes 0.1 s."""
+    monkeypatch.setattr(fitting, "find_learning_rate", functools.partial(find_learning_rate, steps=4))
 
 
 def rbcflow(*arguments: object) -> tuple[int, str, str]:

@@ -16,7 +16,7 @@ import pytest
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.run import Run, RunSettings, analyze, stages
 from napari_rbcflow.session import open_session
-from napari_rbcflow.sources.chamber import simulate_movie
+from napari_rbcflow.sources.chamber import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.tracking.tracker import Tracker
 
@@ -27,7 +27,8 @@ TABLES = ("cells.csv", "tracks.csv")
 @pytest.fixture(scope="module")
 def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("movie") / "m.tif"
-    simulate_movie(path, seconds=2, seed=8, tank_fraction=0.6, height=384, width=640, cells_per_frame=30)
+    settings = ChamberSettings(384, 640, seed=8, tank_fraction=0.6, cells_per_frame=30, variety=0.15)
+    simulate_movie(path, seconds=2, settings=settings)
     return path
 
 

@@ -18,7 +18,7 @@ import tifffile
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.session import open_session
-from napari_rbcflow.sources.chamber.simulate import simulate_movie
+from napari_rbcflow.sources.chamber import ChamberSettings, simulate_movie
 
 pytest.importorskip("qtpy", reason="no Qt")
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
@@ -31,7 +31,9 @@ LONG_MS = 60_000
 def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three seconds of a quarter of the field, as an AVI."""
     path = tmp_path_factory.mktemp("movie") / "chamber.avi"
-    simulate_movie(path, seconds=3, seed=2, height=548, width=688, cells_per_frame=40)
+    simulate_movie(
+        path, seconds=3, settings=ChamberSettings(548, 688, seed=2, cells_per_frame=40, variety=0.3)
+    )
     return path
 
 
