@@ -163,8 +163,11 @@ def test_a_configuration_file_gives_grey_at_its_own_calibration(
 ) -> None:
     config = tmp_path / "scope.cfg"
     config.write_text(CONFIG.format(pixel_type=pixel_type, bits=bits, mode=mode))
-    camera = open_source(str(config), mm_path=demo, exposure_ms=12.5, pixel_size_um=0.605)
+    camera = open_source(str(config), mm_path=demo, exposure_ms=12.5, fps=300, pixel_size_um=0.605)
     with camera as info:
+        assert info.details["not_as_asked"].endswith("frames/s, not 300")
+        assert any("no setting for the frame rate" in warning for warning in info.warnings)
+        assert info.details["pixel_size_from"] == "calibration"
         assert (info.name, info.width, info.height) == ("Cam", 320, 200)
         assert (info.pixel_size_um, info.pixel_size_known) == (0.31, True)
         assert any("calibration" in warning for warning in info.warnings)

@@ -217,11 +217,12 @@ def test_stop_ends_the_stream_and_the_next_run_starts(micro_manager: Open) -> No
 
 
 def test_the_command_keeps_what_came_until_the_server_was_killed(micro_manager: Open, tmp_path: Path) -> None:
-    port, server = micro_manager(a_movie(600, 256, 640))
+    port, server = micro_manager(a_movie(600, 256, 640), longest_ms=9)
     folder = tmp_path / "session"
     command = [sys.executable, "-m", "napari_rbcflow.commands", "live", "-o", str(folder), "--no-viewer"]
     command += ["--camera", "running", "--port", str(port), "--device", "cpu"]
     command += ["--pixel-type", "16bit-mono", "--binning", "2", "--roi", "0,0,320,256"]
+    command += ["--exposure-ms", "12.5"]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while time.monotonic() < until and not (folder / "run.json").is_file():
@@ -231,6 +232,8 @@ def test_the_command_keeps_what_came_until_the_server_was_killed(micro_manager: 
     _, said = run.communicate(timeout=60)
     assert run.returncode == 1
     assert "Micro-Manager does not answer any more" in said
+    assert "Infinity: 320 x 256 px · 60 frames/s · 9 ms · binning 2 · 16bit-MONO" in said
+    assert "Not as asked: exposure 9 ms, not 12.5." in said
     kept = json.loads((folder / "run.json").read_text())
     assert kept["status"] == "failed"
     took = kept["parameters"]["source_details"]

@@ -44,6 +44,7 @@ class Order:
     bits: int = 12
     says_bits: int = 0
     roi_step: int = 1
+    longest_ms: float = 1000
 
     def text(self) -> str:
         return json.dumps(asdict(self))
@@ -266,7 +267,7 @@ class Core(Thing):
         return self._exposure
 
     def setExposure(self, ms: float) -> None:
-        self._exposure = ms
+        self._exposure = ms = min(ms, self._order.longest_ms)
         self._properties["FrameRate"] = f"{min(float(self._properties['FrameRate']), 1000 / ms):g}"
 
     def hasProperty(self, label: str, name: str) -> bool:
