@@ -1,0 +1,201 @@
+"""More than the computer can do, and frames that are missing: what gives way, and what is said of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_replay_camera import replay  # noqa: F401
+from test_run import FIELD, SaysAll, chamber
+
+from napari_rbcflow.commands.terminal import running_line
+from napari_rbcflow.estimate import StopRules
+from napari_rbcflow.run import Run, RunSettings, stages
+from napari_rbcflow.run.progress import Progress
+from napari_rbcflow.run.stages import Stages
+from napari_rbcflow.session import open_session
+from napari_rbcflow.session.verify import verify
+from napari_rbcflow.sources import Frame, SourceInfo
+from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.sources.opening import open_source
+from napari_rbcflow.tracking.tracker import Tracker
+from napari_rbcflow.tracks import Judgement, Track
+
+PICTURE = np.zeros((384, 640), np.uint8)
+
+
+class Notes(SaysAll):
+    """Takes note of the tracks that it was asked to judge."""
+
+    linger_s = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = False) -> list[Judgement]:
+        self.asked += [track.cell for track in tracks]
+        return super().judge(tracks)
+
+
+def a_track(cell: int) -> Track:
+    flags, places = np.zeros(8, bool), np.zeros(8, np.float32)
+    crops = np.zeros((8, 31, 31), np.uint8)
+    return Track(cell, np.arange(8), places, places, ~flags, flags, flags, crops, "left-field")
+
+
+@pytest.mark.parametrize(
+    ("live", "can_wait", "room", "at_once"),
+    [(True, False, 99, False), (True, True, 99, True), (False, False, 99, True), (True, False, 3, True)],
+)
+def test_judging_waits_for_tracking_where_frames_may_be_dropped_and_tracks_may_wait(
+    monkeypatch: pytest.MonkeyPatch, live: bool, can_wait: bool, room: int, at_once: bool
+) -> None:
+    monkeypatch.setattr(stages, "_LATEST", room)
+    info = SourceInfo("camera", 384, 640, 60.0, 0.605, live=live, can_wait=can_wait)
+    networks, nothing = Notes(), Any
+    works = Stages(chamber(1), info, nothing, networks, nothing, RunSettings())  # type: ignore[arg-type]
+    for index in range(60):
+        assert works._frames.offer(Frame(index, index / 60, PICTURE))
+    works._hand_over([a_track(cell) for cell in range(1, 6)])
+    judging = threading.Thread(target=works.judge)
+    judging.start()
+    try:
+        time.sleep(0.3)
+        assert networks.asked == ([1, 2, 3, 4, 5] if at_once else [])
+        assert (works.labels_behind_s() >= 0.3) or at_once
+        assert works._frames.take(50)  # tracking has caught up
+        deadline = time.monotonic() + 20
+        while len(networks.asked) < 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert networks.asked == [1, 2, 3, 4, 5]
+    finally:
+        works.fail(RuntimeError("the test is over"))
+        judging.join(20)
+    assert not judging.is_alive()
+    # Judged, not on the disk yet: where the run breaks, they are kept as what nobody judged.
+    assert [track.cell for track in works.unjudged()] == [1, 2, 3, 4, 5]
+
+
+def crossing(cells: Any, first: int, last: int) -> Any:
+    """Return the cells that were seen before and after some frames."""
+    return cells[(cells.first_frame < first) & (cells.last_frame > last)]
+
+
+def check_gaps(folder: Path, lost: set[int]) -> Any:
+    """Check that every track tells of the lost frames in its span, and holds nothing in their place."""
+    session = open_session(folder)
+    assert verify(folder).findings == []
+    cells = session.cells
+    for cell in cells.itertuples():
+        span = range(cell.first_frame, cell.last_frame + 1)
+        assert cell.gap_frames == len(lost & set(span)) == len(span) - cell.frames
+        kept = session.sequence(cell.cell)
+        assert kept.frame.tolist() == [frame for frame in span if frame not in lost]
+        assert len(kept.crops) == cell.frames
+    return session
+
+
+def test_a_track_tells_of_frames_that_the_camera_lost(
+    replay: Any,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    source = SimulatedChamber(ChamberSettings(seconds=3, seed=8, **FIELD), paced=False)  # type: ignore[arg-type]
+    with source:
+        movie = np.stack([frame.image for frame in source.frames()])
+    config = replay.config(
+        tmp_path, movie, EndsAfter=len(movie), LostInCamera="60 80-84 105-114 140-150", FrameRate=60
+    )
+    camera = open_source(str(config), mm_path=replay.adapters, fps=60, pixel_size_um=0.605)
+    run = Run(camera, tmp_path / "s", RunSettings(), SaysAll())
+    run.start()
+    assert run.wait(90)
+    assert run.outcome == ("finished", "source-ended")
+    assert run.progress().missed_by == {"time-gap": 27}
+    assert "27 frames were lost before reaching us (time-gap 27)" in " ".join(run.warnings)
+    session = check_gaps(run.folder, {60, *range(80, 85), *range(105, 115), *range(140, 151)})
+    cells = session.cells
+    for first, last in ((60, 60), (80, 84), (105, 114)):
+        assert len(crossing(cells, first, last)) >= 3
+    assert not len(crossing(cells, 140, 150))  # over a sixth of a second another cell may have come
+    # A speed is a way over a time, and the lost frames' time went by.
+    for cell in crossing(cells, 105, 114).itertuples():
+        way = session.tracks[(session.tracks.cell == cell.cell) & (session.tracks.frame < 105)]
+        if len(way) < 12:
+            continue
+        before = np.polyfit(way.frame, way.x_px, 1)[0] * 60 * 0.605
+        assert cell.speed_um_per_s == pytest.approx(before, rel=0.05)
+
+
+def test_a_track_tells_of_frames_that_we_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The computer stands still for a moment, and fewer frames may wait than come in that time."""
+    monkeypatch.setattr(stages, "WAITING_BYTES", 0)
+    processed: list[int] = []
+    process = Tracker.process
+
+    def stands_still(self: Tracker, frame: Frame) -> list[Track]:
+        if frame.image.shape == PICTURE.shape:  # not those of the warming up
+            processed.append(frame.index)
+            if frame.index == 100:
+                time.sleep(0.4)
+        return process(self, frame)
+
+    monkeypatch.setattr(Tracker, "process", stands_still)
+    run = Run(chamber(60, paced=True), tmp_path / "s", RunSettings(stop=StopRules(seconds=3)), SaysAll())
+    run.start()
+    assert run.wait(90)
+    told = run.progress()
+    lost = set(range(180)) - set(processed)
+    assert told.dropped_by == {"queue-full": len(lost)}
+    assert 0 < len(lost) == told.dropped
+    assert f"dropped: queue-full {len(lost)}" in running_line(told)
+    assert any("could not keep up" in warning for warning in run.warnings)
+    cells = check_gaps(run.folder, lost).cells
+    # A machine that is busy beside loses more than a track can go over.
+    assert len(crossing(cells, min(lost), max(lost))) >= 3 or max(lost) - min(lost) >= 10
+
+
+def at(**more: Any) -> Progress:
+    base: dict[str, Any] = {
+        "status": "running", "received": 3600, "processed": 3590, "dropped": 0, "missed": 0, "seconds": 60.0,
+        "open_tracks": 100, "cells": Counter(tracked=900), "n": 60, "estimate": 0.8, "interval": (0.7, 0.87),
+        "level": 0.95, "missing": "80 cells", "frames_per_s": 60.0,
+    }  # fmt: skip
+    return Progress(**{**base, **more})
+
+
+def test_why_frames_were_lost_is_said_while_the_run_goes_on(qtbot: Any) -> None:
+    from napari_rbcflow.widgets.result.panel import ResultPanel
+
+    panel = ResultPanel()
+    qtbot.addWidget(panel)
+    panel.resize(430, 900)
+    panel.show()
+    panel.show_progress(at(), b"", [])
+    panel.draw_now()
+    assert panel.counts.reasons.isHidden()
+    losing = at(
+        dropped=12,
+        missed=10,
+        dropped_by={"queue-full": 12},
+        missed_by={"overflow": 3, "time-gap": 7},
+        labels_behind_s=6.7,
+    )
+    panel.show_progress(losing, b"", [])
+    panel.draw_now()
+    counts = panel.counts
+    assert counts.dropped.text() == "⚠ 12 dropped"
+    assert counts.missed.text() == "⚠ 10 missed"
+    assert counts.reasons.text() == "missed: time-gap 7, overflow 3; dropped: queue-full 12"
+    assert counts.missed.toolTip() == (
+        "7 time-gap: gap in the camera's time\n3 overflow: the camera's buffer overflowed"
+    )
+    line = running_line(losing)
+    assert "22 frames lost (missed: time-gap 7, overflow 3; dropped: queue-full 12)" in line
+    assert "labels 7 s behind" in line
