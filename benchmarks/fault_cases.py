@@ -59,7 +59,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Case:
-    """A fault by name; `make` returns None where it cannot be provoked here, `by` says from where it is seen."""
+    """A fault by name; `make` returns None where it cannot be provoked here, `by` says who sees it."""
 
     name: str
     what: str

@@ -97,7 +97,7 @@ def by_viewer(case: Case, setting: Setting, folder: Path, screen: Screen, bench:
         assert setting.mark is not None
         camera = Faulty(camera, setting.fault, setting.mark)
         # The form shows what can be typed in; what breaks goes past it.
-        widget.form.fill = lambda _: None  # type: ignore[method-assign,assignment,misc]
+        widget.form.fill = lambda _: None  # type: ignore[method-assign,assignment]
     screen.stall_s = 0.0
     run = screen.start(
         Order(camera, folder, RunSettings(device="cuda" if setting.survives else "cpu", ring_seconds=0.2))

@@ -270,24 +270,35 @@ class SessionWriter:
         self._run["fraction_unseen_flips"] = self._unseen_flips(closed.cells)
         self._run.update(status=status, stop_reason=stop_reason, ended=runfile.now())
         log.info("session closed: %s (%s), %s", status, stop_reason, account.cells)
+        written = self._write_run()
+        fault = "" if written else "the disk is full"
+        if written:
+            try:
+                write_report(self.folder, self._run, closed.cells)
+            except Exception as error:
+                log.exception("report.html could not be written")
+                full = isinstance(error, OSError) and is_full(error)
+                fault = "the disk is full" if full else sentence_of(error)
+        if fault:
+            self.report_fault = f"report.html could not be written ({fault}): all else was kept."
+            self._run["warnings"].append(self.report_fault)
+            try:
+                if not self._write_run():
+                    # Another program took what was held back for this, but for these last bytes.
+                    self._marker.become(self.folder / runfile.NAME, runfile.encoded(self._run))
+            except OSError:
+                if not written:  # else the counts are on the disk already
+                    raise
+
+    def _write_run(self) -> bool:
+        """Write ``run.json``; False where the disk is full."""
         try:
             runfile.write_run(self.folder, self._run)
         except OSError as error:
             if not is_full(error):
                 raise
-            # Another program took what was held back for this; the last of it was not to be had.
-            self.report_fault = "The disk was full to the last byte: report.html was not written."
-            self._run["warnings"].append(self.report_fault)
-            self._marker.become(self.folder / runfile.NAME, runfile.encoded(self._run))
-            return
-        try:
-            write_report(self.folder, self._run, closed.cells)
-        except Exception as error:
-            log.exception("report.html could not be written")
-            self.report_fault = f"report.html could not be written ({sentence_of(error)}): all else was kept."
-            self._run["warnings"].append(self.report_fault)
-            with contextlib.suppress(OSError):  # the counts are on the disk already
-                runfile.write_run(self.folder, self._run)
+            return False
+        return True
 
     def _close_crops(self) -> list[str]:
         """Close the crops; a disk that is full leaves them longer than they are, as a crash does."""

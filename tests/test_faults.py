@@ -1,0 +1,156 @@
+"""What breaks in mid run: the run goes on or ends in one sentence, and what it had is whole.
+
+`benchmarks/faults.py` provokes each fault and measures how soon it is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pretended_card import pretend_card
+
+from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.ring import FrameRing
+from napari_rbcflow.run import Run, RunSettings
+from napari_rbcflow.session import open_session, verify
+from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.tracking.tracker import Tracker
+
+FIELD: dict[str, Any] = {"height": 256, "width": 512, "cells_per_frame": 25.0}
+
+
+def chamber(seconds: float, *, paced: bool = False) -> SimulatedChamber:
+    return SimulatedChamber(ChamberSettings(seconds=seconds, seed=1, **FIELD), paced=paced)
+
+
+def ended(run: Run) -> dict[str, Any]:
+    run.start()
+    assert run.wait(60)
+    return told(run.folder)
+
+
+def told(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "run.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = Run(chamber(3), tmp_path_factory.mktemp("cpu") / "s", RunSettings(device="cpu"))
+    assert ended(run)["cells"]["unreliable"] > 10
+    return run.folder
+
+
+@pytest.mark.parametrize(
+    ("fault", "device", "said"),
+    [
+        ("gpu-warm-up", "cpu", "ran out of memory: "),
+        ("gpu-first", "cuda (pretended), then cpu", "ran out of memory: "),
+        ("gpu-later", "cuda (pretended), then cpu", "failed (CUDA error: an illegal memory access was en"),
+    ],
+)
+def test_where_a_card_fails_the_cpu_goes_on_and_the_record_says_so(
+    tmp_path: Path, on_cpu: Path, monkeypatch: pytest.MonkeyPatch, fault: str, device: str, said: str
+) -> None:
+    broke: list[int] = []
+    pretend_card(fault, lambda: broke.append(1), monkeypatch.setattr)
+    run = Run(chamber(3), tmp_path / "s", RunSettings(device="cuda"))
+    record = ended(run)
+    assert broke == [1]
+    assert (record["status"], record["stop_reason"]) == ("finished", "source-ended")
+    assert record["parameters"]["device"] == device
+    (warning,) = run.survived
+    assert warning.startswith(f"The graphics card (pretended) {said}")
+    assert warning in record["warnings"]
+    assert warning in run.warnings
+    assert warning in (run.folder / "report.html").read_text()
+    # No track is lost, none judged twice, and no label is another.
+    assert (run.folder / "cells.csv").read_bytes() == (on_cpu / "cells.csv").read_bytes()
+    assert record["latency_ms"]["p99"] > 0
+    assert verify(run.folder).findings == []
+
+
+def test_a_fault_that_is_not_the_cards_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = TwoStage.load("cpu")
+    monkeypatch.setattr(networks._runners[0], "probabilities", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        networks.reliable([])
+    assert networks.fault == ""
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Tracker, "process"), (FrameRing, "append")])
+def test_a_part_of_ours_that_raises_ends_the_run_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    method: Callable[..., Any] = getattr(owner, name)
+    calls: list[int] = []
+
+    def broken(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 100:
+            raise KeyError("of ours")
+        return method(*given)
+
+    monkeypatch.setattr(owner, name, broken)
+    run = Run(chamber(30, paced=True), tmp_path / "s", RunSettings(device="cpu"))
+    record = ended(run)
+    assert record["status"] == "failed"
+    assert record["stop_reason"].startswith("A part of the program broke (KeyError: 'of ours'): start again")
+    frames = record["frames"]
+    assert frames["received"] == frames["processed"] + sum(frames["dropped"].values()) < 600
+    assert verify(run.folder).findings == []
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("rbcflow-")]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=48m", "none", str(place)]
+    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here (needs root on Linux)")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_the_end_of_a_run_is_written_even_where_another_program_takes_every_byte(small_disk: Path) -> None:
+    run = Run(chamber(60, paced=True), small_disk / "s", RunSettings(device="cpu", ring_seconds=0.2))
+    run.start()
+    while not run.stages.tally.finished:
+        assert not run.wait(0.02)
+    done = threading.Event()
+
+    def fill() -> None:
+        with (small_disk / "filler").open("wb", buffering=0) as file:
+            while not done.is_set():
+                for size in (2**20, 4096):
+                    with contextlib.suppress(OSError):
+                        while not done.is_set():
+                            file.write(bytes(size))
+                time.sleep(0.0005)
+
+    filling = threading.Thread(target=fill)
+    filling.start()
+    assert run.wait(20)
+    done.set()
+    filling.join()
+    (small_disk / "filler").unlink()
+    record = told(run.folder)
+    assert record["status"] == "failed"
+    assert "is full: free some space" in record["stop_reason"]
+    frames = record["frames"]
+    assert frames["received"] == frames["processed"] + sum(frames["dropped"].values()) > 0
+    assert len(open_session(run.folder).cells) == record["cells"]["tracked"] > 0
+    assert run.warnings[-1] in record["warnings"]
+    # What there was no room for is missing or unsorted, and said; nothing is wrong.
+    findings = verify(run.folder).findings
+    assert all(f.startswith("report.html is missing") or "not in the order" in f for f in findings), findings
+    assert not (run.folder / ".writing").exists()
