@@ -61,6 +61,8 @@ class SessionWriter:
         self._run = run
         self._source = source
         self._lock = threading.Lock()
+        # For run.json alone: no track waits while that goes to the disk, each second.
+        self._of_run = threading.Lock()
         self._closed = False
         self.room = DiskRoom(folder)
         self.report_fault: str | None = None
@@ -202,7 +204,7 @@ class SessionWriter:
 
     def set_parameter(self, name: str, value: Any) -> None:
         """Change what `create` was given; it is on the disk with the next `heartbeat` or `close`."""
-        with self._lock:
+        with self._of_run:
             self._run["parameters"][name] = value
 
     def heartbeat(self, account: Account) -> None:
@@ -213,7 +215,7 @@ class SessionWriter:
         RunFailed
             If the disk is full or cannot be written.
         """
-        with self._lock, disk_faults(self.folder):
+        with self._of_run, disk_faults(self.folder):
             if not self._closed:
                 self._take(account)
                 runfile.write_run(self.folder, self._run)
@@ -238,7 +240,7 @@ class SessionWriter:
         RunFailed
             If the disk does not take even that. What was kept can be read.
         """
-        with self._lock:
+        with self._lock, self._of_run:
             if self._closed:
                 return
             self._closed = True
