@@ -67,7 +67,8 @@ class ByHand:
             figure = session.fraction_by_hand
         except RbcflowError as error:
             return cls(fault=str(error))
-        machine = dict(zip(session.cells["cell"], session.cells["label"], strict=True))
+        cells = session.cells[session.cells["cell"].isin(stand)]
+        machine = dict(zip(cells["cell"], cells["label"], strict=True))
         kinds = Counter(
             "struck out" if change.now == STRUCK_OUT else f"from {machine[cell]} to {change.now}"
             for cell, change in sorted(stand.items())

@@ -50,8 +50,10 @@ def sort_cells(path: Path) -> tuple[Fingerprint, pd.DataFrame]:
     order = np.lexsort((cells["cell"].to_numpy(), cells["last_frame"].to_numpy()))
     first, *rows = data.splitlines(keepends=True)
     data = first + b"".join([rows[row] for row in order.tolist()])
+    del rows  # an hour's are more than all else that the close holds
     replace_file(path, data)
     fingerprint: Fingerprint = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    del data
     return fingerprint, cells.iloc[order].reset_index(drop=True)
 
 
