@@ -404,7 +404,7 @@ def test_live_mode_there_is_ended_by_a_button_and_what_the_camera_took_is_seen(
     assert widget.run is not None
     assert widget.run.folder == order.folder
     # Live mode is ended now, and what is wrong with this one is another thing.
-    assert "no pixel type '12bit'; it has 8bit-MONO" in widget.refusal.grave[0]
+    assert "no pixel type '12bit'; it has 8bit-MONO, 16bit-MONO, 8bit-COLOR:" in widget.refusal.grave[0]
     assert "“Pixel type”" in widget.refusal.grave[0]
     assert not offer.isVisible()
     assert not widget.camera_line.isVisible()
