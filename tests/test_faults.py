@@ -150,7 +150,7 @@ def test_the_end_of_a_run_is_written_even_where_another_program_takes_every_byte
     assert frames["received"] == frames["processed"] + sum(frames["dropped"].values()) > 0
     assert len(open_session(run.folder).cells) == record["cells"]["tracked"] > 0
     assert run.warnings[-1] in record["warnings"]
-    # What there was no room for is missing, unsorted or left as it was half written, and said; nothing is wrong.
+    # What there was no room for is missing, unsorted or half written, and said; nothing is wrong.
     known = ("report.html is missing", "crops.zarr holds ", "cells.csv is not in", "tracks.csv is not in")
     findings = verify(run.folder).findings
     assert all(finding.startswith(known) for finding in findings), findings

@@ -35,6 +35,8 @@ MOVIE_BACKGROUND_FRAMES = 100
 """Frames whose median is the background of a movie, as in Darrin et al. 2023."""
 PATIENCE_S = 3.0
 """That an ended run waits for its source, and a failed one for its threads."""
+BROKEN_S = 1.5
+"""That a source which broke may take to be closed."""
 HUNG_S = 0.2
 """That a failed run waits for a source that did not answer before."""
 
@@ -74,7 +76,7 @@ class Run:
         self._done = threading.Event()
         self._pace = Pace()
         self._closing = threading.Thread()
-        self._started = False
+        self._started = self._hung = False
 
     # ------------------------------------------------------------------ start
 
@@ -252,11 +254,13 @@ class Run:
 
         self._closing = threading.Thread(target=close, name="rbcflow-close", daemon=True)
         self._closing.start()
-        self._closing.join(HUNG_S if self._threads[0].is_alive() else PATIENCE_S)
+        patience_s = BROKEN_S if self.outcome[0] == "failed" else PATIENCE_S
+        self._closing.join(HUNG_S if self._hung or self._threads[0].is_alive() else patience_s)
         if self._closing.is_alive():
             self.stages.fail(self._unanswered())
 
     def _unanswered(self) -> RunFailed:
+        self._hung = True
         return RunFailed(f"{self.info.name} does not answer: switch the camera off and on, and start again")
 
     def _find_lost_frames(self) -> None:
