@@ -134,7 +134,8 @@ def taken_away(how: str, screen: Screen, bench: Bench) -> Seen:
     folder = bench.new(how) / "session"
     run = screen.start(Order(bench.camera()[0], folder, RunSettings(device="cpu", ring_seconds=0.2)))
     until(lambda: run.ended or goes(folder), PATIENCE_S)
-    below = children()
+    worker = screen.widget._parts.worker.pid
+    below = {worker: "the worker", **children(worker)}
     at = time.time()
     if how == "dock":
         screen.widget.parentWidget().title.close_button.click()  # type: ignore[union-attr]

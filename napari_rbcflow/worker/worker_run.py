@@ -162,7 +162,10 @@ class WorkerRun:
             self.sentence = f"The run did not begin ({how}): start again."
             self._end(Phase.REFUSED)
             return
-        self.sentence = f"The acquisition's own process ended before its session was closed ({how})."
+        self.sentence = (
+            f"The acquisition's own process ended before its session was closed ({how}): start again; what it had"
+            " until then is kept."
+        )
         self.outcome = ("failed", self.sentence)
         from napari_rbcflow.session.recovery import close_interrupted
 
