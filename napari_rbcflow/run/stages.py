@@ -29,7 +29,7 @@ WAITING_BYTES = 256 * 2**20
 """Of frames that wait for tracking: some three seconds at 1376 x 1096 and 60 frames/s."""
 WAITING_TRACKS = 4096
 MOST_TRACKS = 32
-"""Judged at once, where many wait."""
+"""Judged at once where so many wait: that is cheaper, but the first of them are told only with the last."""
 _TO_KEEP = 4
 """Judged batches that may wait for the disk."""
 GIVE_WAY_S = 0.25
@@ -215,14 +215,14 @@ class Stages:
 
     def _next_tracks(self) -> list[tuple[Track, float]]:
         """Take what the networks judge at the cost of one, or what came within the time that it may wait
-        since its hand-over; and all else that waits by then. Not before tracking has caught up.
+        since its hand-over; more only where many wait. Not before tracking has caught up.
         """  # noqa: D205
         batch, linger_s = self._two_stage.batch, self._two_stage.linger_s
         self._give_way()
         if waiting := self._tracks.first():
             linger_s -= time.perf_counter() - waiting[1]
         taken = self._tracks.take(batch, max(linger_s, 0.0))
-        if taken and len(self._tracks) and len(taken) < MOST_TRACKS:
+        if taken and len(taken) < MOST_TRACKS <= len(taken) + len(self._tracks):
             taken += self._tracks.take(MOST_TRACKS - len(taken))
         return taken
 
