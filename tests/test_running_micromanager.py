@@ -88,6 +88,51 @@ def test_what_was_set_there_is_read_back_and_what_differs_is_told(micro_manager:
         assert info.exposure_ms == 2.2
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32])
+def test_of_an_older_micro_manager_only_what_frames_need_is_asked(micro_manager: Open, kind: type) -> None:
+    grey = a_movie(60)
+    scale = {np.uint8: 1, np.uint16: 256, np.uint32: 0x010101}[kind]
+    port, _ = micro_manager(grey.astype(kind) * kind(scale), ends_after=60, older=True)
+    camera = open_source("running", port=port, fps=60)
+    with camera as info:
+        got = list(camera.frames())
+    assert (info.width, info.height, info.pixel_size_known) == (128, 96, False)
+    assert [frame.index for frame in got] == list(range(60))
+    assert all(np.array_equal(frame.image, grey[frame.index]) for frame in got)
+
+
+_CONTINUOUS = """
+import json, os, sys, time
+from napari_rbcflow.sources.loss import CoreClock, LossLedger
+from napari_rbcflow.sources.running.java_core import JavaCore
+core, clock, ledger, places = JavaCore(int(sys.argv[1])), CoreClock(), LossLedger(1000 / 60), []
+core.start_continuous_sequence_acquisition(0)
+while len(places) < 60:
+    if not core.get_remaining_image_count():
+        time.sleep(0.005)
+        continue
+    tagged = core.pop_next_tagged_image()
+    places += [frame.index for frame in ledger.take(*clock.read(tagged.tags), tagged.pix)]
+    if len(places) == 30:
+        time.sleep(1.5)
+core.stop_sequence_acquisition()
+print(json.dumps([core.is_buffer_overflowed(), ledger.missed, places]), flush=True)
+os._exit(0)
+"""
+
+
+def test_a_buffer_that_was_cleared_without_a_flag_shows_in_the_numbers(micro_manager: Open) -> None:
+    """As in a continuous sequence, which is why a run does not take one."""
+    port, _ = micro_manager(a_movie(600), buffer_frames=40)
+    done = subprocess.run(
+        [sys.executable, "-c", _CONTINUOUS, str(port)], capture_output=True, text=True, timeout=60, check=True
+    )
+    flagged, missed, places = json.loads(done.stdout)
+    assert not flagged
+    assert missed == {"image-number": places[-1] + 1 - len(places)}
+    assert missed["image-number"] >= 40
+
+
 def test_an_overflow_there_is_counted_and_the_run_goes_on(micro_manager: Open) -> None:
     port, _ = micro_manager(a_movie(600, 400, 600), buffer_frames=20)
     camera = open_source("running", port=port)

@@ -23,6 +23,20 @@ _TYPES = {"8bit-MONO": np.uint8, "16bit-MONO": np.uint16, "8bit-COLOR": np.uint3
 _BINNING = 2
 """At which the movie was taken."""
 _LIVE_LINGERS_S = 0.2
+VITAL = frozenset(
+    {
+        "getCameraDevice",
+        "isSequenceRunning",
+        "startSequenceAcquisition",
+        "stopSequenceAcquisition",
+        "getRemainingImageCount",
+        "popNextTaggedImage",
+        "isBufferOverflowed",
+        "getImageWidth",
+        "getImageHeight",
+        "getBytesPerPixel",
+    }
+)
 
 
 @dataclass
@@ -45,6 +59,7 @@ class Order:
     says_bits: int = 0
     roi_step: int = 1
     longest_ms: float = 1000
+    older: bool = False  # a server that has only what frames cannot be had without, and no windows
 
     def text(self) -> str:
         return json.dumps(asdict(self))
@@ -94,6 +109,7 @@ class Core(Thing):
         ("getCameraDevice", ()),
         ("isSequenceRunning", ()),
         ("startSequenceAcquisition", ("int", "double", "boolean")),
+        ("startContinuousSequenceAcquisition", ("double",)),
         ("stopSequenceAcquisition", ()),
         ("getRemainingImageCount", ()),
         ("popNextTaggedImage", ()),
@@ -142,6 +158,9 @@ class Core(Thing):
         self._running = self._overflowed = False
         self._live_until = float("inf") if order.live else 0.0
         self._began, self._began_at, self._sent, self._numbered = 0.0, 0.0, 0, 0
+        self._asked, self._overwrites = 0, False
+        if order.older:
+            self.api = tuple(method for method in Core.api if method[0] in VITAL)
 
     # ------------------------------------------------------------------ frames
 
@@ -157,9 +176,11 @@ class Core(Thing):
                 os.kill(os.getpid(), signal.SIGKILL)
             if i == order.hangs_after:
                 time.sleep(3600)
-            if i == order.ends_after or i >= len(self._movie):
-                self._running = i < len(self._movie) and i != order.ends_after
+            if i == order.ends_after or i == self._asked or i >= len(self._movie):
+                self._running = i < len(self._movie) and i not in (order.ends_after, self._asked)
                 return
+            if len(self._waiting) >= order.buffer_frames and self._overwrites:
+                self._waiting.clear()  # whole, and without a flag
             if len(self._waiting) >= order.buffer_frames:
                 self._overflowed, self._running = True, False
                 return
@@ -182,7 +203,14 @@ class Core(Thing):
         return grey.astype(np.uint32) * np.uint32(0x010101) if kind == "8bit-COLOR" else grey
 
     def startSequenceAcquisition(self, n: int, interval_ms: float, stop_on_overflow: bool) -> None:
+        self._start(n, overwrites=not stop_on_overflow)
+
+    def startContinuousSequenceAcquisition(self, interval_ms: float) -> None:
+        self._start(-1, overwrites=True)
+
+    def _start(self, n: int, *, overwrites: bool) -> None:
         self._must_stand_still()
+        self._asked, self._overwrites = n, overwrites
         self._waiting.clear()
         self._running, self._overflowed = True, False
         self._began, self._sent, self._numbered = time.monotonic(), 0, 0

@@ -52,7 +52,9 @@ class Server:
 
     def __init__(self, order: Order) -> None:
         core = Core(order)
-        self._one = {CORE: core, STUDIO: Studio(core, order.live)}
+        self._one: dict[str, Thing] = {CORE: core}
+        if not order.older:
+            self._one[STUDIO] = Studio(core, order.live)
         self._held: dict[str, Thing] = {}
         self._lock = threading.Lock()
         self._next_port = order.port
