@@ -23,20 +23,6 @@ _TYPES = {"8bit-MONO": np.uint8, "16bit-MONO": np.uint16, "8bit-COLOR": np.uint3
 _BINNING = 2
 """At which the movie was taken."""
 _LIVE_LINGERS_S = 0.2
-VITAL = frozenset(
-    {
-        "getCameraDevice",
-        "isSequenceRunning",
-        "startSequenceAcquisition",
-        "stopSequenceAcquisition",
-        "getRemainingImageCount",
-        "popNextTaggedImage",
-        "isBufferOverflowed",
-        "getImageWidth",
-        "getImageHeight",
-        "getBytesPerPixel",
-    }
-)
 
 
 @dataclass
@@ -159,8 +145,6 @@ class Core(Thing):
         self._live_until = float("inf") if order.live else 0.0
         self._began, self._began_at, self._sent, self._numbered = 0.0, 0.0, 0, 0
         self._asked, self._overwrites = 0, False
-        if order.older:
-            self.api = tuple(method for method in Core.api if method[0] in VITAL)
 
     # ------------------------------------------------------------------ frames
 

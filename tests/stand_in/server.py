@@ -21,6 +21,20 @@ __all__ = ["Order"]
 
 VERSION = "5.1.0"
 CORE, STUDIO = Core.java, "org.micromanager.Studio"
+VITAL = frozenset(
+    {
+        "getCameraDevice",
+        "isSequenceRunning",
+        "startSequenceAcquisition",
+        "stopSequenceAcquisition",
+        "getRemainingImageCount",
+        "popNextTaggedImage",
+        "isBufferOverflowed",
+        "getImageWidth",
+        "getImageHeight",
+        "getBytesPerPixel",
+    }
+)
 
 
 class Live(Thing):
@@ -53,7 +67,9 @@ class Server:
     def __init__(self, order: Order) -> None:
         core = Core(order)
         self._one: dict[str, Thing] = {CORE: core}
-        if not order.older:
+        if order.older:
+            core.api = tuple(method for method in core.api if method[0] in VITAL)
+        else:
             self._one[STUDIO] = Studio(core, order.live)
         self._held: dict[str, Thing] = {}
         self._lock = threading.Lock()
