@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +126,26 @@ def test_a_command_whose_camera_hangs_ends_all_the_same(replay: Replay, tmp_path
     assert record["status"] == "failed"
     assert record["stop_reason"] in said
     assert record["frames"]["received"] == record["frames"]["processed"] == 100
+
+
+def test_ctrl_c_is_heard_while_the_camera_does_not_answer_to_being_opened(
+    replay: Replay, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    config = replay.config(tmp_path, a_movie(60), StartHangs=1, HangSeconds=90, Mark=mark)
+    program = "import sys; from napari_rbcflow.commands import main, opening as o; o.PATIENCE_S = 0.5; main()"
+    command = [sys.executable, "-c", program, "live", "--no-viewer", "--device", "cpu"]
+    command += ["--camera", str(config), "--mm-path", str(replay.adapters), "-o", str(tmp_path / "s")]
+    opening = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not mark.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    opening.send_signal(signal.SIGINT)
+    _, said = opening.communicate(timeout=60)
+    assert opening.returncode == 2, said
+    assert said.splitlines()[-1].startswith("rbcflow: the source did not answer while it was being opened")
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")

@@ -57,13 +57,15 @@ def carry_out(order: Order, viewer: bool | None) -> int:
 
 
 def _in_terminal(order: Order) -> Result:
+    from napari_rbcflow.commands.opening import begin
     from napari_rbcflow.commands.terminal import follow
     from napari_rbcflow.run.wiring import Run
     from napari_rbcflow.sources.in_words import amiss_words, took_words
 
     source = order.source.make()
     run = Run(source, order.folder, order.settings)
-    run.start()
+    if begin(run):
+        run.stop()
     for words in (f"{run.info.name}: {took_words(run.info)}", amiss_words(run.info)):
         if words:
             click.echo(words, err=True)

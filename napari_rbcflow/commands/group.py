@@ -17,7 +17,7 @@ import click
 from napari_rbcflow import __version__
 from napari_rbcflow.errors import BadInput, RunFailed
 
-_IN_A_DRIVER = ("rbcflow-source", "rbcflow-close", "rbcflow-camera")
+_IN_A_DRIVER = ("rbcflow-opening", "rbcflow-source", "rbcflow-close", "rbcflow-camera")
 """Threads that call into a camera; when a command ends, only one that hangs still lives."""
 
 

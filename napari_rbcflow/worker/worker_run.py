@@ -163,8 +163,8 @@ class WorkerRun:
             self._end(Phase.REFUSED)
             return
         self.sentence = (
-            f"The acquisition's own process ended before its session was closed ({how}): start again; what it had"
-            " until then is kept."
+            f"The acquisition's own process ended before its session was closed ({how}): start again; what it"
+            " had until then is kept."
         )
         self.outcome = ("failed", self.sentence)
         from napari_rbcflow.session.recovery import close_interrupted

@@ -44,6 +44,7 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
     Whole("BreaksAfter", -1, false);    // ends with an error, and every call to it fails from then on
     Whole("HangsAfter", -1, false);     // sends nothing more, and stopping it takes HangSeconds
     Whole("HangSeconds", 20, false);
+    Whole("StartHangs", 0, false);      // 1: starting it takes HangSeconds
     Whole("WrongAfter", -1, false);     // hands over a frame of another size, which the core refuses: it ends
     Text("Mark", "", false);            // a file that is made in the moment of the fault
     Whole("Loop", 0, false);
@@ -101,6 +102,10 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
     if (broken_) return kBroken;
     if (running_) return DEVICE_CAMERA_BUSY_ACQUIRING;
     if (player_.joinable()) player_.join();
+    if (AsLong("StartHangs") != 0) {
+      std::ofstream(AsText("Mark")).put('!');
+      std::this_thread::sleep_for(std::chrono::seconds(AsLong("HangSeconds")));
+    }
     lost_ = Places(AsText("LostInCamera"));
     ends_ = AsLong("EndsAfter");
     silent_ = AsLong("SilentAfter");
