@@ -38,6 +38,8 @@ HERE = Path(__file__).parent
 LANES = ("command", "worker", "viewer")
 PATIENCE_S = 40.0
 WITHIN_S = 5.0
+TO_LEAVE_S = 10.0
+"""That a command may take to end after its last word: PyTorch goes slowly on a busy computer."""
 NO_DISK = "no small disk can be mounted here"
 
 
@@ -88,7 +90,7 @@ def by_command(case: Case, setting: Setting, folder: Path) -> Seen:
         line = " ".join(line for _, line in lines[-3:])
     finish(seen, setting, folder, at, when, line.removeprefix("rbcflow: "))
     seen.left += ", ".join(still_there(below))
-    if gone - when > WITHIN_S:
+    if gone - when > TO_LEAVE_S:
         seen.left += f"the command, for {gone - when:.1f} s more"
     return seen
 

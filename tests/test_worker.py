@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pretended_card import pretend_card
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import StopRules
@@ -220,6 +221,34 @@ def test_a_worker_that_is_killed_fails_its_run_and_is_replaced(worker: Worker, t
     assert again.wait(60)
     assert again.outcome == ("finished", "seconds")
     assert worker.pid != before
+
+
+@dataclass(frozen=True)
+class BesideACard:
+    """A chamber in a process where a graphics card seems to be, and breaks."""
+
+    def make(self) -> SimulatedChamber:
+        pretend_card("gpu-first")
+        return SimulatedChamber(ChamberSettings(height=256, width=384, cells_per_frame=20.0, variety=0.1))
+
+
+def test_where_a_card_broke_that_is_told_live_and_the_next_run_has_a_new_process(
+    worker: Worker, tmp_path: Path
+) -> None:
+    order = Order(BesideACard(), tmp_path / "s", RunSettings(device="cuda", ring_seconds=0.5))  # type: ignore[arg-type]
+    run = worker.start(order)
+    before = worker.pid
+    until(lambda: run.ended or (run.snapshot is not None and any("card" in w for w in run.snapshot.warnings)))
+    assert not run.ended, run.sentence
+    run.stop()
+    assert run.wait(30)
+    assert run.outcome == ("stopped", "user")
+    assert verify(tmp_path / "s").code == 0
+    # What broke in that process may be whole in another, which is launched at once.
+    until(lambda: worker.pid != before, 10)
+    again = worker.start(chamber(tmp_path / "again", seconds=1))
+    assert again.wait(60)
+    assert again.outcome == ("finished", "seconds")
 
 
 WATCHES_AND_DIES = """
