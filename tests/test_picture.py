@@ -121,7 +121,7 @@ def picture(make_napari_viewer: Any) -> Any:
 
 def test_what_one_sees_is_what_is_counted(tmp_path: Path, make_napari_viewer: Any, qtbot: Any) -> None:
     folder = tmp_path / "s"
-    chamber = ChamberSettings(seed=2, height=548, width=688, cells_per_frame=40.0, variety=0.3)
+    chamber = ChamberSettings(seed=2, height=548, width=688, cells_per_frame=24.0, variety=0.3)
     run = Run(SimulatedChamber(chamber), folder, RunSettings(), TwoStage.load("cpu"))
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1300, 850)
