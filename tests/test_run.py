@@ -18,7 +18,7 @@ from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, StopRules, said, wilson
 from napari_rbcflow.quality.of_run import warnings_so_far
 from napari_rbcflow.run import Run, RunSettings, analyze
-from napari_rbcflow.session import Account, FractionFigure, open_session
+from napari_rbcflow.session import Account, FractionFigure, open_session, room
 from napari_rbcflow.session.counting import recount
 from napari_rbcflow.session.runfile import write_run
 from napari_rbcflow.session.verify import verify
@@ -403,12 +403,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", place], check=True)
 
 
-def test_a_full_disk_fails_the_run_and_says_so_and_what_was_counted_is_there(small_disk: Path) -> None:
+def test_a_full_disk_fails_the_run_and_says_so_and_what_was_counted_is_there(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_LEAST_S", 0.5)
     run = Run(chamber(120, paced=True), small_disk / "s", RunSettings(ring_seconds=0.2), SaysAll())
     run.start()
     filler = small_disk / "filler"
-    while not run.stages.tally.fraction.n:
+    while not (run.stages.tally.fraction.n and run.progress().room):  # it is told before it happens
         assert not run.wait(0.05)
+    assert run.progress().room.startswith("At this rate the disk has room for")
+    assert any("the disk has room for" in warning for warning in run.warnings)
     with contextlib.suppress(OSError), filler.open("wb") as file:
         while True:
             file.write(bytes(4096))
