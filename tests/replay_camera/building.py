@@ -36,10 +36,19 @@ def build(folder: Path) -> Path:
     compiler = shutil.which("g++")
     if compiler is None or not sys.platform.startswith("linux"):
         raise CannotBuild("there is no g++ on Linux here")
-    built = folder / f"{version('mm-test-adapters')}-{SOURCE.stat().st_mtime_ns}"
-    if (built / LIBRARY).is_file():
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # tests in another process may want it at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = folder / f"{version('mm-test-adapters')}-{SOURCE.stat().st_mtime_ns}"
+        if not (built / LIBRARY).is_file():
+            _compile(compiler, built)
         return built
-    sources = _sources(folder) / "src" / "mmCoreAndDevices" / "MMDevice"
+
+
+def _compile(compiler: str, built: Path) -> None:
+    sources = _sources(built.parent) / "src" / "mmCoreAndDevices" / "MMDevice"
     built.mkdir(parents=True, exist_ok=True)
     new = built / "new"
     command = [compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-DMODULE_EXPORTS", f"-I{sources}"]
@@ -48,12 +57,10 @@ def build(folder: Path) -> Path:
     if done.returncode:
         raise AssertionError(f"the replay camera does not compile:\n{done.stderr}")
     new.rename(built / LIBRARY)
-    return built
 
 
 def _sources(folder: Path) -> Path:
     wanted = f"mm-test-adapters=={version('mm-test-adapters')}"
-    folder.mkdir(parents=True, exist_ok=True)
     if not list(folder.glob("mm_test_adapters-*.tar.gz")):
         fetch = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation"]
         fetch += ["--no-binary", ":all:", "-d", str(folder), wanted]
