@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -196,6 +197,8 @@ def test_why_frames_were_lost_is_said_while_the_run_goes_on(qtbot: Any) -> None:
     assert counts.missed.toolTip() == (
         "7 time-gap: gap in the camera's time\n3 overflow: the camera's buffer overflowed"
     )
+    if pictures := os.environ.get("RBCFLOW_PICTURES"):
+        panel.grab().save(str(Path(pictures) / "frames-lost.png"))
     line = running_line(losing)
     assert "22 frames lost (missed: time-gap 7, overflow 3; dropped: queue-full 12)" in line
     assert "labels 7 s behind" in line
