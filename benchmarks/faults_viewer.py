@@ -143,7 +143,7 @@ def taken_away(how: str, screen: Screen, bench: Bench) -> Seen:
         screen.viewer.close()
     until(lambda: run.ended, PATIENCE_S)
     when = time.time()
-    finish(seen, Setting(run.order.source, "stopped"), folder, at, when, "nothing: it was taken away")
+    finish(seen, Setting(Camera(""), "stopped"), folder, at, when, "nothing: it was taken away")
     seen.left = ", ".join(still_there(below))
     return seen
 
