@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from napari_rbcflow.run.snapshot import Snapshot as Snapshot
 from napari_rbcflow.run.wiring import Run
 from napari_rbcflow.tracking.tracker import OpenTracks
+
+_WARNED_EVERY_S = 0.25
+"""A whole account is made for them, 2 ms of it; of an ended run they are always the last ones."""
 
 
 class Watcher:
@@ -22,6 +26,8 @@ class Watcher:
         self._run = run
         self._judged_before = 0
         self._counted_before = 0
+        self._warnings: tuple[str, ...] = ()
+        self._warned_at = float("-inf")
 
     def look(self) -> Snapshot:
         """Return how the run stands now, and what is new since the last look; from one thread."""
@@ -37,9 +43,15 @@ class Watcher:
             newest=None if newest is None else newest.index,
             judged=judged,
             counted=counted,
-            warnings=tuple(self._run.warnings),
+            warnings=self._warned(),
             **_places(positions),
         )
+
+    def _warned(self) -> tuple[str, ...]:
+        now = time.monotonic()
+        if now - self._warned_at > _WARNED_EVERY_S or self._run.outcome[0] != "running":
+            self._warnings, self._warned_at = tuple(self._run.warnings), now
+        return self._warnings
 
 
 def _places(positions: OpenTracks | None) -> dict[str, Any]:
