@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,17 +41,18 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def long_movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some seconds of work in a small file, without a cell: to be stopped in mid run."""
+    """Many seconds of work in a small file, without a cell: to be stopped in mid run."""
     path = tmp_path_factory.mktemp("long") / "long.tif"
     frame = np.full((1096, 1376), 128, np.uint8)
     frame[::7] = 131
+    packed = zlib.compress(frame.tobytes(), 1)
     tifffile.imwrite(
         path,
-        (frame for _ in range(600)),
-        shape=(600, *frame.shape),
+        itertools.repeat(packed, 3000),
+        shape=(3000, *frame.shape),
         dtype=np.uint8,
         compression="zlib",
-        compressionargs={"level": 1},
+        rowsperstrip=len(frame),
         metadata=None,
     )
     return path
