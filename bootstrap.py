@@ -59,7 +59,8 @@ def main() -> int:
     install()
     if what == "demo":
         return subprocess.run([str(BIN / "rbcflow"), "demo", *rest]).returncode
-    checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["pytest", *rest]]
+    tests = ["pytest", "-n", "2", "--dist", "loadfile", *rest]  # `-n 0` at the end: in one process
+    checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], tests]
     for check in checks:
         print("$ " + " ".join(check), flush=True)
         code = subprocess.run([str(BIN / "python"), "-m", *check], cwd=TOP).returncode

@@ -49,7 +49,10 @@ def run_command(camera: list[str], minutes: float, folder: Path) -> dict[str, An
     command += [*camera, "--device", "cpu", "--stop-seconds", f"{60 * minutes:g}"]
     child = psutil.Popen(command)
     memory: list[tuple[float, float]] = []
+    course: list[dict[str, float]] = []
     cpu_s = began = 0.0
+    psutil.cpu_times_percent()
+    disk = psutil.disk_io_counters()
     while child.poll() is None:
         time.sleep(LOOK_S)
         if not (folder / "run.json").is_file():
@@ -57,9 +60,28 @@ def run_command(camera: list[str], minutes: float, folder: Path) -> dict[str, An
         began = began or time.monotonic()
         try:
             memory.append((time.monotonic() - began, child.memory_info().rss / 1e6))
-            cpu_s = sum(child.cpu_times()[:2])
+            before, cpu_s = cpu_s, sum(child.cpu_times()[:2])
+            before = before or cpu_s  # opening a camera is not part of the run
         except psutil.Error:
             break
+        machine = psutil.cpu_times_percent()
+        disk, disk_before = psutil.disk_io_counters(), disk
+        course.append(
+            {
+                "s": round(memory[-1][0]),
+                "cores": round((cpu_s - before) / LOOK_S, 2),
+                "machine_busy_percent": round(100 - machine.idle - getattr(machine, "iowait", 0.0)),
+                "disk_wait_percent": round(getattr(machine, "iowait", 0.0)),
+                "stolen_percent": round(getattr(machine, "steal", 0.0)),
+                "disk_mb_s": round((disk.write_bytes - disk_before.write_bytes) / 1e6 / LOOK_S),
+                "ms_a_write": round(
+                    (disk.write_time - disk_before.write_time)
+                    / max(1, disk.write_count - disk_before.write_count),
+                    1,
+                ),
+                "mb_not_yet_on_disk": _dirty_mb(),
+            }
+        )
     child.wait()
     account = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     late = [mb for t, mb in memory if t > 60] or [mb for _, mb in memory]
@@ -73,9 +95,19 @@ def run_command(camera: list[str], minutes: float, folder: Path) -> dict[str, An
         "warnings": account["warnings"],
         "cpu_cores": cpu_s / max(1.0, memory[-1][0]) if memory else None,
         "memory_mb": [round(mb) for _, mb in memory],
+        "course": course,
         "memory_after_first_minute_mb": [float(np.mean(late[:half])), float(np.mean(late[half:]))],
         "session_mb": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6,
     }
+
+
+def _dirty_mb() -> int:
+    """Return what the system still owes the disk, of all programs; 0 where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Dirty:", "Writeback:"))) // 1024
 
 
 def run_tracking(config: Path, adapters: Path, minutes: float, pixel_um: float) -> dict[str, Any]:

@@ -30,6 +30,8 @@ from napari_rbcflow.worker import Camera, Order, Phase, Worker, WorkerRun
 
 UPDATE_MS = 50
 PROBE_MS = 5
+ANSWER_MS = 100
+"""Within which the interface is to answer."""
 MEMORY_S = 10.0
 
 
@@ -56,6 +58,7 @@ class Probe:
 
     def __init__(self, picture: LivePicture) -> None:
         self.gaps_ms: list[float] = []
+        self.ended_s: list[float] = []
         self.update_ms: list[float] = []
         self.draw_ms: list[float] = []
         self._draws = 0
@@ -79,6 +82,7 @@ class Probe:
             self._draws = self._picture.budget.draws
             self.draw_ms.append(self._picture.budget.draw_ms)
         self.gaps_ms.append(1000 * (now - self._last))
+        self.ended_s.append(now)
         self._last = now
 
     def _measured(self, *given: Any) -> None:
@@ -169,6 +173,7 @@ def main() -> None:
             opened = now
             cpu.update({"viewer": -cpu_s(os.getpid()), "worker": -cpu_s(worker.pid)})
             probe.gaps_ms.clear()
+            probe.ended_s.clear()
         if not memory or now - memory[-1][0] >= MEMORY_S:
             memory.append((now, rss_mb(os.getpid()), rss_mb(worker.pid)))
         if not taken and now > 0.7 * args.seconds:
@@ -211,6 +216,12 @@ def main() -> None:
         f"event loop, gaps       p99 {np.percentile(gaps, 99):.0f} ms, longest {gaps.max():.0f} ms"
         f" (a timer of {PROBE_MS} ms)"
     )
+    over = ", ".join(
+        f"{gap:.0f} ms at {end - started - (opened or 0.0):.1f} s"
+        for gap, end in zip(gaps, probe.ended_s, strict=True)
+        if gap > ANSWER_MS
+    )
+    print(f"over {ANSWER_MS} ms            {over or 'none'}")
     print(
         f"CPU                    viewer {cpu['viewer'] / lasted:.2f} cores,"
         f" worker {cpu['worker'] / lasted:.2f} cores"
