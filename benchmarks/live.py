@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ import psutil
 import tifffile
 
 from napari_rbcflow.run.channel import Channel
+from napari_rbcflow.run.memory import keep_freed_memory, touch_frames
+from napari_rbcflow.run.stages import FIRST_S, WAITING_BYTES
 from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.sources.opening import open_source
 from napari_rbcflow.tracking.background import SlidingBackground
@@ -39,8 +42,6 @@ from replay_camera.building import Replay, build
 FPS = 60
 PIXEL_UM = {1376: 0.605, 2752: 0.3025}
 LOOK_S = 5.0
-WAITING_BYTES = 256 * 2**20
-"""Of frames that wait for tracking, as in a run."""
 
 
 def run_command(camera: list[str], minutes: float, folder: Path) -> dict[str, Any]:
@@ -112,6 +113,7 @@ def _dirty_mb() -> int:
 
 def run_tracking(config: Path, adapters: Path, minutes: float, pixel_um: float) -> dict[str, Any]:
     """Only track what the camera sends."""
+    keep_freed_memory()  # this, and `touch_frames`, as a run does
     camera = open_source(str(config), mm_path=adapters, fps=FPS, pixel_size_um=pixel_um)
     with camera as info:
         background = SlidingBackground(info.height, info.width, fps=info.fps)
@@ -124,6 +126,7 @@ def run_tracking(config: Path, adapters: Path, minutes: float, pixel_um: float) 
 
         def receive() -> None:
             nonlocal received, dropped
+            touch_frames(info.height, info.width, round(FIRST_S * info.fps))
             for frame in camera.frames():
                 if frame.time_s >= 60 * minutes:
                     break
@@ -170,6 +173,8 @@ def main() -> int:
         config = Replay(adapters).config(folder, movie, Loop=1, FrameRate=FPS)
         pixel_um = PIXEL_UM.get(movie.shape[2], PIXEL_UM[1376])
         del movie
+        if hasattr(os, "sync"):
+            os.sync()  # the copy that the camera plays is gigabytes, and is none of the run's work
         camera = ["--camera", str(config), "--mm-path", str(adapters), "--fps", str(FPS)]
         camera += ["--pixel-size-um", str(pixel_um)]
         if args.viewer:

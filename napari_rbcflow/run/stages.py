@@ -16,6 +16,7 @@ from napari_rbcflow.estimate.tally import AFTER_STOP, CUT_BY_STOP, RUN_FAILED, T
 from napari_rbcflow.quality.watch import RunQuality
 from napari_rbcflow.run.channel import Channel
 from napari_rbcflow.run.judged import RecentCells
+from napari_rbcflow.run.memory import touch_frames
 from napari_rbcflow.run.outcome import Outcome, reason_of
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session.writer import SessionWriter
@@ -25,8 +26,8 @@ from napari_rbcflow.tracks import Judgement, Track
 
 log = logging.getLogger(__name__)
 
-WAITING_BYTES = 256 * 2**20
-"""Of frames that wait for tracking: some three seconds at 1376 x 1096 and 60 frames/s."""
+WAITING_BYTES = 512 * 2**20
+"""Of frames that wait for tracking: six seconds of 1376 x 1096 at 60 frames/s, 1.5 of a whole sensor."""
 WAITING_TRACKS = 4096
 MOST_TRACKS = 32
 """Judged at once where so many wait: that is cheaper, but the first of them are told only with the last."""
@@ -38,6 +39,8 @@ track that waits is only late."""
 _LATEST = WAITING_TRACKS // 2
 """Tracks that may wait for that reason. Beyond, judging goes on: a full queue would hold up tracking."""
 _LOOK_S = 0.05
+FIRST_S = 1.25
+"""Of frames that the first background and the catching up after it hold."""
 
 
 class Stages:
@@ -112,7 +115,7 @@ class Stages:
         self._lock = threading.Lock()
         self._frozen = threading.Event()
         self._waits = info.can_wait or not info.live
-        room = max(16, WAITING_BYTES // (info.height * info.width))
+        self._room = room = max(16, WAITING_BYTES // (info.height * info.width))
         self._frames: Channel[Frame] = Channel(room)
         self._few_frames = max(2, min(round(GIVE_WAY_S * info.fps), room // 4))
         self._tracks: Channel[tuple[Track, float]] = Channel(WAITING_TRACKS)
@@ -128,6 +131,10 @@ class Stages:
         if not self._info.live and self._info.n_frames is not None:
             first_kept = self._info.n_frames - self.settings.ring_frames(self._info)
         try:
+            if self._info.live and not self._waits:
+                touch_frames(
+                    self._info.height, self._info.width, min(self._room, round(FIRST_S * self._info.fps))
+                )
             for frame in self._source.frames():
                 if self.settings.stop.out_of_time(frame.time_s):
                     # Not `_freeze`: what came in time is still processed and counted.
