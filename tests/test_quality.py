@@ -203,6 +203,17 @@ def test_nothing_is_said_of_the_fraction_s_course_before_it_was_looked_at() -> N
     assert [course(n) for n in (0, 2, 49, 50)] == [[], [], [], ["no change found"]]
 
 
+def test_a_share_of_white_is_said_without_powers_of_ten() -> None:
+    said = [
+        line.said
+        for white in (0.0, 5.3e-7, 4e-4, 0.37, 1.0)
+        for line in quality_lines(record({"light_grey": 120.0, "saturated_share": white}), [])
+        if line.name == "light"
+    ]
+    whites = ["", ", under 0.01 % white", ", 0.04 % white", ", 37 % white", ", 100 % white"]
+    assert said == [f"120 of 255{white}" for white in whites]
+
+
 def test_a_fraction_outside_its_own_interval_is_grave() -> None:
     """The later cells say what the anytime interval ruled out by the first: the run measured two things."""
     figure = {"n": 200, "estimate": 0.55, "low": 0.56, "high": 0.72, "level": 0.95, "method": "anytime"}

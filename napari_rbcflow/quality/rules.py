@@ -233,4 +233,7 @@ def percent(share: float) -> str:
 
 def share_words(share: float) -> str:
     """Return a share that may be very small, as per cent."""
-    return f"{100 * share:.2g} %"
+    percent = 100 * share
+    if 0 < percent < 0.01:
+        return "under 0.01 %"
+    return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
