@@ -264,8 +264,10 @@ def in_lanes(
         start("viewer").wait()
     rows = []
     for name in lanes:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             rows += json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            rows.append({"name": name, "row": "", "wrong": "the lane broke off, so its faults were not seen"})
     return rows
 
 
@@ -288,6 +290,8 @@ def main() -> int:
     began = time.monotonic()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="rbcflow-faults-"))
     folder.mkdir(parents=True, exist_ok=True)
+    if given.pictures:
+        given.pictures.mkdir(parents=True, exist_ok=True)
     rows = in_lanes(given.lane or LANES, folder, given.only, given.pictures)
     print(Seen.HEAD)
     for row in rows:
