@@ -189,6 +189,8 @@ def test_every_grave_warning_of_an_older_session_is_still_said() -> None:
     few = warnings_of_run({**older, "fraction": {"n": 12}})
     assert [w.grave for w in few] == [True, False]
     assert few[0].sentence.startswith("Only 12 cells were counted")
+    (one, *_) = warnings_of_run({**older, "fraction": {"n": 1}})
+    assert one.sentence.startswith("Only 1 cell was counted")
     lossy = {**older["frames"], "received": 3570, "missed": {"time-gap": 60}}
     assert keys(warnings_of_run({**older, "frames": lossy})) == {"frames-lost"}
     assert keys(warnings_of_run({**older, "status": "running"})) == {"not-ended"}

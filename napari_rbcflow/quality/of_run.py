@@ -123,11 +123,11 @@ def _cells(run: Mapping[str, Any]) -> Iterator[RunWarning]:
     elif not counted:
         yield _NONE_COUNTED
     elif counted < limits.FEW_CELLS:
+        cells = "1 cell was" if counted == 1 else f"{counted} cells were"
         yield RunWarning(
             "few-cells",
             WARNING,
-            f"Only {counted} cells were counted: the true fraction may lie anywhere in the"
-            " interval. Measure longer.",
+            f"Only {cells} counted: the true fraction may lie anywhere in the interval. Measure longer.",
         )
 
 
