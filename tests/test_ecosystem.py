@@ -243,6 +243,22 @@ def test_settings_are_kept_and_never_in_the_way(make_napari_viewer: Any, qtbot: 
     qtbot.mouseClick(widget.save_button, Qt.MouseButton.LeftButton)
     kept = load_settings()
     assert (kept.person, kept.who, kept.fps, kept.picture_hz) == ("a nurse", "a nurse", 100.0, 10.0)
+    for field, value, refused in (
+        (widget.binning, "2", "1.5"),
+        (widget.roi, "0,0,640,384", "640 x 384"),
+        (widget.pixel_type, "8bit-MONO", None),
+        (widget.port, "4828", "70000"),
+    ):
+        if refused is not None:
+            field.value = refused
+            qtbot.mouseClick(widget.save_button, Qt.MouseButton.LeftButton)
+            assert refused in widget.message.grave[0]
+        field.value = value
+    qtbot.mouseClick(widget.save_button, Qt.MouseButton.LeftButton)
+    kept = load_settings()
+    assert (kept.binning, kept.roi, kept.pixel_type, kept.port) == (2, "0,0,640,384", "8bit-MONO", 4828)
+    again = viewer.window.add_plugin_dock_widget(PLUGIN, "Live")[1]
+    assert again.form.numbers["port"].text() == "4828"
     widget.fps.value = "0"
     qtbot.mouseClick(widget.save_button, Qt.MouseButton.LeftButton)
     assert "not possible" in widget.message.grave[0]
@@ -289,5 +305,11 @@ def test_the_preferences_of_napari_show_the_same_settings(
     assert "exposure_ms is a number, not 'long'" in load_settings().remark
     theirs.camera.exposure_ms = "2,5"
     assert load_settings().exposure_ms == 2.5
+    theirs.camera.binning, theirs.camera.port, theirs.camera.roi = "2", "4828", "0,0,640,384"
+    changed = load_settings()
+    assert (changed.binning, changed.port, changed.roi) == (2, 4828, "0,0,640,384")
+    theirs.camera.binning = "1.5"
+    assert "binning is a whole number, not '1.5'" in load_settings().remark
+    theirs.camera.binning = ""
     save_settings(replace(again, picture_mode="cells"))
     assert theirs.display.picture_mode == load_settings().picture_mode == "cells"

@@ -36,7 +36,7 @@ LEAST_FRAMES_HELP = (
     "Cells seen in fewer frames are kept but not counted. "
     "In a long track a stiff cell shows its flip more surely."
 )
-_REMEMBERED = ("exposure_ms", "fps", "pixel_size_um", "binning", "roi", "pixel_type")
+_REMEMBERED = ("exposure_ms", "fps", "pixel_size_um", "binning", "roi", "pixel_type", "port")
 """What a camera is asked for that `Settings` keeps."""
 _FLOWS: tuple[tuple[str, Direction], ...] = (
     ("left to right", "left-to-right"),

@@ -14,12 +14,16 @@ from napari_rbcflow.errors import BadInput
 
 PLUGIN = "napari-rbcflow"
 FIELDS: dict[str, tuple[str, ...]] = {
-    "camera": ("camera", "mm_path", "exposure_ms", "fps", "pixel_size_um", "flow"),
+    "camera": (
+        *("camera", "mm_path", "exposure_ms", "fps", "pixel_size_um"),
+        *("binning", "roi", "pixel_type", "port", "flow"),
+    ),
     "display": ("picture_mode", "picture_hz", "picture_delay_s", "show_unreliable"),
     "records": ("sessions_folder", "person"),
 }
 """As in ``napari.yaml``, by category."""
-_NUMBERS = frozenset({"exposure_ms", "fps", "pixel_size_um"})
+_WHOLE = frozenset({"binning", "port"})
+_NUMBERS = frozenset({"exposure_ms", "fps", "pixel_size_um"}) | _WHOLE
 """Texts there: a number could not be left empty, and napari 0.9.2 would show 0.605 um as 0.60 or 0.61."""
 _log = logging.getLogger(__name__)
 
@@ -76,9 +80,10 @@ def put_there(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _number(name: str, text: str) -> float | None:
     text = text.strip().replace(",", ".")
     try:
-        return float(text) if text else None
+        return (int(text) if name in _WHOLE else float(text)) if text else None
     except ValueError:
-        raise BadInput(f"{name} is a number, not {text!r}.") from None
+        kind = "a whole number" if name in _WHOLE else "a number"
+        raise BadInput(f"{name} is {kind}, not {text!r}.") from None
 
 
 def _model() -> Any | None:

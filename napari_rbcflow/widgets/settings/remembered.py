@@ -24,6 +24,7 @@ FORMAT = 1
 """Version of the file."""
 NAME = "settings.json"
 FOLDER_VARIABLE = "RBCFLOW_CONFIG"
+PORT_RANGE = (1.0, 65535.0)
 PICTURE_HZ_RANGE = (1.0, 30.0)
 PICTURE_DELAY_RANGE_S = (0.0, 10.0)
 PictureMode = Literal["cells", "newest"]
@@ -55,6 +56,8 @@ class Settings:
         As ``--roi``; empty for the whole field.
     pixel_type : str
         As ``--pixel-type``; empty leaves it to the camera.
+    port : int or None
+        Of the server of a Micro-Manager that is open, as ``--port``; None for its usual one.
     flow : {"left-to-right", "right-to-left"}
     picture_hz : float
         How often the live picture is drawn.
@@ -85,6 +88,7 @@ class Settings:
     binning: int | None = None
     roi: str = ""
     pixel_type: str = ""
+    port: int | None = None
     flow: Direction = "left-to-right"
     picture_hz: float = 20.0
     picture_delay_s: float = 1.0
@@ -100,10 +104,17 @@ class Settings:
         if not isinstance(self.sessions_folder, Path):
             raise BadInput(f"The setting sessions_folder is a folder, not {self.sessions_folder!r}.")
         if not self.camera:
-            raise BadInput("The setting camera is empty: write simulated, demo or the path of a FILE.cfg.")
+            raise BadInput(
+                "The setting camera is empty: write simulated, demo, running or the path of a FILE.cfg."
+            )
         for name in ("exposure_ms", "fps", "pixel_size_um", "binning"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name))
+        for name in ("binning", "port"):
+            if not isinstance(getattr(self, name), int | None):
+                raise BadInput(f"The setting {name} is a whole number, not {getattr(self, name)!r}.")
+        if self.port is not None:
+            _check_number("port", self.port, PORT_RANGE)
         CameraSettings(
             self.exposure_ms, self.fps, self.binning, parse_roi(self.roi or None), self.pixel_size_um
         ).check()

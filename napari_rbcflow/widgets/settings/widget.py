@@ -45,6 +45,9 @@ class SettingsWidget(QWidget):
         self.exposure_ms = LineEdit(label="Exposure, ms")
         self.fps = LineEdit(label="Frames per second")
         self.pixel_size_um = LineEdit(label="Pixel size, µm")
+        self.binning, self.roi = LineEdit(label="Binning"), LineEdit(label="Field")
+        self.pixel_type = LineEdit(label="Pixel type")
+        self.port = LineEdit(label="Port of an open Micro-Manager")
         self.flow = ComboBox(label="Cells flow", choices=FLOWS)
         self.picture_mode = ComboBox(
             label="Picture shows",
@@ -65,6 +68,10 @@ class SettingsWidget(QWidget):
                 self.exposure_ms,
                 self.fps,
                 self.pixel_size_um,
+                self.binning,
+                self.roi,
+                self.pixel_type,
+                self.port,
                 self.flow,
                 self.picture_mode,
                 self.picture_hz,
@@ -73,12 +80,19 @@ class SettingsWidget(QWidget):
             ]
         )
         self.container.margins = (0, 0, 0, 0)
-        self.camera.tooltip = "simulated, demo, or a Micro-Manager configuration: the path of a FILE.cfg"
-        self.camera.native.setPlaceholderText("simulated, demo or FILE.cfg")
+        self.camera.tooltip = "simulated, demo, running (a Micro-Manager that is open), or a FILE.cfg"
+        self.camera.native.setPlaceholderText("simulated, demo, running or FILE.cfg")
         self.person.native.setPlaceholderText(Settings().who)
         self.mm_path.line_edit.native.setPlaceholderText("found by itself")
         for field in (self.exposure_ms, self.fps, self.pixel_size_um):
             field.native.setPlaceholderText(_AS_SET)
+        for field, empty in (
+            (self.binning, "as the camera is set"),
+            (self.roi, "x,y,width,height; as the camera is set"),
+            (self.pixel_type, "as the camera is set"),
+            (self.port, "4827"),
+        ):
+            field.native.setPlaceholderText(empty)
         self.save_button, self.defaults_button = QPushButton("Save"), QPushButton("Defaults")
         self.message = WarningBox()
         self.status = wrapping_label("font-size: 14px;")
@@ -108,8 +122,11 @@ class SettingsWidget(QWidget):
             (self.exposure_ms, settings.exposure_ms),
             (self.fps, settings.fps),
             (self.pixel_size_um, settings.pixel_size_um),
+            (self.binning, settings.binning),
+            (self.port, settings.port),
         ):
-            field.value = "" if value is None else f"{value:g}"
+            field.value = "" if value is None else f"{value:.10g}"
+        self.roi.value, self.pixel_type.value = settings.roi, settings.pixel_type
         self.flow.value = settings.flow
         self.picture_mode.value = settings.picture_mode
         self.picture_hz.value = settings.picture_hz
@@ -129,6 +146,10 @@ class SettingsWidget(QWidget):
             exposure_ms=number_in(self.exposure_ms),
             fps=number_in(self.fps),
             pixel_size_um=number_in(self.pixel_size_um),
+            binning=_whole(number_in(self.binning)),
+            roi=self.roi.value.strip(),
+            pixel_type=self.pixel_type.value.strip(),
+            port=_whole(number_in(self.port)),
             flow=self.flow.value,
             picture_mode=self.picture_mode.value,
             picture_hz=float(self.picture_hz.value),
@@ -146,3 +167,8 @@ class SettingsWidget(QWidget):
             return
         self.message.clear()
         self.status.setText(f"Kept in {breakable(str(settings_path()))}; they hold from the next start on.")
+
+
+def _whole(number: float | None) -> Any:
+    """Return a whole number as one; another is left to `Settings` to refuse."""
+    return int(number) if number is not None and number == int(number) else number
