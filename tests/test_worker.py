@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -233,8 +234,17 @@ class BesideACard:
 
 
 def test_where_a_card_broke_that_is_told_live_and_the_next_run_has_a_new_process(
-    worker: Worker, tmp_path: Path
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begin = threading.Thread.start
+
+    def slowly(thread: threading.Thread) -> None:
+        if thread.name == "rbcflow-worker-words":
+            time.sleep(0.5)
+        begin(thread)
+
+    # So that the next Start comes while the new process is being launched.
+    monkeypatch.setattr(threading.Thread, "start", slowly)
     order = Order(BesideACard(), tmp_path / "s", RunSettings(device="cuda", ring_seconds=0.5))  # type: ignore[arg-type]
     run = worker.start(order)
     before = worker.pid

@@ -87,7 +87,8 @@ class Worker:
             raise RuntimeError("the worker is closed")
         if self.running:
             raise BadInput("A run is going on: stop it first.")
-        before = self._listener
+        with self._launching:  # another may be on its way
+            before = self._listener
         if self._leaving or not before.is_alive() or self._process.poll() is not None:
             before.join()
             with self._launching:
