@@ -595,7 +595,7 @@ def test_how_far_it_is_to_each_rule_is_said() -> None:
     assert said(StopRules()) == "goes on until you press Stop"
     assert said(StopRules(reliable=100), total_frames=5000).splitlines()[:2] == [
         "frame 3,550 of 5,000",
-        "reliable cells: 88 cells to go, about 88 s",
+        "reliable cells: 88 cells to go, about 88\N{NO-BREAK SPACE}s",
     ]
     lines = said(StopRules(10, 0.05, 30.0, 5_000, 0.05)).splitlines()
     assert lines[0] == "reliable cells: reached"
@@ -603,7 +603,7 @@ def test_how_far_it_is_to_each_rule_is_said() -> None:
     assert " down to ±5.0 %, about " in lines[1]
     assert lines[2:] == [
         "time: 10 s to go",
-        "tracks: 4,100 tracks to go, about 82 s",
+        "tracks: 4,100 tracks to go, about 82\N{NO-BREAK SPACE}s",
         "baseline: reached",
         "about 34 s left",
     ]

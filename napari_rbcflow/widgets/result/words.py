@@ -84,7 +84,10 @@ def _rule_words(rule: RuleProgress) -> str:
     title = _RULES.get(rule.name, rule.name)
     if not rule.missing:
         return f"{title}: reached"
-    timed = "" if rule.seconds_left is None else f", about {time_words(rule.seconds_left)}"
+    timed = ""
+    if rule.seconds_left is not None:
+        # A unit does not stand alone on a line.
+        timed = f", about {time_words(rule.seconds_left)}".replace(" s", "\N{NO-BREAK SPACE}s")
     to_go = "" if rule.name in _NO_NUMBERS_LEFT else " to go"
     missing = rule.missing.removeprefix("the interval ") if rule.name == "half-width" else rule.missing
     return f"{title}: {missing}{to_go}{timed if rule.name != 'seconds' else ''}"
