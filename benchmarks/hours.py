@@ -326,6 +326,8 @@ def main() -> None:
     parser.add_argument("--no-ring", action="store_true")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
+    if asked.folder:
+        asked.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=asked.folder) as place:
         told: dict[str, Any] = {"session": session(Path(place) / "S", asked.minutes, asked.flat)}
         if not asked.no_ring:
