@@ -245,6 +245,7 @@ def test_settings_are_kept_and_never_in_the_way(make_napari_viewer: Any, qtbot: 
     assert (kept.person, kept.who, kept.fps, kept.picture_hz) == ("a nurse", "a nurse", 100.0, 10.0)
     for field, value, refused in (
         (widget.binning, "2", "1.5"),
+        (widget.binning, "2", "inf"),
         (widget.roi, "0,0,640,384", "640 x 384"),
         (widget.pixel_type, "8bit-MONO", None),
         (widget.port, "4828", "70000"),

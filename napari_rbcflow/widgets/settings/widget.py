@@ -47,7 +47,7 @@ class SettingsWidget(QWidget):
         self.pixel_size_um = LineEdit(label="Pixel size, µm")
         self.binning, self.roi = LineEdit(label="Binning"), LineEdit(label="Field")
         self.pixel_type = LineEdit(label="Pixel type")
-        self.port = LineEdit(label="Port of an open Micro-Manager")
+        self.port = LineEdit(label="Micro-Manager's port")
         self.flow = ComboBox(label="Cells flow", choices=FLOWS)
         self.picture_mode = ComboBox(
             label="Picture shows",
@@ -171,4 +171,4 @@ class SettingsWidget(QWidget):
 
 def _whole(number: float | None) -> Any:
     """Return a whole number as one; another is left to `Settings` to refuse."""
-    return int(number) if number is not None and number == int(number) else number
+    return int(number) if number is not None and number.is_integer() else number
