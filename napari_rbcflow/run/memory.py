@@ -38,13 +38,15 @@ def touch_frames(height: int, width: int, n: int) -> None:
 
     The system hands out each page when it is first written to, and where it has to find one that takes
     longer than the frame lasts: a whole sensor's first frames (6 MB) cost a virtual machine 18 ms each.
-    Where freed memory is kept, they find it ready. To be called by the thread that takes the frames in,
-    as what one heap keeps another cannot use.
+    Where freed memory is kept (`keep_freed_memory`), they find it ready; elsewhere nothing is done. To be
+    called by the thread that takes the frames in, as what one heap keeps another cannot use.
 
     Parameters
     ----------
     height, width, n : int
         Of 8-bit frames.
     """
+    if not sys.platform.startswith("linux"):
+        return
     touched = [np.ones((height, width), np.uint8) for _ in range(n)]
     del touched

@@ -131,7 +131,7 @@ class Stages:
         if not self._info.live and self._info.n_frames is not None:
             first_kept = self._info.n_frames - self.settings.ring_frames(self._info)
         try:
-            if self._info.live and not self._waits:
+            if not self._waits:
                 touch_frames(
                     self._info.height, self._info.width, min(self._room, round(FIRST_S * self._info.fps))
                 )

@@ -22,7 +22,7 @@ from napari_rbcflow.widgets.settings.remembered import (
 )
 from napari_rbcflow.widgets.warning_box import WarningBox, breakable, wrapping_label
 
-_AS_SET = "as the camera or file says"
+_AS_SAID = "as the camera or file says"
 
 
 class SettingsWidget(QWidget):
@@ -84,9 +84,10 @@ class SettingsWidget(QWidget):
         self.camera.native.setPlaceholderText("simulated, demo, running or FILE.cfg")
         self.person.native.setPlaceholderText(Settings().who)
         self.mm_path.line_edit.native.setPlaceholderText("found by itself")
-        for field in (self.exposure_ms, self.fps, self.pixel_size_um):
-            field.native.setPlaceholderText(_AS_SET)
         for field, empty in (
+            (self.exposure_ms, _AS_SAID),
+            (self.fps, _AS_SAID),
+            (self.pixel_size_um, _AS_SAID),
             (self.binning, "as the camera is set"),
             (self.roi, "x,y,width,height; as the camera is set"),
             (self.pixel_type, "as the camera is set"),
