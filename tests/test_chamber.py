@@ -21,11 +21,12 @@ from scipy.ndimage import uniform_filter
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sources.chamber import (
     ChamberSettings,
+    Optics,
     SimulatedChamber,
     simulate_movie,
     simulate_sequences,
 )
-from napari_rbcflow.sources.chamber.blood import draw_cell
+from napari_rbcflow.sources.chamber.blood import Cell, draw_cell
 from napari_rbcflow.sources.chamber.library import build_library, clearness, picture
 from napari_rbcflow.sources.chamber.motion import (
     FLIPS_SHOW_FROM_ORBIT,
@@ -216,6 +217,66 @@ def test_grey_of_cells_in_focus() -> None:
     assert abs(mean[12:]).max() < 1.5
 
 
+def _in_light(cell: Cell, aslant: float, lit_from_deg: float = 0.0) -> np.ndarray:
+    """Return what the camera sees of a cell, 37 x 37 px around its true centre."""
+    optics = Optics(aslant=aslant, lit_from_deg=lit_from_deg)
+    drawn = picture(cell, np.zeros(1), ChamberSettings(optics=optics))[0][::OVERSAMPLING, ::OVERSAMPLING]
+    middle = drawn.shape[0] // 2
+    return drawn[middle - 18 : middle + 19, middle - 18 : middle + 19]
+
+
+def test_cells_in_light_that_comes_in_aslant() -> None:
+    """Bright on the side named, dark on the other, about a centre that stays; straight light is as before."""
+    rng, settings = np.random.default_rng(4), ChamberSettings()
+    yy, xx = np.mgrid[-18:19, -18:19]
+    inside = np.hypot(yy, xx) <= 10
+    turned: dict[float, list[float]] = {0.0: [], 0.25: [], 0.5: [], 1.0: []}
+    for _ in range(20):
+        cell = draw_cell(Motion.TANK_TREADING, settings.focus_um + rng.uniform(2.0, 11.0), settings, rng)
+        straight = _in_light(cell, 0.0)
+        np.testing.assert_array_equal(_in_light(cell, 0.0, 70.0), straight)
+        right, left, below = (_in_light(cell, 1.0, side) - straight for side in (0.0, 180.0, 90.0))
+        np.testing.assert_allclose(left, -right, atol=1e-5)
+        # What neighbours in training sequences are made of: any light from straight light and two reliefs.
+        angle = np.deg2rad(200.0)
+        made = straight + 0.7 * (np.cos(angle) * right + np.sin(angle) * below)
+        np.testing.assert_allclose(_in_light(cell, 0.7, 200.0), made, atol=1e-5)
+        for relief, away in ((right, xx), (below, yy)):
+            assert (relief * away)[inside].sum() > 0.6 * np.abs(relief * away)[inside].sum()
+            assert abs(relief[inside].sum()) < 0.1 * np.abs(relief[inside]).sum()
+        for aslant, found in turned.items():
+            seen = _in_light(cell, aslant, 30.0)
+            found.append(np.corrcoef(seen[inside], seen[::-1, ::-1][inside])[0, 1])
+    falls = [float(np.mean(found)) for found in turned.values()]
+    assert falls == sorted(falls, reverse=True)
+    assert falls[0] > 0.9
+    assert abs(falls[2]) < 0.25  # as the cells of patient LJ: 0.04
+    assert falls[3] < -0.4
+
+
+def test_training_sequences_in_every_light() -> None:
+    """Each has a light of its own, a share stays straight, the seed decides."""
+    settings = replace(SMALL, height=400, width=1376, cells_per_frame=5.0)
+    yy, xx = np.mgrid[-15:16, -15:16]
+    inside = np.hypot(yy, xx) <= 10
+
+    def sides(straight: float) -> tuple[np.ndarray, list[np.ndarray]]:
+        drawn = simulate_sequences(
+            40, seed=5, shares=(1, 0, 0), settings=settings, aslant=1.0, straight=straight
+        )
+        means = [np.median(s.crops, axis=0) - np.median(s.crops) for s in drawn]
+        moments = np.array([[(m * away)[inside].sum() for away in (yy, xx)] for m in means])
+        return moments / [[np.abs(m[inside]).sum()] for m in means], [s.crops for s in drawn]
+
+    lit, crops = sides(0.25)
+    none, _ = sides(1.0)
+    assert np.median(np.hypot(*lit.T)) > 2.0 * np.median(np.hypot(*none.T))
+    strongest = lit[np.hypot(*lit.T) > np.median(np.hypot(*lit.T))]
+    assert len({(bool(y > 0), bool(x > 0)) for y, x in strongest}) == 4  # lit from all round
+    for a, b in zip(crops, sides(0.25)[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_no_tank_treading_cell_stands_steeper_than_shear_lets_it() -> None:
     rng, settings = np.random.default_rng(3), ChamberSettings()
     cells = [draw_cell(Motion.TANK_TREADING, settings.focus_um, settings, rng) for _ in range(500)]
@@ -279,6 +340,12 @@ def test_not_open_and_bad_settings() -> None:
     for bad in ({"tank_fraction": 1.2}, {"cells_per_frame": 0.0}, {"height": 10}, {"focus_um": -5.0}):
         with pytest.raises(BadInput, match="simulated chamber"):
             replace(SMALL, **bad)
+    for bad in ({"aslant": -0.1}, {"aslant": 2.5}, {"aslant": np.nan}, {"lit_from_deg": np.inf}):
+        with pytest.raises(BadInput, match=r"simulated chamber: .*(lit from|aslant)"):
+            Optics(**bad)
+    for bad in ({"aslant": 3.0}, {"aslant": 0.5, "straight": 1.2}):
+        with pytest.raises(BadInput, match="simulated chamber"):
+            simulate_sequences(1, seed=0, settings=SMALL, **bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ending", [".tif", ".avi", ".zarr"])

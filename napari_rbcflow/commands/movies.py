@@ -112,8 +112,30 @@ def analyze(
     show_default=True,
     help="In the mean.",
 )
+@click.option(
+    "--aslant",
+    type=click.FloatRange(0, 2),
+    default=0.0,
+    show_default=True,
+    help="How far the light comes in from one side: 0 straight, 1 as a knife edge in the condenser makes it.",
+)
+@click.option(
+    "--lit-from-deg",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="The side cells look lit from, with --aslant: 0 right, 90 below.",
+)
 @debug_option
-def simulate(out: Path, seconds: float, seed: int, tank_fraction: float, cells_per_frame: float) -> None:
+def simulate(
+    out: Path,
+    seconds: float,
+    seed: int,
+    tank_fraction: float,
+    cells_per_frame: float,
+    aslant: float,
+    lit_from_deg: float,
+) -> None:
     """Write a movie of the simulated flow chamber (.tif, .avi or .zarr) with OUT.truth.csv beside it.
 
     Example: rbcflow simulate chamber.tif --seconds 5 --seed 3
@@ -129,6 +151,8 @@ def simulate(out: Path, seconds: float, seed: int, tank_fraction: float, cells_p
             seed=seed,
             tank_fraction=tank_fraction,
             cells_per_frame=cells_per_frame,
+            aslant=aslant,
+            lit_from_deg=lit_from_deg,
             progress=lambda done, of: show(done, of),
         )
     share = "no cell in focus" if truth.fraction is None else f"fraction {100 * truth.fraction:.1f} %"

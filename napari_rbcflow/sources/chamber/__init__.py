@@ -7,6 +7,7 @@ sight) -> `optics` (what the camera sees of that) -> `library` (a few hundred ce
 
 from __future__ import annotations
 
+from napari_rbcflow.sources.chamber.optics import Optics
 from napari_rbcflow.sources.chamber.passages import Passage, simulate_passages
 from napari_rbcflow.sources.chamber.sequences import SimulatedSequence, simulate_sequences
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
@@ -16,6 +17,7 @@ from napari_rbcflow.sources.chamber.truth import TruthSummary
 
 __all__ = [
     "ChamberSettings",
+    "Optics",
     "Passage",
     "SimulatedChamber",
     "SimulatedSequence",

@@ -5,6 +5,11 @@ to the plane in focus by the angular spectrum within the objective's aperture. T
 aperture blurs a defocused picture by its own shape scaled with the defocus (the generalised Schell
 theorem), the exposure smears it along the flow, the pixel averages it.
 
+Light that comes in aslant, part of the condenser's aperture being cut off, makes a slope of the phase
+brighter or darker by how far it bends the light over the edge. The slope's brightness is put into the
+sheet's transmission, to first order, and goes the same way through the same optics. A cell stays where
+it is: that a tilt also shifts what is out of focus is left out.
+
 References
 ----------
 Goodman, Introduction to Fourier Optics, 3rd ed. (2005), section 3.10: angular spectrum.
@@ -14,6 +19,7 @@ partially coherent defocused image as the coherent one convolved with the scaled
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,8 +27,12 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from napari_rbcflow.errors import BadInput
+
 OVERSAMPLING = 2
 """Samples a pixel: exp(i phi) has a wider spectrum than the aperture lets through."""
+MOST_ASLANT = 2.0
+_KNIFE_EDGE = 4.0 / math.pi
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,17 @@ class Optics:
     blur_um : float
         Standard deviation of what lenses, sensor and the width of the lamp's spectrum blur beyond the
         aperture.
+    aslant : float
+        How strongly the light comes in aslant, so that cells look lit from one side: 0 is straight, 1 as a
+        knife edge across the middle of the condenser's aperture makes it, at most 2. The cells of the
+        published patient LJ look like 0.5.
+    lit_from_deg : float
+        Where they look lit from: 0 is the side downstream (right), 90 the lower side of the picture.
+
+    Raises
+    ------
+    BadInput
+        Where the light cannot come in so.
     """
 
     numerical_aperture: float = 0.25
@@ -51,6 +72,17 @@ class Optics:
     index_step: float = 0.033
     absorption_per_um: float = 0.03
     blur_um: float = 0.40
+    aslant: float = 0.0
+    lit_from_deg: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.aslant <= MOST_ASLANT:
+            raise BadInput(
+                f"simulated chamber: how far the light comes in aslant must lie between 0 and "
+                f"{MOST_ASLANT:g}, not {self.aslant:g}."
+            )
+        if not math.isfinite(self.lit_from_deg):
+            raise BadInput("simulated chamber: the side that cells are lit from must be a number of degrees.")
 
 
 @lru_cache(maxsize=8)
@@ -110,6 +142,13 @@ def contrast(
     carry = (pupil * np.exp(2j * np.pi * height * axial)).astype(np.complex64)
     field = 1.0 + scipy.fft.ifft2(scipy.fft.fft2(sheet) * carry)
     light = (field.real**2 + field.imag**2 - 1.0).astype(np.float32)
+    if optics.aslant:
+        part = (slice(None), slice(edge, edge + inner), slice(edge, edge + inner))
+        slope = np.zeros_like(sheet)
+        lit = _lit_slope(thickness_um, content, pixel_um / OVERSAMPLING, optics)
+        slope[part] = 0.5 * lit * (1.0 + sheet[part])
+        turned = scipy.fft.ifft2(scipy.fft.fft2(slope) * carry)
+        light += (2.0 * (field.real * turned.real + field.imag * turned.imag)).astype(np.float32)
     source_um = 0.5 * np.abs(height) * optics.condenser_aperture / optics.medium_index
     ky = kx.T
     blur = np.exp(-2.0 * np.pi**2 * (source_um**2 + optics.blur_um**2) * k2)
@@ -117,3 +156,16 @@ def contrast(
     half = blur[:, :, : side // 2 + 1].astype(np.float32)
     out: NDArray[np.float32] = scipy.fft.irfft2(scipy.fft.rfft2(light) * half, s=(side, side))
     return out
+
+
+def _lit_slope(
+    thickness_um: NDArray[np.float32], content: float, fine_um: float, optics: Optics
+) -> NDArray[np.float32]:
+    """How much brighter each place is for its slope, relative: linear in `Optics.aslant`."""
+    along_y, along_x = np.gradient(thickness_um, fine_um, axis=(1, 2))
+    angle = math.radians(optics.lit_from_deg)
+    rising = math.cos(angle) * along_x + math.sin(angle) * along_y
+    # The light bends by index step x slope; the edge lets so much more of the condenser's disc through.
+    gain = optics.aslant * _KNIFE_EDGE * optics.index_step * content / optics.condenser_aperture
+    lit: NDArray[np.float32] = np.asarray(-gain * rising, dtype=np.float32)
+    return lit

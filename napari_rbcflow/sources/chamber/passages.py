@@ -95,6 +95,6 @@ def simulate_passages(
         v = base.speed_px_per_frame(cell.z_um) * (1 + 0.015 * float(np.clip(rng.standard_normal(), -3, 3)))
         made = Followed(cell, v, phase, drawn, cell.label, switched=False)
         canvas = canvases[k % len(canvases)]
-        crops = cut_crops(made, canvas, library, base, neighbours, rng, as_published=False)
+        crops = cut_crops(made, canvas, [(1.0, library)], base, neighbours, rng, as_published=False)
         passages.append(Passage(crops, cell, phase))
     return passages

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,6 +26,7 @@ from napari_rbcflow.sources.chamber.library import (
     strength,
 )
 from napari_rbcflow.sources.chamber.motion import Motion
+from napari_rbcflow.sources.chamber.optics import MOST_ASLANT
 from napari_rbcflow.sources.chamber.passers import NEAR_PX, Passers, blob_centre
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
 
@@ -62,6 +65,8 @@ def simulate_sequences(
     shares: tuple[float, float, float] = (0.35, 0.25, 0.40),
     neighbours: float = 1.5,
     settings: ChamberSettings | None = None,
+    aslant: float = 0.0,
+    straight: float = 0.25,
 ) -> list[SimulatedSequence]:
     """Draw labelled sequences: each cell is rendered for itself, neighbours come from a library.
 
@@ -77,20 +82,56 @@ def simulate_sequences(
         How dense the passing cells are, relative to `settings.cells_per_frame`.
     settings : ChamberSettings, optional
         Its field and seed do not matter.
+    aslant : float, optional
+        If not 0, each sequence has a light of its own: `Optics.aslant` evenly between 0 and this, lit from
+        any side, for the cell and its neighbours alike. The light of `settings` is then not used.
+    straight : float, optional
+        Share of these sequences whose light is straight all the same.
 
     Returns
     -------
     list of SimulatedSequence
+
+    Raises
+    ------
+    BadInput
+        For an `aslant` or `straight` that cannot be, or settings of which no cell can be judged.
     """
+    if not 0.0 <= aslant <= MOST_ASLANT:
+        raise BadInput(f"simulated chamber: aslant must lie between 0 and {MOST_ASLANT:g}, not {aslant:g}.")
+    if not 0.0 <= straight <= 1.0:
+        raise BadInput(f"simulated chamber: the share of straight light lies in 0 to 1, not {straight:g}.")
     base = ChamberSettings() if settings is None else settings
     rng = np.random.default_rng([seed, 7])
+    relief: list[SpriteLibrary] = []
+    if aslant:
+        base = _lit(base, 0.0, 0.0)
     library = build_library(base)
+    if aslant:
+        # Light is linear in how far it comes in aslant: two reliefs make that of any side and strength.
+        for side_deg in (0.0, 90.0):
+            pictures = build_library(_lit(base, 1.0, side_deg)).pictures - library.pictures
+            relief.append(replace(library, pictures=pictures))
     canvases = [Canvas(replace(base, seed=1000 * seed + k), library) for k in range(4)]
     labels = rng.choice(3, size=n, p=np.asarray(shares) / np.sum(shares))
-    return [
-        _sequence(int(label), canvases[k % len(canvases)], library, base, neighbours, rng)
-        for k, label in enumerate(labels)
-    ]
+    lights = np.random.default_rng([seed, 9])
+    made = []
+    for k, label in enumerate(labels):
+        layers: list[tuple[float, SpriteLibrary]] = [(1.0, library)]
+        here = base
+        if aslant and lights.random() >= straight:
+            how_far, side_deg = lights.uniform(0.0, aslant), lights.uniform(0.0, 360.0)
+            here = _lit(base, how_far, side_deg)
+            parts = math.cos(math.radians(side_deg)), math.sin(math.radians(side_deg))
+            layers += [(how_far * part, one) for part, one in zip(parts, relief, strict=True)]
+        canvas = canvases[k % len(canvases)]
+        made.append(_sequence(int(label), canvas, layers, here, neighbours, rng))
+    return made
+
+
+def _lit(settings: ChamberSettings, aslant: float, lit_from_deg: float) -> ChamberSettings:
+    """Return settings under another light."""
+    return replace(settings, optics=replace(settings.optics, aslant=aslant, lit_from_deg=lit_from_deg))
 
 
 def _draw_target(
@@ -121,12 +162,13 @@ def _draw_target(
 def _sequence(
     label: int,
     canvas: Canvas,
-    library: SpriteLibrary,
+    layers: Sequence[tuple[float, SpriteLibrary]],
     settings: ChamberSettings,
     neighbours: float,
     rng: np.random.Generator,
 ) -> SimulatedSequence:
     half = CROP_SIDE // 2
+    library = layers[0][1]
     switched = label == NOT_JUDGEABLE and rng.random() < 0.15
     for tried in itertools.count():
         if tried == MOST_TRIES:
@@ -146,7 +188,7 @@ def _sequence(
         if shows and strength(drawn_fine).min() >= VISIBLE_FROM:
             break
     made = Followed(cell, v, phase, drawn_fine, label, switched)
-    crops = cut_crops(made, canvas, library, settings, neighbours, rng)
+    crops = cut_crops(made, canvas, layers, settings, neighbours, rng)
     return SimulatedSequence(crops, label, SWITCHED if switched else str(cell.motion))
 
 
@@ -171,14 +213,18 @@ class Followed(NamedTuple):
 def cut_crops(
     followed: Followed,
     canvas: Canvas,
-    library: SpriteLibrary,
+    layers: Sequence[tuple[float, SpriteLibrary]],
     settings: ChamberSettings,
     neighbours: float,
     rng: np.random.Generator,
     *,
     as_published: bool = True,
 ) -> NDArray[np.uint8]:
-    """Cut the crops; `as_published` with what the published tracker made of a meeting with another cell."""
+    """Cut the crops; `as_published` with what the published tracker made of a meeting with another cell.
+
+    The neighbours are the sum of `layers`: the library, and its reliefs by their shares.
+    """
+    library = layers[0][1]
     _, v, phase, drawn_fine, label, switched = followed
     half, length = CROP_SIDE // 2, len(phase)
     x0 = rng.uniform(half, max(half + 1, settings.width - 1 - half - v * (length - 1)))
@@ -214,8 +260,8 @@ def cut_crops(
         if t < change:
             add_cells(drawn, lit, mine, np.array([t * 4 * side * side]), np.array([side]), *here)
         else:
-            add_library_cells(drawn, lit, library, np.array([other]), *here, phase[t : t + 1])
-        add_library_cells(drawn, lit, library, kinds, x[t] + dx - left, y + dy - top, phases)
+            _add_layers(drawn, lit, layers, np.array([other]), *here, phase[t : t + 1])
+        _add_layers(drawn, lit, layers, kinds, x[t] + dx - left, y + dy - top, phases)
         off_x, off_y = 0, 0
         if as_published and (np.hypot(dx - to_x, dy - to_y) < NEAR_PX).any():
             off_x, off_y = blob_centre(drawn / GREY_ONE)
@@ -230,3 +276,17 @@ def cut_crops(
         grey = light[cut] * canvas.gain(start + t) + drawn[cut] / GREY_ONE + noise
         crops.append(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
     return np.stack(crops)
+
+
+def _add_layers(
+    drawn: NDArray[np.int16],
+    lit: NDArray[np.int16],
+    layers: Sequence[tuple[float, SpriteLibrary]],
+    kinds: NDArray[np.int64],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    phases: NDArray[np.float64],
+) -> None:
+    """Add cells of the library, and of its reliefs by their shares."""
+    for share, library in layers:
+        add_library_cells(drawn, np.rint(share * lit).astype(np.int16), library, kinds, x, y, phases)

@@ -17,6 +17,7 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sources.chamber.optics import Optics
 from napari_rbcflow.sources.chamber.scene import Scene
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
 from napari_rbcflow.sources.chamber.truth import TruthSummary, summary, write_truth
@@ -40,6 +41,8 @@ def simulate_movie(
     height: int = 1096,
     width: int = 1376,
     progress: Progress | None = None,
+    aslant: float = 0.0,
+    lit_from_deg: float = 0.0,
     settings: ChamberSettings | None = None,
     compressed: bool = False,
 ) -> TruthSummary:
@@ -54,6 +57,8 @@ def simulate_movie(
         As in `ChamberSettings`.
     progress : callable, optional
         Called with (frames written, frames in all).
+    aslant, lit_from_deg : float, optional
+        How far the light comes in aslant, and the side that cells look lit from (`Optics`).
     settings : ChamberSettings, optional
         Instead of all of the above but `seconds`.
     compressed : bool, optional
@@ -77,6 +82,7 @@ def simulate_movie(
             tank_fraction=tank_fraction,
             cells_per_frame=cells_per_frame,
             seconds=seconds,
+            optics=Optics(aslant=aslant, lit_from_deg=lit_from_deg),
         )
     n_frames = round(seconds * settings.fps)
     if n_frames < 1:
