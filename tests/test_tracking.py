@@ -361,7 +361,7 @@ def test_memory_does_not_grow_with_the_run() -> None:
             seen.add(track.cell)
     assert len(seen) >= 50
     assert tracker._store.open <= 4
-    assert len(tracker._store._crops) == 256
+    assert len(tracker._store._pictures) == 256
 
 
 def test_real_cells_are_found_and_kept_whole(shared: Path, tmp_path: Path) -> None:

@@ -81,7 +81,10 @@ def test_a_crop_keeps_its_scale_and_its_grey(pixel_size_um: float, seed: int) ->
     image = ramp.astype(np.uint8)
     y = rng.uniform(-5, 265, 6).astype(np.float32)
     x = rng.uniform(-5, 305, 6).astype(np.float32)
-    crops, edge = Cropper(pixel_size_um).cut(image, y, x)
+    cropper = Cropper(*image.shape, pixel_size_um)
+    pictures, edge = cropper.cut(image, y, x)
+    crops, same_edge = cropper.trim(pictures, y, x, np.zeros((6, 2), np.int64))
+    np.testing.assert_array_equal(edge, same_edge)
     half = 15.5 * 0.605 / pixel_size_um
     for k in range(6):
         inside = half + 1 < x[k] < 298 - half and half + 1 < y[k] < 258 - half
@@ -93,6 +96,27 @@ def test_a_crop_keeps_its_scale_and_its_grey(pixel_size_um: float, seed: int) ->
             line = crops[k].astype(float).mean(axis=0)
             assert abs(line[15] - (20 + 200 / 299 * float(x[k]))) < 1.5
             assert abs((line[30] - line[0]) / 30 - slope) < 0.05
+
+
+@given(st.sampled_from([0.605, 0.3025, 0.9]), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_a_crop_taken_out_of_a_wide_picture_is_the_one_cut_there(pixel_size_um: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (260, 300)).astype(np.uint8)
+    cropper = Cropper(*image.shape, pixel_size_um)
+    unit = 1.0 if pixel_size_um == 0.605 else 0.605 / pixel_size_um
+    shifts = rng.integers(-4, 5, (6, 2)) * (1 if unit != 0.605 / 0.9 else 0)
+    y = rng.integers(-5, 265, 6).astype(np.float32)
+    x = rng.integers(-5, 305, 6).astype(np.float32)
+    there_y, there_x = (
+        at + (unit * by).astype(np.float32) for at, by in ((y, shifts[:, 0]), (x, shifts[:, 1]))
+    )
+    np.testing.assert_allclose(cropper.shifts(y, there_y) - cropper.shifts(y, y), shifts[:, 0], atol=1e-4)
+    none = np.zeros((6, 2), np.int64)
+    moved = cropper.trim(cropper.cut(image, y, x)[0], y, x, shifts)
+    cut = cropper.trim(cropper.cut(image, there_y, there_x)[0], there_y, there_x, none)
+    for one, other in zip(moved, cut, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 class Everywhere:

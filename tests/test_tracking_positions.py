@@ -9,19 +9,28 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from napari_rbcflow.sources.chamber.optics import Optics
 from napari_rbcflow.sources.chamber.scene import Scene
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
 from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.background import MovieBackground
 from napari_rbcflow.tracking.centring import Centring
-from napari_rbcflow.tracking.refining import refined
+from napari_rbcflow.tracking.positions import centre_offset, refined
 from napari_rbcflow.tracking.tracker import Tracker
 
 
-def test_positions_of_lone_cells_of_the_chamber_are_right_to_a_third_of_a_pixel() -> None:
+@pytest.mark.parametrize(("aslant", "rms_px"), [(0.0, 0.3), (0.5, 0.8)])
+def test_positions_of_lone_cells_of_the_chamber_are_right_below_a_pixel(aslant: float, rms_px: float) -> None:
     # No cells so far above the focus that their picture is two lobes, which pass for two cells.
     chamber = ChamberSettings(
-        height=400, width=900, cells_per_frame=20, seed=4, seconds=2.0, variety=0.3, highest_um=140
+        height=400,
+        width=900,
+        cells_per_frame=20,
+        seed=4,
+        seconds=2.0,
+        variety=0.3,
+        highest_um=140,
+        optics=Optics(aslant=aslant, lit_from_deg=250.0),
     )
     scene = Scene(chamber)
     images = np.stack([scene.next_frame() for _ in range(120)])
@@ -47,7 +56,7 @@ def test_positions_of_lone_cells_of_the_chamber_are_right_to_a_third_of_a_pixel(
     ours = (distance < 9) & lone[np.minimum(which, len(lone) - 1)]
     off = (found - places[which])[ours, 1:]
     assert len(off) > 1000
-    assert (np.sqrt((off**2).mean(axis=0)) < 0.3).all()
+    assert (np.sqrt((off**2).mean(axis=0)) < rms_px).all()
 
 
 def lopsided(side: int, y: float, x: float, unit: float) -> NDArray[np.float64]:
@@ -115,3 +124,37 @@ def test_a_track_of_one_or_two_positions_stays_as_it_is(n: int) -> None:
     )
     np.testing.assert_array_equal(x, given_x)
     np.testing.assert_array_equal(y, given_x)
+
+
+def relief(y: float, x: float, turn: float, share: float) -> NDArray[np.float64]:
+    """A red cell in a wide picture, lit from a side: its blurred slope beside its own picture."""
+    yy, xx = np.mgrid[:49, :49] - 24.0
+    r = np.hypot(yy - y, xx - x)
+    dome = np.exp(-((r / 6.5) ** 4)) - 0.45 * np.exp(-((r / 3) ** 2))
+    slope_y, slope_x = np.gradient(dome)
+    own = 13 * np.exp(-((r / 3) ** 2)) - 9 * np.exp(-(((r - 6) / 1.8) ** 2))
+    return (1 - share) * own + 100 * share * (np.sin(turn) * slope_y + np.cos(turn) * slope_x)
+
+
+@given(
+    st.floats(-5, 5),
+    st.floats(-5, 5),
+    st.floats(0, 6.3),
+    st.sampled_from([0.0, 0.05, 0.9, 1.0]),
+    st.integers(6, 40),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_a_cell_is_centred_whichever_side_is_bright(
+    dy: float, dx: float, turn: float, share: float, n: int
+) -> None:
+    rng = np.random.default_rng(n)
+    pictures = 125 + relief(dy, dx, turn, share) + rng.normal(0, 2, (n, 49, 49))
+    pictures = np.clip(np.rint(pictures), 0, 255).astype(np.uint8)
+    seen, other = np.ones(n, bool), np.zeros(n, bool)
+    y, x = centre_offset(pictures, np.full((n, 2), 24), seen, other, other)
+    assert np.hypot(y - dy, x - dx) < 1.0
+
+
+def test_a_track_without_a_cell_is_left_where_it_is() -> None:
+    blank, none = np.full((3, 49, 49), 120, np.uint8), np.zeros(3, bool)
+    assert centre_offset(blank, np.full((3, 2), 24), none, none, none) == (0.0, 0.0)

@@ -10,6 +10,10 @@ from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
 
 _SAME_PIXEL = 0.01
 """Within one per cent of the reference a crop is a plain cut: over 31 pixels that is a third of one."""
+MARGIN_PX = 9
+"""Crop pixels on every side that are kept beyond the crop while a track is open: what its centre may lie off
+(`positions.MOST_OFFSET_PX`) and what smoothing may move a position."""
+WIDE_SIDE = CROP_SIDE + 2 * MARGIN_PX
 
 
 @njit(cache=True, nogil=True)
@@ -18,14 +22,12 @@ def _cut(
     tops: NDArray[np.int64],
     lefts: NDArray[np.int64],
     out: NDArray[np.uint8],
-    edge: NDArray[np.bool_],
 ) -> None:
     height, width = image.shape
     side = out.shape[1]
     for k in range(len(tops)):
         top, left = tops[k], lefts[k]
-        edge[k] = top < 0 or left < 0 or top + side > height or left + side > width
-        if edge[k]:
+        if top < 0 or left < 0 or top + side > height or left + side > width:
             for i in range(side):
                 y = min(max(top + i, 0), height - 1)
                 for j in range(side):
@@ -43,14 +45,12 @@ def _resample(
     lefts: NDArray[np.float64],
     ratio: float,
     out: NDArray[np.uint8],
-    edge: NDArray[np.bool_],
 ) -> None:
     """Area means of `ratio` pixels for ratio >= 1, linear interpolation below. Origins in pixel edges."""
     height, width = image.shape
     side = out.shape[1]
     for k in range(len(tops)):
         top, left = tops[k], lefts[k]
-        edge[k] = top < 0 or left < 0 or top + side * ratio > height or left + side * ratio > width
         for i in range(side):
             for j in range(side):
                 y0 = top + i * ratio
@@ -78,26 +78,42 @@ def _resample(
                 out[k, i, j] = np.uint8(min(255.0, max(0.0, total + 0.5)))
 
 
+@njit(cache=True, nogil=True)
+def _trim(pictures: NDArray[np.uint8], shifts: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+    side = out.shape[1]
+    for k in range(len(pictures)):
+        top, left = MARGIN_PX + shifts[k, 0], MARGIN_PX + shifts[k, 1]
+        for i in range(side):
+            for j in range(side):
+                out[k, i, j] = pictures[k, top + i, left + j]
+
+
 class Cropper:
-    """Cuts the crops of one camera.
+    """Cuts the crops of one camera: wide ones while a track is open, the crops proper when it has ended.
+
+    Where a cell's centre lies is known from its whole track only (`positions.centre_offset`). So what is
+    kept of each frame is `MARGIN_PX` wider on every side.
 
     Parameters
     ----------
+    height, width : int
+        Of every frame, pixels.
     pixel_size_um : float
         Of the camera, in the field.
     """
 
-    def __init__(self, pixel_size_um: float) -> None:
-        self._ratio = CROP_PIXEL_SIZE_UM / pixel_size_um
-        self._plain = abs(self._ratio - 1) <= _SAME_PIXEL
+    def __init__(self, height: int, width: int, pixel_size_um: float) -> None:
+        self._shape = (height, width)
+        self.ratio = CROP_PIXEL_SIZE_UM / pixel_size_um
+        self._plain = abs(self.ratio - 1) <= _SAME_PIXEL
 
     def cut(
         self, image: NDArray[np.uint8], y_px: NDArray[np.float32], x_px: NDArray[np.float32]
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Cut a crop around every centre.
+        """Cut a wide picture around every centre.
 
-        The crop's corner lies on a pixel's corner, so that 2 x 2 pixels of a sensor read in full are
-        binned and not interpolated.
+        Its corner lies on a pixel's corner, so that 2 x 2 pixels of a sensor read in full are binned and not
+        interpolated.
 
         Parameters
         ----------
@@ -107,24 +123,71 @@ class Cropper:
 
         Returns
         -------
+        pictures : ndarray of uint8, shape (n, WIDE_SIDE, WIDE_SIDE)
+        edge : ndarray of bool, shape (n,)
+            Where a crop about that centre replicates the edge.
+        """
+        pictures = np.empty((len(y_px), WIDE_SIDE, WIDE_SIDE), np.uint8)
+        tops, lefts = self._corner(y_px), self._corner(x_px)
+        if self._plain:
+            _cut(image, tops.astype(np.int64), lefts.astype(np.int64), pictures)
+        else:
+            _resample(image, tops, lefts, self.ratio, pictures)
+        return pictures, self._beyond(tops, lefts, 0, 0)
+
+    def trim(
+        self,
+        pictures: NDArray[np.uint8],
+        y_px: NDArray[np.float32],
+        x_px: NDArray[np.float32],
+        shifts: NDArray[np.int64],
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Take the crops proper out of wide pictures.
+
+        Parameters
+        ----------
+        pictures : ndarray of uint8, shape (n, WIDE_SIDE, WIDE_SIDE)
+        y_px, x_px : ndarray of float32, shape (n,)
+            Where they were cut.
+        shifts : ndarray of int64, shape (n, 2)
+            y and x of the crops' centres from the pictures', crop pixels, each within `MARGIN_PX`.
+
+        Returns
+        -------
         crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
         edge : ndarray of bool, shape (n,)
-            Where the edge was replicated.
+            Where the field's edge is replicated.
         """
-        crops = np.empty((len(y_px), CROP_SIDE, CROP_SIDE), np.uint8)
-        edge = np.empty(len(y_px), np.bool_)
+        crops = np.empty((len(pictures), CROP_SIDE, CROP_SIDE), np.uint8)
+        _trim(pictures, shifts, crops)
+        return crops, self._beyond(self._corner(y_px), self._corner(x_px), shifts[:, 0], shifts[:, 1])
+
+    def shifts(self, cut_px: NDArray[np.float32], wanted_px: NDArray[np.float32]) -> NDArray[np.float64]:
+        """How far a wanted place lies from the centre of a picture cut at another, along one axis.
+
+        Returns
+        -------
+        ndarray of float64
+            Crop pixels.
+        """
+        centres = self._corner(cut_px) + WIDE_SIDE * self.ratio / 2 - 0.5
+        return np.asarray((wanted_px - centres) / self.ratio, np.float64)
+
+    def _corner(self, centres_px: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The first pixel of a wide picture along one axis."""
         if self._plain:
-            half = CROP_SIDE // 2
-            _cut(
-                image,
-                np.rint(y_px).astype(np.int64) - half,
-                np.rint(x_px).astype(np.int64) - half,
-                crops,
-                edge,
-            )
-        else:
-            half_width = CROP_SIDE * self._ratio / 2
-            tops = np.rint(y_px.astype(np.float64) + 0.5 - half_width)
-            lefts = np.rint(x_px.astype(np.float64) + 0.5 - half_width)
-            _resample(image, tops, lefts, self._ratio, crops, edge)
-        return crops, edge
+            return np.rint(centres_px).astype(np.float64) - WIDE_SIDE // 2
+        return np.rint(centres_px.astype(np.float64) + 0.5 - WIDE_SIDE * self.ratio / 2)
+
+    def _beyond(
+        self,
+        tops: NDArray[np.float64],
+        lefts: NDArray[np.float64],
+        dy: NDArray[np.int64] | int,
+        dx: NDArray[np.int64] | int,
+    ) -> NDArray[np.bool_]:
+        ratio = 1.0 if self._plain else self.ratio
+        top, left = tops + (MARGIN_PX + dy) * ratio, lefts + (MARGIN_PX + dx) * ratio
+        height, width = self._shape
+        side = CROP_SIDE * ratio
+        return np.asarray((top < 0) | (left < 0) | (top + side > height) | (left + side > width))

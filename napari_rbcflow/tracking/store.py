@@ -1,7 +1,8 @@
-"""Where open tracks keep their positions and crops: pages of a pool, given back as tracks end.
+"""Where open tracks keep their positions and pictures: pages of a pool, given back as tracks end.
 
 A track grows page by page, so that nothing is copied as it grows and the memory follows the number of
-open tracks, not the length of the run.
+open tracks, not the length of the run. When it ends its positions are refined, and its crops are cut about
+them out of the wider pictures that were kept.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_SIDE
-from napari_rbcflow.tracking.refining import refined
+from napari_rbcflow.tracking.crops import MARGIN_PX, WIDE_SIDE, Cropper
+from napari_rbcflow.tracking.positions import centre_offset, refined
 from napari_rbcflow.tracks import Track
 
 PAGE = 32
@@ -22,14 +23,14 @@ class TrackStore:
 
     Parameters
     ----------
-    unit_px : float
-        Camera pixels a reference pixel.
+    cropper : Cropper
+        That cut the pictures.
     pages : int
         Pages to begin with; the pool doubles when they run out.
     """
 
-    def __init__(self, *, unit_px: float = 1.0, pages: int = 256) -> None:
-        self._unit_px = unit_px
+    def __init__(self, cropper: Cropper, *, pages: int = 256) -> None:
+        self._cropper = cropper
         self._allocate(pages)
         self._free = list(range(pages))[::-1]
         self._pages: dict[int, list[int]] = {}
@@ -37,7 +38,7 @@ class TrackStore:
         self._page = np.zeros(64, np.int64)
 
     def _allocate(self, pages: int) -> None:
-        self._crops = np.empty((pages, PAGE, CROP_SIDE, CROP_SIDE), np.uint8)
+        self._pictures = np.empty((pages, PAGE, WIDE_SIDE, WIDE_SIDE), np.uint8)
         self._frames = np.empty((pages, PAGE), np.int64)
         self._y = np.empty((pages, PAGE), np.float32)
         self._x = np.empty((pages, PAGE), np.float32)
@@ -65,7 +66,7 @@ class TrackStore:
         x_px: NDArray[np.float32],
         middles: NDArray[np.float32],
         flags: NDArray[np.bool_],
-        crops: NDArray[np.uint8],
+        pictures: NDArray[np.uint8],
     ) -> None:
         """Append one entry to each of `slots`.
 
@@ -78,7 +79,8 @@ class TrackStore:
             y and x of the cell's middle, not a number where it was not measured.
         flags : ndarray of bool, shape (n, 3)
             Seen, intruded, edge.
-        crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
+        pictures : ndarray of uint8, shape (n, WIDE_SIDE, WIDE_SIDE)
+            Cut at `y_px`, `x_px`.
         """
         at = self._length[slots] % PAGE
         for slot in slots[at == 0]:
@@ -93,43 +95,53 @@ class TrackStore:
         self._x[page_of, at] = x_px
         self._middles[page_of, at] = middles
         self._flags[page_of, at] = flags
-        self._crops[page_of, at] = crops
+        self._pictures[page_of, at] = pictures
         self._length[slots] += 1
 
     def end(self, slot: int, cell: int, last_frame: int, reason: str) -> Track:
-        """Give back a slot's pages and return its track up to `last_frame`, its positions refined."""
+        """Give back a slot's pages and return its track up to `last_frame`, centred on its cell."""
         pages = self._pages.pop(slot)
         n = int(self._length[slot])
         frames = self._frames[pages].reshape(-1)[:n]
         n = int(np.searchsorted(frames, last_frame, side="right"))
         flags = self._flags[pages].reshape(-1, 3)[:n]
+        seen, intruded, edge = flags[:, 0].copy(), flags[:, 1].copy(), flags[:, 2]
+        cut_y, cut_x = self._y[pages].reshape(-1)[:n], self._x[pages].reshape(-1)[:n]
+        unit_px = self._cropper.ratio
         x_px, y_px = refined(
             frames[:n],
-            self._x[pages].reshape(-1)[:n],
-            self._y[pages].reshape(-1)[:n],
+            cut_x,
+            cut_y,
             self._middles[pages].reshape(-1, 2)[:n],
-            flags[:, 1] | flags[:, 2],
-            unit_px=self._unit_px,
+            intruded | edge,
+            unit_px=unit_px,
         )
+        pictures = self._pictures[pages].reshape(-1, WIDE_SIDE, WIDE_SIDE)[:n]
+        shifts = np.stack([self._cropper.shifts(cut_y, y_px), self._cropper.shifts(cut_x, x_px)], axis=1)
+        way = np.rint(shifts).astype(np.int64) + WIDE_SIDE // 2
+        dy, dx = centre_offset(pictures, way, seen, intruded, edge)
+        y_px, x_px = y_px + np.float32(dy * unit_px), x_px + np.float32(dx * unit_px)
+        whole = np.rint(shifts + np.array([dy, dx])).astype(np.int64).clip(-MARGIN_PX, MARGIN_PX)
+        crops, edge = self._cropper.trim(pictures, cut_y, cut_x, whole)
         track = Track(
             cell=cell,
             frames=frames[:n].copy(),
             y_px=y_px,
             x_px=x_px,
-            seen=flags[:, 0].copy(),
-            intruded=flags[:, 1].copy(),
-            edge=flags[:, 2].copy(),
-            crops=self._crops[pages].reshape(-1, CROP_SIDE, CROP_SIDE)[:n].copy(),
+            seen=seen,
+            intruded=intruded,
+            edge=edge,
+            crops=crops,
             reason=reason,
         )
         self._free.extend(pages)
         return track
 
     def _grow(self) -> None:
-        n = len(self._crops)
-        crops, frames, y, x, flags = self._crops, self._frames, self._y, self._x, self._flags
+        n = len(self._pictures)
+        pictures, frames, y, x, flags = self._pictures, self._frames, self._y, self._x, self._flags
         middles = self._middles
         self._allocate(2 * n)
-        self._crops[:n], self._frames[:n], self._y[:n], self._x[:n] = crops, frames, y, x
+        self._pictures[:n], self._frames[:n], self._y[:n], self._x[:n] = pictures, frames, y, x
         self._flags[:n], self._middles[:n] = flags, middles
         self._free.extend(range(2 * n - 1, n - 1, -1))

@@ -109,9 +109,9 @@ class Tracker:
             settings=settings,
         )
         self._linker = Linker(self._axes.length, fps=fps, settings=settings)
-        self._cropper = Cropper(pixel_size_um)
+        self._cropper = Cropper(height, width, pixel_size_um)
         self._centring = Centring(pixel_size_um)
-        self._store = TrackStore(unit_px=1 / scale)
+        self._store = TrackStore(self._cropper)
         self._least_contrast = settings.least_contrast
         self._pale: dict[int, tuple[int, ...]] = {}
         self.too_pale = 0
@@ -236,7 +236,7 @@ class Tracker:
             return
         image = then.frame.image
         y_px, x_px = self._axes.to_camera(rows.y, rows.x)
-        crops, edge = self._cropper.cut(image, y_px, x_px)
+        pictures, edge = self._cropper.cut(image, y_px, x_px)
         flags = np.empty((len(rows.slot), 3), np.bool_)
         flags[:, 0] = rows.seen
         flags[:, 1] = intruded(rows.y, rows.x, then.intruding_y, then.intruding_x)
@@ -244,4 +244,4 @@ class Tracker:
         middles = np.full((len(rows.slot), 2), np.nan, np.float32)
         due = rows.seen & ((rows.slot + rows.frame) % _MIDDLE_EVERY == 0)
         middles[due] = self._centring.middles(image, then.background, then.gain, y_px[due], x_px[due])
-        self._store.write(rows.slot, rows.frame, y_px, x_px, middles, flags, crops)
+        self._store.write(rows.slot, rows.frame, y_px, x_px, middles, flags, pictures)
