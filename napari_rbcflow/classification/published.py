@@ -40,12 +40,15 @@ class Sequence31:
     crops : ndarray of uint8, shape (n, 31, 31)
     sampled : bool
         True where the set holds only some of the track's frames.
+    composed : bool
+        True where our own tracker cut it out of a composed movie (`training.composed`).
     """
 
     name: str
     label: int
     crops: NDArray[np.uint8]
     sampled: bool = False
+    composed: bool = False
 
     @property
     def reliable(self) -> bool:

@@ -2,7 +2,8 @@
 
 Before sampling, on raw crops: cut in time, turned round in time, a passing neighbour pasted in, JPEG
 as in the published strips. After sampling, on levelled tensors: flips, shift, zoom, a little rotation,
-jitter, contrast, noise. And sequences that no one could judge, made from ones that can be.
+jitter, contrast, light from a side, a slope of the light, noise. And sequences that no one could judge, made
+from ones that can be.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def vary(
     donors: Sequence[Sequence31],
     rng: np.random.Generator,
     switched: float = 0.0,
+    shortened: float = 0.4,
 ) -> NDArray[np.uint8]:
     """Return one raw variant of a sequence, its label unchanged.
 
@@ -42,6 +44,8 @@ def vary(
     switched : float
         Chance that another cell's frames stand at one end, as the tracker of the published data left it:
         the experts judged the cell by the rest.
+    shortened : float
+        Chance that it is cut in time. Not where its length may be why it was judged as it was.
 
     Returns
     -------
@@ -50,12 +54,13 @@ def vary(
     crops = sequence.crops
     if rng.random() < 0.5:
         crops = crops[::-1]
-    if not sequence.sampled and len(crops) > LEAST_PART and sequence.label != 1 and rng.random() < 0.4:
+    if not sequence.sampled and len(crops) > LEAST_PART and sequence.label != 1 and rng.random() < shortened:
         # A flipping cell cut in time may no longer show its turn.
         n = int(rng.integers(max(LEAST_PART, len(crops) // 2), len(crops) + 1))
         start = int(rng.integers(0, len(crops) - n + 1))
         crops = crops[start : start + n]
-    if donors and rng.random() < 0.3:
+    passes = 0.1 if sequence.composed else 0.3  # in a composed movie others pass by themselves
+    if donors and rng.random() < passes:
         crops = with_neighbour(crops, donors[int(rng.integers(len(donors)))].crops, rng, share=0.12)
     if donors and rng.random() < switched:
         crops = ending_elsewhere(crops, donors[int(rng.integers(len(donors)))].crops, rng)
@@ -142,8 +147,12 @@ def spoil(sequence: Sequence31, others: Sequence[Sequence31], rng: np.random.Gen
     )
 
 
+MOST_SHIFT_PX = 4.0
+"""How far a whole track is shifted: cells that a neighbour leads astray are cut so far off."""
+
+
 def jiggle(images: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-    """Vary levelled tracks: each as a whole in place, size, contrast and noise, each frame by a jitter.
+    """Vary levelled tracks: each as a whole in place, size, contrast, light, noise, each frame by a jitter.
 
     Parameters
     ----------
@@ -161,6 +170,9 @@ def jiggle(images: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
     def uniform(*shape: int, low: float, high: float) -> Tensor:
         return torch.rand(*shape, generator=generator) * (high - low) + low
 
+    def some(share: float) -> Tensor:
+        return (torch.rand(tracks, generator=generator) < share).float()
+
     pixel = 2.0 / (height - 1)
     angle = uniform(tracks, low=-0.15, high=0.15)
     zoom = uniform(tracks, low=-0.1, high=0.1).exp()
@@ -169,7 +181,9 @@ def jiggle(images: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
     matrix = torch.zeros(tracks, 2, 3)
     matrix[:, 0, 0], matrix[:, 0, 1] = zoom * angle.cos() * flip_x, -zoom * angle.sin() * flip_y
     matrix[:, 1, 0], matrix[:, 1, 1] = zoom * angle.sin() * flip_x, zoom * angle.cos() * flip_y
-    matrix[:, :, 2] = uniform(tracks, 2, low=-2, high=2) * pixel
+    # Most are cut within a pixel of the centre; those that are not are not lost.
+    far = torch.where(some(0.3) > 0, MOST_SHIFT_PX, 2.0)[:, None]
+    matrix[:, :, 2] = uniform(tracks, 2, low=-1, high=1) * far * pixel
     per_frame = matrix[:, None].repeat(1, frames, 1, 1)
     moved = (torch.rand(tracks, 1, generator=generator) < 0.5).float() * pixel
     per_frame[..., 2] += uniform(tracks, frames, 2, low=-0.8, high=0.8) * moved[:, :, None]
@@ -177,8 +191,48 @@ def jiggle(images: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
     grid = functional.affine_grid(per_frame.reshape(-1, 2, 3), list(flat.shape), align_corners=True)
     out = functional.grid_sample(flat, grid, padding_mode="border", align_corners=True)
     out = out.reshape(images.shape)
+    out = lit_from_a_side(
+        out, uniform(tracks, low=0.0, high=1.2) * some(0.4), uniform(tracks, low=0.0, high=6.28)
+    )
     out = out * uniform(tracks, low=-0.35, high=0.35).exp()[:, None, None, None]
+    ramp = torch.linspace(-0.5, 0.5, height)
+    slope = uniform(2, tracks, 1, 1, 1, low=-0.25, high=0.25)
     out = out + uniform(tracks, low=-0.1, high=0.1)[:, None, None, None]
-    noise = uniform(tracks, low=0.0, high=0.15)[:, None, None, None]
+    out = out + slope[0] * ramp[:, None] + slope[1] * ramp
+    noise = uniform(tracks, low=0.0, high=0.25)[:, None, None, None]
     out = out + noise * torch.randn(out.shape, generator=generator)
     return out * mask[:, :, None, None]
+
+
+def lit_from_a_side(images: Tensor, strength: Tensor, direction: Tensor) -> Tensor:
+    """Add a relief, as if light came in aslant: a cell's flank towards the light is bright, the other dark.
+
+    The slope of a cell's thickness is not known from its picture; that of its blurred contrast stands for it.
+
+    Parameters
+    ----------
+    images : Tensor of float32, shape (tracks, K, 31, 31)
+    strength : Tensor of float32, shape (tracks,)
+        Of the relief over the picture, both root mean square; 0 leaves a track as it is.
+    direction : Tensor of float32, shape (tracks,)
+        Radians.
+    """
+    tracks, frames, height, _ = images.shape
+    at = torch.arange(-4.0, 5.0)
+    bell = torch.exp(-(at**2) / 8)
+    bell = bell / bell.sum()
+    slope = -at / 4 * bell
+    flat = images.abs().reshape(tracks * frames, 1, height, height)
+
+    def blurred(rows: Tensor, columns: Tensor) -> Tensor:
+        padded = functional.pad(flat, (4, 4, 4, 4), mode="replicate")
+        out = functional.conv2d(functional.conv2d(padded, rows.view(1, 1, 9, 1)), columns.view(1, 1, 1, 9))
+        return out.reshape(images.shape)
+
+    each = (tracks, 1, 1, 1)
+    relief = direction.sin().view(each) * blurred(slope, bell) + direction.cos().view(each) * blurred(
+        bell, slope
+    )
+    size, relief_size = ((of**2).mean((1, 2, 3), keepdim=True).sqrt() + 1e-6 for of in (images, relief))
+    share = strength.view(each)
+    return (1 - 0.35 * share) * images + share * size / relief_size * relief

@@ -17,7 +17,7 @@ from torch.nn import functional
 from napari_rbcflow.classification.networks import build
 from napari_rbcflow.classification.networks.blend import Blend, loss_of
 from napari_rbcflow.classification.preparing import Scale, pad, scaled
-from napari_rbcflow.classification.published import FLIPPING, Sequence31
+from napari_rbcflow.classification.published import FLIPPING, UNRELIABLE, Sequence31
 from napari_rbcflow.classification.sampling import Sampling, sample
 from napari_rbcflow.classification.training.augmenting import jiggle, spoil, vary
 from napari_rbcflow.classification.training.learning_rates import Schedule, find_learning_rate, make_optimiser
@@ -59,8 +59,12 @@ class Recipe:
         Share of the unreliable sequences of an epoch that are made from reliable ones (stage 1).
     switched : float
         Share of sequences that get another cell's frames at one end (`augmenting.ending_elsewhere`).
+    shortened : float
+        Chance that a sequence is cut in time (`augmenting.vary`).
     simulated : float
         How many sequences of the simulated chamber are added to an epoch, as a share of the real ones.
+    composed : float
+        The same of tracks that our own tracker cut out of composed movies (`training.composed`).
     smoothing : float
         Label smoothing of the cross-entropy.
     decay : float
@@ -85,7 +89,9 @@ class Recipe:
     augment: bool = True
     spoiled: float = 0.0
     switched: float = 0.0
+    shortened: float = 0.4
     simulated: float = 0.0
+    composed: float = 0.0
     smoothing: float = 0.0
     decay: float = 0.0
     clip: float = 5.0
@@ -129,6 +135,7 @@ def fit(
     device: torch.device | None = None,
     progress: Callable[[int, int, float], None] | None = None,
     simulated: Sequence[Sequence31] = (),
+    composed: Sequence[Sequence31] = (),
 ) -> Fitted:
     """Train one network and keep its best epoch by validation loss, or the last without validation.
 
@@ -145,6 +152,8 @@ def fit(
         Called after each epoch with epoch, epochs and training loss.
     simulated : sequence of Sequence31
         Drawn from, class-balanced, as `Recipe.simulated` says.
+    composed : sequence of Sequence31
+        Drawn from as `Recipe.composed` says, every cell that flowed as often as another of its label.
     """
     device = device or torch.device("cpu")
     rng = np.random.default_rng(seed)
@@ -157,7 +166,7 @@ def fit(
         network.standardise(
             *(torch.from_numpy(a).to(device) for a in tensors([s.crops for s in train], recipe))
         )
-    drawing = Drawing(train, simulated, recipe, seed)
+    drawing = Drawing(train, simulated, recipe, seed, composed)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         return _batches(drawing, recipe, rng, generator)
@@ -229,12 +238,12 @@ def _held_out(
 
 
 class Drawing:
-    """What an epoch is made of: the real sequences balanced, and some of the simulated ones among them.
+    """What an epoch is made of: the real sequences balanced, and some simulated and composed ones among them.
 
     Attributes
     ----------
     sequences : list of Sequence31
-        The real ones, then the simulated.
+        The real ones, then the simulated, then the composed.
     labels : ndarray of int64, shape (n,)
         `targets` of them.
     """
@@ -245,11 +254,16 @@ class Drawing:
         simulated: Sequence[Sequence31],
         recipe: Recipe,
         seed: int,
+        composed: Sequence[Sequence31] = (),
     ) -> None:
-        self.sequences = [*real, *(simulated if recipe.simulated else ())]
+        simulated = simulated if recipe.simulated else ()
+        composed = [s for s in composed if recipe.stage == 1 or s.reliable] if recipe.composed else []
+        self.sequences = [*real, *simulated, *composed]
         self.labels = targets(self.sequences, recipe.stage)
         self.reliable = [s for s in self.sequences if s.reliable]
         self._n_real, self._recipe = len(real), recipe
+        self._n_simulated = len(simulated)
+        self._by_cell = _by_cell(composed, recipe.stage, len(real) + len(simulated))
         self._fixed = (
             None
             if recipe.redraw
@@ -263,12 +277,19 @@ class Drawing:
         order = self._fixed
         if order is None:
             order = _balanced(self.labels[:n_real], recipe.balance, rng)
-        each = round(recipe.simulated * len(order) / 2) if len(self.labels) > n_real else 0
+        each = round(recipe.simulated * len(order) / 2)
+        labels = self.labels[n_real : n_real + self._n_simulated]
         drawn = [
             rng.choice(n_real + members, min(each, len(members)), replace=False)
-            for members in (np.flatnonzero(self.labels[n_real:] == value) for value in (0, 1))
+            for members in (np.flatnonzero(labels == value) for value in (0, 1))
             if each and len(members)
         ]
+        each = round(recipe.composed * len(order) / 2)
+        for kinds in self._by_cell.values():
+            # Of either kind as many: what is found of one must be found of the other.
+            for cells in kinds:
+                for cell in rng.integers(len(cells), size=round(each / len(kinds))):
+                    drawn.append(rng.choice(cells[cell], 1))
         together = np.concatenate([order, *drawn])
         return together[rng.permutation(len(together))]
 
@@ -278,6 +299,21 @@ class Drawing:
         if index not in self._sampled:
             self._sampled[index] = sample(crops, self._recipe.frames, self._recipe.sampling)
         return crops[self._sampled[index]]
+
+
+def _by_cell(
+    composed: Sequence[Sequence31], stage: int, first: int
+) -> dict[int, list[list[NDArray[np.int64]]]]:
+    """Indices of the composed sequences by class of the stage, by label, and by the cell that flowed."""
+    found: dict[int, dict[str, list[int]]] = {}
+    for index, sequence in enumerate(composed, start=first):
+        cell = sequence.name.split("~")[0]
+        found.setdefault(sequence.label, {}).setdefault(cell, []).append(index)
+    out: dict[int, list[list[NDArray[np.int64]]]] = {}
+    for label, cells in sorted(found.items()):
+        positive = int(label != UNRELIABLE if stage == 1 else label == FLIPPING)
+        out.setdefault(positive, []).append([np.asarray(of, np.int64) for of in cells.values()])
+    return out
 
 
 def _balanced(labels: NDArray[np.int64], balance: Balance, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -311,7 +347,7 @@ def _batches(
                 source = reliable[int(rng.integers(len(reliable)))]
                 crops.append(spoil(source, train, rng))
             else:
-                crops.append(vary(train[index], train, rng, recipe.switched))
+                crops.append(vary(train[index], train, rng, recipe.switched, recipe.shortened))
         images, mask = (torch.from_numpy(part) for part in tensors(crops, recipe))
         if recipe.augment:
             images = jiggle(images, mask, generator)
