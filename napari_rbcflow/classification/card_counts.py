@@ -13,6 +13,8 @@ RIGHT = {
     "tank_treading_right": "tank-treading right, of those told",
     "flipping_right": "flipping right, of those told",
 }
+GROUPS = {"by patient": "patient", "by day": "date", "by run": "acquisition"}
+"""What a card gives its counts by, and the attribute of `Sequence31` that says to which one it belongs."""
 _SHARES = "tank-treading share: true, and judged of those told"
 _ACCURACY = "balanced accuracy of those told"
 

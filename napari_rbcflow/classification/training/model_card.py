@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -134,9 +134,12 @@ def figures(
         out["the same, at the leak's upper end"] = at_prevalence(
             counts.recall, _interval(counts.false_positive, negatives)[1], REAL_LIFE
         )
-        out |= _of_either_kind(sequences, p >= threshold)
+        found = p >= threshold
+        out |= _of_either_kind(sequences, found)
+        out |= _by_group(sequences, lambda i: _leak_and_found([sequences[n] for n in i], found[i]))
     if recipe.stage == 2:
         out |= _told(truth, p, threshold)
+        out |= _by_group(sequences, lambda i: _told_and_right(truth[i], p[i], threshold))
     return out
 
 
@@ -167,18 +170,52 @@ def _of_either_kind(sequences: Sequence[Sequence31], found: NDArray[np.bool_]) -
     return out
 
 
+def _leak_and_found(sequences: Sequence[Sequence31], found: NDArray[np.bool_]) -> dict[str, list[int]]:
+    """Of each kind, the sequences that stage 1 lets pass, and all."""
+    names = (*card_counts.FOUND.values(), card_counts.LET_THROUGH)  # in the order of the labels
+    labels = np.asarray([s.label for s in sequences])
+    return {name: [int(found[labels == k].sum()), int((labels == k).sum())] for k, name in enumerate(names)}
+
+
+def _by_group(
+    sequences: Sequence[Sequence31], counts: Callable[[NDArray[np.intp]], dict[str, list[int]]]
+) -> dict[str, Any]:
+    """Counts of each patient, day and run; of what no name assigns to one, none."""
+    out: dict[str, Any] = {}
+    for title, group_of in card_counts.GROUPS.items():
+        groups: dict[str, list[int]] = {}
+        for i, sequence in enumerate(sequences):
+            if sequence.named:
+                groups.setdefault(str(getattr(sequence, group_of)), []).append(i)
+        if groups:
+            out[title] = {
+                group: {name: kn for name, kn in counts(np.asarray(rows)).items() if kn[1]}
+                for group, rows in sorted(groups.items())
+            }
+    return out
+
+
+def _told_and_right(
+    truth: NDArray[np.int64], p: NDArray[np.float64], threshold: float
+) -> dict[str, list[int]]:
+    """Of either kind, the cells that stage 2 can tell, and the ones of them told right."""
+    told, right = tells(p, TOLD), (p >= threshold) == (truth == 1)
+    out = {}
+    for kind, name in ((1, "flipping"), (0, "tank_treading")):
+        own = told[truth == kind]
+        out[card_counts.TOLD[f"{name}_told"]] = [int(own.sum()), len(own)]
+        out[card_counts.RIGHT[f"{name}_right"]] = [int(right[told & (truth == kind)].sum()), int(own.sum())]
+    return out
+
+
 def _told(truth: NDArray[np.int64], p: NDArray[np.float64], threshold: float) -> dict[str, Any]:
     """What becomes of the figures where cells that cannot be told are left out."""
     told = tells(p, TOLD)
     flipping = p >= threshold
     counts = Counts.of(truth[told], flipping[told].astype(np.int64))
-    told_counts, right_counts = card_counts.TOLD, card_counts.RIGHT
     out: dict[str, Any] = {
         "told, of": [int(told.sum()), len(p)],
-        told_counts["flipping_told"]: [int(told[truth == 1].sum()), int((truth == 1).sum())],
-        told_counts["tank_treading_told"]: [int(told[truth == 0].sum()), int((truth == 0).sum())],
-        right_counts["flipping_right"]: [counts.true_positive, int(told[truth == 1].sum())],
-        right_counts["tank_treading_right"]: [counts.true_negative, int(told[truth == 0].sum())],
+        **_told_and_right(truth, p, threshold),
         "balanced accuracy of those told": counts.balanced_accuracy,
     }
     if told.any():
