@@ -19,7 +19,7 @@ _SHARES = "tank-treading share: true, and judged of those told"
 _ACCURACY = "balanced accuracy of those told"
 
 
-def held_back_counts(card: Mapping[str, Any]) -> dict[str, list[int]]:
+def held_back_counts(card: Mapping[str, Any]) -> dict[str, Any]:
     """Return the counts of held-back cells that a card holds, by the names of `estimate.rates`.
 
     Parameters
@@ -30,8 +30,9 @@ def held_back_counts(card: Mapping[str, Any]) -> dict[str, list[int]]:
     Returns
     -------
     dict of str to list of int
-        Hits and cells each. A card of before these counts were written gives stage 2's from its shares,
-        of which they are the only whole numbers that fit.
+        Hits and cells each; under ``by_patient`` the same of each patient, where the card says it. A card
+        of before these counts were written gives stage 2's from its shares, of which they are the only
+        whole numbers that fit.
     """
     for figures in dict(card.get("figures") or {}).values():
         wanted = FOUND if card.get("stage") == 1 else TOLD | RIGHT
@@ -41,8 +42,19 @@ def held_back_counts(card: Mapping[str, Any]) -> dict[str, list[int]]:
         elif len(found) == len(TOLD):
             found |= _right(figures, found)
         if found:
-            return found
+            patients = _by_patient(figures.get("by patient"), int(card.get("stage") or 0))
+            return found | ({"by_patient": patients} if patients else {})
     return {}
+
+
+def _by_patient(groups: Any, stage: int) -> dict[str, dict[str, list[int]]]:
+    wanted = FOUND | {"let_through": LET_THROUGH} if stage == 1 else TOLD | RIGHT
+    found = {
+        str(patient): {name: list(own[key]) for name, key in wanted.items() if _counts(own.get(key))}
+        for patient, own in (groups.items() if isinstance(groups, dict) else ())
+        if isinstance(own, dict)
+    }
+    return {patient: own for patient, own in found.items() if own}
 
 
 def _let_through(figures: Mapping[str, Any]) -> dict[str, list[int]]:

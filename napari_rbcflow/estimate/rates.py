@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 STAGE1 = ("tank_treading_found", "flipping_found", "let_through")
 STAGE2 = ("tank_treading_told", "flipping_told", "tank_treading_right", "flipping_right")
 LET_THROUGH_AS = "let_through_as"
+BY_PATIENT = "by_patient"
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,16 @@ class NetworkRates:
     let_through_as : (int, int, int)
         Unreliable cells that passed, by what stage 2 said of them: tank-treading, flipping, not told.
         All 0 where nobody counted: then what it says of them is open.
+    by_patient : mapping of str to mapping of str to Rate
+        Of each patient, the rates of the names above that were counted on his or her cells. Empty where the
+        cells were not told apart.
 
     Raises
     ------
     ValueError
-        For impossible counts, and where stage 2's two rates of right ones sum to one or less, or stage 1
-        passes unreliable cells as often as reliable ones: labels that say nothing.
+        For impossible counts, patients who have more than all together, and where stage 2's two rates of
+        right ones sum to one or less, or stage 1 passes unreliable cells as often as reliable ones: labels
+        that say nothing.
     """
 
     tank_treading_found: Rate
@@ -71,6 +76,7 @@ class NetworkRates:
     tank_treading_right: Rate
     flipping_right: Rate
     let_through_as: tuple[int, int, int] = (0, 0, 0)
+    by_patient: Mapping[str, Mapping[str, Rate]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, LET_THROUGH_AS, tuple(whole(n) for n in self.let_through_as))
@@ -90,6 +96,30 @@ class NetworkRates:
                     f"stage 1 passes unreliable cells as often as {kind} ones: its labels say nothing, and"
                     " nothing can be corrected"
                 )
+        for name in (*STAGE1, *STAGE2):
+            self._rest(name)
+
+    def patients(self, *names: str) -> list[tuple[Rate, ...]]:
+        """Return these rates of each patient who has any; what belongs to none of them comes last, as one.
+
+        Returns
+        -------
+        list of tuple of Rate
+            ``Rate(0, 0)`` for what a patient lacks. Empty where nothing was counted by patient.
+        """
+        own = [tuple(of.get(name, Rate(0, 0)) for name in names) for of in self.by_patient.values()]
+        own = [rates for rates in own if any(rate.of for rate in rates)]
+        rest = tuple(self._rest(name) for name in names)
+        return [*own, rest] if own and any(rate.of for rate in rest) else own
+
+    def _rest(self, name: str) -> Rate:
+        """Return what is of no patient."""
+        whole_rate: Rate = getattr(self, name)
+        own = [of[name] for of in self.by_patient.values() if name in of]
+        hits, of = whole_rate.hits - sum(r.hits for r in own), whole_rate.of - sum(r.of for r in own)
+        if not 0 <= hits <= of:
+            raise ValueError(f"the patients' counts of {name.replace('_', ' ')} do not fit their sum")
+        return Rate(hits, of)
 
     @classmethod
     def of_models(cls, models: Mapping[str, Any]) -> NetworkRates:
@@ -101,6 +131,7 @@ class NetworkRates:
             With a sentence, where the counts are not there or impossible.
         """
         found: dict[str, Any] = {}
+        patients: dict[str, dict[str, Rate]] = {}
         for stage, names in (("stage1", STAGE1), ("stage2", STAGE2)):
             counts = (models.get(stage) or {}).get("counts") or {}
             for name in names:
@@ -112,7 +143,10 @@ class NetworkRates:
                 found[name] = Rate(*counts[name])
             if _pair(counts.get(LET_THROUGH_AS), 3):
                 found[LET_THROUGH_AS] = tuple(counts[LET_THROUGH_AS])
-        return cls(**found)
+            for patient, own in (counts.get(BY_PATIENT) or {}).items():
+                rates = {name: Rate(*own[name]) for name in names if _pair(own.get(name), 2)}
+                patients.setdefault(patient, {}).update(rates)
+        return cls(**found, by_patient=patients)
 
 
 def whole(count: Any) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from napari_rbcflow.estimate.rates import NetworkRates
 from napari_rbcflow.session.correcting import corrected_words, counts_words
 
 
@@ -29,8 +30,15 @@ def rests_on(run: Mapping[str, Any]) -> str:
         return ""
     return (
         f"<p class='how'><b>How it is corrected.</b> {escape(counts)} The interval carries how little so few"
-        " labelled cells say; that another day or patient may be harder, it does not.</p>"
+        f" labelled cells say{_another_patient(run['models'])}.</p>"
     )
+
+
+def _another_patient(models: Mapping[str, Any]) -> str:
+    """Whether the interval knows that patients differ."""
+    if NetworkRates.of_models(models).by_patient:
+        return ", and that another patient's rates may be others"
+    return "; that another day or patient may be harder, it does not"
 
 
 def _precision(run: Mapping[str, Any]) -> str:
