@@ -143,7 +143,12 @@ class NetworkRates:
                 found[name] = Rate(*counts[name])
             if _pair(counts.get(LET_THROUGH_AS), 3):
                 found[LET_THROUGH_AS] = tuple(counts[LET_THROUGH_AS])
-            for patient, own in (counts.get(BY_PATIENT) or {}).items():
+            by_patient = counts.get(BY_PATIENT) or {}
+            if not isinstance(by_patient, Mapping) or not all(
+                isinstance(own, Mapping) for own in by_patient.values()
+            ):
+                raise ValueError(f"the counts by patient of {stage} are damaged: {by_patient!r:.60}")
+            for patient, own in by_patient.items():
                 rates = {name: Rate(*own[name]) for name in names if _pair(own.get(name), 2)}
                 patients.setdefault(patient, {}).update(rates)
         return cls(**found, by_patient=patients)
