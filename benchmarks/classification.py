@@ -4,12 +4,12 @@
 
 Simulated tracks of 33 frames; `--reliable` is the share that reaches stage 2: 1.0 the worst case, 0.034 the
 paper's blood. The latency is that of `--rate` tracks a second, of which the same share reaches stage 2.
-Everything is measured quiet and beside a second process that tracks a simulated movie as fast as it can, each
-on a core of its own where the system lets us choose (Linux). Rates are given by CPU time of
-the judging thread and by the clock: on a machine that others use only the first says much; on a GPU
-only the second. The latency is what a run writes into ``run.json``: its own judging and keeping threads, their
-queues, the row on the disk; tracks come in bursts, 60 a second. On a GPU also how many labels are the CPU's.
-A ratio of 1 or more means that the aim is met.
+Everything is measured quiet and beside a second process that tracks a simulated movie as fast as it can,
+each on a core of its own where the system lets us choose (Linux). Rates are given by CPU time of the
+judging thread and by the clock: on a machine that others use only the first says much; on a GPU only the
+second. The latency is what a run writes into ``run.json``: its own judging and keeping threads, their
+queues, the row on the disk; tracks come in bursts, 60 a second. On a GPU also how many labels are the
+CPU's. A ratio of 1 or more means that the aim is met.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ def pretend_card(
             super().__init__(trained, here, ROWS if card else rows, **more)
             if card:
                 self._source = batches._OnDevice(trained, here, self.rows)
+                self._onnx = None
                 for network in trained.networks:
                     for module in network.modules():
                         module.register_forward_pre_hook(before_forward)

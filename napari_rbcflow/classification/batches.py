@@ -1,4 +1,4 @@
-"""Run one stage over sequences in batches of one fixed shape, on a CPU or a GPU.
+"""Run one stage over sequences in batches of one fixed shape: on a CPU by ONNX Runtime, on a GPU by PyTorch.
 
 The last batch is filled up with nothing, so that a track's numbers do not depend on what else is judged.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from napari_rbcflow.classification import on_device
 from napari_rbcflow.classification.networks.blend import together
+from napari_rbcflow.classification.onnx_graph import OnnxNetworks, can_be_written
 from napari_rbcflow.classification.preparing import scaled
 from napari_rbcflow.classification.sampling import sample
 from napari_rbcflow.classification.weight_files import Trained
@@ -44,15 +45,30 @@ class StageRunner:
         Sequences in a batch.
     mixed : bool
         Half precision on a GPU; sequences near the threshold in full. Nothing on a CPU.
+    threads : int
+        Of ONNX Runtime; PyTorch's are the caller's.
+
+    Raises
+    ------
+    RunFailed
+        Where ONNX Runtime fails.
     """
 
-    def __init__(self, trained: Trained, device: torch.device, rows: int, *, mixed: bool = False) -> None:
+    def __init__(
+        self, trained: Trained, device: torch.device, rows: int, *, mixed: bool = False, threads: int = 1
+    ) -> None:
         self.trained, self.rows = trained, rows
         self._device = device
         self._mixed = mixed and device.type == "cuda"
         for network in trained.networks:
             network.to(device)
         self._source = _OnDevice(trained, device, rows) if device.type == "cuda" else _Here(trained, rows)
+        # The paper's networks stay in PyTorch.
+        self._onnx = (
+            OnnxNetworks(trained.networks, rows, trained.frames, threads)
+            if device.type == "cpu" and can_be_written(trained.networks)
+            else None
+        )
 
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """Probability of the positive class, to four decimals, of each sequence; shape (n,)."""
@@ -72,8 +88,11 @@ class StageRunner:
             for first in range(0, len(crops), self.rows):
                 some = crops[first : first + self.rows]
                 images, mask = self._source.prepare(some)
-                with torch.autocast(self._device.type, torch.float16, enabled=half):
-                    total = together(self.trained.networks, images, mask)
+                if self._onnx is not None and not half:
+                    total = torch.from_numpy(self._onnx.logits(images.numpy(), mask.numpy()))
+                else:
+                    with torch.autocast(self._device.type, torch.float16, enabled=half):
+                        total = together(self.trained.networks, images, mask)
                 parts.append((total[:, 1] - total[:, 0])[: len(some)])
             # A GPU is waited for only here: while it judges a batch, the next is packed.
             logits: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()

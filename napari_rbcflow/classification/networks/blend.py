@@ -12,7 +12,7 @@ from torch.nn import functional
 from napari_rbcflow.classification.networks.by_hand import Measures
 from napari_rbcflow.classification.networks.small import SmallNetwork
 
-_FARTHEST = 5.0
+FARTHEST = 5.0
 """Standard deviations at which a measure is cut off: a neighbour in the crop sends some to twenty."""
 
 
@@ -69,7 +69,7 @@ class Blend(nn.Module):
     def opinions(self, images: Tensor, mask: Tensor, measured: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits of either, shape (tracks, 2); `measured` where `measure` was called already."""
         measured = self.measure(images, mask) if measured is None else measured
-        standard = ((measured - self.centre) / self.spread).clamp(-_FARTHEST, _FARTHEST)
+        standard = ((measured - self.centre) / self.spread).clamp(-FARTHEST, FARTHEST)
         return self.learned(images, mask), self.by_hand(standard)
 
     def forward(self, images: Tensor, mask: Tensor, measured: Tensor | None = None) -> Tensor:

@@ -20,8 +20,10 @@ from napari_rbcflow.conventions import CROP_SIDE
 _RINGS_PX = (0.0, 1.6, 3.2, 4.8, 6.4, 8.0, 10.0, 12.5, 23.0)
 """A red cell's dark rim stands at 6 px; beyond 12.5 px there are neighbours only."""
 _DISC_PX, _CELL_PX, _CORE_PX = 10.5, 8.5, 4.0
-_SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
-_TINY = 1e-8
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+STEP_SHARES, AWAY_SHARES = (0.5, 0.9), (0.1, 0.5, 0.9)
+"""Quantiles over time of a measure, of its steps, and of how far the frames are from the mean picture."""
+TINY = 1e-8
 
 
 class Measures(nn.Module):
@@ -92,12 +94,12 @@ class Measures(nn.Module):
         count = mask.sum(1)
         mean = (images * weight[..., None]).sum(1) / count[:, None, None]
         each = self._of_pictures(images.reshape(tracks * frames, height, width)).reshape(tracks, frames, -1)
-        low, quarter, middle, upper, high = _quantiles(each, mask, _SHARES)
+        low, quarter, middle, upper, high = _quantiles(each, mask, SHARES)
         # The first step counts where it is the only frame, so that there is always one.
         stepped = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 2:]], 1)
         moved = (each[:, 1:] - each[:, :-1]).abs() * mask[:, 1:, None]
-        steps = _quantiles(moved, stepped, (0.5, 0.9))
-        away = (((images - mean[:, None]) ** 2 * self._disc).mean((2, 3)) + _TINY).sqrt()[:, :, None]
+        steps = _quantiles(moved, stepped, STEP_SHARES)
+        away = (((images - mean[:, None]) ** 2 * self._disc).mean((2, 3)) + TINY).sqrt()[:, :, None]
         place = torch.arange(frames, device=images.device)[None]
         third = (count / 3).ceil()[:, None]
         first, last = (
@@ -111,7 +113,7 @@ class Measures(nn.Module):
                 *steps,
                 (first - last).abs(),
                 self._of_pictures(mean),
-                *_quantiles(away, mask, (0.1, 0.5, 0.9)),
+                *_quantiles(away, mask, AWAY_SHARES),
                 *mirrored,
             ],
             1,
@@ -122,17 +124,17 @@ class Measures(nn.Module):
         light = linear(flat, self._light)
         means, waves = light[:, : len(self._rings)], light[:, len(self._rings) :]
         spreads = (linear(flat * flat, self._rings) - means * means).clamp(min=1e-6).sqrt()
-        heights = (waves.reshape(len(flat), -1, 2) ** 2).sum(2).clamp(min=_TINY).sqrt()
+        heights = (waves.reshape(len(flat), -1, 2) ** 2).sum(2).clamp(min=TINY).sqrt()
         moments = linear(flat.abs(), self._moments)
         contrast = moments[:, :1] + 1e-3
         y, x = moments[:, 1:2] / contrast, moments[:, 2:3] / contrast
         yy, xx = moments[:, 3:4] / contrast - y**2, moments[:, 4:5] / contrast - x**2
         yx = moments[:, 5:6] / contrast - y * x
         size = (yy + xx) / 2 + 1e-3
-        longer = (((yy - xx) / 2) ** 2 + yx**2).clamp(min=_TINY).sqrt()
+        longer = (((yy - xx) / 2) ** 2 + yx**2).clamp(min=TINY).sqrt()
         down = pictures[:, 1:, :-1] - pictures[:, :-1, :-1]
         right = pictures[:, :-1, 1:] - pictures[:, :-1, :-1]
-        slope = (down * down + right * right).clamp(min=_TINY).sqrt()
+        slope = (down * down + right * right).clamp(min=TINY).sqrt()
         inside = self._disc[:-1, :-1]
         bend = (
             pictures[:, 1:-1, 2:]
@@ -149,7 +151,7 @@ class Measures(nn.Module):
                 *((xx - yy) / 2 / size, yx / size, yx.abs() / size),
                 (slope * inside).sum((1, 2))[:, None] / 100,
                 (slope * (1 - inside)).sum((1, 2))[:, None] / 100,
-                (bend * bend * self._disc[1:-1, 1:-1]).mean((1, 2)).clamp(min=_TINY).sqrt()[:, None],
+                (bend * bend * self._disc[1:-1, 1:-1]).mean((1, 2)).clamp(min=TINY).sqrt()[:, None],
                 *(cell.amax(1, keepdim=True), cell.amin(1, keepdim=True)),
             ],
             1,
