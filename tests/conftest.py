@@ -41,7 +41,8 @@ def coverage() -> dict[str, ModuleType]:
     """The studies of how often the intervals cover; the first of them compiles for a second or two."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        return {name: importlib.import_module(name) for name in ("coverage_raw", "coverage_corrected")}
+        names = ("coverage_raw", "coverage_corrected", "new_patients")
+        return {name: importlib.import_module(name) for name in names}
     finally:
         sys.path.remove(str(BENCHMARKS))
 

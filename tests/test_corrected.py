@@ -22,9 +22,16 @@ from napari_rbcflow.classification.training import model_card
 from napari_rbcflow.classification.training.fitting import Recipe
 from napari_rbcflow.classification.weight_files import SHIPPED, seal
 from napari_rbcflow.estimate import RunningFraction, anytime
-from napari_rbcflow.estimate.corrected import MOST_WIDTH, corrected_fraction, draw, interval_of
+from napari_rbcflow.estimate.corrected import (
+    MOST_WIDTH,
+    corrected_fraction,
+    draw,
+    draw_new_patient,
+    interval_of,
+    interval_of_new_patient,
+)
 from napari_rbcflow.estimate.even_points import MOST_DIMENSIONS, sobol
-from napari_rbcflow.estimate.rates import NetworkRates, Rate
+from napari_rbcflow.estimate.rates import STAGE1, STAGE2, NetworkRates, Rate
 from napari_rbcflow.session.account import FractionFigure, plain
 from napari_rbcflow.session.correcting import corrected_figure, corrected_words, findings
 from napari_rbcflow.session.report.corrected import corrected, rests_on
@@ -46,6 +53,34 @@ def real(labelled: int = 2000, leak: float = 0.003) -> NetworkRates:
     return NetworkRates(
         rate(0.93), rate(0.80), let, told, told, right, right, (let.hits // 2, let.hits - let.hits // 2, 0)
     )
+
+
+NAMES = (*STAGE1, *STAGE2)
+BG = dict(
+    zip(
+        NAMES,
+        (Rate(32, 43), Rate(43, 51), Rate(2, 138), Rate(90, 95), Rate(92, 96), Rate(88, 90), Rate(91, 92)),
+        strict=True,
+    )
+)
+"""Counts of one patient: those of stage 1 are BG's, of stage 2 half of those of all."""
+LJ = BG | {"tank_treading_found": Rate(51, 57), "flipping_found": Rate(46, 49), "let_through": Rate(7, 60)}
+
+
+def counted_on(*patients: dict[str, Rate], apart: bool = True) -> NetworkRates:
+    """Rates counted on these patients, told apart or not."""
+    total = {n: Rate(sum(p[n].hits for p in patients), sum(p[n].of for p in patients)) for n in NAMES}
+    by_patient = {f"P{i}": own for i, own in enumerate(patients)} if apart else {}
+    return NetworkRates(**total, by_patient=by_patient)
+
+
+def ends(rates: NetworkRates, k: int = 160, m: int = 40, others: int = 300) -> tuple[float, float]:
+    """Ends of the interval, said or not."""
+    together = draw(k, m, others, rates)
+    if rates.by_patient:
+        return interval_of_new_patient(draw_new_patient(together, rates), together)[1:3]
+    _, low, high, _ = interval_of(together)
+    return float(low), float(high)
 
 
 def test_the_even_points_are_those_of_sobol() -> None:
@@ -132,6 +167,36 @@ def test_less_knowledge_makes_it_wider_never_surer() -> None:
     assert handed.high is not None
     assert handed.low < plain.low
     assert handed.high > plain.high
+
+
+@given(k=st.integers(40, 400), m=st.integers(10, 200), others=st.integers(0, 3000))
+@settings(max_examples=8, deadline=None)
+def test_a_patient_who_is_not_in_the_card_is_known_less(k: int, m: int, others: int) -> None:
+    for patients in ([BG], [BG, LJ]):
+        low, high = ends(counted_on(*patients), k, m, others)
+        alike_low, alike_high = ends(counted_on(*patients, apart=False), k, m, others)
+        assert low <= alike_low
+        assert alike_high <= high
+    told = corrected_fraction(k, m, others, counted_on(BG, LJ))
+    assert told == corrected_fraction(k, m, others, counted_on(LJ, BG))  # whoever came first
+
+
+def test_more_patients_say_more_and_the_reason_asks_for_them() -> None:
+    # As many cells, of one patient or of more who are alike: how patients differ is what they tell.
+    widths = [high - low for low, high in (ends(counted_on(*[BG] * n)) for n in (1, 2, 4, 8))]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < 0.7 * widths[0]
+    # Patients who differ say less than two who are alike, though of 60 cells, not 138, fewer is known.
+    other = BG | {"let_through": Rate(1, 60)}
+    differ, alike = (ends(counted_on(BG, p), 300, 180, 820) for p in (LJ, other))
+    assert differ[1] - differ[0] > 1.1 * (alike[1] - alike[0])
+    none = corrected_fraction(315, 165, 820, counted_on(BG))
+    assert none.estimate is None
+    assert "differ between patients, and by how much is known from one patient only" in none.reason
+    # Said of LJ's movies 65.7 %, of which 77.4 % are true: the card of BG alone, alike, misses.
+    low, high = ends(counted_on(BG), 315, 165, 820)
+    assert low < 0.774 < high
+    assert ends(counted_on(BG, apart=False), 315, 165, 820)[1] < 0.774
 
 
 def test_no_number_where_it_would_mean_nothing() -> None:
@@ -256,6 +321,17 @@ def test_the_study_draws_as_a_run_does(coverage: dict[str, ModuleType]) -> None:
     assert MOST_WIDTH == study.MOST_WIDTH
 
 
+def test_corrected_interval_covers_a_patient_who_is_not_in_the_card(
+    coverage: dict[str, ModuleType],
+) -> None:
+    """60 cards of two patients: 95 % would miss 9 of 180 runs, and 18 are three standard errors more."""
+    study = coverage["new_patients"]
+    found = study.study(study.Population(0.01, 0.7, 0.35), 2, 60, 1)
+    assert sum(of.holds for (_, how), of in found.items() if how == "by patient") / 3 >= 0.9
+    assert found[0.4, "by patient"].holds >= 0.9 > found[0.4, "all together"].holds
+    assert found[0.4, "by patient"].no_number < 0.7  # not by being useless
+
+
 @pytest.mark.parametrize(
     ("k", "n", "tuned_to", "edge"),
     [
@@ -348,3 +424,62 @@ def test_a_card_that_is_written_now_says_its_counts_by_name() -> None:
     assert rates.let_through.of == int((labels == 2).sum())
     assert rates.tank_treading_found.of == int((labels == 0).sum())
     assert 0.8 < rates.flipping_right.value < 1
+
+
+def test_a_card_tells_patients_days_and_runs_apart() -> None:
+    rng = np.random.default_rng(8)
+    labels = rng.integers(0, 3, 240)
+    runs = ("BG070219_10s01", "BG070219_10s02", "LJ200121_10s01", "LJ210121_10s01")
+    sequences = [
+        Sequence31(f"{runs[i % 4]}_{i}", int(k), np.zeros((6, 31, 31), np.uint8))
+        for i, k in enumerate(labels)
+    ]
+    models = {}
+    for stage in (1, 2):
+        own = [s for s in sequences if stage == 1 or s.label != 2]
+        truth = np.array([s.label != 2 if stage == 1 else s.label == 1 for s in own])
+        logits = rng.normal(np.where(truth, 2.5, -2.5), 1.0)
+
+        def scored(
+            of: list[Sequence31], logits: np.ndarray[Any, Any] = logits, stage: int = stage
+        ) -> dict[str, Any]:
+            found = model_card.figures(Recipe(stage=stage), of, logits, logits[None], 1.0, 0.0, 0.5)
+            told: dict[str, Any] = json.loads(json.dumps(found))
+            return told
+
+        card = scored(own)
+        assert set(card["by patient"]) == {"BG", "LJ"}
+        assert set(card["by day"]) == {"BG070219", "LJ200121", "LJ210121"}
+        assert set(card["by run"]) == set(runs)
+        for groups in (card[title] for title in ("by patient", "by day", "by run")):
+            for name in groups[next(iter(groups))]:  # each group's counts are parts of the whole
+                hits, of = (sum(own[name][i] for own in groups.values()) for i in (0, 1))
+                assert [hits, of] == card[name]
+        # Names that tell of no patient give a card without.
+        nameless = scored([replace(s, name=f"x{i}") for i, s in enumerate(own)])
+        assert {k: v for k, v in card.items() if k not in ("by patient", "by day", "by run")} == nameless
+        models[f"stage{stage}"] = {"counts": held_back_counts({"stage": stage, "figures": {"a": card}})}
+
+    # From the card to run.json and, by verify, back to the same number.
+    cells = {"tank_treading": 160, "flipping": 40, "unreliable": 100}
+    raw = FractionFigure(0.8, 0.74, 0.85, 0.95, "wilson", 200)
+    said = plain(asdict(corrected_figure(models, cells, raw)))
+    run = json.loads(
+        json.dumps({"cells": cells, "models": models, "fraction": asdict(raw), "fraction_corrected": said})
+    )
+    assert list(findings(run, cells)) == []
+    assert "another patient's rates may be others" in rests_on(run)
+    assert "labelled cells of patients BG and LJ" in rests_on(run)
+    counts = run["models"]["stage1"]["counts"]
+    patients = counts.pop("by_patient")
+    assert list(findings(run | {"models": {**run["models"], "stage2": models["stage2"]}}, cells))
+    damaged = ("x", {"BG": None}, {"BG": {"let_through": [900, 999]}}, {"BG": {"let_through": [3, 2]}})
+    for wrong in damaged:
+        counts["by_patient"] = wrong
+        assert "No corrected number: " in corrected_figure(run["models"], cells, raw).reason
+    # What is of no patient counts as one more.
+    counts["by_patient"] = {"BG": patients["BG"]}
+    rates = NetworkRates.of_models(run["models"])
+    assert [r.of for (r,) in rates.patients("let_through")] == [
+        patients[name]["let_through"][1] for name in ("BG", "LJ")
+    ]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit
@@ -35,8 +36,8 @@ from napari_rbcflow.estimate.rates import NetworkRates, Rate
 DRAWS = 1024
 """An eighth of those of a real run, where the ends move by a thousandth or two."""
 LABELLED = (45, 50, 100)
-"""Tank-treading, flipping and unreliable cells of a patient, to within a factor of two: of BG there are 43, 51
-and 138, of LJ 57, 49 and 60."""
+"""Tank-treading, flipping and unreliable cells of a patient, to within a factor of two: of BG there are 43,
+51 and 138, of LJ 57, 49 and 60."""
 TRACKS = {0.4: 1300, 0.05: 6000, 0.034: 6000}
 """Judged in a run, by the share of reliable ones: a composed movie, and a run of ten minutes."""
 
@@ -121,8 +122,17 @@ def recounted(drawn: Draws, k: int, m: int, others: int) -> Draws:
     return drawn._replace(counted=quantiles(u[0], k + m, others), raw=quantiles(u[1], k, m))
 
 
-def study(population: Population, patients: int, runs: int, seed: int) -> None:
-    """Print what either correction covers at each share of reliable tracks."""
+class Outcome(NamedTuple):
+    """Of many runs by one correction: shares that hold, say no number, and hold of those that say one."""
+
+    holds: float
+    no_number: float
+    holds_of_said: float
+    width: float
+
+
+def study(population: Population, patients: int, runs: int, seed: int) -> dict[tuple[float, str], Outcome]:
+    """Return what comes of either correction at each share of reliable tracks."""
     rng = np.random.default_rng([seed, patients])
     found: dict[tuple[float, str], list[tuple[bool, bool, float]]] = {}
     while runs:
@@ -145,21 +155,20 @@ def study(population: Population, patients: int, runs: int, seed: int) -> None:
                 said = counts[0] + counts[1] >= LEAST_CELLS and possible >= LEAST_POSSIBLE
                 said = said and high - low <= MOST_WIDTH
                 found.setdefault((reliable, name), []).append((low <= p <= high, said, high - low))
-    for (reliable, name), rows in found.items():
-        held, said, width = (np.array(column) for column in zip(*rows, strict=True))
-        own = f"{held[said].mean():5.0%}" if said.any() else "    -"
-        print(
-            f"{population.leak:6.3f} {population.spread:6.2f} {patients:8d} {reliable:8.1%}  {name:12s}"
-            f" {held.mean():6.1%} {1 - said.mean():9.0%} {own:>8s} {np.median(width):7.3f}",
-            flush=True,
-        )
+    return {key: _outcome(rows) for key, rows in found.items()}
+
+
+def _outcome(rows: list[tuple[bool, bool, float]]) -> Outcome:
+    held, said, width = np.array(rows).T
+    of_said = float(held[said > 0].mean()) if said.any() else float("nan")
+    return Outcome(float(held.mean()), float(1 - said.mean()), of_said, float(np.median(width)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--patients", type=int, nargs="+", default=[2, 3, 4])
+    parser.add_argument("--patients", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--leaks", type=float, nargs="+", default=[0.003, 0.03])
     parser.add_argument("--spreads", type=float, nargs="+", default=[0.0, 0.5, 1.0])
     options = parser.parse_args()
@@ -167,7 +176,14 @@ def main() -> None:
     for leak in options.leaks:
         for spread in options.spreads:
             for patients in options.patients:
-                study(Population(leak, spread, spread / 2), patients, options.runs, options.seed)
+                population = Population(leak, spread, spread / 2)
+                found = study(population, patients, options.runs, options.seed)
+                for (reliable, name), of in found.items():
+                    print(
+                        f"{leak:6.3f} {spread:6.2f} {patients:8d} {reliable:8.1%}  {name:12s} {of.holds:6.1%}"
+                        f" {of.no_number:9.0%} {of.holds_of_said:8.0%} {of.width:7.3f}",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":
