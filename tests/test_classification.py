@@ -223,7 +223,12 @@ class TestTwoStage:
                 assert (judgement.label, judgement.reason) == (Label.UNRELIABLE, "undecided")
             else:
                 flipping = 1 - judgement.p_tank_treading >= two_stage.stage2.threshold - 1e-9
-                assert judgement.label is (Label.FLIPPING if flipping else Label.TANK_TREADING)
+                passes = (
+                    judgement.p_reliable
+                    >= (two_stage.stage1.thresholds or [two_stage.stage1.threshold] * 2)[flipping]
+                )
+                kind = Label.FLIPPING if flipping else Label.TANK_TREADING
+                assert judgement.label is (kind if passes else Label.UNRELIABLE)
         assert labels >= {Label.TANK_TREADING, Label.FLIPPING, Label.UNRELIABLE}
 
     def test_threads_are_given_back(self, two_stage: TwoStage) -> None:

@@ -76,7 +76,11 @@ class TestWeights:
                 load_weights(copy, 2)
 
     @pytest.mark.parametrize(
-        ("key", "value"), [("threshold", 0.4), ("told_from", 0.6), ("slope", 0.9), ("offset", 0.1)]
+        ("key", "value"),
+        [
+            *(("threshold", 0.4), ("told_from", 0.6), ("slope", 0.9), ("offset", 0.1)),
+            *(("short", 3.0), ("thresholds", [0.5, 0.6])),
+        ],
     )
     def test_a_card_that_was_changed(self, copy: Path, key: str, value: float) -> None:
         """Each of these makes sense, and other labels."""
@@ -96,6 +100,8 @@ class TestWeights:
             *(("acquisitions", wrong) for wrong in (5, [[1]], None)),
             ("threshold", 0.9),
             *(("told_from", wrong) for wrong in (0.2, 1.5, float("nan"), "sure")),
+            *(("short", wrong) for wrong in (-1.0, 1e9, "long", float("nan"))),
+            *(("thresholds", wrong) for wrong in (5, [0.5], [0.9, 0.8], ["a", "b"])),
             ("recipe", None),
         ],
     )

@@ -72,11 +72,14 @@ class StageRunner:
 
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """Probability of the positive class, to four decimals, of each sequence; shape (n,)."""
-        p = self.trained.probability(self._logits(crops, self._mixed))
+        frames = [len(c) for c in crops]
+        p = self.trained.probability(self._logits(crops, self._mixed), frames)
         if self._mixed:
             near = near_threshold(self.trained, p)
             if len(near):
-                p[near] = self.trained.probability(self._logits([crops[i] for i in near], False))
+                p[near] = self.trained.probability(
+                    self._logits([crops[i] for i in near], False), [frames[i] for i in near]
+                )
         return p
 
     def _logits(self, crops: Sequence[NDArray[np.uint8]], half: bool) -> NDArray[np.float64]:

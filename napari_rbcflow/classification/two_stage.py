@@ -158,6 +158,8 @@ class TwoStage:
                 "slope": trained.slope,
                 "offset": trained.offset,
                 "threshold": trained.threshold,
+                "thresholds": trained.thresholds,
+                "short": trained.short,
                 "told_from": trained.told_from,
                 # What the correction of the fraction rests on (estimate.rates).
                 "counts": held_back_counts(trained.card),
@@ -205,8 +207,8 @@ class TwoStage:
         -------
         list of Judgement
             ``too-short`` without probabilities for tracks under six frames; `p_tank_treading` None for
-            unreliable ones. The reason is ``too-short``, ``stage-1`` (unreliable), ``stage-2``, or
-            ``undecided``: unreliable because stage 2 cannot tell.
+            ones that do not reach stage 2. The reason is ``too-short``, ``stage-1`` (unreliable),
+            ``stage-2``, or ``undecided``: unreliable because stage 2 cannot tell.
         """
         seen = _alone if leave_out_intruded else _whole
         long = [track for track in tracks if not track.too_short]
@@ -224,6 +226,8 @@ class TwoStage:
                 continue
             flipping = float(p_flipping[id(track)])
             label, reason = self.kind(flipping)
+            if reason == "stage-2" and not self.stage1.passes(reliable, flipping=label is Label.FLIPPING):
+                label, reason = Label.UNRELIABLE, "stage-1"
             judgements.append(Judgement(track.cell, label, reliable, round(1 - flipping, 4), reason))
         return judgements
 

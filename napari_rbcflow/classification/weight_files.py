@@ -28,6 +28,9 @@ _MOST_THRESHOLD = 1.0001
 _MOST_MEMBERS = 1000
 _MOST_SLOPE = 1e5
 _DECIDING = ("stage", "members", "sha256", "recipe", "slope", "offset", "threshold", "told_from")
+_DECIDING_IF_THERE = ("thresholds", "short")
+"""Of cards from before these were made there is a seal without them."""
+_MOST_SHORT = 1e3
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +54,12 @@ class Trained:
         Positive where the rounded probability is at least this.
     told_from : float
         A sequence whose likelier class is less probable than this cannot be told; 0.5 tells all.
+    thresholds : (float, float)
+        Of stage 1: for tracks that stage 2 calls tank-treading, and for those that it calls flipping. The
+        lesser one is `threshold`.
+    short : float
+        Taken off the logit difference of a sequence of no frames; of one of `frames` or more, nothing. In
+        between it goes with what is lacking: experts judge no cell that they saw only briefly.
     card : mapping
         All that the JSON says.
     """
@@ -67,21 +76,33 @@ class Trained:
     threshold: float
     told_from: float
     card: Mapping[str, Any]
+    thresholds: tuple[float, float] | None = None
+    short: float = 0.0
 
     @property
     def edges(self) -> tuple[float, ...]:
         """The probabilities at which a label changes."""
         if self.told_from <= 0.5:
-            return (self.threshold,)
+            return (self.threshold, *(t for t in self.thresholds or () if t != self.threshold))
         return (round(1 - self.told_from, 4), self.threshold, self.told_from)
 
     def told(self, p: float) -> bool:
         """Whether a rounded probability tells the class; where not, a guess would be all there is."""
         return bool(tells(np.asarray(p), self.told_from))
 
-    def probability(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Calibrate mean logit differences, rounded to four decimals; shape (n,)."""
-        return calibrated(logits, self.slope, self.offset)
+    def passes(self, p: float, *, flipping: bool) -> bool:
+        """Whether a rounded probability of stage 1 passes for a track of the kind that stage 2 calls it."""
+        return p >= (self.thresholds[flipping] if self.thresholds else self.threshold)
+
+    def probability(self, logits: NDArray[np.float64], frames: Sequence[int]) -> NDArray[np.float64]:
+        """Calibrate mean logit differences of sequences of so many frames, to four decimals; shape (n,)."""
+        return calibrated(logits - self.short * shortness(frames, self.frames), self.slope, self.offset)
+
+
+def shortness(frames: Sequence[int], enough: int) -> NDArray[np.float64]:
+    """What sequences lack to `enough` frames, as a share of that: 0 of those that lack nothing."""
+    lacking: NDArray[np.float64] = np.maximum(0.0, 1.0 - np.asarray(frames, np.float64) / enough)
+    return lacking
 
 
 def tells(p: NDArray[np.float64], told_from: float) -> NDArray[np.bool_]:
@@ -127,7 +148,11 @@ def load_weights(path: Path, stage: int) -> Trained:
         model, frames, options = str(recipe["model"]), int(recipe["frames"]), dict(recipe["options"])
         sampling, scale = recipe["sampling"], recipe["scale"]
         slope, offset, threshold = (float(card[key]) for key in ("slope", "offset", "threshold"))
-        told_from = float(card.get("told_from", 0.5))
+        told_from, short = float(card.get("told_from", 0.5)), float(card.get("short", 0.0))
+        thresholds = None
+        if card.get("thresholds") is not None:
+            of_tank, of_flip = map(float, card["thresholds"])
+            thresholds = of_tank, of_flip
         if not all(isinstance(figures, Mapping) for figures in dict(card.get("figures", {})).values()):
             raise ValueError("figures that are none")
         acquisitions = card.get("acquisitions", [])
@@ -144,6 +169,8 @@ def load_weights(path: Path, stage: int) -> Trained:
         raise BadInput(f"The weights {path} are for stage {of_stage}, not for stage {stage}.")
     if not (0 <= slope <= _MOST_SLOPE and math.isfinite(offset) and 0 <= threshold <= _MOST_THRESHOLD):
         raise BadInput(f"The card {card_path} is damaged: threshold or calibration is no number that serves.")
+    if not 0 <= short <= _MOST_SHORT or (thresholds is not None and min(thresholds) != threshold):
+        raise BadInput(f"The card {card_path} is damaged: its thresholds or its length rule do not serve.")
     if not 0.5 <= told_from <= 1:
         raise BadInput(f"The card {card_path} is damaged: it tells a class from {told_from} on.")
     if stage == 2 and told_from > 0.5 and not 1 - told_from <= threshold <= told_from:
@@ -164,7 +191,9 @@ def load_weights(path: Path, stage: int) -> Trained:
     networks = _networks(path, data, members, lambda: build(model, frames, options))
     name = str(card.get("name", path.stem))
     return Trained(
-        name, stage, found, networks, sampling, frames, scale, slope, offset, threshold, told_from, card
+        *(name, stage, found, networks, sampling, frames, scale, slope, offset, threshold, told_from, card),
+        thresholds=thresholds,
+        short=short,
     )
 
 
@@ -236,7 +265,8 @@ def save_weights(path: Path, networks: Sequence[nn.Module], card: Mapping[str, A
 
 def seal(card: Mapping[str, Any]) -> str:
     """SHA-256 of all in a card that decides on a label: a changed threshold is not the trained one."""
-    said = json.dumps({key: card.get(key) for key in _DECIDING}, sort_keys=True, separators=(",", ":"))
+    keys = (*_DECIDING, *(key for key in _DECIDING_IF_THERE if key in card))
+    said = json.dumps({key: card.get(key) for key in keys}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -255,7 +285,14 @@ def as_text(card: Mapping[str, Any]) -> str:
     lines += [f"- file `{card['file']}`, sha256 `{card['sha256']}`"]
     lines += [f"- {card['members']} network(s) of {card.get('parameters', '?')} parameters, logits averaged"]
     lines += [f"- threshold {card['threshold']}: {card.get('threshold_rule', 'as trained')}"]
-    lines += [f"- calibration: slope {card['slope']:.4f}, offset {card['offset']:.4f}", "", "## Recipe", ""]
+    if "thresholds" in card:
+        lines += ["- of tank-treading and of flipping tracks: {}, {}".format(*card["thresholds"])]
+    lines += [f"- calibration: slope {card['slope']:.4f}, offset {card['offset']:.4f}"]
+    if card.get("short"):
+        lines += [
+            f"- taken off for each missing share of {card['recipe']['frames']} frames: {card['short']:.4f}"
+        ]
+    lines += ["", "## Recipe", ""]
     lines += [f"- {key}: {value}" for key, value in card["recipe"].items()]
     if "seeds" in card:
         lines += [f"- seeds: {card['seeds']}"]

@@ -109,6 +109,10 @@ def _figure(value: float | None) -> str:
     "--simulated", type=float, metavar="SHARE", help="Of simulated sequences [default: the model's own]."
 )
 @click.option(
+    "--composed", type=float, metavar="SHARE", help="Of tracks of composed movies [default: the model's own]."
+)
+@click.option("--keep-folds", is_flag=True, help="With --folds: also write the weights without each group.")
+@click.option(
     "--without", multiple=True, metavar="NAME", help="Patient, date or acquisition to leave out; repeatable."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
@@ -129,6 +133,8 @@ def train(
     frames: int | None,
     epochs: int | None,
     simulated: float | None,
+    composed: float | None,
+    keep_folds: bool,
     without: tuple[str, ...],
     seed: int,
     seeds: int,
@@ -151,6 +157,8 @@ def train(
         frames=frames,
         epochs=epochs,
         simulated=simulated,
+        composed=composed,
+        keep_folds=keep_folds,
         without=without,
         seeds=range(seed, seed + seeds),
         folds=folds,

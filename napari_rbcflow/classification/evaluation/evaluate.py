@@ -110,7 +110,15 @@ def evaluate(
         else two_stage.kind(p_flipping_by_name[s.name])
         for s, p in zip(sequences, p_reliable, strict=True)
     ]
-    final = np.asarray([UNRELIABLE if kind is None else _NUMBERS[kind[0]] for kind in kinds], np.int64)
+    final = np.asarray(
+        [
+            UNRELIABLE
+            if kind is None or not two_stage.stage1.passes(p, flipping=kind[0] is Label.FLIPPING)
+            else _NUMBERS[kind[0]]
+            for kind, p in zip(kinds, p_reliable.tolist(), strict=True)
+        ],
+        np.int64,
+    )
     result: dict[str, Any] = {
         "dataset": str(dataset),
         "split": split,

@@ -154,32 +154,72 @@ def calibrate(truth: NDArray[np.int64], logits: NDArray[np.float64]) -> tuple[fl
     ----------
     Platt, Advances in Large Margin Classifiers (1999) 61; Lin, Lin and Weng, Machine Learning 68 (2007) 267.
     """
+    slope, offset, _ = calibrate_with(truth, logits, np.zeros(len(logits)), np.ones(len(logits)))
+    return slope, offset
+
+
+def calibrate_with(
+    truth: NDArray[np.int64],
+    logits: NDArray[np.float64],
+    shortness: NDArray[np.float64],
+    weights: NDArray[np.float64],
+) -> tuple[float, float, float]:
+    """Calibrate as `calibrate` does, with a second witness: how short a sequence is.
+
+    Parameters
+    ----------
+    truth : ndarray of int64, shape (n,)
+    logits : ndarray of float64, shape (n,)
+    shortness : ndarray of float64, shape (n,)
+        0 for sequences that are long enough, up to 1.
+    weights : ndarray of float64, shape (n,)
+        What each counts.
+
+    Returns
+    -------
+    slope, offset : float
+    short : float
+        What the logit of a sequence of shortness 1 loses before slope and offset; never below 0.
+    """
     truth, logits = np.asarray(truth, bool), np.asarray(logits, np.float64)
-    n_positive, n_negative = int(truth.sum()), int((~truth).sum())
+    n_positive, n_negative = float(weights[truth].sum()), float(weights[~truth].sum())
     if not n_positive or not n_negative:
-        return 1.0, 0.0
+        return 1.0, 0.0, 0.0
     wanted = np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
-    design = np.stack([logits, np.ones_like(logits)], 1)
+    columns = [logits, np.ones_like(logits)]
+    if shortness.any():
+        columns.append(-shortness)
+    found = _logistic(np.stack(columns, 1), wanted, weights)
+    if len(found) == 3 and not found[2] > 0:
+        found = _logistic(np.stack(columns[:2], 1), wanted, weights)
+    if not found[0] > 0:
+        return 0.0, float(np.log(n_positive / n_negative)), 0.0
+    return float(found[0]), float(found[1]), float(found[2] / found[0]) if len(found) == 3 else 0.0
+
+
+def _logistic(
+    design: NDArray[np.float64], wanted: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Fit a logistic regression by Newton's method."""
 
     def loss(at: NDArray[np.float64]) -> float:
         z = design @ at
-        return float(np.sum(np.logaddexp(0, z) - wanted * z))
+        return float(np.sum(weights * (np.logaddexp(0, z) - wanted * z)))
 
-    weights = np.asarray([1.0, 0.0])
+    found = np.zeros(design.shape[1])
+    found[0] = 1.0
     for _ in range(100):
-        p = 1 / (1 + np.exp(-np.clip(design @ weights, -60, 60)))
-        gradient = design.T @ (p - wanted)
-        hessian = design.T @ (design * (p * (1 - p))[:, None]) + 1e-9 * np.eye(2)
+        p = 1 / (1 + np.exp(-np.clip(design @ found, -60, 60)))
+        gradient = design.T @ (weights * (p - wanted))
+        hessian = design.T @ (design * (weights * p * (1 - p))[:, None]) + 1e-9 * np.eye(len(found))
         step = np.linalg.solve(hessian, gradient)
         size = 1.0
-        while size > 1e-6 and loss(weights - size * step) > loss(weights) + 1e-12:
+        while size > 1e-6 and loss(found - size * step) > loss(found) + 1e-12:
             size /= 2
-        weights = weights - size * step
+        found = found - size * step
         if np.abs(size * step).max() < 1e-9:
             break
-    if not weights[0] > 0:
-        return 0.0, float(np.log(n_positive / n_negative))
-    return float(weights[0]), float(weights[1])
+    return found
 
 
 def calibration_error(truth: NDArray[np.int64], p: NDArray[np.float64], bins: int = 10) -> float:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from napari_rbcflow.classification.networks import MODELS, n_parameters
-from napari_rbcflow.classification.published import UNRELIABLE, Sequence31, refuse_nameless
+from napari_rbcflow.classification.published import UNRELIABLE, Sequence31, read_all, refuse_nameless
 from napari_rbcflow.classification.sampling import Sampling
+from napari_rbcflow.classification.training.composed import tracked_sequences
 from napari_rbcflow.classification.training.fitting import Fitted, Recipe, fit, logits, targets
 from napari_rbcflow.classification.training.holding_back import both, gather, hold_out, need_both
 from napari_rbcflow.classification.training.model_card import count, figures, make_card
@@ -52,12 +54,15 @@ def default_recipe(
             1 if stage == 1 else 2,
             model=model,
             sampling="similarity" if stage == 1 else "uniform",
-            epochs=20 if stage == 1 else 80,
+            epochs=20 if stage == 1 else 30,
             learning_rate=3e-3,
             decay=1e-4,
             spoiled=0.2 if stage == 1 else 0.0,
             switched=0.0 if stage == 1 else 0.25,
+            # Experts judge no cell that they saw only briefly: its length is a part of what it is.
+            shortened=0.0 if stage == 1 else 0.4,
             simulated=0.35 if stage == 1 else 0.0,
+            composed=1.0,
             # What tells flipping from tank-treading lies inside the cell; what tells reliable, round it too.
             options={} if stage == 1 else {"widths": [8, 16, 32, 48], "strides": [1, 2, 1, 2], "side": 23},
         )
@@ -93,6 +98,8 @@ def train(
     device: str = "auto",
     recipe: Recipe | None = None,
     simulated: float | None = None,
+    composed: float | None = None,
+    keep_folds: bool = False,
     without: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -125,6 +132,12 @@ def train(
     simulated : float, optional
         Sequences of the simulated chamber in an epoch, as a share of the real ones; by default the
         recipe's own. They are trained on, never judged on.
+    composed : float, optional
+        The same of tracks that our own tracker cuts out of composed movies (`training.composed`). Those of
+        what is held back are judged, and set calibration and thresholds.
+    keep_folds : bool
+        With `folds`, also write the networks that have not seen each group, into ``without-GROUP`` in `out`,
+        with calibration and thresholds from the other groups' judgements.
     without : sequence of str
         Patients (``BG``), dates (``BG1017``) or acquisitions (``BG1017_10s02``) that are left out of it
         all, threshold and calibration too: to be evaluated on afterwards.
@@ -157,15 +170,25 @@ def train(
         if not 0 <= simulated <= 10:
             raise BadInput(f"The share of simulated sequences lies between 0 and 10, not {simulated:g}.")
         recipe = replace(recipe, simulated=simulated)
+    if composed is not None:
+        if not 0 <= composed <= 10:
+            raise BadInput(f"The share of composed sequences lies between 0 and 10, not {composed:g}.")
+        recipe = replace(recipe, composed=composed)
     with _made(out):
         where = choose_device(device)
         train_set, validation, test = gather(datasets, recipe.stage, without)
         drawn = draw_simulated(recipe, len(train_set) + len(validation))
+        cut = draw_composed(recipe, [*train_set, *validation], datasets, without, say)
+        fold_networks: dict[str, list[nn.Module]] = {}
         if folds is not None:
             train_set, validation = [*train_set, *validation], []
-            held = cross_validate(train_set, recipe, seeds, folds, where, say, drawn)
-            judged, held_logits, split = train_set, held.mean(0), f"leave one {folds} out, then all"
+            held = cross_validate(
+                *(train_set, recipe, seeds, folds, where, say, drawn), composed=cut, networks=fold_networks
+            )
+            judged, held_logits, split = [*train_set, *cut], held.mean(0), f"leave one {folds} out, then all"
             per_seed = held
+            if keep_folds:
+                _write_folds(out, recipe, judged, per_seed, seeds, folds, fold_networks)
         else:
             if not validation:
                 train_set, validation = hold_out(train_set, recipe.stage)
@@ -173,10 +196,12 @@ def train(
             else:
                 split = "train and validation as given"
             need_both(validation, recipe.stage, "validate on")
+            validated = {s.patient for s in validation}
+            cut = [s for s in cut if s.patient not in validated]
             judged, held_logits, per_seed = validation, np.zeros(0), np.zeros((0, 0))
         fitted: list[Fitted] = []
         for seed in seeds:
-            fitted.append(fit(train_set, validation, recipe, seed, where, _epochs(say, seed), drawn))
+            fitted.append(fit(train_set, validation, recipe, seed, where, _epochs(say, seed), drawn, cut))
         if folds is None:
             per_seed = np.stack([logits(f.network, judged, recipe) for f in fitted])
             held_logits = per_seed.mean(0)
@@ -191,6 +216,8 @@ def train(
             card["simulated"] = (
                 f"{len(drawn)} sequences of the simulated chamber, {count(drawn)}; never judged on"
             )
+        if cut:
+            card["composed"] = f"{len(cut)} tracks cut out of composed movies, {count(cut)}"
         card["device"] = where.type if where.type == "cpu" else torch.cuda.get_device_name(where)
         if test:
             on_test = np.stack([logits(f.network, test, recipe) for f in fitted])
@@ -232,11 +259,69 @@ def _made(folder: Path) -> Iterator[None]:
         raise
 
 
+_ASLANT, _STRAIGHT = 0.75, 0.25
+"""Greatest strength of light from a side in simulated sequences; share of those without."""
+MOVIES = 4
+"""Composed movies a patient."""
+
+
+def draw_composed(
+    recipe: Recipe,
+    sequences: Sequence[Sequence31],
+    datasets: Sequence[Path] = (),
+    without: Sequence[str] = (),
+    say: Progress = lambda _: None,
+) -> list[Sequence31]:
+    """Return tracks that our tracker cuts out of composed movies of these cells; none if not asked for.
+
+    Stage 2 learns from reliable cells only; the unreliable ones of `datasets` flow beside them all the same.
+    """
+    if not recipe.composed:
+        return []
+    refuse_nameless(sequences)
+    if recipe.stage == 2 and datasets:
+        both_parts = gather(datasets, 1, without)[:2] if _has_unreliable(datasets) else ([], [])
+        names = {s.name for s in sequences}
+        sequences = [*sequences, *(s for part in both_parts for s in part if s.name not in names)]
+    found = tracked_sequences(sequences, seed=300, movies=MOVIES, progress=say)
+    return [s for s in found if recipe.stage == 1 or s.reliable]
+
+
+def _has_unreliable(datasets: Sequence[Path]) -> bool:
+    return any(not s.reliable for s in read_all(datasets)["train"])
+
+
+def _write_folds(
+    out: Path,
+    recipe: Recipe,
+    judged: Sequence[Sequence31],
+    per_seed: NDArray[np.float64],
+    seeds: Sequence[int],
+    group: Group,
+    networks: Mapping[str, Sequence[nn.Module]],
+) -> None:
+    """Write the networks of each fold, with a card from the judgements of the other groups."""
+    names = np.asarray([getattr(s, group) for s in judged])
+    for name, members in networks.items():
+        others = np.where(names == name, np.nan, per_seed)
+        mean = others.mean(0)
+        if not both([s for s, known in zip(judged, np.isfinite(mean), strict=True) if known], recipe.stage):
+            continue
+        card = make_card(recipe, judged, mean, others, seeds, f"leave one {group} out, of all but {name}")
+        card["without"] = [name]
+        card["acquisitions"] = sorted(
+            {s.acquisition for s, n in zip(judged, names, strict=True) if n != name}
+        )
+        folder = out / f"without-{name}"
+        folder.mkdir()
+        save_weights(folder / f"stage{recipe.stage}.safetensors", members, card)
+
+
 def draw_simulated(recipe: Recipe, n_real: int) -> list[Sequence31]:
     """Return simulated sequences to train on, two to three for every real one; none if not asked for.
 
     Two thirds of them are unreliable, many of those just out of focus: what the real data has least of.
-    Stage 2 takes the others.
+    Stage 2 takes the others. Of three in four the light comes in aslant, from any side.
     """
     if not recipe.simulated:
         return []
@@ -245,7 +330,9 @@ def draw_simulated(recipe: Recipe, n_real: int) -> list[Sequence31]:
     n = math.ceil(2.7 * n_real)
     return [
         Sequence31(f"SIMULATED_{i}", s.label, s.crops)
-        for i, s in enumerate(simulate_sequences(n, seed=300, shares=(0.2, 0.15, 0.65)))
+        for i, s in enumerate(
+            simulate_sequences(n, seed=300, shares=(0.2, 0.15, 0.65), aslant=_ASLANT, straight=_STRAIGHT)
+        )
         if recipe.stage == 1 or s.label != UNRELIABLE
     ]
 
@@ -258,14 +345,26 @@ def cross_validate(
     device: torch.device | None = None,
     progress: Progress | None = None,
     simulated: Sequence[Sequence31] = (),
+    composed: Sequence[Sequence31] = (),
+    networks: dict[str, list[nn.Module]] | None = None,
 ) -> NDArray[np.float64]:
     """Judge every sequence by networks that saw nothing of its group.
 
-    In stage 1 a group without unreliable sequences is trained on always and never judged: NaN.
+    In stage 1 a group without unreliable sequences is trained on always and never judged: NaN. Of composed
+    movies nothing is trained on that holds cells of a patient who is judged.
+
+    Parameters
+    ----------
+    sequences, recipe, seeds, group, device, progress, simulated
+        As in `train` and `fit`.
+    composed : sequence of Sequence31
+        Tracks of composed movies, judged as the sequences of their group are.
+    networks : dict, optional
+        Takes the networks that have not seen each group.
 
     Returns
     -------
-    ndarray of float64, shape (seeds, sequences)
+    ndarray of float64, shape (seeds, sequences + composed)
         Logit differences.
 
     Raises
@@ -279,15 +378,21 @@ def cross_validate(
     judged = sorted(set(names.tolist()))
     if recipe.stage == 1:
         judged = [name for name in judged if (labels[names == name] == 0).any()]
-    out = np.full((len(seeds), len(sequences)), np.nan)
+    every = [*sequences, *composed]
+    names_of_all = np.asarray([getattr(s, group) for s in every])
+    out = np.full((len(seeds), len(every)), np.nan)
     for name in judged:
         rest = [s for s, n in zip(sequences, names, strict=True) if n != name]
-        held = [s for s, n in zip(sequences, names, strict=True) if n == name]
+        held = [s for s, n in zip(every, names_of_all, strict=True) if n == name]
         if not both(rest, recipe.stage):
             continue
+        patients = {s.patient for s in held}
+        flowed = [s for s in composed if s.patient not in patients]
         for row, seed in enumerate(seeds):
-            network = fit(rest, [], recipe, seed, device, simulated=simulated).network
-            out[row, names == name] = logits(network, held, recipe)
+            network = fit(rest, [], recipe, seed, device, simulated=simulated, composed=flowed).network
+            out[row, names_of_all == name] = logits(network, held, recipe)
+            if networks is not None:
+                networks.setdefault(name, []).append(network)
             if progress is not None:
                 progress(f"{group} {name} held back, seed {seed}: judged {len(held)} sequences")
     if not np.isfinite(out).any():
