@@ -122,7 +122,7 @@ def test_the_tally_forgets_what_is_not_named_again() -> None:
             tally.settle(part, [Judgement(t.cell, Label.FLIPPING, 0.9, 0.1, "stage-2") for t in part])
         )
     assert tally.fraction.n == 1
-    assert len(tally._chains) == PIECES_REMEMBERED
+    assert len(tally._now.told) == PIECES_REMEMBERED
 
 
 # ------------------------------------------------------------------------------- what continues what

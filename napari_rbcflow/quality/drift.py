@@ -88,7 +88,7 @@ class DriftWatch:
     """Looks at a run's counted cells as they grow; what was found once stands.
 
     It stands with its cell and its p value; the fractions before and after that cell are those of all the
-    cells counted by now.
+    cells counted by now. Where the cells before are counted again otherwise, it stands no more.
 
     Half of `ALPHA` belongs to the looks on the way, at `FIRST_LOOK` cells and each time there are `GROWTH`
     times as many (the j-th look has the share 1 / (j (j + 1)) of it), the other half to the look at the end:
@@ -103,6 +103,7 @@ class DriftWatch:
     def __init__(self) -> None:
         self.found: Change | None = None
         self._looks = 0
+        self._found_in = b""
 
     def look(self, counted: bytes | bytearray) -> Change | None:
         """Look where a look is due, and return what stands found; cheap where none is."""
@@ -120,6 +121,8 @@ class DriftWatch:
 
     def _today(self, counted: bytes | bytearray) -> Change | None:
         """Tell what was found with the cells that were counted since; a few microseconds."""
+        if not counted.startswith(self._found_in):
+            self.found, self._found_in = None, b""
         found = self.found
         if found is not None and len(counted) > found.cells:
             new = sum(counted[found.cells :])
@@ -131,4 +134,4 @@ class DriftWatch:
     def _test(self, counted: bytes | bytearray, alpha: float) -> None:
         change = change_in(counted)
         if change is not None and change.p_value < alpha:
-            self.found = change
+            self.found, self._found_in = change, bytes(counted)

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from napari_rbcflow.run.judged import JudgedCell
 from napari_rbcflow.run.progress import Progress
 
+COUNTED_AGAIN = b"\x02"
+"""Among the counted cells of a snapshot."""
+
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
@@ -29,7 +32,8 @@ class Snapshot:
     judged : tuple of JudgedCell
         Oldest first; after a long pause, only the last `judged.REMEMBERED`.
     counted : bytes
-        The cells counted since, in order: 1 tank-treading, 0 flipping. None is ever left out.
+        The cells counted since, in order: 1 tank-treading, 0 flipping. None is ever left out. Behind
+        `COUNTED_AGAIN` stand all cells that count: those before it count no more.
     warnings : tuple of str
         What a person must be told, in plain sentences.
     """

@@ -19,6 +19,7 @@ from napari_rbcflow.run.judged import RecentCells
 from napari_rbcflow.run.memory import touch_frames
 from napari_rbcflow.run.outcome import Outcome, reason_of
 from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.session.tables import speed_um_per_s
 from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.sources.contract import Frame, FrameSource, SourceInfo
 from napari_rbcflow.tracking.tracker import OpenTracks, Tracker
@@ -100,7 +101,11 @@ class Stages:
     ) -> None:
         self._source, self._info, self.settings = source, info, settings
         self._tracker, self._two_stage, self._writer = tracker, two_stage, writer
-        self.tally = Tally(settings.stop, settings.least_frames)
+        self.tally = Tally(
+            settings.stop,
+            settings.least_frames,
+            speed=lambda track: speed_um_per_s(track, fps=info.fps, pixel_size_um=info.pixel_size_um),
+        )
         self.outcome = Outcome()
         self.newest: Frame | None = None
         self.positions: OpenTracks | None = None

@@ -148,8 +148,9 @@ class Standing:
         """Return the counts of ``run.json``; while the run goes on, with the last labels' latencies only."""
         whole = outcome != GOES_ON
         dropped = dict(self._stages.dropped)
-        fraction = FractionFigure.saying(self._stages.tally.fraction, self._said(outcome))
-        cells = dict(self._stages.tally.cells)
+        tally = self._stages.tally
+        fraction = FractionFigure.saying(tally.fraction, self._said(outcome))
+        cells = dict(tally.cells)
         account = Account.of(
             received=self._stages.n_received,
             processed=self._tracker.processed,
@@ -158,6 +159,7 @@ class Standing:
             cells=cells,
             fraction=fraction,
             fraction_corrected=corrected_figure(self._models, cells, fraction) if whole else None,
+            focus_speed={**tally.focus.as_dict(), "set_aside": tally.set_aside},
             latencies_ms=self._stages.latencies_ms[0 if whole else -RECENT_LABELS :],
             warnings=[
                 *self._survived(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from napari_rbcflow.run.snapshot import COUNTED_AGAIN
 from napari_rbcflow.run.snapshot import Snapshot as Snapshot
 from napari_rbcflow.run.wiring import Run
 from napari_rbcflow.tracking.tracker import OpenTracks
@@ -25,7 +26,7 @@ class Watcher:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._judged_before = 0
-        self._counted_before = 0
+        self._counted_before = self._recounts = 0
         self._warnings: tuple[str, ...] = ()
         self._warned_at = float("-inf")
 
@@ -33,9 +34,13 @@ class Watcher:
         """Return how the run stands now, and what is new since the last look; from one thread."""
         stages = self._run.stages
         # Counted first: a cell counted in between is then told next time, never lost.
-        counted = bytes(stages.tally.counted[self._counted_before :])
+        counted, recounts = stages.tally.counted_since(self._counted_before, self._recounts)
         newest, positions = stages.newest, stages.positions
-        self._counted_before += len(counted)
+        if recounts != self._recounts:
+            self._counted_before, self._recounts = len(counted), recounts
+            counted = COUNTED_AGAIN + counted
+        else:
+            self._counted_before += len(counted)
         self._judged_before, judged = stages.judged.since(self._judged_before)
         return Snapshot(
             progress=self._run.progress(),

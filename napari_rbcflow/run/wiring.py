@@ -236,11 +236,16 @@ class Run:
             self.stages.keep(left, [uncounted(t, RUN_FAILED) for t in left])
         except Exception as error:
             log.error("%d tracks could not be kept: %s", len(left), error)
+        self.stages.tally.finish()
         self._find_lost_frames()
         self._say_device()
         status, reason = self.outcome
         self._writer.close(
-            self.account(whole=True), status, reason, self._standing.stop_sentence(self.outcome)
+            self.account(whole=True),
+            status,
+            reason,
+            self._standing.stop_sentence(self.outcome),
+            self.stages.tally.changed(),
         )
 
     def _close_source(self) -> None:

@@ -88,6 +88,8 @@ class Account:
         Plain sentences, for a person.
     quality : mapping
         Further numbers about the run's quality, by a name that carries its unit.
+    focus_speed : mapping
+        What the speed of the cells in focus said (`FocusSpeed.as_dict`), and how many cells were set aside.
     """
 
     received: int = 0
@@ -100,6 +102,7 @@ class Account:
     latency_ms: Mapping[str, float | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     quality: Mapping[str, Any] = field(default_factory=dict)
+    focus_speed: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -115,12 +118,13 @@ class Account:
         warnings: Sequence[str] = (),
         fraction_corrected: FractionFigure | None = None,
         quality: Mapping[str, Any] | None = None,
+        focus_speed: Mapping[str, Any] | None = None,
     ) -> Account:
         """Make an account from what a run counts.
 
         Parameters
         ----------
-        received, processed, dropped, missed, cells, warnings, fraction_corrected, quality
+        received, processed, dropped, missed, cells, warnings, fraction_corrected, quality, focus_speed
             As the attributes; counts that are not given are 0.
         fraction : RunningFraction or FractionFigure
             With the former, the interval is Wilson's: for a number of cells that was fixed beforehand.
@@ -145,6 +149,7 @@ class Account:
             },
             warnings=tuple(str(w) for w in warnings),
             quality=dict(quality or {}),
+            focus_speed=dict(focus_speed or {}),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -162,6 +167,7 @@ class Account:
             "latency_ms": {name: plain(self.latency_ms.get(name)) for name in ("p50", "p95", "p99")},
             "warnings": list(self.warnings),
             "quality": plain(dict(self.quality)),
+            "focus_speed": plain(dict(self.focus_speed)),
         }
 
 

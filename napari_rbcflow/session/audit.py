@@ -175,7 +175,7 @@ def standing(changes: Iterable[Change], machine: Mapping[int, str]) -> dict[int,
     }
 
 
-def findings(audit: Audit, machine: Mapping[int, str]) -> list[str]:
+def findings(audit: Audit, machine: Mapping[int, str], told: Mapping[int, str] | None = None) -> list[str]:
     """Return what is wrong with the changes of a session, a sentence each.
 
     Parameters
@@ -183,22 +183,27 @@ def findings(audit: Audit, machine: Mapping[int, str]) -> list[str]:
     audit : Audit
     machine : mapping of int to str
         The networks' label of every cell of the session.
+    told : mapping of int to str, optional
+        The label that was told while the run went on, of cells that may have got another at its end.
     """
     said = list(audit.faults)
     said += [f"{NAME}: line {n} was cut by a crash and counts for nothing." for n in audit.cut]
     present: dict[int, str] = dict(machine)
+    told = told or {}
+    changed: set[int] = set()
     for change in audit.changes:
         cell = change.cell
         if cell not in machine:
             said.append(f"{NAME} changes cell {cell}, which is not in cells.csv.")
-        elif machine[cell] not in JUDGED:
+        elif machine[cell] not in JUDGED and told.get(cell) not in JUDGED:
             said.append(f"{NAME} changes cell {cell}, which was not judged ({machine[cell]}).")
-        elif change.was != present[cell]:
+        elif change.was != present[cell] and (cell in changed or change.was != told.get(cell)):
             said.append(
                 f"{NAME} says that cell {cell} was {change.was} at {change.changed}, but it was"
                 f" {present[cell]}: a line was taken out or altered, or two people changed it at once."
             )
         present[cell] = change.now
+        changed.add(cell)
     return said
 
 

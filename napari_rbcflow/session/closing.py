@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -38,7 +38,9 @@ class ClosedTables:
     cells: pd.DataFrame | None = None
 
 
-def close_tables(folder: Path, index: NDArray[np.int64]) -> ClosedTables:
+def close_tables(
+    folder: Path, index: NDArray[np.int64], changed: Mapping[int, tuple[str, str]] | None = None
+) -> ClosedTables:
     """Sort the tables of a session that nobody writes to any more.
 
     A table that cannot be sorted is still whole: no reason to lose a run's end.
@@ -48,6 +50,8 @@ def close_tables(folder: Path, index: NDArray[np.int64]) -> ClosedTables:
     folder : Path
     index : ndarray of int64, shape (m, 4)
         Of its crops.
+    changed : mapping of int to (str, str), optional
+        Label and reason of the cells that get others.
 
     Raises
     ------
@@ -70,7 +74,7 @@ def close_tables(folder: Path, index: NDArray[np.int64]) -> ClosedTables:
             closed.warnings.append(f"{why}: {name} is in the order in which the tracks ended.")
             return None
 
-    if (cells := tried("cells.csv", sorting.sort_cells)) is not None:
+    if (cells := tried("cells.csv", lambda path: sorting.sort_cells(path, changed))) is not None:
         closed.files["cells.csv"], closed.cells = cells
     tracks = tried("tracks.csv", lambda path: sorting.sort_tracks(path, index[:, 0], index[:, 2]))
     if tracks is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,31 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.fixed_n import FIXED_N, FixedN
 from napari_rbcflow.estimate.fraction import RunningFraction
 from napari_rbcflow.estimate.stopping import StopRules
-from napari_rbcflow.estimate.tally import AFTER_STOP, CUT_BY_STOP, RUN_FAILED
+from napari_rbcflow.estimate.tally import (
+    AFTER_STOP,
+    CUT_BY_STOP,
+    OTHER_SPEED,
+    PIECE,
+    RUN_FAILED,
+    Tally,
+)
 from napari_rbcflow.session.crops import read_index
+from napari_rbcflow.tracks import Judgement
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of ``cells.csv``, in a track's place."""
+
+    cell: int
+    frames: int
+    reason: str
+    may_continue: tuple[int, ...]
+    speed: float
+
+    def __len__(self) -> int:
+        return self.frames
+
 
 _NOT_FINISHED = (CUT_BY_STOP, AFTER_STOP, RUN_FAILED)
 
@@ -117,3 +141,84 @@ def rules_of(parameters: Mapping[str, Any]) -> tuple[StopRules, FixedN] | None:
         return StopRules(**{name: parameters.get(f"stop_{name}") for name in names}), fixed_n
     except (BadInput, TypeError):
         return None
+
+
+class CountedAgain(NamedTuple):
+    """A session's tracks, counted again as its run did.
+
+    Attributes
+    ----------
+    tally : Tally
+    told : dict of int to str
+        The label that was told of each track that ended before the stop, while the run went on.
+    labels : dict of int to (str, str)
+        Its label and reason at the end.
+    """
+
+    tally: Tally
+    told: dict[int, str]
+    labels: dict[int, tuple[str, str]]
+
+
+def count_again(
+    folder: Path, run: Mapping[str, Any], cells: pd.DataFrame, links: Mapping[int, Sequence[int]]
+) -> CountedAgain | None:
+    """Count the tracks of a closed session again by the speed of the cells in focus, as the run did.
+
+    Parameters
+    ----------
+    folder : Path
+    run : mapping
+        What ``run.json`` holds.
+    cells : DataFrame
+        ``cells.csv``.
+    links : mapping
+        ``pieces.csv``.
+
+    Returns
+    -------
+    CountedAgain or None
+        None for sessions from before such speeds were learnt, or that were not closed as usual.
+    """
+    chosen = rules_of(run["parameters"])
+    if chosen is None or "learnt_from" not in (run.get("focus_speed") or {}):
+        return None
+    models = run["models"]
+    tally = Tally(
+        chosen[0],
+        int(run["parameters"].get("least_frames") or 0),
+        speed=lambda track: track.speed,
+    )
+    order = pd.Index(read_index(folder / "crops.zarr")[:, 0]).unique()
+    rows = cells.drop_duplicates("cell").set_index("cell")
+    rows = rows.loc[order.intersection(rows.index, sort=False)]
+    tracks, judged = [], []
+    row: Any
+    for row in rows[~rows["reason"].isin([AFTER_STOP, RUN_FAILED])].itertuples():
+        cell = int(row.Index)
+        tracks.append(_Row(cell, row.frames, row.reason, tuple(links.get(cell, ())), row.speed_um_per_s))
+        if row.reason != CUT_BY_STOP:
+            judged.append(_as_judged(cell, row, models))
+    settled = tally.settle(tracks, judged)
+    tally.count(settled)
+    tally.finish()
+    said = [judgement for judgement in settled if judgement.reason not in _NOT_FINISHED]
+    changed = tally.changed()
+    return CountedAgain(
+        tally,
+        {judgement.cell: str(judgement.label) for judgement in said},
+        {**{j.cell: (j.label, j.reason) for j in said}, **changed},
+    )
+
+
+def _as_judged(cell: int, row: Any, models: Mapping[str, Any]) -> Judgement:
+    """Return what the networks said of a row."""
+    reliable, tank = (None if pd.isna(p) else float(p) for p in (row.p_reliable, row.p_tank_treading))
+    label, reason = Label(row.label), str(row.reason)
+    if reason in (OTHER_SPEED, PIECE) and tank is not None:
+        flips_from = float((models.get("stage2") or {}).get("threshold", 0.5))
+        label = Label.FLIPPING if round(1 - tank, 4) >= flips_from else Label.TANK_TREADING
+        reason = "stage-2"
+    elif label is Label.UNCOUNTED:  # too brief to count, whatever they said
+        label = Label.UNRELIABLE
+    return Judgement(cell, label, reliable, tank, reason)

@@ -10,6 +10,7 @@ from napari_rbcflow.estimate.fixed_n import wilson
 from napari_rbcflow.estimate.said import said
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.session.counting import (
+    RuleMet,
     counted_cells,
     finished_labels,
     first_met,
@@ -55,7 +56,10 @@ def findings_of_interval(session: Session) -> Iterator[str]:
                 " it cannot be checked."
             )
         return
-    fraction = recount(counted_cells(session.folder, session.cells), told["level"])
+    if (again := session.counted_again) is not None:
+        fraction = again.tally.fraction
+    else:
+        fraction = recount(counted_cells(session.folder, session.cells), told["level"])
     right = said(fraction, rules[0], run["status"], run["stop_reason"], rules[1])
     if told["method"] != right.method:
         yield (
@@ -75,7 +79,11 @@ def findings_of_stop(session: Session) -> Iterator[str]:
     rules: StopRules = chosen[0]
     reason = str(run["stop_reason"])
     labels = finished_labels(session.folder, session.cells)
-    met = first_met(rules, labels, run["fraction"]["level"])
+    if (again := session.counted_again) is not None:
+        enough = again.tally.enough
+        met = None if enough is None else RuleMet(enough, again.tally.finished)
+    else:
+        met = first_met(rules, labels, run["fraction"]["level"])
     if reason in _MET_BY_CELLS:
         if met is None:
             yield f"run.json says that the rule {reason} stopped the run, but its cells do not meet it."
@@ -88,6 +96,23 @@ def findings_of_stop(session: Session) -> Iterator[str]:
         yield (
             f"The rule {met.reason} was met by track {met.tracks} of those that ended before the stop,"
             f" but {len(labels)} are in the number."
+        )
+
+
+def findings_of_focus_speed(session: Session) -> Iterator[str]:
+    """Learn the speed of the cells in focus again, and find the tracks whose labels do not follow from it."""
+    again, told = session.counted_again, session.run.get("focus_speed") or {}
+    if again is None:
+        return
+    right = {**again.tally.focus.as_dict(), "set_aside": again.tally.set_aside}
+    if told != right:
+        yield f"run.json gives the speed of cells in focus as {told}; its tracks give {right}."
+    cells = session.cells
+    rows = zip(cells["cell"], zip(cells["label"], cells["reason"], strict=True), strict=True)
+    if wrong := [cell for cell, said in rows if again.labels.get(cell, said) != said]:
+        yield (
+            f"cells.csv: {len(wrong)} labels are not what the networks and the speed of cells in focus give"
+            f" (first cell {wrong[0]})."
         )
 
 

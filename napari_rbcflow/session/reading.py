@@ -20,9 +20,16 @@ from napari_rbcflow.session import tables
 from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.session.audit import COLUMNS, Change, read_changes, standing
 from napari_rbcflow.session.changes import by_hand
-from napari_rbcflow.session.counting import counted_cells, recount, rows_counted
+from napari_rbcflow.session.counting import (
+    CountedAgain,
+    count_again,
+    counted_cells,
+    recount,
+    rows_counted,
+)
 from napari_rbcflow.session.crops import CropReader, CropSequence
 from napari_rbcflow.session.marker import is_being_written
+from napari_rbcflow.session.pieces import read_links
 from napari_rbcflow.session.runfile import read_run
 
 _CELL_TYPES = {
@@ -110,6 +117,13 @@ class Session:
             return counted_cells(self.folder, self.cells)
         except RunFailed:
             return rows_counted(self.cells)
+
+    @cached_property
+    def counted_again(self) -> CountedAgain | None:
+        """The tracks counted again as the run did; None where it is not known how (`count_again`)."""
+        if self.run["status"] == "running":
+            return None
+        return count_again(self.folder, self.run, self.cells, read_links(self.folder))
 
     @cached_property
     def changes(self) -> pd.DataFrame:

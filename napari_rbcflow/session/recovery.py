@@ -4,15 +4,37 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.session import pieces, runfile, tables
 from napari_rbcflow.session.account import CELL_COUNTS, plain
+from napari_rbcflow.session.correcting import corrected_figure
 from napari_rbcflow.session.marker import is_being_written
-from napari_rbcflow.session.reading import open_session
+from napari_rbcflow.session.reading import Session, open_session
 from napari_rbcflow.session.report import write_report
 
 LOST = "run-failed"
+
+
+def counts_as_kept(session: Session) -> dict[str, Any]:
+    """Return the part of ``run.json`` that counts the labels as they were told while the run went on.
+
+    Parameters
+    ----------
+    session : Session
+        Not closed.
+    """
+    labels = session.cells["label"]
+    cells = {name: int((labels == name.replace("_", "-")).sum()) for name in CELL_COUNTS}
+    cells["tracked"] = len(labels)
+    why = "The session was not closed as usual: each label is as it was told while the run went on."
+    return {
+        "cells": cells,
+        "fraction": plain(asdict(session.fraction)),
+        "fraction_corrected": plain(asdict(corrected_figure(session.run["models"], cells, session.fraction))),
+        "focus_speed": {"said": False, "reason": why},
+    }
 
 
 def close_interrupted(folder: Path, sentence: str) -> None:
@@ -40,9 +62,6 @@ def close_interrupted(folder: Path, sentence: str) -> None:
         return
     if is_being_written(folder):
         raise RunFailed(f"{folder} is still being written: stop that run first.")
-    labels = session.cells["label"]
-    cells = {name: int((labels == name.replace("_", "-")).sum()) for name in CELL_COUNTS}
-    cells["tracked"] = len(labels)
     run = dict(session.run)
     frames = run["frames"]
     lost = frames["received"] - frames["processed"] - sum(frames["dropped"].values())
@@ -52,8 +71,7 @@ def close_interrupted(folder: Path, sentence: str) -> None:
         status="failed",
         stop_reason=sentence,
         ended=runfile.now(),
-        cells=cells,
-        fraction=plain(asdict(session.fraction)),
+        **counts_as_kept(session),
         files={
             name: tables.fingerprint(folder / name)
             for name in ("cells.csv", "tracks.csv", pieces.NAME)

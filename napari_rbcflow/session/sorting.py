@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.ring.disk import rename_over, replace_file, sync_folder, write_all
 from napari_rbcflow.session.reading import parse_cells
-from napari_rbcflow.session.tables import Fingerprint, whole_lines
+from napari_rbcflow.session.tables import CELL_COLUMNS, Fingerprint, whole_lines
 
 _PIECE_BYTES = 16 << 20
 """Of a table that is looked through; each takes twice its size in memory."""
@@ -29,8 +29,16 @@ _SYNCED_BYTES = 64 << 20
 """Put on the disk at once, that the disk is at work while the rest is gathered."""
 
 
-def sort_cells(path: Path) -> tuple[Fingerprint, pd.DataFrame]:
+def sort_cells(
+    path: Path, changed: Mapping[int, tuple[str, str]] | None = None
+) -> tuple[Fingerprint, pd.DataFrame]:
     """Put the rows of ``cells.csv`` into the order of `last_frame`, then `cell`.
+
+    Parameters
+    ----------
+    path : Path
+    changed : mapping of int to (str, str), optional
+        Label and reason of the cells that get others.
 
     Returns
     -------
@@ -49,6 +57,13 @@ def sort_cells(path: Path) -> tuple[Fingerprint, pd.DataFrame]:
     cells = parse_cells(path, data)
     order = np.lexsort((cells["cell"].to_numpy(), cells["last_frame"].to_numpy()))
     first, *rows = data.splitlines(keepends=True)
+    for row in np.flatnonzero(cells["cell"].isin(changed or ())).tolist():
+        said = (changed or {})[int(cells["cell"].iloc[row])]
+        fields = rows[row].decode().split(",")
+        for column, value in zip(("label", "reason"), map(str, said), strict=True):
+            fields[CELL_COLUMNS.index(column)] = value
+            cells.loc[row, column] = value
+        rows[row] = ",".join(fields).encode()
     data = first + b"".join([rows[row] for row in order.tolist()])
     del rows  # an hour's are more than all else that the close holds
     replace_file(path, data)

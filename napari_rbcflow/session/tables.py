@@ -57,7 +57,7 @@ def cell_rows(pairs: Sequence[tuple[Track, Judgement]], *, fps: float, pixel_siz
                 _two(track.y_px[0]),
                 _two(track.x_px[-1]),
                 _two(track.y_px[-1]),
-                _two(track.speed_px_per_frame() * pixel_size_um * fps),
+                _two(speed_um_per_s(track, fps=fps, pixel_size_um=pixel_size_um)),
                 _probability(judgement.p_reliable),
                 _probability(judgement.p_tank_treading),
                 str(judgement.label),
@@ -66,6 +66,11 @@ def cell_rows(pairs: Sequence[tuple[Track, Judgement]], *, fps: float, pixel_siz
             )
         )
     return text.getvalue().encode()
+
+
+def speed_um_per_s(track: Track, *, fps: float, pixel_size_um: float) -> float:
+    """Return a track's speed as ``cells.csv`` tells it, to two decimals."""
+    return float(np.round(track.speed_px_per_frame() * pixel_size_um * fps, 2) + 0.0)
 
 
 def track_rows(tracks: Sequence[Track]) -> bytes:

@@ -207,7 +207,9 @@ def _unchanged(session: Session) -> Iterator[str]:
 
 def _by_hand(session: Session) -> Iterator[str]:
     audit = read_audit(session.folder)
-    yield from faults_of_changes(audit, dict(zip(session.cells["cell"], session.cells["label"], strict=True)))
+    machine = dict(zip(session.cells["cell"], session.cells["label"], strict=True))
+    again = session.counted_again if audit.changes else None
+    yield from faults_of_changes(audit, machine, {} if again is None else again.told)
     if session.changes_standing:
         labels = dict(zip(session.cells["cell"], session.labels_by_hand, strict=True))
         for cell in pieces.counted_twice(pieces.read_links(session.folder), labels):
@@ -264,6 +266,7 @@ def _number(session: Session) -> Iterator[str]:
     if not _running(session):
         yield from proving.findings_of_interval(session)
         yield from proving.findings_of_stop(session)
+        yield from proving.findings_of_focus_speed(session)
         yield from proving.findings_of_corrected(session)
 
 

@@ -27,6 +27,7 @@ from napari_rbcflow.session.growing import Table
 from napari_rbcflow.session.log import SessionLog
 from napari_rbcflow.session.marker import WritingMarker
 from napari_rbcflow.session.reading import Session
+from napari_rbcflow.session.recovery import counts_as_kept
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.room import DiskRoom
 from napari_rbcflow.session.watched import unseen_flips_record
@@ -220,7 +221,14 @@ class SessionWriter:
                 runfile.write_run(self.folder, self._run)
                 self.room.look(self._tracks.size + self._cells.size)  # sorting needs them once more
 
-    def close(self, account: Account, status: str, stop_reason: str, stop_sentence: str = "") -> None:
+    def close(
+        self,
+        account: Account,
+        status: str,
+        stop_reason: str,
+        stop_sentence: str = "",
+        changed: Mapping[int, tuple[str, str]] | None = None,
+    ) -> None:
         """End the session: sort the tables, write the last ``run.json``, then the report.
 
         A report that fails changes nothing else: it is logged, and told in the warnings of ``run.json``.
@@ -233,6 +241,8 @@ class SessionWriter:
             As in ``run.json``.
         stop_sentence : str
             What the rule that stopped the run found, where its name does not tell.
+        changed : mapping of int to (str, str), optional
+            Label and reason of the cells that count otherwise than was kept; `account` counts them so.
 
         Raises
         ------
@@ -246,7 +256,7 @@ class SessionWriter:
             try:
                 with disk_faults(self.folder):
                     self._run["stop_sentence"] = stop_sentence
-                    self._close(account, status, stop_reason)
+                    self._close(account, status, stop_reason, changed or {})
             finally:
                 self._syncing.shutdown()
                 self.ring.close()
@@ -257,7 +267,9 @@ class SessionWriter:
                 self._log.close()
                 self._marker.remove()
 
-    def _close(self, account: Account, status: str, stop_reason: str) -> None:
+    def _close(
+        self, account: Account, status: str, stop_reason: str, changed: Mapping[int, tuple[str, str]]
+    ) -> None:
         self._marker.release_reserve()
         self.ring.close()
         not_closed = self._close_crops()
@@ -265,11 +277,16 @@ class SessionWriter:
         self._pieces.close()
         self._cells.close()
         self._take(account)
-        closed = close_tables(self.folder, self._crops.index())
+        closed = close_tables(self.folder, self._crops.index(), changed)
+        if changed and closed.cells is None:
+            # Another label than its table holds must not be counted.
+            self._run.update(counts_as_kept(Session(self.folder, {**self._run, "status": "running"})))
         self._run["warnings"] += [*not_closed, *closed.warnings]
         self._run["files"] = closed.files
         self._run["fraction_unseen_flips"] = self._unseen_flips(closed.cells)
         self._run.update(status=status, stop_reason=stop_reason, ended=runfile.now())
+        if told := account.focus_speed:
+            log.info("speed of the cells in focus: %s", ", ".join(f"{k} {v}" for k, v in told.items()))
         log.info("session closed: %s (%s), %s", status, stop_reason, account.cells)
         written = self._write_run()
         fault = "" if written else "the disk is full"

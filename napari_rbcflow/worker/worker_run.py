@@ -129,7 +129,7 @@ class WorkerRun:
         """Return the cells judged and those counted since this was asked last.
 
         Of the judged ones the last `REMEMBERED` at most; of the counted ones every single one, in
-        order, 1 for tank-treading and 0 for flipping.
+        order, as in `Snapshot.counted`.
         """
         with self._lock:
             judged, counted = tuple(self._judged), bytes(self._counted)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_rbcflow.estimate.tally import OTHER_SPEED
 from napari_rbcflow.session.reading import Session
 from napari_rbcflow.session.report_by_hand import NOTHING_BY_HAND, ByHand
 
@@ -39,6 +40,11 @@ class Facts:
     def of(cls, session: Session) -> Facts:
         """Take them from a session."""
         return cls(session.run, session.cells, session.counted, ByHand.of(session))
+
+    @property
+    def other_speed(self) -> int:
+        """Cells set aside because they move at another speed than those in focus."""
+        return int((self.cells["reason"] == OTHER_SPEED).sum())
 
     @property
     def undecided(self) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 from napari_rbcflow.estimate.ends import end_sentence
 from napari_rbcflow.estimate.said import method_words
@@ -37,8 +39,10 @@ def ending(facts: Facts) -> str:
     """Return in words how the run ended, and what is counted."""
     run = facts.run
     cells, fraction, least = run["cells"], run["fraction"], least_frames_of(run)
-    untold = facts.undecided
+    untold, elsewhere = facts.undecided, facts.other_speed
     also = f"; {untold:,} it could not tell: they are not counted" if untold else ""
+    passed = fraction["n"] + untold + elsewhere
+    speed = _focus_speed(run, elsewhere)
     reason = run["stop_reason"]
     if run["status"] == "failed":
         ended = "The run failed; what is shown was kept up to then."
@@ -50,10 +54,22 @@ def ending(facts: Facts) -> str:
 <h2>What this is</h2>
 <p>{escape(ended)}</p>
 <p><b>{cells["tracked"]:,}</b> cells were followed through the field. Two neural networks looked at each: the
-first said whether it was sharp and alone enough to be judged ({fraction["n"] + untold:,} were), the second
-whether its membrane circulated (<b>tank-treading: {cells["tank_treading"]:,}</b>, the supple cells) or it
-flipped over as a whole (<b>flipping: {cells["flipping"]:,}</b>, the stiff ones){also}.</p>
+first said whether it was sharp and alone enough to be judged ({passed:,} were), the second whether its
+membrane circulated (<b>tank-treading: {cells["tank_treading"]:,}</b>, the supple cells) or it flipped over as
+a whole (<b>flipping: {cells["flipping"]:,}</b>, the stiff ones){also}.{speed}</p>
 <p><b>What is counted.</b> Cells that cross the plane of focus, so the faster count more often; each once;
 in the picture for {least} frames or more; judged reliable; before the stop. A stiff cell that did not
 happen to flip while it was watched looks like a supple one.</p>
 </div>"""
+
+
+def _focus_speed(run: Mapping[str, Any], set_aside: int) -> str:
+    """Say what was made of the speed that the cells in focus share; empty where nothing was."""
+    told = run.get("focus_speed") or {}
+    if not told.get("said"):
+        return ""
+    cells = "1 cell was" if set_aside == 1 else f"{set_aside:,} cells were"
+    return (
+        f" The surest cells share one speed, {told['speed_um_per_s']:,.0f} µm/s, as they lie at one height:"
+        f" {cells} not counted for moving otherwise."
+    )

@@ -15,6 +15,7 @@ from napari_rbcflow.session.watched import least_frames_of
 def cells(facts: Facts) -> str:
     """Return what became of the cells."""
     cells, table, untold = facts.run["cells"], facts.cells, facts.undecided
+    elsewhere = facts.other_speed
     pieces = int((table["reason"] == PIECE).sum())
     brief, least = int((table["reason"] == TOO_FEW_FRAMES).sum()), least_frames_of(facts.run)
     over_gaps = int((table["gap_frames"] > 0).sum())
@@ -22,7 +23,8 @@ def cells(facts: Facts) -> str:
         "followed in all": cells["tracked"],
         "tank-treading (counted)": cells["tank_treading"],
         "flipping (counted)": cells["flipping"],
-        "blurred or not alone": cells["unreliable"] - untold,
+        "blurred or not alone": cells["unreliable"] - untold - elsewhere,
+        **({"at another speed than cells in focus": elsewhere} if elsewhere else {}),
         "of neither kind surely enough": untold,
         f"seen in under {LEAST_FRAMES} frames": cells["too_short"],
         **({f"judged, but seen in under {least}": brief} if brief or least > LEAST_FRAMES else {}),

@@ -17,6 +17,7 @@ _WORDS_WHY = {
     "stage-1": "not sharp or not alone enough, says the first network",
     "stage-2": "judged by both networks",
     "undecided": "sharp enough, but the second network cannot tell whether it tank-treads or flips",
+    "other-speed": "it moves at another speed than the cells in focus, so it lies higher or lower",
     "too-short": "seen in too few frames to be judged",
     "after-stop": "it ended after the stop, when the number was frozen",
     "cut-by-stop": "it was still in the picture at the stop",
@@ -49,7 +50,7 @@ class Words:
             return self.p_tank_treading
         if self.label == Label.FLIPPING:
             return None if self.p_tank_treading is None else 1 - self.p_tank_treading
-        if self.label == Label.UNRELIABLE and self.reason != "undecided":
+        if self.label == Label.UNRELIABLE and self.reason not in ("undecided", "other-speed"):
             return None if self.p_reliable is None else 1 - self.p_reliable
         return None
 

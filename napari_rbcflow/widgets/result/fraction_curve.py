@@ -13,6 +13,7 @@ import pyqtgraph as pg  # isort: skip
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.estimate import RunningFraction
 from napari_rbcflow.estimate.fixed_width import middle
+from napari_rbcflow.run.snapshot import COUNTED_AGAIN
 from napari_rbcflow.widgets.labels import say, wrapping_label
 from napari_rbcflow.widgets.theme import LOOKS, NOT_YET
 
@@ -94,9 +95,12 @@ class FractionCurve(QWidget):
         self._draw()
 
     def add(self, counted: bytes) -> None:
-        """Count more cells: 1 tank-treading, 0 flipping, in their order."""
+        """Count more cells, in their order: 1 tank-treading, 0 flipping; all anew behind `COUNTED_AGAIN`."""
         if not counted:
             return
+        if COUNTED_AGAIN in counted:
+            self.clear()
+            counted = counted.rpartition(COUNTED_AGAIN)[2]
         for hit in counted:
             self._fraction.update(tank_treading=int(hit == 1), flipping=int(hit != 1))
             if self._fraction.n % self._step == 0:

@@ -149,7 +149,7 @@ class ResultPanel(QWidget):
         ----------
         progress : Progress
         counted : bytes
-            Cells counted since this was called last: 1 tank-treading, 0 flipping.
+            Cells counted since this was called last, as in `Snapshot.counted`.
         warnings : sequence of str
         """
         self._counted += counted
