@@ -69,7 +69,9 @@ LJ = BG | {"tank_treading_found": Rate(51, 57), "flipping_found": Rate(46, 49), 
 
 def counted_on(*patients: dict[str, Rate], apart: bool = True) -> NetworkRates:
     """Rates counted on these patients, told apart or not."""
-    total = {n: Rate(sum(p[n].hits for p in patients), sum(p[n].of for p in patients)) for n in NAMES}
+    total: dict[str, Any] = {
+        n: Rate(sum(p[n].hits for p in patients), sum(p[n].of for p in patients)) for n in NAMES
+    }
     by_patient = {f"P{i}": own for i, own in enumerate(patients)} if apart else {}
     return NetworkRates(**total, by_patient=by_patient)
 

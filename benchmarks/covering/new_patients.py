@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import expit
@@ -96,7 +96,9 @@ def label(truth: dict[str, float], rng: np.random.Generator) -> dict[str, Rate]:
 
 def card_of(patients: list[dict[str, Rate]]) -> NetworkRates:
     """Add up the patients."""
-    total = {n: Rate(sum(p[n].hits for p in patients), sum(p[n].of for p in patients)) for n in patients[0]}
+    total: dict[str, Any] = {
+        n: Rate(sum(p[n].hits for p in patients), sum(p[n].of for p in patients)) for n in patients[0]
+    }
     return NetworkRates(**total, by_patient={str(i): p for i, p in enumerate(patients)})
 
 
@@ -131,8 +133,10 @@ class Outcome(NamedTuple):
     width: float
 
 
-def study(population: Population, patients: int, runs: int, seed: int) -> dict[tuple[float, str], Outcome]:
-    """Return what comes of either correction at each share of reliable tracks."""
+def study(
+    population: Population, patients: int, runs: int, seed: int, fraction: float | None = None
+) -> dict[tuple[float, str], Outcome]:
+    """Return what comes of either correction at each share of reliable tracks; `fraction`: of every run."""
     rng = np.random.default_rng([seed, patients])
     found: dict[tuple[float, str], list[tuple[bool, bool, float]]] = {}
     while runs:
@@ -142,6 +146,7 @@ def study(population: Population, patients: int, runs: int, seed: int) -> dict[t
             continue
         runs -= 1
         truth, p = population.patient(rng), float(np.clip(rng.normal(0.75, 0.12), 0.3, 0.97))
+        p = p if fraction is None else fraction
         together = draw(1, 1, 1, card, draws=DRAWS)
         new = draw_new_patient(together, card)
         for reliable in TRACKS:
@@ -171,13 +176,14 @@ def main() -> None:
     parser.add_argument("--patients", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--leaks", type=float, nargs="+", default=[0.003, 0.03])
     parser.add_argument("--spreads", type=float, nargs="+", default=[0.0, 0.5, 1.0])
+    parser.add_argument("--fraction", type=float, help="the true one; by default drawn for each patient")
     options = parser.parse_args()
     print("  leak spread patients reliable  corrected     holds no number of said   width")
     for leak in options.leaks:
         for spread in options.spreads:
             for patients in options.patients:
                 population = Population(leak, spread, spread / 2)
-                found = study(population, patients, options.runs, options.seed)
+                found = study(population, patients, options.runs, options.seed, options.fraction)
                 for (reliable, name), of in found.items():
                     print(
                         f"{leak:6.3f} {spread:6.2f} {patients:8d} {reliable:8.1%}  {name:12s} {of.holds:6.1%}"
