@@ -46,7 +46,7 @@ def learnt(cells: pd.DataFrame) -> FocusSpeed:
     """Learn the speed from a session's judged tracks."""
     seen = SpeedsSeen()
     judged = cells[cells["p_reliable"].notna()]
-    passed = judged["p_tank_treading"].notna()
+    passed = judged["p_tank_treading"].notna() & (judged["reason"] != "stage-1")
     for speed, p, good in zip(judged["speed_um_per_s"], judged["p_reliable"], passed, strict=True):
         seen.add(speed, p, bool(good))
     return seen.learn()

@@ -205,12 +205,13 @@ class Tally:
 
     def _add(self, trial: _Counts, track: Handed, judgement: Judgement) -> _Way:
         """Add a judged track; the speed in focus is learnt again where that is due."""
-        speed = 0.0
+        brief, speed = len(track) < self._least_frames, 0.0
         if self._speed is not None and judgement.p_reliable is not None:
             speed = self._speed(track)
-            # Stage 2 is asked of what stage 1 passed, and of nothing else.
-            trial.see(speed, judgement.p_reliable, passed=judgement.p_tank_treading is not None)
-        brief = len(track) < self._least_frames
+            # Stage 2 may be asked of a cell that stage 1 then discards, as either kind has its own threshold.
+            passed = judgement.p_tank_treading is not None and judgement.reason != "stage-1"
+            if not brief:  # of those the table does not keep why
+                trial.see(speed, judgement.p_reliable, passed=passed)
         way = _Way(track.cell, track.may_continue, judgement, brief, speed)
         trial.finished += 1
         trial.add(way)
