@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_rbcflow.classification.card_counts import FOUND, LET_THROUGH
 from napari_rbcflow.classification.evaluation.scores import calibrate, calibrate_with
 from napari_rbcflow.classification.published import FLIPPING, TANK_TREADING, UNRELIABLE, Sequence31
 from napari_rbcflow.classification.training import default_recipe
@@ -18,6 +19,7 @@ from napari_rbcflow.classification.training.augmenting import lit_from_a_side
 from napari_rbcflow.classification.training.composed import MovieSettings, tracked_sequences
 from napari_rbcflow.classification.training.fitting import Drawing
 from napari_rbcflow.classification.training.thresholds import LEAST_FOUND, cell_weights, choose_thresholds
+from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
 
 SMALL = MovieSettings(
     frames=70, height=300, width=700, cells_per_frame=5, reliable=0.7, noise_grey=1.0, light_grey=120
@@ -135,3 +137,16 @@ def test_a_sequence_that_is_short_is_believed_less_where_short_ones_were_wrong()
         calibrate(truth, logits)
     )
     assert np.isfinite(offset)
+
+
+def test_the_shipped_stage_1_finds_as_many_of_either_kind_on_patients_it_has_not_seen() -> None:
+    """In the mean of the patients held back; of one of them the kinds may differ by more: its card says."""
+    card = load_weights(SHIPPED / "stage1.safetensors", 1).card
+    as_cut = next(figures for title, figures in card["figures"].items() if "our tracker" in title)
+    patients = [of for of in as_cut["by patient"].values() if LET_THROUGH in of]
+    assert len(patients) >= 2
+    shares = [
+        np.mean([of[key][0] / of[key][1] for of in patients])
+        for key in (FOUND["tank_treading_found"], FOUND["flipping_found"])
+    ]
+    assert abs(shares[0] - shares[1]) < 0.05
