@@ -86,20 +86,28 @@ class StageRunner:
         """Return the members' mean logit difference of each sequence; shape (n,)."""
         if not len(crops):
             return np.zeros(0, np.float64)
+        if self._onnx is not None and not half:
+            return self._logits_by_onnx(self._onnx, crops)
         parts = []
         with torch.inference_mode(), _exact(self._device):
             for first in range(0, len(crops), self.rows):
                 some = crops[first : first + self.rows]
                 images, mask = self._source.prepare(some)
-                if self._onnx is not None and not half:
-                    total = torch.from_numpy(self._onnx.logits(images.numpy(), mask.numpy()))
-                else:
-                    with torch.autocast(self._device.type, torch.float16, enabled=half):
-                        total = together(self.trained.networks, images, mask)
+                with torch.autocast(self._device.type, torch.float16, enabled=half):
+                    total = together(self.trained.networks, images, mask)
                 parts.append((total[:, 1] - total[:, 0])[: len(some)])
             # A GPU is waited for only here: while it judges a batch, the next is packed.
             logits: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
         return logits / len(self.trained.networks)
+
+    def _logits_by_onnx(self, onnx: OnnxNetworks, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        total = np.empty((len(crops), 2))
+        for first in range(0, len(crops), self.rows):
+            some = crops[first : first + self.rows]
+            images, mask = self._source.prepare(some)
+            total[first : first + len(some)] = onnx.logits(images.numpy(), mask.numpy())[: len(some)]
+        logits: NDArray[np.float64] = (total[:, 1] - total[:, 0]) / len(self.trained.networks)
+        return logits
 
 
 def near_threshold(trained: Trained, p: NDArray[np.float64]) -> NDArray[np.int64]:
