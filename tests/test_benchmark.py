@@ -15,6 +15,8 @@ import pytest
 from napari_rbcflow.benchmark import Effort, floors, suite
 from napari_rbcflow.benchmark.child import in_child
 from napari_rbcflow.benchmark.clock import stepwise
+from napari_rbcflow.classification.networks.blend import Blend
+from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.commands import main
 from napari_rbcflow.errors import RunFailed
 
@@ -157,6 +159,20 @@ def test_steps_are_timed_by_name_and_put_back() -> None:
     assert Part.work is plain
     assert once >= 0.02
     assert spent["a"] >= once + 0.02
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_the_floor_of_judging_counts_the_networks_operations(stage: int) -> None:
+    """Every weight of a convolution or dense layer works once a frame at least, and an operation is two."""
+    two_stage = TwoStage.load("cpu")
+    trained = two_stage.stage1 if stage == 1 else two_stage.stage2
+    floor = floors.judging(two_stage, [np.zeros((33, 31, 31), np.uint8)], stage)
+    weights = 0
+    for network in trained.networks:
+        assert isinstance(network, Blend)
+        weights += sum(of.numel() for of in network.learned.extractor.parameters() if of.dim() > 1)
+    assert floor.operations > 2 * trained.frames * weights
+    assert floor.bytes == 33 * 31 * 31
 
 
 def test_the_floor_counts_what_must_move() -> None:

@@ -10,10 +10,12 @@ import inspect
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from napari_rbcflow.benchmark.figures import Floor
+from napari_rbcflow.classification.networks.blend import together
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE, DEFAULT_FPS
 from napari_rbcflow.tracking.background import SlidingBackground
@@ -58,10 +60,15 @@ def ring(height: int, width: int, cells: float) -> Floor:
 
 
 def judging(two_stage: TwoStage, crops: Sequence[NDArray[np.uint8]], stage: int) -> Floor:
-    """Return the floor of one track in a full batch of one stage, networks as they are."""
-    some = [crops[k % len(crops)] for k in range(two_stage.batch)]
-    judge = two_stage.reliable if stage == 1 else two_stage.flipping
-    with FlopCounterMode(display=False) as counter:
-        judge(some)
-    bytes_ = float(np.mean([len(c) for c in some])) * _CROP_BYTES
-    return Floor(bytes_, counter.get_total_flops() / len(some))
+    """Return the floor of one track of one stage, networks as they are.
+
+    Counted in PyTorch, which tells its operations; on a CPU another runtime does the same ones.
+    """
+    trained = two_stage.stage1 if stage == 1 else two_stage.stage2
+    device = next(trained.networks[0].parameters()).device
+    images = torch.zeros((1, trained.frames, CROP_SIDE, CROP_SIDE), device=device)
+    mask = torch.ones((1, trained.frames), device=device)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        together(trained.networks, images, mask)
+    bytes_ = float(np.mean([len(c) for c in crops])) * _CROP_BYTES
+    return Floor(bytes_, counter.get_total_flops())

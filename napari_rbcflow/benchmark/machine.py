@@ -16,7 +16,7 @@ import torch
 
 from napari_rbcflow import __version__
 
-_PACKAGES = ("numpy", "numba", "opencv-python-headless", "scipy", "torch", "zarr")
+_PACKAGES = ("numpy", "numba", "onnxruntime", "opencv-python-headless", "scipy", "torch", "zarr")
 _TRIES = 7
 _SIDE = 512
 """Of the matrices multiplied: large enough to keep the arithmetic busy, small enough to stay in the cache."""
