@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from napari_rbcflow.classification.training.augmenting import jiggle, spoil, var
 from napari_rbcflow.classification.training.fitting import Drawing, targets, tensors
 from napari_rbcflow.classification.training.learning_rates import find_learning_rate, make_optimiser
 from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.classification.weight_files import load_weights
 from napari_rbcflow.errors import BadInput
 
 RUNS = ("AA0101_10s01", "AA0102_10s01", "BB0101_10s01")
@@ -253,7 +255,11 @@ class TestThePapersRecipe:
 
 
 class TestTraining:
-    def test_blend_learns_and_its_weights_judge(self, dataset: Path, tmp_path: Path) -> None:
+    def test_blend_learns_and_its_weights_judge(
+        self, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """From tracks of composed movies too; and so do the weights that have not seen a patient."""
+        monkeypatch.setattr(sys.modules["napari_rbcflow.classification.training.train"], "MOVIES", 1)
         told: list[str] = []
         recipe = replace(default_recipe(2, "blend"), epochs=12, batch=8)
         card = train(
@@ -263,9 +269,16 @@ class TestTraining:
             recipe=recipe,
             seeds=(0, 1),
             folds="patient",
+            keep_folds=True,
             progress=told.append,
         )
         assert told
+        assert "tracks cut out of composed movies" in card["composed"]
+        as_cut = card["figures"][next(title for title in card["figures"] if "our tracker" in title)]
+        assert 10 < as_cut["n"] <= 18
+        unseen = load_weights(tmp_path / "out" / "without-AA" / "stage2.safetensors", 2)
+        assert unseen.card["without"] == ["AA"]
+        assert unseen.card["acquisitions"] == ["BB0101_10s01"]
         assert card["members"] == 2
         scored = card["figures"]["held back (leave one patient out, then all)"]
         assert scored["n"] == 18
@@ -295,7 +308,9 @@ class TestTraining:
     def test_finds_a_learning_rate_and_splits_as_given(self, tmp_path: Path) -> None:
         for i, name in enumerate(("train", "validation", "test")):
             write_dataset(tmp_path / "full" / name, seed=i, each=2, runs=(f"AA010{i}_10s01",))
-        recipe = replace(default_recipe(1, "small"), epochs=1, learning_rate=None, simulated=0.0)
+        recipe = replace(
+            default_recipe(1, "small"), epochs=1, learning_rate=None, simulated=0.0, composed=0.0
+        )
         card = train([tmp_path / "full"], tmp_path / "out", stage=1, recipe=recipe)
         assert card["figures"]["test split, never trained on"]["n"] == 6
 
@@ -303,7 +318,7 @@ class TestTraining:
         self, dataset: Path, tmp_path: Path
     ) -> None:
         name = RUNS[0]
-        recipe = replace(default_recipe(1, "blend"), epochs=1, simulated=0.0)
+        recipe = replace(default_recipe(1, "blend"), epochs=1, simulated=0.0, composed=0.0)
         card = train([dataset], tmp_path / "out", stage=1, recipe=recipe, without=[name])
         assert name not in card["acquisitions"]
         assert len(card["acquisitions"]) == len(RUNS) - 1
@@ -322,7 +337,7 @@ class TestTraining:
     def test_same_seed_same_weights(self, tmp_path: Path) -> None:
         """With cells of the simulated chamber among the real ones."""
         few = write_dataset(tmp_path / "few", each=1, runs=RUNS[:2])
-        recipe = replace(default_recipe(1, "blend"), epochs=1)
+        recipe = replace(default_recipe(1, "blend"), epochs=1, composed=0.0)
         one, two, other = (
             train([few], tmp_path / name, stage=1, recipe=recipe, seeds=(seed,))
             for name, seed in (("one", 0), ("two", 0), ("other", 1))
@@ -340,7 +355,7 @@ class TestTraining:
             ({"datasets": [], "stage": 1}, "dataset"),
             ({"datasets": [dataset, dataset], "stage": 1}, "twice"),
             ({"datasets": [tmp_path / "none"], "stage": 1}, "folder"),
-            ({"datasets": [only], "stage": 1, "simulated": 0.0}, "one acquisition"),
+            ({"datasets": [only], "stage": 1, "simulated": 0.0, "composed": 0.0}, "one acquisition"),
         ):
             with pytest.raises(BadInput, match=says):
                 train(out=out, **arguments)  # type: ignore[arg-type]
@@ -370,7 +385,9 @@ class TestTraining:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            train([dataset], tmp_path / "a" / "b" / "out", stage=1, simulated=0.0, progress=tired)
+            train(
+                [dataset], tmp_path / "a" / "b" / "out", stage=1, simulated=0.0, composed=0.0, progress=tired
+            )
         assert list(tmp_path.iterdir()) == []
 
     def test_published_folders_gather(self, shared: Path) -> None:

@@ -123,6 +123,11 @@ def test_a_shared_speed_sets_aside_those_that_move_otherwise_and_neither_kind() 
                 aside[False][1] += 1
     assert aside[True][0] <= 0.02 * aside[True][1]
     assert aside[False][0] >= 0.8 * aside[False][1]
+    # Of the others, those at the shared speed may be among the counted ones.
+    speeds = [of_speed(track) for track, said in pairs if said.p_tank_treading is None]
+    assert (
+        focus.as_dict()["unreliable_there"] == sum(not focus.sets_aside(v) for v in speeds) < len(speeds) / 2
+    )
     # It cannot prefer a kind: it is not told which one a cell is of, nor how sure stage 1 was of it.
     assert all(focus.sets_aside(-v) == focus.sets_aside(v) for v in (100.0, 870.0, 2000.0))
 
@@ -223,7 +228,7 @@ def close(writer: SessionWriter, tally: Tally) -> None:
         missed={},
         cells=tally.cells,
         fraction=figure,
-        fraction_corrected=corrected_figure(MODELS, tally.cells, figure),
+        fraction_corrected=corrected_figure(MODELS, tally.cells, figure, tally.focus.as_dict()),
         focus_speed={**tally.focus.as_dict(), "set_aside": tally.set_aside},
     )
     writer.close(account, "finished", "source-ended", "", tally.changed())

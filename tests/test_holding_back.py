@@ -91,7 +91,14 @@ def test_a_stage_is_never_trained_on_one_class(tmp_path: Path) -> None:
     (folder / "dataset.csv").write_text("\n".join(rows), encoding="utf-8-sig")
     assert len(read_dataset(folder)) == 6
     with pytest.raises(BadInput, match="both classes"):
-        train([folder], tmp_path / "out", stage=1, recipe=default_recipe(1, "small"), simulated=0.0)
+        train(
+            [folder],
+            tmp_path / "out",
+            stage=1,
+            recipe=default_recipe(1, "small"),
+            simulated=0.0,
+            composed=0.0,
+        )
     assert not (tmp_path / "out").exists()
     Image.fromarray(np.full((31, 62), 30000, np.uint16)).save(folder / "img" / "AA0101_10s01_0.png")
     with pytest.raises(BadInput, match="8-bit"):

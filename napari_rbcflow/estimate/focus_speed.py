@@ -68,6 +68,8 @@ class FocusSpeed:
         Of the peak: where it lies, the standard deviation of the log speeds, the share of the sure cells.
     bins : (int, int) or None
         First and last bin of speed in which a track counts.
+    unreliable_there : int
+        Tracks that stage 1 discarded at such a speed: of these alone it may have let some pass that count.
     """
 
     reason: str
@@ -76,6 +78,7 @@ class FocusSpeed:
     width: float | None = None
     share: float | None = None
     bins: tuple[int, int] | None = None
+    unreliable_there: int = 0
 
     @property
     def speaks(self) -> bool:
@@ -99,6 +102,7 @@ class FocusSpeed:
             "high_um_per_s": round(high, 1),
             "width": self.width,
             "share": self.share,
+            "unreliable_there": self.unreliable_there,
         }
 
 
@@ -158,7 +162,9 @@ class SpeedsSeen:
         if peak.share < _LEAST_SHARE or of_second >= _SECOND_SHARE:
             return FocusSpeed("The surest cells share more than one speed.", n)
         bins = self._likelier_in(_peak(peak.at, peak.width) / others, peak.at)
-        return FocusSpeed("", n, math.exp(_middle(peak.at)), peak.width, round(float(peak.share), 2), bins)
+        speed_um_per_s, share = math.exp(_middle(peak.at)), round(float(peak.share), 2)
+        there = int(self._others[bins[0] : bins[1] + 1].sum())
+        return FocusSpeed("", n, speed_um_per_s, peak.width, share, bins, there)
 
     def _likelier_in(self, ratio: NDArray[np.float64], at: int) -> tuple[int, int]:
         """Return the bins about `at` in which a passed track is likelier of the peak than of the others."""

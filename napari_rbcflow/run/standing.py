@@ -158,7 +158,9 @@ class Standing:
             missed=dict(self._source.missed),
             cells=cells,
             fraction=fraction,
-            fraction_corrected=corrected_figure(self._models, cells, fraction) if whole else None,
+            fraction_corrected=(
+                corrected_figure(self._models, cells, fraction, tally.focus.as_dict()) if whole else None
+            ),
             focus_speed={**tally.focus.as_dict(), "set_aside": tally.set_aside},
             latencies_ms=self._stages.latencies_ms[0 if whole else -RECENT_LABELS :],
             warnings=[

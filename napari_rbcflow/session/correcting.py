@@ -33,7 +33,10 @@ class CorrectedFigure(FractionFigure):
 
 
 def corrected_figure(
-    models: Mapping[str, Any], cells: Mapping[str, int], raw: FractionFigure
+    models: Mapping[str, Any],
+    cells: Mapping[str, int],
+    raw: FractionFigure,
+    focus_speed: Mapping[str, Any] | None = None,
 ) -> CorrectedFigure:
     """Return the fraction corrected for the errors of a run's networks.
 
@@ -46,6 +49,9 @@ def corrected_figure(
     raw : FractionFigure
         What is said without the correction. Where its interval holds whatever stopped the run, so does the
         corrected one.
+    focus_speed : mapping, optional
+        As in ``run.json``. Where the cells in focus share a speed, tracks at other speeds cannot have been
+        counted by mistake, and are not among those of which some were.
     """
     level = raw.level
     handed = None
@@ -54,7 +60,9 @@ def corrected_figure(
     k, m = int(cells.get("tank_treading", 0)), int(cells.get("flipping", 0))
     try:
         rates = NetworkRates.of_models(models)
-        found = corrected_fraction(k, m, int(cells.get("unreliable", 0)), rates, level, handed)
+        there = (focus_speed or {}).get("unreliable_there")
+        unreliable = there if isinstance(there, int) else int(cells.get("unreliable", 0))
+        found = corrected_fraction(k, m, unreliable, rates, level, handed)
     except ValueError as error:  # of the card: a run's end is not the place to fail for it
         return CorrectedFigure(
             None, None, None, level, NOT_CORRECTED, k + m, f"No corrected number: {error}."
@@ -114,7 +122,7 @@ def findings(run: Mapping[str, Any], found: Mapping[str, int]) -> Iterator[str]:
     told = run.get("fraction_corrected") or {}
     if told.get("estimate") is None and not told.get("reason"):
         return
-    right = corrected_figure(run["models"], found, FractionFigure(**run["fraction"]))
+    right = corrected_figure(run["models"], found, FractionFigure(**run["fraction"]), run.get("focus_speed"))
     for name in ("estimate", "low", "high"):
         said, wanted = told.get(name), getattr(right, name)
         if (said is None) != (wanted is None):
