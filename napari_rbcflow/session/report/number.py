@@ -68,8 +68,8 @@ def _focus_speed(run: Mapping[str, Any], set_aside: int) -> str:
     told = run.get("focus_speed") or {}
     if not told.get("said"):
         return ""
-    cells = "1 cell was" if set_aside == 1 else f"{set_aside:,} cells were"
+    cells = {0: "no cell was", 1: "1 cell was"}.get(set_aside, f"{set_aside:,} cells were")
     return (
         f" The surest cells share one speed, {told['speed_um_per_s']:,.0f} µm/s, as they lie at one height:"
-        f" {cells} not counted for moving otherwise."
+        f" {cells} left out for moving otherwise."
     )
