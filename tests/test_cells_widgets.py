@@ -14,14 +14,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from test_session import account_of, begin, some_pairs
 
-from napari_rbcflow import analyze
+from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.conventions import Label
 from napari_rbcflow.run.judged import JudgedCell
+from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.run.wiring import Run
 from napari_rbcflow.session import Session, open_session, verify
 from napari_rbcflow.session.browsing import ALL, CHANGED, COUNTED, CellBrowser
 from napari_rbcflow.session.changes import STRUCK_OUT, ChangeLog
+from napari_rbcflow.sources.movie import open_movie
 
 pytest.importorskip("qtpy", reason="no Qt")
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
@@ -30,11 +34,20 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
 
 @pytest.fixture(scope="module")
 def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample movie's session; do not touch it, `folder` may be."""
+    """The sample movie's session; do not touch it, `folder` may be.
+
+    Stage 1 lets more pass than it ships with, so that there is a cell of either kind.
+    """
     from napari_rbcflow.widgets.files.sample_data import folder
 
     out = tmp_path_factory.mktemp("analysed") / "S"
-    analyze(folder() / "flow_chamber.tif", out, device="cpu", patient="simulated")
+    shipped = TwoStage.load("cpu")
+    lenient = replace(shipped.stage1, threshold=0.7, thresholds=None)
+    settings = RunSettings(patient="simulated", device="cpu", background="movie", ring_seconds=1.0)
+    two_stage = TwoStage(lenient, shipped.stage2, torch.device("cpu"))
+    run = Run(open_movie(folder() / "flow_chamber.tif"), out, settings, two_stage)
+    run.start()
+    assert run.wait(120)
     return out
 
 

@@ -34,6 +34,7 @@ PICTURE = np.zeros((384, 640), np.uint8)
 class Notes(SaysAll):
     """Takes note of the tracks that it was asked to judge."""
 
+    batch = 8
     linger_s = 0.0
 
     def __init__(self) -> None:
