@@ -23,14 +23,19 @@ from napari_rbcflow.classification.training.fitting import Recipe
 from napari_rbcflow.classification.weight_files import SHIPPED, seal
 from napari_rbcflow.estimate import RunningFraction, anytime
 from napari_rbcflow.estimate.corrected import (
+    JEFFREYS,
+    LAPLACE,
     MOST_WIDTH,
     corrected_fraction,
     draw,
     draw_new_patient,
     interval_of,
     interval_of_new_patient,
+    points,
+    quantiles,
 )
 from napari_rbcflow.estimate.even_points import MOST_DIMENSIONS, sobol
+from napari_rbcflow.estimate.patients import new_pair, new_rate
 from napari_rbcflow.estimate.rates import STAGE1, STAGE2, NetworkRates, Rate
 from napari_rbcflow.session.account import FractionFigure, plain
 from napari_rbcflow.session.correcting import corrected_figure, corrected_words, findings
@@ -199,6 +204,21 @@ def test_more_patients_say_more_and_the_reason_asks_for_them() -> None:
     low, high = ends(counted_on(BG), 315, 165, 820)
     assert low < 0.774 < high
     assert ends(counted_on(BG, apart=False), 315, 165, 820)[1] < 0.774
+
+
+def test_patients_who_cannot_differ_give_what_their_sum_gives() -> None:
+    u, tail, none = points(8192), (0.025, 0.5, 0.975), 1e-3
+    leaks = [BG["let_through"], LJ["let_through"]]
+    of_all = np.quantile(quantiles(u[4], 9, 189, LAPLACE), tail)
+    assert np.quantile(new_rate(leaks, u[4], LAPLACE, none), tail) == pytest.approx(of_all, abs=2e-3)
+    found = [(own["tank_treading_found"], own["flipping_found"]) for own in (BG, LJ)]
+    both = new_pair(found, u[2:4], JEFFREYS, none, none)
+    for rate, (hits, of) in zip(both, ((83, 100), (89, 100)), strict=True):
+        of_all = np.quantile(quantiles(u[2], hits, of - hits), tail)
+        assert np.quantile(rate, tail) == pytest.approx(of_all, abs=0.01)
+    # Where they can, the next one is like either, or beyond.
+    low, middle, high = np.quantile(new_rate(leaks, u[4], LAPLACE), tail)
+    assert low < 2 / 138 < middle < 7 / 60 < high
 
 
 def test_no_number_where_it_would_mean_nothing() -> None:
