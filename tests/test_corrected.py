@@ -200,6 +200,11 @@ def test_more_patients_say_more_and_the_reason_asks_for_them() -> None:
     none = corrected_fraction(315, 165, 820, counted_on(BG))
     assert none.estimate is None
     assert "differ between patients, and by how much is known from one patient only" in none.reason
+    # It is the stage that knows fewer patients that is told of: here stage 1.
+    stage2 = {"P1": {name: rate for name, rate in BG.items() if name in STAGE2}}
+    own = counted_on(BG, {name: BG[name] if name in STAGE2 else Rate(0, 0) for name in BG})
+    fewer = replace(own, by_patient={"P0": BG, **stage2})
+    assert "known from one patient only" in corrected_fraction(280, 200, 1200, fewer).reason
     # Said of LJ's movies 65.7 %, of which 77.4 % are true: the card of BG alone, alike, misses.
     low, high = ends(counted_on(BG), 315, 165, 820)
     assert low < 0.774 < high
@@ -502,7 +507,7 @@ def test_a_card_tells_patients_days_and_runs_apart() -> None:
     )
     assert list(findings(run, cells)) == []
     assert "another patient's rates may be others" in rests_on(run)
-    assert "labelled cells of patients BG and LJ" in rests_on(run)
+    assert "stage 1, on patients BG and LJ, found" in rests_on(run)
     counts = run["models"]["stage1"]["counts"]
     patients = counts.pop("by_patient")
     assert list(findings(run | {"models": {**run["models"], "stage2": models["stage2"]}}, cells))

@@ -47,7 +47,7 @@ from scipy.special import betaincinv
 from napari_rbcflow.estimate.even_points import sobol
 from napari_rbcflow.estimate.fraction import wilson
 from napari_rbcflow.estimate.patients import new_pair, new_rate
-from napari_rbcflow.estimate.rates import NetworkRates, Rate, whole
+from napari_rbcflow.estimate.rates import STAGE1, STAGE2, NetworkRates, Rate, whole
 
 METHOD = "propagated"
 DRAWS = 8192
@@ -353,7 +353,8 @@ def _widest(together: Draws, new: Draws | None, level: float, rates: NetworkRate
     why = min(widths, key=lambda why: widths[why])
     # Were patients alike, half of what the best of these would gain, or more, were gained.
     if new is not None and width(None, together) <= (width(new, together) + widths[why]) / 2:
-        n_patients = len(rates.by_patient)
+        of_rates = (rates.patients_of(name) for name in (*STAGE1, *STAGE2))
+        n_patients = min(len(names) for names in of_rates if names)
         seen = "one patient" if n_patients == 1 else f"{n_patients} patients"
         return (
             f"the networks' rates differ between patients, and by how much is known from {seen} only: label"

@@ -112,6 +112,10 @@ class NetworkRates:
         rest = tuple(self._rest(name) for name in names)
         return [*own, rest] if own and any(rate.of for rate in rest) else own
 
+    def patients_of(self, name: str) -> list[str]:
+        """Return the patients on whose cells this rate was counted, by name; empty where none is told."""
+        return sorted(p for p, of in self.by_patient.items() if name in of and of[name].of)
+
     def _rest(self, name: str) -> Rate:
         """Return what is of no patient."""
         whole_rate: Rate = getattr(self, name)

@@ -96,22 +96,22 @@ def counts_words(models: Mapping[str, Any]) -> str:
     except ValueError:
         return ""
     told = r.let_through_as
-    patients = f" of {_listed(sorted(r.by_patient))}" if r.by_patient else ""
+    first, second = (_on(r.patients_of(name)) for name in ("let_through", "tank_treading_told"))
     labels = f", labelled {told[0]} tank-treading and {told[1]} flipping" if sum(told) else ""
     return (
-        f"The rates were counted on labelled cells{patients} that the networks had not seen: stage 1 found"
+        f"The rates were counted on labelled cells that the networks had not seen: stage 1{first} found"
         f" {r.tank_treading_found.hits} of {r.tank_treading_found.of} tank-treading and"
         f" {r.flipping_found.hits} of {r.flipping_found.of} flipping ones and let {r.let_through.hits} of"
-        f" {r.let_through.of} unreliable ones through{labels}; stage 2 was right on"
+        f" {r.let_through.of} unreliable ones through{labels}; stage 2{second} was right on"
         f" {r.tank_treading_right.hits} of {r.tank_treading_right.of} tank-treading and"
         f" {r.flipping_right.hits} of {r.flipping_right.of} flipping ones."
     )
 
 
-def _listed(patients: list[str]) -> str:
-    if len(patients) == 1:
-        return f"patient {patients[0]}"
-    return f"patients {', '.join(patients[:-1])} and {patients[-1]}"
+def _on(patients: list[str]) -> str:
+    if len(patients) < 2:
+        return f", on patient {patients[0]}," if patients else ""
+    return f", on patients {', '.join(patients[:-1])} and {patients[-1]},"
 
 
 def findings(run: Mapping[str, Any], found: Mapping[str, int]) -> Iterator[str]:
