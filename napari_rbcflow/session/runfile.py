@@ -39,7 +39,7 @@ def now() -> str:
 def versions() -> dict[str, str | None]:
     """Return what ran, without importing it."""
     found: dict[str, str | None] = {"napari-rbcflow": __version__, "python": platform.python_version()}
-    for package in ("numpy", "torch", "zarr", "napari"):
+    for package in ("numpy", "torch", "onnxruntime", "zarr", "napari"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -104,8 +104,9 @@ class Cropper:
 
     def __init__(self, height: int, width: int, pixel_size_um: float) -> None:
         self._shape = (height, width)
-        self.ratio = CROP_PIXEL_SIZE_UM / pixel_size_um
-        self._plain = abs(self.ratio - 1) <= _SAME_PIXEL
+        ratio = CROP_PIXEL_SIZE_UM / pixel_size_um
+        self._plain = abs(ratio - 1) <= _SAME_PIXEL
+        self.ratio = 1.0 if self._plain else ratio
 
     def cut(
         self, image: NDArray[np.uint8], y_px: NDArray[np.float32], x_px: NDArray[np.float32]
@@ -175,8 +176,6 @@ class Cropper:
 
     def _corner(self, centres_px: NDArray[np.float32]) -> NDArray[np.float64]:
         """The first pixel of a wide picture along one axis."""
-        if self._plain:
-            return np.rint(centres_px).astype(np.float64) - WIDE_SIDE // 2
         return np.rint(centres_px.astype(np.float64) + 0.5 - WIDE_SIDE * self.ratio / 2)
 
     def _beyond(
@@ -186,8 +185,7 @@ class Cropper:
         dy: NDArray[np.int64] | int,
         dx: NDArray[np.int64] | int,
     ) -> NDArray[np.bool_]:
-        ratio = 1.0 if self._plain else self.ratio
-        top, left = tops + (MARGIN_PX + dy) * ratio, lefts + (MARGIN_PX + dx) * ratio
+        top, left = tops + (MARGIN_PX + dy) * self.ratio, lefts + (MARGIN_PX + dx) * self.ratio
         height, width = self._shape
-        side = CROP_SIDE * ratio
+        side = CROP_SIDE * self.ratio
         return np.asarray((top < 0) | (left < 0) | (top + side > height) | (left + side > width))

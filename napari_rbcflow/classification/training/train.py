@@ -280,15 +280,12 @@ def draw_composed(
         return []
     refuse_nameless(sequences)
     if recipe.stage == 2 and datasets:
-        both_parts = gather(datasets, 1, without)[:2] if _has_unreliable(datasets) else ([], [])
-        names = {s.name for s in sequences}
-        sequences = [*sequences, *(s for part in both_parts for s in part if s.name not in names)]
+        parts = read_all(datasets)
+        flowing = (*parts["train"], *parts["validation"])
+        beside = [s for s in flowing if not s.reliable and not set(s.groups) & set(without)]
+        sequences = [*sequences, *beside]
     found = tracked_sequences(sequences, seed=300, movies=MOVIES, progress=say)
     return [s for s in found if recipe.stage == 1 or s.reliable]
-
-
-def _has_unreliable(datasets: Sequence[Path]) -> bool:
-    return any(not s.reliable for s in read_all(datasets)["train"])
 
 
 def _write_folds(
