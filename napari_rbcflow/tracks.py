@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.conventions import LEAST_FRAMES, Label
 
+LEAST_ALONE = 12
+"""With fewer frames in which no other cell stands in the crop, a track is judged by all that it has.
+A fifth of a flip's cycle."""
 PIECES_REMEMBERED = 8192
 """A track may continue one of the so many handed over before it, and none earlier: half a minute at the
 paper's greatest load, where the slowest cell takes a third of that through the field."""
@@ -62,6 +65,12 @@ class Track:
     def too_short(self) -> bool:
         """Fewer frames than the paper keeps."""
         return len(self.frames) < LEAST_FRAMES
+
+    @property
+    def crops_alone(self) -> NDArray[np.uint8]:
+        """Those crops in which no other cell stands, where there are `LEAST_ALONE` of them; else all."""
+        alone = ~self.intruded
+        return self.crops[alone] if alone.sum() >= LEAST_ALONE and not alone.all() else self.crops
 
     @property
     def gap_frames(self) -> int:

@@ -175,8 +175,8 @@ class TestTwoStage:
         order = np.random.default_rng(3).permutation(len(tracks))
         assert [together[i] for i in order] == two_stage.judge([tracks[i] for i in order])
 
-    def test_frames_that_another_cell_enters_can_be_left_out(self, two_stage: TwoStage) -> None:
-        """As if they had not been; but not where too few would be left, and not unless asked for."""
+    def test_frames_that_another_cell_enters_are_left_out(self, two_stage: TwoStage) -> None:
+        """As if they had not been; but not where too few would be left, and not where they are to be kept."""
         y, x = np.mgrid[:31, :31] - 15.0
         ring = 40 * np.exp(-((y**2 + x**2) / 8)) - 25 * np.exp(-(((np.hypot(y, x) - 6) / 1.5) ** 2))
         noise = np.random.default_rng(0).normal(0, 2.4, (32, 31, 31))
@@ -185,11 +185,11 @@ class TestTwoStage:
         some, most = np.arange(len(one.crops)) % 4 == 1, np.arange(len(one.crops)) % 4 != 1
         entered = replace(one, intruded=some)
         alone = track(one.crops[~some], one.cell)
-        assert two_stage.judge([entered], leave_out_intruded=True) == two_stage.judge([alone])
+        assert two_stage.judge([entered]) == two_stage.judge([alone])
         assert two_stage.judge([alone]) != two_stage.judge([one])
-        assert two_stage.judge([entered]) == two_stage.judge([one])
+        assert two_stage.judge([entered], leave_out_intruded=False) == two_stage.judge([one])
         crowded = replace(one, intruded=most)
-        assert two_stage.judge([crowded], leave_out_intruded=True) == two_stage.judge([one])
+        assert two_stage.judge([crowded]) == two_stage.judge([one])
 
     def test_says_what_it_must(self, two_stage: TwoStage) -> None:
         assert two_stage.judge([]) == []

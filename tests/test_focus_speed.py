@@ -93,7 +93,9 @@ def told(
         at, k = at + len(part), k + 1
         tracks = [track for track, _ in part]
         judged = [said for _, said in part][: len(tally.to_judge(tracks))]
-        tally.settle(tracks, judged)  # a batch that the disk did not take leaves no trace
+        for gone in (part + pairs[-1:], pairs[-2:]):  # a batch that the disk did not take leaves no trace
+            lost = [track for track, _ in gone]
+            tally.settle(lost, [said for _, said in gone][: len(tally.to_judge(lost))])
         now = tally.settle(tracks, judged)
         tally.count(now)
         settled += now
@@ -295,7 +297,7 @@ class SeesFocus:
 
     def warm_up(self) -> None: ...
 
-    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = False) -> list[Judgement]:
+    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = True) -> list[Judgement]:
         return [self._one(track) for track in tracks]
 
     def _one(self, track: Track) -> Judgement:

@@ -41,7 +41,7 @@ class Notes(SaysAll):
         super().__init__()
         self.asked: list[int] = []
 
-    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = False) -> list[Judgement]:
+    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = True) -> list[Judgement]:
         self.asked += [track.cell for track in tracks]
         return super().judge(tracks)
 

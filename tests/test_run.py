@@ -59,7 +59,7 @@ class SaysAll(TwoStage):
 
     def warm_up(self) -> None: ...
 
-    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = False) -> list[Judgement]:
+    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = True) -> list[Judgement]:
         self.calls += 1
         if self.fails_after is not None and self.calls > self.fails_after:
             raise RuntimeError("the networks broke")
@@ -157,7 +157,7 @@ def test_a_person_stops_a_live_run(tmp_path: Path) -> None:
 class SaysByTurns(SaysAll):
     """Calls cells tank-treading by chance, four of five: labels that a rule can look at."""
 
-    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = False) -> list[Judgement]:
+    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = True) -> list[Judgement]:
         rng = np.random.default_rng(5)
         chance = {cell: float(p) for cell, p in enumerate(rng.random(5000))}
         judged = super().judge(tracks)
@@ -221,7 +221,7 @@ class SaysLate(SaysByTurns):
         super().__init__()
         self.let = threading.Event()
 
-    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = False) -> list[Judgement]:
+    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = True) -> list[Judgement]:
         assert self.let.wait(60)
         return super().judge(tracks)
 

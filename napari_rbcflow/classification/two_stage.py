@@ -31,8 +31,6 @@ CPU_BATCH, CPU_BATCH_2, CPU_LINGER_S = 4, 1, 0.05
 """Live, some three tracks end a frame and one in thirty passes stage 1: a larger batch is mostly padding, and
 saves ONNX Runtime a twentieth of its time."""
 GPU_BATCH, GPU_LINGER_S = 256, 0.02
-LEAST_ALONE = 12
-"""Frames without another cell that are enough to judge by: a fifth of a flip's cycle."""
 
 
 class TwoStage:
@@ -193,15 +191,14 @@ class TwoStage:
             self.reliable(crops)
             self.flipping(crops)
 
-    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = False) -> list[Judgement]:
+    def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = True) -> list[Judgement]:
         """Judge tracks, in their order.
 
         Parameters
         ----------
         tracks : sequence of Track
         leave_out_intruded : bool
-            Show the networks only the frames in which no other cell stands in the crop, where there are
-            at least `LEAST_ALONE` such frames; else all.
+            Show the networks `Track.crops_alone`, as the shipped ones have learnt; else all crops.
 
         Returns
         -------
@@ -210,11 +207,13 @@ class TwoStage:
             ones that do not reach stage 2. The reason is ``too-short``, ``stage-1`` (unreliable),
             ``stage-2``, or ``undecided``: unreliable because stage 2 cannot tell.
         """
-        seen = _alone if leave_out_intruded else _whole
+        def shown(track: Track) -> NDArray[np.uint8]:
+            return track.crops_alone if leave_out_intruded else track.crops
+
         long = [track for track in tracks if not track.too_short]
-        p_reliable = dict(zip(map(id, long), self.reliable([seen(t) for t in long]), strict=True))
+        p_reliable = dict(zip(map(id, long), self.reliable([shown(t) for t in long]), strict=True))
         good = [track for track in long if p_reliable[id(track)] >= self.stage1.threshold]
-        p_flipping = dict(zip(map(id, good), self.flipping([seen(t) for t in good]), strict=True))
+        p_flipping = dict(zip(map(id, good), self.flipping([shown(t) for t in good]), strict=True))
         judgements = []
         for track in tracks:
             if track.too_short:
@@ -252,15 +251,6 @@ class TwoStage:
             except Exception as error:
                 self._leave_gpu(error)
                 return self._runners[stage].probabilities(crops)
-
-
-def _whole(track: Track) -> NDArray[np.uint8]:
-    return track.crops
-
-
-def _alone(track: Track) -> NDArray[np.uint8]:
-    alone = ~track.intruded
-    return track.crops[alone] if alone.sum() >= LEAST_ALONE else track.crops
 
 
 def choose_device(wanted: str) -> torch.device:

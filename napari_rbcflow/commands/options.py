@@ -91,8 +91,9 @@ viewer_option = click.option(
     "--viewer/--no-viewer", default=None, help="Open napari [default: where there is a display]."
 )
 intruded_option = click.option(
-    "--leave-out-intruded",
-    is_flag=True,
+    "--leave-out-intruded/--keep-intruded",
+    default=True,
+    show_default=True,
     help="Judge a track without the frames in which another cell stands in its crop, as the paper did.",
 )
 least_frames_option = click.option(

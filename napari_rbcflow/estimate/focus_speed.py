@@ -16,10 +16,11 @@ is in ``docs/decisions/focus-speed.md``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +113,44 @@ TOO_FEW = FocusSpeed(
 )
 
 
+T = TypeVar("T")
+
+
+class Appended(Generic[T]):
+    """A list that its copies share, so that a copy takes no time however long it is.
+
+    Each copy knows how many items are its own. Only the newest may be added to; what a copy that was dropped
+    has added goes with the next item.
+    """
+
+    def __init__(self) -> None:
+        self._items: list[T] = []
+        self._n = 0
+
+    def copy(self) -> Appended[T]:
+        """Return another one of the same items, to which more can be added."""
+        other: Appended[T] = Appended()
+        other._items, other._n = self._items, self._n
+        return other
+
+    def append(self, item: T) -> None:
+        """Add an item."""
+        del self._items[self._n :]
+        self._items.append(item)
+        self._n += 1
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __iter__(self) -> Iterator[T]:
+        return islice(self._items, self._n)
+
+    @property
+    def last(self) -> T | None:
+        """The item added last."""
+        return self._items[self._n - 1] if self._n else None
+
+
 class SpeedsSeen:
     """The speeds of a run's judged tracks, as far as a speed is learnt from them.
 
@@ -119,12 +158,12 @@ class SpeedsSeen:
 
     Attributes
     ----------
-    passed : list of (float, int)
+    passed : Appended of (float, int)
         `p_reliable`, and the speed's bin, of each track that stage 1 passed.
     """
 
     def __init__(self) -> None:
-        self.passed: list[tuple[float, int]] = []
+        self.passed: Appended[tuple[float, int]] = Appended()
         self._others = np.zeros(_BINS, np.int64)
 
     def copy(self) -> SpeedsSeen:

@@ -11,7 +11,14 @@ from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from napari_rbcflow.conventions import Label
-from napari_rbcflow.estimate.focus_speed import LEAST_SURE, NOT_ASKED, TOO_FEW, FocusSpeed, SpeedsSeen
+from napari_rbcflow.estimate.focus_speed import (
+    LEAST_SURE,
+    NOT_ASKED,
+    TOO_FEW,
+    Appended,
+    FocusSpeed,
+    SpeedsSeen,
+)
 from napari_rbcflow.estimate.fraction import RunningFraction
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.tracks import PIECES_REMEMBERED, Judgement
@@ -265,9 +272,9 @@ class _Counts:
         self._learn_at = LEAST_SURE
         self.plain: Counter[str] = Counter()
         """Of the tracks that would count at no speed."""
-        self.ways: list[_Way] = []
+        self.ways: Appended[_Way] = Appended()
         """The others, and those through which they hang together."""
-        self.said: list[tuple[Label, str]] = []
+        self.said: Appended[tuple[Label, str]] = Appended()
         """What was told of each of `ways`."""
         # Of each track: whether it, or one that it may continue, counts; as it was told, and as it is now.
         self.told: dict[int, bool] = {}
@@ -310,7 +317,7 @@ class _Counts:
     def tell(self, way: _Way) -> Judgement:
         """Say what is told of the track added last: by what is known now, and was told of those before it."""
         judgement = way.settled(self.focus, self.told)
-        if self.ways and self.ways[-1] is way:
+        if self.ways.last is way:
             self.said.append((judgement.label, judgement.reason))
         self.told[way.cell] = counts(judgement) or way.continues(self.told)
         # None of those before is named again.

@@ -34,7 +34,7 @@ def analyze(
     flow: Direction = "left-to-right",
     patient: str = "",
     sample: str = "",
-    leave_out_intruded: bool = False,
+    leave_out_intruded: bool = True,
     least_frames: int = LEAST_FRAMES,
     interval: FixedN = "wilson",
     set_flow: SetFlow | None = None,

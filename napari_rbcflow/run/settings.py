@@ -52,7 +52,7 @@ class RunSettings:
     set_flow: SetFlow = field(default_factory=SetFlow)
     stop: StopRules = field(default_factory=StopRules)
     ring_seconds: float = 5.0
-    leave_out_intruded: bool = False
+    leave_out_intruded: bool = True
     least_frames: int = LEAST_FRAMES
     interval: FixedN = "wilson"
 

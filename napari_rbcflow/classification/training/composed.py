@@ -242,11 +242,11 @@ def _labelled(tracks: Sequence[Track], cells: Sequence[_Cell], movie: str) -> li
         if share < _MIXED:
             # Of no single cell: experts could not judge it.
             name = f"{cells[0].sequence.acquisition}_mixed~{movie}.{track.cell}"
-            out.append(Sequence31(name, UNRELIABLE, track.crops, composed=True))
+            out.append(Sequence31(name, UNRELIABLE, track.crops_alone, composed=True))
         elif share >= _PURE and _judged(cells[best], n, track):
             sequence = cells[best].sequence
             name = f"{sequence.name}~{movie}.{track.cell}"
-            out.append(replace(sequence, name=name, crops=track.crops, sampled=False, composed=True))
+            out.append(replace(sequence, name=name, crops=track.crops_alone, sampled=False, composed=True))
     return out
 
 

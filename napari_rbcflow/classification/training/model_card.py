@@ -62,6 +62,10 @@ def make_card(
     held_logits, per_seed = held_logits[known], per_seed[:, known]
     composed = np.asarray([s.composed for s in sequences])
     deciding = composed if composed.any() else ~composed
+    if recipe.stage == 1:
+        # Of patients who have only reliable sequences, no share of reliable ones can be learnt.
+        of_both = {s.patient for s in sequences if not s.reliable}
+        deciding = deciding & np.asarray([s.patient in of_both for s in sequences])
     truth = targets(sequences, recipe.stage)
     short_by = shortness([len(s.crops) for s in sequences], recipe.frames)
     slope, offset, short = calibrate_with(

@@ -75,18 +75,20 @@ def choose_thresholds(sequences: Sequence[Sequence31], p: NDArray[np.float64]) -
     if not all((labels == label).any() for label in (TANK_TREADING, FLIPPING, UNRELIABLE)):
         return None
     weights = cell_weights(sequences)
-    # Of patients with unreliable tracks: the others say nothing of what passes.
-    judged = sorted({str(of) for of in patients[labels == UNRELIABLE]})
-    groups = [g for g in judged if all(((patients == g) & (labels == label)).any() for label in range(3))]
-    if not groups:
+    every = sorted(set(patients.tolist()))
+    held = {g: {label for label in range(3) if ((patients == g) & (labels == label)).any()} for g in every}
+    # Patients without unreliable tracks say nothing of what passes, but as much as others of what is found.
+    of_both = [g for g in every if {TANK_TREADING, FLIPPING} <= held[g]]
+    of_all = [g for g in of_both if UNRELIABLE in held[g]]
+    if not of_all:
         return None
     best: Thresholds | None = None
     for found in np.arange(LEAST_FOUND, _MOST_FOUND + 1e-9, 0.01):
         line = [
-            _threshold_for(p, weights, labels == kind, patients, groups, float(found))
+            _threshold_for(p, weights, labels == kind, patients, of_both, float(found))
             for kind in (TANK_TREADING, FLIPPING)
         ]
-        errors = [_squared_error(p, weights, labels, patients == group, line[0], line[1]) for group in groups]
+        errors = [_squared_error(p, weights, labels, patients == group, line[0], line[1]) for group in of_all]
         error = float(np.sqrt(np.mean(errors)))
         if best is None or error < best.error:
             best = Thresholds(line[0], line[1], float(found), error)

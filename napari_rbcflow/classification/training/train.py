@@ -347,8 +347,9 @@ def cross_validate(
 ) -> NDArray[np.float64]:
     """Judge every sequence by networks that saw nothing of its group.
 
-    In stage 1 a group without unreliable sequences is trained on always and never judged: NaN. Of composed
-    movies nothing is trained on that holds cells of a patient who is judged.
+    In stage 1 the sequences of a group without unreliable ones are never judged: NaN. Its reliable composed
+    tracks are: they tell whether as many are found of either kind. Of composed movies nothing is trained on that
+    holds cells of a patient who is judged.
 
     Parameters
     ----------
@@ -372,22 +373,23 @@ def cross_validate(
     refuse_nameless(sequences)
     names = np.asarray([getattr(s, group) for s in sequences])
     labels = targets(sequences, recipe.stage)
-    judged = sorted(set(names.tolist()))
-    if recipe.stage == 1:
-        judged = [name for name in judged if (labels[names == name] == 0).any()]
     every = [*sequences, *composed]
     names_of_all = np.asarray([getattr(s, group) for s in every])
+    cut = np.asarray([s.composed and s.reliable for s in every])
     out = np.full((len(seeds), len(every)), np.nan)
-    for name in judged:
+    for name in sorted(set(names.tolist())):
         rest = [s for s, n in zip(sequences, names, strict=True) if n != name]
-        held = [s for s, n in zip(every, names_of_all, strict=True) if n == name]
-        if not both(rest, recipe.stage):
+        judged = names_of_all == name
+        if recipe.stage == 1 and not (labels[names == name] == 0).any():
+            judged &= cut
+        held = [s for s, j in zip(every, judged, strict=True) if j]
+        if not held or not both(rest, recipe.stage):
             continue
         patients = {s.patient for s in held}
         flowed = [s for s in composed if s.patient not in patients]
         for row, seed in enumerate(seeds):
             network = fit(rest, [], recipe, seed, device, simulated=simulated, composed=flowed).network
-            out[row, names_of_all == name] = logits(network, held, recipe)
+            out[row, judged] = logits(network, held, recipe)
             if networks is not None:
                 networks.setdefault(name, []).append(network)
             if progress is not None:
