@@ -35,17 +35,15 @@ import numpy as np
 from napari_rbcflow.classification.preparing import level
 from napari_rbcflow.classification.sampling import similarity
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.run.memory import keep_freed_memory
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.stages import MOST_TRACKS, Stages
 from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber, simulate_sequences
-from napari_rbcflow.sources.contract import Frame, SourceInfo
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.tracks import Track
+from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, SourceInfo, Track
 
 AIM_CPU, AIM_GPU = 300.0, 20_000.0
 AIM_P95_MS = {"cpu": 250.0, "cuda": 100.0}

@@ -22,7 +22,7 @@ from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber, si
 from napari_rbcflow.sources.chamber.motion import Motion
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.tracks import Track
+from napari_rbcflow.types import Track
 
 EVERY, FIRST, FRAMES = 40, 80, 420
 NEAR_PX = 9.0

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import psutil
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.estimate.tally import Tally
 from napari_rbcflow.quality.watch import RunQuality
@@ -34,8 +33,7 @@ from napari_rbcflow.run.standing import RECENT_LABELS
 from napari_rbcflow.session import Account, FractionFigure, SessionWriter, open_session, verify
 from napari_rbcflow.session.correcting import corrected_figure
 from napari_rbcflow.session.report import write_report
-from napari_rbcflow.sources.contract import Frame, SourceInfo
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
 
 FPS, HEIGHT, WIDTH, PIXEL_UM = 60.0, 1096, 1376, 0.605
 TRACKS_PER_S = 150.0

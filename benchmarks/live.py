@@ -30,11 +30,11 @@ import tifffile
 from napari_rbcflow.run.channel import Channel
 from napari_rbcflow.run.memory import keep_freed_memory, touch_frames
 from napari_rbcflow.run.stages import FIRST_S, WAITING_BYTES
-from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.sources.opening import open_source
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.tracking.warming import warm_up
+from napari_rbcflow.types import Frame
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from replay_camera.building import Replay, build

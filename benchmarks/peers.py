@@ -31,11 +31,10 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
-from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.background import MovieBackground
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.tracking.warming import warm_up
+from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame
 
 FRAME_MS = 1e3 / DEFAULT_FPS
 Film = NDArray[np.uint8]

@@ -19,11 +19,9 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.ring import FrameRing, open_ring
 from napari_rbcflow.session import Account, SessionWriter, verify
-from napari_rbcflow.sources.contract import Frame, SourceInfo
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
 
 HEIGHT, WIDTH, FPS = 1096, 1376, 60.0
 CAPACITY = 60

@@ -24,13 +24,11 @@ import tifffile
 
 from napari_rbcflow.benchmark import parts
 from napari_rbcflow.benchmark.clock import Stopwatch, stepwise
-from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
-from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.background import Background, MovieBackground, SlidingBackground
 from napari_rbcflow.tracking.detection import Detector
 from napari_rbcflow.tracking.focus import Focus
 from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.tracks import Track
+from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, Track
 
 STEPS = parts.STEPS | {"focus": (Focus, "lost"), "contrast": (Detector, "contrasts")}
 """The contrast is a part of detection, and counted there too."""

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.classification.published import read_dataset
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.estimate.by_length import fraction_by_length
 from napari_rbcflow.estimate.fraction import wilson
 from napari_rbcflow.estimate.rates import Rate
@@ -38,6 +37,7 @@ from napari_rbcflow.estimate.turning import TURN_SHARE, repeat_frames
 from napari_rbcflow.estimate.unseen_flips import correct_unseen_flips
 from napari_rbcflow.sources.chamber import ChamberSettings, simulate_passages
 from napari_rbcflow.sources.chamber.motion import Motion
+from napari_rbcflow.types import Label
 
 LENGTHS = (8, 11, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80)
 SEEDS = {Motion.TUMBLING: 201, Motion.TANK_TREADING: 202}

@@ -18,7 +18,6 @@ import torch
 from test_session import account_of, begin, some_pairs
 
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.run.judged import JudgedCell
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.wiring import Run
@@ -26,6 +25,7 @@ from napari_rbcflow.session import Session, open_session, verify
 from napari_rbcflow.session.browsing import ALL, CHANGED, COUNTED, CellBrowser
 from napari_rbcflow.session.changes import STRUCK_OUT, ChangeLog
 from napari_rbcflow.sources.movie import open_movie
+from napari_rbcflow.types import Label
 
 pytest.importorskip("qtpy", reason="no Qt")
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from small_chamber import SmallChamber
 from test_session import account_of, begin, some_pairs, swap_text, write
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, wilson
 from napari_rbcflow.session import FractionFigure, open_session, verify
 from napari_rbcflow.session.changes import BY_HAND, STRUCK_OUT, ChangeLog, by_hand, login_name
 from napari_rbcflow.session.report import write_report
+from napari_rbcflow.types import Label
 
 PAIRS = some_pairs(90)
 MACHINE = {track.cell: str(said.label) for track, said in PAIRS}

@@ -20,9 +20,8 @@ from napari_rbcflow.classification.preparing import level
 from napari_rbcflow.classification.published import read_dataset
 from napari_rbcflow.classification.sampling import sample, similarity, ssim, uniform
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.tracks import Track
+from napari_rbcflow.types import Label, Track
 
 pictures = arrays(np.uint8, (31, 31), elements=st.integers(0, 255))
 

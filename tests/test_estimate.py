@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import RunningFraction, StopRules, clopper_pearson, jeffreys, said, wilson
 from napari_rbcflow.estimate.fixed_width import critical_value, half_width, most_cells
 from napari_rbcflow.estimate.remaining import Rates, missing, nearest, to_go
 from napari_rbcflow.estimate.said import method_of, stop_sentence
 from napari_rbcflow.estimate.tally import Tally
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Judgement, Label, Track
 
 
 def counted(k: int, m: int, level: float = 0.95) -> RunningFraction:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.estimate.focus_speed import LEAST_SURE, FocusSpeed, SpeedsSeen
 from napari_rbcflow.estimate.tally import OTHER_SPEED, PIECE, Tally, counts
@@ -22,9 +21,8 @@ from napari_rbcflow.session.correcting import corrected_figure
 from napari_rbcflow.session.recovery import close_interrupted
 from napari_rbcflow.session.tables import speed_um_per_s
 from napari_rbcflow.sources.chamber import ChamberSettings, simulate_movie
-from napari_rbcflow.sources.contract import SourceInfo
 from napari_rbcflow.sources.movie import open_movie
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Judgement, Label, SourceInfo, Track
 
 SOURCE = SourceInfo("test chamber", 40, 60, 60.0, 0.605)
 MODELS = {"stage1": {"name": "one", "hash": "0123"}, "stage2": {"name": "two", "hash": "4567"}}

@@ -15,7 +15,6 @@ from pytestqt.qtbot import QtBot
 from test_session import Pair, account_of, some_pairs
 
 from napari_rbcflow.commands import main
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.estimate.tally import PIECE, TOO_FEW_FRAMES, Tally, counts
@@ -25,8 +24,7 @@ from napari_rbcflow.session import SessionWriter, open_session, verify
 from napari_rbcflow.session.runfile import read_run, write_run
 from napari_rbcflow.session.watched import by_length
 from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
-from napari_rbcflow.sources.contract import SourceInfo
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Judgement, Label, SourceInfo, Track
 from napari_rbcflow.widgets.live.camera_form import CameraForm
 from napari_rbcflow.widgets.movies.form import MovieForm
 from napari_rbcflow.worker.orders import Camera, Order

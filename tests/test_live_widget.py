@@ -21,7 +21,6 @@ import tifffile
 import zarr
 from stand_in.opening import Open, stand_ins
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import RunningFraction, StopRules
 from napari_rbcflow.estimate.remaining import Rates, to_go
@@ -31,6 +30,7 @@ from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session import Account, FractionFigure, open_session, verify
 from napari_rbcflow.session.audit import Change, append_change
 from napari_rbcflow.session.runfile import write_run
+from napari_rbcflow.types import Label
 from napari_rbcflow.worker import Camera, Order, Phase
 
 pytest.importorskip("qtpy", reason="no Qt")

@@ -22,11 +22,10 @@ from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.run.stages import Stages
 from napari_rbcflow.session import open_session
 from napari_rbcflow.session.verify import verify
-from napari_rbcflow.sources import Frame, SourceInfo
 from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
 from napari_rbcflow.sources.opening import open_source
 from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Frame, Judgement, SourceInfo, Track
 
 PICTURE = np.zeros((384, 640), np.uint8)
 

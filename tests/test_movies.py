@@ -20,9 +20,9 @@ import zarr
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.sources.chamber import SimulatedChamber
-from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.sources.opening import open_source
+from napari_rbcflow.types import Frame
 
 N, HEIGHT, WIDTH = 40, 72, 98  # a width that no codec pads to by itself
 Write = Callable[[Path, np.ndarray], Path]

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.conventions import CROP_SIDE, Label
 from napari_rbcflow.ring import FrameRing, open_ring
 from napari_rbcflow.run import Progress, Run, RunSettings
 from napari_rbcflow.run.judged import JudgedCell
@@ -27,7 +26,7 @@ from napari_rbcflow.run.snapshot import Snapshot
 from napari_rbcflow.run.watching import Watcher
 from napari_rbcflow.session import open_session
 from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
-from napari_rbcflow.sources.contract import Frame, SourceInfo
+from napari_rbcflow.types import CROP_SIDE, Frame, Label, SourceInfo
 
 pytest.importorskip("qtpy", reason="no Qt")
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_session import Pair, account_of, begin, some_pairs
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.estimate.tally import PIECE, Tally
@@ -26,7 +25,7 @@ from napari_rbcflow.tracking.linking import Linker
 from napari_rbcflow.tracking.motion import Floats, Ints, Motion
 from napari_rbcflow.tracking.pieces import EndedTracks
 from napari_rbcflow.tracking.settings import TrackingSettings
-from napari_rbcflow.tracks import PIECES_REMEMBERED, Judgement, Track
+from napari_rbcflow.types import PIECES_REMEMBERED, Judgement, Label, Track
 
 COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
 LENGTH = 1376.0

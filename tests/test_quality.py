@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.commands.result import say_notes, say_number
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity
 from napari_rbcflow.quality.drift import DriftWatch, change_in
@@ -35,7 +34,7 @@ from napari_rbcflow.session.verify import verify
 from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Judgement, Label, Track
 
 Spoil = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 

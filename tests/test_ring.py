@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import FrameGone, FrameRing, open_ring
-from napari_rbcflow.sources.contract import Frame
+from napari_rbcflow.types import Frame
 
 HEIGHT, WIDTH = 13, 17
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, StopRules, said, wilson
 from napari_rbcflow.quality.of_run import warnings_so_far
@@ -22,9 +21,9 @@ from napari_rbcflow.session import Account, FractionFigure, open_session, room
 from napari_rbcflow.session.counting import recount
 from napari_rbcflow.session.runfile import write_run
 from napari_rbcflow.session.verify import verify
-from napari_rbcflow.sources import Frame, FrameSource, SourceInfo
+from napari_rbcflow.sources import FrameSource
 from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber, simulate_movie
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
 
 FIELD = {"height": 384, "width": 640, "cells_per_frame": 30.0}
 

@@ -16,8 +16,8 @@ from known_movie import a_movie
 from stand_in.opening import Open, free_port, stand_ins
 
 from napari_rbcflow.errors import BadInput, LiveModeOn, RunFailed
-from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.sources.opening import open_source
+from napari_rbcflow.types import Frame
 
 pytest.importorskip("pycromanager", reason="pycromanager is not installed")
 pytest.importorskip("zmq", reason="pyzmq is not installed")

@@ -23,7 +23,6 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, wilson
 from napari_rbcflow.session import (
@@ -42,8 +41,7 @@ from napari_rbcflow.session.counting import finished_labels
 from napari_rbcflow.session.recovery import close_interrupted
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.room import DiskRoom, room_words
-from napari_rbcflow.sources.contract import Frame, SourceInfo
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
 
 HEIGHT, WIDTH = 40, 60
 SOURCE = SourceInfo("test chamber", HEIGHT, WIDTH, 60.0, 0.605, exposure_ms=2.2, details={"seed": "4"})

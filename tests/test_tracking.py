@@ -12,11 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.background import Background, MovieBackground, SlidingBackground
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.tracks import Track
+from napari_rbcflow.types import Frame, Track
 
 HEIGHT, WIDTH = 200, 420
 Way = tuple[int, float, float, float, float]

@@ -13,10 +13,10 @@ from napari_rbcflow.sources.chamber.canvas import Canvas
 from napari_rbcflow.sources.chamber.library import SpriteLibrary, half_pixel_phases, picture
 from napari_rbcflow.sources.chamber.scene import Scene
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
-from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.background import Background, MovieBackground, SlidingBackground
 from napari_rbcflow.tracking.sharpness import UsualSharpness
 from napari_rbcflow.tracking.tracker import Tracker
+from napari_rbcflow.types import Frame
 
 Images = NDArray[np.uint8]
 HEIGHT, WIDTH, FRAMES = 500, 900, 130

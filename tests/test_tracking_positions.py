@@ -12,11 +12,11 @@ from scipy.spatial import cKDTree
 from napari_rbcflow.sources.chamber.optics import Optics
 from napari_rbcflow.sources.chamber.scene import Scene
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
-from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.background import MovieBackground
 from napari_rbcflow.tracking.centring import Centring
 from napari_rbcflow.tracking.positions import centre_offset, refined
 from napari_rbcflow.tracking.tracker import Tracker
+from napari_rbcflow.types import Frame
 
 
 @pytest.mark.parametrize(("aslant", "rms_px"), [(0.0, 0.3), (0.5, 0.8)])

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.stats import beta, pearsonr
 
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.by_length import cochran_armitage, fraction_by_length
 from napari_rbcflow.estimate.fraction import RunningFraction, wilson
@@ -20,6 +19,7 @@ from napari_rbcflow.estimate.unseen_flips import correct_unseen_flips
 from napari_rbcflow.session.watched import unseen_flips
 from napari_rbcflow.sources.chamber import ChamberSettings, simulate_passages
 from napari_rbcflow.sources.chamber.motion import Motion, jeffery_axis, jeffery_period_s
+from napari_rbcflow.types import Label
 
 TANK, FLIP = str(Label.TANK_TREADING), str(Label.FLIPPING)
 

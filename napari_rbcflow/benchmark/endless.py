@@ -11,9 +11,8 @@ import numpy as np
 from napari_rbcflow.benchmark.clock import Stopwatch
 from napari_rbcflow.benchmark.machine import resident_mb
 from napari_rbcflow.benchmark.parts import RING_FRAMES, Film, tracker_of
-from napari_rbcflow.conventions import DEFAULT_FPS
 from napari_rbcflow.ring import FrameRing
-from napari_rbcflow.sources.contract import Frame
+from napari_rbcflow.types import DEFAULT_FPS, Frame
 
 A_BLOCK = 40
 """Frames between two looks at the clock and the memory."""

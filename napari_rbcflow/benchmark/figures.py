@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from napari_rbcflow.conventions import DEFAULT_FPS
+from napari_rbcflow.types import DEFAULT_FPS
 
 FRAME_MS = 1e3 / DEFAULT_FPS
 """What a frame may take where frames come at 60 a second."""

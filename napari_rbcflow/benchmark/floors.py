@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from napari_rbcflow.benchmark.figures import Floor
 from napari_rbcflow.classification.networks.blend import together
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE, DEFAULT_FPS
 from napari_rbcflow.tracking.background import SlidingBackground
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, DEFAULT_FPS
 
 _TRACK_STATE_BYTES = 13 * 8
 """What the linker knows of an open track: 13 numbers."""

@@ -14,10 +14,10 @@ from napari_rbcflow.benchmark.effort import Order
 from napari_rbcflow.benchmark.endless import endless
 from napari_rbcflow.benchmark.machine import bandwidth_gb_per_s, facts, gflop_per_s
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.conventions import DEFAULT_FPS
 from napari_rbcflow.run.memory import keep_freed_memory
 from napari_rbcflow.sources.chamber import simulate_movie
 from napari_rbcflow.tracking.warming import warm_up
+from napari_rbcflow.types import DEFAULT_FPS
 
 AIM_MS, AIM_CROWDED_MS, AIM_SENSOR_MS = 6.0, 9.0, 25.0
 """Of detection and linking: on two cores the last holds 60 frames/s at the full sensor."""

@@ -14,9 +14,7 @@ from napari_rbcflow.benchmark import floors
 from napari_rbcflow.benchmark.clock import Stopwatch, stepwise
 from napari_rbcflow.benchmark.figures import Figure, Floor
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.conventions import DEFAULT_FPS
 from napari_rbcflow.ring import FrameRing
-from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
 from napari_rbcflow.tracking.centring import Centring
 from napari_rbcflow.tracking.crops import Cropper
@@ -25,7 +23,7 @@ from napari_rbcflow.tracking.light import Light
 from napari_rbcflow.tracking.linking import Linker
 from napari_rbcflow.tracking.store import TrackStore
 from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.tracks import Track
+from napari_rbcflow.types import DEFAULT_FPS, Frame, Track
 
 Film = NDArray[np.uint8]
 

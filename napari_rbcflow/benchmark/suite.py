@@ -13,8 +13,8 @@ from typing import Any
 from napari_rbcflow.benchmark.child import Say, in_child
 from napari_rbcflow.benchmark.effort import Effort, Order
 from napari_rbcflow.benchmark.figures import FRAME_MS, Figure, Floor
-from napari_rbcflow.conventions import DEFAULT_FPS
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.types import DEFAULT_FPS
 
 AIM_ANALYSED_MS = FRAME_MS / 2
 """Analysing is to run at twice real time or more."""

@@ -20,7 +20,7 @@ from napari_rbcflow.classification.onnx_graph import OnnxNetworks, can_be_writte
 from napari_rbcflow.classification.preparing import scaled
 from napari_rbcflow.classification.sampling import sample
 from napari_rbcflow.classification.weight_files import Trained
-from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.types import CROP_SIDE
 
 LONGEST = 64
 """Frames that a GPU takes of a track: the paper's longest have 60. Longer ones are reduced on the CPU."""

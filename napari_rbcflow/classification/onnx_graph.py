@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from napari_rbcflow.classification.networks.blend import FARTHEST, Blend
 from napari_rbcflow.classification.networks.by_hand import AWAY_SHARES, SHARES, STEP_SHARES, TINY, Measures
 from napari_rbcflow.classification.networks.small import SmallNetwork
-from napari_rbcflow.conventions import CROP_SIDE
 from napari_rbcflow.errors import RunFailed
+from napari_rbcflow.types import CROP_SIDE
 
 _OPSET, _IR = 18, 9
 """Of ONNX 1.14 (2023): every runtime of the last years knows them."""

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.types import CROP_SIDE
 
 Scale = Literal["level", "grey"]
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from napari_rbcflow.conventions import CROP_SIDE
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.types import CROP_SIDE
 
 TANK_TREADING, FLIPPING, UNRELIABLE = 0, 1, 2
 SPLITS = ("train", "validation", "test")

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from napari_rbcflow.classification.batches import LONGEST, StageRunner
 from napari_rbcflow.classification.card_counts import held_back_counts
 from napari_rbcflow.classification.weight_files import SHIPPED, Trained, load_weights
-from napari_rbcflow.conventions import CROP_SIDE, Label
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import CROP_SIDE, Judgement, Label, Track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -207,6 +206,7 @@ class TwoStage:
             ones that do not reach stage 2. The reason is ``too-short``, ``stage-1`` (unreliable),
             ``stage-2``, or ``undecided``: unreliable because stage 2 cannot tell.
         """
+
         def shown(track: Track) -> NDArray[np.uint8]:
             return track.crops_alone if leave_out_intruded else track.crops
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.types import LEAST_FRAMES
 
 FIXED_N = ("wilson", "jeffreys", "clopper-pearson")
 """As in `estimate.fixed_n`, which takes SciPy's half a second to import."""

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
-from napari_rbcflow.conventions import LEAST_FRAMES, Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.fraction import wilson
 from napari_rbcflow.estimate.turning import repeat_frames, turn_seen
+from napari_rbcflow.types import LEAST_FRAMES, Label
 
 if TYPE_CHECKING:
     import pandas as pd

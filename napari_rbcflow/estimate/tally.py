@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.estimate.focus_speed import (
     LEAST_SURE,
     NOT_ASKED,
@@ -21,7 +20,7 @@ from napari_rbcflow.estimate.focus_speed import (
 )
 from napari_rbcflow.estimate.fraction import RunningFraction
 from napari_rbcflow.estimate.stopping import StopRules
-from napari_rbcflow.tracks import PIECES_REMEMBERED, Judgement
+from napari_rbcflow.types import PIECES_REMEMBERED, Judgement, Label
 
 CUT_BY_STOP = "cut-by-stop"
 AFTER_STOP = "after-stop"

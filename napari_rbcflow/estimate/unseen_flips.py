@@ -29,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.corrected import share_of_cells
 from napari_rbcflow.estimate.seen_flips import SeenFlips
 from napari_rbcflow.estimate.turning import repeat_frames
+from napari_rbcflow.types import Label
 
 if TYPE_CHECKING:
     import pandas as pd

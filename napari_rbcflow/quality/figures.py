@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
 from napari_rbcflow.quality.drift import Change
 from napari_rbcflow.quality.flow import SetFlow
 from napari_rbcflow.quality.meter import Meter
 from napari_rbcflow.quality.sums import Sums, median_speed, radius_at
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE
 
 PAPERS_FIELD_UM2 = 830.0 * 655.0
 """Field of Darrin et al. 2023, in which 100 to 250 cells stand."""

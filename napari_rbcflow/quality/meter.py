@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.quality.radius import rim_radius_um
 from napari_rbcflow.quality.sums import RADIUS_BINS, RADIUS_STEP_UM, Sums, speed_bin
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Judgement, Track
 
 RECENT_S = 15
 """Seconds of camera time that "now" means: 1,500 tracks at the paper's load, 50 of them reliable."""

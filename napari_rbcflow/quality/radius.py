@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
-from napari_rbcflow.tracks import Track
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Track
 
 _AVERAGED = 5
 _HALF = CROP_SIDE // 2

@@ -13,9 +13,8 @@ from napari_rbcflow.quality.of_run import warnings_of_counts, warnings_so_far
 from napari_rbcflow.quality.rules import warnings_of_figures
 from napari_rbcflow.quality.standing import Standing
 from napari_rbcflow.quality.warning import RunWarning
-from napari_rbcflow.sources.contract import Frame, SourceInfo
 from napari_rbcflow.tracking.tracker import OpenTracks
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Frame, Judgement, SourceInfo, Track
 
 
 class RunQuality:

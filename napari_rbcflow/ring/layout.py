@@ -23,7 +23,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.types import CROP_SIDE
 
 FORMAT = 1
 """Version of this layout, in the group's attributes as `rbcflow_ring`."""

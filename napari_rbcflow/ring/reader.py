@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_SIDE
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import layout
+from napari_rbcflow.types import CROP_SIDE
 
 _TRIES = 20
 """A row that is caught half written is whole again within microseconds."""

@@ -15,11 +15,10 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
-from napari_rbcflow.conventions import CROP_SIDE
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import layout
 from napari_rbcflow.ring.disk import disk_faults, is_full, preallocate, write_all
-from napari_rbcflow.sources.contract import Frame
+from napari_rbcflow.types import CROP_SIDE, Frame
 
 
 class FrameRing:

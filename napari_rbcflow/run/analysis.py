@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate.fixed_n import FixedN
 from napari_rbcflow.quality import SetFlow
@@ -15,9 +14,9 @@ from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.wiring import Run
 from napari_rbcflow.session.reading import Session, open_session
-from napari_rbcflow.sources.contract import SourceInfo
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.tracking.settings import Direction
+from napari_rbcflow.types import LEAST_FRAMES, SourceInfo
 
 RING_SECONDS = 1.0
 """The movie itself lies on disk: its session keeps only the last second of raw frames."""

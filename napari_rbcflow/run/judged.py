@@ -11,8 +11,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import Label
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Judgement, Label, Track
 
 REMEMBERED = 2048
 """Cells: ten seconds at 200 tracks a second, in two megabytes."""

@@ -12,7 +12,7 @@ from napari_rbcflow.quality import RunWarning
 from napari_rbcflow.quality.limits import LATE_LABELS_S
 from napari_rbcflow.quality.lines import QualityLine
 from napari_rbcflow.quality.lost_frames import by_reason
-from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.types import SourceInfo
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.estimate.fixed_n import FIXED_N, FixedN
 from napari_rbcflow.quality import SetFlow
-from napari_rbcflow.sources.contract import SourceInfo
 from napari_rbcflow.tracking.settings import Direction
+from napari_rbcflow.types import LEAST_FRAMES, SourceInfo
 
 MOST_RING_SECONDS = 3600.0
 MOST_LEAST_FRAMES = 1000

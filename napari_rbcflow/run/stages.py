@@ -21,9 +21,9 @@ from napari_rbcflow.run.outcome import Outcome, reason_of
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session.tables import speed_um_per_s
 from napari_rbcflow.session.writer import SessionWriter
-from napari_rbcflow.sources.contract import Frame, FrameSource, SourceInfo
+from napari_rbcflow.sources.contract import FrameSource
 from napari_rbcflow.tracking.tracker import OpenTracks, Tracker
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Frame, Judgement, SourceInfo, Track
 
 log = logging.getLogger(__name__)
 

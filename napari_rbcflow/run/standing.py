@@ -17,8 +17,9 @@ from napari_rbcflow.run.stages import Stages
 from napari_rbcflow.session.account import Account, FractionFigure
 from napari_rbcflow.session.correcting import corrected_figure
 from napari_rbcflow.session.room import OPEN_END_S, DiskRoom, room_words
-from napari_rbcflow.sources.contract import FrameSource, SourceInfo
+from napari_rbcflow.sources.contract import FrameSource
 from napari_rbcflow.tracking.tracker import Tracker
+from napari_rbcflow.types import SourceInfo
 
 RECENT_LABELS = 4096
 GOES_ON = ("running", "")

@@ -23,11 +23,12 @@ from napari_rbcflow.run.stages import Stages
 from napari_rbcflow.run.standing import GOES_ON, Standing
 from napari_rbcflow.session.account import Account
 from napari_rbcflow.session.writer import SessionWriter
-from napari_rbcflow.sources.contract import FrameSource, RecordedSource, SourceInfo
+from napari_rbcflow.sources.contract import FrameSource, RecordedSource
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.tracking.warming import warm_up
+from napari_rbcflow.types import SourceInfo
 
 log = logging.getLogger(__name__)
 

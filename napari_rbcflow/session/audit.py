@@ -20,9 +20,9 @@ from dataclasses import astuple, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.ring.disk import sync_folder, write_all
+from napari_rbcflow.types import Label
 
 NAME = "changes.csv"
 STRUCK_OUT = "struck-out"

@@ -9,7 +9,7 @@ from typing import Any
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.session import runfile
 from napari_rbcflow.session.account import Account
-from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.types import SourceInfo
 
 
 def make_folder(folder: Path) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import DEFAULT_FPS, Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.session.audit import JUDGED, Change
 from napari_rbcflow.session.crops import CropSequence
 from napari_rbcflow.session.reading import Session, open_session
 from napari_rbcflow.session.reading_on import CellsSoFar, read_on
+from napari_rbcflow.types import DEFAULT_FPS, Label
 
 COUNTED = "counted"
 CHANGED = "changed by hand"

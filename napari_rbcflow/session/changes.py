@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_rbcflow.conventions import LEAST_FRAMES, Label
 from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
 from napari_rbcflow.estimate.fixed_n import FIXED_N
 from napari_rbcflow.estimate.fraction import RunningFraction
@@ -32,6 +31,7 @@ from napari_rbcflow.session.pieces import COUNTED, read_links, relatives
 from napari_rbcflow.session.runfile import now as time_now
 from napari_rbcflow.session.runfile import read_run
 from napari_rbcflow.session.tables import CELL_COLUMNS, OLDER_CELL_COLUMNS, whole_lines
+from napari_rbcflow.types import LEAST_FRAMES, Label
 
 if TYPE_CHECKING:
     from napari_rbcflow.session.reading import Session

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.fixed_n import FIXED_N, FixedN
 from napari_rbcflow.estimate.fraction import RunningFraction
@@ -25,7 +24,7 @@ from napari_rbcflow.estimate.tally import (
     Tally,
 )
 from napari_rbcflow.session.crops import read_index
-from napari_rbcflow.tracks import Judgement
+from napari_rbcflow.types import Judgement, Label
 
 
 @dataclass(frozen=True, slots=True)

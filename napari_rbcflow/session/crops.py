@@ -28,12 +28,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.ring.layout import crc32c
 from napari_rbcflow.session import packing
 from napari_rbcflow.session.growing import GrowingArray, chunk_path
-from napari_rbcflow.tracks import Track
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Track
 
 FORMAT = 2
 """In 1 the chunks of `crops` had no codec; those can be read, too."""

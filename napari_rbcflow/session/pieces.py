@@ -16,12 +16,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.estimate.tally import PIECE
 from napari_rbcflow.ring.disk import replace_file
 from napari_rbcflow.session.tables import header, whole_lines
-from napari_rbcflow.tracks import Track
+from napari_rbcflow.types import Label, Track
 
 NAME = "pieces.csv"
 COLUMNS = ("cell", "may_continue")

@@ -15,7 +15,7 @@ from napari_rbcflow import __version__
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ring.disk import replace_file
 from napari_rbcflow.session.account import plain
-from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.types import SourceInfo
 
 FORMAT = 1
 """Version of the session folder's layout."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Judgement, Track
 
 CELL_COLUMNS = (
     "cell",

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from napari_rbcflow.conventions import LEAST_FRAMES, Label
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.ring import open_ring
 from napari_rbcflow.session import correcting, pieces, proving, tables
@@ -24,6 +23,7 @@ from napari_rbcflow.session.reading import Session, open_session
 from napari_rbcflow.session.report_by_hand import tells_of_changes
 from napari_rbcflow.session.runfile import DamagedRun
 from napari_rbcflow.session.watched import findings as faults_of_lengths
+from napari_rbcflow.types import LEAST_FRAMES, Label
 
 Check = Callable[[Session], Iterator[str]]
 WHOLE, INCOMPLETE, NOT_A_SESSION = 0, 1, 2

@@ -31,8 +31,7 @@ from napari_rbcflow.session.recovery import counts_as_kept
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.room import DiskRoom
 from napari_rbcflow.session.watched import unseen_flips_record
-from napari_rbcflow.sources.contract import SourceInfo
-from napari_rbcflow.tracks import Judgement, Track
+from napari_rbcflow.types import Judgement, SourceInfo, Track
 
 log = logging.getLogger(__name__)
 

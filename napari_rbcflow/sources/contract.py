@@ -4,74 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(slots=True, frozen=True, eq=False)
-class Frame:
-    """One frame as it came.
-
-    Attributes
-    ----------
-    index : int
-        Place on the source's own clock, from 0. A gap in the indices is frames that were missed:
-        they never reached us, and `FrameSource.missed` says why.
-    time_s : float
-        Camera time in seconds since the first frame; nominal (index / fps) for a movie.
-    image : ndarray of uint8, shape (height, width)
-        Grey. Belongs to whoever receives it; nobody writes into it.
-    """
-
-    index: int
-    time_s: float
-    image: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class SourceInfo:
-    """What is known of a source once it is open.
-
-    Attributes
-    ----------
-    name : str
-        For a person: ``simulated chamber``, ``DemoCamera``, the movie's file name.
-    height, width : int
-        Of every frame, in pixels.
-    fps : float
-        Frames per second, `fps_known` False where it is only the default.
-    pixel_size_um : float
-        `pixel_size_known` False where it is only the default.
-    exposure_ms : float or None
-    n_frames : int or None
-        None where it cannot be known beforehand.
-    live : bool
-        True: frames come at their own pace, whether we are ready or not, and those that find no room
-        are dropped. False: the source waits for us.
-    can_wait : bool
-        A live source that loses nothing by waiting, a movie in a camera's place: it falls behind where we
-        are slow, and drops no frame, so that its result does not depend on the computer's load.
-    details : mapping of str to str
-        What else belongs in the record: file, codec, camera, adapter, seed.
-    warnings : tuple of str
-        Plain sentences for log and report.
-    """
-
-    name: str
-    height: int
-    width: int
-    fps: float
-    pixel_size_um: float
-    fps_known: bool = True
-    pixel_size_known: bool = True
-    exposure_ms: float | None = None
-    n_frames: int | None = None
-    live: bool = False
-    can_wait: bool = False
-    details: Mapping[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+from napari_rbcflow.types import Frame, SourceInfo
 
 
 class FrameSource(ABC):

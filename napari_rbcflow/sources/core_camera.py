@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
 from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
-from napari_rbcflow.sources.contract import Frame, FrameSource, SourceInfo
+from napari_rbcflow.sources.contract import FrameSource
 from napari_rbcflow.sources.core_grey import channels, check_pixels, grey_of
 from napari_rbcflow.sources.grey import GreyRule, Raw
 from napari_rbcflow.sources.loss import CoreClock, LossLedger
@@ -23,6 +22,7 @@ from napari_rbcflow.sources.mm_taken import Taken, details_of, differences, pixe
 from napari_rbcflow.sources.mm_wanted import CameraSettings
 from napari_rbcflow.sources.plausible import LEAST_SIDE_PX
 from napari_rbcflow.sources.sentences import in_a_line
+from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, SourceInfo
 
 _ENDLESS = 2_000_000_000
 """Frames asked for: a year at 60 frames/s, and less than a 32-bit long holds."""

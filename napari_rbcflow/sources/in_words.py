@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.types import SourceInfo
 
 _PIXEL_FROM = {
     "calibration": "from Micro-Manager's calibration",

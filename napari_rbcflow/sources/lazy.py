@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ring import FrameGone, RingReader, open_ring
-from napari_rbcflow.sources.contract import SourceInfo
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.sources.movie_reader import NoSuchFrame
 from napari_rbcflow.sources.ring_movie import ring_of
+from napari_rbcflow.types import SourceInfo
 
 _KEPT_BYTES = 32 << 20
 """Frames read last, so that a picture drawn twice is not read twice."""

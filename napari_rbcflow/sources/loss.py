@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.sources.contract import Frame
+from napari_rbcflow.types import Frame
 
 _LATE = 0.5
 """An interval longer by this many periods than the image numbers explain is looked into."""

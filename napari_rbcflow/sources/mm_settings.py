@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from napari_rbcflow.conventions import DEFAULT_FPS
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.mm_taken import WORDS, Taken, rate_property
 from napari_rbcflow.sources.mm_wanted import CameraSettings, Roi
 from napari_rbcflow.sources.pixel_types import matching
 from napari_rbcflow.sources.sentences import in_a_line
+from napari_rbcflow.types import DEFAULT_FPS
 
 
 def apply_settings(

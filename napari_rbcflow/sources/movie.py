@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
 from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
 from napari_rbcflow.sources import tiff, zarr_movie
-from napari_rbcflow.sources.contract import Frame, RecordedSource, SourceInfo
+from napari_rbcflow.sources.contract import RecordedSource
 from napari_rbcflow.sources.grey import GreyRule, decide_grey
 from napari_rbcflow.sources.movie_reader import BrokenFrame, MovieReader, NoSuchFrame, spread
 from napari_rbcflow.sources.plausible import LEAST_SIDE_PX, check_settings
 from napari_rbcflow.sources.ring_movie import RingMovieReader, ring_of
 from napari_rbcflow.sources.sentences import in_a_line
+from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, SourceInfo
 
 _LOOKED_AT = 32
 """Frames that are looked at to decide how a deep or colour movie becomes grey."""

@@ -12,8 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
 from napari_rbcflow.tracking.energy import peak_between
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE
 
 _SIDE = CROP_SIDE + 1
 """Of the window, reference pixels: even, so that it halves."""

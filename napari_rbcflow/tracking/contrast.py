@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_SIDE
 from napari_rbcflow.tracking.middle import median
+from napari_rbcflow.types import CROP_SIDE
 
 RADIUS_PX = 10.0
 """Reference pixels from a detection within which it is looked for: a far cell's ring is that wide."""

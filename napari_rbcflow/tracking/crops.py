@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE
 
 _SAME_PIXEL = 0.01
 """Within one per cent of the reference a crop is a plain cut: over 31 pixels that is a third of one."""

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM
 from napari_rbcflow.tracking.contrast import RADIUS_PX, greatest_contrast
 from napari_rbcflow.tracking.energy import block_energy, maxima, standing_apart
 from napari_rbcflow.tracking.middle import median
 from napari_rbcflow.tracking.settings import TrackingSettings
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM
 
 _LEAST_FIELD_UM2 = 500.0
 """Field for each detection: four times as crowded as the paper's densest, no frame of single cells."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from napari_rbcflow.conventions import CROP_SIDE
 from napari_rbcflow.tracking.motion import Bools, Floats
+from napari_rbcflow.types import CROP_SIDE
 
 _INTRUSION_PX = CROP_SIDE / 2 + 3
 """Nearer than this along both axes, another cell's body reaches into the crop."""

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM
 from napari_rbcflow.tracking.middle import median
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM
 
 _LEAST_STEP = 8
 """Grey levels over two reference pixels that make a mark: many times the noise of a background."""

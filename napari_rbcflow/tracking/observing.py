@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.axes import Floats, FlowAxes
 from napari_rbcflow.tracking.background import Background
 from napari_rbcflow.tracking.detection import Detections, Detector
@@ -19,6 +18,7 @@ from napari_rbcflow.tracking.marks import Marks
 from napari_rbcflow.tracking.motion import Ints, Motion
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracking.sharpness import sharpness_of
+from napari_rbcflow.types import Frame
 
 _PAST = 8
 """Frames kept, so that a new track finds its beginning."""

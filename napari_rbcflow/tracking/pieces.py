@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
-from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.tracking.motion import (
     MEASUREMENT_VARIANCE,
     SPEED_WALK_VARIANCE,
@@ -22,7 +21,7 @@ from napari_rbcflow.tracking.motion import (
     Ints,
     Motion,
 )
-from napari_rbcflow.tracks import PIECES_REMEMBERED
+from napari_rbcflow.types import LEAST_FRAMES, PIECES_REMEMBERED
 
 _GREATEST_COST = 36.0
 """Of a pair: six standard deviations in all. A track that is lost was often misled by its last sights."""

@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM
 from napari_rbcflow.tracking.centring import difference
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM
 
 Floats = NDArray[np.float64]
 

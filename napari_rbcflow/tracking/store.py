@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.crops import MARGIN_PX, WIDE_SIDE, Cropper
 from napari_rbcflow.tracking.positions import centre_offset, refined
-from napari_rbcflow.tracks import Track
+from napari_rbcflow.types import Track
 
 PAGE = 32
 """Entries a page: about one track's length in the published sequences (median 33)."""

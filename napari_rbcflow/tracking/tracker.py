@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM, CROP_SIDE
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.axes import FlowAxes
 from napari_rbcflow.tracking.background import Background
 from napari_rbcflow.tracking.centring import Centring
@@ -23,7 +21,7 @@ from napari_rbcflow.tracking.linking import Linker
 from napari_rbcflow.tracking.observing import Observed, Observer
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracking.store import TrackStore
-from napari_rbcflow.tracks import PIECES_REMEMBERED, Track
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, PIECES_REMEMBERED, Frame, Track
 
 _CAUGHT_UP_A_CALL = 3
 """Frames worked off in a call while frames held for the first background wait: no call takes long."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_rbcflow.conventions import CROP_PIXEL_SIZE_UM
-from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.background import MovieBackground
 from napari_rbcflow.tracking.tracker import Tracker
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, Frame
 
 _HEIGHT, _WIDTH, _FRAMES, _STEP_PX = 128, 512, 30, 15.0
 _MOST_SCALE = 2.0

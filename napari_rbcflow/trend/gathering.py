@@ -9,12 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.quality.flow import SetFlow
 from napari_rbcflow.session import FractionFigure, Session, open_session
 from napari_rbcflow.session.grave import grave_warnings
 from napari_rbcflow.session.runfile import NAME as RUN_NAME
+from napari_rbcflow.types import LEAST_FRAMES
 
 
 @dataclass(frozen=True)

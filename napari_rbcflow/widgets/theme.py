@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from napari_rbcflow.conventions import Label
+from napari_rbcflow.types import Label
 
 NOT_YET = "not yet"
 STRUCK_OUT = "struck-out"

@@ -10,8 +10,8 @@ import threading
 import weakref
 from collections import deque
 
-from napari_rbcflow.child_process import drain, launch
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.ipc import drain, launch
 from napari_rbcflow.worker.messages import Begin, Ended, Message, Ready
 from napari_rbcflow.worker.orders import Order
 from napari_rbcflow.worker.pipe import Pipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from napari_rbcflow.run.snapshot import Snapshot
-from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.types import SourceInfo
 from napari_rbcflow.worker.orders import Order
 
 

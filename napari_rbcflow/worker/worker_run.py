@@ -12,7 +12,7 @@ from pathlib import Path
 
 from napari_rbcflow.run.judged import REMEMBERED, JudgedCell
 from napari_rbcflow.run.snapshot import Snapshot
-from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.types import SourceInfo
 from napari_rbcflow.worker.messages import Began, Ended, Looked, Message, Refused, Stop
 from napari_rbcflow.worker.orders import Order
 

@@ -21,7 +21,7 @@ from napari_rbcflow.classification.published import (
     refuse_unknown,
 )
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.conventions import LEAST_FRAMES, Label
+from napari_rbcflow.types import LEAST_FRAMES, Label
 
 _STAGE1 = ("unreliable", "reliable")
 _STAGE2 = ("tank-treading", "flipping")

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from napari_rbcflow.classification.published import Sequence31
 from napari_rbcflow.classification.sampling import sample
-from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.types import CROP_SIDE
 
 _SCALE, _SHOWN, _WORST = 2, 20, 12
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.types import CROP_SIDE
 
 _RINGS_PX = (0.0, 1.6, 3.2, 4.8, 6.4, 8.0, 10.0, 12.5, 23.0)
 """A red cell's dark rim stands at 6 px; beyond 12.5 px there are neighbours only."""

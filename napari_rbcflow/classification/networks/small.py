@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_rbcflow.conventions import CROP_SIDE
+from napari_rbcflow.types import CROP_SIDE
 
 _CHUNK = 160
 """Frames at a time through the small network's convolutions on a CPU: what stays in a cache, thrice as

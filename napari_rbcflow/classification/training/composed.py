@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from napari_rbcflow.classification.published import UNRELIABLE, Sequence31
-from napari_rbcflow.conventions import CROP_SIDE, DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
-from napari_rbcflow.sources.contract import Frame
 from napari_rbcflow.tracking.background import MovieBackground
 from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.tracks import Track
+from napari_rbcflow.types import CROP_SIDE, DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, Track
 
 _HALF = CROP_SIDE // 2
 _LEAST_FRAMES = 8

@@ -348,8 +348,8 @@ def cross_validate(
     """Judge every sequence by networks that saw nothing of its group.
 
     In stage 1 the sequences of a group without unreliable ones are never judged: NaN. Its reliable composed
-    tracks are: they tell whether as many are found of either kind. Of composed movies nothing is trained on that
-    holds cells of a patient who is judged.
+    tracks are: they tell whether as many are found of either kind. Of composed movies nothing is trained on
+    that holds cells of a patient who is judged.
 
     Parameters
     ----------

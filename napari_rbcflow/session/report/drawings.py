@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.session import figures
 from napari_rbcflow.session.report.facts import Facts
+from napari_rbcflow.types import Label
 
 
 def curve(facts: Facts) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
-from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.estimate.unseen_flips import UnseenFlips
 from napari_rbcflow.session.grave import percent
 from napari_rbcflow.session.report.facts import Facts
 from napari_rbcflow.session.watched import by_length, least_frames_of, unseen_flips
+from napari_rbcflow.types import LEAST_FRAMES
 
 
 def watched(facts: Facts) -> str:

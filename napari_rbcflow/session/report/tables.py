@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
-from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.estimate.tally import PIECE, TOO_FEW_FRAMES
 from napari_rbcflow.quality.lost_frames import REASONS
 from napari_rbcflow.session.report.facts import Facts
 from napari_rbcflow.session.watched import least_frames_of
+from napari_rbcflow.types import LEAST_FRAMES
 
 
 def cells(facts: Facts) -> str:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_SIDE
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.chamber.blood import Cell, draw_cell
 from napari_rbcflow.sources.chamber.canvas import Canvas
@@ -24,6 +23,7 @@ from napari_rbcflow.sources.chamber.library import (
 from napari_rbcflow.sources.chamber.motion import Motion
 from napari_rbcflow.sources.chamber.sequences import MOST_TRIES, Followed, cut_crops, height_drift
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
+from napari_rbcflow.types import CROP_SIDE
 
 
 class Passage(NamedTuple):

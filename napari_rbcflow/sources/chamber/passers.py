@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label, uniform_filter
 
-from napari_rbcflow.conventions import CROP_SIDE
 from napari_rbcflow.sources.chamber.library import SpriteLibrary
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
+from napari_rbcflow.types import CROP_SIDE
 
 NEAR_PX = 26.0
 _FARTHEST_PX = 14

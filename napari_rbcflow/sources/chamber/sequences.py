@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import CROP_SIDE
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.chamber.blood import FLIPPING, NOT_JUDGEABLE, TANK_TREADING, Cell, draw_cell
 from napari_rbcflow.sources.chamber.canvas import GREY_ONE, Canvas, add_cells, add_library_cells
@@ -29,6 +28,7 @@ from napari_rbcflow.sources.chamber.motion import Motion
 from napari_rbcflow.sources.chamber.optics import MOST_ASLANT
 from napari_rbcflow.sources.chamber.passers import NEAR_PX, Passers, blob_centre
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
+from napari_rbcflow.types import CROP_SIDE
 
 _PATCH = 71
 """Pixels around the cell that are drawn, for the tracker to cut a crop from."""

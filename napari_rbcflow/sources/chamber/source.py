@@ -12,7 +12,8 @@ from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.sources.chamber.scene import Scene
 from napari_rbcflow.sources.chamber.settings import ChamberSettings
 from napari_rbcflow.sources.chamber.truth import TruthSummary, summary
-from napari_rbcflow.sources.contract import Frame, FrameSource, SourceInfo
+from napari_rbcflow.sources.contract import FrameSource
+from napari_rbcflow.types import Frame, SourceInfo
 
 
 class SimulatedChamber(FrameSource):

@@ -17,9 +17,9 @@ from dataclasses import asdict
 from typing import IO
 
 from napari_rbcflow.errors import BadInput, RbcflowError
+from napari_rbcflow.ipc import send_frame
 from napari_rbcflow.sources.mm_wanted import CameraSettings
 from napari_rbcflow.sources.running.camera import RunningCamera
-from napari_rbcflow.sources.running.stream import send
 from napari_rbcflow.sources.sentences import in_a_line
 
 _TO_STOP_S = 1.5
@@ -51,13 +51,13 @@ def main() -> None:
 
 def _stream(camera: RunningCamera, outgoing: IO[bytes], go: threading.Event) -> None:
     try:
-        send(outgoing, {"opened": asdict(camera.open())})
+        send_frame(outgoing, {"opened": asdict(camera.open())})
         go.wait()
         for frame in camera.frames():
             said = {"index": frame.index, "time_s": frame.time_s, "missed": dict(camera.missed)}
-            send(outgoing, said, frame.image)
+            send_frame(outgoing, said, frame.image)
         camera.close()
-        send(outgoing, {"ended": "", "missed": dict(camera.missed)})
+        send_frame(outgoing, {"ended": "", "missed": dict(camera.missed)})
     except OSError:
         camera.close()  # nobody listens
     except Exception as error:
@@ -65,7 +65,7 @@ def _stream(camera: RunningCamera, outgoing: IO[bytes], go: threading.Event) -> 
         kind = "refused" if isinstance(error, BadInput) else "failed"
         why = str(error) if isinstance(error, RbcflowError) else f"Micro-Manager failed: {in_a_line(error)}"
         code = getattr(error, "code", "")
-        send(outgoing, {kind: why, "code": code, "missed": dict(camera.missed)})
+        send_frame(outgoing, {kind: why, "code": code, "missed": dict(camera.missed)})
 
 
 def _listen(incoming: IO[bytes], camera: RunningCamera, go: threading.Event) -> None:

@@ -17,11 +17,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.child_process import drain, launch
 from napari_rbcflow.errors import BadInput, LiveModeOn, RunFailed
-from napari_rbcflow.sources.contract import Frame, FrameSource, SourceInfo
+from napari_rbcflow.ipc import drain, launch, receive_frame
+from napari_rbcflow.sources.contract import FrameSource
 from napari_rbcflow.sources.mm_wanted import CameraSettings
-from napari_rbcflow.sources.running.stream import receive
+from napari_rbcflow.types import Frame, SourceInfo
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class RunningMicroManager(FrameSource):
         shape = (0, 0)
         while True:
             try:
-                said = receive(pipe, shape)
+                said = receive_frame(pipe, shape)
             except (OSError, ValueError):
                 said = None
             if said is not None and "opened" in said[0]:

@@ -11,8 +11,8 @@ from qtpy.QtCore import QElapsedTimer, QPoint, QRect, QSize, Qt, QTimer, Signal 
 from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap, QPolygon
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_rbcflow.conventions import CROP_SIDE
 from napari_rbcflow.session.crops import CropSequence
+from napari_rbcflow.types import CROP_SIDE
 from napari_rbcflow.widgets.cells.crop_art import grey_images
 from napari_rbcflow.widgets.theme import FAULT_COLOUR, WARNING_COLOUR
 

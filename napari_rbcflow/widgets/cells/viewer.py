@@ -22,11 +22,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.session.audit import Change
 from napari_rbcflow.session.browsing import COUNTED, KINDS, CellBrowser, LookedAt
 from napari_rbcflow.session.changes import ChangeLog
+from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.cells.crop_player import CropPlayer, Film
 from napari_rbcflow.widgets.cells.words import facts_of, flags_said, heading_of, words_of
 from napari_rbcflow.widgets.settings.remembered import load_settings, save_settings

@@ -19,11 +19,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.run.settings import MOST_LEAST_FRAMES, RunSettings
 from napari_rbcflow.sources.mm_wanted import roi_text
 from napari_rbcflow.tracking.settings import Direction
+from napari_rbcflow.types import LEAST_FRAMES
 from napari_rbcflow.widgets.live.camera_choices import CHOICES, CameraChoice, choice_of
 from napari_rbcflow.widgets.live.camera_fields import CameraFields
 from napari_rbcflow.widgets.live.flow_fields import FLOW_FIELDS, FLOW_HELP, flow_from, texts_of

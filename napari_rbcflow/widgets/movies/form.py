@@ -9,11 +9,11 @@ from typing import Any, Literal
 from magicgui.types import FileDialogMode
 from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit, SpinBox
 
-from napari_rbcflow.conventions import LEAST_FRAMES
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.run.settings import MOST_LEAST_FRAMES, RunSettings
 from napari_rbcflow.sources.plausible import check_settings
 from napari_rbcflow.tracking.settings import Direction
+from napari_rbcflow.types import LEAST_FRAMES
 from napari_rbcflow.widgets.live.camera_form import LEAST_FRAMES_HELP
 from napari_rbcflow.widgets.live.flow_fields import FLOW_FIELDS, FLOW_HELP, flow_from
 from napari_rbcflow.widgets.live.session_names import new_session

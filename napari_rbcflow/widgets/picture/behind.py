@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.types import SourceInfo
 
 STEADY_S = 0.25
 WAITING = "waiting for the first picture"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import RingReader, open_ring
-from napari_rbcflow.sources.contract import SourceInfo
+from napari_rbcflow.types import SourceInfo
 
 PATIENCE_S = 3.0
 """For a ring that is not there yet: a run says where it will be before it is made."""

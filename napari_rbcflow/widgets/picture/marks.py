@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import Label
+from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.picture.layers import own_layer
 from napari_rbcflow.widgets.theme import LOOKS, NOT_YET, STRUCK_OUT
 

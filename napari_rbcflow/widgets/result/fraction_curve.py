@@ -10,10 +10,10 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 # Behind qtpy: it takes the Qt that is already there.
 import pyqtgraph as pg  # isort: skip
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.estimate import RunningFraction
 from napari_rbcflow.estimate.fixed_width import middle
 from napari_rbcflow.run.snapshot import COUNTED_AGAIN
+from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.labels import say, wrapping_label
 from napari_rbcflow.widgets.theme import LOOKS, NOT_YET
 

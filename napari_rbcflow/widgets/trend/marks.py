@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from napari_rbcflow.conventions import Label
 from napari_rbcflow.trend import Below, TrendRun, Use
+from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.theme import LOOKS
 
 BLUE = LOOKS[Label.TANK_TREADING].colour

@@ -1,13 +1,101 @@
-"""What tracking hands to classification, and what classification says of it."""
+"""What every part shares: a frame, a track, what is said of it, and the numbers of the optics.
+
+Optics and geometry are those of Darrin et al., Scientific Reports 13 (2023) 745; what the paper leaves open
+is inferred from its published crops. They are defaults: settings and files override them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.conventions import LEAST_FRAMES, Label
+CROP_SIDE = 31
+"""Side of a cell's crop, in pixels of `CROP_PIXEL_SIZE_UM`."""
+CROP_PIXEL_SIZE_UM = 0.605
+"""Pixel of every crop, whatever the camera's own."""
+DEFAULT_PIXEL_SIZE_UM = 0.605
+DEFAULT_FPS = 60.0
+LEAST_FRAMES = 6
+"""Shorter sequences are kept as too short: "they indicated a problem" (Darrin et al. 2023)."""
+
+
+class Label(StrEnum):
+    """What is said of a track."""
+
+    TANK_TREADING = "tank-treading"
+    FLIPPING = "flipping"
+    UNRELIABLE = "unreliable"
+    TOO_SHORT = "too-short"
+    UNCOUNTED = "uncounted"
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Frame:
+    """One frame as it came.
+
+    Attributes
+    ----------
+    index : int
+        Place on the source's own clock, from 0. A gap in the indices is frames that were missed:
+        they never reached us, and `FrameSource.missed` says why.
+    time_s : float
+        Camera time in seconds since the first frame; nominal (index / fps) for a movie.
+    image : ndarray of uint8, shape (height, width)
+        Grey. Belongs to whoever receives it; nobody writes into it.
+    """
+
+    index: int
+    time_s: float
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What is known of a source once it is open.
+
+    Attributes
+    ----------
+    name : str
+        For a person: ``simulated chamber``, ``DemoCamera``, the movie's file name.
+    height, width : int
+        Of every frame, in pixels.
+    fps : float
+        Frames per second, `fps_known` False where it is only the default.
+    pixel_size_um : float
+        `pixel_size_known` False where it is only the default.
+    exposure_ms : float or None
+    n_frames : int or None
+        None where it cannot be known beforehand.
+    live : bool
+        True: frames come at their own pace, whether we are ready or not, and those that find no room
+        are dropped. False: the source waits for us.
+    can_wait : bool
+        A live source that loses nothing by waiting, a movie in a camera's place: it falls behind where we
+        are slow, and drops no frame, so that its result does not depend on the computer's load.
+    details : mapping of str to str
+        What else belongs in the record: file, codec, camera, adapter, seed.
+    warnings : tuple of str
+        Plain sentences for log and report.
+    """
+
+    name: str
+    height: int
+    width: int
+    fps: float
+    pixel_size_um: float
+    fps_known: bool = True
+    pixel_size_known: bool = True
+    exposure_ms: float | None = None
+    n_frames: int | None = None
+    live: bool = False
+    can_wait: bool = False
+    details: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
 
 LEAST_ALONE = 12
 """With fewer frames in which no other cell stands in the crop, a track is judged by all that it has.
