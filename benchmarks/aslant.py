@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification.published import read_dataset
-from napari_rbcflow.sources.chamber import ChamberSettings, Optics, simulate_sequences
+from napari_rbcflow.simulation import ChamberSettings, Optics, simulate_sequences
 
 _Y, _X = np.mgrid[-15:16, -15:16]
 _AWAY = np.hypot(_Y, _X)

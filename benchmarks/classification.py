@@ -40,7 +40,7 @@ from napari_rbcflow.run.memory import keep_freed_memory
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.stages import MOST_TRACKS, Stages
 from napari_rbcflow.session.writer import SessionWriter
-from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber, simulate_sequences
+from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber, simulate_sequences
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, SourceInfo, Track

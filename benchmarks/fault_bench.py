@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 
 from napari_rbcflow.session import open_session, verify
-from napari_rbcflow.sources.chamber import simulate_movie
+from napari_rbcflow.simulation import simulate_movie
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.worker import Camera
 

@@ -20,7 +20,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot
 from matplotlib.patches import Circle, Rectangle
 
-from napari_rbcflow.sources.chamber import simulate_movie
+from napari_rbcflow.simulation import simulate_movie
 
 HEIGHT, WIDTH, AT = 1096, 1376, 50
 FIELD = 360, 860

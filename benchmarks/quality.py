@@ -24,8 +24,8 @@ from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.quality.of_run import warnings_of_run
 from napari_rbcflow.run import Run, RunSettings
 from napari_rbcflow.session import open_session
+from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.sources import FrameSource
-from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import Frame, SourceInfo
 

@@ -21,7 +21,7 @@ from napari_rbcflow.classification.published import Sequence31, read_dataset
 from napari_rbcflow.classification.sampling import similarity
 from napari_rbcflow.classification.training.augmenting import through_jpeg
 from napari_rbcflow.classification.training.fitting import Recipe, fit, logits, targets
-from napari_rbcflow.sources.chamber import simulate_sequences
+from napari_rbcflow.simulation import simulate_sequences
 
 SEED = 77
 RECIPE = Recipe(2, sampling="uniform", epochs=12, learning_rate=3e-3, decay=1e-4)

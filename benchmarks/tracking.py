@@ -117,7 +117,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         movies = options.movies
         if not movies:
-            from napari_rbcflow.sources.chamber import simulate_movie
+            from napari_rbcflow.simulation import simulate_movie
 
             movies = [Path(folder) / "chamber.tif"]
             simulate_movie(movies[0], seconds=3.0, seed=1, tank_fraction=0.8, cells_per_frame=115.0)

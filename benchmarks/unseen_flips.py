@@ -35,8 +35,8 @@ from napari_rbcflow.estimate.rates import Rate
 from napari_rbcflow.estimate.seen_flips import MEASURED, TURNS_ONLY, SeenFlips
 from napari_rbcflow.estimate.turning import TURN_SHARE, repeat_frames
 from napari_rbcflow.estimate.unseen_flips import correct_unseen_flips
-from napari_rbcflow.sources.chamber import ChamberSettings, simulate_passages
-from napari_rbcflow.sources.chamber.motion import Motion
+from napari_rbcflow.simulation import ChamberSettings, simulate_passages
+from napari_rbcflow.simulation.motion import Motion
 from napari_rbcflow.types import Label
 
 LENGTHS = (8, 11, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80)

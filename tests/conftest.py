@@ -17,8 +17,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared with other tests
 import pytest
 from hypothesis import HealthCheck, settings
 
-from napari_rbcflow.sources.chamber import ChamberSettings, passages, scene, sequences
-from napari_rbcflow.sources.chamber.library import SpriteLibrary, build_library
+from napari_rbcflow.simulation import ChamberSettings, population, sequences
+from napari_rbcflow.simulation.library import SpriteLibrary, build_library
 
 # How long an example takes says how busy the computer is, and nothing of the code.
 settings.register_profile("rbcflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -79,7 +79,7 @@ def _cells_are_rendered_once() -> None:
 
     The tests of the chamber itself call `build_library`, which is as it was.
     """
-    for module in (scene, sequences, passages):
+    for module in (population, sequences):
         module.build_library = _rendered_once  # type: ignore[attr-defined]
 
 

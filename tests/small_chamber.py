@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from napari_rbcflow.classification.preparing import Scale, pad, scaled
 from napari_rbcflow.classification.sampling import Sampling, sample
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.classification.weight_files import SHIPPED, Trained, load_weights
-from napari_rbcflow.sources.chamber import simulate_sequences
+from napari_rbcflow.simulation import simulate_sequences
 from napari_rbcflow.types import LEAST_FRAMES, Judgement, Track
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -16,7 +16,7 @@ from napari_rbcflow.classification.networks.blend import Blend, loss_of, togethe
 from napari_rbcflow.classification.networks.by_hand import Measures
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
-from napari_rbcflow.sources.chamber import simulate_sequences
+from napari_rbcflow.simulation import simulate_sequences
 from napari_rbcflow.types import Label, Track
 
 FRAMES = 12

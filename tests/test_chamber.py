@@ -19,26 +19,25 @@ from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
 
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.sources.chamber import (
+from napari_rbcflow.simulation import (
     ChamberSettings,
     Optics,
     SimulatedChamber,
     simulate_movie,
     simulate_sequences,
 )
-from napari_rbcflow.sources.chamber.blood import Cell, draw_cell
-from napari_rbcflow.sources.chamber.library import build_library, clearness, picture
-from napari_rbcflow.sources.chamber.motion import (
+from napari_rbcflow.simulation.cells import Cell, CellShape, draw_cell, projected_thickness
+from napari_rbcflow.simulation.library import build_library, clearness, picture
+from napari_rbcflow.simulation.motion import (
     FLIPS_SHOW_FROM_ORBIT,
     Motion,
     jeffery_axis,
     jeffery_frame,
     jeffery_period_s,
 )
-from napari_rbcflow.sources.chamber.optics import OVERSAMPLING
-from napari_rbcflow.sources.chamber.passers import blob_centre
-from napari_rbcflow.sources.chamber.scene import Scene
-from napari_rbcflow.sources.chamber.shape import CellShape, projected_thickness
+from napari_rbcflow.simulation.optics import OVERSAMPLING
+from napari_rbcflow.simulation.population import Scene
+from napari_rbcflow.simulation.sequences import blob_centre
 
 SMALL = ChamberSettings(height=160, width=320, cells_per_frame=6.0, seed=3, variety=0.1)
 

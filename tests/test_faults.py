@@ -22,7 +22,7 @@ from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.run import Run, RunSettings
 from napari_rbcflow.session import open_session, verify
-from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.tracking.tracker import Tracker
 
 FIELD: dict[str, Any] = {"height": 256, "width": 512, "cells_per_frame": 25.0}

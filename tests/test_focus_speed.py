@@ -20,7 +20,7 @@ from napari_rbcflow.session.changes import ChangeLog
 from napari_rbcflow.session.correcting import corrected_figure
 from napari_rbcflow.session.recovery import close_interrupted
 from napari_rbcflow.session.tables import speed_um_per_s
-from napari_rbcflow.sources.chamber import ChamberSettings, simulate_movie
+from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import Judgement, Label, SourceInfo, Track
 

@@ -28,7 +28,7 @@ from napari_rbcflow.classification.training.learning_rates import find_learning_
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.commands import cli
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.sources.chamber import SimulatedSequence, simulate_sequences
+from napari_rbcflow.simulation import SimulatedSequence, simulate_sequences
 
 RUNS = ("AA0101_10s01", "AA0101_10s02", "AA0108_10s01", "BB0101_10s01", "BB0101_10s02")
 

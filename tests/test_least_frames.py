@@ -23,7 +23,7 @@ from napari_rbcflow.run import Run, RunSettings
 from napari_rbcflow.session import SessionWriter, open_session, verify
 from napari_rbcflow.session.runfile import read_run, write_run
 from napari_rbcflow.session.watched import by_length
-from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.types import Judgement, Label, SourceInfo, Track
 from napari_rbcflow.widgets.live.camera_form import CameraForm
 from napari_rbcflow.widgets.movies.form import MovieForm

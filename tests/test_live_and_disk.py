@@ -16,7 +16,7 @@ import pytest
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.run import Run, RunSettings, analyze, stages
 from napari_rbcflow.session import open_session
-from napari_rbcflow.sources.chamber import ChamberSettings, simulate_movie
+from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.tracking.tracker import Tracker
 

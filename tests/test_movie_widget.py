@@ -20,7 +20,7 @@ import tifffile
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.session import open_session
-from napari_rbcflow.sources.chamber import ChamberSettings, simulate_movie
+from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 
 pytest.importorskip("qtpy", reason="no Qt")
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):

@@ -18,7 +18,7 @@ from napari_rbcflow.classification.onnx_graph import OnnxNetworks, can_be_writte
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
 from napari_rbcflow.errors import RunFailed
-from napari_rbcflow.sources.chamber import simulate_sequences
+from napari_rbcflow.simulation import simulate_sequences
 
 OPTIONS: list[tuple[str, int, int, dict[str, Any]]] = [
     ("blend", 20, 3, {}),

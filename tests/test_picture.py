@@ -25,7 +25,7 @@ from napari_rbcflow.run.judged import JudgedCell
 from napari_rbcflow.run.snapshot import Snapshot
 from napari_rbcflow.run.watching import Watcher
 from napari_rbcflow.session import open_session
-from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.types import CROP_SIDE, Frame, Label, SourceInfo
 
 pytest.importorskip("qtpy", reason="no Qt")

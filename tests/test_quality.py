@@ -31,7 +31,7 @@ from napari_rbcflow.session import open_session
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.runfile import write_run
 from napari_rbcflow.session.verify import verify
-from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import Judgement, Label, Track

@@ -21,8 +21,8 @@ from napari_rbcflow.session import Account, FractionFigure, open_session, room
 from napari_rbcflow.session.counting import recount
 from napari_rbcflow.session.runfile import write_run
 from napari_rbcflow.session.verify import verify
+from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber, simulate_movie
 from napari_rbcflow.sources import FrameSource
-from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber, simulate_movie
 from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
 
 FIELD = {"height": 384, "width": 640, "cells_per_frame": 30.0}

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from napari_rbcflow.sources.chamber.canvas import Canvas
-from napari_rbcflow.sources.chamber.library import SpriteLibrary, half_pixel_phases, picture
-from napari_rbcflow.sources.chamber.scene import Scene
-from napari_rbcflow.sources.chamber.settings import ChamberSettings
+from napari_rbcflow.simulation.canvas import Canvas
+from napari_rbcflow.simulation.library import SpriteLibrary, half_pixel_phases, picture
+from napari_rbcflow.simulation.population import Scene
+from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.tracking.background import Background, MovieBackground, SlidingBackground
 from napari_rbcflow.tracking.sharpness import UsualSharpness
 from napari_rbcflow.tracking.tracker import Tracker

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from napari_rbcflow.sources.chamber.optics import Optics
-from napari_rbcflow.sources.chamber.scene import Scene
-from napari_rbcflow.sources.chamber.settings import ChamberSettings
+from napari_rbcflow.simulation.optics import Optics
+from napari_rbcflow.simulation.population import Scene
+from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.tracking.background import MovieBackground
 from napari_rbcflow.tracking.centring import Centring
 from napari_rbcflow.tracking.positions import centre_offset, refined

@@ -17,8 +17,8 @@ from napari_rbcflow.estimate.seen_flips import MEASURED, TURNS_ONLY
 from napari_rbcflow.estimate.turning import TURN_SHARE, repeat_frames, turn_seen
 from napari_rbcflow.estimate.unseen_flips import correct_unseen_flips
 from napari_rbcflow.session.watched import unseen_flips
-from napari_rbcflow.sources.chamber import ChamberSettings, simulate_passages
-from napari_rbcflow.sources.chamber.motion import Motion, jeffery_axis, jeffery_period_s
+from napari_rbcflow.simulation import ChamberSettings, simulate_passages
+from napari_rbcflow.simulation.motion import Motion, jeffery_axis, jeffery_period_s
 from napari_rbcflow.types import Label
 
 TANK, FLIP = str(Label.TANK_TREADING), str(Label.FLIPPING)

@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 from numba.core.dispatcher import Dispatcher
 
-from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.crops import _resample
 from napari_rbcflow.tracking.tracker import Tracker

@@ -21,7 +21,7 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session import open_session, verify
-from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.types import SourceInfo
 from napari_rbcflow.worker import Camera, MovieFile, Order, Phase, Worker, WorkerRun, busy
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.benchmark.effort import Effort
-from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.sources.contract import FrameSource
 from napari_rbcflow.types import DEFAULT_FPS, Frame, SourceInfo
 

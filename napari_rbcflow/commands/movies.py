@@ -141,8 +141,8 @@ def simulate(
     Example: rbcflow simulate chamber.tif --seconds 5 --seed 3
     """
     from napari_rbcflow.commands.terminal import bar
-    from napari_rbcflow.sources.chamber import simulate_movie
-    from napari_rbcflow.sources.chamber.simulate import truth_path
+    from napari_rbcflow.simulation import simulate_movie
+    from napari_rbcflow.simulation.chamber import truth_path
 
     with bar("simulating") as show:
         truth = simulate_movie(

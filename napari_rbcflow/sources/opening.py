@@ -58,7 +58,7 @@ def open_source(
     of_camera = {"binning": binning, "roi": roi, "pixel_type": pixel_type}
     of_chamber = {"seed": seed, "tank_fraction": tank_fraction, "cells_per_frame": cells_per_frame}
     if spec == "simulated":
-        from napari_rbcflow.sources.chamber import ChamberSettings, SimulatedChamber
+        from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 
         _refuse("The simulated chamber", **of_running, mm_path=mm_path, **of_camera)
         given = {

@@ -22,7 +22,7 @@ LOOK_S = 0.05
 _HEAVY = (
     "napari_rbcflow.classification.two_stage",
     "napari_rbcflow.run.watching",
-    "napari_rbcflow.sources.chamber",
+    "napari_rbcflow.simulation",
     "napari_rbcflow.sources.movie",
     "napari_rbcflow.sources.opening",
 )

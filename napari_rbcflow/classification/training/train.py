@@ -322,7 +322,7 @@ def draw_simulated(recipe: Recipe, n_real: int) -> list[Sequence31]:
     """
     if not recipe.simulated:
         return []
-    from napari_rbcflow.sources.chamber import simulate_sequences
+    from napari_rbcflow.simulation import simulate_sequences
 
     n = math.ceil(2.7 * n_real)
     return [

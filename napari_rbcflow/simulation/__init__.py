@@ -7,13 +7,16 @@ sight) -> `optics` (what the camera sees of that) -> `library` (a few hundred ce
 
 from __future__ import annotations
 
-from napari_rbcflow.sources.chamber.optics import Optics
-from napari_rbcflow.sources.chamber.passages import Passage, simulate_passages
-from napari_rbcflow.sources.chamber.sequences import SimulatedSequence, simulate_sequences
-from napari_rbcflow.sources.chamber.settings import ChamberSettings
-from napari_rbcflow.sources.chamber.simulate import simulate_movie
-from napari_rbcflow.sources.chamber.source import SimulatedChamber
-from napari_rbcflow.sources.chamber.truth import TruthSummary
+from napari_rbcflow.simulation.chamber import SimulatedChamber, simulate_movie
+from napari_rbcflow.simulation.optics import Optics
+from napari_rbcflow.simulation.population import TruthSummary
+from napari_rbcflow.simulation.sequences import (
+    Passage,
+    SimulatedSequence,
+    simulate_passages,
+    simulate_sequences,
+)
+from napari_rbcflow.simulation.settings import ChamberSettings
 
 __all__ = [
     "ChamberSettings",

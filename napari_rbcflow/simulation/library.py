@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from napari_rbcflow.sources.chamber.blood import NOT_JUDGEABLE, Cell, draw_cell
-from napari_rbcflow.sources.chamber.motion import Motion
-from napari_rbcflow.sources.chamber.optics import OVERSAMPLING, contrast
-from napari_rbcflow.sources.chamber.settings import ChamberSettings
-from napari_rbcflow.sources.chamber.shape import projected_thickness
+from napari_rbcflow.simulation.cells import NOT_JUDGEABLE, Cell, draw_cell, projected_thickness
+from napari_rbcflow.simulation.motion import Motion
+from napari_rbcflow.simulation.optics import OVERSAMPLING, contrast
+from napari_rbcflow.simulation.settings import ChamberSettings
 
 CONTRAST_ONE = 4096
 """A relative contrast of 1 in the integers of a sprite."""

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects, label, uniform_filter
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.sources.chamber.blood import FLIPPING, NOT_JUDGEABLE, TANK_TREADING, Cell, draw_cell
-from napari_rbcflow.sources.chamber.canvas import GREY_ONE, Canvas, add_cells, add_library_cells
-from napari_rbcflow.sources.chamber.library import (
+from napari_rbcflow.simulation.canvas import GREY_ONE, Canvas, add_cells, add_library_cells
+from napari_rbcflow.simulation.cells import FLIPPING, NOT_JUDGEABLE, TANK_TREADING, Cell, draw_cell
+from napari_rbcflow.simulation.library import (
     VISIBLE_FROM,
     SpriteLibrary,
     build_library,
@@ -24,11 +25,182 @@ from napari_rbcflow.sources.chamber.library import (
     picture,
     strength,
 )
-from napari_rbcflow.sources.chamber.motion import Motion
-from napari_rbcflow.sources.chamber.optics import MOST_ASLANT
-from napari_rbcflow.sources.chamber.passers import NEAR_PX, Passers, blob_centre
-from napari_rbcflow.sources.chamber.settings import ChamberSettings
+from napari_rbcflow.simulation.motion import Motion
+from napari_rbcflow.simulation.optics import MOST_ASLANT
+from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.types import CROP_SIDE
+
+NEAR_PX = 26.0
+_FARTHEST_PX = 14
+_WINDOW = 5
+_SPREAD_GREY = 2.5
+
+
+class Passers:
+    """Neighbours as seen by a cell that moves with `v`: those of other heights overtake or fall back."""
+
+    _REACH = 48.0
+
+    def __init__(
+        self,
+        length: int,
+        v: float,
+        library: SpriteLibrary,
+        settings: ChamberSettings,
+        density: float,
+        rng: np.random.Generator,
+    ) -> None:
+        self._length = length
+        speed = np.array([settings.speed_px_per_frame(c.z_um) for c in library.cells])
+        far = self._REACH + float(np.abs(speed - v).max()) * length
+        area = 2 * far * 2 * self._REACH
+        share = library.weight / library.weight.sum()
+        a_frame = settings.cells_per_frame * float(library.weight.sum())
+        mean = density * a_frame / (settings.height * settings.width) * area
+        n = int(rng.poisson(mean))
+        self._kind = rng.choice(len(speed), size=n, p=share)
+        self._speed, self._v = speed, v
+        self._drift = speed[self._kind] * (1 + 0.015 * rng.standard_normal(n)) - v
+        self._dx = rng.uniform(-far, far, n)
+        self._dy = np.rint(rng.uniform(-2 * self._REACH, 2 * self._REACH, n)) / 2.0
+        self._phase = rng.random(n)
+        self.followed: int | None = None
+        self.followed_frames = slice(0, 0)
+        cycle_s = np.array([c.cycle_s for c in library.cells])
+        self._turn_of = 1.0 / (cycle_s * settings.fps)
+        self._turn = self._turn_of[self._kind]
+
+    def at(
+        self, t: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Kinds, offsets x and y from the cell, and phases of those near what is tracked in frame `t`."""
+        dx = self._dx + self._drift * t
+        near = np.abs(dx - self.place_of_followed(t)[0]) < self._REACH
+        phase = (self._phase[near] + self._turn[near] * t) % 1.0
+        return self._kind[near], dx[near], self._dy[near], phase
+
+    def led_astray(self, library: SpriteLibrary, rng: np.random.Generator) -> None:
+        """Let one visible cell meet the tracked one near an end of the track, and be followed beyond."""
+        share = library.weight * library.visible
+        kind = int(rng.choice(len(share), p=share / share.sum()))
+        n = max(1, round(self._length * rng.uniform(0.03, 0.25)))
+        at_start = rng.random() < 0.5
+        meets = n - 0.5 if at_start else self._length - n - 0.5
+        self.followed_frames = slice(0, n) if at_start else slice(self._length - n, self._length)
+        self.followed = len(self._kind)
+        drift = float(self._speed[kind] * (1 + 0.015 * rng.standard_normal()) - self._v)
+        self._kind = np.append(self._kind, kind)
+        self._drift = np.append(self._drift, drift)
+        self._dx = np.append(self._dx, rng.uniform(-4.0, 4.0) - drift * meets)
+        self._dy = np.append(self._dy, round(2 * rng.normal(0.0, 4.0)) / 2.0)
+        self._phase = np.append(self._phase, rng.random())
+        self._turn = np.append(self._turn, self._turn_of[kind])
+
+    def place_of_followed(self, t: int) -> tuple[float, float]:
+        """Where the tracker looks in frame `t`, relative to the cell."""
+        if self.followed is None or not self.followed_frames.start <= t < self.followed_frames.stop:
+            return 0.0, 0.0
+        return float(self._dx[self.followed] + self._drift[self.followed] * t), float(self._dy[self.followed])
+
+
+def blob_centre(drawn: NDArray[np.float64]) -> tuple[int, int]:
+    """Return how far from the middle a tracker by local variance sees the object there, pixels x and y.
+
+    The published tracks were made so: objects that touch are one, and the crop stands on the middle of
+    both.
+
+    Parameters
+    ----------
+    drawn : ndarray of float64, shape (n, n)
+        Grey of the cells alone, n odd.
+    """
+    mean = uniform_filter(drawn, _WINDOW)
+    spread = uniform_filter(drawn * drawn, _WINDOW) - mean * mean
+    blobs, n = label(spread > _SPREAD_GREY**2)
+    half = drawn.shape[0] // 2
+    reach = CROP_SIDE // 4
+    inside = blobs[half - reach : half + reach + 1, half - reach : half + reach + 1]
+    if n == 0 or not inside.any():
+        return 0, 0
+    rows, columns = find_objects(blobs)[int(np.bincount(inside[inside > 0]).argmax()) - 1]
+    x = round((columns.start + columns.stop - 1) / 2 - half)
+    y = round((rows.start + rows.stop - 1) / 2 - half)
+    return int(np.clip(x, -_FARTHEST_PX, _FARTHEST_PX)), int(np.clip(y, -_FARTHEST_PX, _FARTHEST_PX))
+
+
+class Passage(NamedTuple):
+    """A cell in focus, followed for a time that was set beforehand.
+
+    Attributes
+    ----------
+    crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
+    cell : Cell
+    phase : ndarray of float64, shape (n,)
+        Of its cycle in each frame, 0 to 1.
+    """
+
+    crops: NDArray[np.uint8]
+    cell: Cell
+    phase: NDArray[np.float64]
+
+
+def simulate_passages(
+    motion: Motion,
+    frames: Sequence[int],
+    *,
+    seed: int,
+    neighbours: float = 1.0,
+    settings: ChamberSettings | None = None,
+) -> list[Passage]:
+    """Draw tracks of given lengths of cells in focus, at whatever phase of their turn, turn seen or not.
+
+    As `simulate_sequences`, but cut as this project's tracker cuts: on the cell, through every meeting.
+
+    Parameters
+    ----------
+    motion : Motion
+    frames : sequence of int
+        Length of each track.
+    seed : int
+    neighbours : float, optional
+        How dense the passing cells are, relative to `settings.cells_per_frame`.
+    settings : ChamberSettings, optional
+        The field must be wide enough for the longest track; the seed does not matter.
+
+    Returns
+    -------
+    list of Passage
+
+    Raises
+    ------
+    BadInput
+        For a track of no frames, or one that the field is too narrow for.
+    """
+    base = ChamberSettings() if settings is None else settings
+    sharp = (base.focus_um + base.sharp_from_um, base.focus_um + base.sharp_to_um)
+    longest = int((base.width - CROP_SIDE - 1) / (1.06 * base.speed_px_per_frame(sharp[1])))
+    if min(frames, default=1) < 1 or max(frames, default=1) > longest:
+        raise BadInput(f"simulated chamber: in this field a track has 1 to {longest} frames.")
+    rng = np.random.default_rng([seed, 8])
+    library = build_library(base)
+    canvases = [Canvas(replace(base, seed=1000 * seed + k), library) for k in range(4)]
+    passages = []
+    for k, length in enumerate(frames):
+        for tried in itertools.count():
+            if tried == MOST_TRIES:
+                raise BadInput("simulated chamber: no such cell can be judged; lower judged_from.")
+            cell = draw_cell(motion, rng.uniform(*sharp), base, rng)
+            phase = (rng.random() + np.arange(length) / (cell.cycle_s * base.fps)) % 1.0
+            drawn = picture(cell, phase, base, height_drift(length, rng))
+            if label_as_seen(cell, drawn, base) == cell.label and strength(drawn).min() >= VISIBLE_FROM:
+                break
+        v = base.speed_px_per_frame(cell.z_um) * (1 + 0.015 * float(np.clip(rng.standard_normal(), -3, 3)))
+        made = Followed(cell, v, phase, drawn, cell.label, switched=False)
+        canvas = canvases[k % len(canvases)]
+        crops = cut_crops(made, canvas, [(1.0, library)], base, neighbours, rng, as_published=False)
+        passages.append(Passage(crops, cell, phase))
+    return passages
+
 
 _PATCH = 71
 """Pixels around the cell that are drawn, for the tracker to cut a crop from."""
@@ -116,7 +288,7 @@ def simulate_sequences(
     labels = rng.choice(3, size=n, p=np.asarray(shares) / np.sum(shares))
     lights = np.random.default_rng([seed, 9])
     made = []
-    for k, label in enumerate(labels):
+    for k, kind in enumerate(labels):
         layers: list[tuple[float, SpriteLibrary]] = [(1.0, library)]
         here = base
         if aslant and lights.random() >= straight:
@@ -125,7 +297,7 @@ def simulate_sequences(
             parts = math.cos(math.radians(side_deg)), math.sin(math.radians(side_deg))
             layers += [(how_far * part, one) for part, one in zip(parts, relief, strict=True)]
         canvas = canvases[k % len(canvases)]
-        made.append(_sequence(int(label), canvas, layers, here, neighbours, rng))
+        made.append(_sequence(int(kind), canvas, layers, here, neighbours, rng))
     return made
 
 

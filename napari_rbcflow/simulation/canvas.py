@@ -6,8 +6,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.sources.chamber.library import SpriteLibrary
-from napari_rbcflow.sources.chamber.settings import ChamberSettings
+from napari_rbcflow.simulation.library import SpriteLibrary
+from napari_rbcflow.simulation.settings import ChamberSettings
 
 GREY_ONE = 16
 """One grey value in the integers of the canvas."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.sources.chamber.optics import Optics
+from napari_rbcflow.simulation.optics import Optics
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM
 
 
