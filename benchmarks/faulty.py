@@ -16,8 +16,8 @@ from typing import Any
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.ring import FrameRing
-from napari_rbcflow.sources.contract import FrameSource
-from napari_rbcflow.sources.core_camera import CoreCamera
+from napari_rbcflow.sources.base import FrameSource
+from napari_rbcflow.sources.camera import CoreCamera
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.worker import Camera
 

@@ -30,7 +30,7 @@ import tifffile
 from napari_rbcflow.run.channel import Channel
 from napari_rbcflow.run.memory import keep_freed_memory, touch_frames
 from napari_rbcflow.run.stages import FIRST_S, WAITING_BYTES
-from napari_rbcflow.sources.opening import open_source
+from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.tracking.warming import warm_up

@@ -23,7 +23,7 @@ from napari_rbcflow.run.stages import Stages
 from napari_rbcflow.session import open_session
 from napari_rbcflow.session.verify import verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
-from napari_rbcflow.sources.opening import open_source
+from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import Frame, Judgement, SourceInfo, Track
 

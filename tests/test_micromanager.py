@@ -13,12 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.sources.core_grey import grey_of
-from napari_rbcflow.sources.loss import LossLedger
-from napari_rbcflow.sources.micromanager import MicroManagerCamera
+from napari_rbcflow.sources.camera import MicroManagerCamera
+from napari_rbcflow.sources.factory import open_source
+from napari_rbcflow.sources.frame_loss import LossLedger
+from napari_rbcflow.sources.grey import grey_of, matching
 from napari_rbcflow.sources.mm_core import start_core, stop_core
-from napari_rbcflow.sources.opening import open_source
-from napari_rbcflow.sources.pixel_types import matching
 from napari_rbcflow.types import Frame
 
 PERIOD_MS = 1000 / 60

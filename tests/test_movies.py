@@ -20,8 +20,8 @@ import zarr
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.simulation import SimulatedChamber
+from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.sources.movie import open_movie
-from napari_rbcflow.sources.opening import open_source
 from napari_rbcflow.types import Frame
 
 N, HEIGHT, WIDTH = 40, 72, 98  # a width that no codec pads to by itself

@@ -18,8 +18,8 @@ from replay_camera.building import CannotBuild, Replay, build
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.run import Run, RunSettings, analyze
 from napari_rbcflow.simulation import simulate_movie
+from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.sources.movie import open_movie
-from napari_rbcflow.sources.opening import open_source
 from napari_rbcflow.types import Frame
 
 # `open` runs the camera for half a second to measure it: faults come after the frames of that.

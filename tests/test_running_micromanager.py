@@ -16,7 +16,7 @@ from known_movie import a_movie
 from stand_in.opening import Open, free_port, stand_ins
 
 from napari_rbcflow.errors import BadInput, LiveModeOn, RunFailed
-from napari_rbcflow.sources.opening import open_source
+from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.types import Frame
 
 pytest.importorskip("pycromanager", reason="pycromanager is not installed")
@@ -103,8 +103,8 @@ def test_of_an_older_micro_manager_only_what_frames_need_is_asked(micro_manager:
 
 _CONTINUOUS = """
 import json, os, sys, time
-from napari_rbcflow.sources.loss import CoreClock, LossLedger
-from napari_rbcflow.sources.running.java_core import JavaCore
+from napari_rbcflow.sources.frame_loss import CoreClock, LossLedger
+from napari_rbcflow.sources.remote_child import JavaCore
 core, clock, ledger, places = JavaCore(int(sys.argv[1])), CoreClock(), LossLedger(1000 / 60), []
 core.start_continuous_sequence_acquisition(0)
 while len(places) < 60:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.benchmark.effort import Effort
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
-from napari_rbcflow.sources.contract import FrameSource
+from napari_rbcflow.sources.base import FrameSource
 from napari_rbcflow.types import DEFAULT_FPS, Frame, SourceInfo
 
 _SEED = 5

@@ -158,7 +158,7 @@ def live(
     Example: rbcflow live -o session1 --camera demo --stop-seconds 20
     """
     from napari_rbcflow.run.settings import RunSettings
-    from napari_rbcflow.sources.mm_wanted import parse_roi
+    from napari_rbcflow.sources.camera_settings import parse_roi
     from napari_rbcflow.worker.orders import Camera, Order
 
     options = {

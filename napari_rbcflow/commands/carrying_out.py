@@ -60,7 +60,7 @@ def _in_terminal(order: Order) -> Result:
     from napari_rbcflow.commands.opening import begin
     from napari_rbcflow.commands.terminal import follow
     from napari_rbcflow.run.wiring import Run
-    from napari_rbcflow.sources.in_words import amiss_words, took_words
+    from napari_rbcflow.sources.base import amiss_words, took_words
 
     source = order.source.make()
     run = Run(source, order.folder, order.settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from napari_rbcflow.errors import RbcflowError
-from napari_rbcflow.sources.sentences import in_a_line
+from napari_rbcflow.sources.base import in_a_line
 
 SOURCE_ENDED = ("finished", "source-ended")
 _LEAVE_THE_REST_TO_COUNT = (SOURCE_ENDED, ("finished", "seconds"))

@@ -21,7 +21,7 @@ from napari_rbcflow.run.outcome import Outcome, reason_of
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session.tables import speed_um_per_s
 from napari_rbcflow.session.writer import SessionWriter
-from napari_rbcflow.sources.contract import FrameSource
+from napari_rbcflow.sources.base import FrameSource
 from napari_rbcflow.tracking.tracker import OpenTracks, Tracker
 from napari_rbcflow.types import Frame, Judgement, SourceInfo, Track
 

@@ -17,7 +17,7 @@ from napari_rbcflow.run.stages import Stages
 from napari_rbcflow.session.account import Account, FractionFigure
 from napari_rbcflow.session.correcting import corrected_figure
 from napari_rbcflow.session.room import OPEN_END_S, DiskRoom, room_words
-from napari_rbcflow.sources.contract import FrameSource
+from napari_rbcflow.sources.base import FrameSource
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import SourceInfo
 

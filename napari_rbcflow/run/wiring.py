@@ -23,7 +23,7 @@ from napari_rbcflow.run.stages import Stages
 from napari_rbcflow.run.standing import GOES_ON, Standing
 from napari_rbcflow.session.account import Account
 from napari_rbcflow.session.writer import SessionWriter
-from napari_rbcflow.sources.contract import FrameSource, RecordedSource
+from napari_rbcflow.sources.base import FrameSource, RecordedSource
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracking.tracker import Tracker

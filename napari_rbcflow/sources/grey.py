@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +12,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
+
+USUAL = ("8bit-MONO", "16bit-MONO", "8bit-COLOR")
+"""As the Infinity calls them; `matching` finds what another camera calls the same."""
+
+_COLOUR = re.compile(r"rgb|bgr|colou?r", re.IGNORECASE)
+_BITS_OF_ALL_CHANNELS = {24: 8, 32: 8, 48: 16, 64: 16}
+"""A colour pixel is often named by the bits of its three or four channels together."""
+
+
+def matching(wanted: str, allowed: Iterable[str]) -> str | None:
+    """Return the camera's own name of a pixel type; None where it has none that is meant.
+
+    Parameters
+    ----------
+    wanted : str
+        As written by a person: case, spaces and dashes do not matter, and where the camera has no
+        such name, the one with as many bits a channel, in grey or in colour, is meant.
+    allowed : iterable of str
+        The camera's names.
+    """
+    names = list(allowed)
+    same = [name for name in names if _letters(name) == _letters(wanted)]
+    meant = _kind(wanted)
+    alike = [name for name in names if meant is not None and _kind(name) == meant]
+    return next(iter([*same, *alike]), None)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.casefold())
+
+
+def _kind(name: str) -> tuple[int, bool] | None:
+    """Return bits a channel, and whether there is colour; None for a name that says no bits."""
+    number = re.search(r"\d+", name)
+    if number is None:
+        return None
+    bits, colour = int(number[0]), _COLOUR.search(name) is not None
+    return (_BITS_OF_ALL_CHANNELS.get(bits, bits) if colour else bits), colour
+
 
 Raw = NDArray[Any]
 ColourOrder = Literal["rgb", "bgr"]
@@ -135,3 +175,62 @@ def decide_grey(
 
 def _equal_channels(raw: Raw) -> bool:
     return bool(np.array_equal(raw[..., 0], raw[..., 1]) and np.array_equal(raw[..., 0], raw[..., 2]))
+
+
+_CONTAINER_BITS = 16
+
+
+def channels(pix: Raw) -> Raw:
+    """Return colour pixels, which the Python backend packs into one integer, as (height, width, BGRA)."""
+    if pix.ndim == 2 and pix.dtype.itemsize in (4, 8):
+        channel = np.uint8 if pix.dtype.itemsize == 4 else np.uint16
+        return pix.view(channel).reshape(*pix.shape, 4)
+    return pix
+
+
+def check_pixels(core: Any, label: str) -> None:
+    """Refuse floating-point pixels, whose bytes would be taken for those of colour.
+
+    Raises
+    ------
+    BadInput
+    """
+    if int(core.get_number_of_components()) == 1 and int(core.get_bytes_per_pixel()) > 2:
+        raise BadInput(f"{label} gives 32-bit grey values: choose 8-bit ones, with --pixel-type 8bit-MONO.")
+
+
+def grey_of(raw: Raw, bits: int, label: str, warnings: list[str]) -> GreyRule:
+    """Decide how a camera's frames become grey: by the bits that it says it has, not by a moment's light.
+
+    Parameters
+    ----------
+    raw : ndarray
+        A frame, as `channels` returns it.
+    bits : int
+        A pixel, as the core says.
+    label : str
+        Of the camera.
+    warnings : list of str
+        Gets what is done.
+    """
+    table = None
+    if raw.dtype.itemsize > 1:
+        greatest = int(raw[..., :3].max()) if raw.ndim == 3 else int(raw.max())
+        said, bits = bits, min(_CONTAINER_BITS, max(8, bits))
+        held = holding(greatest)
+        if greatest >> bits:
+            bits = held
+            warnings.append(f"{label} says that it has {said} bits, but gives values up to {greatest}.")
+        elif bits == _CONTAINER_BITS and held < bits:
+            # Its true depth, or little light: guessed wrong, the check of the light would be deceived.
+            warnings.append(
+                f"{label} says that it has {bits} bits, but gives values up to {greatest} only, as one of "
+                f"{held} bits would: is the picture dark however bright the lamp, choose 8-bit pixels."
+            )
+        table = depth_table(bits)
+        warnings.append(
+            f"{label} gives {bits} bits: each value is divided by {1 << (bits - 8)} to make 8-bit grey."
+        )
+    if raw.ndim == 3:
+        warnings.append(f"{label} is in colour: its luminance (BT.601) is used as grey.")
+    return GreyRule(None, "bgr", table)

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ring import FrameGone, RingReader, open_ring
-from napari_rbcflow.sources.movie import open_movie
+from napari_rbcflow.sources.movie import open_movie, ring_of
 from napari_rbcflow.sources.movie_reader import NoSuchFrame
-from napari_rbcflow.sources.ring_movie import ring_of
 from napari_rbcflow.types import SourceInfo
 
 _KEPT_BYTES = 32 << 20

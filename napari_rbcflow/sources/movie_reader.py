@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from napari_rbcflow.sources.base import FPS_RANGE, PIXEL_RANGE_UM, can_be
 from napari_rbcflow.sources.grey import ColourOrder, Raw
-from napari_rbcflow.sources.plausible import FPS_RANGE, PIXEL_RANGE_UM, can_be
 
 
 class RawFrame(NamedTuple):

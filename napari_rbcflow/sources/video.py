@@ -4,18 +4,267 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+import struct
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
 from av.codec.context import ThreadType
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.sources.avi import AviFacts, inspect_avi
 from napari_rbcflow.sources.grey import ColourOrder, Raw
-from napari_rbcflow.sources.movie_reader import BrokenFrame, FileFacts, MovieReader, RawFrame
-from napari_rbcflow.sources.video_cursor import VideoCursor
+from napari_rbcflow.sources.movie_reader import BrokenFrame, FileFacts, MovieReader, NoSuchFrame, RawFrame
+
+_HEADER_LIMIT = 1 << 20
+"""Nobody's stream headers are longer; a longer one is not read."""
+
+
+@dataclass
+class AviFacts:
+    """Frames promised by the headers, whole frames found, and the rate as written.
+
+    Attributes
+    ----------
+    promised : int
+        0 where the recorder did not write it (it does so when it closes the file).
+    whole : int
+        Frames whose data are all there; repeated frames (empty chunks) are not among them.
+    places : int
+        `whole` and the repeated ones.
+    fps : float or None
+        None for a rate or scale of zero.
+    cut : bool
+        The file ends before a chunk does.
+    """
+
+    promised: int = 0
+    whole: int = 0
+    places: int = 0
+    fps: float | None = None
+    cut: bool = False
+    video_stream: int | None = None
+
+
+def inspect_avi(path: Path) -> AviFacts | None:
+    """Walk the chunks of an AVI; None where the file is not one (then FFmpeg decides)."""
+    facts = AviFacts()
+    end_of_file = path.stat().st_size
+    with path.open("rb", buffering=0) as file:
+        head = file.read(12)
+        if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"AVI ":
+            return None
+        place = 0
+        while place + 12 <= end_of_file:
+            file.seek(place)
+            name, size, kind = struct.unpack("<4sI4s", file.read(12))
+            if name != b"RIFF" or kind not in (b"AVI ", b"AVIX"):
+                break
+            # A recorder that was killed leaves zero for the size: then the segment is the rest.
+            end = place + 8 + size if size else end_of_file
+            facts.cut = facts.cut or end > end_of_file
+            _walk(file, place + 12, min(end, end_of_file), end_of_file, facts)
+            place = end + (end & 1)
+    return facts
+
+
+def _walk(file: BinaryIO, place: int, end: int, end_of_file: int, facts: AviFacts) -> None:
+    while place + 8 <= end:
+        file.seek(place)
+        name, size = struct.unpack("<4sI", file.read(8))
+        stop = place + 8 + size
+        if name == b"LIST":
+            kind = file.read(4)
+            if kind == b"movi":
+                open_end = size <= 4
+                if open_end and stop >= end:
+                    return
+                facts.cut = facts.cut or stop > end_of_file
+                _count(file, place + 12, end if open_end else min(stop, end_of_file), facts)
+                if open_end and facts.places:
+                    return
+            elif kind == b"hdrl":
+                _read_headers(file.read(min(size - 4, _HEADER_LIMIT)), facts)
+        elif stop > end_of_file:
+            facts.cut = True
+        place = stop + (stop & 1)
+
+
+def _count(file: BinaryIO, place: int, end: int, facts: AviFacts) -> None:
+    stream = b"%02d" % (facts.video_stream or 0)
+    while place + 8 <= end:
+        file.seek(place)
+        name, size = struct.unpack("<4sI", file.read(8))
+        if name == b"LIST":
+            place += 12  # a "rec " list: its chunks follow as if it were not there
+            continue
+        if name in (b"idx1", b"\0\0\0\0"):
+            return
+        stop = place + 8 + size
+        if stop > end:
+            facts.cut = True
+            return
+        if name[:2] == stream and name[2:] in (b"db", b"dc"):
+            facts.places += 1
+            facts.whole += size > 0
+        place = stop + (stop & 1)
+
+
+def _read_headers(headers: bytes, facts: AviFacts) -> None:
+    """Read stream headers (strh) and the OpenDML frame count (dmlh), wherever in the lists they are."""
+    place, stream = 0, -1
+    while place + 8 <= len(headers):
+        name, size = struct.unpack_from("<4sI", headers, place)
+        if name == b"LIST":
+            place += 12
+            continue
+        body = headers[place + 8 : place + 8 + size]
+        if name == b"strh" and len(body) >= 36:
+            stream += 1
+            if body[:4] == b"vids" and facts.video_stream is None:
+                facts.video_stream = stream
+                scale, rate, _, length = struct.unpack_from("<4I", body, 20)
+                facts.fps = rate / scale if scale and rate else None
+                facts.promised = max(facts.promised, length)
+        elif name == b"dmlh" and len(body) >= 4:
+            facts.promised = max(facts.promised, struct.unpack_from("<I", body)[0])
+        place += 8 + size + (size & 1)
+
+
+Opener = Callable[[], tuple[av.container.InputContainer, av.VideoStream]]
+
+
+class VideoCursor:
+    """Stays where it read last, so that the next frame costs one frame.
+
+    Parameters
+    ----------
+    opener : callable
+        Gives the container anew, and its video stream.
+    image_of : callable
+        Turns a decoded frame into an array.
+    frames : callable
+        Gives all frames in order, with their places: the way that is always right.
+    counts_frames : bool
+        Time stamps are frame numbers (AVI).
+    intra_only : bool
+        Every frame is a key frame.
+    """
+
+    def __init__(
+        self,
+        opener: Opener,
+        image_of: Callable[[av.VideoFrame], Raw],
+        frames: Callable[[], Iterator[RawFrame]],
+        *,
+        counts_frames: bool,
+        intra_only: bool,
+    ) -> None:
+        self._opener, self._image_of, self._frames = opener, image_of, frames
+        self._counts_frames = counts_frames
+        self._container: av.container.InputContainer | None = None
+        self._decoded: Iterator[av.VideoFrame] = iter(())
+        self._in_order: Iterator[RawFrame] | None = None
+        self._next: RawFrame | None = None
+        self._shown: RawFrame | None = None
+        self._at = -1
+        # An AVI of dependent frames has no time stamps that tell the order of display.
+        self._seeks = intra_only or not counts_frames
+        self._stamps: list[int] = []
+        self._keys: list[int] = []
+
+    def read(self, place: int) -> Raw:
+        """Return the frame at a place, or where the recorder repeated one, the one it repeated.
+
+        Raises
+        ------
+        NoSuchFrame
+            If the movie has none there.
+        """
+        if self._seeks:
+            with suppress(av.FFmpegError, LookupError):
+                return self._by_seeking(place)
+            self._seeks = False
+        return self._by_decoding(place)
+
+    def close(self) -> None:
+        """Give the file back."""
+        container, self._container = self._container, None
+        if container is not None:
+            container.close()
+        self._restart()
+
+    def _by_seeking(self, place: int) -> Raw:
+        if self._container is None:
+            self._container, self._stream = self._opener()
+            if not self._counts_frames:
+                self._index()
+        if self._counts_frames:
+            stamp, starts, near = place, [place], self._at == place - 1
+        else:
+            stamp = self._stamps[place]
+            k = bisect_right(self._keys, stamp) - 1
+            # The key frame before as well: frames shown before a key frame may be stored behind it.
+            starts = self._keys[max(0, k - 1) : k + 1][::-1]
+            # Up to the next key frame it is cheaper to decode on.
+            near = self._at == place - 1 or starts[0] <= (self._stamps[self._at] if self._at >= 0 else -1)
+        image = self._decode_to(stamp) if 0 <= self._at < place and near else None
+        for start in starts:
+            if image is not None:
+                break
+            self._container.seek(start, stream=self._stream)
+            self._decoded = self._container.decode(self._stream)
+            image = self._decode_to(stamp, from_key=True)
+        if image is None:
+            self._at = -1
+            raise LookupError(place)
+        self._at = place
+        return image
+
+    def _decode_to(self, stamp: int, *, from_key: bool = False) -> Raw | None:
+        """Return the frame of that time stamp, if it comes; after a seek only once a key frame came."""
+        whole = not from_key
+        for frame in self._decoded:
+            if frame.pts is None or frame.pts > stamp:
+                return None  # a repeated frame, or an index that lies
+            whole = whole or bool(frame.key_frame)
+            if frame.pts == stamp:
+                return self._image_of(frame) if whole else None
+        return None
+
+    def _index(self) -> None:
+        container, stream = self._opener()
+        try:
+            packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
+        finally:
+            container.close()
+        if any(pts is None for pts, _ in packets):
+            raise LookupError("no time stamps")
+        self._stamps = sorted(pts for pts, _ in packets if pts is not None)
+        self._keys = sorted(pts for pts, key in packets if key and pts is not None)
+        if len(set(self._stamps)) < len(self._stamps) or not self._keys or self._keys[0] > self._stamps[0]:
+            raise LookupError("time stamps that do not tell frames apart")
+
+    def _by_decoding(self, place: int) -> Raw:
+        if self._in_order is None or self._shown is None or place < self._shown.place:
+            self._restart()
+            self._in_order = self._frames()
+            self._next = next(self._in_order, None)
+        while self._next is not None and self._next.place <= place:
+            self._shown, self._next = self._next, next(self._in_order, None)
+        if self._shown is None:
+            raise NoSuchFrame(place)
+        return self._shown.image
+
+    def _restart(self) -> None:
+        in_order, self._in_order = self._in_order, None
+        if in_order is not None:
+            in_order.close()  # type: ignore[attr-defined]
+        self._next = self._shown = None
 
 
 class VideoReader(MovieReader):

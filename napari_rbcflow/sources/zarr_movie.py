@@ -12,9 +12,9 @@ import numpy as np
 import zarr
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sources.base import in_a_line
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, RawFrame, in_s, in_um
-from napari_rbcflow.sources.sentences import in_a_line
 
 _BLOCK_BYTES = 64 << 20
 """Frames are read a chunk at a time, but never more than this at once."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_rbcflow.run.settings import RunSettings
-from napari_rbcflow.sources.contract import FrameSource
+from napari_rbcflow.sources.base import FrameSource
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Camera:
         ------
         BadInput
         """
-        from napari_rbcflow.sources.opening import open_source
+        from napari_rbcflow.sources.factory import open_source
 
         return open_source(self.spec, **self.options)
 

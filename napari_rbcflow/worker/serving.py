@@ -24,7 +24,7 @@ _HEAVY = (
     "napari_rbcflow.run.watching",
     "napari_rbcflow.simulation",
     "napari_rbcflow.sources.movie",
-    "napari_rbcflow.sources.opening",
+    "napari_rbcflow.sources.factory",
 )
 """Imported before anything else happens: two seconds, mostly PyTorch and SciPy."""
 

@@ -11,7 +11,7 @@ from napari_rbcflow.session.changes import ChangeLog
 from napari_rbcflow.session.reading import open_session
 from napari_rbcflow.session.runfile import NAME as RUN_NAME
 from napari_rbcflow.sources.lazy import open_frames
-from napari_rbcflow.sources.ring_movie import ring_of
+from napari_rbcflow.sources.movie import ring_of
 from napari_rbcflow.widgets.files.session_layers import LayerData, image_layer, layers_of, movie_of
 from napari_rbcflow.widgets.settings.remembered import load_settings
 

@@ -9,8 +9,8 @@ from typing import Any
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLineEdit, QPushButton, QSizePolicy, QWidget
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.sources.mm_wanted import CameraSettings, parse_roi
-from napari_rbcflow.sources.pixel_types import USUAL
+from napari_rbcflow.sources.camera_settings import CameraSettings, parse_roi
+from napari_rbcflow.sources.grey import USUAL
 from napari_rbcflow.widgets.live.camera_choices import CameraChoice
 
 _AS_SET = "as the camera is set"

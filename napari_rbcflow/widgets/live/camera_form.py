@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.run.settings import MOST_LEAST_FRAMES, RunSettings
-from napari_rbcflow.sources.mm_wanted import roi_text
+from napari_rbcflow.sources.camera_settings import roi_text
 from napari_rbcflow.tracking.settings import Direction
 from napari_rbcflow.types import LEAST_FRAMES
 from napari_rbcflow.widgets.live.camera_choices import CHOICES, CameraChoice, choice_of

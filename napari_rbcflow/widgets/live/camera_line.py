@@ -6,7 +6,7 @@ from html import escape
 
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_rbcflow.sources.in_words import amiss_words, took_lines, took_words
+from napari_rbcflow.sources.base import amiss_words, took_lines, took_words
 from napari_rbcflow.types import SourceInfo
 from napari_rbcflow.widgets.labels import say, wrapping_label
 from napari_rbcflow.widgets.theme import WARNING_COLOUR

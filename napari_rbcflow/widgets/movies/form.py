@@ -11,7 +11,7 @@ from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit, SpinBox
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.run.settings import MOST_LEAST_FRAMES, RunSettings
-from napari_rbcflow.sources.plausible import check_settings
+from napari_rbcflow.sources.base import check_settings
 from napari_rbcflow.tracking.settings import Direction
 from napari_rbcflow.types import LEAST_FRAMES
 from napari_rbcflow.widgets.live.camera_form import LEAST_FRAMES_HELP

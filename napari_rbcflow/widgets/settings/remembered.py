@@ -16,7 +16,7 @@ import platformdirs
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ring.disk import replace_file
-from napari_rbcflow.sources.mm_wanted import CameraSettings, parse_roi
+from napari_rbcflow.sources.camera_settings import CameraSettings, parse_roi
 from napari_rbcflow.tracking.settings import Direction
 from napari_rbcflow.widgets.settings.preferences import changed_there, put_there
 

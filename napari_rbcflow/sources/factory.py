@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.sources.contract import FrameSource
+from napari_rbcflow.sources.base import FrameSource
 
 CHOICES = (
     "simulated, demo (Micro-Manager's DemoCamera), a Micro-Manager configuration (FILE.cfg), running "
@@ -70,8 +70,8 @@ def open_source(
         asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return SimulatedChamber(ChamberSettings(**asked), paced=True)
     if spec == "running":
-        from napari_rbcflow.sources.running import RunningMicroManager
-        from napari_rbcflow.sources.running.source import USUAL_PORT
+        from napari_rbcflow.sources.remote import USUAL_PORT
+        from napari_rbcflow.sources.remote import RunningMicroManager
 
         _refuse("A Micro-Manager that is already open", mm_path=mm_path, **of_chamber)
         return RunningMicroManager(
@@ -85,7 +85,7 @@ def open_source(
             end_live=bool(end_live_mode),
         )
     if spec == "demo" or Path(spec).suffix.lower() == ".cfg":
-        from napari_rbcflow.sources.micromanager import MicroManagerCamera
+        from napari_rbcflow.sources.camera import MicroManagerCamera
 
         _refuse("A camera in this program's own Micro-Manager", **of_running, **of_chamber)
         return MicroManagerCamera(

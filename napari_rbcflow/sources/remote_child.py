@@ -1,17 +1,28 @@
-"""The core of an open Micro-Manager, with the manners of the core inside this process."""
+"""The process that talks to an open Micro-Manager: ``python -m napari_rbcflow.sources.remote_child``."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import logging
+import os
+import sys
+import threading
+import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import asdict
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from napari_rbcflow.errors import BadInput
+from napari_rbcflow.errors import BadInput, LiveModeOn, RbcflowError
+from napari_rbcflow.ipc import send_frame
+from napari_rbcflow.sources.base import in_a_line
+from napari_rbcflow.sources.camera import CoreCamera
+from napari_rbcflow.sources.camera_settings import CameraSettings
 from napari_rbcflow.sources.grey import Raw
-from napari_rbcflow.sources.sentences import in_a_line
+from napari_rbcflow.sources.mm_core import one_camera
 
 log = logging.getLogger(__name__)
 
@@ -152,3 +163,114 @@ def _strings(vector: Any) -> list[str]:
     if isinstance(vector, list | tuple):
         return [str(one) for one in vector]
     return [str(vector.get(i)) for i in range(int(vector.size()))]
+
+
+_TO_END_LIVE_S = 2.0
+"""Micro-Manager's window ends its sequence behind our back, a frame or two later."""
+
+
+class RunningCamera(CoreCamera):
+    """The camera of the Micro-Manager whose server is at `port`.
+
+    Parameters
+    ----------
+    settings : CameraSettings
+    port : int
+    end_live : bool
+        Stop Micro-Manager's Live mode where it is on; else that is an error.
+    """
+
+    def __init__(self, settings: CameraSettings, port: int, end_live: bool) -> None:
+        super().__init__(settings)
+        self._port, self._end_live = port, end_live
+
+    def _connect(self) -> Any:
+        return JavaCore(self._port)
+
+    def _configure(self, core: Any) -> None:
+        if core.live_mode:
+            if not self._end_live:
+                raise LiveModeOn(
+                    "Live mode is on in Micro-Manager: end it there with its Live button, or start with "
+                    "--end-live-mode."
+                )
+            core.end_live_mode()
+            _until_it_stands_still(core)
+        one_camera(core, "Micro-Manager's configuration")
+        if core.is_sequence_running():
+            raise BadInput("Micro-Manager is acquiring: end its acquisition there, and start again.")
+
+    def _make_room(self, megabytes: int) -> None:
+        # It is the user's own Micro-Manager: what it has is kept where it is enough.
+        if self._core.get_circular_buffer_memory_footprint() < megabytes:
+            super()._make_room(megabytes)
+
+    def _disconnect(self, core: Any) -> None:
+        """Leave Micro-Manager open, its camera stopped; the settings that were asked for stay."""
+        core.give_back()
+
+
+def _until_it_stands_still(core: Any) -> None:
+    until = time.monotonic() + _TO_END_LIVE_S
+    while core.is_sequence_running() and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+_TO_STOP_S = 1.5
+"""A stop that takes longer, for the server hangs, is not waited for."""
+
+
+def main() -> None:
+    """Open the camera, say so, wait for the word to go, stream until told to stop."""
+    order = json.loads(sys.argv[1])
+    port, end_live = order.pop("port"), order.pop("end_live")
+    roi = tuple(order.pop("roi") or ()) or None
+    # Whatever a library prints, in Python or in C, must not stand among the frames.
+    incoming, outgoing = os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    # On Windows a library that is loaded while a thread waits for the pipe may wait with it.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pycromanager")
+    camera = RunningCamera(CameraSettings(**order, roi=roi), port, end_live)
+    go = threading.Event()
+    threading.Thread(target=_listen, args=(incoming, camera, go), daemon=True).start()
+    try:
+        _stream(camera, outgoing, go)
+    finally:
+        # pycromanager's own farewells wait for a server that may be gone.
+        os._exit(0)
+
+
+def _stream(camera: RunningCamera, outgoing: IO[bytes], go: threading.Event) -> None:
+    try:
+        send_frame(outgoing, {"opened": asdict(camera.open())})
+        go.wait()
+        for frame in camera.frames():
+            said = {"index": frame.index, "time_s": frame.time_s, "missed": dict(camera.missed)}
+            send_frame(outgoing, said, frame.image)
+        camera.close()
+        send_frame(outgoing, {"ended": "", "missed": dict(camera.missed)})
+    except OSError:
+        camera.close()  # nobody listens
+    except Exception as error:
+        camera.close()
+        kind = "refused" if isinstance(error, BadInput) else "failed"
+        why = str(error) if isinstance(error, RbcflowError) else f"Micro-Manager failed: {in_a_line(error)}"
+        code = getattr(error, "code", "")
+        send_frame(outgoing, {kind: why, "code": code, "missed": dict(camera.missed)})
+
+
+def _listen(incoming: IO[bytes], camera: RunningCamera, go: threading.Event) -> None:
+    """Hear the word to go, and the pipe's end, which says: stop, and leave."""
+    while incoming.read(1):
+        go.set()
+    camera.stop()
+    go.set()
+    time.sleep(_TO_STOP_S)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

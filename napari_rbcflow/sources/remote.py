@@ -1,4 +1,9 @@
-"""The source that a run reads: frames from the process that talks to an open Micro-Manager."""
+"""A Micro-Manager that is already open, over pycromanager's ZMQ server.
+
+If that Micro-Manager dies, a call to it hangs for ever, and so would the exit of the program that called.
+So the calls are made in a process of their own (`remote_child`), which can be killed; frames come from it
+over a pipe (`ipc`).
+"""
 
 from __future__ import annotations
 
@@ -19,8 +24,8 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, LiveModeOn, RunFailed
 from napari_rbcflow.ipc import drain, launch, receive_frame
-from napari_rbcflow.sources.contract import FrameSource
-from napari_rbcflow.sources.mm_wanted import CameraSettings
+from napari_rbcflow.sources.base import FrameSource
+from napari_rbcflow.sources.camera_settings import CameraSettings
 from napari_rbcflow.types import Frame, SourceInfo
 
 log = logging.getLogger(__name__)
@@ -79,7 +84,7 @@ class RunningMicroManager(FrameSource):
         if self._info is not None:
             return self._info
         self._settings.check()
-        self._child = child = launch("napari_rbcflow.sources.running.child", json.dumps(self._order))
+        self._child = child = launch("napari_rbcflow.sources.remote_child", json.dumps(self._order))
         assert child.stdout is not None
         assert child.stderr is not None
         for work in (self._read, child.stdout), (drain, child.stderr, self._last_words.append):
