@@ -32,8 +32,7 @@ from napari_rbcflow.run.memory import keep_freed_memory, touch_frames
 from napari_rbcflow.run.stages import FIRST_S, WAITING_BYTES
 from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.tracking.background import SlidingBackground
-from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.tracking.warming import warm_up
+from napari_rbcflow.tracking.tracker import Tracker, warm_up
 from napari_rbcflow.types import Frame
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

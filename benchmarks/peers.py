@@ -32,8 +32,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.background import MovieBackground
-from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.tracking.warming import warm_up
+from napari_rbcflow.tracking.tracker import Tracker, warm_up
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame
 
 FRAME_MS = 1e3 / DEFAULT_FPS

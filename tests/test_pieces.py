@@ -19,11 +19,10 @@ from napari_rbcflow.estimate.tally import PIECE, Tally
 from napari_rbcflow.session import verify
 from napari_rbcflow.session.changes import ChangeLog
 from napari_rbcflow.session.pieces import behind, read_links
+from napari_rbcflow.tracking.fragments import EndedTracks
 from napari_rbcflow.tracking.initiation import motion_of
-from napari_rbcflow.tracking.linked import End, Sights
-from napari_rbcflow.tracking.linking import Linker
-from napari_rbcflow.tracking.motion import Floats, Ints, Motion
-from napari_rbcflow.tracking.pieces import EndedTracks
+from napari_rbcflow.tracking.linker import Linker
+from napari_rbcflow.tracking.motion import End, Floats, Ints, Motion, Sights
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.types import PIECES_REMEMBERED, Judgement, Label, Track
 

@@ -14,7 +14,7 @@ from napari_rbcflow.simulation.library import SpriteLibrary, half_pixel_phases, 
 from napari_rbcflow.simulation.population import Scene
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.tracking.background import Background, MovieBackground, SlidingBackground
-from napari_rbcflow.tracking.sharpness import UsualSharpness
+from napari_rbcflow.tracking.focus import UsualSharpness
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import Frame
 

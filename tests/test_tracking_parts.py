@@ -7,14 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from napari_rbcflow.tracking.assignment import assign
-from napari_rbcflow.tracking.background import SlidingBackground
-from napari_rbcflow.tracking.beginning import filled
-from napari_rbcflow.tracking.contrast import contrast_of
+from napari_rbcflow.tracking.background import SlidingBackground, median_rows
 from napari_rbcflow.tracking.crops import Cropper
-from napari_rbcflow.tracking.linked import Sights
-from napari_rbcflow.tracking.linking import Linker
-from napari_rbcflow.tracking.median import median_rows
+from napari_rbcflow.tracking.detection import contrast_of
+from napari_rbcflow.tracking.initiation import filled
+from napari_rbcflow.tracking.linker import Linker, assign
+from napari_rbcflow.tracking.motion import Sights
 from napari_rbcflow.tracking.settings import TrackingSettings
 
 

@@ -13,8 +13,7 @@ from napari_rbcflow.simulation.optics import Optics
 from napari_rbcflow.simulation.population import Scene
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.tracking.background import MovieBackground
-from napari_rbcflow.tracking.centring import Centring
-from napari_rbcflow.tracking.positions import centre_offset, refined
+from napari_rbcflow.tracking.positions import Centring, centre_offset, refined
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import Frame
 

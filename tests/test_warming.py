@@ -11,8 +11,7 @@ from numba.core.dispatcher import Dispatcher
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.crops import _resample
-from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.tracking.warming import warm_up
+from napari_rbcflow.tracking.tracker import Tracker, warm_up
 
 
 @pytest.mark.parametrize("pixel_size_um", [0.05, 0.075, 0.31, 2.42, 5.0])

@@ -16,7 +16,7 @@ from napari_rbcflow.benchmark.machine import bandwidth_gb_per_s, facts, gflop_pe
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.run.memory import keep_freed_memory
 from napari_rbcflow.simulation import simulate_movie
-from napari_rbcflow.tracking.warming import warm_up
+from napari_rbcflow.tracking.tracker import warm_up
 from napari_rbcflow.types import DEFAULT_FPS
 
 AIM_MS, AIM_CROWDED_MS, AIM_SENSOR_MS = 6.0, 9.0, 25.0

@@ -16,12 +16,11 @@ from napari_rbcflow.benchmark.figures import Figure, Floor
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
-from napari_rbcflow.tracking.centring import Centring
-from napari_rbcflow.tracking.crops import Cropper
+from napari_rbcflow.tracking.crops import Cropper, TrackStore
 from napari_rbcflow.tracking.detection import Detector
-from napari_rbcflow.tracking.light import Light
-from napari_rbcflow.tracking.linking import Linker
-from napari_rbcflow.tracking.store import TrackStore
+from napari_rbcflow.tracking.focus import Light
+from napari_rbcflow.tracking.linker import Linker
+from napari_rbcflow.tracking.positions import Centring
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import DEFAULT_FPS, Frame, Track
 

@@ -26,8 +26,7 @@ from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.sources.base import FrameSource, RecordedSource
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
 from napari_rbcflow.tracking.settings import TrackingSettings
-from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.tracking.warming import warm_up
+from napari_rbcflow.tracking.tracker import Tracker, warm_up
 from napari_rbcflow.types import SourceInfo
 
 log = logging.getLogger(__name__)

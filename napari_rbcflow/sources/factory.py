@@ -70,8 +70,7 @@ def open_source(
         asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return SimulatedChamber(ChamberSettings(**asked), paced=True)
     if spec == "running":
-        from napari_rbcflow.sources.remote import USUAL_PORT
-        from napari_rbcflow.sources.remote import RunningMicroManager
+        from napari_rbcflow.sources.remote import USUAL_PORT, RunningMicroManager
 
         _refuse("A Micro-Manager that is already open", mm_path=mm_path, **of_chamber)
         return RunningMicroManager(

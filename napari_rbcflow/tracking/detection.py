@@ -1,10 +1,4 @@
-"""Cells in one frame: the variance filter of Darrin et al. 2023, its noise, and its maxima.
-
-The difference from the background is summed over blocks of two reference pixels, squared and blurred:
-the local variance about the empty field, which sees a faint cell, a defocused one of either sign and
-one in focus alike. The sum comes first because a cell is wider than a block, so that it grows fourfold and
-the noise only twofold. What stands above the noise and is a local maximum is a cell.
-"""
+"""Cells in one frame: the variance filter of Darrin et al. 2023, its noise, maxima and contrast."""
 
 from __future__ import annotations
 
@@ -12,13 +6,250 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from napari_rbcflow.tracking.contrast import RADIUS_PX, greatest_contrast
-from napari_rbcflow.tracking.energy import block_energy, maxima, standing_apart
-from napari_rbcflow.tracking.middle import median
+from napari_rbcflow.tracking.background import median
 from napari_rbcflow.tracking.settings import TrackingSettings
-from napari_rbcflow.types import CROP_PIXEL_SIZE_UM
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE
+
+
+@njit(cache=True, nogil=True)
+def peak_between(below: float, at: float, above: float) -> float:
+    """Top of the parabola through three neighbours, -0.5 to 0.5 from the middle one; 0 without one."""
+    bend = 2 * at - below - above
+    return min(0.5, max(-0.5, 0.5 * (above - below) / bend)) if bend > 0 else 0.0
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def block_energy(
+    image: NDArray[np.uint8],
+    background: NDArray[np.uint8],
+    gain: np.float32,
+    block: int,
+    row: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """Write the squares of the differences' sums over blocks into `out`; `row` is room for one line."""
+    height, width = out.shape
+    for i in range(height):
+        for x in range(width * block):
+            row[x] = np.float32(0)
+        for r in range(i * block, i * block + block):
+            a = image[r]
+            b = background[r]
+            for x in range(width * block):
+                row[x] += np.float32(a[x]) - gain * np.float32(b[x])
+        o = out[i]
+        if block == 2:
+            for x in range(width):
+                s = row[2 * x] + row[2 * x + 1]
+                o[x] = s * s
+        else:
+            for x in range(width):
+                s = np.float32(0)
+                for q in range(block):
+                    s += row[block * x + q]
+                o[x] = s * s
+
+
+@njit(cache=True, nogil=True)
+def maxima(
+    energy: NDArray[np.float32],
+    threshold: np.float32,
+    reach: int,
+    ys: NDArray[np.float32],
+    xs: NDArray[np.float32],
+    es: NDArray[np.float32],
+) -> tuple[int, int]:
+    """Maxima within `reach`, refined by a parabola along each axis; how many, and cells above threshold."""
+    height, width = energy.shape
+    n = 0
+    above = 0
+    may_be = np.zeros(width, np.uint8)
+    for i in range(1, height - 1):
+        # Without a branch, so that it is done for many pixels at once: there are few maxima.
+        upper, at, lower = energy[i - 1], energy[i], energy[i + 1]
+        many = 0
+        count = 0
+        for j in range(1, width - 1):
+            e = at[j]
+            higher = e > threshold
+            may_be[j] = higher & (e >= at[j - 1]) & (e > at[j + 1]) & (e >= upper[j]) & (e > lower[j])
+            count += higher
+            many += may_be[j]
+        above += count
+        if not many:
+            continue
+        for j in range(1, width - 1):
+            if not may_be[j]:
+                continue
+            e = at[j]
+            greatest = True
+            for a in range(max(0, i - reach), min(height, i + reach + 1)):
+                for c in range(max(0, j - reach), min(width, j + reach + 1)):
+                    if (a - i) ** 2 + (c - j) ** 2 > reach * reach:
+                        continue
+                    # Of two equal maxima the first in reading order stands.
+                    if energy[a, c] > e or (energy[a, c] == e and (a < i or (a == i and c < j))):
+                        greatest = False
+                        break
+                if not greatest:
+                    break
+            if greatest and n < len(ys):
+                ys[n] = i + peak_between(energy[i - 1, j], e, energy[i + 1, j])
+                xs[n] = j + peak_between(energy[i, j - 1], e, energy[i, j + 1])
+                es[n] = e
+                n += 1
+    return n, above
+
+
+@njit(cache=True, nogil=True)
+def standing_apart(
+    energy: NDArray[np.float32],
+    ys: NDArray[np.float32],
+    xs: NDArray[np.float32],
+    es: NDArray[np.float32],
+    reach: float,
+    saddle: float,
+    apart: NDArray[np.bool_],
+) -> None:
+    """Clear `apart` for maxima that a greater one within `reach` overshadows without a valley between."""
+    n = len(ys)
+    for k in range(n):
+        apart[k] = True
+        for g in range(n):
+            if es[g] < es[k] or (es[g] == es[k] and g <= k):
+                continue
+            dy = ys[g] - ys[k]
+            dx = xs[g] - xs[k]
+            distance = np.sqrt(dy * dy + dx * dx)
+            if distance > reach:
+                continue
+            steps = int(np.ceil(distance))
+            lowest = es[k]
+            for s in range(1, steps):
+                i = int(np.rint(ys[k] + dy * s / steps))
+                j = int(np.rint(xs[k] + dx * s / steps))
+                lowest = min(lowest, energy[i, j])
+            if lowest > saddle * es[k]:
+                apart[k] = False
+                break
+
+
+RADIUS_PX = 10.0
+"""Reference pixels from a detection within which it is looked for: a far cell's ring is that wide."""
+_Y, _X = np.mgrid[:CROP_SIDE, :CROP_SIDE] - CROP_SIDE // 2
+_NEAR = np.hypot(_Y, _X) <= 12.0
+_SMOOTH_PX = 1.5
+_LEAST_PICTURES = 3
+
+_Bools = NDArray[np.bool_]
+
+
+def contrast_of(crops: NDArray[np.uint8], seen: _Bools, intruded: _Bools, edge: _Bools) -> float:
+    """Contrast of the mean of a track's pictures; of those without a neighbour, where there are enough.
+
+    Parameters
+    ----------
+    crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
+    seen, intruded, edge : ndarray of bool, shape (n,)
+        As in `Track`; at least one picture was seen.
+
+    Returns
+    -------
+    float
+        Greatest absolute difference from the picture's median grey, smoothed with a standard deviation of
+        1.5 pixels, as a share of that grey.
+    """
+    for chosen in (seen & ~edge & ~intruded, seen & ~edge, seen):
+        if np.count_nonzero(chosen) >= _LEAST_PICTURES:
+            break
+    mean = np.empty(crops.shape[1:], np.float32)
+    _mean_picture(crops, chosen, mean)
+    level = max(1.0, median(mean))
+    smooth = cv2.GaussianBlur(mean - level, (0, 0), _SMOOTH_PX, borderType=cv2.BORDER_REPLICATE)
+    return float(np.abs(smooth[_NEAR]).max()) / level
+
+
+@njit(cache=True, nogil=True)
+def _mean_picture(crops: NDArray[np.uint8], chosen: _Bools, out: NDArray[np.float32]) -> None:
+    height, width = out.shape
+    total = np.zeros((height, width), np.int64)
+    n = 0
+    for k in range(len(crops)):
+        if chosen[k]:
+            n += 1
+            for i in range(height):
+                for j in range(width):
+                    total[i, j] += crops[k, i, j]
+    for i in range(height):
+        for j in range(width):
+            out[i, j] = np.float32(total[i, j] / n)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def greatest_contrast(
+    image: NDArray[np.uint8],
+    background: NDArray[np.uint8],
+    gain: np.float32,
+    block: int,
+    radius: int,
+    ys: NDArray[np.float32],
+    xs: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """Write the greatest contrast within `radius` blocks of each place into `out`.
+
+    Parameters
+    ----------
+    image, background : ndarray of uint8, shape (height, width)
+    gain : float32
+        Of the frame's light over the background's.
+    block : int
+        Side of the blocks that pixels are summed over, about two reference pixels; the sums are
+        smoothed by 1 2 1 along either axis.
+    radius : int
+    ys, xs : ndarray of float32, shape (n,)
+        In blocks.
+    out : ndarray of float32, shape (n,)
+        Absolute difference over the background's mean grey there; of blocks within the field.
+    """
+    height, width = image.shape[0] // block, image.shape[1] // block
+    side = 2 * radius + 3
+    sums = np.zeros((side, side), np.float32)
+    rows = np.zeros((side, side), np.float32)
+    for k in range(len(ys)):
+        top = int(np.rint(ys[k])) - radius - 1
+        left = int(np.rint(xs[k])) - radius - 1
+        light = np.float32(0)
+        counted = 0
+        for i in range(side):
+            inside = 0 <= top + i < height
+            for j in range(side):
+                total = np.float32(0)
+                if inside and 0 <= left + j < width:
+                    empty = np.float32(0)
+                    y, x = (top + i) * block, (left + j) * block
+                    for a in range(y, y + block):
+                        for c in range(x, x + block):
+                            total += np.float32(image[a, c])
+                            empty += np.float32(background[a, c])
+                    total -= gain * empty
+                    light += empty
+                    counted += 1
+                sums[i, j] = total
+        for i in range(side):
+            for j in range(1, side - 1):
+                rows[i, j] = sums[i, j - 1] + 2 * sums[i, j] + sums[i, j + 1]
+        greatest = np.float32(0)
+        for i in range(1, side - 1):
+            for j in range(1, side - 1):
+                if (i - radius - 1) ** 2 + (j - radius - 1) ** 2 <= radius * radius:
+                    smooth = rows[i - 1, j] + 2 * rows[i, j] + rows[i + 1, j]
+                    greatest = max(greatest, abs(smooth))
+        out[k] = greatest * counted / (16 * gain * max(light, np.float32(1)))
+
 
 _LEAST_FIELD_UM2 = 500.0
 """Field for each detection: four times as crowded as the paper's densest, no frame of single cells."""

@@ -1,8 +1,4 @@
-"""New tracks: three free detections on a level line at a steady speed.
-
-At 250 cells a frame a chance triple within these tolerances comes once in some ten thousand frames of
-free detections, so that three sights are enough and no list of maybes has to be carried.
-"""
+"""New tracks: three free detections on a level line at a steady speed, and where they were before."""
 
 from __future__ import annotations
 
@@ -13,8 +9,7 @@ from statistics import median
 import numpy as np
 from numba import njit
 
-from napari_rbcflow.tracking.linked import Look, Sights
-from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, Bools, Floats, Motion
+from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, Bools, Floats, Look, Motion, Sights
 
 Trail = dict[int, tuple[float, float, float]]
 """A new track's sights: x, y and the logarithm of the energy by frame."""
@@ -283,3 +278,60 @@ def _line(trail: Trail) -> tuple[float, ...]:
         float(n),
         at + v * float(t[0]),
     )
+
+
+EDGE_PX = 8.0
+"""Nearer than this to the edge a cell may have no maximum of its own."""
+_INSIDE_PX = 0.5
+_LEAST_SHARE = 0.7
+"""Of the clearness at its first sight, that must be found where a cell is carried back to."""
+
+
+def filled(trail: Trail, processed: list[int], look: Look) -> dict[int, tuple[float, float, bool]]:
+    """Return a trail's positions in processed frames before its newest, along its line where it has no sight.
+
+    Parameters
+    ----------
+    trail : Trail
+    processed : list of int
+        The last frames that were analysed, the latest first.
+    look : Look
+
+    Returns
+    -------
+    dict of int to (float, float, bool)
+        x, y and whether it was seen, by frame.
+    """
+    frames = sorted(trail)
+    known: dict[int, tuple[float, float, bool]] = {}
+    for frame in processed:
+        if frame < frames[0] or frame >= frames[-1]:
+            continue
+        if frame in trail:
+            known[frame] = (trail[frame][0], trail[frame][1], True)
+        else:
+            before = max(f for f in frames if f < frame)
+            after = min(f for f in frames if f > frame)
+            share = (frame - before) / (after - before)
+            xb, yb, _ = trail[before]
+            xa, ya, _ = trail[after]
+            known[frame] = (xb + share * (xa - xb), yb + share * (ya - yb), False)
+    return known | _carried_back(trail, processed, look)
+
+
+def _carried_back(trail: Trail, processed: list[int], look: Look) -> dict[int, tuple[float, float, bool]]:
+    """Positions before the first sight, while something as clear is there: of cells that just came in."""
+    first, last = min(trail), max(trail)
+    x_first, y, _ = trail[first]
+    v = (trail[last][0] - x_first) / (last - first)
+    earlier = [frame for frame in processed if frame < first]
+    back: dict[int, tuple[float, float, bool]] = {}
+    if not earlier or x_first - v * (first - earlier[-1]) >= EDGE_PX:
+        return back
+    least = _LEAST_SHARE * look.clearness_at(first, x_first, y)
+    for frame in earlier:
+        x = x_first - v * (first - frame)
+        if x < _INSIDE_PX or look.clearness_at(frame, x, y) < least:
+            break
+        back[frame] = (x, y, False)
+    return back

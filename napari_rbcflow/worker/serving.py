@@ -74,7 +74,7 @@ class Serving:
 
     def _load(self) -> None:
         """Load and compile what the first run would wait for; a fault shows again where it matters."""
-        from napari_rbcflow.tracking.warming import warm_up
+        from napari_rbcflow.tracking.tracker import warm_up
 
         try:
             self._two_stage("auto")
