@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification.published import read_dataset
+from napari_rbcflow.classification.dataset import read_dataset
 from napari_rbcflow.simulation import ChamberSettings, Optics, simulate_sequences
 
 _Y, _X = np.mgrid[-15:16, -15:16]

@@ -32,8 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_rbcflow.classification.preparing import level
-from napari_rbcflow.classification.sampling import similarity
+from napari_rbcflow.classification.sampling import level, similarity
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.run.memory import keep_freed_memory

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification.published import Sequence31, read_dataset
+from napari_rbcflow.classification.dataset import Sequence31, read_dataset
 from napari_rbcflow.classification.sampling import similarity
 from napari_rbcflow.classification.training.augmenting import through_jpeg
 from napari_rbcflow.classification.training.fitting import Recipe, fit, logits, targets

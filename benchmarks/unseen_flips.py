@@ -27,7 +27,7 @@ import pandas as pd
 from motions import matched, played
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification.published import read_dataset
+from napari_rbcflow.classification.dataset import read_dataset
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.estimate.by_length import fraction_by_length
 from napari_rbcflow.estimate.fraction import wilson

@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification import on_device
+from napari_rbcflow.classification import gpu
 from napari_rbcflow.classification.batches import LONGEST, MARGIN, StageRunner, _OnDevice, near_threshold
-from napari_rbcflow.classification.preparing import Scale, pad, scaled
-from napari_rbcflow.classification.sampling import Sampling, sample
+from napari_rbcflow.classification.sampling import Sampling, Scale, pad, sample, scaled
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.classification.weight_files import SHIPPED, Trained, load_weights
 from napari_rbcflow.simulation import simulate_sequences
@@ -82,7 +81,7 @@ def on(device: str, some: list[NDArray[np.uint8]], frames: int, scale: Scale) ->
     for row, c in enumerate(some):
         crops[row, : len(c)] = torch.from_numpy(c)
     lengths = torch.tensor([len(c) for c in some])
-    return tuple(t.cpu() for t in on_device.prepare(crops.to(device), lengths.to(device), frames, scale))
+    return tuple(t.cpu() for t in gpu.prepare(crops.to(device), lengths.to(device), frames, scale))
 
 
 class TestOneLabel:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from napari_rbcflow.classification.networks import build
 from napari_rbcflow.classification.networks.blend import Blend, loss_of, together
-from napari_rbcflow.classification.networks.by_hand import Measures
+from napari_rbcflow.classification.networks.handcrafted import Measures
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
 from napari_rbcflow.simulation import simulate_sequences

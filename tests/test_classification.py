@@ -15,10 +15,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
+from napari_rbcflow.classification.dataset import read_dataset
 from napari_rbcflow.classification.networks import MODELS, build, n_parameters
-from napari_rbcflow.classification.preparing import level
-from napari_rbcflow.classification.published import read_dataset
-from napari_rbcflow.classification.sampling import sample, similarity, ssim, uniform
+from napari_rbcflow.classification.sampling import level, sample, similarity, ssim, uniform
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.types import Label, Track

@@ -16,14 +16,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from napari_rbcflow.classification.dataset import Sequence31, read_dataset
 from napari_rbcflow.classification.evaluation import evaluate
 from napari_rbcflow.classification.evaluation.scores import at_prevalence, auc, calibrate, threshold_at_leak
 from napari_rbcflow.classification.networks import build
-from napari_rbcflow.classification.published import Sequence31, read_dataset
 from napari_rbcflow.classification.training import default_recipe, gather, train
 from napari_rbcflow.classification.training.augmenting import jiggle, spoil, vary
-from napari_rbcflow.classification.training.fitting import Drawing, targets, tensors
-from napari_rbcflow.classification.training.learning_rates import find_learning_rate, make_optimiser
+from napari_rbcflow.classification.training.fitting import (
+    Drawing,
+    find_learning_rate,
+    make_optimiser,
+    targets,
+    tensors,
+)
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.classification.weight_files import load_weights
 from napari_rbcflow.errors import BadInput

@@ -11,15 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_rbcflow.classification.card_counts import FOUND, LET_THROUGH
+from napari_rbcflow.classification.dataset import FLIPPING, TANK_TREADING, UNRELIABLE, Sequence31
 from napari_rbcflow.classification.evaluation.scores import calibrate, calibrate_with
-from napari_rbcflow.classification.published import FLIPPING, TANK_TREADING, UNRELIABLE, Sequence31
 from napari_rbcflow.classification.training import default_recipe
 from napari_rbcflow.classification.training.augmenting import lit_from_a_side
 from napari_rbcflow.classification.training.composed import MovieSettings, tracked_sequences
 from napari_rbcflow.classification.training.fitting import Drawing
-from napari_rbcflow.classification.training.thresholds import LEAST_FOUND, cell_weights, choose_thresholds
-from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
+from napari_rbcflow.classification.training.model_card import LEAST_FOUND, cell_weights, choose_thresholds
+from napari_rbcflow.classification.weight_files import FOUND, LET_THROUGH, SHIPPED, load_weights
 
 SMALL = MovieSettings(
     frames=70, height=300, width=700, cells_per_frame=5, reliable=0.7, noise_grey=1.0, light_grey=120

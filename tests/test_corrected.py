@@ -16,11 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, qmc
 
-from napari_rbcflow.classification.card_counts import held_back_counts
-from napari_rbcflow.classification.published import Sequence31
+from napari_rbcflow.classification.dataset import Sequence31
 from napari_rbcflow.classification.training import model_card
 from napari_rbcflow.classification.training.fitting import Recipe
-from napari_rbcflow.classification.weight_files import SHIPPED, seal
+from napari_rbcflow.classification.weight_files import SHIPPED, held_back_counts, seal
 from napari_rbcflow.estimate import RunningFraction, anytime
 from napari_rbcflow.estimate.corrected import (
     JEFFREYS,

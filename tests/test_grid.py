@@ -17,14 +17,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from napari_rbcflow.classification.dataset import Sequence31
 from napari_rbcflow.classification.evaluation import evaluate
-from napari_rbcflow.classification.evaluation.table5 import table5
+from napari_rbcflow.classification.evaluation.evaluate import table5
 from napari_rbcflow.classification.grid import run_grid, write_tables
+from napari_rbcflow.classification.grid.folder import as_markdown, as_text
 from napari_rbcflow.classification.grid.splits import make_splits
-from napari_rbcflow.classification.grid.tables import as_markdown, as_text
-from napari_rbcflow.classification.published import Sequence31
 from napari_rbcflow.classification.training import fitting
-from napari_rbcflow.classification.training.learning_rates import find_learning_rate
+from napari_rbcflow.classification.training.fitting import find_learning_rate
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.commands import cli
 from napari_rbcflow.errors import BadInput

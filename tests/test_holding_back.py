@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from napari_rbcflow.classification.dataset import Sequence31, read_dataset
 from napari_rbcflow.classification.evaluation.scores import calibrate
-from napari_rbcflow.classification.published import Sequence31, read_dataset
 from napari_rbcflow.classification.training import cross_validate, default_recipe, hold_out, train
 from napari_rbcflow.classification.training.fitting import Fitted
 from napari_rbcflow.errors import BadInput

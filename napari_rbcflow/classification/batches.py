@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_rbcflow.classification import on_device
+from napari_rbcflow.classification import gpu
 from napari_rbcflow.classification.networks.blend import together
 from napari_rbcflow.classification.onnx_graph import OnnxNetworks, can_be_written
-from napari_rbcflow.classification.preparing import scaled
-from napari_rbcflow.classification.sampling import sample
+from napari_rbcflow.classification.sampling import sample, scaled
 from napari_rbcflow.classification.weight_files import Trained
 from napari_rbcflow.types import CROP_SIDE
 
@@ -189,7 +188,7 @@ class _OnDevice:
         on_it = crops.to(self._device, non_blocking=True), lengths.to(self._device, non_blocking=True)
         if self._device.type == "cuda":
             self._sent[turn] = torch.cuda.current_stream(self._device).record_event()
-        return on_device.prepare(*on_it, trained.frames, trained.scale)
+        return gpu.prepare(*on_it, trained.frames, trained.scale)
 
 
 @contextmanager

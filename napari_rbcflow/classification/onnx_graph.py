@@ -16,9 +16,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from napari_rbcflow.classification.networks.blend import FARTHEST, Blend
-from napari_rbcflow.classification.networks.by_hand import AWAY_SHARES, SHARES, STEP_SHARES, TINY, Measures
-from napari_rbcflow.classification.networks.small import SmallNetwork
+from napari_rbcflow.classification.networks.blend import FARTHEST, Blend, SmallNetwork
+from napari_rbcflow.classification.networks.handcrafted import (
+    AWAY_SHARES,
+    SHARES,
+    STEP_SHARES,
+    TINY,
+    Measures,
+)
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.types import CROP_SIDE
 

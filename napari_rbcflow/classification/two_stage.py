@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification.batches import LONGEST, StageRunner
-from napari_rbcflow.classification.card_counts import held_back_counts
-from napari_rbcflow.classification.weight_files import SHIPPED, Trained, load_weights
+from napari_rbcflow.classification.weight_files import SHIPPED, Trained, held_back_counts, load_weights
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.types import CROP_SIDE, Judgement, Label, Track
 

@@ -45,8 +45,8 @@ def evaluate(
 
     Example: rbcflow evaluate sequences --json scores.json
     """
+    from napari_rbcflow.classification.dataset import choose_split
     from napari_rbcflow.classification.evaluation import evaluate as score
-    from napari_rbcflow.classification.published import choose_split
     from napari_rbcflow.classification.two_stage import TwoStage
     from napari_rbcflow.run.memory import keep_freed_memory
 
@@ -75,7 +75,7 @@ def evaluate(
 
 def summary(result: Mapping[str, Any]) -> str:
     """Return what `evaluate` found as a few lines."""
-    from napari_rbcflow.classification.evaluation.table5 import table5
+    from napari_rbcflow.classification.evaluation.evaluate import table5
 
     lines = []
     for name, positive in (("stage1", "reliable"), ("stage2", "flipping")):
@@ -217,7 +217,7 @@ def grid(
     Example: rbcflow grid sequences -o grid --stage 1 --models cnn
     """
     from napari_rbcflow.classification.grid import FRAMES, MODELS, SAMPLINGS, run_grid, write_tables
-    from napari_rbcflow.classification.grid.tables import as_markdown, as_text
+    from napari_rbcflow.classification.grid.folder import as_markdown, as_text
 
     if datasets:
         tables = run_grid(

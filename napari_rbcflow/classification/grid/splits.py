@@ -7,13 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_rbcflow.classification.published import (
-    Sequence31,
-    read_all,
-    refuse_nameless,
-    refuse_unknown,
-)
-from napari_rbcflow.classification.training.holding_back import both, every_nth
+from napari_rbcflow.classification.dataset import Sequence31, read_all, refuse_nameless, refuse_unknown
+from napari_rbcflow.classification.training.train import both, every_nth
 from napari_rbcflow.errors import BadInput
 
 _TEST_SHARE, _EVERY = 1 / 3, 4

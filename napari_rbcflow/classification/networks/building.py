@@ -7,9 +7,8 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from napari_rbcflow.classification.networks.blend import Blend
+from napari_rbcflow.classification.networks.blend import Blend, SmallNetwork
 from napari_rbcflow.classification.networks.papers import ConvolutionalRecurrent, FixedSize
-from napari_rbcflow.classification.networks.small import SmallNetwork
 from napari_rbcflow.errors import BadInput
 
 Model = Literal["blend", "small", "c-rnn", "cnn"]

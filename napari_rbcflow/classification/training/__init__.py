@@ -5,11 +5,12 @@
 can do.
 """
 
-from napari_rbcflow.classification.training.holding_back import gather, hold_out
 from napari_rbcflow.classification.training.train import (
     cross_validate,
     default_recipe,
     draw_simulated,
+    gather,
+    hold_out,
     train,
 )
 

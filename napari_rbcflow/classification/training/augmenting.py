@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from napari_rbcflow.classification.published import Sequence31
+from napari_rbcflow.classification.dataset import Sequence31
 
 LEAST_PART = 11
 """No published reliable sequence is shorter."""

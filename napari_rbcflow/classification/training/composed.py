@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from napari_rbcflow.classification.published import UNRELIABLE, Sequence31
+from napari_rbcflow.classification.dataset import UNRELIABLE, Sequence31
 from napari_rbcflow.tracking.background import MovieBackground
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import CROP_SIDE, DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, Track

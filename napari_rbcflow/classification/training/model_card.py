@@ -1,14 +1,16 @@
-"""The card beside a weight file: calibration, threshold, and how good the weights are on unseen data."""
+"""The card beside a weight file: calibration, thresholds, and how good the weights are on unseen data."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification import card_counts
+from napari_rbcflow.classification import weight_files
+from napari_rbcflow.classification.dataset import FLIPPING, TANK_TREADING, UNRELIABLE, Sequence31
 from napari_rbcflow.classification.evaluation.scores import (
     Counts,
     at_prevalence,
@@ -19,16 +21,133 @@ from napari_rbcflow.classification.evaluation.scores import (
     perfect_calibration_error,
     threshold_at_leak,
 )
-from napari_rbcflow.classification.published import FLIPPING, TANK_TREADING, UNRELIABLE, Sequence31
 from napari_rbcflow.classification.training.fitting import Recipe, targets
-from napari_rbcflow.classification.training.thresholds import (
-    LEAST_FOUND,
-    REAL_LIFE,
-    Thresholds,
-    cell_weights,
-    choose_thresholds,
-)
 from napari_rbcflow.classification.weight_files import calibrated, shortness, tells
+
+REAL_LIFE = 0.034
+"""Share of reliable sequences in the paper's acquisitions (Table 2)."""
+TRACKS = 6000
+"""Of an acquisition (Darrin et al. 2023, Table 5 and the length of its movies)."""
+LEAST_FOUND = 0.6
+"""Of either kind: with fewer, the cells found are the odd ones, and a run takes too long."""
+_MOST_FOUND = 0.95
+_FRACTIONS = (0.6, 0.7, 0.8, 0.9, 0.95)
+"""True fractions over which the error is averaged: those of patients and of healthy people."""
+_CALLED = (0.2, 0.5, 0.8)
+"""Share of what passes wrongly that is called tank-treading: 0.1 to 0.9 on two patients, so it is open."""
+
+
+class Thresholds(NamedTuple):
+    """Least probabilities of being reliable, to four decimals.
+
+    Attributes
+    ----------
+    tank_treading, flipping : float
+        For tracks that stage 2 calls so.
+    found : float
+        Share found of either kind that they were chosen for.
+    error : float
+        Root mean square error of the fraction in blood that is expected of them, on the patients held back.
+    """
+
+    tank_treading: float
+    flipping: float
+    found: float
+    error: float
+
+
+def cell_weights(sequences: Sequence[Sequence31]) -> NDArray[np.float64]:
+    """Weigh tracks so that every cell counts once, however often it flowed in composed movies; shape (n,)."""
+    cells = [s.name.split("~")[0] for s in sequences]
+    times: dict[str, int] = defaultdict(int)
+    for cell in cells:
+        times[cell] += 1
+    return np.asarray([1 / times[cell] for cell in cells])
+
+
+def choose_thresholds(sequences: Sequence[Sequence31], p: NDArray[np.float64]) -> Thresholds | None:
+    """Choose both thresholds from held-back judgements; None where a label is missing.
+
+    Parameters
+    ----------
+    sequences : sequence of Sequence31
+        As our tracker cuts them, of as many patients as there are.
+    p : ndarray of float64, shape (n,)
+        Probability of being reliable, from networks that have not seen the patient.
+    """
+    labels = np.asarray([s.label for s in sequences])
+    patients = np.asarray([s.patient for s in sequences])
+    if not all((labels == label).any() for label in (TANK_TREADING, FLIPPING, UNRELIABLE)):
+        return None
+    weights = cell_weights(sequences)
+    every = sorted(set(patients.tolist()))
+    held = {g: {label for label in range(3) if ((patients == g) & (labels == label)).any()} for g in every}
+    # Patients without unreliable tracks say nothing of what passes, but as much as others of what is found.
+    of_both = [g for g in every if {TANK_TREADING, FLIPPING} <= held[g]]
+    of_all = [g for g in of_both if UNRELIABLE in held[g]]
+    if not of_all:
+        return None
+    best: Thresholds | None = None
+    for found in np.arange(LEAST_FOUND, _MOST_FOUND + 1e-9, 0.01):
+        line = [
+            _threshold_for(p, weights, labels == kind, patients, of_both, float(found))
+            for kind in (TANK_TREADING, FLIPPING)
+        ]
+        errors = [_squared_error(p, weights, labels, patients == group, line[0], line[1]) for group in of_all]
+        error = float(np.sqrt(np.mean(errors)))
+        if best is None or error < best.error:
+            best = Thresholds(line[0], line[1], float(found), error)
+    return best
+
+
+def _threshold_for(
+    p: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    of_kind: NDArray[np.bool_],
+    patients: NDArray[np.str_],
+    groups: Sequence[str],
+    found: float,
+) -> float:
+    """The greatest threshold at which, in the mean of the patients, so much is found of a kind."""
+    values = np.unique(np.round(p[of_kind], 4))[::-1]
+    shares = np.zeros(len(values))
+    for group in groups:
+        chosen = of_kind & (patients == group)
+        order = np.argsort(-p[chosen])
+        gathered = np.cumsum(weights[chosen][order]) / weights[chosen].sum()
+        at = np.searchsorted(-p[chosen][order], -values + 5e-5, "right")
+        shares += np.where(at > 0, gathered[np.maximum(at - 1, 0)], 0) / len(groups)
+    enough = np.flatnonzero(shares >= found)
+    return float(values[enough[0]]) if len(enough) else float(values[-1])
+
+
+def _squared_error(
+    p: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    chosen: NDArray[np.bool_],
+    of_tank: float,
+    of_flip: float,
+) -> float:
+    """Mean squared error of the fraction on one patient: its bias, and the counting of an acquisition."""
+
+    def passed(label: int, threshold: float, prior: float = 0.0) -> float:
+        at = chosen & (labels == label)
+        total = float(weights[at].sum())
+        return (float(weights[at & (p >= threshold)].sum()) + prior) / (total + 2 * prior)
+
+    tank, flip = passed(TANK_TREADING, of_tank), passed(FLIPPING, of_flip)
+    # A leak of none among few is not a leak of none.
+    as_tank, as_flip = (passed(UNRELIABLE, t, 0.25) for t in (of_tank, of_flip))
+    errors = []
+    for true in _FRACTIONS:
+        for called in _CALLED:
+            tanks = REAL_LIFE * true * tank + (1 - REAL_LIFE) * called * as_tank
+            flips = REAL_LIFE * (1 - true) * flip + (1 - REAL_LIFE) * (1 - called) * as_flip
+            said = tanks / (tanks + flips)
+            errors.append((said - true) ** 2 + said * (1 - said) / (TRACKS * (tanks + flips)))
+    return float(np.mean(errors))
+
 
 LEAK = 0.02
 """Share of the unreliable that stage 1 may let through."""
@@ -203,7 +322,7 @@ def figures(
         at_leak = threshold_at_leak(truth, p, LEAK)
         out[f"recall at leak {LEAK}"] = float((p[truth == 1] >= at_leak).mean())
         out["leak"] = counts.leak
-        out[card_counts.LET_THROUGH] = [counts.false_positive, negatives]
+        out[weight_files.LET_THROUGH] = [counts.false_positive, negatives]
         out["leak, upper 95 % (Clopper-Pearson)"] = _interval(counts.false_positive, negatives)[1]
         out[f"precision at {REAL_LIFE:.1%} reliable"] = at_prevalence(counts.recall, counts.leak, REAL_LIFE)
         out["the same, at the leak's upper end"] = at_prevalence(
@@ -234,7 +353,7 @@ def _of_either_kind(sequences: Sequence[Sequence31], found: NDArray[np.bool_]) -
             k = int((found & (labels == label)).sum())
             out[f"recall of {name}"] = k / n
             out[f"recall of {name}, 95 % (Clopper-Pearson)"] = list(_interval(k, n))
-            out[card_counts.FOUND[f"{name.replace('-', '_')}_found"]] = [k, n]
+            out[weight_files.FOUND[f"{name.replace('-', '_')}_found"]] = [k, n]
     reliable = labels != UNRELIABLE
     if (found & reliable).any():
         tank = labels == TANK_TREADING
@@ -247,7 +366,7 @@ def _of_either_kind(sequences: Sequence[Sequence31], found: NDArray[np.bool_]) -
 
 def _leak_and_found(sequences: Sequence[Sequence31], found: NDArray[np.bool_]) -> dict[str, list[int]]:
     """Of each kind, the sequences that stage 1 lets pass, and all."""
-    names = (*card_counts.FOUND.values(), card_counts.LET_THROUGH)  # in the order of the labels
+    names = (*weight_files.FOUND.values(), weight_files.LET_THROUGH)  # in the order of the labels
     labels = np.asarray([s.label for s in sequences])
     return {name: [int(found[labels == k].sum()), int((labels == k).sum())] for k, name in enumerate(names)}
 
@@ -257,7 +376,7 @@ def _by_group(
 ) -> dict[str, Any]:
     """Counts of each patient, day and run; of what no name assigns to one, none."""
     out: dict[str, Any] = {}
-    for title, group_of in card_counts.GROUPS.items():
+    for title, group_of in weight_files.GROUPS.items():
         groups: dict[str, list[int]] = {}
         for i, sequence in enumerate(sequences):
             if sequence.named:
@@ -278,8 +397,8 @@ def _told_and_right(
     out = {}
     for kind, name in ((1, "flipping"), (0, "tank_treading")):
         own = told[truth == kind]
-        out[card_counts.TOLD[f"{name}_told"]] = [int(own.sum()), len(own)]
-        out[card_counts.RIGHT[f"{name}_right"]] = [int(right[told & (truth == kind)].sum()), int(own.sum())]
+        out[weight_files.TOLD[f"{name}_told"]] = [int(own.sum()), len(own)]
+        out[weight_files.RIGHT[f"{name}_right"]] = [int(right[told & (truth == kind)].sum()), int(own.sum())]
     return out
 
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from napari_rbcflow.classification.preparing import CONTRAST, LIMIT, Scale
-from napari_rbcflow.classification.sampling import C1, C2, N_WINDOW, NONE, ONE, WINDOW
+from napari_rbcflow.classification.sampling import C1, C2, CONTRAST, LIMIT, N_WINDOW, NONE, ONE, WINDOW, Scale
 
 
 def prepare(crops: Tensor, lengths: Tensor, frames: int, scale: Scale) -> tuple[Tensor, Tensor]:
