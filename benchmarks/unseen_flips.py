@@ -29,12 +29,17 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.classification.dataset import read_dataset
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.estimate.by_length import fraction_by_length
-from napari_rbcflow.estimate.fraction import wilson
-from napari_rbcflow.estimate.rates import Rate
-from napari_rbcflow.estimate.seen_flips import MEASURED, TURNS_ONLY, SeenFlips
-from napari_rbcflow.estimate.turning import TURN_SHARE, repeat_frames
-from napari_rbcflow.estimate.unseen_flips import correct_unseen_flips
+from napari_rbcflow.estimate.intervals import wilson
+from napari_rbcflow.estimate.network_rates import Rate
+from napari_rbcflow.estimate.unseen_flips import (
+    MEASURED,
+    TURN_SHARE,
+    TURNS_ONLY,
+    SeenFlips,
+    correct_unseen_flips,
+    fraction_by_length,
+    repeat_frames,
+)
 from napari_rbcflow.simulation import ChamberSettings, simulate_passages
 from napari_rbcflow.simulation.motion import Motion
 from napari_rbcflow.types import Label

@@ -12,9 +12,8 @@ import pandas as pd
 from matplotlib import pyplot
 from unseen_flips import shown
 
-from napari_rbcflow.estimate.fraction import wilson
-from napari_rbcflow.estimate.seen_flips import MEASURED
-from napari_rbcflow.estimate.turning import repeat_frames, turn_seen
+from napari_rbcflow.estimate.intervals import wilson
+from napari_rbcflow.estimate.unseen_flips import MEASURED, repeat_frames, turn_seen
 from napari_rbcflow.types import Label
 
 BLUE, VERMILION, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#555555"

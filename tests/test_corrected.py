@@ -20,8 +20,8 @@ from napari_rbcflow.classification.dataset import Sequence31
 from napari_rbcflow.classification.training import model_card
 from napari_rbcflow.classification.training.fitting import Recipe
 from napari_rbcflow.classification.weight_files import SHIPPED, held_back_counts, seal
-from napari_rbcflow.estimate import RunningFraction, anytime
-from napari_rbcflow.estimate.corrected import (
+from napari_rbcflow.estimate import RunningFraction, intervals
+from napari_rbcflow.estimate.error_correction import (
     JEFFREYS,
     LAPLACE,
     MOST_WIDTH,
@@ -33,9 +33,8 @@ from napari_rbcflow.estimate.corrected import (
     points,
     quantiles,
 )
-from napari_rbcflow.estimate.even_points import MOST_DIMENSIONS, sobol
-from napari_rbcflow.estimate.patients import new_pair, new_rate
-from napari_rbcflow.estimate.rates import STAGE1, STAGE2, NetworkRates, Rate
+from napari_rbcflow.estimate.intervals import MOST_DIMENSIONS, sobol
+from napari_rbcflow.estimate.network_rates import STAGE1, STAGE2, NetworkRates, Rate, new_pair, new_rate
 from napari_rbcflow.session.account import FractionFigure, plain
 from napari_rbcflow.session.correcting import corrected_figure, corrected_words, findings
 from napari_rbcflow.session.report.corrected import corrected, rests_on
@@ -99,7 +98,7 @@ def test_the_correction_does_not_import_scipy_stats() -> None:
     # It would cost half a second of CPU at the end of each run.
     code = """
 import sys
-from napari_rbcflow.estimate.corrected import points
+from napari_rbcflow.estimate.error_correction import points
 points(64)
 assert "scipy.special" in sys.modules
 assert "scipy.stats" not in sys.modules
@@ -381,8 +380,8 @@ def test_the_anytime_interval_weighs_as_a_published_one(
     """The ends that confseq 0.0.11 (Howard et al.) tests itself by; only its tuning differs from ours."""
     threshold = 2 * math.log(20)
     spread = tuned_to / (threshold + math.log1p(threshold)) - 1
-    monkeypatch.setattr(anytime, "_CELLS", spread / (edge * (1 - edge)))
-    assert anytime._ratio(edge, k, n - k) == pytest.approx(math.log(20), abs=5e-3)
+    monkeypatch.setattr(intervals, "_CELLS", spread / (edge * (1 - edge)))
+    assert intervals._ratio(edge, k, n - k) == pytest.approx(math.log(20), abs=5e-3)
 
 
 def a_run(cells: dict[str, int], method: str = "wilson", *, pooled: bool = False) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import brentq
 
 from napari_rbcflow.estimate import RunningFraction, wilson
-from napari_rbcflow.estimate.fixed_width import critical_value, half_width, most_cells, stops
+from napari_rbcflow.estimate.intervals import critical_value, half_width, most_cells, stops
 
 ASKED = {0.5: 1.1, 0.7: 1.1, 0.86: 1.1, 0.95: 1.25, 0.99: 1.5}
 """Cells in the mean at most, as a share of what Wilson's interval needs where p is known beforehand."""

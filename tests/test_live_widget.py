@@ -23,7 +23,7 @@ from stand_in.opening import Open, stand_ins
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import RunningFraction, StopRules
-from napari_rbcflow.estimate.remaining import Rates, to_go
+from napari_rbcflow.estimate.stopping import Rates, to_go
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.run.settings import RunSettings

@@ -11,11 +11,17 @@ from scipy.stats import beta, pearsonr
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate.by_length import cochran_armitage, fraction_by_length
 from napari_rbcflow.estimate.fraction import RunningFraction, wilson
-from napari_rbcflow.estimate.seen_flips import MEASURED, TURNS_ONLY
-from napari_rbcflow.estimate.turning import TURN_SHARE, repeat_frames, turn_seen
-from napari_rbcflow.estimate.unseen_flips import correct_unseen_flips
+from napari_rbcflow.estimate.unseen_flips import (
+    MEASURED,
+    TURN_SHARE,
+    TURNS_ONLY,
+    cochran_armitage,
+    correct_unseen_flips,
+    fraction_by_length,
+    repeat_frames,
+    turn_seen,
+)
 from napari_rbcflow.session.watched import unseen_flips
 from napari_rbcflow.simulation import ChamberSettings, simulate_passages
 from napari_rbcflow.simulation.motion import Motion, jeffery_axis, jeffery_period_s

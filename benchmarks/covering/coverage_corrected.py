@@ -11,8 +11,8 @@ from coverage_raw import Edges, played, wilson_ends
 from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
-from napari_rbcflow.estimate import fixed_width
-from napari_rbcflow.estimate.corrected import (
+from napari_rbcflow.estimate import intervals
+from napari_rbcflow.estimate.error_correction import (
     JEFFREYS,
     LAPLACE,
     LEAST_CELLS,
@@ -105,7 +105,7 @@ def play(corner: Corner, stop: str, runs: int, rng: np.random.Generator) -> Play
     elif stop in ("baseline", "person"):
         k, n, cells = _shown(raw, runs, int(rng.integers(1 << 30)), person=stop == "person")
     else:
-        stops = fixed_width.stops(float(stop), fixed_width.critical_value(float(stop)))
+        stops = intervals.stops(float(stop), intervals.critical_value(float(stop)))
         chances = stops.chances(raw)
         at = rng.choice(len(chances), runs, p=chances / chances.sum())
         k, n = stops.k[at], stops.n[at]

@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from napari_rbcflow.estimate import anytime, fixed_width, wilson
+from napari_rbcflow.estimate import intervals, wilson
 
 CHUNK = 500
 """Runs that are held in memory at once."""
@@ -114,7 +114,7 @@ def outcomes(p: float, widths: tuple[float, ...], runs: int, most: int, seed: in
         note("anytime, stopped by the baseline", math.nan, held, ~held & later)
         for wanted in widths:
             note("wilson, stopped by its width", wanted, inside, (high - low) / 2 <= wanted)
-            z = fixed_width.critical_value(wanted)
+            z = intervals.critical_value(wanted)
             q = (k + 2.0) / (n + 4.0)
             half = z * np.sqrt(q * (1 - q) / n)
             ends = np.where(k == 0, 0.0, q - wanted), np.where(k == n, 1.0, q + wanted)
@@ -136,8 +136,8 @@ def outcomes(p: float, widths: tuple[float, ...], runs: int, most: int, seed: in
 
 
 # The package's own search for an end, compiled: 10,000 runs of 2,000 cells ask for it a million times.
-_ratio = njit(anytime._ratio)
-_edge = njit(FunctionType(anytime._edge.__code__, {**vars(anytime), "_ratio": _ratio}))
+_ratio = njit(intervals._ratio)
+_edge = njit(FunctionType(intervals._edge.__code__, {**vars(intervals), "_ratio": _ratio}))
 
 
 @njit
@@ -193,8 +193,8 @@ def exact(widths: tuple[float, ...], fractions: tuple[float, ...]) -> list[Exact
     found = []
     every = np.unique(np.concatenate([np.linspace(0.5, 0.9995, 1000), np.linspace(0.99, 0.9999, 100)]))
     for wanted in widths:
-        z = fixed_width.critical_value(wanted)
-        stops = fixed_width.stops(wanted, z)
+        z = intervals.critical_value(wanted)
+        stops = intervals.stops(wanted, z)
         least, where = stops.least_coverage()
         naive = np.array([_naive(float(p), wanted, 1.959963984540054) for p in every])
         cells = [stops.mean_cells(p) / cells_for_wilson(p, wanted) for p in fractions]

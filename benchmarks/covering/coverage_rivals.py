@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from coverage_corrected import Ends, Floats, Method, Played, Priors, Tables
 
-from napari_rbcflow.estimate.corrected import JEFFREYS, Draws, true_fractions
+from napari_rbcflow.estimate.error_correction import JEFFREYS, Draws, true_fractions
 
 _Z = 1.959963984540054
 

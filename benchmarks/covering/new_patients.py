@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from napari_rbcflow.estimate.corrected import (
+from napari_rbcflow.estimate.error_correction import (
     LEAST_CELLS,
     LEAST_POSSIBLE,
     MOST_WIDTH,
@@ -31,7 +31,7 @@ from napari_rbcflow.estimate.corrected import (
     points,
     quantiles,
 )
-from napari_rbcflow.estimate.rates import NetworkRates, Rate
+from napari_rbcflow.estimate.network_rates import NetworkRates, Rate
 
 DRAWS = 1024
 """An eighth of those of a real run, where the ends move by a thousandth or two."""

@@ -99,7 +99,7 @@ def say(result: Result) -> None:
         Where it failed, after all else was said.
     """
     from napari_rbcflow.commands.result import say_notes, say_number
-    from napari_rbcflow.estimate.said import fraction_text
+    from napari_rbcflow.estimate.reported import fraction_text
     from napari_rbcflow.session.correcting import words_of
 
     (status, reason), folder = result.outcome, result.folder

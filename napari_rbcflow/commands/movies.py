@@ -69,7 +69,7 @@ def analyze(
     from napari_rbcflow import run
     from napari_rbcflow.commands.result import say_notes, say_number
     from napari_rbcflow.commands.terminal import bar
-    from napari_rbcflow.estimate.said import fraction_text
+    from napari_rbcflow.estimate.reported import fraction_text
     from napari_rbcflow.quality.of_run import warnings_of_run
     from napari_rbcflow.session.correcting import words_of
 

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from napari_rbcflow.estimate.remaining import missing, time_words
+from napari_rbcflow.estimate.stopping import missing, time_words
 from napari_rbcflow.quality.limits import FEW_CELLS, LATE_LABELS_S
 from napari_rbcflow.quality.lost_frames import lost_words
 

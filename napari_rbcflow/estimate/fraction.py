@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import operator
 
-from napari_rbcflow.estimate import fixed_width
-from napari_rbcflow.estimate.anytime import ConfidenceSequence
-from napari_rbcflow.estimate.fixed_n import FIXED_N, INTERVALS
-from napari_rbcflow.estimate.fixed_n import wilson as wilson
+from napari_rbcflow.estimate import intervals
+from napari_rbcflow.estimate.intervals import FIXED_N, INTERVALS, ConfidenceSequence
 
 
 class RunningFraction:
@@ -101,5 +99,5 @@ class RunningFraction:
             raise ValueError(f"a half-width lies between 0 and 0.5, not {half_width}")
         if not self.n:
             return 0.0, 1.0
-        z = fixed_width.critical_value(float(half_width), self.level, at_least)
-        return fixed_width.interval(self.tank_treading, self.n, half_width, z)
+        z = intervals.critical_value(float(half_width), self.level, at_least)
+        return intervals.interval(self.tank_treading, self.n, half_width, z)

@@ -1,44 +1,352 @@
-"""The fraction corrected for flips that nobody saw, because the cell was not watched long enough.
-
-A cell that flips is called flipping with a chance c that grows with the length of its track. Of cells of
-which a share phi flips, a track of length L is then called flipping with probability
-phi c(L) + (1 - phi) f, with f the chance that a tank-treading cell is called so (0 unless it is given).
-The likelihood of all counted cells, each with its own length, gives phi. What is not known of c and f, as
-they were estimated from counts themselves, is integrated out; the interval holds the middle of what the
-posterior gives under Jeffreys' prior for phi.
-
-What c is, is an assumption, and two are offered (`seen_flips`). `MEASURED` is what the shipped networks do
-with the simulated chamber's cells: those whose turn they see they tell, of the others two in five by their
-form. `TURNS_ONLY` is theory: a cell is told only by a turn whose middle was seen. What of this holds for real
-cells is discussed in docs/decisions/unseen-flips.md.
-
-References
-----------
-Rogan, W. J., Gladen, B. (1978). Estimating prevalence from the results of a screening test. American Journal
-of Epidemiology 107, 71-76: the same for one sensitivity.
-Brown, L. D., Cai, T. T., DasGupta, A. (2001). Interval estimation for a binomial proportion. Statistical
-Science 16, 101-133: how well the interval of Jeffreys' prior covers.
-"""
+"""The fraction corrected for flips that nobody saw, because the cell was not watched long enough."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import betaincinv
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import betaincinv, ndtr
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate.corrected import share_of_cells
-from napari_rbcflow.estimate.seen_flips import SeenFlips
-from napari_rbcflow.estimate.turning import repeat_frames
-from napari_rbcflow.types import Label
+from napari_rbcflow.estimate.error_correction import share_of_cells
+from napari_rbcflow.estimate.intervals import wilson
+from napari_rbcflow.estimate.network_rates import Rate
+from napari_rbcflow.types import LEAST_FRAMES, Label
 
 if TYPE_CHECKING:
     import pandas as pd
 
+
+ASPECT_RATIO = 0.3
+"""Thickness over diameter of a red cell."""
+TURN_SHARE = 13.0 / 68.0
+"""Of the time after which the picture repeats, the turn itself takes so much (Jeffery's orbit, the face seen
+going from a flat disc to an edge and back)."""
+
+
+def repeat_frames(shear_rate_per_s: float = 10.0, fps: float = 60.0) -> float:
+    """Frames after which the picture of a flipping cell repeats: half of Jeffery's period.
+
+    Parameters
+    ----------
+    shear_rate_per_s : float, optional
+    fps : float, optional
+
+    Returns
+    -------
+    float
+        pi (r + 1 / r) / shear rate for the aspect ratio r = 0.3, in frames: 68.5 at 10 1/s and 60 frames/s.
+
+    Raises
+    ------
+    BadInput
+        For rates that are not above 0.
+
+    References
+    ----------
+    Jeffery, Proc. R. Soc. Lond. A 102 (1922) 161.
+    """
+    for name, rate in (("shear rate", shear_rate_per_s), ("frame rate", fps)):
+        if not (math.isfinite(rate) and rate > 0):
+            raise BadInput(f"the {name} must be above 0, not {rate:g}")
+    return math.pi * (ASPECT_RATIO + 1.0 / ASPECT_RATIO) * fps / shear_rate_per_s
+
+
+def turn_seen(repeats: ArrayLike, *, reach: float = 0.0) -> NDArray[np.float64]:
+    """Chance that a track shows a turn, for a cell at whatever phase.
+
+    Parameters
+    ----------
+    repeats : array_like of float
+        Length of the track over that after which the picture repeats.
+    reach : float, optional
+        How far the turn may reach out of the track: 0 where its middle must lie within, 1 where its first or
+        its last frame is enough.
+
+    Returns
+    -------
+    ndarray of float64
+        From L / 68 to (L + 13) / 68, at most 1, for L frames at 10 1/s and 60 frames/s.
+    """
+    return np.clip(np.asarray(repeats, np.float64) + reach * TURN_SHARE, 0.0, 1.0)
+
+
 Floats = NDArray[np.float64]
+
+_NODES = 3
+"""Of each rate, for what its counts leave open (Gauss and Hermite's)."""
+
+
+@dataclass(frozen=True)
+class SeenFlips:
+    """How often a flipping cell is called flipping, of those that are counted.
+
+    Attributes
+    ----------
+    name : str
+        What stands as the method in ``run.json``.
+    middle, part, none : Rate or float
+        Where the track shows the middle of a turn, some of a turn without its middle, nothing of one. A
+        number is taken as known; the uncertainty of a rate goes into the interval.
+    stage2 : str
+        Beginning of the hash of the stage 2 that was counted; empty for any.
+    """
+
+    name: str
+    middle: Rate | float
+    part: Rate | float
+    none: Rate | float
+    stage2: str = ""
+
+    def chance(self, repeats: Floats) -> Floats:
+        """Return the chance for each track.
+
+        Parameters
+        ----------
+        repeats : ndarray of float64, shape (n,)
+            Length of each track over that after which a flipping cell's picture repeats.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+        """
+        rates = [rate.value if isinstance(rate, Rate) else rate for rate in self._rates]
+        chance: Floats = _mixed(repeats, np.array([rates]))[0]
+        return chance
+
+    def possible(self, repeats: Floats) -> tuple[Floats, Floats]:
+        """Return the chances that the counts leave possible, shape (m, n), and their weights, shape (m,)."""
+        nodes = [_nodes(rate) for rate in self._rates]
+        rates = np.array(list(product(*(values for values, _ in nodes))))
+        weights = np.prod(list(product(*(weights for _, weights in nodes))), axis=1)
+        return _mixed(repeats, rates), weights
+
+    def interval(self, repeats: Floats) -> tuple[Floats, Floats]:
+        """Return how well the chance is known at each length: two standard deviations to either side."""
+        chances, weights = self.possible(repeats)
+        mean = weights @ chances
+        spread = 2 * np.sqrt(np.maximum(weights @ (chances - mean) ** 2, 0.0))
+        return np.maximum(mean - spread, 0.0), np.minimum(mean + spread, 1.0)
+
+    @property
+    def _rates(self) -> tuple[Rate | float, Rate | float, Rate | float]:
+        return self.middle, self.part, self.none
+
+
+def _mixed(repeats: Floats, rates: Floats) -> Floats:
+    """Return the chance at each length for each (middle, part, none)."""
+    middle, some = turn_seen(repeats), turn_seen(repeats, reach=1.0)
+    mixed: Floats = rates @ np.stack([middle, some - middle, 1.0 - some])
+    return mixed
+
+
+def _nodes(rate: Rate | float) -> tuple[Floats, Floats]:
+    """Return values that a rate may have, and their weights: normal in its logit, half a cell added."""
+    if not isinstance(rate, Rate):
+        return np.array([rate]), np.ones(1)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    hits, misses = rate.hits + 0.5, rate.of - rate.hits + 0.5
+    logit = np.log(hits / misses) + nodes * np.sqrt(1 / hits + 1 / misses)
+    return 1 / (1 + np.exp(-logit)), weights / weights.sum()
+
+
+MEASURED = SeenFlips(
+    "chamber",
+    middle=Rate(5726, 5730),
+    part=Rate(1524, 1661),
+    none=Rate(593, 1418),
+    stage2="df0108e96b41342a",
+)
+"""The shipped networks on 800 flipping cells in focus of the simulated chamber at each of 13 lengths, 8 to 80
+frames, those that stage 1 let through and stage 2 could tell; made by ``python benchmarks/unseen_flips.py
+passages PASSAGES.csv``. The least that can have been missed, where a real stiff cell is told by its form
+alone less often than a simulated one."""
+
+TURNS_ONLY = SeenFlips("turns-only", middle=1.0, part=0.0, none=0.0)
+"""Theory: a cell is told only by a turn whose middle was seen, L / 68. The most that can have been missed."""
+
+
+QUARTERS = (0.25, 0.5, 0.75, 1.0)
+"""Where the groups of lengths end: shares of the time after which a flipping cell's picture repeats."""
+LEAST_OF_A_KIND = 5
+"""Of each kind, for a trend to be tested: with fewer the test's normal distribution is a guess."""
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class LengthGroup:
+    """The counted cells of some lengths.
+
+    Attributes
+    ----------
+    shortest, longest : int
+        Frames; `longest` is 0 where there is no end.
+    tank_treading, flipping : int
+    estimate : float or None
+        Tank-treading share; None where the group is empty.
+    low, high : float
+        Wilson's interval, for the number of cells as it is.
+    """
+
+    shortest: int
+    longest: int
+    tank_treading: int
+    flipping: int
+    estimate: float | None
+    low: float
+    high: float
+
+    @property
+    def n(self) -> int:
+        """Cells counted."""
+        return self.tank_treading + self.flipping
+
+    @property
+    def said(self) -> str:
+        """The lengths in words: ``18 to 34``."""
+        return f"{self.shortest} to {self.longest}" if self.longest else f"{self.shortest} and more"
+
+
+@dataclass(frozen=True)
+class FractionByLength:
+    """The fraction by track length, and whether it changes with it.
+
+    Attributes
+    ----------
+    groups : tuple of LengthGroup
+        By length; together they hold every counted cell.
+    level : float
+        Of the groups' intervals.
+    z, p : float or None
+        Test for a trend (`cochran_armitage`): z below 0 where the fraction falls with the chance to see a
+        turn, p two-sided. None where it cannot be told: too few of a kind, or every track long enough to
+        show a turn.
+    """
+
+    groups: tuple[LengthGroup, ...]
+    level: float
+    z: float | None
+    p: float | None
+
+    @property
+    def falls(self) -> bool:
+        """Whether the fraction falls with the length by more than chance does in 1 of 20 runs."""
+        return self.z is not None and self.p is not None and self.z < 0 and self.p < SIGNIFICANT
+
+    def sentence(self) -> str:
+        """Say in plain words what the trend means."""
+        if self.z is None or self.p is None:
+            return (
+                "Whether flips were missed in short tracks cannot be told from these cells: they are too few,"
+                " or all were watched long enough to show a turn."
+            )
+        chance = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+        if self.falls:
+            return (
+                f"The fraction is higher among cells that were watched briefly ({chance}): flips were"
+                " probably missed in short tracks, and the true fraction is lower. Count longer tracks only."
+            )
+        if self.p < SIGNIFICANT:
+            return (
+                f"The fraction is lower among cells that were watched briefly ({chance}): missed flips do not"
+                " explain that. Their tracks may be cut by other cells or by the light."
+            )
+        return f"No sign of missed flips in short tracks ({chance})."
+
+
+def fraction_by_length(
+    cells: pd.DataFrame, *, shear_rate_per_s: float = 10.0, fps: float = 60.0, level: float = 0.95
+) -> FractionByLength:
+    """Return the fraction by track length.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        ``cells.csv``: columns ``frames``, ``label`` and ``speed_um_per_s``; what does not count is left out.
+        Without a speed the trend is not freed of what goes with it.
+    shear_rate_per_s : float, optional
+        At the wall. With `fps` it says how many frames a flipping cell takes until its picture repeats
+        (`turning.repeat_frames`); the groups end at quarters of that: 17, 34, 51 and 69 frames.
+    fps : float, optional
+    level : float, optional
+        Of the groups' intervals, in (0, 1).
+
+    Returns
+    -------
+    FractionByLength
+
+    Raises
+    ------
+    BadInput
+        For a level, shear rate or frame rate that cannot be, or a table without these columns.
+    """
+    if not 0 < level < 1:
+        raise BadInput(f"the confidence level must lie between 0 and 1, not {level}")
+    if missing := {"frames", "label"} - set(cells.columns):
+        raise BadInput(f"a table of cells needs the column {sorted(missing)[0]}: give that of cells.csv")
+    counted = cells[cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])]
+    frames = counted["frames"].to_numpy(np.int64)
+    tank = (counted["label"] == Label.TANK_TREADING).to_numpy(np.bool_)
+    repeat = repeat_frames(shear_rate_per_s, fps)
+    ends = sorted({max(LEAST_FRAMES, round(share * repeat)) for share in QUARTERS})
+    groups = []
+    for shortest, longest in zip((LEAST_FRAMES, *(end + 1 for end in ends)), (*ends, 0), strict=True):
+        inside = (frames >= shortest) & ((frames <= longest) if longest else True)
+        k, n = int((tank & inside).sum()), int(inside.sum())
+        low, high = wilson(k, n, level)
+        groups.append(LengthGroup(shortest, longest, k, n - k, k / n if n else None, low, high))
+    speeds = counted.get("speed_um_per_s")
+    z, p = cochran_armitage(turn_seen(frames / repeat, reach=1.0), tank, speeds)
+    return FractionByLength(tuple(groups), level, z, p)
+
+
+def cochran_armitage(
+    scores: ArrayLike, hits: ArrayLike, beside: ArrayLike | None = None
+) -> tuple[float | None, float | None]:
+    """Test whether a share rises or falls with a score: Cochran and Armitage's, every unit its own score.
+
+    Parameters
+    ----------
+    scores : array_like of float, shape (n,)
+    hits : array_like of bool, shape (n,)
+    beside : array_like of float, shape (n,), optional
+        What the share may change with as well: it and its square are taken out first, by least squares.
+
+    Returns
+    -------
+    z, p : float or None
+        z above 0 where the share rises; p two-sided, by the normal distribution. None with fewer than
+        `LEAST_OF_A_KIND` hits or misses, or where the scores are alike.
+
+    References
+    ----------
+    Armitage, P. (1955). Tests for linear trends in proportions and frequencies. Biometrics 11, 375-386: z is
+    the correlation of score and hit, times the root of n - 1.
+    Mantel, N. (1963). Chi-square tests with one degree of freedom; extensions of the Mantel-Haenszel
+    procedure. Journal of the American Statistical Association 58, 690-700: the same beside other variables.
+    """
+    x: NDArray[np.float64] = np.asarray(scores, np.float64)
+    y: NDArray[np.float64] = np.asarray(hits, np.float64)
+    n, k = len(y), int(y.sum())
+    if min(k, n - k) < LEAST_OF_A_KIND:
+        return None, None
+    others = np.ones((n, 1))
+    if beside is not None:
+        known = np.nan_to_num(np.asarray(beside, np.float64))
+        if spread := float(known.std()):
+            known = (known - known.mean()) / spread
+            others = np.stack([np.ones(n), known, known**2], -1)
+    x, y = (v - others @ np.linalg.lstsq(others, v, rcond=None)[0] for v in (x, y))
+    size = math.sqrt(float(x @ x) * float(y @ y))
+    if float(x @ x) < 1e-9 * n or size == 0:
+        return None, None
+    z = float(x @ y) / size * math.sqrt(n - others.shape[1])
+    return z, float(2 * ndtr(-abs(z)))
+
 
 FEW_CELLS = 30
 LEAST_SEEN = 0.3

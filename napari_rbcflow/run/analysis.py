@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.estimate.fixed_n import FixedN
+from napari_rbcflow.estimate.intervals import FixedN
 from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.run.settings import RunSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from napari_rbcflow.estimate.remaining import Rates
+from napari_rbcflow.estimate.stopping import Rates
 
 WINDOW_S = 2.0
 RATES_S = 30.0

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from napari_rbcflow.estimate.remaining import RuleProgress
-from napari_rbcflow.estimate.said import ANYTIME
+from napari_rbcflow.estimate.reported import ANYTIME
+from napari_rbcflow.estimate.stopping import RuleProgress
 from napari_rbcflow.quality import RunWarning
 from napari_rbcflow.quality.limits import LATE_LABELS_S
 from napari_rbcflow.quality.lines import QualityLine

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from napari_rbcflow.estimate import remaining
-from napari_rbcflow.estimate.said import Said, said, stop_sentence
+from napari_rbcflow.estimate import stopping
+from napari_rbcflow.estimate.reported import Said, said, stop_sentence
 from napari_rbcflow.estimate.tally import AFTER_STOP
 from napari_rbcflow.run.pace import Pace
 from napari_rbcflow.run.progress import Progress, behind_sentence, warnings_of
@@ -70,14 +70,14 @@ class Standing:
         positions = self._stages.positions
         tally, seconds = self._stages.tally, self._stages.seconds
         ended = outcome != GOES_ON
-        rules = remaining.to_go(
+        rules = stopping.to_go(
             self._settings.stop,
             tally.fraction,
             tracks=tally.finished,
             seconds=seconds,
             rates=pace.rates(),
         )
-        share, seconds_left = remaining.nearest(rules)
+        share, seconds_left = stopping.nearest(rules)
         if self._info.n_frames:
             of_movie = self._tracker.processed / self._info.n_frames
             share = max(share or 0.0, of_movie)
@@ -99,7 +99,7 @@ class Standing:
             estimate=tally.fraction.estimate,
             interval=shown.interval,
             level=tally.fraction.level,
-            missing=remaining.missing(rules),
+            missing=stopping.missing(rules),
             total_frames=self._info.n_frames,
             frames_per_s=pace.frames_per_s,
             stop_share=share,

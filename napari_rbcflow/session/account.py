@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_rbcflow.estimate.fraction import RunningFraction
-from napari_rbcflow.estimate.said import ANYTIME, Said
+from napari_rbcflow.estimate.reported import ANYTIME, Said
 
 CELL_COUNTS = ("tracked", "too_short", "unreliable", "tank_treading", "flipping", "uncounted")
 """`tracked` is every finished track, a row of ``cells.csv`` each; the others add up to it."""

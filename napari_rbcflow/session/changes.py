@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
-from napari_rbcflow.estimate.fixed_n import FIXED_N
 from napari_rbcflow.estimate.fraction import RunningFraction
-from napari_rbcflow.estimate.said import ANYTIME
+from napari_rbcflow.estimate.intervals import FIXED_N
+from napari_rbcflow.estimate.reported import ANYTIME
 from napari_rbcflow.ring.disk import is_full
 from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.session.audit import (

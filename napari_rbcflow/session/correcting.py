@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate.corrected import corrected_fraction
-from napari_rbcflow.estimate.rates import NetworkRates
-from napari_rbcflow.estimate.said import ANYTIME
+from napari_rbcflow.estimate.error_correction import corrected_fraction
+from napari_rbcflow.estimate.network_rates import NetworkRates
+from napari_rbcflow.estimate.reported import ANYTIME
 from napari_rbcflow.session.account import NOT_CORRECTED, FractionFigure
 from napari_rbcflow.session.runfile import read_run
 

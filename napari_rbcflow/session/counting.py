@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate.fixed_n import FIXED_N, FixedN
 from napari_rbcflow.estimate.fraction import RunningFraction
+from napari_rbcflow.estimate.intervals import FIXED_N, FixedN
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.estimate.tally import (
     AFTER_STOP,

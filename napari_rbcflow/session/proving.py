@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from napari_rbcflow.estimate.fixed_n import wilson
-from napari_rbcflow.estimate.said import said
+from napari_rbcflow.estimate.intervals import wilson
+from napari_rbcflow.estimate.reported import said
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.session.counting import (
     RuleMet,

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.estimate.said import ANYTIME
+from napari_rbcflow.estimate.reported import ANYTIME
 from napari_rbcflow.quality import RunWarning
 from napari_rbcflow.quality.of_run import warnings_of_run
 from napari_rbcflow.ring import RingReader, open_ring

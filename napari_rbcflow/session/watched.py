@@ -7,11 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from napari_rbcflow.estimate.by_length import FractionByLength, fraction_by_length
-from napari_rbcflow.estimate.said import ANYTIME, FIXED_WIDTH
-from napari_rbcflow.estimate.seen_flips import MEASURED, TURNS_ONLY
+from napari_rbcflow.estimate.reported import ANYTIME, FIXED_WIDTH
 from napari_rbcflow.estimate.tally import TOO_FEW_FRAMES
-from napari_rbcflow.estimate.unseen_flips import UnseenFlips, correct_unseen_flips
+from napari_rbcflow.estimate.unseen_flips import (
+    MEASURED,
+    TURNS_ONLY,
+    FractionByLength,
+    UnseenFlips,
+    correct_unseen_flips,
+    fraction_by_length,
+)
 from napari_rbcflow.types import DEFAULT_FPS, LEAST_FRAMES, Label
 
 USUAL_SHEAR_PER_S = 10.0

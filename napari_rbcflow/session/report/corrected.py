@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from napari_rbcflow.estimate.rates import NetworkRates
+from napari_rbcflow.estimate.network_rates import NetworkRates
 from napari_rbcflow.session.correcting import corrected_words, counts_words
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from napari_rbcflow.estimate.ends import end_sentence
-from napari_rbcflow.estimate.said import method_words
+from napari_rbcflow.estimate.reported import end_sentence, method_words
 from napari_rbcflow.session.grave import grave_warnings, percent
 from napari_rbcflow.session.report.corrected import corrected
 from napari_rbcflow.session.report.facts import Facts

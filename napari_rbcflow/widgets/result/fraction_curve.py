@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 import pyqtgraph as pg  # isort: skip
 
 from napari_rbcflow.estimate import RunningFraction
-from napari_rbcflow.estimate.fixed_width import middle
+from napari_rbcflow.estimate.intervals import middle
 from napari_rbcflow.run.snapshot import COUNTED_AGAIN
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.labels import say, wrapping_label

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from napari_rbcflow.estimate.ends import end_sentence
-from napari_rbcflow.estimate.remaining import RuleProgress, time_words
-from napari_rbcflow.estimate.said import ANYTIME, method_words
+from napari_rbcflow.estimate.reported import ANYTIME, end_sentence, method_words
+from napari_rbcflow.estimate.stopping import RuleProgress, time_words
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.session.grave import FEW_CELLS
 

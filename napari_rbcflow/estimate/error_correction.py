@@ -44,10 +44,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from napari_rbcflow.estimate.even_points import sobol
-from napari_rbcflow.estimate.fraction import wilson
-from napari_rbcflow.estimate.patients import new_pair, new_rate
-from napari_rbcflow.estimate.rates import STAGE1, STAGE2, NetworkRates, Rate, whole
+from napari_rbcflow.estimate.intervals import sobol, wilson
+from napari_rbcflow.estimate.network_rates import (
+    STAGE1,
+    STAGE2,
+    NetworkRates,
+    Rate,
+    new_pair,
+    new_rate,
+    whole,
+)
 
 METHOD = "propagated"
 DRAWS = 8192

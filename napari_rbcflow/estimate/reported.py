@@ -1,47 +1,53 @@
-"""Which interval is said of a run: the one that is true of how it ended.
-
-An interval at 95 % is a promise about a *rule*: of a hundred runs that are ended so, about 95 hold the true
-fraction. So the rule decides which interval may be said. The anytime, the fixed-width, and Clopper and
-Pearson's interval keep it whatever the fraction is: 95 or more. Wilson's and Jeffreys' keep it in the mean
-over all fractions: where it is near 0 or 100 %, in as few as 84 and 88 of a hundred (Brown, Cai, DasGupta
-2001; docs/counted.md).
-
-=============================== ============================================ ======================
-the run                         why                                          said
-=============================== ============================================ ======================
-goes on                         who watches may stop it at any moment        anytime
-was stopped by a person         perhaps because of what it showed            anytime
-failed                          a fault is nobody's rule                     anytime
-ended by ``baseline``           the rule looks at the anytime interval       anytime
-ended by ``half-width``         exactly the rule that `fixed_width` counts   fixed-width, of that H,
-                                out, with its least number of cells          from N cells on
-ended by ``reliable``, with     the same rule, its least number met last     the same
-a half-width asked for too
-ended by ``reliable`` alone,    when it ended did not depend on what the     Wilson's (or Jeffreys',
-``seconds``, ``tracks`` or      cells were found to be                       Clopper and Pearson's)
-``source-ended``
-ended by ``seconds``,           it went on to there because the labels had   anytime
-``tracks`` or ``source-ended``  not stopped it
-before a half-width
-ended by anything, with a       the baseline might have stopped it on the    anytime
-baseline asked for too          strength of the labels; the fixed-width
-                                rule does not count that out
-=============================== ============================================ ======================
-
-A half-width that N cells give whatever they are asks for nothing: then only N stopped the run.
-
-Two promises meet where a run may end in two ways (a half-width or a time, say): each kind of end then has
-its own interval, each of which holds for its own rule alone. How far the whole falls short is worked out in
-docs/decisions/estimate.md.
-"""
+"""Which interval is reported of a run, the one that is true of how it ended, and how it ended in words."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from napari_rbcflow.estimate.fixed_n import FIXED_N, FixedN
 from napari_rbcflow.estimate.fraction import RunningFraction
+from napari_rbcflow.estimate.intervals import FIXED_N, FixedN
 from napari_rbcflow.estimate.stopping import StopRules
+
+__all__ = [
+    "ANYTIME",
+    "FIXED_N",
+    "FIXED_WIDTH",
+    "METHOD_WORDS",
+    "Said",
+    "fraction_text",
+    "method_of",
+    "method_words",
+    "said",
+    "stop_sentence",
+]
+
+
+_ENDS = {
+    "reliable": "Stopped by itself: enough reliable cells had been counted ({n}).",
+    "half-width": "Stopped by itself: the interval was narrow enough ({n} cells).",
+    "seconds": "Stopped by itself: the set time was over.",
+    "tracks": "Stopped by itself: enough tracks had been seen.",
+    "baseline": "Stopped by itself: the interval lay wholly on one side of the limit.",
+    "source-ended": "Ended: the movie or the camera's sequence came to its end.",
+    "user": "Stopped by a person.",
+}
+
+
+def end_sentence(reason: str, n: int, found: str = "") -> str:
+    """Say why a run that did not fail ended.
+
+    Parameters
+    ----------
+    reason : str
+        As ``stop_reason`` in ``run.json``.
+    n : int
+        Cells counted.
+    found : str
+        ``stop_sentence`` of ``run.json``: what the rules found.
+    """
+    said = _ENDS.get(reason, f"Ended: {reason}.").format(n=f"{n:,}")
+    return f"{said} {found}".rstrip()
+
 
 FIXED_WIDTH, ANYTIME = "fixed-width", "anytime"
 _NOT_BY_LABELS = "interval: holds where what was seen did not decide when to stop"
@@ -143,17 +149,3 @@ def stop_sentence(reason: str, rules: StopRules, fraction: RunningFraction) -> s
     if side is None:
         return ""
     return f"The fraction lies {side} {100 * (rules.baseline or 0):g} %, the limit that was set."
-
-
-__all__ = [
-    "ANYTIME",
-    "FIXED_N",
-    "FIXED_WIDTH",
-    "METHOD_WORDS",
-    "Said",
-    "fraction_text",
-    "method_of",
-    "method_words",
-    "said",
-    "stop_sentence",
-]
