@@ -26,7 +26,7 @@ import psutil
 
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.estimate.tally import Tally
-from napari_rbcflow.quality.watch import RunQuality
+from napari_rbcflow.quality.monitor import RunQuality
 from napari_rbcflow.ring import FrameGone, FrameRing, open_ring
 from napari_rbcflow.run.judged import RecentCells
 from napari_rbcflow.run.standing import RECENT_LABELS

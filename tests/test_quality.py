@@ -18,14 +18,10 @@ from napari_rbcflow.commands.result import say_notes, say_number
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity
 from napari_rbcflow.quality.drift import DriftWatch, change_in
-from napari_rbcflow.quality.figures import figures_of
-from napari_rbcflow.quality.lines import quality_lines
-from napari_rbcflow.quality.meter import RECENT_S, Meter
-from napari_rbcflow.quality.of_run import warnings_of_run, warnings_so_far
-from napari_rbcflow.quality.rules import warnings_of_figures
-from napari_rbcflow.quality.standing import STAYS_S, Standing
-from napari_rbcflow.quality.sums import Sums, median_speed, speed_bin
-from napari_rbcflow.quality.watch import RunQuality
+from napari_rbcflow.quality.meter import RECENT_S, Meter, Sums, figures_of, median_speed, speed_bin
+from napari_rbcflow.quality.monitor import RunQuality, warnings_of_run, warnings_so_far
+from napari_rbcflow.quality.rules import STAYS_S, Standing, warnings_of_figures
+from napari_rbcflow.quality.summary import quality_lines
 from napari_rbcflow.run import Run, RunSettings
 from napari_rbcflow.session import open_session
 from napari_rbcflow.session.report import write_report

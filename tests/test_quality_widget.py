@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from napari_rbcflow.quality import RunWarning, Severity
-from napari_rbcflow.quality.lines import QualityLine
+from napari_rbcflow.quality.summary import QualityLine
 from napari_rbcflow.run.progress import Progress
 
 pytest.importorskip("qtpy", reason="no Qt")

@@ -125,7 +125,7 @@ def say(result: Result) -> None:
 
 
 def _lost(n: int, counts: Mapping[str, int]) -> str:
-    from napari_rbcflow.quality.lost_frames import by_reason
+    from napari_rbcflow.quality.monitor import by_reason
 
     return f"{n} ({by_reason(counts)})" if counts else f"{n}"
 
@@ -134,7 +134,7 @@ def warnings_in(folder: Path, told: Sequence[str]) -> list[RunWarning]:
     """Return what a session says that a person must be told; `told` where it cannot be read."""
     from napari_rbcflow.errors import RbcflowError
     from napari_rbcflow.quality import RunWarning, Severity
-    from napari_rbcflow.quality.of_run import warnings_of_run
+    from napari_rbcflow.quality.monitor import warnings_of_run
     from napari_rbcflow.session.runfile import read_run
 
     try:

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from napari_rbcflow.estimate.stopping import missing, time_words
-from napari_rbcflow.quality.limits import FEW_CELLS, LATE_LABELS_S
-from napari_rbcflow.quality.lost_frames import lost_words
+from napari_rbcflow.quality.monitor import lost_words
+from napari_rbcflow.quality.rules import FEW_CELLS, LATE_LABELS_S
 
 if TYPE_CHECKING:
     from napari_rbcflow.run import Progress as RunProgress

@@ -1,17 +1,303 @@
-"""Takes the measures of a run as it goes: a few microseconds a frame and a track."""
+"""Takes the measures of a run as it goes, in a few microseconds a frame and a fixed room."""
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.quality.radius import rim_radius_um
-from napari_rbcflow.quality.sums import RADIUS_BINS, RADIUS_STEP_UM, Sums, speed_bin
-from napari_rbcflow.types import Judgement, Track
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.quality.drift import Change
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Judgement, Track
+
+SLOWEST_UM_PER_S, SPEED_STEP, SPEED_BINS = 5.0, 0.02, 500
+"""Speeds are counted in steps of two per cent, from 5 um/s to 0.1 m/s."""
+RADIUS_STEP_UM, RADIUS_BINS = 0.05, 200
+GREYS = 256
+
+
+def _counts(n: int) -> NDArray[np.int64]:
+    return np.zeros(n, np.int64)
+
+
+@dataclass(slots=True, eq=False)
+class Sums:
+    """Sums over some seconds of a run; those of two spans add up to those of both.
+
+    Attributes
+    ----------
+    frames : int
+    tracked_frames, open_tracks : int
+        Frames in which cells were looked for, and cells followed, summed over these.
+    greys : ndarray of int64, shape (256,)
+        Sampled pixels by grey.
+    flicker : float
+        Squares of the change of light from each frame to the next, as a share of the light.
+    flicker_frames : int
+    judged, reliable : int
+        Tracks that stage 1 judged, and those of them that it let pass.
+    tracks, too_short : int
+        All tracks, and those that were lost within a few frames.
+    positions, intruded : int
+        Of judged tracks, and those of them with another cell in the crop.
+    speeds : ndarray of int64, shape (SPEED_BINS,)
+        Reliable tracks by speed.
+    radii, other_radii : ndarray of int64, shape (RADIUS_BINS,)
+        Reliable tracks, and one in a few of the others, by the radius of their rim.
+    """
+
+    frames: int = 0
+    tracked_frames: int = 0
+    open_tracks: int = 0
+    greys: NDArray[np.int64] = field(default_factory=lambda: _counts(GREYS))
+    flicker: float = 0.0
+    flicker_frames: int = 0
+    judged: int = 0
+    reliable: int = 0
+    tracks: int = 0
+    too_short: int = 0
+    positions: int = 0
+    intruded: int = 0
+    speeds: NDArray[np.int64] = field(default_factory=lambda: _counts(SPEED_BINS))
+    radii: NDArray[np.int64] = field(default_factory=lambda: _counts(RADIUS_BINS))
+    other_radii: NDArray[np.int64] = field(default_factory=lambda: _counts(RADIUS_BINS))
+
+    def add(self, other: Sums) -> None:
+        """Add what `other` holds."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+def speed_bin(speed_um_per_s: float) -> int:
+    """Return where a speed is counted; one below the slowest with the slowest."""
+    if not speed_um_per_s > SLOWEST_UM_PER_S:
+        return 0
+    return min(SPEED_BINS - 1, int(np.log(speed_um_per_s / SLOWEST_UM_PER_S) / np.log1p(SPEED_STEP)))
+
+
+def median_speed(speeds: NDArray[np.int64]) -> float | None:
+    """Return the median of counted speeds, um/s; None where there are none."""
+    at = place_at(speeds, 0.5)
+    return None if at is None else float(SLOWEST_UM_PER_S * (1 + SPEED_STEP) ** at)
+
+
+def radius_at(radii: NDArray[np.int64], share: float) -> float | None:
+    """Return the radius below which a share of the counted ones lies, um; None where there are none."""
+    at = place_at(radii, share)
+    return None if at is None else at * RADIUS_STEP_UM
+
+
+def place_at(counts: NDArray[np.int64], share: float) -> float | None:
+    """Return where a share of the counts lies below, within the bin by its part; None of nothing."""
+    total = int(counts.sum())
+    if not total:
+        return None
+    below = np.cumsum(counts)
+    at = int(np.searchsorted(below, share * total))
+    return at + float((share * total - (below[at] - counts[at])) / counts[at])
+
+
+_AVERAGED = 5
+_HALF = CROP_SIDE // 2
+_Y, _X = np.mgrid[-_HALF : _HALF + 1, -_HALF : _HALF + 1]
+_R2 = (_X * _X + _Y * _Y).astype(np.float32)
+_INSIDE = _R2 <= (_HALF - 0.5) ** 2
+_CHI2_MEDIAN = 2 * np.log(2) / 2
+"""Median over mean of the square of a gradient's two components where there is only noise."""
+
+
+def rim_radius_um(track: Track) -> float | None:
+    """Return the radius at which a cell's edges lie, as its crops are scaled.
+
+    The root mean square distance from the crop's middle, weighted by the squared gradient of the mean of
+    up to five frames in which no other cell stands and the field's edge is far. A cell in focus has its
+    dark rim there.
+
+    Returns
+    -------
+    float or None
+        In um; None where no frame serves, or nothing stands above the noise.
+    """
+    alone = np.flatnonzero(~track.intruded & ~track.edge)
+    if not len(alone):
+        return None
+    chosen = alone[np.linspace(0, len(alone) - 1, min(len(alone), _AVERAGED)).astype(np.int64)]
+    mean = track.crops[chosen].mean(axis=0, dtype=np.float32)
+    squared = _squared_gradient(mean)
+    noise = float(np.median(squared[~_INSIDE])) / _CHI2_MEDIAN
+    weight = np.where(_INSIDE, squared - noise, 0.0)
+    total = float(weight.sum())
+    moment = float((weight * _R2).sum())
+    # Where noise is all there is, the weights cancel and their mean says nothing.
+    if total < 2 * noise * np.sqrt(_INSIDE.sum()) or moment <= 0:
+        return None
+    return CROP_PIXEL_SIZE_UM * float(np.sqrt(moment / total))
+
+
+def _squared_gradient(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    out = np.zeros_like(image)
+    out[1:-1] += (image[2:] - image[:-2]) ** 2
+    out[:, 1:-1] += (image[:, 2:] - image[:, :-2]) ** 2
+    return out
+
+
+MEDIUM_INDEX = 1.35
+"""Refractive index of the dextran solution: a focus that the objective's travel puts at 60 um lies 1.35
+times as high in it (docs/decisions/chamber.md). That the published 60 um are such travel is inferred from
+the speed of the published cells."""
+ABOVE_FOCUS_UM = 6.5
+"""Cells that an expert judges stand 2 to 11 um over the plane in focus: the fit of the simulated chamber to
+the published crops (docs/decisions/chamber.md)."""
+
+
+@dataclass(frozen=True)
+class SetFlow:
+    """The flow as it was set, after Darrin et al. 2023.
+
+    Attributes
+    ----------
+    shear_rate_per_s : float
+        At the wall.
+    focus_height_um : float
+        From the wall to where the focus is set. It is taken for the objective's own travel: the paper says
+        "60 um from the bottom wall" and not how that was measured, but its cells move as if it were.
+    chamber_height_um : float
+
+    Raises
+    ------
+    BadInput
+        On what no chamber can have.
+    """
+
+    shear_rate_per_s: float = 10.0
+    focus_height_um: float = 60.0
+    chamber_height_um: float = 1000.0
+
+    def __post_init__(self) -> None:
+        for option, value, most in (
+            ("--shear-rate", self.shear_rate_per_s, 10_000.0),
+            ("--focus-height-um", self.focus_height_um, 300.0),
+        ):
+            if not (math.isfinite(value) and 0 < value <= most):
+                raise BadInput(f"{option} must lie above 0 and be at most {most:,.0f}, not {value:g}")
+        if not self.chamber_height_um > 2 * self.height_um:
+            raise BadInput("the focus must lie in the lower half of the chamber")
+
+    @property
+    def height_um(self) -> float:
+        """Height over the wall at which the cells that are judged reliable are taken to stand."""
+        return MEDIUM_INDEX * self.focus_height_um + ABOVE_FOCUS_UM
+
+    @property
+    def expected_speed_um_per_s(self) -> float:
+        """Speed of the cells that are judged reliable: shear z (1 - z / H), plane Poiseuille flow."""
+        return self.shear_rate_per_s * self._speed_per_shear_um
+
+    def shear_rate_of(self, speed_um_per_s: float) -> float:
+        """Return the wall shear rate that a speed of the reliable cells tells, 1/s."""
+        return speed_um_per_s / self._speed_per_shear_um
+
+    @property
+    def _speed_per_shear_um(self) -> float:
+        return self.height_um * (1.0 - self.height_um / self.chamber_height_um)
+
+
+PAPERS_FIELD_UM2 = 830.0 * 655.0
+"""Field of Darrin et al. 2023, in which 100 to 250 cells stand."""
+INTRUSION_UM = (CROP_SIDE / 2 + 3) * CROP_PIXEL_SIZE_UM
+"""Nearer than this along both axes, the tracker marks another cell as standing in the crop."""
+_LEAST_RADII = 20
+
+
+def figures_of(sums: Sums, *, field_um2: float, flow: SetFlow) -> dict[str, Any]:
+    """Return the measures of some seconds of a run.
+
+    Parameters
+    ----------
+    sums : Sums
+    field_um2 : float
+        Area of the picture.
+    flow : SetFlow
+
+    Returns
+    -------
+    dict
+        By the names of ``quality`` in ``run.json``; None where nothing was seen that tells.
+    """
+    sampled = int(sums.greys.sum())
+    a_frame = _share(sums.open_tracks, sums.tracked_frames)
+    speed = median_speed(sums.speeds)
+    told: dict[str, Any] = {
+        "frames": sums.frames,
+        "tracks": sums.tracks,
+        "tracks_judged": sums.judged,
+        "tracks_reliable": sums.reliable,
+        "reliable_share": _share(sums.reliable, sums.judged),
+        "too_short_share": _share(sums.too_short, sums.tracks),
+        "cells_per_frame": a_frame,
+        "cells_per_papers_field": None if a_frame is None else a_frame * PAPERS_FIELD_UM2 / field_um2,
+        "neighbour_share": _share(sums.intruded, sums.positions),
+        "neighbour_share_by_chance": None if a_frame is None else by_chance(a_frame / field_um2),
+        "light_grey": float(sums.greys @ np.arange(256)) / sampled if sampled else None,
+        "saturated_share": _share(int(sums.greys[255]), sampled),
+        "black_share": _share(int(sums.greys[0]), sampled),
+        "flicker_share": (sums.flicker / sums.flicker_frames / 2) ** 0.5 if sums.flicker_frames else None,
+        "speed_um_per_s": speed,
+        "speed_expected_um_per_s": flow.expected_speed_um_per_s,
+        "shear_rate_per_s": None if speed is None else flow.shear_rate_of(speed),
+        "shear_rate_set_per_s": flow.shear_rate_per_s,
+        "focus_height_um": flow.focus_height_um,
+        "rim_radius_um": _radius(sums.radii, 0.5),
+        "rim_radius_of_all_um": _radius(sums.radii + sums.other_radii, 0.1),
+    }
+    return told
+
+
+def over_time(meter: Meter, change: Change | None) -> dict[str, Any]:
+    """Return the measures that tell one time of a run from another."""
+    least, most = meter.block_speeds or (None, None)
+    darkest, brightest = meter.light or (None, None)
+    return {
+        "speed_least_um_per_s": least,
+        "speed_most_um_per_s": most,
+        "light_least_grey": darkest,
+        "light_most_grey": brightest,
+        "light_change_in_a_second_share": meter.light_change,
+        "fraction_change": None
+        if change is None
+        else {
+            "p_value": change.p_value,
+            "at_cell": change.at_cell,
+            "before": change.before,
+            "after": change.after,
+        },
+    }
+
+
+def by_chance(cells_per_um2: float) -> float:
+    """Return the share of crops that hold another cell where cells stand anywhere, by Poisson's law."""
+    return float(-np.expm1(-cells_per_um2 * (2 * INTRUSION_UM) ** 2))
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _radius(radii: np.ndarray[Any, np.dtype[np.int64]], share: float) -> float | None:
+    return radius_at(radii, share) if int(radii.sum()) >= _LEAST_RADII else None
+
+
+def number(figures: Mapping[str, Any], name: str) -> float | None:
+    """Return one of the measures where it is there and a number; an older session has fewer."""
+    value = figures.get(name)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
 
 RECENT_S = 15
 """Seconds of camera time that "now" means: 1,500 tracks at the paper's load, 50 of them reliable."""

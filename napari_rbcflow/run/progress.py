@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from napari_rbcflow.estimate.reported import ANYTIME
 from napari_rbcflow.estimate.stopping import RuleProgress
 from napari_rbcflow.quality import RunWarning
-from napari_rbcflow.quality.limits import LATE_LABELS_S
-from napari_rbcflow.quality.lines import QualityLine
-from napari_rbcflow.quality.lost_frames import by_reason
+from napari_rbcflow.quality.monitor import by_reason
+from napari_rbcflow.quality.rules import LATE_LABELS_S
+from napari_rbcflow.quality.summary import QualityLine
 from napari_rbcflow.types import SourceInfo
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from napari_rbcflow.quality import RunWarning
-from napari_rbcflow.quality.lines import QualityLine, quality_lines
+from napari_rbcflow.quality.summary import QualityLine, quality_lines
 from napari_rbcflow.run.stages import Stages
 from napari_rbcflow.session.account import Account
 from napari_rbcflow.tracking.tracker import Tracker

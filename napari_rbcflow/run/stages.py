@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import RbcflowError, sentence_of
 from napari_rbcflow.estimate.tally import AFTER_STOP, CUT_BY_STOP, RUN_FAILED, Tally
-from napari_rbcflow.quality.watch import RunQuality
+from napari_rbcflow.quality.monitor import RunQuality
 from napari_rbcflow.run.channel import Channel
 from napari_rbcflow.run.judged import RecentCells
 from napari_rbcflow.run.memory import touch_frames

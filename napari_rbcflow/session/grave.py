@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from napari_rbcflow.quality.limits import FEW_CELLS as FEW_CELLS
-from napari_rbcflow.quality.of_run import warnings_of_run
+from napari_rbcflow.quality.monitor import warnings_of_run
+from napari_rbcflow.quality.rules import FEW_CELLS
 from napari_rbcflow.quality.rules import percent as percent
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_rbcflow.errors import BadInput, RbcflowError
-from napari_rbcflow.quality.flow import SetFlow
+from napari_rbcflow.quality.meter import SetFlow
 from napari_rbcflow.session import FractionFigure, Session, open_session
 from napari_rbcflow.session.grave import grave_warnings
 from napari_rbcflow.session.runfile import NAME as RUN_NAME

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from napari_rbcflow.quality.lines import QualityLine, quality_lines
-from napari_rbcflow.quality.of_run import warnings_of_run
+from napari_rbcflow.quality.monitor import warnings_of_run
+from napari_rbcflow.quality.summary import QualityLine, quality_lines
 from napari_rbcflow.quality.warning import Severity
 from napari_rbcflow.session.report.facts import Facts
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 
 from napari_rbcflow.estimate.tally import PIECE, TOO_FEW_FRAMES
-from napari_rbcflow.quality.lost_frames import REASONS
+from napari_rbcflow.quality.monitor import REASONS
 from napari_rbcflow.session.report.facts import Facts
 from napari_rbcflow.session.watched import least_frames_of
 from napari_rbcflow.types import LEAST_FRAMES

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_rbcflow.quality.lost_frames import explained, lost_words
+from napari_rbcflow.quality.monitor import explained, lost_words
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.labels import breakable, say, wrapping_label
 from napari_rbcflow.widgets.theme import LOOKS, NOT_YET, WARNING_COLOUR

@@ -12,8 +12,8 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.estimate.tally import AFTER_STOP
-from napari_rbcflow.quality.lines import quality_lines
-from napari_rbcflow.quality.of_run import warnings_of_run
+from napari_rbcflow.quality.monitor import warnings_of_run
+from napari_rbcflow.quality.summary import quality_lines
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.session.account import FractionFigure
 from napari_rbcflow.session.changes import by_hand

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
 
-from napari_rbcflow.quality.lines import QualityLine
+from napari_rbcflow.quality.summary import QualityLine
 from napari_rbcflow.quality.warning import Severity
 from napari_rbcflow.widgets.theme import FAULT_COLOUR, WARNING_COLOUR
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from napari_rbcflow.quality.drift import FIRST_LOOK
-from napari_rbcflow.quality.figures import number
+from napari_rbcflow.quality.meter import number
 from napari_rbcflow.quality.rules import percent, share_words
 from napari_rbcflow.quality.warning import RunWarning, Severity
 
