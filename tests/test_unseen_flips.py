@@ -11,7 +11,7 @@ from scipy.stats import beta, pearsonr
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate.fraction import RunningFraction, wilson
+from napari_rbcflow.estimate import RunningFraction, wilson
 from napari_rbcflow.estimate.unseen_flips import (
     MEASURED,
     TURN_SHARE,
