@@ -31,7 +31,7 @@ from napari_rbcflow.ring import FrameGone, FrameRing, open_ring
 from napari_rbcflow.run.judged import RecentCells
 from napari_rbcflow.run.standing import RECENT_LABELS
 from napari_rbcflow.session import Account, FractionFigure, SessionWriter, open_session, verify
-from napari_rbcflow.session.correcting import corrected_figure
+from napari_rbcflow.session.counting import corrected_figure
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
 

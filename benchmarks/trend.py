@@ -149,7 +149,7 @@ def sessions(folder: Path, png: Path, seconds: float) -> None:
     """Make a dozen sessions from simulated movies, and draw their trend."""
     from napari_rbcflow import analyze
     from napari_rbcflow.session.report import write_report
-    from napari_rbcflow.session.runfile import read_run, write_run
+    from napari_rbcflow.session.schema import read_run, write_run
     from napari_rbcflow.simulation import simulate_movie
     from napari_rbcflow.trend import as_csv, as_png, gather, summary, trend_of
 

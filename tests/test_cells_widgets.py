@@ -22,8 +22,8 @@ from napari_rbcflow.run.judged import JudgedCell
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.wiring import Run
 from napari_rbcflow.session import Session, open_session, verify
-from napari_rbcflow.session.browsing import ALL, CHANGED, COUNTED, CellBrowser
-from napari_rbcflow.session.changes import STRUCK_OUT, ChangeLog
+from napari_rbcflow.session.browse import ALL, CHANGED, COUNTED, CellBrowser
+from napari_rbcflow.session.label_edits import STRUCK_OUT, ChangeLog
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import Label
 
@@ -360,14 +360,14 @@ def test_browsing_goes_both_ways(folder: Path) -> None:
 def test_a_table_that_grows_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pandas as pd
 
-    from napari_rbcflow.session import reading
+    from napari_rbcflow.session import reader
 
     pairs = some_pairs(90)
     writer = begin(tmp_path / "S")
     browser = CellBrowser(writer.folder)
     parsed: list[int] = []
-    parse = reading._parsed
-    monkeypatch.setattr(reading, "_parsed", lambda *given: parsed.append(len(given[1])) or parse(*given))
+    parse = reader._parsed
+    monkeypatch.setattr(reader, "_parsed", lambda *given: parsed.append(len(given[1])) or parse(*given))
     for first in range(0, 90, 30):
         writer.keep(pairs[first : first + 30])
         cell = pairs[first][0].cell

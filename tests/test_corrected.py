@@ -35,9 +35,9 @@ from napari_rbcflow.estimate.error_correction import (
 )
 from napari_rbcflow.estimate.intervals import MOST_DIMENSIONS, sobol
 from napari_rbcflow.estimate.network_rates import STAGE1, STAGE2, NetworkRates, Rate, new_pair, new_rate
-from napari_rbcflow.session.account import FractionFigure, plain
-from napari_rbcflow.session.correcting import corrected_figure, corrected_words, findings
-from napari_rbcflow.session.report.corrected import corrected, rests_on
+from napari_rbcflow.session.counting import corrected_figure, corrected_words, correction_findings
+from napari_rbcflow.session.report import _corrected_number, _rests_on
+from napari_rbcflow.session.schema import FractionFigure, plain
 
 
 def perfect(of: int = 10**7) -> NetworkRates:
@@ -406,14 +406,20 @@ def test_a_session_says_it_and_is_caught_where_it_does_not_fit() -> None:
     told = run["fraction_corrected"]
     assert set(told) >= {"estimate", "low", "high", "level", "method", "n"}
     assert corrected_words(told).startswith("Corrected for the networks' known errors: 8")
-    assert list(findings(run, cells)) == []
-    assert "57 of 102 tank-treading" in rests_on(run)
-    assert "The number above covers the chance of counting only" in corrected(run)
+    assert list(correction_findings(run, cells)) == []
+    assert "57 of 102 tank-treading" in _rests_on(run)
+    assert "The number above covers the chance of counting only" in _corrected_number(run)
     # Other counts than those it was worked out from, another number than comes out, other rates.
-    assert any("corrected fraction's low" in said for said in findings(run, cells | {"unreliable": 900}))
-    assert list(findings({**run, "fraction_corrected": told | {"estimate": told["estimate"] + 0.01}}, cells))
+    assert any(
+        "corrected fraction's low" in said for said in correction_findings(run, cells | {"unreliable": 900})
+    )
+    assert list(
+        correction_findings(
+            {**run, "fraction_corrected": told | {"estimate": told["estimate"] + 0.01}}, cells
+        )
+    )
     run["models"]["stage1"]["counts"]["let_through"] = [20, 138]
-    assert list(findings(run, cells))
+    assert list(correction_findings(run, cells))
     # By whatever the run was stopped: as wide as the raw interval asks. Of patients taken together, as what
     # they differ by is most of the width.
     once, always = (
@@ -424,12 +430,14 @@ def test_a_session_says_it_and_is_caught_where_it_does_not_fit() -> None:
     none = a_run({"tank_treading": 160, "flipping": 40, "unreliable": 5800})
     assert none["fraction_corrected"]["estimate"] is None
     assert none["fraction_corrected"]["method"] == "none"
-    assert "label more unreliable cells" in corrected(none)
-    assert list(findings(none, none["cells"])) == []
+    assert "label more unreliable cells" in _corrected_number(none)
+    assert list(correction_findings(none, none["cells"])) == []
     # Weights whose card has no counts, and a session of before the correction: nothing fails.
     old = corrected_figure({}, cells, FractionFigure(0.8, 0.7, 0.9, 0.95, "wilson", 200))
     assert "card of stage 1 does not say" in old.reason
-    assert list(findings({"fraction_corrected": {"estimate": None, "method": "none"}}, cells)) == []
+    assert (
+        list(correction_findings({"fraction_corrected": {"estimate": None, "method": "none"}}, cells)) == []
+    )
     impossible = {**run["models"], "stage2": {"counts": {"tank_treading_told": [5, 2]}}}
     assert (
         "No corrected number"
@@ -503,12 +511,12 @@ def test_a_card_tells_patients_days_and_runs_apart() -> None:
     run = json.loads(
         json.dumps({"cells": cells, "models": models, "fraction": asdict(raw), "fraction_corrected": said})
     )
-    assert list(findings(run, cells)) == []
-    assert "another patient's rates may be others" in rests_on(run)
-    assert "stage 1, on patients BG and LJ, found" in rests_on(run)
+    assert list(correction_findings(run, cells)) == []
+    assert "another patient's rates may be others" in _rests_on(run)
+    assert "stage 1, on patients BG and LJ, found" in _rests_on(run)
     counts = run["models"]["stage1"]["counts"]
     patients = counts.pop("by_patient")
-    assert list(findings(run | {"models": {**run["models"], "stage2": models["stage2"]}}, cells))
+    assert list(correction_findings(run | {"models": {**run["models"], "stage2": models["stage2"]}}, cells))
     damaged = ("x", {"BG": None}, {"BG": {"let_through": [900, 999]}}, {"BG": {"let_through": [3, 2]}})
     for wrong in damaged:
         counts["by_patient"] = wrong

@@ -21,8 +21,8 @@ from napari_rbcflow.estimate.tally import PIECE, TOO_FEW_FRAMES, Tally, counts
 from napari_rbcflow.quality.meter import Meter
 from napari_rbcflow.run import Run, RunSettings
 from napari_rbcflow.session import SessionWriter, open_session, verify
-from napari_rbcflow.session.runfile import read_run, write_run
-from napari_rbcflow.session.watched import by_length
+from napari_rbcflow.session.counting import by_length
+from napari_rbcflow.session.schema import read_run, write_run
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.types import Judgement, Label, SourceInfo, Track
 from napari_rbcflow.widgets.live.camera_form import CameraForm

@@ -28,8 +28,8 @@ from napari_rbcflow.quality import RunWarning, SetFlow, Severity
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session import Account, FractionFigure, open_session, verify
-from napari_rbcflow.session.audit import Change, append_change
-from napari_rbcflow.session.runfile import write_run
+from napari_rbcflow.session.label_edits import Change, append_change
+from napari_rbcflow.session.schema import write_run
 from napari_rbcflow.types import Label
 from napari_rbcflow.worker import Camera, Order, Phase
 

@@ -17,9 +17,9 @@ from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, StopRules, reported, wilson
 from napari_rbcflow.quality.monitor import warnings_so_far
 from napari_rbcflow.run import Run, RunSettings, analyze
-from napari_rbcflow.session import Account, FractionFigure, open_session, room
+from napari_rbcflow.session import Account, FractionFigure, open_session, writer
 from napari_rbcflow.session.counting import recount
-from napari_rbcflow.session.runfile import write_run
+from napari_rbcflow.session.schema import write_run
 from napari_rbcflow.session.verify import verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber, simulate_movie
 from napari_rbcflow.sources import FrameSource
@@ -405,7 +405,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_fails_the_run_and_says_so_and_what_was_counted_is_there(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_LEAST_S", 0.5)
+    monkeypatch.setattr(writer, "_LEAST_S", 0.5)
     run = Run(chamber(120, paced=True), small_disk / "s", RunSettings(ring_seconds=0.2), SaysAll())
     run.start()
     filler = small_disk / "filler"

@@ -29,18 +29,16 @@ from napari_rbcflow.session import (
     Account,
     FractionFigure,
     SessionWriter,
-    marker,
     open_session,
-    sorting,
+    schema,
     tables,
     verify,
 )
-from napari_rbcflow.session.account import plain
-from napari_rbcflow.session.correcting import corrected_figure
-from napari_rbcflow.session.counting import finished_labels
+from napari_rbcflow.session.counting import corrected_figure, finished_labels
 from napari_rbcflow.session.recovery import close_interrupted
 from napari_rbcflow.session.report import write_report
-from napari_rbcflow.session.room import DiskRoom, room_words
+from napari_rbcflow.session.schema import plain
+from napari_rbcflow.session.writer import DiskRoom, room_words
 from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
 
 HEIGHT, WIDTH = 40, 60
@@ -787,25 +785,25 @@ def test_a_report_that_fails_loses_nothing_else(tmp_path: Path, pairs: list[Pair
 def test_tracks_are_sorted_piece_by_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    monkeypatch.setattr(sorting, "_PIECE_BYTES", piece)
-    monkeypatch.setattr(sorting, "_WINDOW_BYTES", piece)
-    monkeypatch.setattr(sorting, "_APART_BYTES", piece % 300)
-    monkeypatch.setattr(sorting, "_SYNCED_BYTES", 3 * piece)
+    monkeypatch.setattr(tables, "_PIECE_BYTES", piece)
+    monkeypatch.setattr(tables, "_WINDOW_BYTES", piece)
+    monkeypatch.setattr(tables, "_APART_BYTES", piece % 300)
+    monkeypatch.setattr(tables, "_SYNCED_BYTES", 3 * piece)
     tracks = [track for track, _ in some_pairs(40, seed=piece)]
     path = tmp_path / "tracks.csv"
     first = tables.header(tables.TRACK_COLUMNS)
     path.write_bytes(first + tables.track_rows(tracks))
     cells, lengths = np.array([track.cell for track in tracks]), np.array([len(track) for track in tracks])
     wanted = first + tables.track_rows(sorted(tracks, key=lambda track: track.cell))
-    told = sorting.sort_tracks(path, cells, lengths)
+    told = tables.sort_tracks(path, cells, lengths)
     assert path.read_bytes() == wanted
     assert told == tables.fingerprint(path)
     # What does not fit the table leaves it alone.
-    sorting.sort_tracks(path, cells[:-1], lengths[:-1])
-    sorting.sort_tracks(path, cells, lengths + 1)
+    tables.sort_tracks(path, cells[:-1], lengths[:-1])
+    tables.sort_tracks(path, cells, lengths + 1)
     assert path.read_bytes() == wanted
     path.write_bytes(b"")
-    sorting.sort_tracks(path, cells, lengths)
+    tables.sort_tracks(path, cells, lengths)
     assert [one.name for one in tmp_path.iterdir()] == ["tracks.csv"]
 
 
@@ -843,7 +841,7 @@ def keep_in_dozens(writer: SessionWriter, pairs: list[Pair], kept: list[Pair]) -
 
 @pytest.mark.parametrize("reserve", [8 * 2**20, 300_000])
 def test_a_full_disk_in_mid_run(small_disk: Path, monkeypatch: pytest.MonkeyPatch, reserve: int) -> None:
-    monkeypatch.setattr(marker, "RESERVE_BYTES", reserve)
+    monkeypatch.setattr(schema, "RESERVE_BYTES", reserve)
     folder = small_disk / "S"
     writer = begin(folder)
     pairs = some_pairs(3000, greys=(0, 256))  # what can be packed makes room again

@@ -22,7 +22,7 @@ from napari_rbcflow.estimate.unseen_flips import (
     repeat_frames,
     turn_seen,
 )
-from napari_rbcflow.session.watched import unseen_flips
+from napari_rbcflow.session.counting import unseen_flips
 from napari_rbcflow.simulation import ChamberSettings, simulate_passages
 from napari_rbcflow.simulation.motion import Motion, jeffery_axis, jeffery_period_s
 from napari_rbcflow.types import Label

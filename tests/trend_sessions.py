@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_rbcflow.estimate import RunningFraction
 from napari_rbcflow.session import Account, SessionWriter
-from napari_rbcflow.session.runfile import read_run, write_run
+from napari_rbcflow.session.schema import read_run, write_run
 from napari_rbcflow.types import Judgement, Label, SourceInfo, Track
 
 FIRST = datetime(2026, 3, 2, 10, 15, tzinfo=timezone(timedelta(hours=1)))

@@ -100,7 +100,7 @@ def say(result: Result) -> None:
     """
     from napari_rbcflow.commands.result import say_notes, say_number
     from napari_rbcflow.estimate.reported import fraction_text
-    from napari_rbcflow.session.correcting import words_of
+    from napari_rbcflow.session.counting import words_of
 
     (status, reason), folder = result.outcome, result.folder
     warnings = warnings_in(folder, result.warnings)
@@ -135,7 +135,7 @@ def warnings_in(folder: Path, told: Sequence[str]) -> list[RunWarning]:
     from napari_rbcflow.errors import RbcflowError
     from napari_rbcflow.quality import RunWarning, Severity
     from napari_rbcflow.quality.monitor import warnings_of_run
-    from napari_rbcflow.session.runfile import read_run
+    from napari_rbcflow.session.schema import read_run
 
     try:
         return warnings_of_run(read_run(folder))

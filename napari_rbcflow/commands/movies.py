@@ -71,7 +71,7 @@ def analyze(
     from napari_rbcflow.commands.terminal import bar
     from napari_rbcflow.estimate.reported import fraction_text
     from napari_rbcflow.quality.monitor import warnings_of_run
-    from napari_rbcflow.session.correcting import words_of
+    from napari_rbcflow.session.counting import words_of
 
     with bar("analysing") as show, kept_when_interrupted(output):
         session = run.analyze(

@@ -13,7 +13,7 @@ from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.wiring import Run
-from napari_rbcflow.session.reading import Session, open_session
+from napari_rbcflow.session.reader import Session, open_session
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.tracking.settings import Direction
 from napari_rbcflow.types import LEAST_FRAMES, SourceInfo

@@ -7,7 +7,7 @@ from dataclasses import replace
 from napari_rbcflow.quality import RunWarning
 from napari_rbcflow.quality.summary import QualityLine, quality_lines
 from napari_rbcflow.run.stages import Stages
-from napari_rbcflow.session.account import Account
+from napari_rbcflow.session.schema import Account
 from napari_rbcflow.tracking.tracker import Tracker
 
 

@@ -14,9 +14,9 @@ from napari_rbcflow.run.pace import Pace
 from napari_rbcflow.run.progress import Progress, behind_sentence, warnings_of
 from napari_rbcflow.run.quality_looks import QualityLooks
 from napari_rbcflow.run.stages import Stages
-from napari_rbcflow.session.account import Account, FractionFigure
-from napari_rbcflow.session.correcting import corrected_figure
-from napari_rbcflow.session.room import OPEN_END_S, DiskRoom, room_words
+from napari_rbcflow.session.counting import corrected_figure
+from napari_rbcflow.session.schema import Account, FractionFigure
+from napari_rbcflow.session.writer import OPEN_END_S, DiskRoom, room_words
 from napari_rbcflow.sources.base import FrameSource
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import SourceInfo

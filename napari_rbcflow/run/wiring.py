@@ -21,7 +21,7 @@ from napari_rbcflow.run.quality_looks import QualityLooks
 from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.run.stages import Stages
 from napari_rbcflow.run.standing import GOES_ON, Standing
-from napari_rbcflow.session.account import Account
+from napari_rbcflow.session.schema import Account
 from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.sources.base import FrameSource, RecordedSource
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground

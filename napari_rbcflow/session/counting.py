@@ -1,8 +1,9 @@
-"""The counted cells of a session in the order in which they were counted, and the rules in force."""
+"""The counted cells of a session in their order, and the numbers that follow from them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.estimate.error_correction import corrected_fraction
 from napari_rbcflow.estimate.fraction import RunningFraction
 from napari_rbcflow.estimate.intervals import FIXED_N, FixedN
+from napari_rbcflow.estimate.network_rates import NetworkRates
+from napari_rbcflow.estimate.reported import ANYTIME, FIXED_WIDTH
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.estimate.tally import (
     AFTER_STOP,
@@ -21,10 +25,20 @@ from napari_rbcflow.estimate.tally import (
     OTHER_SPEED,
     PIECE,
     RUN_FAILED,
+    TOO_FEW_FRAMES,
     Tally,
 )
+from napari_rbcflow.estimate.unseen_flips import (
+    MEASURED,
+    TURNS_ONLY,
+    FractionByLength,
+    UnseenFlips,
+    correct_unseen_flips,
+    fraction_by_length,
+)
 from napari_rbcflow.session.crops import read_index
-from napari_rbcflow.types import Judgement, Label
+from napari_rbcflow.session.schema import NOT_CORRECTED, FractionFigure, read_run
+from napari_rbcflow.types import DEFAULT_FPS, LEAST_FRAMES, Judgement, Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,3 +235,247 @@ def _as_judged(cell: int, row: Any, models: Mapping[str, Any]) -> Judgement:
     elif label is Label.UNCOUNTED:  # too brief to count, whatever they said
         label = Label.UNRELIABLE
     return Judgement(cell, label, reliable, tank, reason)
+
+
+USUAL_SHEAR_PER_S = 10.0
+"""At the wall (Darrin et al. 2023), where the session does not say."""
+_WATCHED_TOLERANCE = 1e-4
+"""Of a fraction, as in `verify`."""
+
+
+def least_frames_of(run: Mapping[str, Any]) -> int:
+    """Return the least length of a counted track; sessions from before there was a choice had the paper's."""
+    return int(run["parameters"].get("least_frames") or LEAST_FRAMES)
+
+
+def by_length(run: Mapping[str, Any], cells: pd.DataFrame) -> FractionByLength:
+    """Return a session's fraction by track length.
+
+    Parameters
+    ----------
+    run : mapping
+        What ``run.json`` holds.
+    cells : DataFrame
+        ``cells.csv``.
+    """
+    shear, fps, level = _conditions(run)
+    return fraction_by_length(cells, shear_rate_per_s=shear, fps=fps, level=level)
+
+
+def unseen_flips(run: Mapping[str, Any], cells: pd.DataFrame) -> tuple[UnseenFlips, UnseenFlips]:
+    """Return a session's fraction corrected for unseen flips: the least correction, and the greatest.
+
+    The first takes it that real stiff cells are told as often as simulated ones, the second that only a turn
+    that was seen tells them. Where what was seen may have decided when the run stopped, neither is surer than
+    the raw interval of ``run.json``, which holds for that.
+
+    Parameters
+    ----------
+    run, cells
+        As of `by_length`.
+    """
+    shear, fps, level = _conditions(run)
+    stage2 = str(((run.get("models") or {}).get("stage2") or {}).get("hash") or "")
+    raw = _stopped_by_labels(run)
+    least, most = (
+        correct_unseen_flips(
+            cells, curve, shear_rate_per_s=shear, fps=fps, level=level, stage2=stage2, raw=raw
+        )
+        for curve in (MEASURED, TURNS_ONLY)
+    )
+    return least, most
+
+
+def _stopped_by_labels(run: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the raw interval where it is one that allows for a stop by what was seen."""
+    raw = run["fraction"]
+    low, high = raw.get("low"), raw.get("high")
+    if raw.get("method") not in (ANYTIME, FIXED_WIDTH) or low is None or high is None:
+        return None
+    return float(low), float(high)
+
+
+def unseen_flips_record(run: Mapping[str, Any], cells: pd.DataFrame) -> dict[str, Any]:
+    """Return the same as ``fraction_unseen_flips`` of ``run.json``, the greatest under ``turns_only``."""
+    least, most = unseen_flips(run, cells)
+    return {**least.as_dict(), "turns_only": most.as_dict()}
+
+
+def _conditions(run: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Shear rate at the wall, frame rate and level of a session."""
+    parameters = run["parameters"]
+    details = parameters.get("source_details") or {}
+    shear = _above_0(parameters.get("shear_rate_per_s")) or _above_0(details.get("shear_rate_per_s"))
+    fps = _above_0(parameters.get("fps"))
+    return shear or USUAL_SHEAR_PER_S, fps or DEFAULT_FPS, float(run["fraction"]["level"])
+
+
+def _above_0(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if number > 0 and number != float("inf") else None
+
+
+def watched_findings(run: Mapping[str, Any], cells: pd.DataFrame) -> list[str]:
+    """Return where the least length of a counted track, or the correction, is not what the tables give.
+
+    Parameters
+    ----------
+    run, cells
+        As of `by_length`.
+    """
+    said, least = [], least_frames_of(run)
+    counted = cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])
+    held = cells["reason"] == TOO_FEW_FRAMES
+    if (brief := cells["cell"][counted & (cells["frames"] < least)]).size:
+        said.append(
+            f"cells.csv counts {len(brief)} cells seen in under {least} frames, the least that run.json names"
+            f" (first {brief.iloc[0]})."
+        )
+    wrong = held & ((cells["label"] != Label.UNCOUNTED) | ~cells["frames"].between(LEAST_FRAMES, least - 1))
+    if (wrongly := cells["cell"][wrong]).size:
+        said.append(
+            f"cells.csv leaves out {len(wrongly)} cells as seen in too few frames that are not so"
+            f" (first {wrongly.iloc[0]})."
+        )
+    told = run.get("fraction_unseen_flips")
+    if told is not None:
+        right = unseen_flips_record(run, cells)
+        for figures, others in ((told, right), (told.get("turns_only") or {}, right["turns_only"])):
+            if not _alike(figures, others):
+                said.append("run.json: fraction_unseen_flips is not what cells.csv gives.")
+                break
+    return said
+
+
+def _alike(told: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    for name in ("estimate", "low", "high", "seen"):
+        a, b = told.get(name), right[name]
+        if (a is None) != (b is None) or (a is not None and abs(a - b) > _WATCHED_TOLERANCE):
+            return False
+    return all(told.get(name) == right[name] for name in ("method", "n", "reason"))
+
+
+_TOLERANCE = 1e-3
+"""Of an end: another release of SciPy may round its quantiles otherwise."""
+
+
+@dataclass(frozen=True)
+class CorrectedFigure(FractionFigure):
+    """A corrected fraction.
+
+    Attributes
+    ----------
+    reason : str
+        A sentence where there is none; else empty.
+    """
+
+    reason: str = ""
+
+
+def corrected_figure(
+    models: Mapping[str, Any],
+    cells: Mapping[str, int],
+    raw: FractionFigure,
+    focus_speed: Mapping[str, Any] | None = None,
+) -> CorrectedFigure:
+    """Return the fraction corrected for the errors of a run's networks.
+
+    Parameters
+    ----------
+    models : mapping
+        As in ``run.json``, with the counts behind the rates.
+    cells : mapping
+        As in ``run.json``.
+    raw : FractionFigure
+        What is said without the correction. Where its interval holds whatever stopped the run, so does the
+        corrected one.
+    focus_speed : mapping, optional
+        As in ``run.json``. Where the cells in focus share a speed, tracks at other speeds cannot have been
+        counted by mistake, and are not among those of which some were.
+    """
+    level = raw.level
+    handed = None
+    if raw.method == ANYTIME and raw.low is not None and raw.high is not None:
+        handed = raw.low, raw.high
+    k, m = int(cells.get("tank_treading", 0)), int(cells.get("flipping", 0))
+    try:
+        rates = NetworkRates.of_models(models)
+        there = (focus_speed or {}).get("unreliable_there")
+        unreliable = there if isinstance(there, int) else int(cells.get("unreliable", 0))
+        found = corrected_fraction(k, m, unreliable, rates, level, handed)
+    except ValueError as error:  # of the card: a run's end is not the place to fail for it
+        return CorrectedFigure(
+            None, None, None, level, NOT_CORRECTED, k + m, f"No corrected number: {error}."
+        )
+    return CorrectedFigure(found.estimate, found.low, found.high, level, found.method, found.n, found.reason)
+
+
+def corrected_words(told: Mapping[str, Any]) -> str:
+    """Say the corrected fraction of ``run.json``, or why there is none; empty where neither is told."""
+    estimate, low, high = (told.get(key) for key in ("estimate", "low", "high"))
+    if estimate is None or low is None or high is None:
+        return str(told.get("reason", ""))
+    return (
+        f"Corrected for the networks' known errors: {100 * estimate:.1f} %"
+        f" ({100 * told['level']:g} % interval {100 * low:.1f} to {100 * high:.1f} %)"
+    )
+
+
+def words_of(folder: Path) -> str:
+    """Say it of a session folder; empty where that cannot be read, which others tell."""
+    try:
+        return corrected_words(read_run(folder).get("fraction_corrected") or {})
+    except BadInput:
+        return ""
+
+
+def counts_words(models: Mapping[str, Any]) -> str:
+    """Say on how many labelled cells the correction rests; empty where the models do not tell."""
+    try:
+        r = NetworkRates.of_models(models)
+    except ValueError:
+        return ""
+    told = r.let_through_as
+    first, second = (_on(r.patients_of(name)) for name in ("let_through", "tank_treading_told"))
+    labels = f", labelled {told[0]} tank-treading and {told[1]} flipping" if sum(told) else ""
+    return (
+        f"The rates were counted on labelled cells that the networks had not seen: stage 1{first} found"
+        f" {r.tank_treading_found.hits} of {r.tank_treading_found.of} tank-treading and"
+        f" {r.flipping_found.hits} of {r.flipping_found.of} flipping ones and let {r.let_through.hits} of"
+        f" {r.let_through.of} unreliable ones through{labels}; stage 2{second} was right on"
+        f" {r.tank_treading_right.hits} of {r.tank_treading_right.of} tank-treading and"
+        f" {r.flipping_right.hits} of {r.flipping_right.of} flipping ones."
+    )
+
+
+def _on(patients: list[str]) -> str:
+    if len(patients) < 2:
+        return f", on patient {patients[0]}," if patients else ""
+    return f", on patients {', '.join(patients[:-1])} and {patients[-1]},"
+
+
+def correction_findings(run: Mapping[str, Any], found: Mapping[str, int]) -> Iterator[str]:
+    """Work the corrected fraction out again from the cells `found` in ``cells.csv``, and compare.
+
+    Only what is said is checked: a session of before the correction says nothing.
+    """
+    told = run.get("fraction_corrected") or {}
+    if told.get("estimate") is None and not told.get("reason"):
+        return
+    right = corrected_figure(run["models"], found, FractionFigure(**run["fraction"]), run.get("focus_speed"))
+    for name in ("estimate", "low", "high"):
+        said, wanted = told.get(name), getattr(right, name)
+        if (said is None) != (wanted is None):
+            yield (
+                "run.json gives a corrected fraction, but its counts and rates give none."
+                if wanted is None
+                else "run.json gives no corrected fraction, but its counts and rates give one."
+            )
+            return
+        if said is not None and not math.isclose(said, wanted, abs_tol=_TOLERANCE):
+            yield f"run.json gives the corrected fraction's {name} as {said:.6g}; it is {wanted:.6g}."
+    if told.get("n") != right.n:
+        yield f"run.json: the corrected fraction is of {told.get('n')} cells, cells.csv holds {right.n}."

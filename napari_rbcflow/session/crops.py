@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.ring.layout import crc32c
-from napari_rbcflow.session import packing
+from napari_rbcflow.session import growing
 from napari_rbcflow.session.growing import GrowingArray, chunk_path
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Track
 
@@ -57,7 +57,7 @@ class CropStore:
             packer = self._packer if name == "crops" else None
             return GrowingArray(group, folder, name, dtype, item, rows, attributes, packer)
 
-        self._packer = packing.Packer()
+        self._packer = growing.Packer()
         self._crops = grow("crops", "uint8", (CROP_SIDE, CROP_SIDE), CROPS_PER_CHUNK)
         self._frame = grow("frame", "<i8", (), FLAGS_PER_CHUNK)
         self._seen = grow("seen", "bool", (), FLAGS_PER_CHUNK)
@@ -242,12 +242,12 @@ class CropReader:
             with path.open("rb") as file:
                 header = b""
                 if os.fstat(file.fileno()).st_size != whole:
-                    header = file.read(packing.HEADER_BYTES)
-                if not header or packing.is_plain(header):
+                    header = file.read(growing.HEADER_BYTES)
+                if not header or growing.is_plain(header):
                     file.seek(len(header) + place)
                     return file.read(size)
                 # A full chunk never changes, and whoever goes from track to track asks for it again.
-                data = packing.unpack(header + file.read(), whole)
+                data = growing.unpack(header + file.read(), whole)
             self._unpacked = number, data
         return data[place : place + size]
 

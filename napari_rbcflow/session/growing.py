@@ -1,25 +1,101 @@
-"""What grows at its end, durable after every batch: zarr arrays and tables.
-
-zarr's own `append` rewrites the array's metadata and whole last chunk each time. Here the chunks are
-uncompressed files made at full size, into which each batch is written in place; any zarr reader opens
-the array at any time. Until `close` its shape is ahead of what is in it: the rows written are told by
-whoever keeps count (the crops' index). Full chunks may be packed (`packing`).
-"""
+"""What grows at its end, durable after every batch: zarr arrays and tables; full chunks are packed."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
+import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import zarr
+from numcodecs import blosc  # type: ignore[import-untyped]
 from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
 
 from napari_rbcflow.ring.disk import preallocate, rename_over, replace_file, sync_folder, write_all
-from napari_rbcflow.session import packing
+
+log = logging.getLogger(__name__)
+
+HEADER_BYTES = 16
+_COPIED = 0x2
+"""Of the header's flags."""
+_LEVEL = 1
+"""More packs noise no better, and takes six times as long."""
+
+
+def codec() -> BloscCodec:
+    """Return the codec that both kinds of chunk are of."""
+    return BloscCodec(typesize=1, cname="zstd", clevel=_LEVEL, shuffle="noshuffle")
+
+
+def plain_header(size: int) -> bytes:
+    """Return what stands before `size` bytes that lie plain."""
+    header = bytes(blosc.compress(bytes(size), b"zstd", 0, 0)[:HEADER_BYTES])
+    if not header[2] & _COPIED:
+        raise RuntimeError("this numcodecs has no plain buffers: install the one that comes with zarr")
+    return header
+
+
+def is_plain(header: bytes) -> bool:
+    """Say whether the bytes behind a header lie plain."""
+    return len(header) == HEADER_BYTES and bool(header[2] & _COPIED)
+
+
+def pack(path: Path) -> None:
+    """Put a packed chunk in the place of a plain one, in one step; where it would be no smaller, leave it.
+
+    Raises
+    ------
+    OSError
+        The chunk is then as it was.
+    """
+    data = path.read_bytes()
+    if is_plain(data[:HEADER_BYTES]):
+        packed = blosc.compress(memoryview(data)[HEADER_BYTES:], b"zstd", _LEVEL, 0)
+        if len(packed) < len(data):
+            replace_file(path, packed)
+
+
+def unpack(data: bytes, size: int) -> bytes:
+    """Return the bytes of a chunk, packed or plain; empty where it is damaged."""
+    if len(data) < HEADER_BYTES:
+        return b""
+    told, _, packed = struct.unpack_from("<III", data, 4)
+    # The library believes its header: a chunk that was cut would be read beyond its end.
+    if told != size or packed != len(data):
+        return b""
+    try:
+        return bytes(blosc.decompress(data))
+    except (RuntimeError, ValueError):
+        return b""
+
+
+class Packer:
+    """Packs chunks one after the other in a thread of its own, so that whoever writes does not wait."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rbcflow-pack")
+
+    def pack(self, path: Path) -> None:
+        """Pack a chunk that nobody writes to any more, soon."""
+        self._thread.submit(self._pack, path)
+
+    def _pack(self, path: Path) -> None:
+        try:
+            pack(path)
+        except OSError as error:
+            # A full disk, or on Windows somebody who reads it. It is whole as it is.
+            log.info("%s stays as it is, not packed: %s", path, error)
+
+    def close(self) -> None:
+        """Wait until all are packed."""
+        self._thread.shutdown()
+
 
 _CHUNKS_AHEAD = 64
 """The shape grows by so many chunks at once, that the metadata need not be rewritten each time."""
@@ -59,7 +135,7 @@ class GrowingArray:
         item: tuple[int, ...],
         per_chunk: int,
         attributes: dict[str, Any] | None = None,
-        packer: packing.Packer | None = None,
+        packer: Packer | None = None,
     ) -> None:
         self._path = folder / name
         self._item = item
@@ -75,12 +151,12 @@ class GrowingArray:
             dtype=self._dtype,
             fill_value=0,
             filters=None,
-            compressors=None if packer is None else packing.codec(),
+            compressors=None if packer is None else codec(),
             chunk_key_encoding={"name": "default", "separator": "."},
             attributes=attributes,
         )
         self._packer, self._packed = packer, 0
-        self._header = b"" if packer is None else packing.plain_header(per_chunk * self._row_bytes)
+        self._header = b"" if packer is None else plain_header(per_chunk * self._row_bytes)
         self._chunk = -1
         self._file: IO[bytes] | None = None
         self._unsynced: list[IO[bytes]] = []

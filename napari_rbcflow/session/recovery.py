@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from napari_rbcflow.errors import RunFailed
-from napari_rbcflow.session import pieces, runfile, tables
-from napari_rbcflow.session.account import CELL_COUNTS, plain
-from napari_rbcflow.session.correcting import corrected_figure
-from napari_rbcflow.session.marker import is_being_written
-from napari_rbcflow.session.reading import Session, open_session
+from napari_rbcflow.session import schema, tables
+from napari_rbcflow.session.counting import corrected_figure
+from napari_rbcflow.session.reader import Session, open_session
 from napari_rbcflow.session.report import write_report
+from napari_rbcflow.session.schema import CELL_COUNTS, is_being_written, plain
 
 LOST = "run-failed"
 
@@ -70,14 +69,14 @@ def close_interrupted(folder: Path, sentence: str) -> None:
     run.update(
         status="failed",
         stop_reason=sentence,
-        ended=runfile.now(),
+        ended=schema.now(),
         **counts_as_kept(session),
         files={
             name: tables.fingerprint(folder / name)
-            for name in ("cells.csv", "tracks.csv", pieces.NAME)
+            for name in ("cells.csv", "tracks.csv", tables.NAME)
             if (folder / name).exists()
         },
     )
     run["warnings"].append("The frames are counted as of the last second before the run broke.")
-    runfile.write_run(folder, run)
+    schema.write_run(folder, run)
     write_report(folder, run)

@@ -1,29 +1,154 @@
-"""Whether a session folder is whole."""
+"""Whether a session folder is whole, and its number is the one that its cells give."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from napari_rbcflow.errors import BadInput, RbcflowError
+from napari_rbcflow.estimate.intervals import wilson
+from napari_rbcflow.estimate.reported import said
+from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.ring import open_ring
-from napari_rbcflow.session import correcting, pieces, proving, tables
-from napari_rbcflow.session.account import CELL_COUNTS, FractionFigure
-from napari_rbcflow.session.audit import findings as faults_of_changes
-from napari_rbcflow.session.audit import read_audit
+from napari_rbcflow.session import counting, tables
+from napari_rbcflow.session.counting import (
+    RuleMet,
+    counted_cells,
+    finished_labels,
+    first_met,
+    recount,
+    rules_of,
+)
+from napari_rbcflow.session.counting import watched_findings as faults_of_lengths
 from napari_rbcflow.session.crops import CropReader
-from napari_rbcflow.session.marker import is_being_written
-from napari_rbcflow.session.positions import spans
-from napari_rbcflow.session.reading import Session, open_session
-from napari_rbcflow.session.report_by_hand import tells_of_changes
-from napari_rbcflow.session.runfile import DamagedRun
-from napari_rbcflow.session.watched import findings as faults_of_lengths
+from napari_rbcflow.session.label_edits import findings as faults_of_changes
+from napari_rbcflow.session.label_edits import read_audit
+from napari_rbcflow.session.reader import Session, open_session
+from napari_rbcflow.session.report import tells_of_changes
+from napari_rbcflow.session.schema import CELL_COUNTS, DamagedRun, FractionFigure, is_being_written
+from napari_rbcflow.session.tables import spans
 from napari_rbcflow.types import LEAST_FRAMES, Label
+
+_TOLERANCE = 1e-4
+"""Of a fraction: ``run.json`` may hold it rounded to as little as four decimals."""
+_MET_BY_CELLS = ("reliable", "half-width", "baseline", "tracks")
+
+
+def findings_of_fraction(told: dict[str, Any], k: int, m: int) -> Iterator[str]:
+    """Compare the fraction of ``run.json`` with `k` tank-treading and `m` flipping cells in ``cells.csv``."""
+    n = k + m
+    if told["n"] != n:
+        yield f"run.json: the fraction is of {told['n']} cells, cells.csv holds {n} that count."
+    estimate, low, high = told["estimate"], told["low"], told["high"]
+    if not n:
+        if estimate is not None:
+            yield "run.json gives a fraction where no cell counts."
+        return
+    if estimate is None or not math.isclose(estimate, k / n, abs_tol=_TOLERANCE):
+        yield f"run.json gives a fraction of {estimate}, cells.csv one of {k / n:.6g}."
+    if low is None or high is None or not 0 <= low <= high <= 1:
+        yield f"run.json: {low} to {high} is not an interval."
+    elif told["method"] == "wilson":
+        yield from _ends(told, "wilson", wilson(k, n, told["level"]))
+
+
+def findings_of_interval(session: Session) -> Iterator[str]:
+    """Count the cells again in their order, and work out the interval that belongs to how the run ended."""
+    run = session.run
+    told = run["fraction"]
+    if told["low"] is None or told["high"] is None:
+        return
+    rules = rules_of(run["parameters"])
+    if rules is None:
+        if told["method"] != "wilson":
+            yield (
+                f"run.json gives the {told['method']} interval, but not the stop rules to which it belongs:"
+                " it cannot be checked."
+            )
+        return
+    if (again := session.counted_again) is not None:
+        fraction = again.tally.fraction
+    else:
+        fraction = recount(counted_cells(session.folder, session.cells), told["level"])
+    right = said(fraction, rules[0], run["status"], run["stop_reason"], rules[1])
+    if told["method"] != right.method:
+        yield (
+            f"run.json gives the {told['method']} interval, but to a run that ended so"
+            f" ({run['status']}, {run['stop_reason']}) belongs the {right.method} one."
+        )
+    elif right.method != "wilson":  # that one was looked at with the counts
+        yield from _ends(told, right.method, right.interval)
+
+
+def findings_of_stop(session: Session) -> Iterator[str]:
+    """Count again until a stop rule is met: it must be the one that is named, and met by the last cell."""
+    run = session.run
+    chosen = rules_of(run["parameters"])
+    if chosen is None:
+        return
+    rules: StopRules = chosen[0]
+    reason = str(run["stop_reason"])
+    labels = finished_labels(session.folder, session.cells)
+    if (again := session.counted_again) is not None:
+        enough = again.tally.enough
+        met = None if enough is None else RuleMet(enough, again.tally.finished)
+    else:
+        met = first_met(rules, labels, run["fraction"]["level"])
+    if reason in _MET_BY_CELLS:
+        if met is None:
+            yield f"run.json says that the rule {reason} stopped the run, but its cells do not meet it."
+            return
+        if met.reason != reason:
+            yield f"run.json says that the rule {reason} stopped the run; its cells first met {met.reason}."
+    elif met is not None and run["status"] == "finished":
+        yield f"run.json says that {reason} ended the run, but its cells met the rule {met.reason} before."
+    if met is not None and met.tracks != len(labels):
+        yield (
+            f"The rule {met.reason} was met by track {met.tracks} of those that ended before the stop,"
+            f" but {len(labels)} are in the number."
+        )
+
+
+def findings_of_focus_speed(session: Session) -> Iterator[str]:
+    """Learn the speed of the cells in focus again, and find the tracks whose labels do not follow from it."""
+    again, told = session.counted_again, session.run.get("focus_speed") or {}
+    if again is None:
+        return
+    right = {**again.tally.focus.as_dict(), "set_aside": again.tally.set_aside}
+    if told != right:
+        yield f"run.json gives the speed of cells in focus as {told}; its tracks give {right}."
+    cells = session.cells
+    rows = zip(cells["cell"], zip(cells["label"], cells["reason"], strict=True), strict=True)
+    if wrong := [cell for cell, said in rows if again.labels.get(cell, said) != said]:
+        yield (
+            f"cells.csv: {len(wrong)} labels are not what the networks and the speed of cells in focus give"
+            f" (first cell {wrong[0]})."
+        )
+
+
+def findings_of_corrected(session: Session) -> Iterator[str]:
+    """Find where the corrected number is neither told nor is it said why there is none."""
+    run = session.run
+    told = run.get("fraction_corrected") or {}
+    # A run that broke was perhaps closed by another process, which does not work it out.
+    if rules_of(run["parameters"]) is None or run["status"] == "failed":
+        return
+    if told.get("estimate") is None and not told.get("reason"):
+        yield "run.json gives neither a corrected fraction nor a reason why there is none."
+
+
+def _ends(told: dict[str, Any], method: str, right: tuple[float, float]) -> Iterator[str]:
+    for name, end in zip(("low", "high"), right, strict=True):
+        if not math.isclose(told[name], end, abs_tol=_TOLERANCE):
+            yield f"run.json gives the interval's {name} end as {told[name]:.6g}; {method} gives {end:.6g}."
+
 
 Check = Callable[[Session], Iterator[str]]
 WHOLE, INCOMPLETE, NOT_A_SESSION = 0, 1, 2
@@ -189,12 +314,12 @@ def _watched(session: Session) -> Iterator[str]:
 
 
 def _pieces(session: Session) -> Iterator[str]:
-    cells, links = session.cells, pieces.read_links(session.folder)
+    cells, links = session.cells, tables.read_links(session.folder)
     kept = set(cells["cell"])
     if _running(session):  # a crash can come between a track's pieces and its row in cells.csv
         links = {cell: before for cell, before in links.items() if cell in kept}
     labels = dict(zip(cells["cell"], cells["label"], strict=True))
-    yield from pieces.findings(links, labels, dict(zip(cells["cell"], cells["reason"], strict=True)))
+    yield from tables.findings(links, labels, dict(zip(cells["cell"], cells["reason"], strict=True)))
 
 
 def _unchanged(session: Session) -> Iterator[str]:
@@ -212,7 +337,7 @@ def _by_hand(session: Session) -> Iterator[str]:
     yield from faults_of_changes(audit, machine, {} if again is None else again.told)
     if session.changes_standing:
         labels = dict(zip(session.cells["cell"], session.labels_by_hand, strict=True))
-        for cell in pieces.counted_twice(pieces.read_links(session.folder), labels):
+        for cell in tables.counted_twice(tables.read_links(session.folder), labels):
             yield f"changes.csv: by hand, cell {cell} counts beside one that it may be a piece of."
     page = session.folder / "report.html"
     if not _running(session) and page.exists() and not tells_of_changes(session.folder, len(audit.changes)):
@@ -256,18 +381,16 @@ def _counts(session: Session) -> Iterator[str]:
     for name in CELL_COUNTS:
         if told.get(name) != found[name]:
             yield f"run.json counts {told.get(name)} cells {name}, cells.csv holds {found[name]}."
-    yield from proving.findings_of_fraction(
-        session.run["fraction"], found["tank_treading"], found["flipping"]
-    )
-    yield from correcting.findings(session.run, found)
+    yield from findings_of_fraction(session.run["fraction"], found["tank_treading"], found["flipping"])
+    yield from counting.correction_findings(session.run, found)
 
 
 def _number(session: Session) -> Iterator[str]:
     if not _running(session):
-        yield from proving.findings_of_interval(session)
-        yield from proving.findings_of_stop(session)
-        yield from proving.findings_of_focus_speed(session)
-        yield from proving.findings_of_corrected(session)
+        yield from findings_of_interval(session)
+        yield from findings_of_stop(session)
+        yield from findings_of_focus_speed(session)
+        yield from findings_of_corrected(session)
 
 
 def _crops(session: Session) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Writing a session folder while a run goes on."""
+"""Writing a session folder while a run goes on: from its first bytes to its sorted tables."""
 
 from __future__ import annotations
 
@@ -6,34 +6,301 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.ring.disk import disk_faults, is_full, sync_folder
-from napari_rbcflow.session import pieces, runfile, tables
-from napari_rbcflow.session.account import Account
-from napari_rbcflow.session.beginning import first_run, make_folder
-from napari_rbcflow.session.closing import close_tables
+from napari_rbcflow.session import schema, tables
+from napari_rbcflow.session.counting import unseen_flips_record
 from napari_rbcflow.session.crops import CropStore
 from napari_rbcflow.session.growing import Table
-from napari_rbcflow.session.log import SessionLog
-from napari_rbcflow.session.marker import WritingMarker
-from napari_rbcflow.session.reading import Session
+from napari_rbcflow.session.reader import Session
 from napari_rbcflow.session.recovery import counts_as_kept
 from napari_rbcflow.session.report import write_report
-from napari_rbcflow.session.room import DiskRoom
-from napari_rbcflow.session.watched import unseen_flips_record
+from napari_rbcflow.session.schema import Account, WritingMarker
 from napari_rbcflow.types import Judgement, SourceInfo, Track
 
+LOGGER = "napari_rbcflow"
+IN_A_ROW, EVERY_S = 20, 60.0
+"""So often one place in the program is taken down within this time: what repeats with every frame, for hours,
+must not fill the disk or hide the rest."""
+
+
+class SessionLog(logging.FileHandler):
+    """Takes down what the package logs from INFO on, until `close`; of what repeats, how often it came."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self.setLevel(logging.INFO)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"))
+        self._told: Counter[tuple[str, int]] = Counter()
+        self._left_out: dict[tuple[str, int], tuple[int, logging.LogRecord]] = {}
+        self._since_s = time.monotonic()
+        self._counting = threading.RLock()
+        logger = logging.getLogger(LOGGER)
+        self._level_before = logger.level
+        if logger.getEffectiveLevel() > logging.INFO:
+            logger.setLevel(logging.INFO)
+        logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take down a record, unless its place in the program has had its share of this minute."""
+        place = record.pathname, record.lineno
+        with self._counting:
+            if time.monotonic() - self._since_s >= EVERY_S:
+                self._tell_left_out()
+            self._told[place] += 1
+            if self._told[place] > IN_A_ROW:
+                newest = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None})
+                self._left_out[place] = self._left_out.get(place, (0, newest))[0] + 1, newest
+                return
+        super().emit(record)
+
+    def _tell_left_out(self) -> None:
+        """Say how often what was left out came, and begin to count anew."""
+        for n, record in self._left_out.values():
+            record.msg = f"{record.msg} (and {n - 1} times more like it)" if n > 1 else record.msg
+            super().emit(record)
+        self._left_out.clear()
+        self._told.clear()
+        self._since_s = time.monotonic()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing: a full disk must not fill the terminal, and what broke is said elsewhere."""
+
+    def close(self) -> None:
+        """Stop listening."""
+        logger = logging.getLogger(LOGGER)
+        if self in logger.handlers:
+            logger.removeHandler(self)
+            with self._counting:
+                self._tell_left_out()
+            if not any(isinstance(handler, SessionLog) for handler in logger.handlers):
+                logger.setLevel(self._level_before)
+        super().close()
+
+
+OPEN_END_S = 1800.0
+"""A run with no end of its own is told when the disk will hold no longer."""
+_SPAN_S = 120.0
+"""Over which the rate is taken."""
+_LEAST_S = 15.0
+"""Before that nothing is said: the first seconds have no tracks."""
+_LOOKS = 64
+_STEPS_MIN = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720)
+_SPARED_BYTES = 64 << 20
+"""For the report, the log, and what else is written on such a disk."""
+
+
+class DiskRoom:
+    """Watches the room on the disk that holds a folder. Look once a second or so.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._looks: deque[tuple[float, float]] = deque(maxlen=_LOOKS)
+        self._left_s: float | None = None
+
+    def look(self, to_be_copied: int = 0, *, now_s: float | None = None, free: int | None = None) -> None:
+        """Take in how much room there is.
+
+        Parameters
+        ----------
+        to_be_copied : int
+            Bytes that the close will need once more.
+        now_s : float, optional
+            Default: the clock.
+        free : int, optional
+            Bytes; default: what the disk says.
+        """
+        now_s = time.monotonic() if now_s is None else now_s
+        # Two minutes in as many looks as are remembered.
+        if self._looks and now_s - self._looks[-1][0] < _SPAN_S / _LOOKS:
+            return
+        if free is None:
+            try:
+                free = shutil.disk_usage(self._folder).free
+            except OSError:  # a disk that does not tell
+                return
+        room = float(free - to_be_copied - _SPARED_BYTES)
+        self._looks.append((now_s, room))
+        began_s, before = self._looks[0]
+        if now_s - began_s < _LEAST_S:
+            return
+        filled = before - room
+        self._left_s = max(0.0, room) * (now_s - began_s) / filled if filled > 0 else None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the disk is full, at the last two minutes' rate; None where it does not fill."""
+        return self._left_s
+
+
+def room_words(left_s: float | None, needed_s: float | None) -> str:
+    """Say how long the disk will hold where a person must know, else nothing.
+
+    Parameters
+    ----------
+    left_s : float or None
+        From `DiskRoom.left_s`.
+    needed_s : float or None
+        That the run will still go on, if that is known; None for an open end: said under `OPEN_END_S` then.
+    """
+    if left_s is None or left_s >= (OPEN_END_S if needed_s is None else needed_s):
+        return ""
+    # In steps: a sentence that changes each second is not read.
+    minutes = max((step for step in _STEPS_MIN if 60 * step <= left_s), default=0)
+    said = f"some {minutes} minutes" if minutes > 1 else "a minute" if minutes else "less than a minute"
+    wanted = "" if needed_s is None else ", less than the run needs"
+    return f"At this rate the disk has room for {said} more{wanted}: free some, or stop by then."
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a session.
+
+    Parameters
+    ----------
+    folder : Path
+        Must not exist; the folder that it is to be in must.
+
+    Raises
+    ------
+    BadInput
+        If it exists, or cannot be made there.
+    """
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        raise BadInput(
+            f"{folder} exists already: choose a folder that does not, or move that one away."
+        ) from None
+    except ValueError:
+        raise BadInput(
+            f"{str(folder)!r} cannot be made: a folder's name cannot hold a NUL character."
+        ) from None
+    except OSError as error:
+        said = error.strerror or str(error)
+        if isinstance(error, FileNotFoundError):
+            if not folder.parent.exists():
+                raise BadInput(
+                    f"{folder} cannot be made: there is no folder {folder.parent}; make that first."
+                ) from None
+            said = f"{folder.parent} takes no new folders"  # as /proc says it
+        raise BadInput(f"{folder} cannot be made ({said}): choose a folder that you may write to.") from None
+
+
+def first_run(
+    source: SourceInfo,
+    *,
+    parameters: Mapping[str, Any],
+    models: Mapping[str, Any],
+    patient: str,
+    sample: str,
+) -> dict[str, Any]:
+    """Return ``run.json`` of a run that begins now."""
+    return {
+        "format": schema.FORMAT,
+        "status": "running",
+        "stop_reason": None,
+        "stop_sentence": "",
+        **Account(warnings=source.warnings).as_dict(),
+        "parameters": {**schema.source_parameters(source), **dict(parameters)},
+        "models": dict(models),
+        "versions": schema.versions(),
+        "patient": patient,
+        "sample": sample,
+        "started": schema.now(),
+        "ended": None,
+    }
+
+
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass
+class ClosedTables:
+    """What became of the tables.
+
+    Attributes
+    ----------
+    files : dict
+        Size and SHA-256 of each by its name, as in ``run.json``.
+    warnings : list of str
+        What a person must be told.
+    cells : DataFrame or None
+        ``cells.csv``, where it was sorted: nobody need read it again.
+    """
+
+    files: dict[str, tables.Fingerprint] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    cells: pd.DataFrame | None = None
+
+
+def close_tables(
+    folder: Path, index: NDArray[np.int64], changed: Mapping[int, tuple[str, str]] | None = None
+) -> ClosedTables:
+    """Sort the tables of a session that nobody writes to any more.
+
+    A table that cannot be sorted is still whole: no reason to lose a run's end.
+
+    Parameters
+    ----------
+    folder : Path
+    index : ndarray of int64, shape (m, 4)
+        Of its crops.
+    changed : mapping of int to (str, str), optional
+        Label and reason of the cells that get others.
+
+    Raises
+    ------
+    OSError
+        If a table cannot even be read.
+    """
+    closed = ClosedTables()
+
+    def tried(name: str, sort: Callable[[Path], T]) -> T | None:
+        try:
+            return sort(folder / name)
+        except OSError as error:
+            # It needs the table's size once more, and on Windows that no other program has it open.
+            log.warning("%s could not be sorted", name, exc_info=error)
+            why = (
+                "The disk was full"
+                if is_full(error)
+                else f"{name} could not be replaced ({error.strerror or error}; is it open elsewhere?)"
+            )
+            closed.warnings.append(f"{why}: {name} is in the order in which the tracks ended.")
+            return None
+
+    if (cells := tried("cells.csv", lambda path: tables.sort_cells(path, changed))) is not None:
+        closed.files["cells.csv"], closed.cells = cells
+    tracks = tried("tracks.csv", lambda path: tables.sort_tracks(path, index[:, 0], index[:, 2]))
+    if tracks is not None:
+        closed.files["tracks.csv"] = tracks
+    tried(tables.NAME, tables.sort_pieces)
+    closed.files = {
+        name: closed.files.get(name) or tables.fingerprint(folder / name)
+        for name in ("cells.csv", "tracks.csv", tables.NAME)
+    }
+    return closed
+
 
 CROPS_PER_RING_FRAME = 128
 """Cells in a frame that the ring of crops has room for: about the load of the paper's acquisitions."""
@@ -68,7 +335,7 @@ class SessionWriter:
         with ExitStack() as undo:
             self._marker = WritingMarker(folder)
             undo.callback(self._marker.remove)
-            runfile.write_run(folder, run)
+            schema.write_run(folder, run)
             self.ring = FrameRing.create(
                 folder / "frames.zarr",
                 height=source.height,
@@ -82,7 +349,7 @@ class SessionWriter:
             self._crops = CropStore(folder / "crops.zarr")
             self._tracks = Table(folder / "tracks.csv", tables.header(tables.TRACK_COLUMNS))
             undo.callback(self._tracks.close)
-            self._pieces = Table(folder / pieces.NAME, tables.header(pieces.COLUMNS))
+            self._pieces = Table(folder / tables.NAME, tables.header(tables.COLUMNS))
             undo.callback(self._pieces.close)
             self._cells = Table(folder / "cells.csv", tables.header(tables.CELL_COLUMNS))
             undo.callback(self._cells.close)
@@ -183,7 +450,7 @@ class SessionWriter:
             try:
                 self._crops.write(tracks)
                 self._tracks.append(tables.track_rows(tracks))
-                self._pieces.append(of_pieces := pieces.piece_rows(tracks))
+                self._pieces.append(of_pieces := tables.piece_rows(tracks))
                 also = [self._pieces.fileno()] if of_pieces else []
                 self._sync([*self._crops.unsynced(), self._tracks.fileno(), *also])
                 # The row in cells.csv is what makes a track kept: last, when all else is on the disk.
@@ -217,7 +484,7 @@ class SessionWriter:
         with self._of_run, disk_faults(self.folder):
             if not self._closed:
                 self._take(account)
-                runfile.write_run(self.folder, self._run)
+                schema.write_run(self.folder, self._run)
                 self.room.look(self._tracks.size + self._cells.size)  # sorting needs them once more
 
     def close(
@@ -283,7 +550,7 @@ class SessionWriter:
         self._run["warnings"] += [*not_closed, *closed.warnings]
         self._run["files"] = closed.files
         self._run["fraction_unseen_flips"] = self._unseen_flips(closed.cells)
-        self._run.update(status=status, stop_reason=stop_reason, ended=runfile.now())
+        self._run.update(status=status, stop_reason=stop_reason, ended=schema.now())
         if told := account.focus_speed:
             log.info("speed of the cells in focus: %s", ", ".join(f"{k} {v}" for k, v in told.items()))
         log.info("session closed: %s (%s), %s", status, stop_reason, account.cells)
@@ -302,7 +569,7 @@ class SessionWriter:
             try:
                 if not self._write_run():
                     # Another program took what was held back for this, but for these last bytes.
-                    self._marker.become(self.folder / runfile.NAME, runfile.encoded(self._run))
+                    self._marker.become(self.folder / schema.RUN_FILE, schema.encoded(self._run))
             except OSError:
                 if not written:  # else the counts are on the disk already
                     raise
@@ -310,7 +577,7 @@ class SessionWriter:
     def _write_run(self) -> bool:
         """Write ``run.json``; False where the disk is full."""
         try:
-            runfile.write_run(self.folder, self._run)
+            schema.write_run(self.folder, self._run)
         except OSError as error:
             if not is_full(error):
                 raise

@@ -12,8 +12,8 @@ from typing import Any
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.quality.meter import SetFlow
 from napari_rbcflow.session import FractionFigure, Session, open_session
-from napari_rbcflow.session.grave import grave_warnings
-from napari_rbcflow.session.runfile import NAME as RUN_NAME
+from napari_rbcflow.session.schema import RUN_FILE as RUN_NAME
+from napari_rbcflow.session.schema import grave_warnings
 from napari_rbcflow.types import LEAST_FRAMES
 
 

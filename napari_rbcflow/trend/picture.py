@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from napari_rbcflow.quality.rules import percent
-from napari_rbcflow.session.figures import FLIPPING_COLOUR, TANK_TREADING_COLOUR
+from napari_rbcflow.session.drawings import FLIPPING_COLOUR, TANK_TREADING_COLOUR
 from napari_rbcflow.trend.canvas import Canvas
 from napari_rbcflow.trend.judging import Below
 from napari_rbcflow.trend.scale import Scale, at_day

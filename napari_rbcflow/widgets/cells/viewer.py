@@ -23,9 +23,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rbcflow.errors import RbcflowError
-from napari_rbcflow.session.audit import Change
-from napari_rbcflow.session.browsing import COUNTED, KINDS, CellBrowser, LookedAt
-from napari_rbcflow.session.changes import ChangeLog
+from napari_rbcflow.session.browse import COUNTED, KINDS, CellBrowser, LookedAt
+from napari_rbcflow.session.label_edits import Change, ChangeLog
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.cells.crop_player import CropPlayer, Film
 from napari_rbcflow.widgets.cells.words import facts_of, flags_said, heading_of, words_of

@@ -8,7 +8,7 @@ from html import escape
 
 import numpy as np
 
-from napari_rbcflow.session.browsing import LookedAt
+from napari_rbcflow.session.browse import LookedAt
 from napari_rbcflow.session.crops import CropSequence
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.theme import FAULT_COLOUR, LOOKS, WARNING_COLOUR

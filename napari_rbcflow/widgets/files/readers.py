@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_rbcflow.errors import RbcflowError, sentence_of
-from napari_rbcflow.session.changes import ChangeLog
-from napari_rbcflow.session.reading import open_session
-from napari_rbcflow.session.runfile import NAME as RUN_NAME
+from napari_rbcflow.session.label_edits import ChangeLog
+from napari_rbcflow.session.reader import open_session
+from napari_rbcflow.session.schema import RUN_FILE as RUN_NAME
 from napari_rbcflow.sources.lazy import open_frames
 from napari_rbcflow.sources.movie import ring_of
 from napari_rbcflow.widgets.files.session_layers import LayerData, image_layer, layers_of, movie_of

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import RbcflowError
-from napari_rbcflow.session.reading import Session
+from napari_rbcflow.session.reader import Session
 from napari_rbcflow.sources.lazy import FrameArray, RingFrames, open_frames
 from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, Label
 from napari_rbcflow.widgets.theme import LOOKS

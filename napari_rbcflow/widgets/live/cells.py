@@ -12,8 +12,8 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.run.judged import JudgedCell
 from napari_rbcflow.run.progress import Progress
-from napari_rbcflow.session.account import FractionFigure
-from napari_rbcflow.session.changes import ChangeLog
+from napari_rbcflow.session.label_edits import ChangeLog
+from napari_rbcflow.session.schema import FractionFigure
 from napari_rbcflow.widgets.cells.strip import CellStrip
 from napari_rbcflow.widgets.cells.viewer import CellViewer
 

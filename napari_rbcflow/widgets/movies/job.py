@@ -14,9 +14,9 @@ import pandas as pd
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
 from napari_rbcflow.run.settings import RunSettings
-from napari_rbcflow.session.account import FractionFigure
-from napari_rbcflow.session.changes import ChangeLog, by_hand
-from napari_rbcflow.session.reading import Session, open_session
+from napari_rbcflow.session.label_edits import ChangeLog, by_hand
+from napari_rbcflow.session.reader import Session, open_session
+from napari_rbcflow.session.schema import FractionFigure
 from napari_rbcflow.sources.lazy import open_frames
 from napari_rbcflow.widgets.files.session_layers import SessionLayers, movie_of, session_layers
 from napari_rbcflow.widgets.movies.layer_movie import (

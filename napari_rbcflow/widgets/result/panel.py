@@ -15,11 +15,16 @@ from napari_rbcflow.estimate.tally import AFTER_STOP
 from napari_rbcflow.quality.monitor import warnings_of_run
 from napari_rbcflow.quality.summary import quality_lines
 from napari_rbcflow.run.progress import Progress
-from napari_rbcflow.session.account import FractionFigure
-from napari_rbcflow.session.changes import by_hand
-from napari_rbcflow.session.correcting import corrected_words
-from napari_rbcflow.session.grave import FEW_CELLS, grave_warnings, mild_warnings, too_few_words
-from napari_rbcflow.session.reading import Session, open_session
+from napari_rbcflow.session.counting import corrected_words
+from napari_rbcflow.session.label_edits import by_hand
+from napari_rbcflow.session.reader import Session, open_session
+from napari_rbcflow.session.schema import (
+    FEW_CELLS,
+    FractionFigure,
+    grave_warnings,
+    mild_warnings,
+    too_few_words,
+)
 from napari_rbcflow.widgets.labels import breakable, say, wrapping_label
 from napari_rbcflow.widgets.result import words as words
 from napari_rbcflow.widgets.result.counts_table import CountsTable

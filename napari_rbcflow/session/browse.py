@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.session.audit import JUDGED, Change
 from napari_rbcflow.session.crops import CropSequence
-from napari_rbcflow.session.reading import Session, open_session
-from napari_rbcflow.session.reading_on import CellsSoFar, read_on
+from napari_rbcflow.session.label_edits import JUDGED, Change
+from napari_rbcflow.session.reader import Session, open_session
+from napari_rbcflow.session.tables import CellsSoFar, read_on
 from napari_rbcflow.types import DEFAULT_FPS, Label
 
 COUNTED = "counted"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,6 @@ from napari_rbcflow.quality import RunWarning
 from napari_rbcflow.quality.monitor import warnings_of_run
 from napari_rbcflow.ring import RingReader, open_ring
 from napari_rbcflow.session import tables
-from napari_rbcflow.session.account import FractionFigure
-from napari_rbcflow.session.audit import COLUMNS, Change, read_changes, standing
-from napari_rbcflow.session.changes import by_hand
 from napari_rbcflow.session.counting import (
     CountedAgain,
     count_again,
@@ -28,27 +24,9 @@ from napari_rbcflow.session.counting import (
     rows_counted,
 )
 from napari_rbcflow.session.crops import CropReader, CropSequence
-from napari_rbcflow.session.marker import is_being_written
-from napari_rbcflow.session.pieces import read_links
-from napari_rbcflow.session.runfile import read_run
-
-_CELL_TYPES = {
-    "cell": "int64",
-    "first_frame": "int64",
-    "last_frame": "int64",
-    "frames": "int64",
-    "x_first_px": "float64",
-    "y_first_px": "float64",
-    "x_last_px": "float64",
-    "y_last_px": "float64",
-    "speed_um_per_s": "float64",
-    "p_reliable": "float64",
-    "p_tank_treading": "float64",
-    "label": "str",
-    "reason": "str",
-    "gap_frames": "int64",
-}
-_TRACK_TYPES = {"cell": "int64", "frame": "int64", "y_px": "float64", "x_px": "float64", "seen": "int64"}
+from napari_rbcflow.session.label_edits import COLUMNS, Change, by_hand, read_changes, standing
+from napari_rbcflow.session.schema import FractionFigure, is_being_written, read_run
+from napari_rbcflow.session.tables import CELL_TYPES, TRACK_TYPES, parsed, read_links
 
 
 class Session:
@@ -83,13 +61,13 @@ class Session:
     @cached_property
     def cells(self) -> pd.DataFrame:
         """A row a track, the columns of ``cells.csv``; NaN where a stage was not run."""
-        return _table(self.folder / "cells.csv", _CELL_TYPES)
+        return _table(self.folder / "cells.csv", CELL_TYPES)
 
     @cached_property
     def tracks(self) -> pd.DataFrame:
         """A row a position, the columns of ``tracks.csv``, of the tracks in `cells`."""
         closed = self.run["status"] != "running"
-        tracks = _table(self.folder / "tracks.csv", _TRACK_TYPES, closed=closed)
+        tracks = _table(self.folder / "tracks.csv", TRACK_TYPES, closed=closed)
         # A crash can come between a track's positions and its row in cells.csv, which makes it kept.
         known = tracks["cell"].isin(self.cells["cell"])
         return tracks if known.all() else tracks[known].reset_index(drop=True)
@@ -230,38 +208,4 @@ def _table(path: Path, types: dict[str, str], *, closed: bool = False) -> pd.Dat
             data = tables.whole_lines(path)
     except OSError as error:
         raise RunFailed(f"{path} cannot be read ({error}): restore it from a copy.") from error
-    return _parsed(path, data, types)
-
-
-def parse_cells(path: Path, data: bytes) -> pd.DataFrame:
-    """Return whole lines of ``cells.csv``, the first line with them, as `Session.cells` has them.
-
-    Raises
-    ------
-    RunFailed
-        If they are damaged.
-    """
-    return _parsed(path, data, _CELL_TYPES)
-
-
-def parse_tracks(path: Path, data: bytes) -> pd.DataFrame:
-    """Return the same of ``tracks.csv``, as `Session.tracks` has them; errors as `parse_cells`."""
-    return _parsed(path, data, _TRACK_TYPES)
-
-
-def _parsed(path: Path, data: bytes | Path, types: dict[str, str]) -> pd.DataFrame:
-    if not data:  # crashed before the first line
-        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()})
-    try:
-        table = pd.read_csv(
-            data if isinstance(data, Path) else io.BytesIO(data),
-            dtype=types,
-            usecols=lambda name: name in types,
-            na_values=[""],
-            keep_default_na=False,
-        ).fillna({name: "" for name, kind in types.items() if kind == "str"})
-        if "gap_frames" in types and "gap_frames" not in table:  # a session from before it was told
-            table["gap_frames"] = table["last_frame"] - table["first_frame"] + 1 - table["frames"]
-        return table[list(types)]
-    except (ValueError, KeyError) as error:
-        raise RunFailed(f"{path} cannot be read ({error}): restore it from a copy.") from error
+    return parsed(path, data, types)

@@ -1,16 +1,31 @@
-"""The counts that ``run.json`` holds."""
+"""``run.json`` and ``.writing``: the counts and the record of a run, made, written and read."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import json
 import math
+import os
+import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
+from napari_rbcflow import __version__
+from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.fraction import RunningFraction
 from napari_rbcflow.estimate.reported import ANYTIME, Said
+from napari_rbcflow.quality.monitor import warnings_of_run
+from napari_rbcflow.quality.rules import FEW_CELLS
+from napari_rbcflow.quality.rules import percent as percent
+from napari_rbcflow.ring.disk import preallocate, rename_over, replace_file, sync_folder, write_all
+from napari_rbcflow.types import SourceInfo
 
 CELL_COUNTS = ("tracked", "too_short", "unreliable", "tank_treading", "flipping", "uncounted")
 """`tracked` is every finished track, a row of ``cells.csv`` each; the others add up to it."""
@@ -184,3 +199,189 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     return str(value)
+
+
+FORMAT = 1
+"""Version of the session folder's layout."""
+RUN_FILE = "run.json"
+STATUSES = ("running", "finished", "stopped", "failed")
+
+
+class DamagedRun(BadInput):
+    """A folder whose ``run.json`` is missing or cannot be made sense of; what lies beside it may be whole."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        super().__init__(f"{folder} is not a session folder: {what}.")
+        self.what = what
+
+
+def now() -> str:
+    """Return the local time with its offset from UTC, ISO 8601."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
+def versions() -> dict[str, str | None]:
+    """Return what ran, without importing it."""
+    found: dict[str, str | None] = {"napari-rbcflow": __version__, "python": platform.python_version()}
+    for package in ("numpy", "torch", "onnxruntime", "zarr", "napari"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    found["os"] = platform.platform()
+    return found
+
+
+def source_parameters(source: SourceInfo) -> dict[str, Any]:
+    """Return what is known of the source, as it goes into `parameters`."""
+    fields = asdict(source)
+    warnings = fields.pop("warnings")
+    details = fields.pop("details")
+    return {
+        "source": fields.pop("name"),
+        **fields,
+        "source_details": dict(details),
+        "source_warnings": list(warnings),
+    }
+
+
+def write_run(folder: Path, run: Mapping[str, Any]) -> None:
+    """Replace ``run.json`` in one step.
+
+    Raises
+    ------
+    OSError
+    """
+    replace_file(folder / RUN_FILE, encoded(run))
+
+
+def encoded(run: Mapping[str, Any]) -> bytes:
+    """Return what ``run.json`` holds."""
+    text = json.dumps(plain(run), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A name or path that is not UTF-8 reaches us with lone surrogates; so escaped, JSON gives them back.
+    return text.encode(errors="backslashreplace")
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read ``run.json``.
+
+    Raises
+    ------
+    BadInput
+        If `folder` is not a session, or one of a newer version; `DamagedRun` where only ``run.json`` tells.
+    """
+    if folder.is_file():
+        raise BadInput(f"{folder} is a file, not a session folder: give the folder that holds run.json.")
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a session folder: there is no such folder.")
+    try:
+        run = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DamagedRun(folder, "it holds no run.json") from None
+    except (OSError, ValueError) as error:
+        raise DamagedRun(folder, f"its run.json is damaged ({error})") from None
+    if not isinstance(run, dict) or run.get("status") not in STATUSES:
+        raise DamagedRun(folder, "its run.json is not one of napari-rbcflow")
+    version = run.get("format")
+    if not isinstance(version, int):
+        raise DamagedRun(folder, "its run.json names no format")
+    if version > FORMAT:
+        raise BadInput(f"{folder} was written by a newer napari-rbcflow: update to read it.")
+    return run
+
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+MARKER_FILE = ".writing"
+RESERVE_BYTES = 8 * 2**20
+"""Held back until the close, so that a full disk still takes run.json, report.html and a sorted cells.csv."""
+
+LAST_BYTES = 256 * 2**10
+"""Of these, kept even then: another program may take what was given back before the close can use it."""
+
+
+class WritingMarker:
+    """Locked for as long as the session's process lives; the system lets go of it when that dies.
+
+    Its presence without a lock says that the session crashed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / MARKER_FILE
+        self._file: IO[bytes] = self._path.open("xb+", buffering=0)
+        preallocate(self._file, RESERVE_BYTES)
+        _lock(self._file)
+
+    def release_reserve(self) -> None:
+        """Give the bytes held back to whoever closes the session."""
+        with contextlib.suppress(OSError):
+            self._file.truncate(LAST_BYTES)
+
+    def become(self, path: Path, data: bytes) -> None:
+        """Put `data` in the place of `path` with the bytes that this file has; it is then no marker any more.
+
+        Raises
+        ------
+        OSError
+        """
+        self._file.seek(0)
+        write_all(self._file, data)
+        self._file.truncate(len(data))
+        os.fsync(self._file.fileno())
+        self._file.close()
+        rename_over(self._path, path)
+        sync_folder(path.parent)
+
+    def remove(self) -> None:
+        """Unlock and delete."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def is_being_written(folder: Path) -> bool:
+    """Say whether a living process writes the session in `folder`.
+
+    A shared lock needs no right to write. Where not even reading is allowed it cannot be known; then
+    yes, as a living run must never be taken for a crashed one.
+    """
+    try:
+        file = (folder / MARKER_FILE).open("rb", buffering=0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    with file:
+        try:
+            _lock(file, shared=True)
+        except OSError:
+            return True
+    return False
+
+
+def _lock(file: IO[bytes], *, shared: bool = False) -> None:
+    """Lock at once or raise `OSError`."""
+    if sys.platform == "win32":
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file.fileno(), (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def grave_warnings(run: Mapping[str, Any]) -> list[str]:
+    """Return, in plain sentences, what forbids acting on the number (`warnings_of_run`, the grave ones)."""
+    return [w.sentence for w in warnings_of_run(run) if w.grave]
+
+
+def too_few_words(n: int) -> str:
+    """Say, of a number with changes by hand, that it is of too few cells to act on; empty where it is not."""
+    if n >= FEW_CELLS:
+        return ""
+    return f"Only {n} {'cell' if n == 1 else 'cells'}: too few to act on, {FEW_CELLS} are needed at least."
+
+
+def mild_warnings(run: Mapping[str, Any]) -> list[str]:
+    """Return the other things that a person must be told of a run."""
+    return [w.sentence for w in warnings_of_run(run) if not w.grave]
