@@ -35,9 +35,8 @@ import numpy as np
 from napari_rbcflow.classification.sampling import level, similarity
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.estimate.stopping import StopRules
-from napari_rbcflow.run.memory import keep_freed_memory
-from napari_rbcflow.run.settings import RunSettings
-from napari_rbcflow.run.stages import MOST_TRACKS, Stages
+from napari_rbcflow.pipeline.settings import RunSettings
+from napari_rbcflow.pipeline.stages import MOST_TRACKS, Stages, keep_freed_memory
 from napari_rbcflow.session.writer import SessionWriter
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber, simulate_sequences
 from napari_rbcflow.tracking.background import SlidingBackground

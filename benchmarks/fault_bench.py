@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import psutil
 
+from napari_rbcflow.pipeline.messages import Camera
 from napari_rbcflow.session import open_session, verify
 from napari_rbcflow.simulation import simulate_movie
 from napari_rbcflow.sources.movie import open_movie
-from napari_rbcflow.worker import Camera
 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path.insert(0, str(TESTS))

@@ -12,7 +12,7 @@ from typing import Any
 
 from fault_bench import AT, Bench, KeepsFilling, fill, take_reserve
 
-from napari_rbcflow.worker import Camera
+from napari_rbcflow.pipeline.messages import Camera
 
 Provoke = Callable[[Path, int], None]
 """Given the session folder and the number of the process that runs."""

@@ -30,9 +30,10 @@ from fault_bench import Bench, Seen, children, goes, made_s, still_there, until
 from fault_cases import CASES, Case, Setting
 from faulty import Faulty
 
-from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.pipeline.client import Worker
+from napari_rbcflow.pipeline.messages import Camera, Order
+from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.session import verify
-from napari_rbcflow.worker import Camera, Order, Worker
 
 HERE = Path(__file__).parent
 LANES = ("command", "worker", "viewer")

@@ -19,9 +19,10 @@ from fault_cases import CASES, Case, Setting
 from faults import NO_DISK, PATIENCE_S, as_row, finish, provoke
 from faulty import Faulty
 
-from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.pipeline.client import Phase
+from napari_rbcflow.pipeline.messages import Camera, Order
+from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.session import verify
-from napari_rbcflow.worker import Camera, Order, Phase
 
 NAMES = (
     *("unplugged", "silent", "hangs", "server-killed", "server-hangs"),

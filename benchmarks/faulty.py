@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.pipeline.messages import Camera
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.sources.base import FrameSource
 from napari_rbcflow.sources.camera import CoreCamera
 from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.worker import Camera
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from pretended_card import pretend_card

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.run.memory import keep_freed_memory
+from napari_rbcflow.pipeline.stages import keep_freed_memory
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber, simulate_passages
 from napari_rbcflow.simulation.motion import Motion
 from napari_rbcflow.tracking.background import SlidingBackground

@@ -26,10 +26,10 @@ import psutil
 
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.estimate.tally import Tally
+from napari_rbcflow.pipeline.run import RECENT_LABELS
+from napari_rbcflow.pipeline.status import RecentCells
 from napari_rbcflow.quality.monitor import RunQuality
 from napari_rbcflow.ring import FrameGone, FrameRing, open_ring
-from napari_rbcflow.run.judged import RecentCells
-from napari_rbcflow.run.standing import RECENT_LABELS
 from napari_rbcflow.session import Account, FractionFigure, SessionWriter, open_session, verify
 from napari_rbcflow.session.counting import corrected_figure
 from napari_rbcflow.session.report import write_report

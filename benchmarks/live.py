@@ -27,9 +27,8 @@ import numpy as np
 import psutil
 import tifffile
 
-from napari_rbcflow.run.channel import Channel
-from napari_rbcflow.run.memory import keep_freed_memory, touch_frames
-from napari_rbcflow.run.stages import FIRST_S, WAITING_BYTES
+from napari_rbcflow.pipeline.channel import Channel
+from napari_rbcflow.pipeline.stages import FIRST_S, WAITING_BYTES, keep_freed_memory, touch_frames
 from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.tracker import Tracker, warm_up

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from napari_rbcflow.errors import RunFailed
-from napari_rbcflow.run import Run, RunSettings
+from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.session import Session, open_session
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.simulation.library import build_library

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.quality.monitor import warnings_of_run
-from napari_rbcflow.run import Run, RunSettings
 from napari_rbcflow.session import open_session
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.sources import FrameSource

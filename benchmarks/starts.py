@@ -38,9 +38,9 @@ def main() -> None:
     from qtpy.QtWidgets import QApplication
 
     from napari_rbcflow.estimate import StopRules
-    from napari_rbcflow.run.settings import RunSettings
+    from napari_rbcflow.pipeline.messages import Camera, Order
+    from napari_rbcflow.pipeline.settings import RunSettings
     from napari_rbcflow.widgets.live.widget import LiveWidget
-    from napari_rbcflow.worker import Camera, Order
 
     viewer = napari.Viewer()
     widget = LiveWidget(viewer)

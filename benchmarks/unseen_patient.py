@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.run.settings import RunSettings
-from napari_rbcflow.run.wiring import Run
+from napari_rbcflow.pipeline.run import Run
+from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.session.reader import open_session
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM

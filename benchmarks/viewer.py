@@ -24,9 +24,10 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_rbcflow.estimate import StopRules
-from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.pipeline.client import Phase, Worker, WorkerRun
+from napari_rbcflow.pipeline.messages import Camera, Order
+from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.widgets.picture.live_picture import LivePicture
-from napari_rbcflow.worker import Camera, Order, Phase, Worker, WorkerRun
 
 UPDATE_MS = 50
 PROBE_MS = 5

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from napari_rbcflow.run import analyze as analyze
+    from napari_rbcflow.pipeline import analyze
     from napari_rbcflow.session import open_session as open_session
 
 __all__ = ["__version__", "analyze", "open_session"]
@@ -22,7 +22,7 @@ __all__ = ["__version__", "analyze", "open_session"]
 def __getattr__(name: str) -> Any:
     # Lazy: `rbcflow --help` and napari's plugin discovery must not wait for torch.
     if name == "analyze":
-        from napari_rbcflow.run import analyze
+        from napari_rbcflow.pipeline import analyze
 
         return analyze
     if name == "open_session":

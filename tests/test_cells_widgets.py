@@ -18,9 +18,9 @@ import torch
 from test_session import account_of, begin, some_pairs
 
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.run.judged import JudgedCell
-from napari_rbcflow.run.settings import RunSettings
-from napari_rbcflow.run.wiring import Run
+from napari_rbcflow.pipeline.run import Run
+from napari_rbcflow.pipeline.settings import RunSettings
+from napari_rbcflow.pipeline.status import JudgedCell
 from napari_rbcflow.session import Session, open_session, verify
 from napari_rbcflow.session.browse import ALL, CHANGED, COUNTED, CellBrowser
 from napari_rbcflow.session.label_edits import STRUCK_OUT, ChangeLog

@@ -382,8 +382,9 @@ def test_an_uncounted_cell_never_comes_to_count(closed: Path) -> None:
 
 
 def test_while_another_process_writes_the_session(tmp_path: Path) -> None:
-    from napari_rbcflow.run.settings import RunSettings
-    from napari_rbcflow.worker import Order, Worker
+    from napari_rbcflow.pipeline.client import Worker
+    from napari_rbcflow.pipeline.messages import Order
+    from napari_rbcflow.pipeline.settings import RunSettings
 
     folder = tmp_path / "S"
     worker = Worker()

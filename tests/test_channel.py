@@ -8,7 +8,7 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_rbcflow.run.channel import Channel
+from napari_rbcflow.pipeline.channel import Channel
 
 
 @settings(deadline=None, max_examples=50)

@@ -17,8 +17,8 @@ import tifffile
 
 from napari_rbcflow.commands import cli, main
 from napari_rbcflow.commands.terminal import running_line
+from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import RunWarning, Severity
-from napari_rbcflow.run.progress import Progress
 
 
 def rbcflow(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

@@ -19,8 +19,8 @@ import pytest
 from pretended_card import pretend_card
 
 from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.ring import FrameRing
-from napari_rbcflow.run import Run, RunSettings
 from napari_rbcflow.session import open_session, verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.tracking.tracker import Tracker

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.estimate.focus_speed import LEAST_SURE, FocusSpeed, SpeedsSeen
 from napari_rbcflow.estimate.tally import OTHER_SPEED, PIECE, Tally, counts
-from napari_rbcflow.run import Run, RunSettings
+from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.session import Account, FractionFigure, SessionWriter, open_session, verify
 from napari_rbcflow.session.counting import corrected_figure
 from napari_rbcflow.session.label_edits import ChangeLog

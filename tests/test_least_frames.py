@@ -18,8 +18,9 @@ from napari_rbcflow.commands import main
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.estimate.tally import PIECE, TOO_FEW_FRAMES, Tally, counts
+from napari_rbcflow.pipeline import Run, RunSettings
+from napari_rbcflow.pipeline.messages import Camera, Order
 from napari_rbcflow.quality.meter import Meter
-from napari_rbcflow.run import Run, RunSettings
 from napari_rbcflow.session import SessionWriter, open_session, verify
 from napari_rbcflow.session.counting import by_length
 from napari_rbcflow.session.schema import read_run, write_run
@@ -27,7 +28,6 @@ from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.types import Judgement, Label, SourceInfo, Track
 from napari_rbcflow.widgets.live.camera_form import CameraForm
 from napari_rbcflow.widgets.movies.form import MovieForm
-from napari_rbcflow.worker.orders import Camera, Order
 
 LEAST = 12
 

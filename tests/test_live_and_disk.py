@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.run import Run, RunSettings, analyze, stages
+from napari_rbcflow.pipeline import Run, RunSettings, analyze, stages
 from napari_rbcflow.session import open_session
 from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.movie import open_movie

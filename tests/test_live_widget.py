@@ -24,14 +24,15 @@ from stand_in.opening import Open, stand_ins
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import RunningFraction, StopRules
 from napari_rbcflow.estimate.stopping import Rates, to_go
+from napari_rbcflow.pipeline.client import Phase
+from napari_rbcflow.pipeline.messages import Camera, Order
+from napari_rbcflow.pipeline.settings import RunSettings
+from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity
-from napari_rbcflow.run.progress import Progress
-from napari_rbcflow.run.settings import RunSettings
 from napari_rbcflow.session import Account, FractionFigure, open_session, verify
 from napari_rbcflow.session.label_edits import Change, append_change
 from napari_rbcflow.session.schema import write_run
 from napari_rbcflow.types import Label
-from napari_rbcflow.worker import Camera, Order, Phase
 
 pytest.importorskip("qtpy", reason="no Qt")
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
@@ -240,7 +241,7 @@ def nothing_begins_and_nothing_is_left(bench: Bench, widget: LiveWidget) -> None
 def a_camera_that_does_not_answer_is_left_by_stop(
     bench: Bench, widget: LiveWidget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_rbcflow.worker.worker_run.OPENING_PATIENCE_S", 0.5)
+    monkeypatch.setattr("napari_rbcflow.pipeline.client.OPENING_PATIENCE_S", 0.5)
     widget.form.camera.setCurrentText("Simulated chamber")
     psutil.Process(widget._parts.worker.pid).suspend()
     bench.press(widget.start_button)

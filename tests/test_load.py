@@ -17,9 +17,9 @@ from test_run import FIELD, SaysAll, chamber
 
 from napari_rbcflow.commands.terminal import running_line
 from napari_rbcflow.estimate import StopRules
-from napari_rbcflow.run import Run, RunSettings, stages
-from napari_rbcflow.run.progress import Progress
-from napari_rbcflow.run.stages import Stages
+from napari_rbcflow.pipeline import Run, RunSettings, stages
+from napari_rbcflow.pipeline.stages import Stages
+from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.session import open_session
 from napari_rbcflow.session.verify import verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber

@@ -122,8 +122,8 @@ def test_a_file_is_analysed_shown_and_gone_through(
 ) -> None:
     from qtpy.QtCore import QPoint, Qt
 
+    from napari_rbcflow.pipeline.client import Phase
     from napari_rbcflow.sources.lazy import open_frames
-    from napari_rbcflow.worker import Phase
 
     viewer, w = widget
     w.form.file.value = movie
@@ -353,8 +353,9 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
 def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     widget: tuple[Any, Any], movie: Path, long_movie: Path, tmp_path: Path, qtbot: Any
 ) -> None:
-    from napari_rbcflow.run.settings import RunSettings
-    from napari_rbcflow.worker import MovieFile, Order, Phase, Worker
+    from napari_rbcflow.pipeline.client import Phase, Worker
+    from napari_rbcflow.pipeline.messages import MovieFile, Order
+    from napari_rbcflow.pipeline.settings import RunSettings
 
     viewer, w = widget
     sessions = tmp_path / "sessions"
@@ -424,7 +425,7 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     qtbot.waitUntil(lambda: w.job.run.order.source.path == long_movie and w.job.run.phase is Phase.RUNNING)
     mine = psutil.Process().children(recursive=True)
     folder = w.job.run.folder
-    assert any("napari_rbcflow.worker" in " ".join(child.cmdline()) for child in mine)
+    assert any("napari_rbcflow.pipeline.worker" in " ".join(child.cmdline()) for child in mine)
     viewer.window.remove_dock_widget(w)
     assert open_session(folder).run["status"] == "stopped"
     assert not any("rbcflow" in thread.name for thread in threading.enumerate())

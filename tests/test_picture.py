@@ -19,11 +19,10 @@ import numpy as np
 import pytest
 
 from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.pipeline import Progress, Run, RunSettings
+from napari_rbcflow.pipeline.run import Watcher
+from napari_rbcflow.pipeline.status import JudgedCell, Snapshot
 from napari_rbcflow.ring import FrameRing, open_ring
-from napari_rbcflow.run import Progress, Run, RunSettings
-from napari_rbcflow.run.judged import JudgedCell
-from napari_rbcflow.run.snapshot import Snapshot
-from napari_rbcflow.run.watching import Watcher
 from napari_rbcflow.session import open_session
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.types import CROP_SIDE, Frame, Label, SourceInfo

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.commands.result import say_notes, say_number
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity
 from napari_rbcflow.quality.drift import DriftWatch, change_in
 from napari_rbcflow.quality.meter import RECENT_S, Meter, Sums, figures_of, median_speed, speed_bin
 from napari_rbcflow.quality.monitor import RunQuality, warnings_of_run, warnings_so_far
 from napari_rbcflow.quality.rules import STAYS_S, Standing, warnings_of_figures
 from napari_rbcflow.quality.summary import quality_lines
-from napari_rbcflow.run import Run, RunSettings
 from napari_rbcflow.session import open_session
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.schema import write_run

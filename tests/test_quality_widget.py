@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import RunWarning, Severity
 from napari_rbcflow.quality.summary import QualityLine
-from napari_rbcflow.run.progress import Progress
 
 pytest.importorskip("qtpy", reason="no Qt")
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):

@@ -16,7 +16,7 @@ from known_movie import a_movie
 from replay_camera.building import CannotBuild, Replay, build
 
 from napari_rbcflow.errors import RunFailed
-from napari_rbcflow.run import Run, RunSettings, analyze
+from napari_rbcflow.pipeline import Run, RunSettings, analyze
 from napari_rbcflow.simulation import simulate_movie
 from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.sources.movie import open_movie

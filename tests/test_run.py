@@ -15,8 +15,8 @@ import pytest
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, StopRules, reported, wilson
+from napari_rbcflow.pipeline import Run, RunSettings, analyze
 from napari_rbcflow.quality.monitor import warnings_so_far
-from napari_rbcflow.run import Run, RunSettings, analyze
 from napari_rbcflow.session import Account, FractionFigure, open_session, writer
 from napari_rbcflow.session.counting import recount
 from napari_rbcflow.session.schema import write_run

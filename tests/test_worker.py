@@ -19,11 +19,12 @@ from pretended_card import pretend_card
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import StopRules
-from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.pipeline.client import Phase, Worker, WorkerRun, busy
+from napari_rbcflow.pipeline.messages import Camera, MovieFile, Order
+from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.session import open_session, verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.types import SourceInfo
-from napari_rbcflow.worker import Camera, MovieFile, Order, Phase, Worker, WorkerRun, busy
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -90,7 +91,7 @@ def test_a_stop_is_heard_while_it_opens_and_while_it_runs(
     worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Eight seconds are enough for a camera, not for the chamber's library on a computer that does much else.
-    monkeypatch.setattr("napari_rbcflow.worker.worker_run.OPENING_PATIENCE_S", 40.0)
+    monkeypatch.setattr("napari_rbcflow.pipeline.client.OPENING_PATIENCE_S", 40.0)
     early = worker.start(chamber(tmp_path / "early"))
     early.stop()
     assert early.wait(30)
@@ -161,7 +162,7 @@ class HangingCamera:
 def test_a_driver_that_hangs_is_left_by_stop(
     worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_rbcflow.worker.worker_run.OPENING_PATIENCE_S", 1.0)
+    monkeypatch.setattr("napari_rbcflow.pipeline.client.OPENING_PATIENCE_S", 1.0)
     run = worker.start(Order(HangingCamera("open"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
     assert not run.wait(2)
     assert busy()
@@ -177,7 +178,7 @@ def test_a_driver_that_hangs_is_left_by_stop(
 def test_a_slow_driver_that_did_open_has_the_usual_time_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr("napari_rbcflow.worker.worker_run.OPENING_PATIENCE_S", 5.0)
+    monkeypatch.setattr("napari_rbcflow.pipeline.client.OPENING_PATIENCE_S", 5.0)
     with Worker() as worker:
         until(lambda: worker.ready)
         run = worker.start(Order(HangingCamera("slowly"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
@@ -264,8 +265,8 @@ def test_where_a_card_broke_that_is_told_live_and_the_next_run_has_a_new_process
 WATCHES_AND_DIES = """
 import os, sys, time
 from pathlib import Path
-from napari_rbcflow.run.settings import RunSettings
-from napari_rbcflow.worker import Camera, Order, Worker
+from napari_rbcflow.pipeline.settings import RunSettings
+from napari_rbcflow.pipeline import Camera, Order, Worker
 worker = Worker()
 run = worker.start(Order(Camera("simulated"), Path(sys.argv[1]), RunSettings()))
 while run.snapshot is None or not run.snapshot.progress.n:

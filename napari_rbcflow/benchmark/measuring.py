@@ -14,7 +14,7 @@ from napari_rbcflow.benchmark.effort import Order
 from napari_rbcflow.benchmark.endless import endless
 from napari_rbcflow.benchmark.machine import bandwidth_gb_per_s, facts, gflop_per_s
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.run.memory import keep_freed_memory
+from napari_rbcflow.pipeline.stages import keep_freed_memory
 from napari_rbcflow.simulation import simulate_movie
 from napari_rbcflow.tracking.tracker import warm_up
 from napari_rbcflow.types import DEFAULT_FPS

@@ -13,8 +13,8 @@ from napari_rbcflow.benchmark.machine import peak_mb
 from napari_rbcflow.benchmark.parts import Film
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.estimate import StopRules
-from napari_rbcflow.run import Run, RunSettings, analyze
-from napari_rbcflow.run.stages import Stages
+from napari_rbcflow.pipeline import Run, RunSettings, analyze
+from napari_rbcflow.pipeline.stages import Stages
 
 THREADS = {
     "source": (Stages, "receive"),

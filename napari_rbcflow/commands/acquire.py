@@ -64,8 +64,8 @@ def demo(
 
     Example: rbcflow demo --stop-reliable 100 --tank-fraction 0.9
     """
-    from napari_rbcflow.run.settings import RunSettings
-    from napari_rbcflow.worker.orders import Camera, Order
+    from napari_rbcflow.pipeline.messages import Camera, Order
+    from napari_rbcflow.pipeline.settings import RunSettings
 
     folder = output or Path(time.strftime("rbcflow-demo-%Y%m%d-%H%M%S"))
     rules = stop_rules(
@@ -157,9 +157,9 @@ def live(
 
     Example: rbcflow live -o session1 --camera demo --stop-seconds 20
     """
-    from napari_rbcflow.run.settings import RunSettings
+    from napari_rbcflow.pipeline.messages import Camera, Order
+    from napari_rbcflow.pipeline.settings import RunSettings
     from napari_rbcflow.sources.camera_settings import parse_roi
-    from napari_rbcflow.worker.orders import Camera, Order
 
     options = {
         "port": port,

@@ -18,9 +18,9 @@ import click
 from napari_rbcflow.errors import BadInput, RunFailed
 
 if TYPE_CHECKING:
+    from napari_rbcflow.pipeline.messages import Order
+    from napari_rbcflow.pipeline.status import Progress
     from napari_rbcflow.quality import RunWarning
-    from napari_rbcflow.run.progress import Progress
-    from napari_rbcflow.worker.orders import Order
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def carry_out(order: Order, viewer: bool | None) -> int:
 def _in_terminal(order: Order) -> Result:
     from napari_rbcflow.commands.opening import begin
     from napari_rbcflow.commands.terminal import follow
-    from napari_rbcflow.run.wiring import Run
+    from napari_rbcflow.pipeline.run import Run
     from napari_rbcflow.sources.base import amiss_words, took_words
 
     source = order.source.make()

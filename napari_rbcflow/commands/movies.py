@@ -66,7 +66,7 @@ def analyze(
 
     Example: rbcflow analyze monday.avi -o monday --fps 60
     """
-    from napari_rbcflow import run
+    from napari_rbcflow import pipeline
     from napari_rbcflow.commands.result import say_notes, say_number
     from napari_rbcflow.commands.terminal import bar
     from napari_rbcflow.estimate.reported import fraction_text
@@ -74,7 +74,7 @@ def analyze(
     from napari_rbcflow.session.counting import words_of
 
     with bar("analysing") as show, kept_when_interrupted(output):
-        session = run.analyze(
+        session = pipeline.analyze(
             movie,
             output,
             fps=fps,

@@ -48,7 +48,7 @@ def evaluate(
     from napari_rbcflow.classification.dataset import choose_split
     from napari_rbcflow.classification.evaluation import evaluate as score
     from napari_rbcflow.classification.two_stage import TwoStage
-    from napari_rbcflow.run.memory import keep_freed_memory
+    from napari_rbcflow.pipeline.stages import keep_freed_memory
 
     keep_freed_memory()
     for made in (json_file, pictures):

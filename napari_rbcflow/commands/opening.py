@@ -9,7 +9,7 @@ from napari_rbcflow.commands.carrying_out import stopped_by_signals
 from napari_rbcflow.errors import BadInput
 
 if TYPE_CHECKING:
-    from napari_rbcflow.run.wiring import Run
+    from napari_rbcflow.pipeline.run import Run
 
 THREAD = "rbcflow-opening"
 PATIENCE_S = 8.0

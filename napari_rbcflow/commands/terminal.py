@@ -18,8 +18,8 @@ from napari_rbcflow.quality.monitor import lost_words
 from napari_rbcflow.quality.rules import FEW_CELLS, LATE_LABELS_S
 
 if TYPE_CHECKING:
-    from napari_rbcflow.run import Progress as RunProgress
-    from napari_rbcflow.run import Run
+    from napari_rbcflow.pipeline import Progress as RunProgress
+    from napari_rbcflow.pipeline import Run
 
 REFRESH_S = 0.2
 PLAIN_EVERY_S = 5.0

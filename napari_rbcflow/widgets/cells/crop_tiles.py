@@ -8,7 +8,7 @@ from qtpy.QtCore import QEvent, QPoint, QRect, QSize, Qt, Signal  # type: ignore
 from qtpy.QtGui import QColor, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
-from napari_rbcflow.run.judged import JudgedCell
+from napari_rbcflow.pipeline.status import JudgedCell
 from napari_rbcflow.types import CROP_SIDE, Label
 from napari_rbcflow.widgets.cells.crop_art import grey_images
 from napari_rbcflow.widgets.cells.words import Words, two_digits, words_of

@@ -9,7 +9,7 @@ from typing import Any
 from qtpy.QtCore import QEvent, QPoint, Qt, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
-from napari_rbcflow.run.judged import JudgedCell
+from napari_rbcflow.pipeline.status import JudgedCell
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.cells.crop_tiles import CropTiles
 

@@ -20,7 +20,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.run.settings import MOST_LEAST_FRAMES, RunSettings
+from napari_rbcflow.pipeline.messages import Camera, MovieFile, Order
+from napari_rbcflow.pipeline.settings import MOST_LEAST_FRAMES, RunSettings
 from napari_rbcflow.sources.camera_settings import roi_text
 from napari_rbcflow.tracking.settings import Direction
 from napari_rbcflow.types import LEAST_FRAMES
@@ -30,7 +31,6 @@ from napari_rbcflow.widgets.live.flow_fields import FLOW_FIELDS, FLOW_HELP, flow
 from napari_rbcflow.widgets.live.session_names import new_session
 from napari_rbcflow.widgets.live.stop_form import StopForm
 from napari_rbcflow.widgets.settings.remembered import Settings
-from napari_rbcflow.worker.orders import Camera, MovieFile, Order
 
 LEAST_FRAMES_HELP = (
     "Cells seen in fewer frames are kept but not counted. "

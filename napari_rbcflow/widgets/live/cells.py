@@ -10,8 +10,7 @@ from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import RbcflowError
-from napari_rbcflow.run.judged import JudgedCell
-from napari_rbcflow.run.progress import Progress
+from napari_rbcflow.pipeline.status import JudgedCell, Progress
 from napari_rbcflow.session.label_edits import ChangeLog
 from napari_rbcflow.session.schema import FractionFigure
 from napari_rbcflow.widgets.cells.strip import CellStrip

@@ -7,7 +7,7 @@ from dataclasses import replace
 from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_rbcflow.errors import LiveModeOn
-from napari_rbcflow.worker import Camera, Order
+from napari_rbcflow.pipeline.messages import Camera, Order
 
 WORDS = "End Live mode there and start"
 _STYLE = "font-size: 17px; font-weight: 600; padding: 8px; background: #1b6fa8; color: white;"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from napari_rbcflow.pipeline.client import Worker
 from napari_rbcflow.widgets.live import old_objects
 from napari_rbcflow.widgets.picture.live_picture import LivePicture
-from napari_rbcflow.worker import Worker
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,14 @@ from qtpy.QtCore import QEvent, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QHideEvent
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
+from napari_rbcflow.pipeline.client import Phase, WorkerRun
+from napari_rbcflow.pipeline.messages import Order
 from napari_rbcflow.widgets.labels import say
 from napari_rbcflow.widgets.live import old_objects
 from napari_rbcflow.widgets.live.face import LiveFace
 from napari_rbcflow.widgets.live.live_mode_offer import ending_live_mode
 from napari_rbcflow.widgets.live.parts import LiveParts
 from napari_rbcflow.widgets.settings.remembered import Settings, load_settings, save_settings
-from napari_rbcflow.worker import Order, Phase, WorkerRun
 
 if TYPE_CHECKING:  # napari finds out by this very name that it is to give its viewer
     import napari.viewer

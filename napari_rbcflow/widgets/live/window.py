@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import napari
 import napari.viewer
 
-from napari_rbcflow.worker import Phase
+from napari_rbcflow.pipeline.client import Phase
 
 if TYPE_CHECKING:
+    from napari_rbcflow.pipeline.client import WorkerRun
+    from napari_rbcflow.pipeline.messages import Order
     from napari_rbcflow.widgets.live.widget import LiveWidget
-    from napari_rbcflow.worker import Order, WorkerRun
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit, SpinBox
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.run.settings import MOST_LEAST_FRAMES, RunSettings
+from napari_rbcflow.pipeline.settings import MOST_LEAST_FRAMES, RunSettings
 from napari_rbcflow.sources.base import check_settings
 from napari_rbcflow.tracking.settings import Direction
 from napari_rbcflow.types import LEAST_FRAMES

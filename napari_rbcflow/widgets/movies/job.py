@@ -13,7 +13,9 @@ from typing import Any
 import pandas as pd
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
-from napari_rbcflow.run.settings import RunSettings
+from napari_rbcflow.pipeline.client import Phase, Worker, WorkerRun
+from napari_rbcflow.pipeline.messages import MovieFile, Order
+from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.session.label_edits import ChangeLog, by_hand
 from napari_rbcflow.session.reader import Session, open_session
 from napari_rbcflow.session.schema import FractionFigure
@@ -26,7 +28,6 @@ from napari_rbcflow.widgets.movies.layer_movie import (
     file_of,
     new_copy_folder,
 )
-from napari_rbcflow.worker import MovieFile, Order, Phase, Worker, WorkerRun
 
 
 class Stage(StrEnum):

@@ -13,6 +13,7 @@ from qtpy.QtGui import QHideEvent
 from qtpy.QtWidgets import QApplication, QFileDialog, QMainWindow
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.pipeline.client import busy
 from napari_rbcflow.widgets.guarding import guarded
 from napari_rbcflow.widgets.movies.face import CELLS, NUMBER, MovieFace
 from napari_rbcflow.widgets.movies.form import LAYER
@@ -22,7 +23,6 @@ from napari_rbcflow.widgets.movies.result_layers import ResultLayers
 from napari_rbcflow.widgets.movies.viewer_ears import ViewerEars
 from napari_rbcflow.widgets.settings.remembered import load_settings, save_settings
 from napari_rbcflow.widgets.warning_box import breakable
-from napari_rbcflow.worker import busy
 
 if TYPE_CHECKING:
     import napari.viewer  # napari knows by the annotation that it must give its viewer

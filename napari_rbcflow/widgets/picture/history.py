@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.run.judged import JudgedCell
-from napari_rbcflow.run.snapshot import Snapshot
+from napari_rbcflow.pipeline.status import JudgedCell, Snapshot
 from napari_rbcflow.widgets.theme import NOT_YET
 
 MOMENTS = 256

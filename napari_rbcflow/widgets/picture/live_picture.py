@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
+from napari_rbcflow.pipeline.status import JudgedCell, Snapshot
 from napari_rbcflow.ring import FrameGone, RingReader
-from napari_rbcflow.run.judged import JudgedCell
-from napari_rbcflow.run.snapshot import Snapshot
 from napari_rbcflow.types import SourceInfo
 from napari_rbcflow.widgets.picture.behind import WAITING, Behind
 from napari_rbcflow.widgets.picture.close_up import CloseUp

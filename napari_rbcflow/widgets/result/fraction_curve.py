@@ -12,7 +12,7 @@ import pyqtgraph as pg  # isort: skip
 
 from napari_rbcflow.estimate import RunningFraction
 from napari_rbcflow.estimate.intervals import middle
-from napari_rbcflow.run.snapshot import COUNTED_AGAIN
+from napari_rbcflow.pipeline.status import COUNTED_AGAIN
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.labels import say, wrapping_label
 from napari_rbcflow.widgets.theme import LOOKS, NOT_YET

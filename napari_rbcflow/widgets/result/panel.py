@@ -12,9 +12,9 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.estimate.tally import AFTER_STOP
+from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality.monitor import warnings_of_run
 from napari_rbcflow.quality.summary import quality_lines
-from napari_rbcflow.run.progress import Progress
 from napari_rbcflow.session.counting import corrected_words
 from napari_rbcflow.session.label_edits import by_hand
 from napari_rbcflow.session.reader import Session, open_session

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from napari_rbcflow.estimate.reported import ANYTIME, end_sentence, method_words
 from napari_rbcflow.estimate.stopping import RuleProgress, time_words
-from napari_rbcflow.run.progress import Progress
+from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.session.schema import FEW_CELLS
 
 _NO_NUMBERS_LEFT = ("half-width", "baseline")

@@ -9,10 +9,10 @@ from typing import Literal
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate.intervals import FixedN
+from napari_rbcflow.pipeline.run import Run
+from napari_rbcflow.pipeline.settings import RunSettings
+from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import SetFlow
-from napari_rbcflow.run.progress import Progress
-from napari_rbcflow.run.settings import RunSettings
-from napari_rbcflow.run.wiring import Run
 from napari_rbcflow.session.reader import Session, open_session
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.tracking.settings import Direction

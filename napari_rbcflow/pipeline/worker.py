@@ -1,4 +1,4 @@
-"""The process that runs: takes orders from its standard input, tells of them on its standard output."""
+"""The process that runs: ``python -m napari_rbcflow.pipeline.worker``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ import threading
 from typing import Any
 
 from napari_rbcflow.errors import RbcflowError, sentence_of
-from napari_rbcflow.run.memory import keep_freed_memory
-from napari_rbcflow.worker.messages import Began, Begin, Ended, Looked, Ready, Refused, Stop
-from napari_rbcflow.worker.orders import Order
-from napari_rbcflow.worker.pipe import Pipe
+from napari_rbcflow.pipeline.messages import Began, Begin, Ended, Looked, Order, Pipe, Ready, Refused, Stop
+from napari_rbcflow.pipeline.stages import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.05
 _HEAVY = (
     "napari_rbcflow.classification.two_stage",
-    "napari_rbcflow.run.watching",
+    "napari_rbcflow.pipeline.run",
     "napari_rbcflow.simulation",
     "napari_rbcflow.sources.movie",
     "napari_rbcflow.sources.factory",
@@ -92,8 +90,7 @@ class Serving:
         return self._networks[device]
 
     def _work(self, order: Order) -> None:
-        from napari_rbcflow.run.watching import Watcher
-        from napari_rbcflow.run.wiring import Run
+        from napari_rbcflow.pipeline.run import Run, Watcher
 
         source = order.source.make()
         run = Run(source, order.folder, order.settings, self._two_stage(order.settings.device))
@@ -139,3 +136,7 @@ def main() -> None:
     serving = Serving(Pipe(incoming, outgoing))
     signal.signal(signal.SIGTERM, lambda *_: serving.end())
     serving.serve()
+
+
+if __name__ == "__main__":
+    main()
