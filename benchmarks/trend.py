@@ -25,8 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_rbcflow.estimate import wilson
-from napari_rbcflow.trend.baseline import LEAST_DAYS, Baseline, Day
-from napari_rbcflow.trend.judging import Below, Measured, judge, left_out
+from napari_rbcflow.trend.baseline import LEAST_DAYS, Baseline, Below, Day, Measured, judge, left_out
 
 WEEKS = 12
 CELLS = (120, 280)

@@ -35,10 +35,17 @@ from napari_rbcflow.trend import (
     parse_span,
     trend_of,
 )
-from napari_rbcflow.trend.baseline import LEAST_DAYS, Baseline, Day, few_days_factor
-from napari_rbcflow.trend.judging import Measured, judge, left_out
-from napari_rbcflow.trend.scale import Scale, at_day
-from napari_rbcflow.trend.words import summary
+from napari_rbcflow.trend.baseline import (
+    LEAST_DAYS,
+    Baseline,
+    Day,
+    Measured,
+    few_days_factor,
+    judge,
+    left_out,
+)
+from napari_rbcflow.trend.judge import summary
+from napari_rbcflow.trend.plot import Scale, at_day
 
 
 def measured(fraction: float, n: int = 200) -> Measured:

@@ -87,7 +87,7 @@ def _say(trend: Trend) -> None:
 
 
 def _line(run: TrendRun) -> str:
-    from napari_rbcflow.trend.words import below_words, number_words, use_words
+    from napari_rbcflow.trend.judge import below_words, number_words, use_words
 
     record = run.record
     said = f"{record.started:%Y-%m-%d %H:%M}  {number_words(record.figure)}"

@@ -1,13 +1,10 @@
 """A patient over time: sessions over the dates, the patient's own baseline, and what lies below it."""
 
-from napari_rbcflow.trend.baseline import LEAST_DAYS, Baseline
-from napari_rbcflow.trend.gathering import Gathered, Record, gather
-from napari_rbcflow.trend.judging import Below
-from napari_rbcflow.trend.picture import as_png
-from napari_rbcflow.trend.spans import Span, parse_span
-from napari_rbcflow.trend.table import as_csv
-from napari_rbcflow.trend.trend import Choices, Trend, TrendRun, Use, trend_of
-from napari_rbcflow.trend.words import summary
+from napari_rbcflow.trend.baseline import LEAST_DAYS, Baseline, Below
+from napari_rbcflow.trend.export import as_csv
+from napari_rbcflow.trend.judge import Choices, Trend, TrendRun, Use, summary, trend_of
+from napari_rbcflow.trend.plot import as_png
+from napari_rbcflow.trend.records import Gathered, Record, Span, gather, parse_span
 
 __all__ = [
     "LEAST_DAYS",

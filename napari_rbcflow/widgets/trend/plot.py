@@ -14,8 +14,8 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 import pyqtgraph as pg  # isort: skip
 
 from napari_rbcflow.trend import Trend
-from napari_rbcflow.trend.scale import Scale, at_day
-from napari_rbcflow.trend.words import below_words, day_words, number_words
+from napari_rbcflow.trend.judge import below_words, day_words, number_words
+from napari_rbcflow.trend.plot import Scale, at_day
 from napari_rbcflow.widgets.theme import LOOKS, STRUCK_OUT
 from napari_rbcflow.widgets.trend.marks import BLUE, ORANGE, mark_of
 

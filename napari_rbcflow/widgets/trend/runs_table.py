@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableW
 
 from napari_rbcflow.quality.rules import percent
 from napari_rbcflow.trend import Trend, TrendRun, Use
-from napari_rbcflow.trend.words import below_words, number_words, use_words
+from napari_rbcflow.trend.judge import below_words, number_words, use_words
 from napari_rbcflow.widgets.trend.marks import NOT_USED, mark_of
 
 _HEADINGS = ("Date", "Fraction", "Interval", "Cells", "Below?", "Baseline", "Sample", "Session")

@@ -14,7 +14,7 @@ from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
 from napari_rbcflow.ring.disk import replace_file
 from napari_rbcflow.session.schema import RUN_FILE as RUN_NAME
 from napari_rbcflow.trend import Below, Choices, Gathered, Trend, as_csv, as_png, summary, trend_of
-from napari_rbcflow.trend.spans import parse_spans
+from napari_rbcflow.trend.records import parse_spans
 from napari_rbcflow.widgets.guarding import guarded
 from napari_rbcflow.widgets.labels import breakable, say
 from napari_rbcflow.widgets.settings.remembered import load_settings

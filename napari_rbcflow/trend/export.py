@@ -7,8 +7,7 @@ import io
 from typing import Any
 
 from napari_rbcflow.session import FractionFigure
-from napari_rbcflow.trend.trend import Trend, TrendRun, Use
-from napari_rbcflow.trend.words import use_words
+from napari_rbcflow.trend.judge import Trend, TrendRun, Use, use_words
 
 _FIGURE = ("estimate", "low", "high")
 COLUMNS = (

@@ -1,11 +1,13 @@
-"""Session folders, found and read: one record a session."""
+"""Session folders, found and read: one record a session, and whether they were measured alike."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,68 @@ from napari_rbcflow.session import FractionFigure, Session, open_session
 from napari_rbcflow.session.schema import RUN_FILE as RUN_NAME
 from napari_rbcflow.session.schema import grave_warnings
 from napari_rbcflow.types import LEAST_FRAMES
+
+_HOW = "write FROM:TO with dates such as 2026-03-02:2026-03-09, or one date"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Days from `first` to `last`, both included; None is open.
+
+    Raises
+    ------
+    BadInput
+        Where it ends before it begins.
+    """
+
+    first: date | None
+    last: date | None
+
+    def __post_init__(self) -> None:
+        if self.first is not None and self.last is not None and self.last < self.first:
+            raise BadInput(f"{self} ends before it begins: {_HOW}.")
+
+    def __contains__(self, day: date) -> bool:
+        return (self.first is None or self.first <= day) and (self.last is None or day <= self.last)
+
+    def __str__(self) -> str:
+        if self.first == self.last and self.first is not None:
+            return str(self.first)
+        return f"{self.first or ''}:{self.last or ''}"
+
+
+def parse_span(text: str) -> Span:
+    """Return the days of ``FROM:TO``, ``FROM:``, ``:TO`` or ``DATE``.
+
+    Raises
+    ------
+    BadInput
+        For anything else.
+    """
+    first, colon, last = text.strip().partition(":")
+    if not (first.strip() or last.strip()):
+        raise BadInput(f"{text!r} is no span of days: {_HOW}.")
+    begin = _date(first, text)
+    return Span(begin, _date(last, text) if colon else begin)
+
+
+def parse_spans(text: str) -> tuple[Span, ...]:
+    """Return the spans of a field in which several stand, between commas, semicolons or spaces."""
+    return tuple(parse_span(part) for part in text.replace(",", " ").replace(";", " ").split())
+
+
+def within(day: date, spans: Iterable[Span]) -> bool:
+    """Say whether a day lies in one of them."""
+    return any(day in span for span in spans)
+
+
+def _date(text: str, whole: str) -> date | None:
+    if not text.strip():
+        return None
+    try:
+        return date.fromisoformat(text.strip())
+    except ValueError:
+        raise BadInput(f"{whole!r} is no span of days ({text.strip()!r} is no date): {_HOW}.") from None
 
 
 @dataclass(frozen=True)
@@ -276,3 +340,67 @@ def _without_copies(records: Sequence[Record], notes: Sequence[str]) -> Gathered
         else:
             kept[key] = record
     return Gathered(tuple(kept.values()), tuple(said))
+
+
+Value = float | None
+_Setting = tuple[str, str, str, Callable[[Record], Value]]
+_SETTINGS: tuple[_Setting, ...] = (
+    ("pixel sizes", " µm", "--pixel-size-um", lambda record: record.pixel_size_um),
+    ("shear rates", " per s", "--shear-rate", lambda record: record.shear_rate_per_s),
+    ("focus heights", " µm", "--focus-height-um", lambda record: record.focus_height_um),
+)
+
+
+def must_be_measured_alike(records: Sequence[Record]) -> None:
+    """Refuse sessions whose numbers cannot be compared: how many cells tank-tread depends on these settings.
+
+    Raises
+    ------
+    BadInput
+        Naming the first that differs from most.
+    """
+    for what, unit, option, value_of in _SETTINGS:
+        values = [value_of(record) for record in records]
+        most = Counter(values).most_common(1)[0][0]
+        for record, value in zip(records, values, strict=True):
+            if not _alike(value, most):
+                said, usual = ("none" if v is None else f"{v:g}{unit}" for v in (value, most))
+                raise BadInput(
+                    f"The sessions are of different {what}: {record.folder} has {said}, the others {usual}."
+                    " Leave it out, or, where that was set wrongly, analyse its movie again with the right"
+                    f" {option}."
+                )
+
+
+def notes_on_counting(used: Sequence[Record]) -> list[str]:
+    """Return a sentence for each rule of counting that not all sessions share."""
+    notes = []
+    for words_of in (_least_length, _frames_judged):
+        said = [words_of(record) for record in used]
+        if len(set(said)) < 2:
+            continue
+        most = Counter(said).most_common(1)[0][0]
+        odd = next(k for k, words in enumerate(said) if words != most)
+        run = used[odd]
+        notes.append(
+            f"Not all runs count alike: {run.named} of {run.started:%Y-%m-%d} {said[odd]}, where most"
+            f" others {most}. A difference may come from that and not from the patient."
+        )
+    return notes
+
+
+def _least_length(record: Record) -> str:
+    return f"counted only cells seen in {record.least_frames} frames or more"
+
+
+def _frames_judged(record: Record) -> str:
+    frames = (
+        "without the frames in which another cell stood close by" if record.leave_out_intruded else "whole"
+    )
+    return f"judged each track {frames}"
+
+
+def _alike(one: Value, other: Value) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=1e-3)
