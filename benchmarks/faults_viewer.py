@@ -37,7 +37,7 @@ class Screen:
         import napari
         from qtpy.QtWidgets import QApplication
 
-        from napari_rbcflow.widgets.live.window import docked
+        from napari_rbcflow.widgets.window import docked
 
         self.viewer = napari.Viewer()
         self.viewer.window._qt_window.resize(1500, 950)
@@ -208,7 +208,7 @@ def lane(folder: Path, only: Sequence[str], pictures: Path | None) -> list[dict[
             keep("killed", killed(bench, folder), stopped)
         if not only or "closed" in only:
             keep("dock-closed", taken_away("dock", screen, bench), stopped)
-            from napari_rbcflow.widgets.live.window import docked
+            from napari_rbcflow.widgets.window import docked
 
             screen.widget = docked(screen.viewer)
             keep("window-closed", taken_away("window", screen, bench), stopped)

@@ -40,7 +40,7 @@ def main() -> None:
     from napari_rbcflow.estimate import StopRules
     from napari_rbcflow.pipeline.messages import Camera, Order
     from napari_rbcflow.pipeline.settings import RunSettings
-    from napari_rbcflow.widgets.live.widget import LiveWidget
+    from napari_rbcflow.widgets.live import LiveWidget
 
     viewer = napari.Viewer()
     widget = LiveWidget(viewer)

@@ -27,7 +27,7 @@ from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.pipeline.client import Phase, Worker, WorkerRun
 from napari_rbcflow.pipeline.messages import Camera, Order
 from napari_rbcflow.pipeline.settings import RunSettings
-from napari_rbcflow.widgets.picture.live_picture import LivePicture
+from napari_rbcflow.widgets.picture import LivePicture
 
 UPDATE_MS = 50
 PROBE_MS = 5
@@ -141,7 +141,7 @@ def main() -> None:
         RunSettings(stop=StopRules(seconds=args.seconds)),
     )
     if args.widget:
-        from napari_rbcflow.widgets.live.widget import LiveWidget
+        from napari_rbcflow.widgets.live import LiveWidget
 
         widget = LiveWidget(viewer)
         viewer.window.add_dock_widget(widget, area="right")

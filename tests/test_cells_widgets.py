@@ -38,7 +38,7 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Stage 1 lets more pass than it ships with, so that there is a cell of either kind.
     """
-    from napari_rbcflow.widgets.files.sample_data import folder
+    from napari_rbcflow.widgets.npe2_hooks import folder
 
     out = tmp_path_factory.mktemp("analysed") / "S"
     shipped = TwoStage.load("cpu")
@@ -112,7 +112,7 @@ def colour_under(widget: Any, place: Any) -> str:
     """The label whose colour that is nearest to: a test's screen may have few colours."""
     from qtpy.QtGui import QColor
 
-    from napari_rbcflow.widgets.theme import LOOKS
+    from napari_rbcflow.widgets.dock import LOOKS
 
     def parts(colour: Any) -> Any:
         return np.array([colour.red(), colour.green(), colour.blue()])
@@ -130,7 +130,7 @@ def picture(qtbot: Any, widget: Any, name: str) -> None:
 def test_the_strip(folder: Path, qtbot: Any) -> None:
     from qtpy.QtCore import QPoint
 
-    from napari_rbcflow.widgets.cells.strip import CellStrip
+    from napari_rbcflow.widgets.cells_strip import CellStrip
 
     session = open_session(folder)
     strip = CellStrip()
@@ -172,7 +172,7 @@ def test_the_strip(folder: Path, qtbot: Any) -> None:
 
 
 def test_the_strip_forgets_and_queues_nothing(folder: Path, qtbot: Any) -> None:
-    from napari_rbcflow.widgets.cells.strip import REMEMBERED, CellStrip
+    from napari_rbcflow.widgets.cells_strip import REMEMBERED, CellStrip
 
     told = [cell for cell in judged_of(open_session(folder)) if cell.label == Label.TANK_TREADING]
     strip = CellStrip()
@@ -199,7 +199,7 @@ def test_the_strip_forgets_and_queues_nothing(folder: Path, qtbot: Any) -> None:
 def test_the_strip_stands_still_under_the_pointer(folder: Path, qtbot: Any) -> None:
     from qtpy.QtGui import QCursor
 
-    from napari_rbcflow.widgets.cells.strip import CellStrip
+    from napari_rbcflow.widgets.cells_strip import CellStrip
 
     told = [cell for cell in judged_of(open_session(folder)) if cell.label == Label.TANK_TREADING]
     strip = CellStrip()
@@ -222,8 +222,8 @@ def test_the_strip_stands_still_under_the_pointer(folder: Path, qtbot: Any) -> N
 
 
 def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
-    from napari_rbcflow.widgets.cells.viewer import CellViewer
-    from napari_rbcflow.widgets.settings.remembered import load_settings
+    from napari_rbcflow.widgets.cells import CellViewer
+    from napari_rbcflow.widgets.remembered import load_settings
 
     machine = (folder / "cells.csv").read_bytes()
     session = open_session(folder)
@@ -300,7 +300,7 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
 
 
 def test_stepping_through_cells(folder: Path, qtbot: Any) -> None:
-    from napari_rbcflow.widgets.cells.viewer import CellViewer
+    from napari_rbcflow.widgets.cells import CellViewer
 
     session = open_session(folder)
     counted = of_label(session, "tank-treading", "flipping")
@@ -394,7 +394,7 @@ def test_a_table_that_grows_is_read_on(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_run_that_goes_on(tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_rbcflow.widgets.cells.viewer import CellViewer
+    from napari_rbcflow.widgets.cells import CellViewer
 
     monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
     pairs = some_pairs(60)
@@ -425,7 +425,7 @@ def test_a_run_that_goes_on(tmp_path: Path, qtbot: Any, monkeypatch: pytest.Monk
 
 
 def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any) -> None:
-    from napari_rbcflow.widgets.cells.viewer import CellViewer
+    from napari_rbcflow.widgets.cells import CellViewer
 
     viewer = CellViewer()
     qtbot.addWidget(viewer)
@@ -453,8 +453,8 @@ def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any) -> No
 
 def test_in_napari(folder: Path, make_napari_viewer: Any, qtbot: Any) -> None:
     """As a person sees them, in docks."""
-    from napari_rbcflow.widgets.cells.strip import CellStrip
-    from napari_rbcflow.widgets.cells.viewer import CellViewer
+    from napari_rbcflow.widgets.cells import CellViewer
+    from napari_rbcflow.widgets.cells_strip import CellStrip
 
     window = make_napari_viewer(show=True)
     window.window.resize(1300, 950)

@@ -229,12 +229,7 @@ def test_any_frame_of_a_movie_is_the_one_that_is_analysed(
 def test_settings_are_kept_and_never_in_the_way(make_napari_viewer: Any, qtbot: Any) -> None:
     from qtpy.QtCore import Qt
 
-    from napari_rbcflow.widgets.settings.remembered import (
-        Settings,
-        load_settings,
-        save_settings,
-        settings_path,
-    )
+    from napari_rbcflow.widgets.remembered import Settings, load_settings, save_settings, settings_path
 
     assert load_settings() == Settings()
     viewer = make_napari_viewer()
@@ -285,7 +280,7 @@ def test_the_preferences_of_napari_show_the_same_settings(
     import napari.settings
     from npe2 import PluginManifest
 
-    from napari_rbcflow.widgets.settings.remembered import load_settings, save_settings
+    from napari_rbcflow.widgets.remembered import load_settings, save_settings
 
     monkeypatch.delenv("RBCFLOW_CONFIG")
     monkeypatch.setattr("platformdirs.user_config_dir", lambda _: str(tmp_path / "ours"))

@@ -26,8 +26,8 @@ from napari_rbcflow.session.counting import by_length
 from napari_rbcflow.session.schema import read_run, write_run
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.types import Judgement, Label, SourceInfo, Track
-from napari_rbcflow.widgets.live.camera_form import CameraForm
-from napari_rbcflow.widgets.movies.form import MovieForm
+from napari_rbcflow.widgets.live_form import CameraForm
+from napari_rbcflow.widgets.movie_form import MovieForm
 
 LEAST = 12
 

@@ -40,18 +40,15 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
 
 from qtpy.QtCore import Qt
 
-from napari_rbcflow.widgets.files.sample_data import folder as sample_data
-from napari_rbcflow.widgets.live.camera_choices import CHOICES
-from napari_rbcflow.widgets.live.camera_form import CameraForm
-from napari_rbcflow.widgets.live.cells import LiveCells
-from napari_rbcflow.widgets.live.run_buttons import RunButtons
-from napari_rbcflow.widgets.live.widget import LiveWidget
-from napari_rbcflow.widgets.live.window import docked
-from napari_rbcflow.widgets.result.fraction_curve import MOST_POINTS, FractionCurve
-from napari_rbcflow.widgets.result.panel import ResultPanel
-from napari_rbcflow.widgets.result.words import left_words
-from napari_rbcflow.widgets.settings.remembered import load_settings
-from napari_rbcflow.widgets.warning_box import in_form
+from napari_rbcflow.widgets.cells import LiveCells
+from napari_rbcflow.widgets.dock import in_form
+from napari_rbcflow.widgets.live import LiveWidget, RunButtons
+from napari_rbcflow.widgets.live_form import CHOICES, CameraForm
+from napari_rbcflow.widgets.npe2_hooks import folder as sample_data
+from napari_rbcflow.widgets.remembered import load_settings
+from napari_rbcflow.widgets.result import ResultPanel, left_words
+from napari_rbcflow.widgets.result_plots import MOST_POINTS, FractionCurve
+from napari_rbcflow.widgets.window import docked
 
 
 class Bench:
@@ -339,7 +336,7 @@ def test_the_end_of_python_ends_the_run(tmp_path: Path) -> None:
     script = f"""
         import sys, time, napari
         from qtpy.QtWidgets import QApplication
-        from napari_rbcflow.widgets.live.widget import LiveWidget
+        from napari_rbcflow.widgets.live import LiveWidget
         viewer = napari.Viewer()
         widget = LiveWidget(viewer)
         viewer.window.add_dock_widget(widget)

@@ -172,7 +172,7 @@ def at(**more: Any) -> Progress:
 
 
 def test_why_frames_were_lost_is_said_while_the_run_goes_on(qtbot: Any) -> None:
-    from napari_rbcflow.widgets.result.panel import ResultPanel
+    from napari_rbcflow.widgets.result import ResultPanel
 
     panel = ResultPanel()
     qtbot.addWidget(panel)

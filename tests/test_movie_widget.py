@@ -241,7 +241,7 @@ def test_a_file_is_analysed_shown_and_gone_through(
 def test_how_the_flow_was_set_goes_into_the_run(qtbot: Any) -> None:
     from napari_rbcflow.errors import BadInput
     from napari_rbcflow.quality import SetFlow
-    from napari_rbcflow.widgets.movies.form import MovieForm
+    from napari_rbcflow.widgets.movie_form import MovieForm
 
     form = MovieForm(list)
     qtbot.addWidget(form.container.native)
@@ -258,7 +258,7 @@ def test_a_layer_stands_for_its_file_as_long_as_it_shows_the_same(movie: Path, t
     from napari.layers import Image
 
     from napari_rbcflow.sources.lazy import open_frames
-    from napari_rbcflow.widgets.movies.layer_movie import LayerFrames, file_of, frames_of_layer
+    from napari_rbcflow.widgets.movie_form import LayerFrames, file_of, frames_of_layer
 
     frames = open_frames(movie)
     assert file_of(frames_of_layer(Image(frames, rgb=False))) == movie
@@ -283,8 +283,7 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
     widget: tuple[Any, Any], movie: Path, tmp_path: Path, qtbot: Any
 ) -> None:
     from napari_rbcflow.sources.lazy import open_frames
-    from napari_rbcflow.widgets.movies.form import FILE, LAYER
-    from napari_rbcflow.widgets.movies.layer_movie import frames_of_layer
+    from napari_rbcflow.widgets.movie_form import FILE, LAYER, frames_of_layer
 
     viewer, w = widget
     grey = open_frames(movie)[:]

@@ -30,7 +30,7 @@ def test_the_manifest_is_found_valid_and_its_commands_exist() -> None:
 
 
 def test_the_sample_opens() -> None:
-    from napari_rbcflow.widgets.files.sample_data import simulated_chamber
+    from napari_rbcflow.widgets.npe2_hooks import simulated_chamber
 
     (movie, _, _), (tracks, _, _) = simulated_chamber()
     assert movie.ndim == 3

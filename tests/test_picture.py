@@ -31,11 +31,9 @@ pytest.importorskip("qtpy", reason="no Qt")
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
-from napari_rbcflow.widgets.picture.draw_budget import LEAST_SHARE
-from napari_rbcflow.widgets.picture.history import LABELS, History
-from napari_rbcflow.widgets.picture.live_picture import LivePicture
-from napari_rbcflow.widgets.picture.marks import CAPACITY
-from napari_rbcflow.widgets.theme import LOOKS, NOT_YET, STRUCK_OUT
+from napari_rbcflow.widgets.dock import LOOKS, NOT_YET, STRUCK_OUT
+from napari_rbcflow.widgets.picture import LivePicture
+from napari_rbcflow.widgets.picture_layers import CAPACITY, LABELS, LEAST_SHARE, History
 
 PROGRESS = Progress("running", 0, 0, 0, 0, 0.0, 0, Counter(), 0, float("nan"), (0.0, 1.0), 0.95, "")
 
@@ -309,7 +307,7 @@ def test_a_folder_that_goes_away_is_told_in_a_sentence(
     picture.begin(info(), folder)
     picture.update(None)
     assert picture.said == "waiting for the first picture"
-    monkeypatch.setattr("napari_rbcflow.widgets.picture.live_ring.PATIENCE_S", 0.0)
+    monkeypatch.setattr("napari_rbcflow.widgets.picture.PATIENCE_S", 0.0)
     show(picture, None, qtbot=qtbot)
     assert "is not a ring of frames" in picture.said
     put(ring_in(folder), 0, 1)

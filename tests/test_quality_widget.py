@@ -19,8 +19,7 @@ pytest.importorskip("qtpy", reason="no Qt")
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
-from napari_rbcflow.widgets.result.panel import ResultPanel
-from napari_rbcflow.widgets.result.quality import QualityTable
+from napari_rbcflow.widgets.result import QualityTable, ResultPanel
 
 LIGHT = QualityLine("light", "116 of 255", "100 to 150", None)
 FLOW = QualityLine("shear rate, by the speed", "5.1 per s (406 µm/s)", "10 per s", Severity.WARNING)

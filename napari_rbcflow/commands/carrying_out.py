@@ -79,7 +79,7 @@ def _in_terminal(order: Order) -> Result:
 
 
 def _in_napari(order: Order) -> Result:
-    from napari_rbcflow.widgets.live.window import close_windows, watch
+    from napari_rbcflow.widgets.window import close_windows, watch
 
     with stopped_by_signals(close_windows):
         run = watch(order)

@@ -1,0 +1,468 @@
+"""One cell from near: its whole sequence, what was said of it, and buttons to say otherwise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import (
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rbcflow.errors import RbcflowError
+from napari_rbcflow.pipeline.status import JudgedCell, Progress
+from napari_rbcflow.session.browse import COUNTED, KINDS, CellBrowser, LookedAt
+from napari_rbcflow.session.label_edits import Change, ChangeLog
+from napari_rbcflow.session.schema import FractionFigure
+from napari_rbcflow.types import Label
+from napari_rbcflow.widgets.cells_strip import CellStrip
+from napari_rbcflow.widgets.crop_player import CropPlayer, Film, facts_of, flags_said, heading_of, words_of
+from napari_rbcflow.widgets.dock import FAULT_COLOUR, LOOKS, STRUCK_OUT
+from napari_rbcflow.widgets.remembered import load_settings, save_settings
+
+_PACES = {"camera's pace": 1, "2 x slower": 2, "5 x slower": 5}
+_NOTHING = "Click a cell to see its whole sequence."
+
+
+class CellViewer(QWidget):
+    """Shows a cell of a session, running or closed, steps to others, and takes changes of labels.
+
+    Lifecycle: `show_cell` or `browse` for any session, any number of times; `clear` to show nothing.
+    Nothing runs while it is hidden.
+
+    Signals
+    -------
+    changed : Change
+        After a person's change is on the disk.
+    jump : int
+        The person stepped to this cell: whoever shows the field may go there; see `shown`.
+
+    Attributes
+    ----------
+    shown : LookedAt or None
+        The cell on show.
+    """
+
+    changed = Signal(object)
+    jump = Signal(int)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.shown: LookedAt | None = None
+        self._browser: CellBrowser | None = None
+        self._heading = QLabel(_NOTHING)
+        self._heading.setWordWrap(True)
+        font = self._heading.font()
+        font.setPointSizeF(1.3 * font.pointSizeF() if font.pointSizeF() > 0 else 14.0)
+        font.setBold(True)
+        self._heading.setFont(font)
+        self._facts = QLabel()
+        self._facts.setWordWrap(True)
+        self._facts.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.player = CropPlayer()
+        self.pace = QComboBox()
+        self.pace.addItems(list(_PACES))
+        self.pace.currentTextChanged.connect(lambda text: self.player.set_slower(_PACES[text]))
+        self.film = Film()
+        self.player.at.connect(self.film.show_index)
+        self.film.pointed.connect(self.player.stand_at)
+        self._flags = QLabel()
+        self._flags.setWordWrap(True)
+        self.label_buttons = {
+            label: QPushButton(text)
+            for label, text in (
+                (str(Label.TANK_TREADING), f"{LOOKS[Label.TANK_TREADING].sign} Tank-treading"),
+                (str(Label.FLIPPING), f"{LOOKS[Label.FLIPPING].sign} Flipping"),
+                (str(Label.UNRELIABLE), f"{LOOKS[Label.UNRELIABLE].sign} Unreliable"),
+                (STRUCK_OUT, "Strike out"),
+            )
+        }
+        for label, button in self.label_buttons.items():
+            button.setToolTip(f"By hand: {words_of(label)}. The machine's label stays written beside it.")
+            button.clicked.connect(partial(self._change, label))
+        self.take_back = QPushButton("Take back")
+        self.take_back.setToolTip("The machine's label again. What was changed meanwhile stays written.")
+        self.take_back.clicked.connect(self._take_back)
+        self.who = QLineEdit(load_settings().who)
+        self.who.setToolTip("Who changes labels: it is written beside each change.")
+        self.who.setPlaceholderText("your name")
+        self.sign = QPushButton()
+        self.sign.setToolTip("Whoever that is not writes another name.")
+        self.sign.clicked.connect(self._sign)
+        self.who.textChanged.connect(self._show_sign)
+        self._last_name = ""
+        self._signed_for: Path | None = None
+        self.kind = QComboBox()
+        self.kind.addItems(list(KINDS))
+        self.kind.setToolTip("Which cells Previous and Next go through, by the machine's labels.")
+        self.kind.currentTextChanged.connect(self._say_place)
+        self.previous = QPushButton("◀ Previous")
+        self.next = QPushButton("Next ▶")
+        self.previous.clicked.connect(partial(self._step, -1))
+        self.next.clicked.connect(partial(self._step, 1))
+        self._place = QLabel()
+        self._said = QLabel()
+        self._said.setWordWrap(True)
+        self._said.setStyleSheet(f"color: {FAULT_COLOUR}; font-weight: bold;")
+        self._lay_out()
+        self.clear()
+
+    def _lay_out(self) -> None:
+        beside = QVBoxLayout()
+        beside.addWidget(self._facts, 1)
+        beside.addWidget(self.pace)
+        top = QHBoxLayout()
+        top.addWidget(self.player, 0, Qt.AlignmentFlag.AlignTop)
+        top.addLayout(beside, 1)
+        film = QScrollArea()
+        film.setWidgetResizable(True)
+        film.setWidget(self.film)
+        film.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        film.setMinimumHeight(140)
+        buttons = QGridLayout()
+        for at, button in enumerate(self.label_buttons.values()):
+            buttons.addWidget(button, at // 3, at % 3)
+        buttons.addWidget(self.take_back, 1, 1)
+        who = QHBoxLayout()
+        who.addWidget(QLabel("by"))
+        who.addWidget(self.who, 1)
+        buttons.addLayout(who, 1, 2)
+        buttons.addWidget(self.sign, 2, 0, 1, 3)
+        steps = QHBoxLayout()
+        for widget in (self.previous, self.kind, self.next):
+            steps.addWidget(widget, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 0, 4, 4)
+        layout.addWidget(self._heading)
+        layout.addLayout(top)
+        layout.addWidget(film, 1)
+        layout.addWidget(self._flags)
+        layout.addLayout(buttons)
+        layout.addLayout(steps)
+        layout.addWidget(self._place)
+        layout.addWidget(self._said)
+
+    @property
+    def fault(self) -> str:
+        """The sentence that stands at the bottom; empty if all is well."""
+        return str(self._said.text())
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self.shown = self._browser = None
+        self._heading.setText(_NOTHING)
+        self._show_parts()
+        self._say("")
+
+    def show_cell(self, session_folder: Path, cell: int) -> bool:
+        """Show a cell of a session, running or closed.
+
+        Returns
+        -------
+        bool
+            False where it cannot be shown; the widget says why.
+        """
+        if self._guarded(lambda: self._show(self._browser_of(session_folder), cell)):
+            return True
+        # No cell that was on show before may be taken for this one.
+        self.shown = None
+        self._heading.setText(f"Cell {cell} cannot be shown.")
+        self._show_parts()
+        return False
+
+    def browse(self, session_folder: Path, kind: str = COUNTED) -> bool:
+        """Show the first cell of a kind, ready for Previous and Next.
+
+        Parameters
+        ----------
+        session_folder : Path
+        kind : str
+            One of `session.browsing.KINDS`.
+
+        Returns
+        -------
+        bool
+            False where there is none; the widget says so.
+        """
+        self.clear()
+        self.kind.setCurrentText(kind)
+        return self._guarded(lambda: self._first(self._browser_of(session_folder)))
+
+    def _first(self, browser: CellBrowser) -> None:
+        self._take(browser)
+        cell = browser.step(None, 1, self.kind.currentText())
+        self._place_shown()
+        if cell is not None:
+            self._show(browser, cell)
+
+    def _browser_of(self, folder: Path) -> CellBrowser:
+        if self._browser is None or self._browser.folder != Path(folder):
+            return CellBrowser(folder)
+        return self._browser
+
+    def _show(self, browser: CellBrowser, cell: int) -> None:
+        self.shown = browser.look(cell)
+        self._take(browser)
+        self._show_parts()
+
+    def _take(self, browser: CellBrowser) -> None:
+        self._browser = browser
+        if browser.folder == self._signed_for:
+            return
+        # Another session, perhaps another shift: nobody's changes may bear the name of who was here before.
+        self._signed_for = browser.folder
+        settings = load_settings()
+        self._last_name = settings.person.strip()
+        self.who.setText("" if self._last_name else settings.who)
+        self._show_sign()
+
+    def _sign(self, *_: object) -> None:
+        self.who.setText(self._last_name)
+        self._say("")
+
+    def _show_sign(self, *_: object) -> None:
+        self.sign.setText(f"I am {self._last_name}".replace("&", "&&"))
+        self.sign.setVisible(bool(self._last_name) and not self.who.text().strip())
+
+    def _show_parts(self) -> None:
+        """Show the cell that is `shown`, or none."""
+        cell = self.shown
+        self.player.show_sequence(None if cell is None else cell.sequence, 60.0 if cell is None else cell.fps)
+        self.film.show_sequence(None if cell is None else cell.sequence)
+        self._flags.setText("" if cell is None else "<br>".join(flags_said(cell.sequence)))
+        self._facts.setText("" if cell is None else facts_of(cell))
+        if cell is not None:
+            self._heading.setText(heading_of(cell))
+        present = None if cell is None or not cell.judged else cell.present_label
+        for label, button in self.label_buttons.items():
+            button.setEnabled(present is not None and label != present)
+        self.take_back.setEnabled(cell is not None and cell.change is not None)
+        self._place_shown()
+
+    def _say_place(self, *_: object) -> None:
+        self._guarded(self._place_shown)
+
+    def _place_shown(self) -> None:
+        browser, kind = self._browser, self.kind.currentText()
+        for button in (self.previous, self.next):
+            button.setEnabled(browser is not None)
+        if browser is None:
+            self._place.setText("")
+            return
+        cell = None if self.shown is None else self.shown.cell
+        at, n = browser.count(-1 if cell is None else cell, kind)
+        cells = f"{n} {kind} cell{'' if n == 1 else 's'}"
+        self._place.setText(cells if at is None else f"{at} of {cells}")
+
+    def _step(self, step: int, *_: object) -> None:
+        before = self.shown
+        if self._guarded(lambda: self._go(step)) and self.shown is not None and self.shown is not before:
+            self.jump.emit(self.shown.cell)
+
+    def _go(self, step: int) -> None:
+        browser = self._browser
+        if browser is None:
+            return
+        cell = browser.step(None if self.shown is None else self.shown.cell, step, self.kind.currentText())
+        if cell is not None:
+            self._show(browser, cell)
+        else:  # of a run that goes on there may be one in a moment
+            self._place_shown()
+            self._place.setText(f"{self._place.text()}: none {'after' if step > 0 else 'before'} this one")
+
+    def _change(self, label: str, *_: object) -> None:
+        self._made(lambda log, cell, by: log.add(cell, label, by))
+
+    def _take_back(self, *_: object) -> None:
+        self._made(lambda log, cell, by: log.take_back(cell, by))
+
+    def _made(self, make: Callable[[ChangeLog, int, str], Change]) -> None:
+        """Make a change, then show the cell as it stands on the disk."""
+        shown, browser = self.shown, self._browser
+        if shown is None or browser is None:
+            return
+        if self._last_name and not self.who.text().strip():
+            self._say(f'Who changes labels? Press "I am {self._last_name}", or write your name beside "by".')
+            return
+        made: list[Change] = []
+        faults: list[str] = []
+
+        def do() -> None:
+            log = ChangeLog(browser.folder)
+            made.append(make(log, shown.cell, self.who.text()))
+            faults.append(log.report_fault)
+            self._remember(made[0].by)
+            self.shown = browser.look(shown.cell)
+            at = self.player.index
+            playing = self.player.playing
+            self._show_parts()
+            if not playing:
+                self.player.stand_at(at)
+
+        self._guarded(do)
+        if faults and faults[0]:
+            self._say(faults[0])
+        for change in made:
+            self.changed.emit(change)
+
+    def _remember(self, name: str) -> None:
+        if self.who.text() != name:
+            self.who.setText(name)
+        settings = load_settings()
+        if settings.who != name:
+            with suppress(RbcflowError):  # the name is asked for again next time, and no more is lost
+                save_settings(replace(settings, person=name))
+
+    def _guarded(self, do: Callable[[], Any]) -> bool:
+        """Do it; what goes wrong becomes one sentence."""
+        try:
+            do()
+        except RbcflowError as error:
+            self._say(str(error))
+            return False
+        except OSError as error:
+            self._say(f"The session cannot be read ({error.strerror or error}): restore it from a copy.")
+            return False
+        self._say("")
+        return True
+
+    def _say(self, sentence: str) -> None:
+        if sentence != self._said.text():
+            self._said.setText(sentence)
+        self._said.setVisible(bool(sentence))
+
+
+BY_HAND_S = 1.0
+"""Between two looks at the number with a person's changes, while a run goes."""
+
+
+class LiveCells(QWidget):
+    """The strip of the cells judged last, and under it the one that was clicked.
+
+    Parameters
+    ----------
+    guarded : callable
+        Wraps a slot so that it ends in a sentence at worst.
+    show_by_hand : callable
+        Takes the fraction with a person's changes, or None.
+    say : callable
+        Takes a sentence for the person.
+    parent : QWidget, optional
+
+    Attributes
+    ----------
+    pointed : Signal(int, int, float, float)
+        A cell to be shown in the picture: cell, frame, y and x in camera pixels.
+    changed : Signal(int, str)
+        A cell has another label now, by hand.
+    """
+
+    pointed = Signal(int, int, float, float)
+    changed = Signal(int, str)
+
+    def __init__(
+        self,
+        guarded: Callable[[Callable[..., None]], Callable[..., None]],
+        show_by_hand: Callable[[FractionFigure | None], None],
+        say: Callable[[str], None],
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.strip, self.viewer = CellStrip(), CellViewer()
+        self.strip.setMinimumHeight(240)
+        self.viewer.hide()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.strip)
+        column.addWidget(self.viewer)
+        self._show_by_hand = show_by_hand
+        self._say = say
+        self._folder: Path | None = None
+        self._progress: Progress | None = None
+        self._changed = False
+        self._looked_s = 0.0
+        self.strip.chosen.connect(guarded(self.show_cell))
+        self.viewer.jump.connect(guarded(self._point))
+        self.viewer.changed.connect(guarded(self._label_changed))
+
+    def begin(self, folder: Path) -> None:
+        """Forget the run before; the cells to come lie in `folder`."""
+        self.strip.clear()
+        self.viewer.clear()
+        self.viewer.hide()
+        self._folder = folder
+        self._progress = None
+        self._changed = False
+
+    def add(self, judged: Sequence[JudgedCell]) -> None:
+        """Take newly judged cells in."""
+        self.strip.add(judged)
+
+    def show_cell(self, cell: int) -> None:
+        """Show a cell's whole sequence, and where it was last seen."""
+        if self._folder is None:
+            return
+        self.viewer.show()
+        if self.viewer.show_cell(self._folder, cell):
+            self._point(cell)
+
+    def keep_up(self, progress: Progress) -> None:
+        """Let the number with a person's changes go on with the run; one look at the disk a second."""
+        self._progress = progress
+        if self._changed and time.monotonic() - self._looked_s > BY_HAND_S:
+            self._look_again()
+
+    def end(self) -> None:
+        """Bring the closed session's report and number up to date with what was changed meanwhile."""
+        if self._changed and self._folder is not None:
+            ChangeLog(self._folder).bring_report_up_to_date()
+            self._look_again()
+
+    def _point(self, cell: int) -> None:
+        self.strip.select(cell)
+        shown = self.viewer.shown
+        if shown is not None and shown.cell == cell:
+            self.pointed.emit(cell, shown.last_frame, shown.y_px, shown.x_px)
+
+    def _label_changed(self, change: object) -> None:
+        self._changed = True
+        self.strip.mark(change.cell, change.now)  # type: ignore[attr-defined]
+        self.changed.emit(change.cell, str(change.now))  # type: ignore[attr-defined]
+        self._look()
+
+    def _look(self) -> None:
+        if self._folder is None or self._progress is None:
+            return
+        self._looked_s = time.monotonic()
+        progress = self._progress
+        figure = ChangeLog(self._folder).figure(
+            tank_treading=progress.cells["tank_treading"],
+            flipping=progress.cells["flipping"],
+            level=progress.level,
+            method=progress.method,
+        )
+        self._show_by_hand(figure)
+
+    def _look_again(self) -> None:
+        try:
+            self._look()
+        except RbcflowError as error:
+            # A person's changes may become unreadable; the run goes on without them, and says so once.
+            # The number with them would stand still beside the machine's, which goes on.
+            self._changed = False
+            self._show_by_hand(None)
+            self._say(str(error))

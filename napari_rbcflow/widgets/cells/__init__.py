@@ -1,1 +1,0 @@
-"""Judged cells, as a strip and one by one, with their labels to be changed."""

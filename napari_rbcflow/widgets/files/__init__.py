@@ -1,1 +1,0 @@
-"""What napari opens and saves: sessions, movies, cells, the sample."""

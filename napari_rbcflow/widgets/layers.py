@@ -1,0 +1,426 @@
+"""A session, and an analysed movie, as layers: frames, tracks, and a mark on every position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from napari.layers import Layer
+from numpy.typing import NDArray
+
+from napari_rbcflow.errors import RbcflowError
+from napari_rbcflow.session.reader import Session
+from napari_rbcflow.sources.lazy import FrameArray, RingFrames, open_frames
+from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, Label
+from napari_rbcflow.widgets.dock import LOOKS
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+OTHERS = "other cells"
+GROUPS: tuple[str, ...] = (OTHERS, Label.FLIPPING, Label.TANK_TREADING)
+"""One layer of marks each, so that each has its own eye; drawn in this order."""
+METADATA = "rbcflow"
+"""Key of what a layer's metadata hold of its session."""
+SHOWN_POSITIONS = 40_000
+"""With more than these, the Tracks layer is hidden at first: napari 0.9.2 then takes a tenth of a second
+and more for each step of the slider."""
+GREY_RANGE = (60, 200)
+"""Bright field around a middle grey; fixed, since reading a movie for its contrast would read it whole."""
+_MARK_UM = 13.0
+"""Size of a mark: a little more than a cell."""
+_TAIL = 15
+
+
+@dataclass(frozen=True, eq=False)
+class SessionLayers:
+    """What `layers_of` makes, by role.
+
+    Attributes
+    ----------
+    image : LayerData or None
+        None where neither the ring nor the movie is there.
+    tracks : LayerData or None
+        None where there is no track.
+    marks : dict of str to LayerData
+        By group (`GROUPS`).
+    """
+
+    image: LayerData | None
+    tracks: LayerData | None
+    marks: dict[str, LayerData]
+
+    def all(self) -> list[LayerData]:
+        """Return them in the order in which they are drawn."""
+        return [layer for layer in (self.image, self.tracks, *self.marks.values()) if layer is not None]
+
+
+def layers_of(
+    session: Session,
+    movie: FrameArray | None = None,
+    *,
+    by_hand: Mapping[int, str] | None = None,
+    show_unreliable: bool = True,
+) -> list[LayerData]:
+    """Return a session as napari's layer data: see `session_layers`."""
+    return session_layers(session, movie, by_hand=by_hand, show_unreliable=show_unreliable).all()
+
+
+def session_layers(
+    session: Session,
+    movie: FrameArray | None = None,
+    *,
+    by_hand: Mapping[int, str] | None = None,
+    show_unreliable: bool = True,
+) -> SessionLayers:
+    """Make layer data of a session: an image, its tracks, and a Points layer for each group of labels.
+
+    The first axis of all is the frame's number, in which `tracks.csv` counts too; positions are in
+    camera pixels.
+
+    Parameters
+    ----------
+    session : Session
+    movie : FrameArray, optional
+        Shown instead of the ring's frames.
+    by_hand : mapping of int to str, optional
+        Labels that a person has changed, by cell.
+    show_unreliable : bool
+        Whether the marks of all other cells (unreliable, too short, struck out) are to be seen at first.
+
+    Raises
+    ------
+    RunFailed
+        If a table is missing or damaged.
+    """
+    table = cells_table(session, by_hand or {})
+    tracks = session.tracks
+    name = session.folder.name
+    rows = table.set_index("cell").loc[tracks["cell"]]
+    group = rows["group"].to_numpy()
+    pixel_um = _number(session.run.get("parameters", {}).get("pixel_size_um"), DEFAULT_PIXEL_SIZE_UM)
+    yx = tracks[["y_px", "x_px"]].to_numpy(float)
+    frame, cell = tracks["frame"].to_numpy(float), tracks["cell"].to_numpy(np.int64)
+    metadata = {METADATA: {"session": str(session.folder), "cells": table.drop(columns="group")}}
+    marks = {}
+    for kind in GROUPS:
+        here = np.flatnonzero(group == kind)
+        look = LOOKS[Label.UNRELIABLE if kind == OTHERS else kind]
+        features = rows.iloc[here][["label", "p_reliable", "p_tank_treading"]].reset_index()
+        marks[kind] = (
+            np.column_stack([frame[here], yx[here]]),
+            {
+                "name": kind,
+                "ndim": 3,
+                "features": features,
+                "symbol": look.symbol,
+                "size": _MARK_UM / pixel_um * (0.5 if kind == OTHERS else 1.4),
+                "face_color": look.colour if kind == OTHERS else "transparent",
+                "border_color": look.colour,
+                "border_width": 0.0 if kind == OTHERS else 0.09,
+                "visible": show_unreliable or kind != OTHERS,
+                "metadata": metadata,
+            },
+            "points",
+        )
+    lines: LayerData | None = None
+    if len(tracks):
+        lines = (
+            np.column_stack([cell, frame, yx]),
+            {
+                "name": f"tracks of {name}",
+                "features": rows.reset_index()[["cell", "p_reliable", "p_tank_treading"]].assign(
+                    group=group_values(group)
+                ),
+                "colormaps_dict": {"group": group_colours()},
+                "color_by": "group",
+                "tail_length": _TAIL,
+                "tail_width": 2,
+                "blending": "translucent",
+                "visible": len(tracks) <= SHOWN_POSITIONS,
+                "metadata": metadata,
+            },
+            "tracks",
+        )
+    return SessionLayers(_image(session, movie), lines, marks)
+
+
+def cells_table(session: Session, by_hand: Mapping[int, str]) -> pd.DataFrame:
+    """Return ``cells.csv``, the label by hand where there is one, and each cell's group.
+
+    Raises
+    ------
+    RunFailed
+        If the table is missing or damaged.
+    """
+    table = session.cells.copy()
+    table["label_by_hand"] = table["cell"].map(dict(by_hand)).fillna("").astype(str)
+    label = table["label_by_hand"].where(table["label_by_hand"] != "", table["label"])
+    counted = label.isin([Label.TANK_TREADING, Label.FLIPPING])
+    table["group"] = label.where(counted, OTHERS)
+    return table
+
+
+def movie_of(session: Session) -> FrameArray | None:
+    """Open the movie that a session was made from, where it still lies there and is still the same size."""
+    source = session.run.get("parameters", {})
+    file = (source.get("source_details") or {}).get("file")
+    if not file or source.get("live"):
+        return None
+    try:
+        movie = open_frames(Path(file))
+    except (RbcflowError, OSError):
+        return None
+    info = getattr(movie, "info", None)
+    frames = len(movie) if info is None else info.n_frames
+    if (frames, *movie.shape[1:]) != (source.get("n_frames"), source.get("height"), source.get("width")):
+        movie.close()
+        return None
+    return movie
+
+
+def group_values(group: NDArray[Any]) -> NDArray[np.float64]:
+    """Return where each group stands in the map of `group_colours`."""
+    values = np.full(len(group), _place(0))
+    for k, kind in enumerate(GROUPS):
+        values[group == kind] = _place(k)
+    return values
+
+
+def group_colours() -> Any:
+    """Return the colours of `GROUPS` as napari's Colormap."""
+    from napari.utils import Colormap
+
+    colours = ["#a0a0a050", LOOKS[Label.FLIPPING].colour, LOOKS[Label.TANK_TREADING].colour]
+    n = len(GROUPS)
+    return Colormap(
+        colours, name="label", interpolation="zero", controls=[0.0, *(k / n for k in range(1, n)), 1.0]
+    )
+
+
+def _place(k: int) -> float:
+    return (k + 0.5) / len(GROUPS)
+
+
+def _image(session: Session, movie: FrameArray | None) -> LayerData | None:
+    metadata = {METADATA: {"session": str(session.folder)}}
+    if movie is not None:
+        # Also where it is an earlier session's ring: as a movie its frames count from 0.
+        return image_layer(movie, movie.path.name, first=0, metadata=metadata)
+    ring = session.ring
+    if ring is None or not len(ring):
+        return None
+    return image_layer(RingFrames(ring), f"last frames of {session.folder.name}", metadata=metadata)
+
+
+def image_layer(
+    frames: FrameArray, name: str, *, first: int | None = None, metadata: dict[str, Any] | None = None
+) -> LayerData:
+    """Return frames as an Image layer whose first axis counts from `first`, or as the recording did."""
+    return (
+        frames,
+        {
+            "name": name,
+            "contrast_limits": GREY_RANGE,
+            "translate": (frames.first if first is None else first, 0, 0),
+            "colormap": "gray",
+            "metadata": metadata or {},
+            "rgb": False,
+        },
+        "image",
+    )
+
+
+def _number(value: object, otherwise: float) -> float:
+    return float(value) if isinstance(value, (int, float)) and value > 0 else otherwise
+
+
+_IN_SIGHT = 0.9
+"""Share of the canvas, from its middle, in which a place need not be brought nearer."""
+LIVE_ROLES = ("live", "cells")
+"""What a live picture's layers are called in their metadata."""
+_REACH_PX = 25.0
+"""How far from a mark's centre a click still means it, in pixels of the screen."""
+
+
+class ResultLayers:
+    """Image, Tracks and Points of one viewer; removes none, since that can take napari down.
+
+    A layer that a person has removed is made anew.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = viewer
+        self._layers: dict[str, Any] = {}
+        self._unseen: list[Any] = []
+        self._frames: Any = None
+
+    @property
+    def all(self) -> tuple[Any, ...]:
+        """Those that are in the viewer."""
+        return tuple(layer for layer in self._layers.values() if layer in self._viewer.layers)
+
+    def hide(self) -> None:
+        """Hide marks and tracks of the analysis before, while another goes on."""
+        if self._unseen:
+            return
+        for role, layer in self._layers.items():
+            if role != "image" and layer in self._viewer.layers and layer.visible:
+                layer.visible = False
+                self._unseen.append(layer)
+
+    def show(
+        self,
+        layers: SessionLayers,
+        *,
+        scale: Sequence[float] = (1.0, 1.0, 1.0),
+        translate: Sequence[float] = (0.0, 0.0, 0.0),
+        with_image: bool = True,
+        own_layer: Any = None,
+        live_goes_on: bool = False,
+    ) -> None:
+        """Show a session's layers on top of all others, the picture lowest among them.
+
+        Parameters
+        ----------
+        layers : SessionLayers
+        scale, translate : sequence of float
+            Of the layer that was analysed; (1, 1, 1) and (0, 0, 0) for a file.
+        with_image : bool
+            False where the movie is a layer of the person's own.
+        own_layer : napari.layers.Image, optional
+            That layer, where it is still there.
+        live_goes_on : bool
+            Whether a live run does; else what its picture showed last is hidden.
+        """
+        new = not self.all
+        image = layers.image if with_image else None
+        if image is not None:
+            self._put("image", image)
+            # Not `layer.data`: napari gives plugins a stand-in, which is never the same object.
+            before, self._frames = self._frames, image[0]
+            if isinstance(before, FrameArray) and before is not self._frames:
+                before.close()
+        elif (mine := self._layers.get("image")) is not None and mine in self._viewer.layers:
+            mine.visible = False
+        placed = {"scale": tuple(scale), "translate": tuple(translate)}
+        if layers.tracks is not None:
+            self._put("tracks", _with(layers.tracks, placed))
+        for group in GROUPS:
+            self._put(group, _with(layers.marks[group], placed))
+        # No mark may lie on a picture that it does not belong to, be it a layer that came later.
+        if own_layer is not None and own_layer in self._viewer.layers:
+            own_layer.visible = True
+            self._raise(own_layer)
+        for role in ("image", "tracks", *GROUPS):
+            layer = self._layers.get(role)
+            if layer is not None and layer in self._viewer.layers:
+                self._raise(layer)
+        if not live_goes_on:
+            for layer in self._viewer.layers:
+                if is_of_live_picture(layer):
+                    layer.visible = False
+        for layer in self._unseen:
+            layer.visible = True
+        self._unseen.clear()
+        if new:
+            self._viewer.reset_view()
+        self._viewer.layers.selection.active = self._layers[GROUPS[-1]]
+
+    def _raise(self, layer: Any) -> None:
+        self._viewer.layers.move(self._viewer.layers.index(layer), len(self._viewer.layers))
+
+    def _put(self, role: str, made: LayerData) -> None:
+        data, meta, kind = made
+        layer = self._layers.get(role)
+        if layer is None or layer not in self._viewer.layers:
+            if layer in self._unseen:
+                self._unseen.remove(layer)
+            self._layers[role] = layer = self._viewer.add_layer(Layer.create(data, meta, kind))
+            if kind == "points":
+                layer.editable = False  # a stray Delete key takes no cell away
+            return
+        if kind == "image":
+            layer.data = data
+            layer.visible = True
+        elif kind == "points":
+            layer.selected_data = set()
+            layer.data = data
+            layer.features = meta["features"]
+            layer.size = meta["size"]
+            # A layer that was empty knew no colour to give to its first points.
+            layer.face_color, layer.border_color = meta["face_color"], meta["border_color"]
+            layer.symbol = meta["symbol"]
+        else:
+            layer.color_by = "track_id"
+            layer.data = data
+            layer.features = meta["features"]
+            layer.color_by = meta["color_by"]
+        layer.name = meta["name"]
+        layer.metadata = meta["metadata"]
+        layer.scale, layer.translate = meta.get("scale", layer.scale), meta["translate"]
+
+    # ------------------------------------------------------------------ step-through
+
+    def go_to(self, frame: float, y_px: float, x_px: float) -> None:
+        """Turn the viewer to a frame, and where a place in it is out of sight, to that; the zoom stays."""
+        marks = self._layers.get(GROUPS[-1])
+        if marks is None:
+            return
+        first = self._viewer.dims.ndim - 3
+        world = np.asarray(marks.data_to_world((frame, y_px, x_px)))
+        self._viewer.dims.set_point(first, world[0])
+        camera = self._viewer.camera
+        half = np.asarray(self._viewer.canvas.size, float) / (2 * max(camera.zoom, 1e-6))
+        if (np.abs(world[1:] - np.asarray(camera.center)[-2:]) > _IN_SIGHT * half).any():
+            camera.center = (0.0, world[1], world[2])
+
+    def select(self, cell: int, frame: float) -> None:
+        """Highlight the mark of a cell in a frame."""
+        for group in GROUPS:
+            layer = self._layers.get(group)
+            if layer is None or layer not in self._viewer.layers:
+                continue
+            here = (
+                np.flatnonzero((layer.data[:, 0] == frame) & (layer.features["cell"].to_numpy() == cell))
+                if len(layer.data)
+                else np.zeros(0, int)
+            )
+            chosen = set(here.tolist())
+            if layer.selected_data != chosen:
+                layer.selected_data = chosen
+
+    def frame_of(self, world: Sequence[float]) -> float:
+        """Return the frame's number at a place in the viewer."""
+        return float(np.asarray(self._layers[GROUPS[-1]].world_to_data(world))[-3])
+
+    def cell_at(self, world: Sequence[float]) -> int | None:
+        """Return the cell whose visible mark lies nearest to a place in the viewer, if one is near."""
+        reach = _REACH_PX / max(self._viewer.camera.zoom, 1e-6)
+        best: tuple[float, int] | None = None
+        for group in GROUPS:
+            layer = self._layers.get(group)
+            if layer is None or layer not in self._viewer.layers or not layer.visible or not len(layer.data):
+                continue
+            place: NDArray[Any] = np.asarray(layer.world_to_data(world))[-3:]
+            at = np.flatnonzero(np.abs(layer.data[:, 0] - place[0]) < 0.5)
+            if not len(at):
+                continue
+            far = np.hypot(*(layer.data[at, 1:] - place[1:]).T) * float(layer.scale[-1])
+            k = int(far.argmin())
+            if far[k] <= reach and (best is None or far[k] < best[0]):
+                best = (float(far[k]), int(layer.features["cell"].iloc[at[k]]))
+        return None if best is None else best[1]
+
+
+def is_of_live_picture(layer: Any) -> bool:
+    """Tell whether a live picture made a layer, and will draw into it again."""
+    return layer.metadata.get(METADATA) in LIVE_ROLES
+
+
+def _with(made: LayerData, more: dict[str, Any]) -> LayerData:
+    data, meta, kind = made
+    return data, {**meta, **more}, kind

@@ -1,1 +1,0 @@
-"""A camera, from the form to the number: the live widget."""

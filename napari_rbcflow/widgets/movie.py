@@ -1,0 +1,486 @@
+"""A recorded movie in napari's dock: from the file, or an open layer, to the number and its cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, QSignalBlocker, QSize, Qt, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QHideEvent
+from qtpy.QtWidgets import (
+    QApplication,
+    QFileDialog,
+    QHBoxLayout,
+    QMainWindow,
+    QPushButton,
+    QScrollArea,
+    QTabWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.pipeline.client import busy
+from napari_rbcflow.widgets.cells import CellViewer
+from napari_rbcflow.widgets.dock import WarningBox, WhoseButton, breakable, guarded, wrapping_label
+from napari_rbcflow.widgets.layers import ResultLayers
+from napari_rbcflow.widgets.movie_form import LAYER, MovieForm, frames_of_layer, may_be_movie
+from napari_rbcflow.widgets.movie_job import MovieJob, MovieOrder, Stage
+from napari_rbcflow.widgets.remembered import load_settings, save_settings
+from napari_rbcflow.widgets.result import ResultPanel
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+
+_STILL_PX = 4.0
+"""How far a finger or a glove may slip on the canvas between press and release, for a click."""
+
+
+class ViewerEars:
+    """Listens from `listen` to `stop`, and leaves nothing connected behind.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    layers_changed : callable
+    clicked : callable
+        Given the place, in world coordinates; not called for a drag, which moves the picture.
+    """
+
+    def __init__(
+        self,
+        viewer: Any,
+        layers_changed: Callable[[], None],
+        clicked: Callable[[Sequence[float]], None],
+    ) -> None:
+        self._viewer = viewer
+        self._layers_changed, self._clicked = layers_changed, clicked
+        self._listening = False
+
+    def listen(self) -> None:
+        """Begin; more than once is fine."""
+        if not self._listening:
+            self._listening = True
+            for event in self._events():
+                event.connect(self._changed)
+            self._viewer.mouse_drag_callbacks.append(self._pressed)
+
+    def stop(self) -> None:
+        """Hear nothing any more; more than once is fine."""
+        if self._listening:
+            self._listening = False
+            for event in self._events():
+                event.disconnect(self._changed)
+            if self._pressed in self._viewer.mouse_drag_callbacks:
+                self._viewer.mouse_drag_callbacks.remove(self._pressed)
+
+    def _events(self) -> tuple[Any, ...]:
+        events = self._viewer.layers.events
+        return events.inserted, events.removed, events.reordered
+
+    def _changed(self, event: Any = None) -> None:
+        self._layers_changed()
+
+    def _pressed(self, viewer: Any, event: Any) -> Generator[None, None, None]:
+        position, begin = event.position, event.pos
+        yield
+        while event.type == "mouse_move":
+            yield
+        if math.dist(begin, event.pos) < _STILL_PX:
+            self._clicked(position)
+
+
+NUMBER, CELLS = 0, 1
+"""The tabs."""
+_BUTTON = "font-size: 18px; font-weight: 600; padding: 7px;"
+_RUN = _BUTTON + " background: #1b6fa8; color: white;"
+_CANCEL = _BUTTON + " background: #b3462f; color: white;"
+_OFF = _BUTTON + " color: #7a7f85;"
+
+
+class MovieFace(QWidget):
+    """The parts and their layout.
+
+    Parameters
+    ----------
+    image_layers : callable
+        Gives the layers to choose from.
+    """
+
+    def __init__(self, image_layers: Callable[[], list[Any]]) -> None:
+        super().__init__()
+        self.setMinimumWidth(400)
+        self.form = MovieForm(image_layers)
+        self.run_button, self.cancel_button = WhoseButton("Run"), QPushButton("Cancel")
+        self.open_button = QPushButton("Show an earlier session ...")
+        self.fold = QToolButton()
+        self.fold.setText("Movie and patient")
+        self.fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.fold.setCheckable(True)
+        self.fold.setChecked(True)
+        self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
+        self.message = WarningBox()
+        self.panel = ResultPanel()
+        self.cell_viewer = CellViewer()
+        self.tabs = QTabWidget()
+        self.tabs.addTab(_scrolling(self.panel), "The number")
+        self.tabs.addTab(_scrolling(self.cell_viewer), "Cell by cell")
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.run_button, 2)
+        buttons.addWidget(self.cancel_button, 1)
+        folding = QHBoxLayout()
+        folding.addWidget(self.fold)
+        folding.addStretch(1)
+        folding.addWidget(self.open_button)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(4, 4, 4, 4)
+        outer.setSpacing(4)
+        outer.addLayout(buttons)
+        outer.addLayout(folding)
+        for widget in (self.form.container.native, self.message, self.status):
+            outer.addWidget(widget)
+        outer.addWidget(self.tabs, 1)
+        self.fold.toggled.connect(self._fold)
+        for name in (self.form.patient, self.form.sample):
+            name.changed.connect(lambda *_: self._show_whose())
+        self._fold(True)
+
+    def sizeHint(self) -> QSize:
+        """Wide enough for the number."""
+        return QSize(430, 900)
+
+    def _fold(self, shown: bool) -> None:
+        self.form.container.native.setVisible(shown)
+        self.fold.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
+
+    def _show_whose(self) -> None:
+        self.run_button.show_whose(self.form.patient.value, self.form.sample.value)
+
+    def _say(self, text: str) -> None:
+        if self.status.text() != text:
+            self.status.setText(text)
+        self.status.setVisible(bool(text))
+
+    def _show_buttons(self, *, going: bool, cancellable: bool) -> None:
+        self.run_button.setEnabled(not going)
+        self.open_button.setEnabled(not going)
+        self.cancel_button.setEnabled(cancellable)
+        self.form.set_enabled(not going)
+        for button, style in ((self.run_button, _RUN), (self.cancel_button, _CANCEL)):
+            button.setStyleSheet(style if button.isEnabled() else _OFF)
+
+
+def _scrolling(content: QWidget) -> QScrollArea:
+    scroll = QScrollArea()
+    scroll.setWidgetResizable(True)
+    scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    scroll.setWidget(content)
+    return scroll
+
+
+BUSY_MS = 100
+IDLE_MS = 500
+
+
+class MovieWidget(MovieFace):
+    """Form, Run and Cancel, the number, and the cells one by one.
+
+    The analysis goes on in a process of its own, a layer is copied and a session read in a thread;
+    one timer polls them in the interface's thread. Taken out of its dock, or with its window closed, it
+    stops what goes on and waits for the session.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Gets an Image, a Tracks and three Points layers at the end of the first analysis.
+
+    Attributes
+    ----------
+    ended : Signal
+        An analysis has ended, in whatever way: its layers stand, or `message` says why not.
+    job : MovieJob
+    layers : ResultLayers
+    message : WarningBox
+        Why there is no result.
+    """
+
+    ended = Signal()
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        self._viewer = viewer
+        self.layers = ResultLayers(viewer)
+        super().__init__(self._image_layers)
+        self._settings = load_settings()
+        self.job = MovieJob(show_unreliable=self._settings.show_unreliable)
+        self._again = False
+        self._stale = False
+        self._own_layer: Any = None
+        self.form.load(self._settings)
+        self._choose_active_layer()
+        if self._settings.remark:
+            self.message.say(mild=[self._settings.remark])
+        self._connect()
+        self._ears = ViewerEars(
+            viewer, self._guarded(self.form.refresh_layers), self._guarded(self._show_clicked)
+        )
+        self._ears.listen()
+        self._show_state()
+        # Not through `self`, which is then half gone.
+        job, ears = self.job, self._ears
+        self.destroyed.connect(lambda: ears.stop())
+        self.destroyed.connect(lambda: job.close())
+        if (app := QApplication.instance()) is not None:
+            app.aboutToQuit.connect(job.close)
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self._guarded(self._tick))
+        self._timer.start(IDLE_MS)
+
+    def _connect(self) -> None:
+        self.run_button.clicked.connect(self._guarded(self._run_pressed))
+        self.cancel_button.clicked.connect(self._guarded(self.cancel))
+        self.open_button.clicked.connect(self._guarded(self._open_pressed))
+        # The first thing chosen: the networks are loaded while the rest is filled in.
+        self.form.container.changed.connect(self._guarded(lambda *_: self.job.wake()))
+        self.cell_viewer.jump.connect(self._guarded(self._go_to))
+        self.cell_viewer.changed.connect(self._guarded(lambda *_: self._label_changed()))
+        self.tabs.currentChanged.connect(self._guarded(self._tab_chosen))
+
+    # ------------------------------------------------------------------ run and cancel
+
+    def _run_pressed(self) -> None:
+        self.message.clear()
+        if busy():  # two runs on a clinic's laptop, and the live one would lose frames
+            raise BadInput("A live run is going on: stop it first, or wait until it has ended.")
+        numbers = self.form.numbers()
+        layer = self.form.chosen_layer
+        source = self.form.chosen_path if layer is None else frames_of_layer(layer)
+        order = MovieOrder(source, self.form.new_folder(), self.form.run_settings(), **numbers)
+        self._remember()
+        self.job.start(order)
+        self._own_layer = layer
+        self._started(order.settings.patient, order.settings.sample)
+
+    def cancel(self) -> None:
+        """End the analysis; what was done until then stays in its session, marked as stopped."""
+        if self.job.stage in (Stage.COPYING, Stage.RUNNING):
+            self.job.cancel()
+            self._say("cancelling ...")
+            self.cancel_button.setEnabled(False)
+
+    def show_session(self, folder: Path) -> None:
+        """Show an earlier session: its number, layers and cells.
+
+        Raises
+        ------
+        BadInput
+            If it is none, or an analysis goes on.
+        """
+        self.message.clear()
+        self.job.show(folder)
+        self._own_layer = None
+        self._started("", "")
+
+    def shut_down(self) -> None:
+        """Stop what goes on and wait until its session is closed; a later Run wakes everything up again.
+
+        May be called more than once, and where Qt's side of this is gone already.
+        """
+        self._ears.stop()
+        self.job.close()
+        with suppress(RuntimeError):  # the buttons are gone with their window
+            self._say("")
+            self._show_state()
+
+    def _open_pressed(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Session folder", str(self._settings.sessions_folder))
+        if folder:
+            self.show_session(Path(folder))
+
+    def _started(self, patient: str, sample: str) -> None:
+        self._again = self._stale = False
+        self.layers.hide()
+        self.cell_viewer.clear()
+        self.tabs.setCurrentIndex(NUMBER)
+        self.panel.clear()
+        self.panel.show_whose(patient, sample)
+        self.fold.setChecked(False)
+        self._say("opening the movie ...")
+        self._show_state()
+        self._timer.start(BUSY_MS)
+
+    # ------------------------------------------------------------------ while it runs
+
+    def _tick(self) -> None:
+        job = self.job
+        if not job.busy:
+            return
+        run = job.run
+        job.poll()
+        if job.stage is Stage.COPYING and not job.cancelled:
+            done, n = job.copied
+            self._say(f"reading the layer: frame {done:,} of {n:,}" if n else "looking at the layer ...")
+        if job.stage is Stage.RUNNING and run is job.run and run is not None:
+            self._show_progress()
+        if job.stage is Stage.READING and not self._again:
+            self._say("reading the session ...")
+            self.cancel_button.setEnabled(False)
+        if not job.busy:
+            self._finish()
+
+    def _show_progress(self) -> None:
+        run = self.job.run
+        if run is None or self.job.cancelled:
+            return
+        _, counted = run.take()
+        if run.snapshot is not None:
+            self._say("")
+            self.panel.show_progress(run.snapshot.progress, counted, run.snapshot.warnings)
+
+    def _finish(self) -> None:
+        """Show what came of a job; once, whatever goes wrong on the way."""
+        again, self._again = self._again, False
+        stale, self._stale = self._stale, False
+        self._timer.start(IDLE_MS)
+        self._say("")
+        try:
+            if self.job.sentence:
+                self._show_failure(self.job.sentence)
+            elif stale:
+                self._read_again()
+                return
+            elif again:
+                self._show_layers()
+            else:
+                self._show_result()
+        finally:
+            self._show_state()
+            if not self.job.busy:
+                self.ended.emit()
+
+    def _show_failure(self, sentence: str) -> None:
+        run = self.job.run
+        if run is not None and run.ended and run.outcome[0] == "failed" and run.folder.exists():
+            self.panel.show_end(*run.outcome, run.folder, run.remarks)
+        else:
+            # Nothing half made may be taken for a result.
+            self.panel.clear()
+        if self.job.cancelled:
+            self._say(breakable(sentence))
+        else:
+            self.message.say(grave=[sentence])
+        self.fold.setChecked(True)
+
+    def _show_result(self) -> None:
+        result = self.job.result
+        assert result is not None
+        session = result.session
+        self.panel.show_session(session)
+        self._show_layers()
+        self.cell_viewer.browse(session.folder)
+
+    def _show_layers(self) -> None:
+        result = self.job.result
+        assert result is not None
+        self.layers.show(
+            result.layers,
+            scale=result.scale,
+            translate=result.translate,
+            with_image=not result.own_layer,
+            own_layer=self._own_layer if result.own_layer else None,
+            live_goes_on=busy(),
+        )
+        self.panel.show_by_hand(result.figure_by_hand)
+
+    # ------------------------------------------------------------------ cell by cell
+
+    def _tab_chosen(self, tab: int) -> None:
+        if tab == CELLS and self.cell_viewer.shown is not None:
+            self._go_to(self.cell_viewer.shown.cell)
+
+    def _go_to(self, cell: int) -> None:
+        """Turn the viewer to the middle of a cell's track."""
+        place = None if self.job.result is None else self.job.result.place_of(cell)
+        if place is not None:
+            self.layers.go_to(*place)
+            self.layers.select(cell, place[0])
+
+    def _label_changed(self) -> None:
+        # What is being read may have been read before this change.
+        self._stale = self.job.busy
+        if not self._stale and self.job.result is not None:
+            self._read_again()
+            self._show_state()
+
+    def _read_again(self) -> None:
+        self._again = True
+        self.job.reread()
+        self._timer.start(BUSY_MS)
+
+    def _show_clicked(self, position: Any) -> None:
+        result = self.job.result
+        if result is None or self.job.stage is not Stage.IDLE:
+            return
+        cell = self.layers.cell_at(position)
+        if cell is not None and self.cell_viewer.show_cell(result.session.folder, cell):
+            self.layers.select(cell, round(self.layers.frame_of(position)))
+            with QSignalBlocker(self.tabs):  # the picture stays where the click was
+                self.tabs.setCurrentIndex(CELLS)
+
+    # ------------------------------------------------------------------ form and layers
+
+    def _image_layers(self) -> list[Any]:
+        mine = self.layers.all
+        return [layer for layer in self._viewer.layers if may_be_movie(layer) and layer not in mine]
+
+    def _choose_active_layer(self) -> None:
+        """Where a movie is open already, that is what is meant."""
+        active = self._viewer.layers.selection.active
+        if active is not None and active in self._image_layers():
+            self.form.source.value = LAYER
+            self.form.layer.value = active
+
+    def _remember(self) -> None:
+        """Keep the folder and the flow for the next day; an analysis does not wait for that."""
+        before = load_settings()
+        after = replace(
+            before, sessions_folder=Path(self.form.folder.line_edit.value.strip()), flow=self.form.flow.value
+        )
+        if after != before:
+            try:
+                save_settings(after)
+            except BadInput as error:
+                self.message.say(mild=[str(error)])
+
+    def _show_state(self) -> None:
+        """Let only what can be done now be pressed."""
+        cancellable = self.job.stage in (Stage.COPYING, Stage.RUNNING)
+        self._show_buttons(going=self.job.busy, cancellable=cancellable)
+
+    # ------------------------------------------------------------------ faults, and being taken away
+
+    def _guarded(self, slot: Callable[..., None]) -> Callable[..., None]:
+        """Let a slot end in a sentence at worst, never in a traceback window."""
+        return guarded(slot, "the movie widget", lambda sentence: self.message.say(grave=[sentence]))
+
+    def event(self, event: QEvent) -> bool:
+        """Hear of the dock's x, and of `remove_dock_widget`: both take the widget out of its dock."""
+        handled = bool(super().event(event))
+        if event.type() == QEvent.Type.ParentChange and hasattr(self, "_timer"):
+            self._guarded(self.shut_down if self.parent() is None else self._ears.listen)()
+        return handled
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Hear of the window being closed. A dock that is only hidden lets the analysis go on."""
+        super().hideEvent(event)
+        window = self.parentWidget()
+        while window is not None and not isinstance(window, QMainWindow):
+            window = window.parentWidget()
+        if window is not None and not event.spontaneous() and not window.isVisible():
+            self._guarded(self.shut_down)()

@@ -1,0 +1,322 @@
+"""The analysis of one movie, step by step; none of Qt's own objects, so that it outlives a widget's end."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
+from napari_rbcflow.pipeline.client import Phase, Worker, WorkerRun
+from napari_rbcflow.pipeline.messages import MovieFile, Order
+from napari_rbcflow.pipeline.settings import RunSettings
+from napari_rbcflow.session.label_edits import ChangeLog, by_hand
+from napari_rbcflow.session.reader import Session, open_session
+from napari_rbcflow.session.schema import FractionFigure
+from napari_rbcflow.sources.lazy import open_frames
+from napari_rbcflow.widgets.layers import SessionLayers, movie_of, session_layers
+from napari_rbcflow.widgets.movie_form import Cancelled, LayerFrames, copy_frames, file_of, new_copy_folder
+
+
+class Stage(StrEnum):
+    """What a job is at."""
+
+    IDLE = "idle"
+    COPYING = "copying"
+    RUNNING = "running"
+    READING = "reading"
+
+
+@dataclass(frozen=True, eq=False)
+class MovieOrder:
+    """What is to be analysed.
+
+    Attributes
+    ----------
+    source : Path or LayerFrames
+    folder : Path
+        The session to make; must not exist.
+    settings : RunSettings
+    fps, pixel_size_um : float or None
+        None leaves it to the file.
+    """
+
+    source: Path | LayerFrames
+    folder: Path
+    settings: RunSettings
+    fps: float | None = None
+    pixel_size_um: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the movie, for a person."""
+        return self.source.name
+
+
+@dataclass(frozen=True, eq=False)
+class MovieResult:
+    """A session, read and made ready to be shown.
+
+    Attributes
+    ----------
+    session : Session
+    layers : SessionLayers
+    scale, translate : tuple of float
+        Where tracks and marks stand upon the movie's layer.
+    own_layer : bool
+        The movie is a layer of the person's own.
+    figure_by_hand : FractionFigure or None
+        The fraction with a person's changes.
+    """
+
+    session: Session
+    layers: SessionLayers
+    scale: tuple[float, ...]
+    translate: tuple[float, ...]
+    own_layer: bool
+    figure_by_hand: FractionFigure | None
+
+    def place_of(self, cell: int) -> tuple[int, float, float] | None:
+        """Return frame, y and x (pixels) in the middle of a cell's track."""
+        rows: pd.DataFrame = self.session.tracks[self.session.tracks["cell"] == cell]
+        if rows.empty:
+            return None
+        row = rows.iloc[len(rows) // 2]
+        return int(row["frame"]), float(row["y_px"]), float(row["x_px"])
+
+
+class MovieJob:
+    """Copies a layer where need be, runs the worker, reads the session.
+
+    Lifecycle: `start` or `show`, then `poll` from the interface's thread until `stage` is `IDLE`, any
+    number of times; `close` at last, after which the next `start` wakes it again. Nothing here touches
+    a layer.
+
+    Attributes
+    ----------
+    stage : Stage
+    order : MovieOrder or None
+        The last one.
+    run : WorkerRun or None
+    copied : (int, int)
+        Frames of a layer copied so far, and in all.
+    result : MovieResult or None
+        Of the last job, where it came to its end.
+    sentence : str
+        Why there is no result; empty where there is one.
+    cancelled : bool
+        Whether a person cancelled the last job.
+    """
+
+    def __init__(self, *, show_unreliable: bool = True) -> None:
+        self.stage = Stage.IDLE
+        self.order: MovieOrder | None = None
+        self.run: WorkerRun | None = None
+        self.copied = (0, 0)
+        self.result: MovieResult | None = None
+        self.sentence = ""
+        self.show_unreliable = show_unreliable
+        self._worker: Worker | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._future: Future[Any] | None = None
+        self._copy_folder: Path | None = None
+        self._cancelled = threading.Event()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether a person cancelled the last job."""
+        return self._cancelled.is_set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job goes on."""
+        return self.stage is not Stage.IDLE
+
+    def wake(self) -> None:
+        """Launch the worker, which then loads the networks while a person still fills in the form."""
+        if self._worker is None:
+            self._worker = Worker()
+
+    def start(self, order: MovieOrder) -> None:
+        """Begin.
+
+        Raises
+        ------
+        BadInput
+            If another goes on.
+        """
+        self._begin()
+        self.order = order
+        if isinstance(order.source, Path):
+            self._run(order.source)
+        else:
+            self.stage = Stage.COPYING
+            self._submit(self._file_or_copy, order.source)
+
+    def show(self, folder: Path) -> None:
+        """Read a session that lies on the disk, without running anything.
+
+        Raises
+        ------
+        BadInput
+            If it is none, or another job goes on.
+        """
+        session = open_session(folder)
+        self._begin()
+        self.order = self.run = None
+        self.stage = Stage.READING
+        self._submit(_read_session, session.folder, self.show_unreliable)
+
+    def reread(self) -> None:
+        """Read the session shown once more: a person has changed a label."""
+        if self.stage is Stage.IDLE and self.result is not None:
+            self.stage = Stage.READING
+            self._submit(_reread, self.result, self.show_unreliable)
+
+    def cancel(self) -> None:
+        """Ask for the end; `poll` tells when it has come."""
+        self._cancelled.set()
+        if self.stage is Stage.RUNNING and self.run is not None:
+            self.run.stop()
+
+    def poll(self) -> None:
+        """Go on to the next step where one has ended; from the interface's thread."""
+        if self.stage is Stage.RUNNING and self.run is not None:
+            if self.run.ended:
+                self._run_ended(self.run)
+        elif self._future is not None and self._future.done():
+            future, self._future = self._future, None
+            try:
+                value = future.result()
+                if self.stage is Stage.COPYING:
+                    if self.cancelled:
+                        raise Cancelled
+                    self._run(value)
+                    return
+                self.result = value
+                self._end("")
+            except Cancelled:
+                self._end("Cancelled: nothing was made.")
+            except (RbcflowError, OSError) as error:
+                self._end(sentence_of(error))
+            except Exception:
+                self._end("The movie cannot be shown: a fault in napari-rbcflow.")
+                raise
+
+    def close(self) -> None:
+        """Stop what goes on, wait for its session, and leave no process, thread or copy behind."""
+        self._cancelled.set()
+        worker, self._worker = self._worker, None
+        pool, self._pool = self._pool, None
+        if worker is not None:
+            worker.close()
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+        self._future = None
+        self._drop_copy()
+        self.stage = Stage.IDLE
+
+    # ------------------------------------------------------------------ steps
+
+    def _begin(self) -> None:
+        if self.stage is not Stage.IDLE:
+            raise BadInput("A movie is being analysed: cancel it first.")
+        self._cancelled = threading.Event()
+        self.copied, self.result, self.sentence = (0, 0), None, ""
+
+    def _submit(self, step: Any, *given: Any) -> None:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="rbcflow-movie")
+        self._future = self._pool.submit(step, *given)
+
+    def _file_or_copy(self, frames: LayerFrames) -> Path:
+        path = file_of(frames)
+        if path is not None:
+            return path
+        self._copy_folder = new_copy_folder()
+        return copy_frames(frames, self._copy_folder, cancelled=self._cancelled, progress=self._copied)
+
+    def _copied(self, done: int, n: int) -> None:
+        self.copied = (done, n)
+
+    def _run(self, path: Path) -> None:
+        order = self.order
+        assert order is not None
+        self.wake()
+        assert self._worker is not None
+        source = MovieFile(path, fps=order.fps, pixel_size_um=order.pixel_size_um)
+        self.stage = Stage.RUNNING
+        try:
+            self.run = self._worker.start(Order(source, order.folder, order.settings))
+        except BaseException:
+            self._end("The analysis could not be started.")
+            raise
+
+    def _run_ended(self, run: WorkerRun) -> None:
+        self._drop_copy()
+        status, _ = run.outcome
+        if run.phase is Phase.REFUSED:
+            self._end("Cancelled: nothing was made." if self.cancelled else run.sentence)
+        elif status == "finished":
+            order = self.order
+            assert order is not None
+            self.stage = Stage.READING
+            self._submit(_read_result, order, self.show_unreliable)
+        elif status == "failed":
+            self._end(f"{run.sentence} What was done until then is in {run.folder}.")
+        else:
+            self._end(
+                f"Cancelled. What was done until then is kept as a stopped session in {run.folder}: it is "
+                "not the result of the whole movie."
+            )
+
+    def _end(self, sentence: str) -> None:
+        self.sentence = sentence
+        self.stage = Stage.IDLE
+        self._drop_copy()
+
+    def _drop_copy(self) -> None:
+        folder, self._copy_folder = self._copy_folder, None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_result(order: MovieOrder, show_unreliable: bool) -> MovieResult:
+    session = open_session(order.folder)
+    if not session.run["cells"]["tracked"]:
+        shutil.rmtree(order.folder)
+        raise BadInput(
+            f"No cell was found in {order.name}: check that it shows cells in bright field that flow "
+            f"{order.settings.flow}, and its pixel size."
+        )
+    if isinstance(order.source, Path):
+        layers = session_layers(session, open_frames(order.source), show_unreliable=show_unreliable)
+        return MovieResult(session, layers, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), False, None)
+    layers = session_layers(session, show_unreliable=show_unreliable)
+    return MovieResult(session, layers, order.source.scale, order.source.translate, True, None)
+
+
+def _read_session(folder: Path, show_unreliable: bool) -> MovieResult:
+    session = open_session(folder)
+    changed = ChangeLog(folder).labels()
+    layers = session_layers(session, movie_of(session), by_hand=changed, show_unreliable=show_unreliable)
+    return MovieResult(session, layers, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), False, by_hand(session))
+
+
+def _reread(before: MovieResult, show_unreliable: bool) -> MovieResult:
+    """Read a session again; the movie's frames are those that are open already."""
+    session = open_session(before.session.folder)
+    changed = ChangeLog(session.folder).labels()
+    layers = session_layers(session, by_hand=changed, show_unreliable=show_unreliable)
+    return replace(
+        before,
+        session=session,
+        layers=replace(layers, image=before.layers.image),
+        figure_by_hand=by_hand(session),
+    )

@@ -1,1 +1,0 @@
-"""A recorded movie, from the file to the number: the movie widget."""

@@ -1,0 +1,204 @@
+"""What napari opens and saves: sessions, movies, cells, the sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import napari_rbcflow
+from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
+from napari_rbcflow.session.label_edits import ChangeLog
+from napari_rbcflow.session.reader import open_session
+from napari_rbcflow.session.schema import RUN_FILE as RUN_NAME
+from napari_rbcflow.sources.lazy import open_frames
+from napari_rbcflow.sources.movie import ring_of
+from napari_rbcflow.widgets.layers import METADATA, LayerData, image_layer, layers_of, movie_of
+from napari_rbcflow.widgets.remembered import load_settings
+
+
+def folder() -> Path:
+    """Return where the sample data lie: inside an installed package, else at the top of the tree."""
+    package = Path(napari_rbcflow.__file__).parent
+    inside = package / "sample_data"
+    return inside if inside.is_dir() else package.parent / "sample_data"
+
+
+def simulated_chamber() -> list[tuple[Any, dict[str, Any], str]]:
+    """Return the sample movie as an image layer and the truth beside it as tracks."""
+    import numpy as np
+    import pandas as pd
+    import tifffile
+
+    movie = tifffile.imread(folder() / "flow_chamber.tif")
+    truth = pd.read_csv(folder() / "flow_chamber.truth.csv")
+    frame = np.concatenate([np.arange(t0, t0 + n) for t0, n in zip(truth.t0, truth.frames, strict=True)])
+    cell = truth.loc[truth.index.repeat(truth.frames)]
+    x = cell.x0 + cell.v * (frame - cell.t0)
+    rows = np.column_stack([cell.cell, frame, cell.y, x])
+    return [
+        (movie, {"name": "simulated flow chamber"}, "image"),
+        (rows.astype(float), {"name": "truth", "tail_length": 10}, "tracks"),
+    ]
+
+
+Reader = Callable[[str | Sequence[str]], list[Any]]
+NO_LAYER: list[Any] = [(None,)]
+"""How a reader tells napari that it has dealt with a path, and that there is nothing to add."""
+
+
+def session_reader(path: str | Sequence[str]) -> Reader | None:
+    """Return a reader for a session's folder, its ``run.json`` or its ring; None for anything else."""
+    one = _only(path)
+    if one is None:
+        return None
+    if one.name == RUN_NAME or (one / RUN_NAME).is_file():
+        return _told(_read_session)
+    if one.is_dir() and ring_of(one) is not None:
+        return _told(_read_movie)
+    return None
+
+
+def movie_reader(path: str | Sequence[str]) -> Reader | None:
+    """Return a reader for a movie file, a frame at a time; None for several paths."""
+    one = _only(path)
+    return None if one is None or one.is_dir() else _told(_read_movie)
+
+
+def _read_session(path: Path) -> list[LayerData]:
+    session = open_session(path.parent if path.name == RUN_NAME else path)
+    return layers_of(
+        session,
+        movie_of(session),
+        by_hand=ChangeLog(session.folder).labels(),
+        show_unreliable=load_settings().show_unreliable,
+    )
+
+
+def _read_movie(path: Path) -> list[LayerData]:
+    name = path.parent.name if path.name == "frames.zarr" else path.name
+    return [image_layer(open_frames(path), name)]
+
+
+def _told(read: Callable[[Path], list[LayerData]]) -> Reader:
+    """Make a reader that tells a person in one sentence what is wrong with a path."""
+
+    def reader(path: str | Sequence[str]) -> list[Any]:
+        one = _only(path)
+        assert one is not None  # asked before
+        try:
+            return read(one)
+        except (RbcflowError, OSError) as error:
+            if not _in_a_window():
+                raise
+            # napari 0.9.2 would put its own words, and a traceback, in the place of an error's sentence.
+            from napari.utils.notifications import show_error
+
+            show_error(sentence_of(error))
+            return NO_LAYER
+
+    return reader
+
+
+def _only(path: str | Sequence[str]) -> Path | None:
+    if isinstance(path, str):
+        return Path(path)
+    return Path(path[0]) if len(path) == 1 else None
+
+
+def _in_a_window() -> bool:
+    from napari import current_viewer
+
+    return current_viewer() is not None
+
+
+LayerTuple = tuple[Any, dict[str, Any], str]
+
+
+def write_cells(path: str, layers: Sequence[LayerTuple]) -> list[str]:
+    """Write a row a cell: of the cells in the layers, what ``cells.csv`` says of them.
+
+    The columns are those of ``cells.csv`` and `label_by_hand`, the label that a person has put in the
+    place of the machine's (empty where none has), as it was when the layers were made.
+
+    Parameters
+    ----------
+    path : str
+    layers : sequence of layer data
+        Points of one session, or of several (then with a column `session`).
+
+    Raises
+    ------
+    BadInput
+        For layers that this plugin did not make, or a place that may not be written.
+    """
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for _, meta, _ in layers:
+        session, cells = _of_session(meta)
+        here = set(_cells_in(meta))
+        tables.setdefault(session, []).append(cells[cells["cell"].isin(here)])
+    whole = {
+        session: pd.concat(parts).drop_duplicates("cell").sort_values(["last_frame", "cell"])
+        for session, parts in tables.items()
+    }
+    _write(path, whole)
+    return [path]
+
+
+def write_positions(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write a row a position of a Tracks layer: `cell`, `frame`, `y_px`, `x_px`, and the cell's labels.
+
+    Parameters
+    ----------
+    path : str
+    data : ndarray, shape (n, 4)
+    meta : dict
+
+    Raises
+    ------
+    BadInput
+        As `write_cells`.
+    """
+    session, cells = _of_session(meta)
+    rows = pd.DataFrame(np.asarray(data, float), columns=["cell", "frame", "y_px", "x_px"])
+    rows = rows.astype({"cell": "int64", "frame": "int64"})
+    said = cells[["cell", "label", "label_by_hand"]]
+    _write(path, {session: rows.merge(said, on="cell", how="left")})
+    return [path]
+
+
+def _of_session(meta: dict[str, Any]) -> tuple[str, pd.DataFrame]:
+    known = (meta.get("metadata") or {}).get(METADATA) or {}
+    cells = known.get("cells")
+    if not isinstance(cells, pd.DataFrame):
+        raise BadInput(
+            f"The layer {meta.get('name', '')!r} holds no cells of a session: select layers that "
+            "napari-rbcflow made, or save it with napari's own writer."
+        )
+    return str(known.get("session", "")), cells
+
+
+def _cells_in(meta: dict[str, Any]) -> list[int]:
+    features = meta.get("features")
+    if features is None or "cell" not in features:
+        return []
+    return np.unique(np.asarray(features["cell"])).tolist()  # type: ignore[no-any-return]
+
+
+def _write(path: str, tables: dict[str, pd.DataFrame]) -> None:
+    if len(tables) > 1:
+        for session, table in tables.items():
+            table.insert(0, "session", session)
+    whole = pd.concat(tables.values(), ignore_index=True)
+    for name in [name for name in whole.columns if whole[name].dtype.kind == "f"]:
+        decimals = 4 if name.startswith("p_") else 2
+        whole[name] = [("" if np.isnan(v) else f"{v:.{decimals}f}") for v in whole[name]]
+    try:
+        whole.to_csv(Path(path), index=False, lineterminator="\n")
+    except OSError as error:
+        raise BadInput(
+            f"{path} cannot be written ({error.strerror or error}): choose another folder."
+        ) from error

@@ -1,0 +1,494 @@
+"""The live picture's layers: frame, marks, contrast, and how much of the interface's time they may take."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
+
+from napari_rbcflow.pipeline.status import JudgedCell, Snapshot
+from napari_rbcflow.types import Label
+from napari_rbcflow.widgets.dock import LOOKS, NOT_YET, STRUCK_OUT
+
+FIRST_FRAMES = 5
+_STEP = 4
+_LEAST_SPAN = 40.0
+"""Grey levels: an empty field is noise of two levels, which must not fill the screen."""
+
+
+class Contrast:
+    """Sets the contrast limits of one Image layer from the first frames it shows.
+
+    Limits that follow every frame flicker, and cost napari a redrawn colour bar. A person's own limits
+    are never touched. Only where the lamp was changed so far that most of the picture is black or
+    white are the limits found again.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+        self._looked_at = 0
+        self._range = (np.inf, -np.inf)
+        self._ours = False
+        self.by_hand = False
+        layer.events.contrast_limits.connect(self._on_change)
+
+    def begin(self, *, keep_by_hand: bool) -> None:
+        """Start over with the next frame; limits set by hand stay where `keep_by_hand`."""
+        self.by_hand = self.by_hand and keep_by_hand
+        self._forget()
+
+    def _forget(self) -> None:
+        self._looked_at = 0
+        self._range = (np.inf, -np.inf)
+
+    def look(self, image: NDArray[np.uint8]) -> None:
+        """Take note of a frame that is about to be shown."""
+        if self.by_hand:
+            return
+        grey = image[::_STEP, ::_STEP]
+        if self._looked_at >= FIRST_FRAMES:
+            low, high = self._layer.contrast_limits
+            if low <= grey[::_STEP, ::_STEP].mean() <= high:
+                return
+            self._forget()
+        self._looked_at += 1
+        low, high = np.percentile(grey, (0.5, 99.5))
+        # Half as wide again on either side: cells deeper in or out of focus will still come.
+        margin = max(high - low, _LEAST_SPAN) / 2
+        self._range = (min(self._range[0], low - margin), max(self._range[1], high + margin))
+        limits = (max(0.0, float(self._range[0])), min(255.0, float(self._range[1])))
+        if limits != tuple(self._layer.contrast_limits):
+            self._ours = True
+            try:
+                self._layer.contrast_limits = limits
+            finally:
+                self._ours = False
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._layer.events.contrast_limits.disconnect(self._on_change)
+
+    def _on_change(self, event: Any = None) -> None:
+        if not self._ours:
+            self.by_hand = True
+
+
+SHARE = 0.5
+LEAST_SHARE = 0.1
+"""While the run itself cannot keep up: drawing in software takes the processor from it."""
+LONGEST_REST_S = 1.0
+LONGEST_WAIT_S = 0.5
+"""For a draw that was asked for: a window that is hidden is never drawn."""
+
+
+class DrawBudget:
+    """Measures what updates and the draws after them cost, and says when there is time for the next.
+
+    After each update and each draw the interface is left alone for as long as they took (at a share
+    of a half), and no update is begun before the last one was drawn: a slow screen shows fewer
+    pictures, and never has any waiting.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+
+    Attributes
+    ----------
+    share : float
+        Of the interface's time that may go into the picture.
+    draws : int
+        Counted since the beginning.
+    draw_ms : float
+        How long the last one took, with what Qt does after it.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self.share = SHARE
+        self.draws = 0
+        self.draw_ms = 0.0
+        self._free_at = 0.0
+        self._asked_at: float | None = None
+        self._draw_began = 0.0
+        # What Qt does after a draw (composing the window, showing it) is the greater part of its cost; this
+        # timer is the first thing that the interface comes to after that.
+        self._after_draw = QTimer()
+        self._after_draw.setSingleShot(True)
+        self._after_draw.timeout.connect(self._drawn)
+        self._draw_events = _draw_events(viewer)
+        if self._draw_events is not None:
+            self._draw_events.connect(self._draw, position="first")
+
+    @property
+    def free(self) -> bool:
+        """Whether there is time for an update now."""
+        now = time.perf_counter()
+        if self._asked_at is not None and now - self._asked_at < LONGEST_WAIT_S:
+            return False
+        return now >= self._free_at
+
+    @contextmanager
+    def update(self) -> Iterator[None]:
+        """Measure an update."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._pay(began)
+
+    def ask_for_draw(self) -> None:
+        """Say that the update just made will be drawn."""
+        if self._draw_events is not None:
+            self._asked_at = time.perf_counter()
+
+    def close(self) -> None:
+        """Measure no more."""
+        self._after_draw.stop()
+        if self._draw_events is not None:
+            self._draw_events.disconnect(self._draw)
+            self._draw_events = None
+
+    def _draw(self, event: Any = None) -> None:
+        self._draw_began = time.perf_counter()
+        self._after_draw.start(0)
+
+    def _drawn(self) -> None:
+        self.draws += 1
+        self._asked_at = None
+        self.draw_ms = 1000 * (time.perf_counter() - self._draw_began)
+        self._pay(self._draw_began)
+
+    def _pay(self, began: float) -> None:
+        now = time.perf_counter()
+        due = max(self._free_at, now) + (now - began) * (1 / self.share - 1)
+        # One stall of two seconds must not freeze the picture for twenty.
+        self._free_at = min(due, now + LONGEST_REST_S)
+
+
+def _draw_events(viewer: Any) -> Any:
+    """Return what napari's canvas emits when it draws; None where there is no window.
+
+    The only private name of napari that the picture uses: 0.9.2 tells of a draw nowhere else. Without
+    it, updates alone are measured.
+    """
+    with warnings.catch_warnings():
+        # Opened from a menu, the viewer comes in a proxy that warns of private names; napari would show that.
+        warnings.simplefilter("ignore", FutureWarning)
+        try:
+            return viewer.window._qt_viewer.canvas.events.draw
+        except (AttributeError, RuntimeError):
+            return None
+
+
+MOMENTS = 256
+"""Remembered: 12 s at 20 a second, longer than the ring."""
+LATELY = 200
+"""Labels whose lateness is remembered: a second's worth, or two."""
+LABELS = 8192
+"""Remembered: 40 s at 200 tracks a second. A cell is asked for while its frames are shown, some 5 s."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """Where the open tracks stood in one frame.
+
+    Attributes
+    ----------
+    frame : int
+    cell : ndarray of int64, shape (m,)
+    y_px, x_px : ndarray of float32, shape (m,)
+    """
+
+    frame: int
+    cell: NDArray[np.int64]
+    y_px: NDArray[np.float32]
+    x_px: NDArray[np.float32]
+
+
+class History:
+    """The last `MOMENTS` moments and the last `LABELS` labels of one run.
+
+    A cell's label exists only once its track has ended, so that the frame tracked last has none. Some
+    way behind it, cells carry the label with which they were counted from the middle of the field on.
+
+    Parameters
+    ----------
+    delay_frames : float
+        How far behind the frame tracked last a picture is taken. Where labels come later than in a
+        third of that, on a slow computer, the picture falls back with them.
+    """
+
+    def __init__(self, delay_frames: float) -> None:
+        self.delay_frames = delay_frames
+        self._moments: deque[Moment] = deque(maxlen=MOMENTS)
+        self._labels: dict[int, str] = {}
+        self._by_hand: dict[int, str] = {}
+        self._first: int | None = None
+        # When a label came, and how long after its cell's last frame, both in frames tracked.
+        self._late: deque[tuple[int, int]] = deque(maxlen=LATELY)
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Remember where the cells stood, if the snapshot tells of a frame later than the last."""
+        frame = snapshot.frame
+        if frame is None or (self._moments and frame <= self._moments[-1].frame):
+            return
+        if self._first is None:
+            self._first = frame
+        self._moments.append(Moment(frame, snapshot.cell, snapshot.y_px, snapshot.x_px))
+
+    def learn(self, judged: Iterable[JudgedCell]) -> None:
+        """Remember what was said of cells."""
+        for cell in judged:
+            self._labels[cell.cell] = str(cell.label)
+            if self._moments:
+                now = self._moments[-1].frame
+                self._late.append((now, now - cell.last_frame))
+        while len(self._labels) > LABELS:
+            del self._labels[next(iter(self._labels))]
+
+    def learn_by_hand(self, cell: int, label: str) -> None:
+        """Remember what a person says of a cell; the machine's own label takes it back."""
+        self._by_hand[cell] = str(label)
+        while len(self._by_hand) > LABELS:
+            del self._by_hand[next(iter(self._by_hand))]
+
+    def label(self, cell: int) -> str:
+        """Return the label with which a cell is counted, a person's before the machine's, or `NOT_YET`."""
+        return self._by_hand.get(cell) or self._labels.get(cell, NOT_YET)
+
+    def labels(self, moment: Moment) -> list[str]:
+        """Return what is known by now of the cells of a moment."""
+        known, by_hand = self._labels, self._by_hand
+        return [by_hand.get(cell) or known.get(cell, NOT_YET) for cell in moment.cell.tolist()]
+
+    def at(self, frame: int) -> Moment | None:
+        """Return the moment of a frame, if it is remembered."""
+        return next((m for m in reversed(self._moments) if m.frame == frame), None)
+
+    def candidates(self, held: NDArray[np.int64], not_before: int = -1) -> Iterator[Moment]:
+        """Yield moments whose frame can be shown, the best first.
+
+        Parameters
+        ----------
+        held : ndarray of int64, shape (n,)
+            The frames that can be had, ascending.
+        not_before : int
+            The frame that is shown: a picture does not run backwards.
+        """
+        if not self._moments or not len(held):
+            return
+        frames = np.array([m.frame for m in self._moments])
+        place = np.minimum(np.searchsorted(held, frames), len(held) - 1)
+        good = np.flatnonzero((held[place] == frames) & (frames >= not_before))
+        last, first = self._moments[-1].frame, self._first or 0
+        lately = [late for when, late in self._late if when > last - 2 * self.delay_frames]
+        late = float(np.median(lately)) if lately else 0.0
+        delay = self.delay_frames + max(0.0, late - self.delay_frames / 3)
+        # The delay grows from nothing, at half speed, for a picture that stood still would look broken.
+        due = max(last - delay, first + (last - first) / 2)
+        split = int(np.searchsorted(frames[good], due, side="right"))
+        for place_of in (*good[:split][::-1], *good[split:]):
+            yield self._moments[int(place_of)]
+
+
+_IN_USE = "rbcflow in use"
+
+
+def own_layer(viewer: Any, role: str, make: Callable[[], Any]) -> Any:
+    """Return the layer that plays a role in a viewer: the one left there by an earlier picture, or a new one.
+
+    Pictures come and go with their widget; layers stay, for removing them may crash napari. A layer in
+    which another picture still draws is left to it (see `give_back`): two runs in one layer would put
+    the marks of one on the frame of the other.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    role : str
+    make : callable
+        Adds a new one to the viewer and returns it.
+    """
+    for layer in viewer.layers:
+        if layer.metadata.get("rbcflow") == role and not layer.metadata.get(_IN_USE):
+            break
+    else:
+        layer = make()
+        layer.metadata["rbcflow"] = role
+    layer.metadata[_IN_USE] = True
+    return layer
+
+
+def give_back(layer: Any) -> None:
+    """Leave a layer to the next picture that asks for one."""
+    layer.metadata.pop(_IN_USE, None)
+
+
+def bring_to_front(viewer: Any, *own: Any) -> None:
+    """Let layers lie on top, in this order, to be seen; one that somebody threw away comes back.
+
+    A number must not stand beside another patient's movie that was opened over its picture.
+    """
+    layers = viewer.layers
+    for layer in own:
+        if layer not in layers:
+            layers.append(layer)
+    for layer in own:
+        # A slice of napari's list is a list of layers anew, which is never let go of.
+        if list(layers)[-len(own) :] != list(own):
+            layers.move(layers.index(layer), len(layers))
+        if not layer.visible:  # even where nothing changes, napari redraws
+            layer.visible = True
+
+
+def put_image(layer: Any, image: NDArray[np.uint8]) -> None:
+    """Show another image in a layer, at the least cost that napari allows."""
+    data = layer.data
+    if data.shape == image.shape and data.dtype == image.dtype and data.flags.writeable:
+        # In place: napari's setter looks at the extent, the thumbnail and the dims, and costs twice.
+        np.copyto(data, image)
+    else:
+        layer.data = image
+    layer.refresh(thumbnail=False, extent=False, highlight=False)
+
+
+CAPACITY = 512
+"""Marks that the layer has room for: a full field has 100 to 250 cells."""
+_ACROSS_UM: dict[str, float] = {Label.TANK_TREADING: 19.5, Label.FLIPPING: 18.0}
+_OTHERS_UM = 13.5
+"""Across a mark. A red cell with its rim is some 9 um wide: no line of a counted cell's mark lies on it."""
+COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
+POINTED_OUT = "pointed-out"
+
+# Least first: where marks lie on each other, or there is no room for all, the counted cells are seen.
+_ORDER = (Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE, NOT_YET, STRUCK_OUT, *COUNTED, POINTED_OUT)
+_CODE = {str(name): code for code, name in enumerate(_ORDER)}
+NOT_COUNTED = frozenset({Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE})
+# Lines of a cross are too thin to be seen from afar.
+_FILLED = NOT_COUNTED | {STRUCK_OUT}
+_PARKED_SIZE_PX = 0.01
+
+
+class Marks:
+    """A mark on every cell of the picture shown.
+
+    The layer is made when this is, and never removed: napari may crash where Points are, and layers
+    that are made again and again cost. All marks are in it from the start; those not needed lie,
+    invisible, on one that is (napari 0.9.2 draws also what is not `shown`).
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+
+    Attributes
+    ----------
+    layer : napari.layers.Points
+    left_out : int
+        Cells of the last `place` that found no room.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self.layer = own_layer(
+            viewer,
+            "cells",
+            lambda: viewer.add_points(np.zeros((CAPACITY, 2)), name="cells", face_color="transparent"),
+        )
+        if len(self.layer.data) != CAPACITY:
+            self.layer.data = np.zeros((CAPACITY, 2))
+        fill = CAPACITY - len(_ORDER)
+        symbols = [LOOKS[name].symbol if name != POINTED_OUT else "square" for name in _ORDER]
+        self.layer.symbol = symbols + [symbols[0]] * fill
+        self.layer.border_color = [_colour(name) for name in _ORDER] + ["transparent"] * fill
+        self.layer.selected_data = set()
+        self.layer.editable = False
+        # What napari makes of symbols and colours, one row a look, to be copied into the layer's arrays.
+        self._symbols = self.layer.symbol[: len(_ORDER)].copy()
+        self._borders = self.layer.border_color[: len(_ORDER)].copy()
+        self._faces = np.zeros_like(self._borders)
+        self._widths = np.full(len(_ORDER), 0.09)
+        for name in _FILLED:
+            self._faces[_CODE[name]] = self._borders[_CODE[name]]
+            self._widths[_CODE[name]] = 0.0
+        self._sizes_px = np.ones(len(_ORDER))
+        self.left_out = 0
+        self._placed = CAPACITY
+        self.set_pixel_size(1.0)
+        self.clear()
+
+    def set_pixel_size(self, pixel_size_um: float) -> None:
+        """Say how large a camera's pixel is, and with it how large a mark is drawn."""
+        self._sizes_px[:] = [_across_um(name) / pixel_size_um for name in _ORDER]
+
+    def point_out(self, y_px: float, x_px: float, label: str) -> None:
+        """Put a mark on one cell only, and a frame around it."""
+        names = [POINTED_OUT] if label == NOT_YET else [label, POINTED_OUT]
+        self.place(np.full(len(names), y_px), np.full(len(names), x_px), names)
+
+    def place(
+        self, y_px: NDArray[Any], x_px: NDArray[Any], names: Sequence[str], hidden: Set[str] = frozenset()
+    ) -> None:
+        """Put marks on these cells and on no other.
+
+        Parameters
+        ----------
+        y_px, x_px : ndarray of float, shape (m,)
+            In camera pixels.
+        names : sequence of str, length m
+            How each looks: a key of `theme.LOOKS`, or `POINTED_OUT`.
+        hidden : set of str
+            Looks that are left away.
+        """
+        if hidden:
+            kept = [i for i, name in enumerate(names) if name not in hidden]
+            y_px, x_px, names = y_px[kept], x_px[kept], [names[i] for i in kept]
+        codes = np.fromiter((_CODE[name] for name in names), np.intp, len(names))
+        order = np.argsort(codes, kind="stable")[-CAPACITY:]
+        codes, n = codes[order], len(order)
+        self.left_out = len(names) - n
+        layer = self.layer
+        if len(layer.data) != CAPACITY:  # somebody added or deleted some by hand
+            layer.data = np.zeros((CAPACITY, 2))
+            self._placed = CAPACITY
+        layer.data[:n, 0] = y_px[order]
+        layer.data[:n, 1] = x_px[order]
+        layer.size[:n] = self._sizes_px[codes]
+        layer.symbol[:n] = self._symbols[codes]
+        layer.border_color[:n] = self._borders[codes]
+        layer.face_color[:n] = self._faces[codes]
+        layer.border_width[:n] = self._widths[codes]
+        layer.data[n:] = layer.data[0]  # which is one of these, or where the last one was
+        layer.size[n : self._placed] = _PARKED_SIZE_PX
+        layer.border_color[n : self._placed, 3] = 0.0
+        layer.face_color[n : self._placed, 3] = 0.0
+        self._placed = n
+        # What is left out of a refresh is dear (thumbnail) or stays as it is (the image sets the extent).
+        layer.refresh(thumbnail=False, extent=False, highlight=False)
+
+    def clear(self) -> None:
+        """Take all marks off the picture."""
+        if self._placed:
+            nowhere = np.zeros(0)
+            self.place(nowhere, nowhere, ())
+
+
+def _across_um(name: str) -> float:
+    if name in NOT_COUNTED:
+        return 0.75 * _OTHERS_UM
+    return 2.0 * _OTHERS_UM if name == POINTED_OUT else _ACROSS_UM.get(name, _OTHERS_UM)
+
+
+def _colour(name: str) -> str:
+    return "#ffffff" if name == POINTED_OUT else LOOKS[name].colour

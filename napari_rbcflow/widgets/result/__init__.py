@@ -1,1 +1,0 @@
-"""The number, and all that a person must know beside it."""

@@ -1,1 +1,0 @@
-"""What the viewer remembers, where it is edited, and napari's own Preferences."""

@@ -1,1 +1,0 @@
-"""A patient's sessions over the dates, in a dock of their own."""

@@ -1,0 +1,251 @@
+"""The picture of a trend: points over the dates, with their intervals, and the baseline as a band."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QEvent, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_rbcflow.trend import Below, TrendRun, Use
+from napari_rbcflow.types import Label
+from napari_rbcflow.widgets.dock import LOOKS
+
+# Behind qtpy: it takes the Qt that is already there.
+import pyqtgraph as pg  # isort: skip
+from napari_rbcflow.trend import Trend
+from napari_rbcflow.trend.judge import below_words, day_words, number_words
+from napari_rbcflow.trend.plot import Scale, at_day
+from napari_rbcflow.widgets.dock import STRUCK_OUT
+
+BLUE = LOOKS[Label.TANK_TREADING].colour
+ORANGE = LOOKS[Label.FLIPPING].colour
+GREY = LOOKS[Label.UNRELIABLE].colour
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One run's mark.
+
+    Attributes
+    ----------
+    symbol : str
+        Of pyqtgraph.
+    colour : str
+    filled : bool
+    size : int
+        In pixels.
+    sign : str
+        One character, for the table.
+    """
+
+    symbol: str
+    colour: str
+    filled: bool
+    size: int
+    sign: str
+
+
+_MARKS = {
+    Below.NO: Mark("o", BLUE, True, 11, "●"),
+    Below.PERHAPS: Mark("o", ORANGE, False, 12, "○"),
+    Below.YES: Mark("t", ORANGE, True, 16, "▼"),
+    Below.UNKNOWN: Mark("o", BLUE, False, 11, "○"),
+}
+NOT_USED = Mark("x", GREY, True, 11, "✕")
+
+
+def mark_of(run: TrendRun) -> Mark:
+    """Return the mark of a run."""
+    return NOT_USED if run.use is Use.DOUBT else _MARKS[run.below]
+
+
+HEIGHT = 300
+_DATES = 5
+"""Dates that there is room for in a dock."""
+_SEE_THROUGH = 45
+
+
+class TrendPlot(QWidget):
+    """Runs over the dates; nothing in it can be dragged, so that a click is a click.
+
+    Attributes
+    ----------
+    clicked, opened : Signal
+        A run was clicked, or clicked twice: its place in `Trend.runs`.
+    """
+
+    clicked = Signal(int)
+    opened = Signal(int)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._view = view = _StillView(background=None)
+        # Else the viewport keeps the ground of the theme that it was made in.
+        view.viewport().setAutoFillBackground(False)
+        view.setStyleSheet("background: transparent;")
+        view.setFrameShape(view.Shape.NoFrame)
+        view.setAcceptDrops(False)  # a dropped folder is for the whole dock
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(view)
+        self.setFixedHeight(HEIGHT)
+        self._plot = plot = view.getPlotItem()
+        plot.setMenuEnabled(False)
+        plot.hideButtons()
+        plot.setMouseEnabled(x=False, y=False)
+        plot.showGrid(y=True, alpha=0.25)
+        plot.getAxis("left").setWidth(46)
+        for name in ("left", "bottom"):
+            plot.getAxis(name).setStyle(hideOverlappingLabels=False)
+        self._spots = pg.ScatterPlotItem(hoverable=True, tip=self._tip)
+        self._spots.sigClicked.connect(self._spot_clicked)
+        self._chosen = pg.ScatterPlotItem(symbol="o", size=24, brush=None)
+        self._others: list[Any] = []
+        plot.addItem(self._chosen)
+        plot.addItem(self._spots)
+        self._trend: Trend | None = None
+        self._take_colours()
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._trend = None
+        for item in self._others:
+            self._plot.removeItem(item)
+        self._others = []
+        self._spots.clear()
+        self._chosen.clear()
+        self.hide()
+
+    def show_trend(self, trend: Trend) -> None:
+        """Draw a trend instead of the one before."""
+        self.clear()
+        self._trend = trend
+        scale = Scale.of(trend)
+        self._plot.setXRange(scale.first_day, scale.last_day, padding=0)
+        self._plot.setYRange(100 * scale.low, 100 * scale.high + 2, padding=0)
+        self._plot.getAxis("left").setTicks([[(100 * t, f"{100 * t:.0f} %") for t in scale.shares()]])
+        self._plot.getAxis("bottom").setTicks(
+            [[(d, words.replace("\n", " ")) for d, words in scale.dates(_DATES)]]
+        )
+        self._draw_days(trend, scale)
+        self._draw_runs(trend, scale)
+        self.show()
+
+    def choose(self, place: int | None) -> None:
+        """Put a ring around a run."""
+        if self._trend is None or place is None:
+            self._chosen.clear()
+            return
+        self._chosen.setData(*([v] for v in self._at(place)))
+
+    def position_of(self, place: int) -> Any:
+        """Return where a run stands, as a QPoint of `viewport`."""
+        point = self._plot.vb.mapViewToScene(pg.Point(*self._at(place)))
+        return self._view.mapFromScene(point)
+
+    @property
+    def viewport(self) -> QWidget:
+        """What the mouse clicks on."""
+        viewport: QWidget = self._view.viewport()
+        return viewport
+
+    def _at(self, place: int) -> tuple[float, float]:
+        assert self._trend is not None
+        record = self._trend.runs[place].record
+        estimate = record.figure.estimate
+        # A run without a number stands at the bottom.
+        return at_day(record.started), 100 * (Scale.of(self._trend).low if estimate is None else estimate)
+
+    def _draw_days(self, trend: Trend, scale: Scale) -> None:
+        for span in trend.choices.crises:
+            begin, end = scale.ends_of(span)
+            if begin < end:
+                self._add(_region((begin, end), "vertical", ORANGE))
+        base = trend.baseline
+        if base is not None:
+            self._add(_region((100 * base.low, 100 * base.high), "horizontal", BLUE))
+            for share, style in (
+                (base.mean, Qt.PenStyle.SolidLine),
+                (base.low, Qt.PenStyle.SolidLine),
+                (base.sure_low, Qt.PenStyle.DashLine),
+            ):
+                pen = pg.mkPen(BLUE, width=1, style=style)
+                self._add(pg.InfiniteLine(100 * share, angle=0, pen=pen))
+
+    def _draw_runs(self, trend: Trend, scale: Scale) -> None:
+        spots = []
+        for place, run in enumerate(trend.runs):
+            figure, mark = run.record.figure, mark_of(run)
+            x, y = self._at(place)
+            if figure.low is not None and figure.high is not None:
+                top, bottom = np.array([100 * figure.high - y]), np.array([y - 100 * figure.low])
+                pen = pg.mkPen(mark.colour, width=1.5)
+                at = {"x": np.array([x]), "y": np.array([y])}
+                self._add(pg.ErrorBarItem(**at, top=top, bottom=bottom, pen=pen, beam=0.0))
+            brush = pg.mkBrush(mark.colour) if mark.filled else None
+            pen = pg.mkPen(mark.colour, width=2)
+            spots.append(
+                {"pos": (x, y), "data": place, "symbol": mark.symbol, "size": mark.size}
+                | {"brush": brush, "pen": pen}
+            )
+        self._spots.setData(spots)
+        self._draw_by_hand(trend)
+
+    def _draw_by_hand(self, trend: Trend) -> None:
+        hands = [
+            (at_day(run.record.started), 100 * run.record.by_hand.estimate)
+            for run in trend.runs
+            if run.record.by_hand is not None and run.record.by_hand.estimate is not None
+        ]
+        if hands:
+            pen = pg.mkPen(LOOKS[STRUCK_OUT].colour, width=2)
+            self._add(pg.ScatterPlotItem(pos=hands, symbol="d", size=13, brush=None, pen=pen))
+
+    def _add(self, item: Any) -> None:
+        item.setZValue(-1)
+        self._plot.addItem(item)
+        self._others.append(item)
+
+    def _spot_clicked(self, _: object, spots: Sequence[Any], event: Any) -> None:
+        if len(spots):
+            (self.opened if event.double() else self.clicked).emit(int(spots[0].data()))
+
+    def _tip(self, x: float, y: float, data: object) -> str:
+        if self._trend is None or not isinstance(data, int):
+            return ""
+        run = self._trend.runs[data]
+        said = (day_words(run.day), number_words(run.record.figure), below_words(run) or run.record.doubt)
+        return "\n".join(words for words in said if words)
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Follow the viewer's theme."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange) and hasattr(self, "_trend"):
+            self._take_colours()
+
+    def _take_colours(self) -> None:
+        text = self.palette().windowText().color()
+        for name in ("left", "bottom"):
+            axis = self._plot.getAxis(name)
+            axis.setPen(pg.mkPen(text, width=1))
+            axis.setTextPen(text)
+        self._chosen.setPen(pg.mkPen(text, width=2))
+
+
+class _StillView(pg.PlotWidget):  # type: ignore[misc]
+    """The wheel scrolls what the plot stands in."""
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        event.ignore()
+
+
+def _region(values: tuple[float, float], orientation: str, colour: str) -> Any:
+    brush = pg.mkColor(colour)
+    brush.setAlpha(_SEE_THROUGH)
+    pen = pg.mkPen(None)
+    return pg.LinearRegionItem(values, orientation=orientation, movable=False, brush=brush, pen=pen)
