@@ -47,7 +47,7 @@ NO_DISK = "no small disk can be mounted here"
 def by_command(case: Case, setting: Setting, folder: Path) -> Seen:
     """Meet a fault as somebody at a terminal does."""
     seen = Seen(case.what, "command line")
-    start = [sys.executable, "-m", "napari_rbcflow.commands"]
+    start = [sys.executable, "-m", "napari_rbcflow.cli"]
     if setting.fault:
         start = [sys.executable, str(HERE / "faulty.py"), setting.fault, str(setting.mark)]
     device = "cuda" if setting.survives else "cpu"

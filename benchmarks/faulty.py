@@ -75,7 +75,7 @@ def _raise_once(owner: type, name: str, error: Exception, mark: Path) -> None:
 
 
 if __name__ == "__main__":
-    from napari_rbcflow.commands import main
+    from napari_rbcflow.cli import main
 
     arm(sys.argv[1], Path(sys.argv[2]))
     main(sys.argv[3:])

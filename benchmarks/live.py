@@ -44,7 +44,7 @@ LOOK_S = 5.0
 
 def run_command(camera: list[str], minutes: float, folder: Path) -> dict[str, Any]:
     """Run `rbcflow live` on the camera without a viewer; return what it left and what it took."""
-    command = [sys.executable, "-m", "napari_rbcflow.commands", "live", "-o", str(folder), "--no-viewer"]
+    command = [sys.executable, "-m", "napari_rbcflow.cli", "live", "-o", str(folder), "--no-viewer"]
     command += [*camera, "--device", "cpu", "--stop-seconds", f"{60 * minutes:g}"]
     child = psutil.Popen(command)
     memory: list[tuple[float, float]] = []

@@ -17,7 +17,7 @@ from napari_rbcflow.benchmark.child import in_child
 from napari_rbcflow.benchmark.clock import stepwise
 from napari_rbcflow.classification.networks.blend import Blend
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.commands import main
+from napari_rbcflow.cli import main
 from napari_rbcflow.errors import RunFailed
 
 FRAME_MS = 1e3 / 60

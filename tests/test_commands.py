@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_rbcflow.commands import cli, main
-from napari_rbcflow.commands.terminal import running_line
+from napari_rbcflow.cli import cli, main
+from napari_rbcflow.cli.terminal import running_line
 from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import RunWarning, Severity
 
@@ -38,7 +38,7 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
 
 def test_the_demo_runs_in_a_terminal_where_no_display_answers_until_its_rule_is_met(tmp_path: Path) -> None:
     def demo(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "napari_rbcflow.commands", "demo", "--stop-reliable", "10"]
+        command = [sys.executable, "-m", "napari_rbcflow.cli", "demo", "--stop-reliable", "10"]
         return subprocess.run(
             [*command, "--stop-seconds", "60", *options],
             cwd=tmp_path,
@@ -95,7 +95,7 @@ def test_being_told_to_end_closes_the_session(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "napari_rbcflow.commands",
+        "napari_rbcflow.cli",
         "live",
         "--camera",
         "simulated",

@@ -26,7 +26,7 @@ from napari_rbcflow.classification.grid.splits import make_splits
 from napari_rbcflow.classification.training import fitting
 from napari_rbcflow.classification.training.fitting import find_learning_rate
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.commands import cli
+from napari_rbcflow.cli import cli
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.simulation import SimulatedSequence, simulate_sequences
 
@@ -182,7 +182,7 @@ class TestGrid:
 
     def test_killed_it_goes_on(self, published: Path, tmp_path: Path) -> None:
         out = tmp_path / "grid"
-        command = [sys.executable, "-m", "napari_rbcflow.commands", "grid", str(published), "-o", str(out)]
+        command = [sys.executable, "-m", "napari_rbcflow.cli", "grid", str(published), "-o", str(out)]
         command += ["--epochs", "1", "--stage", "2", "--models", "cnn", "--device", "cpu"]
         command += ["--frames", "10", "--frames", "20"]
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

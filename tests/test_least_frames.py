@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pytestqt.qtbot import QtBot
 from test_session import Pair, account_of, some_pairs
 
-from napari_rbcflow.commands import main
+from napari_rbcflow.cli import main
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.estimate.tally import PIECE, TOO_FEW_FRAMES, Tally, counts

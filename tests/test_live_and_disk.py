@@ -20,7 +20,7 @@ from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.tracking.tracker import Tracker
 
-RBCFLOW = [sys.executable, "-m", "napari_rbcflow.commands"]
+RBCFLOW = [sys.executable, "-m", "napari_rbcflow.cli"]
 TABLES = ("cells.csv", "tracks.csv")
 
 

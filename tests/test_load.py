@@ -15,7 +15,7 @@ import pytest
 from test_replay_camera import replay  # noqa: F401
 from test_run import FIELD, SaysAll, chamber
 
-from napari_rbcflow.commands.terminal import running_line
+from napari_rbcflow.cli.terminal import running_line
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.pipeline import Run, RunSettings, stages
 from napari_rbcflow.pipeline.stages import Stages

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.commands.result import say_notes, say_number
+from napari_rbcflow.cli.terminal import say_notes, say_number
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity

@@ -116,7 +116,7 @@ def test_through_the_camera_a_movie_gives_the_cells_of_the_file(replay: Replay, 
 def test_a_command_whose_camera_hangs_ends_all_the_same(replay: Replay, tmp_path: Path) -> None:
     """Neither frames come any more, nor does a call to stop it return; Python itself would wait for that."""
     config = replay.config(tmp_path, a_movie(200), HangsAfter=100, HangSeconds=90)
-    command = [sys.executable, "-m", "napari_rbcflow.commands", "live", "--no-viewer", "--device", "cpu"]
+    command = [sys.executable, "-m", "napari_rbcflow.cli", "live", "--no-viewer", "--device", "cpu"]
     command += ["--camera", str(config), "--mm-path", str(replay.adapters), "-o", str(tmp_path / "s")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=80, check=False)
     assert done.returncode == 1
@@ -133,7 +133,7 @@ def test_ctrl_c_is_heard_while_the_camera_does_not_answer_to_being_opened(
 ) -> None:
     mark = tmp_path / "mark"
     config = replay.config(tmp_path, a_movie(60), StartHangs=1, HangSeconds=90, Mark=mark)
-    program = "import sys; from napari_rbcflow.commands import main, opening as o; o.PATIENCE_S = 0.5; main()"
+    program = "import sys; from napari_rbcflow.cli import main, opening as o; o.PATIENCE_S = 0.5; main()"
     command = [sys.executable, "-c", program, "live", "--no-viewer", "--device", "cpu"]
     command += ["--camera", str(config), "--mm-path", str(replay.adapters), "-o", str(tmp_path / "s")]
     opening = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

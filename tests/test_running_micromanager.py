@@ -233,7 +233,7 @@ def test_stop_ends_the_stream_and_the_next_run_starts(micro_manager: Open) -> No
 def test_the_command_keeps_what_came_until_the_server_was_killed(micro_manager: Open, tmp_path: Path) -> None:
     port, server = micro_manager(a_movie(600, 256, 640), longest_ms=9)
     folder = tmp_path / "session"
-    command = [sys.executable, "-m", "napari_rbcflow.commands", "live", "-o", str(folder), "--no-viewer"]
+    command = [sys.executable, "-m", "napari_rbcflow.cli", "live", "-o", str(folder), "--no-viewer"]
     command += ["--camera", "running", "--port", str(port), "--device", "cpu"]
     command += ["--pixel-type", "16bit-mono", "--binning", "2", "--roi", "0,0,320,256"]
     command += ["--exposure-ms", "12.5"]

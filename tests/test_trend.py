@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.stats import t as student
 from trend_sessions import FIRST, session, weekly
 
-from napari_rbcflow.commands import main
+from napari_rbcflow.cli import main
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import wilson
 from napari_rbcflow.session import FractionFigure

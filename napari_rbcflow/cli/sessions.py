@@ -1,4 +1,4 @@
-"""`trend`: a patient over time."""
+"""`verify` and `trend`: what became of a run, and a patient over time."""
 
 from __future__ import annotations
 
@@ -7,12 +7,29 @@ from typing import TYPE_CHECKING
 
 import click
 
-from napari_rbcflow.commands.group import cli
-from napari_rbcflow.commands.options import PATH, debug_option, must_be_makeable
+from napari_rbcflow.cli.group import PATH, cli, debug_option, must_be_makeable
 from napari_rbcflow.errors import BadInput, RunFailed
 
 if TYPE_CHECKING:
     from napari_rbcflow.trend import Trend, TrendRun
+
+
+@cli.command(short_help="Check a session folder.")
+@click.argument("folder", type=PATH)
+@debug_option
+def verify(folder: Path) -> int:
+    """Check a session folder: 0 whole, 1 recovered or incomplete (says what), 2 not a session.
+
+    Example: rbcflow verify monday
+    """
+    from napari_rbcflow.session.verify import verify as check
+
+    verdict = check(folder)
+    for finding in verdict.findings:
+        click.echo(finding, err=verdict.code == 2)
+    if verdict.code == 0:
+        click.echo(f"{folder} is whole")
+    return verdict.code
 
 
 @cli.command(short_help="Show a patient's sessions over the dates.")

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from napari_rbcflow.commands.group import cli
-from napari_rbcflow.commands.options import PATH, debug_option, device_option, must_be_makeable
+from napari_rbcflow.cli.group import PATH, cli, debug_option, device_option, must_be_makeable
 
 
 @cli.command(short_help="Measure speed and memory on this machine.")
@@ -41,7 +40,7 @@ def benchmark(
     from napari_rbcflow.benchmark import as_text
     from napari_rbcflow.benchmark import benchmark as measure
     from napari_rbcflow.benchmark.effort import QUICK
-    from napari_rbcflow.commands.terminal import bar
+    from napari_rbcflow.cli.terminal import bar
 
     if json_file is not None:
         must_be_makeable(json_file)

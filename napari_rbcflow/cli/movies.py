@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from napari_rbcflow.commands.group import cli
-from napari_rbcflow.commands.options import (
+from napari_rbcflow.cli.group import (
     PATH,
+    cli,
     debug_option,
     device_option,
     flow_option,
@@ -67,8 +67,7 @@ def analyze(
     Example: rbcflow analyze monday.avi -o monday --fps 60
     """
     from napari_rbcflow import pipeline
-    from napari_rbcflow.commands.result import say_notes, say_number
-    from napari_rbcflow.commands.terminal import bar
+    from napari_rbcflow.cli.terminal import bar, say_notes, say_number
     from napari_rbcflow.estimate.reported import fraction_text
     from napari_rbcflow.quality.monitor import warnings_of_run
     from napari_rbcflow.session.counting import words_of
@@ -140,7 +139,7 @@ def simulate(
 
     Example: rbcflow simulate chamber.tif --seconds 5 --seed 3
     """
-    from napari_rbcflow.commands.terminal import bar
+    from napari_rbcflow.cli.terminal import bar
     from napari_rbcflow.simulation import simulate_movie
     from napari_rbcflow.simulation.chamber import truth_path
 

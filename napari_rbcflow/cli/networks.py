@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from napari_rbcflow.commands.group import cli
-from napari_rbcflow.commands.options import PATH, debug_option, device_option, must_be_makeable
+from napari_rbcflow.cli.group import PATH, cli, debug_option, device_option, must_be_makeable
 from napari_rbcflow.errors import BadInput
 
 

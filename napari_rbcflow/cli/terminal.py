@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,6 +20,34 @@ from napari_rbcflow.quality.rules import FEW_CELLS, LATE_LABELS_S
 if TYPE_CHECKING:
     from napari_rbcflow.pipeline import Progress as RunProgress
     from napari_rbcflow.pipeline import Run
+    from napari_rbcflow.quality import RunWarning
+
+
+READ_FIRST = " - read the warning above first"
+
+
+def say_number(number: str, warnings: Sequence[RunWarning]) -> None:
+    """Print the grave warnings, then the number, on the same stream: who keeps one keeps both.
+
+    Parameters
+    ----------
+    number : str
+        With its interval.
+    warnings : sequence of RunWarning
+        All that must be said of the run.
+    """
+    grave = [warning for warning in warnings if warning.grave]
+    for warning in grave:
+        click.echo(warning.said)
+    click.echo(number + (READ_FIRST if grave else ""))
+
+
+def say_notes(warnings: Sequence[RunWarning]) -> None:
+    """Print the other warnings, beside the result."""
+    for warning in warnings:
+        if not warning.grave:
+            click.echo(warning.said, err=True)
+
 
 REFRESH_S = 0.2
 PLAIN_EVERY_S = 5.0

@@ -1,0 +1,8 @@
+"""The command line: the only place that reads arguments, prints results and chooses exit codes."""
+
+from __future__ import annotations
+
+from napari_rbcflow.cli import benchmark, live, movies, networks, sessions
+from napari_rbcflow.cli.group import cli, main
+
+__all__ = ["benchmark", "cli", "live", "main", "movies", "networks", "sessions"]
