@@ -23,7 +23,7 @@ import numpy as np
 import tifffile
 
 from napari_rbcflow.benchmark import parts
-from napari_rbcflow.benchmark.clock import Stopwatch, stepwise
+from napari_rbcflow.benchmark.child import Stopwatch, stepwise
 from napari_rbcflow.tracking.background import Background, MovieBackground, SlidingBackground
 from napari_rbcflow.tracking.detection import Detector
 from napari_rbcflow.tracking.focus import Focus

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_rbcflow.benchmark import Effort, floors, suite
-from napari_rbcflow.benchmark.child import in_child
-from napari_rbcflow.benchmark.clock import stepwise
+from napari_rbcflow.benchmark import Effort, machine, suite
+from napari_rbcflow.benchmark.child import in_child, stepwise
 from napari_rbcflow.classification.networks.blend import Blend
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.cli import main
@@ -166,7 +165,7 @@ def test_the_floor_of_judging_counts_the_networks_operations(stage: int) -> None
     """Every weight of a convolution or dense layer works once a frame at least, and an operation is two."""
     two_stage = TwoStage.load("cpu")
     trained = two_stage.stage1 if stage == 1 else two_stage.stage2
-    floor = floors.judging(two_stage, [np.zeros((33, 31, 31), np.uint8)], stage)
+    floor = machine.judging(two_stage, [np.zeros((33, 31, 31), np.uint8)], stage)
     weights = 0
     for network in trained.networks:
         assert isinstance(network, Blend)
@@ -177,10 +176,10 @@ def test_the_floor_of_judging_counts_the_networks_operations(stage: int) -> None
 
 def test_the_floor_counts_what_must_move() -> None:
     height, width = 1096, 1376
-    assert floors.detection(height, width).bytes == 2 * height * width
-    assert floors.linking(230).bytes == 2 * floors.linking(115).bytes < 0.05 * height * width
+    assert machine.detection(height, width).bytes == 2 * height * width
+    assert machine.linking(230).bytes == 2 * machine.linking(115).bytes < 0.05 * height * width
     # Every 19th of 480 frames is kept, and each estimate reads 25 of them.
-    assert floors.sliding_background(height, width).bytes == pytest.approx(28 / 19 * height * width)
+    assert machine.sliding_background(height, width).bytes == pytest.approx(28 / 19 * height * width)
     # A crop at the full sensor's pixel reads four times the pixels of the binned one.
-    assert floors.crops_and_store(0.605, 1).bytes == 2 * 31 * 31
-    assert floors.crops_and_store(0.3025, 1).bytes == 5 * 31 * 31
+    assert machine.crops_and_store(0.605, 1).bytes == 2 * 31 * 31
+    assert machine.crops_and_store(0.3025, 1).bytes == 5 * 31 * 31

@@ -7,8 +7,8 @@ so that neither a progress bar nor an earlier part's memory counts.
 
 from __future__ import annotations
 
-from napari_rbcflow.benchmark.effort import Effort
+from napari_rbcflow.benchmark.child import Effort
+from napari_rbcflow.benchmark.report import as_text
 from napari_rbcflow.benchmark.suite import benchmark
-from napari_rbcflow.benchmark.table import as_text
 
 __all__ = ["Effort", "as_text", "benchmark"]

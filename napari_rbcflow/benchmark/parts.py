@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.benchmark import floors
-from napari_rbcflow.benchmark.clock import Stopwatch, stepwise
-from napari_rbcflow.benchmark.figures import Figure, Floor
+from napari_rbcflow.benchmark import machine
+from napari_rbcflow.benchmark.child import Stopwatch, stepwise
+from napari_rbcflow.benchmark.report import Figure, Floor
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
@@ -107,9 +107,9 @@ def tracking_figures(
     """Return the lines of one film."""
     _, height, width = film.shape
     cells, steps_ms = tracked.cells, tracked.steps_ms
-    detection, linking = floors.detection(height, width), floors.linking(cells)
-    background = floors.sliding_background(height, width)
-    crops, refining = floors.crops_and_store(pixel_size_um, cells), floors.refining(pixel_size_um, cells)
+    detection, linking = machine.detection(height, width), machine.linking(cells)
+    background = machine.sliding_background(height, width)
+    crops, refining = machine.crops_and_store(pixel_size_um, cells), machine.refining(pixel_size_um, cells)
     return [
         Figure(
             f"detection and linking, {where}",
@@ -169,7 +169,7 @@ def ring(film: Film, pixel_size_um: float, cells: int, frames: int, folder: Path
         "the ring of frames and crops, on the disk",
         ms,
         aim_ms=RING_AIM_MS,
-        floor=floors.ring(height, width, cells),
+        floor=machine.ring(height, width, cells),
         note=f"{wall_ms:.1f} ms by the clock",
     )
 
@@ -194,7 +194,7 @@ def judging(two_stage: TwoStage, tracks: Sequence[Track], n: int) -> tuple[list[
         start = clock()
         judge(crops)
         stage_s.append((clock() - start) / n)
-    floor = [floors.judging(two_stage, crops, stage) for stage in (1, 2)]
+    floor = [machine.judging(two_stage, crops, stage) for stage in (1, 2)]
     a_frame = TRACKS_PER_S / DEFAULT_FPS
     aim_ms = 1e3 * a_frame / AIM_TRACKS_PER_S["cuda" if gpu else "cpu"]
     frames = float(np.mean([len(c) for c in crops]))

@@ -1,4 +1,4 @@
-"""The whole pipeline: a recorded movie as fast as it goes, and a film in a camera's place at its pace."""
+"""The whole pipeline: a movie, a camera, and whether an hour costs what a minute does."""
 
 from __future__ import annotations
 
@@ -7,14 +7,115 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_rbcflow.benchmark.clock import Stopwatch, since_first, stepwise
-from napari_rbcflow.benchmark.films import PlayedFilm
-from napari_rbcflow.benchmark.machine import peak_mb
-from napari_rbcflow.benchmark.parts import Film
+import numpy as np
+
+from napari_rbcflow.benchmark.child import PlayedFilm, Stopwatch, since_first, stepwise
+from napari_rbcflow.benchmark.machine import peak_mb, resident_mb
+from napari_rbcflow.benchmark.parts import RING_FRAMES, Film, tracker_of
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.pipeline import Run, RunSettings, analyze
 from napari_rbcflow.pipeline.stages import Stages
+from napari_rbcflow.ring import FrameRing
+from napari_rbcflow.types import DEFAULT_FPS, Frame
+
+A_BLOCK = 40
+"""Frames between two looks at the clock and the memory."""
+_LEAST_BLOCKS = 8
+"""Two a quarter."""
+_WARM_FRAMES = 90
+"""Not counted: until the background stands nothing is tracked, and then the frames held are caught up."""
+
+
+def endless(
+    film: Film,
+    pixel_size_um: float,
+    *,
+    frames: int,
+    most_s: float | None,
+    folder: Path,
+    progress: Callable[[float, str], None],
+) -> dict[str, Any]:
+    """Track a film again and again and keep its frames in the ring; tracks are let go of as they end.
+
+    Parameters
+    ----------
+    film : ndarray of uint8, shape (n, height, width)
+    pixel_size_um : float
+    frames : int
+        At most.
+    most_s : float or None
+        By the clock; None for as long as it takes.
+    folder : Path
+        For the ring.
+    progress : callable
+        Called with the share that is done, and a note.
+
+    Returns
+    -------
+    dict
+        ``late_to_early``: CPU time a frame of the last quarter over that of the second (the first warms
+        up), of each the lower quartile of its blocks: other programs only ever add, and at random;
+        ``late_to_early_mean``: the same of the means. ``growth_mb_per_1000_frames``: of the memory held,
+        between the same two quarters.
+    """
+    _, height, width = film.shape
+    tracker = tracker_of(film, pixel_size_um)
+    ring = FrameRing.create(
+        folder / "endless.zarr",
+        height=height,
+        width=width,
+        capacity=RING_FRAMES,
+        crop_capacity=1,
+        fps=DEFAULT_FPS,
+        pixel_size_um=pixel_size_um,
+    )
+    blocks = max(_LEAST_BLOCKS, frames // A_BLOCK)
+    ends = np.linspace(0, max(frames, blocks), blocks + 1).astype(int)[1:].tolist()
+    # All asked for beforehand, so that looking does not itself grow.
+    ms, memory_mb = np.zeros(blocks), np.zeros(blocks)
+    t = tracks = done = 0
+
+    def work_until(end: int) -> None:
+        nonlocal t, tracks
+        while t < _WARM_FRAMES + end:
+            frame = Frame(t, t / DEFAULT_FPS, film[t % len(film)])
+            tracks += len(tracker.process(frame))
+            ring.append(frame)
+            t += 1
+
+    try:
+        work_until(0)
+        whole = Stopwatch()
+        for done, end in enumerate(ends, 1):
+            before, watch = t, Stopwatch()
+            work_until(end)
+            ms[done - 1] = 1e3 * watch.cpu_s / (t - before)
+            memory_mb[done - 1] = resident_mb()
+            of_time = 0.0 if most_s is None else whole.wall_s / most_s
+            progress(min(1.0, max(done / blocks, of_time)), f"{end / DEFAULT_FPS:.0f} s of frames")
+            if of_time > 1 and done >= _LEAST_BLOCKS:
+                break
+    finally:
+        ring.close()
+    quarters = np.array_split(np.arange(done), 4)
+    by_quarter = [float(np.percentile(ms[q], 25)) for q in quarters]
+    mean = [float(ms[q].mean()) for q in quarters]
+    held = [float(memory_mb[q].mean()) for q in quarters]
+    counted = ends[done - 1]
+    apart = counted / done * float(quarters[3].mean() - quarters[1].mean())
+    return {
+        "frames": counted,
+        "minutes_of_frames": counted / DEFAULT_FPS / 60,
+        "tracks": tracks,
+        "cpu_ms_by_quarter": by_quarter,
+        "cpu_ms_by_quarter_mean": mean,
+        "late_to_early": by_quarter[3] / by_quarter[1],
+        "late_to_early_mean": mean[3] / mean[1],
+        "resident_mb_by_quarter": held,
+        "growth_mb_per_1000_frames": 1000 * (held[3] - held[1]) / apart,
+    }
+
 
 THREADS = {
     "source": (Stages, "receive"),

@@ -39,7 +39,7 @@ def benchmark(
     """
     from napari_rbcflow.benchmark import as_text
     from napari_rbcflow.benchmark import benchmark as measure
-    from napari_rbcflow.benchmark.effort import QUICK
+    from napari_rbcflow.benchmark.child import QUICK
     from napari_rbcflow.cli.terminal import bar
 
     if json_file is not None:
