@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.tracking.background import Background, MovieBackground
-from napari_rbcflow.tracking.crops import Cropper, Floats, FlowAxes, TrackStore, intruded
+from napari_rbcflow.tracking.crops import Cropper, FlowAxes, TrackStore, intruded
 from napari_rbcflow.tracking.detection import Detections, Detector, contrast_of
 from napari_rbcflow.tracking.focus import Focus, KnownCells, Light, Marks, gain_fault, sharpness_of, unlit
 from napari_rbcflow.tracking.linker import Linker
-from napari_rbcflow.tracking.motion import End, Ints, Motion, Rows, Sights
+from napari_rbcflow.tracking.motion import End, Floats, Ints, Motion, Rows, Sights
 from napari_rbcflow.tracking.positions import Centring
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, PIECES_REMEMBERED, Frame, Track

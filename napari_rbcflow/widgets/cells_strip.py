@@ -12,8 +12,8 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     QRect,
     QSize,
     Qt,
-    QTimer,  # type: ignore[attr-defined]
-    Signal,
+    QTimer,
+    Signal,  # type: ignore[attr-defined]
 )
 from qtpy.QtGui import QColor, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import (

@@ -17,13 +17,13 @@ from napari_rbcflow.estimate.stopping import RuleProgress, time_words
 from napari_rbcflow.estimate.tally import AFTER_STOP
 from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality.monitor import warnings_of_run
+from napari_rbcflow.quality.rules import FEW_CELLS
 from napari_rbcflow.quality.summary import QualityLine, quality_lines
 from napari_rbcflow.quality.warning import Severity
 from napari_rbcflow.session.counting import corrected_words
 from napari_rbcflow.session.label_edits import by_hand
 from napari_rbcflow.session.reader import Session, open_session
 from napari_rbcflow.session.schema import (
-    FEW_CELLS,
     FractionFigure,
     grave_warnings,
     mild_warnings,

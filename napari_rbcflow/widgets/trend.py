@@ -11,7 +11,15 @@ from typing import Any
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit
-from qtpy.QtCore import QEvent, QSignalBlocker, QSize, Qt, QTimer, QUrl, Signal  # type: ignore[attr-defined]  # type: ignore[attr-defined]
+from qtpy.QtCore import (
+    QEvent,
+    QSignalBlocker,
+    QSize,
+    Qt,
+    QTimer,
+    QUrl,
+    Signal,  # type: ignore[attr-defined]
+)
 from qtpy.QtGui import QColor, QDesktopServices, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
