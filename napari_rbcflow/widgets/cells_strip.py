@@ -13,7 +13,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     QSize,
     Qt,
     QTimer,
-    Signal,  # type: ignore[attr-defined]
+    Signal,
 )
 from qtpy.QtGui import QColor, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import (

@@ -11,14 +11,14 @@ from typing import Any
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit
-from qtpy.QtCore import (
+from qtpy.QtCore import (  # type: ignore[attr-defined]
     QEvent,
     QSignalBlocker,
     QSize,
     Qt,
     QTimer,
     QUrl,
-    Signal,  # type: ignore[attr-defined]
+    Signal,
 )
 from qtpy.QtGui import QColor, QDesktopServices, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
