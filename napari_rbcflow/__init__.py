@@ -2,7 +2,7 @@
 
 How a frame becomes a number: `sources` gives frames, `tracking` turns them into tracks,
 `ring` keeps them, `classification` judges each finished track, `estimate` makes the fraction,
-`session` keeps it all on disk, and `run` wires these together. Nothing of that knows Qt or
+`session` keeps it all on disk, and `pipeline` wires these together. Nothing of that knows Qt or
 napari; `widgets` does, and holds no science.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from napari_rbcflow.version import __version__
 
 if TYPE_CHECKING:
     from napari_rbcflow.pipeline import analyze

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from napari_rbcflow import __version__
 from napari_rbcflow.benchmark.report import Floor
 from napari_rbcflow.classification.networks.blend import together
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, DEFAULT_FPS
+from napari_rbcflow.version import __version__
 
 _PACKAGES = ("numpy", "numba", "onnxruntime", "opencv-python-headless", "scipy", "torch", "zarr")
 _TRIES = 7

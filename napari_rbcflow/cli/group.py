@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from napari_rbcflow import __version__
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.types import LEAST_FRAMES
+from napari_rbcflow.version import __version__
 
 if TYPE_CHECKING:
     from napari_rbcflow.quality import SetFlow

@@ -73,7 +73,7 @@ def analyze(
     from napari_rbcflow.session.counting import words_of
 
     with bar("analysing") as show, kept_when_interrupted(output):
-        session = pipeline.analyze(
+        session = pipeline.analysis(
             movie,
             output,
             fps=fps,

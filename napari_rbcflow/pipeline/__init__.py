@@ -1,7 +1,7 @@
 """The one place that wires the stages together: from a source to a session.
 
 `run` holds the threads and queues (`channel`), `stages` what each thread does, `status` how a run stands,
-`analyze` is the run over a recorded movie.
+`analysis` is the run over a recorded movie.
 
 napari draws in Python, and Python runs one thread at a time: in one process a picture holds up the frames. So
 whoever shows a run is told of it through a pipe (`messages`), gets the pictures out of the ring on disk, and
@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_rbcflow.pipeline.analyze import analyze as analyze
+    from napari_rbcflow.pipeline.analysis import analyze as analyze
     from napari_rbcflow.pipeline.client import Phase as Phase
     from napari_rbcflow.pipeline.client import Worker as Worker
     from napari_rbcflow.pipeline.client import WorkerRun as WorkerRun
@@ -36,7 +36,7 @@ _PLACES = {
     "RunSettings": "settings",
     "Worker": "client",
     "WorkerRun": "client",
-    "analyze": "analyze",
+    "analyze": "analysis",
     "busy": "client",
 }
 __all__ = [*_PLACES]

@@ -17,7 +17,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from napari_rbcflow import __version__
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.fraction import RunningFraction
 from napari_rbcflow.estimate.reported import ANYTIME, Said
@@ -26,6 +25,7 @@ from napari_rbcflow.quality.rules import FEW_CELLS
 from napari_rbcflow.quality.rules import percent as percent
 from napari_rbcflow.ring.disk import preallocate, rename_over, replace_file, sync_folder, write_all
 from napari_rbcflow.types import SourceInfo
+from napari_rbcflow.version import __version__
 
 CELL_COUNTS = ("tracked", "too_short", "unreliable", "tank_treading", "flipping", "uncounted")
 """`tracked` is every finished track, a row of ``cells.csv`` each; the others add up to it."""
