@@ -2,7 +2,7 @@
 
 python benchmarks/unseen_flips.py passages PASSAGES.csv [--each 800]
     Simulated cells in focus at whatever phase of their turn, cut to set lengths, judged by the shipped
-    networks. Prints what was said, and the counts that napari_rbcflow/estimate/seen_flips.py holds.
+    networks. Prints what was said, and the counts that napari_rbcflow/estimate/unseen_flips.py holds.
 python benchmarks/unseen_flips.py chamber CELLS.csv [--runs 111:0.8 112:0.6 113:0.8 114:0.9]
     Whole runs of 60 s of the simulated chamber (SEED:TANK-FRACTION), each track matched to its cell; the
     fractions as counted and as corrected beside the chamber's own.
