@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate import RunningFraction, StopRules, clopper_pearson, jeffreys, reported, wilson
+from napari_rbcflow.estimate import RunningFraction, StopRules, clopper_pearson, jeffreys, said, wilson
 from napari_rbcflow.estimate.intervals import critical_value, half_width, most_cells
 from napari_rbcflow.estimate.reported import method_of, stop_sentence
 from napari_rbcflow.estimate.stopping import Rates, missing, nearest, to_go
@@ -149,7 +149,7 @@ def test_the_half_width_rule_is_the_one_that_was_calibrated(m: int, k: int, want
     met = k + m >= n and half_width(k, k + m, z) <= wanted
     assert (rules.met_by(fraction) is not None) == met
     if met:
-        low, high = (end := reported(fraction, rules, "finished", "half-width")).interval
+        low, high = (end := said(fraction, rules, "finished", "half-width")).interval
         assert end.method == "fixed-width"
         assert high - low <= 2 * wanted + 1e-12
         assert end.interval == fraction.fixed_width_interval(wanted, n)
@@ -191,13 +191,13 @@ def test_the_interval_said_belongs_to_how_the_run_ended(
 ) -> None:
     fraction = counted(160, 40)
     assert method_of(rules, status, reason) == method
-    end = reported(fraction, rules, status, reason)
+    end = said(fraction, rules, status, reason)
     assert end.method == method
     if method == "fixed-width":
         assert end.interval == fraction.fixed_width_interval(0.05, rules.reliable or 1)
     else:
         assert end.interval == (wilson(160, 200) if method == "wilson" else fraction.anytime_interval())
-    other = reported(fraction, rules, status, reason, "jeffreys")
+    other = said(fraction, rules, status, reason, "jeffreys")
     assert other.method == ("jeffreys" if method == "wilson" else method)
 
 

@@ -21,7 +21,7 @@ from napari_rbcflow.pipeline import Run, RunSettings, stages
 from napari_rbcflow.pipeline.stages import Stages
 from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.session import open_session
-from napari_rbcflow.session.verify import verify
+from napari_rbcflow.session.verification import verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.tracking.tracker import Tracker

@@ -26,7 +26,7 @@ from napari_rbcflow.quality.summary import quality_lines
 from napari_rbcflow.session import open_session
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.schema import write_run
-from napari_rbcflow.session.verify import verify
+from napari_rbcflow.session.verification import verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.tracker import Tracker

@@ -14,13 +14,13 @@ import pytest
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.estimate import RunningFraction, StopRules, reported, wilson
+from napari_rbcflow.estimate import RunningFraction, StopRules, said, wilson
 from napari_rbcflow.pipeline import Run, RunSettings, analyze
 from napari_rbcflow.quality.monitor import warnings_so_far
 from napari_rbcflow.session import Account, FractionFigure, open_session, writer
 from napari_rbcflow.session.counting import recount
 from napari_rbcflow.session.schema import write_run
-from napari_rbcflow.session.verify import verify
+from napari_rbcflow.session.verification import verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber, simulate_movie
 from napari_rbcflow.sources import FrameSource
 from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
@@ -189,7 +189,7 @@ def test_the_interval_that_belongs_to_the_end_is_said_and_proved(
     session = open_session(run.folder)
     # The order of counting is another one than that of cells.csv, and is known from the session alone.
     assert bytes(session.counted) == bytes(run.stages.tally.counted)
-    end = reported(recount(session.counted), rules, "finished", reason, settings.interval)
+    end = said(recount(session.counted), rules, "finished", reason, settings.interval)
     assert (figure["low"], figure["high"]) == pytest.approx(end.interval, abs=1e-12)  # type: ignore[index]
     assert verify(run.folder).findings == []
     shown = run.progress()
@@ -260,7 +260,7 @@ def test_a_fraction_that_leaves_its_own_interval_is_told() -> None:
     fraction, warned = RunningFraction(), []
     for i in range(200):
         fraction.update(tank_treading=int(i < 60), flipping=int(i >= 60))
-        figure = FractionFigure.saying(fraction, reported(fraction, StopRules(), "running", ""))
+        figure = FractionFigure.saying(fraction, said(fraction, StopRules(), "running", ""))
         run = Account.of(received=9, processed=9, dropped={}, missed={}, cells={}, fraction=figure).as_dict()
         warned.append(warnings_so_far(run, seconds=30.0, open_tracks=5))
     assert warned[59] == []

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
-from napari_rbcflow.sources.base import FrameSource
+from napari_rbcflow.sources import FrameSource
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, SourceInfo
 
 _PATIENCE_S = 5.0

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from napari_rbcflow.benchmark.report import Floor
+from napari_rbcflow.classification import TwoStage
 from napari_rbcflow.classification.networks.blend import together
-from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.tracking.background import SlidingBackground
+from napari_rbcflow.tracking import SlidingBackground
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, DEFAULT_FPS
 from napari_rbcflow.version import __version__
 

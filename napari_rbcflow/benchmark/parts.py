@@ -13,15 +13,19 @@ from numpy.typing import NDArray
 from napari_rbcflow.benchmark import machine
 from napari_rbcflow.benchmark.child import Stopwatch, stepwise
 from napari_rbcflow.benchmark.report import Figure, Floor
-from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.classification import TwoStage
 from napari_rbcflow.ring import FrameRing
-from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
-from napari_rbcflow.tracking.crops import Cropper, TrackStore
-from napari_rbcflow.tracking.detection import Detector
-from napari_rbcflow.tracking.focus import Light
-from napari_rbcflow.tracking.linker import Linker
-from napari_rbcflow.tracking.positions import Centring
-from napari_rbcflow.tracking.tracker import Tracker
+from napari_rbcflow.tracking import (
+    Centring,
+    Cropper,
+    Detector,
+    Light,
+    Linker,
+    MovieBackground,
+    SlidingBackground,
+    Tracker,
+    TrackStore,
+)
 from napari_rbcflow.types import DEFAULT_FPS, Frame, Track
 
 Film = NDArray[np.uint8]

@@ -18,11 +18,11 @@ from napari_rbcflow.benchmark.child import Effort, Order, Say, in_child
 from napari_rbcflow.benchmark.machine import bandwidth_gb_per_s, facts, gflop_per_s
 from napari_rbcflow.benchmark.report import FRAME_MS, Figure, Floor
 from napari_rbcflow.benchmark.whole import endless
-from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.classification import TwoStage
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.pipeline.stages import keep_freed_memory
+from napari_rbcflow.pipeline import keep_freed_memory
 from napari_rbcflow.simulation import simulate_movie
-from napari_rbcflow.tracking.tracker import warm_up
+from napari_rbcflow.tracking import warm_up
 from napari_rbcflow.types import DEFAULT_FPS
 
 AIM_MS, AIM_CROWDED_MS, AIM_SENSOR_MS = 6.0, 9.0, 25.0

@@ -14,8 +14,7 @@ from napari_rbcflow.benchmark.machine import peak_mb, resident_mb
 from napari_rbcflow.benchmark.parts import RING_FRAMES, Film, tracker_of
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.estimate import StopRules
-from napari_rbcflow.pipeline import Run, RunSettings, analyze
-from napari_rbcflow.pipeline.stages import Stages
+from napari_rbcflow.pipeline import Run, RunSettings, Stages, analyze
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.types import DEFAULT_FPS, Frame
 

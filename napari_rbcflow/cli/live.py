@@ -37,9 +37,7 @@ from napari_rbcflow.cli.group import (
 from napari_rbcflow.errors import BadInput, RunFailed
 
 if TYPE_CHECKING:
-    from napari_rbcflow.pipeline.messages import Order
-    from napari_rbcflow.pipeline.run import Run
-    from napari_rbcflow.pipeline.status import Progress
+    from napari_rbcflow.pipeline import Order, Progress, Run
     from napari_rbcflow.quality import RunWarning
 
 
@@ -121,8 +119,8 @@ def carry_out(order: Order, viewer: bool | None) -> int:
 
 def _in_terminal(order: Order) -> Result:
     from napari_rbcflow.cli.terminal import follow
-    from napari_rbcflow.pipeline.run import Run
-    from napari_rbcflow.sources.base import amiss_words, took_words
+    from napari_rbcflow.pipeline import Run
+    from napari_rbcflow.sources import amiss_words, took_words
 
     source = order.source.make()
     run = Run(source, order.folder, order.settings)
@@ -161,8 +159,8 @@ def say(result: Result) -> None:
         Where it failed, after all else was said.
     """
     from napari_rbcflow.cli.terminal import say_notes, say_number
-    from napari_rbcflow.estimate.reported import fraction_text
-    from napari_rbcflow.session.counting import words_of
+    from napari_rbcflow.estimate import fraction_text
+    from napari_rbcflow.session import words_of
 
     (status, reason), folder = result.outcome, result.folder
     warnings = warnings_in(folder, result.warnings)
@@ -187,7 +185,7 @@ def say(result: Result) -> None:
 
 
 def _lost(n: int, counts: Mapping[str, int]) -> str:
-    from napari_rbcflow.quality.monitor import by_reason
+    from napari_rbcflow.quality import by_reason
 
     return f"{n} ({by_reason(counts)})" if counts else f"{n}"
 
@@ -195,9 +193,8 @@ def _lost(n: int, counts: Mapping[str, int]) -> str:
 def warnings_in(folder: Path, told: Sequence[str]) -> list[RunWarning]:
     """Return what a session says that a person must be told; `told` where it cannot be read."""
     from napari_rbcflow.errors import RbcflowError
-    from napari_rbcflow.quality import RunWarning, Severity
-    from napari_rbcflow.quality.monitor import warnings_of_run
-    from napari_rbcflow.session.schema import read_run
+    from napari_rbcflow.quality import RunWarning, Severity, warnings_of_run
+    from napari_rbcflow.session import read_run
 
     try:
         return warnings_of_run(read_run(folder))
@@ -278,8 +275,7 @@ def demo(
 
     Example: rbcflow demo --stop-reliable 100 --tank-fraction 0.9
     """
-    from napari_rbcflow.pipeline.messages import Camera, Order
-    from napari_rbcflow.pipeline.settings import RunSettings
+    from napari_rbcflow.pipeline import Camera, Order, RunSettings
 
     folder = output or Path(time.strftime("rbcflow-demo-%Y%m%d-%H%M%S"))
     rules = stop_rules(
@@ -371,9 +367,8 @@ def live(
 
     Example: rbcflow live -o session1 --camera demo --stop-seconds 20
     """
-    from napari_rbcflow.pipeline.messages import Camera, Order
-    from napari_rbcflow.pipeline.settings import RunSettings
-    from napari_rbcflow.sources.camera_settings import parse_roi
+    from napari_rbcflow.pipeline import Camera, Order, RunSettings
+    from napari_rbcflow.sources import parse_roi
 
     options = {
         "port": port,
@@ -415,7 +410,7 @@ def stop_rules(
     default: int | None = None,
 ) -> Any:
     """Return the rules, with a number of cells where none is given."""
-    from napari_rbcflow.estimate.stopping import USUAL_RELIABLE, StopRules
+    from napari_rbcflow.estimate import USUAL_RELIABLE, StopRules
 
     if all(rule is None for rule in (reliable, halfwidth, seconds, tracks, baseline)):
         reliable = default or USUAL_RELIABLE

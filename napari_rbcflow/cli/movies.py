@@ -68,12 +68,12 @@ def analyze(
     """
     from napari_rbcflow import pipeline
     from napari_rbcflow.cli.terminal import bar, say_notes, say_number
-    from napari_rbcflow.estimate.reported import fraction_text
-    from napari_rbcflow.quality.monitor import warnings_of_run
-    from napari_rbcflow.session.counting import words_of
+    from napari_rbcflow.estimate import fraction_text
+    from napari_rbcflow.quality import warnings_of_run
+    from napari_rbcflow.session import words_of
 
     with bar("analysing") as show, kept_when_interrupted(output):
-        session = pipeline.analysis(
+        session = pipeline.analyze(
             movie,
             output,
             fps=fps,
@@ -140,8 +140,7 @@ def simulate(
     Example: rbcflow simulate chamber.tif --seconds 5 --seed 3
     """
     from napari_rbcflow.cli.terminal import bar
-    from napari_rbcflow.simulation import simulate_movie
-    from napari_rbcflow.simulation.chamber import truth_path
+    from napari_rbcflow.simulation import simulate_movie, truth_path
 
     with bar("simulating") as show:
         truth = simulate_movie(

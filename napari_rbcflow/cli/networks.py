@@ -44,10 +44,9 @@ def evaluate(
 
     Example: rbcflow evaluate sequences --json scores.json
     """
-    from napari_rbcflow.classification.dataset import choose_split
+    from napari_rbcflow.classification import TwoStage, choose_split
     from napari_rbcflow.classification.evaluation import evaluate as score
-    from napari_rbcflow.classification.two_stage import TwoStage
-    from napari_rbcflow.pipeline.stages import keep_freed_memory
+    from napari_rbcflow.pipeline import keep_freed_memory
 
     keep_freed_memory()
     for made in (json_file, pictures):

@@ -22,7 +22,7 @@ def verify(folder: Path) -> int:
 
     Example: rbcflow verify monday
     """
-    from napari_rbcflow.session.verify import verify as check
+    from napari_rbcflow.session import verify as check
 
     verdict = check(folder)
     for finding in verdict.findings:
@@ -104,7 +104,7 @@ def _say(trend: Trend) -> None:
 
 
 def _line(run: TrendRun) -> str:
-    from napari_rbcflow.trend.judge import below_words, number_words, use_words
+    from napari_rbcflow.trend import below_words, number_words, use_words
 
     record = run.record
     said = f"{record.started:%Y-%m-%d %H:%M}  {number_words(record.figure)}"
@@ -115,7 +115,7 @@ def _line(run: TrendRun) -> str:
 
 
 def _write(file: Path, data: bytes) -> None:
-    from napari_rbcflow.ring.disk import replace_file
+    from napari_rbcflow.ring import replace_file
 
     try:
         replace_file(file, data)

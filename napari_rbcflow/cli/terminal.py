@@ -13,9 +13,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from napari_rbcflow.estimate.stopping import missing, time_words
-from napari_rbcflow.quality.monitor import lost_words
-from napari_rbcflow.quality.rules import FEW_CELLS, LATE_LABELS_S
+from napari_rbcflow.estimate import missing, time_words
+from napari_rbcflow.quality import FEW_CELLS, LATE_LABELS_S, lost_words
 
 if TYPE_CHECKING:
     from napari_rbcflow.pipeline import Progress as RunProgress

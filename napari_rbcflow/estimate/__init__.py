@@ -1,8 +1,11 @@
-"""From labels to the number: the fraction, its intervals, and when there are enough cells."""
+"""From labels to the number: `tally` counts the cells, `fraction` says how many of them tank-tread.
 
-from napari_rbcflow.estimate.fraction import RunningFraction
-from napari_rbcflow.estimate.intervals import clopper_pearson, jeffreys, wilson
-from napari_rbcflow.estimate.reported import Said, said
-from napari_rbcflow.estimate.stopping import StopRules
+`intervals` are the intervals, `reported` chooses the one that is true of how a run ended. `focus_speed`
+sets cells aside that move as cells out of focus do. `error_correction` takes out what the networks are
+known to get wrong (`network_rates`), `unseen_flips` what was watched too briefly to be seen.
+"""
 
-__all__ = ["RunningFraction", "Said", "StopRules", "clopper_pearson", "jeffreys", "said", "wilson"]
+import lazy_loader
+
+# What others may use of this package stands in __init__.pyi; each part is imported when it is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.estimate.intervals import FixedN
+from napari_rbcflow.estimate import FixedN
 from napari_rbcflow.pipeline.run import Run
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import SetFlow
-from napari_rbcflow.session.reader import Session, open_session
-from napari_rbcflow.sources.movie import open_movie
-from napari_rbcflow.tracking.settings import Direction
+from napari_rbcflow.session import Session, open_session
+from napari_rbcflow.sources import open_movie
+from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES, SourceInfo
 
 RING_SECONDS = 1.0

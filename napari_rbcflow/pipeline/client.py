@@ -181,7 +181,7 @@ class WorkerRun:
             " had until then is kept."
         )
         self.outcome = ("failed", self.sentence)
-        from napari_rbcflow.session.recovery import close_interrupted
+        from napari_rbcflow.session import close_interrupted
 
         try:
             close_interrupted(self.folder, self.sentence)

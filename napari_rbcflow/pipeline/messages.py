@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.status import Snapshot
-from napari_rbcflow.sources.base import FrameSource
+from napari_rbcflow.sources import FrameSource
 from napari_rbcflow.types import SourceInfo
 
 
@@ -40,7 +40,7 @@ class Camera:
         ------
         BadInput
         """
-        from napari_rbcflow.sources.factory import open_source
+        from napari_rbcflow.sources import open_source
 
         return open_source(self.spec, **self.options)
 
@@ -67,7 +67,7 @@ class MovieFile:
         ------
         BadInput
         """
-        from napari_rbcflow.sources.movie import open_movie
+        from napari_rbcflow.sources import open_movie
 
         return open_movie(self.path, fps=self.fps, pixel_size_um=self.pixel_size_um)
 

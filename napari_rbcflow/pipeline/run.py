@@ -11,11 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.classification import TwoStage
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.estimate import stopping
-from napari_rbcflow.estimate.reported import Said, said, stop_sentence
-from napari_rbcflow.estimate.tally import AFTER_STOP, RUN_FAILED, uncounted
+from napari_rbcflow.estimate import AFTER_STOP, RUN_FAILED, Said, said, stop_sentence, stopping, uncounted
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.stages import Stages, keep_freed_memory
 from napari_rbcflow.pipeline.status import (
@@ -26,15 +24,25 @@ from napari_rbcflow.pipeline.status import (
     behind_sentence,
     warnings_of,
 )
-from napari_rbcflow.quality import RunWarning
-from napari_rbcflow.quality.summary import QualityLine, quality_lines
-from napari_rbcflow.session.counting import corrected_figure
-from napari_rbcflow.session.schema import Account, FractionFigure
-from napari_rbcflow.session.writer import OPEN_END_S, DiskRoom, SessionWriter, room_words
-from napari_rbcflow.sources.base import FrameSource, RecordedSource
-from napari_rbcflow.tracking.background import MovieBackground, SlidingBackground
-from napari_rbcflow.tracking.settings import TrackingSettings
-from napari_rbcflow.tracking.tracker import OpenTracks, Tracker, warm_up
+from napari_rbcflow.quality import QualityLine, RunWarning, quality_lines
+from napari_rbcflow.session import (
+    OPEN_END_S,
+    Account,
+    DiskRoom,
+    FractionFigure,
+    SessionWriter,
+    corrected_figure,
+    room_words,
+)
+from napari_rbcflow.sources import FrameSource, RecordedSource
+from napari_rbcflow.tracking import (
+    MovieBackground,
+    OpenTracks,
+    SlidingBackground,
+    Tracker,
+    TrackingSettings,
+    warm_up,
+)
 from napari_rbcflow.types import SourceInfo
 
 _WARNED_EVERY_S = 0.25

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate import StopRules
-from napari_rbcflow.estimate.intervals import FIXED_N, FixedN
+from napari_rbcflow.estimate import FIXED_N, FixedN, StopRules
 from napari_rbcflow.quality import SetFlow
-from napari_rbcflow.tracking.settings import Direction
+from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES, SourceInfo
 
 MOST_RING_SECONDS = 3600.0

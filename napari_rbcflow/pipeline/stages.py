@@ -14,17 +14,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.classification import TwoStage
 from napari_rbcflow.errors import RbcflowError, sentence_of
-from napari_rbcflow.estimate.tally import AFTER_STOP, CUT_BY_STOP, RUN_FAILED, Tally
+from napari_rbcflow.estimate import AFTER_STOP, CUT_BY_STOP, RUN_FAILED, Tally
 from napari_rbcflow.pipeline.channel import Channel
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.status import Outcome, RecentCells, reason_of
-from napari_rbcflow.quality.monitor import RunQuality
-from napari_rbcflow.session.tables import speed_um_per_s
-from napari_rbcflow.session.writer import SessionWriter
-from napari_rbcflow.sources.base import FrameSource
-from napari_rbcflow.tracking.tracker import OpenTracks, Tracker
+from napari_rbcflow.quality import RunQuality
+from napari_rbcflow.session import SessionWriter, speed_um_per_s
+from napari_rbcflow.sources import FrameSource
+from napari_rbcflow.tracking import OpenTracks, Tracker
 from napari_rbcflow.types import Frame, Judgement, SourceInfo, Track
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8

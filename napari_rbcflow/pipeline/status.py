@@ -13,13 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import RbcflowError
-from napari_rbcflow.estimate.reported import ANYTIME
-from napari_rbcflow.estimate.stopping import Rates, RuleProgress
-from napari_rbcflow.quality import RunWarning
-from napari_rbcflow.quality.monitor import by_reason
-from napari_rbcflow.quality.rules import LATE_LABELS_S
-from napari_rbcflow.quality.summary import QualityLine
-from napari_rbcflow.sources.base import in_a_line
+from napari_rbcflow.estimate import ANYTIME, Rates, RuleProgress
+from napari_rbcflow.quality import LATE_LABELS_S, QualityLine, RunWarning, by_reason
+from napari_rbcflow.sources import in_a_line
 from napari_rbcflow.types import Judgement, Label, SourceInfo, Track
 
 COUNTED_AGAIN = b"\x02"

@@ -72,7 +72,7 @@ class Serving:
 
     def _load(self) -> None:
         """Load and compile what the first run would wait for; a fault shows again where it matters."""
-        from napari_rbcflow.tracking.tracker import warm_up
+        from napari_rbcflow.tracking import warm_up
 
         try:
             self._two_stage("auto")
@@ -81,7 +81,7 @@ class Serving:
             log.error("not ready: %s", sentence_of(error))
 
     def _two_stage(self, device: str) -> Any:
-        from napari_rbcflow.classification.two_stage import TwoStage
+        from napari_rbcflow.classification import TwoStage
 
         if device not in self._networks:
             networks = TwoStage.load(device=device)

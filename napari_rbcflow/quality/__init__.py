@@ -1,9 +1,10 @@
 """How good a run is: measures of light, focus, flow and cells, and warnings in plain words.
 
-`monitor` follows a run and holds its one list of warnings; `summary` gives the measures in words.
+`meter` measures, `rules` say what that means, `drift` whether the fraction changed, `monitor` follows a run
+and holds its one list of warnings, `summary` gives the measures in words.
 """
 
-from napari_rbcflow.quality.meter import SetFlow
-from napari_rbcflow.quality.warning import RunWarning, Severity
+import lazy_loader
 
-__all__ = ["RunWarning", "SetFlow", "Severity"]
+# What others may use of this package stands in __init__.pyi; each part is imported when it is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,7 +10,7 @@ from napari_rbcflow.quality.drift import Change, DriftWatch
 from napari_rbcflow.quality.meter import Meter, SetFlow, figures_of, over_time
 from napari_rbcflow.quality.rules import Standing, percent, warnings_of_figures
 from napari_rbcflow.quality.warning import RunWarning, Severity, sorted_by_weight
-from napari_rbcflow.tracking.tracker import OpenTracks
+from napari_rbcflow.tracking import OpenTracks
 from napari_rbcflow.types import Frame, Judgement, SourceInfo, Track
 
 REASONS = {

@@ -1,6 +1,6 @@
-"""The zarr ring of the last frames and crops, and its ledger."""
+"""The zarr ring of the last frames and crops, and its ledger: `layout`, `writer`, `reader`, `disk`."""
 
-from napari_rbcflow.ring.reader import FrameGone, RingCrops, RingReader, open_ring
-from napari_rbcflow.ring.writer import FrameRing
+import lazy_loader
 
-__all__ = ["FrameGone", "FrameRing", "RingCrops", "RingReader", "open_ring"]
+# What others may use of this package stands in __init__.pyi; each part is imported when it is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,16 +1,12 @@
-"""The session folder: written, read, verified, reported."""
+"""The session folder: written, read, verified, reported.
 
-from napari_rbcflow.session.reader import Session, open_session
-from napari_rbcflow.session.schema import Account, FractionFigure
-from napari_rbcflow.session.verify import Verdict, verify
-from napari_rbcflow.session.writer import SessionWriter
+`writer` writes it while a run goes on (`tables`, `crops`, `schema` are its files, `growing` how they grow),
+`reader` reads it, `verification` proves it, `report` prints it. `label_edits` are a person's changes,
+`counting` what follows from the counted cells, `browse` goes from cell to cell, `recovery` closes what a
+crash left open.
+"""
 
-__all__ = [
-    "Account",
-    "FractionFigure",
-    "Session",
-    "SessionWriter",
-    "Verdict",
-    "open_session",
-    "verify",
-]
+import lazy_loader
+
+# What others may use of this package stands in __init__.pyi; each part is imported when it is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

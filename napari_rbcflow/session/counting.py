@@ -13,27 +13,27 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate.error_correction import corrected_fraction
-from napari_rbcflow.estimate.fraction import RunningFraction
-from napari_rbcflow.estimate.intervals import FIXED_N, FixedN
-from napari_rbcflow.estimate.network_rates import NetworkRates
-from napari_rbcflow.estimate.reported import ANYTIME, FIXED_WIDTH
-from napari_rbcflow.estimate.stopping import StopRules
-from napari_rbcflow.estimate.tally import (
+from napari_rbcflow.estimate import (
     AFTER_STOP,
+    ANYTIME,
     CUT_BY_STOP,
+    FIXED_N,
+    FIXED_WIDTH,
+    MEASURED,
     OTHER_SPEED,
     PIECE,
     RUN_FAILED,
     TOO_FEW_FRAMES,
-    Tally,
-)
-from napari_rbcflow.estimate.unseen_flips import (
-    MEASURED,
     TURNS_ONLY,
+    FixedN,
     FractionByLength,
+    NetworkRates,
+    RunningFraction,
+    StopRules,
+    Tally,
     UnseenFlips,
     correct_unseen_flips,
+    corrected_fraction,
     fraction_by_length,
 )
 from napari_rbcflow.session.crops import read_index

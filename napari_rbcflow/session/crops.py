@@ -29,7 +29,7 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import RunFailed
-from napari_rbcflow.ring.layout import crc32c
+from napari_rbcflow.ring import crc32c
 from napari_rbcflow.session import growing
 from napari_rbcflow.session.growing import GrowingArray, chunk_path
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Track

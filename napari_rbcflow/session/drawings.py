@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.estimate.fraction import RunningFraction
+from napari_rbcflow.estimate import RunningFraction
 
 # Okabe and Ito's blue and vermilion: told apart by the colour-blind, and in grey by their lightness.
 TANK_TREADING_COLOUR = "#0072b2"

@@ -17,7 +17,7 @@ from numcodecs import blosc  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from napari_rbcflow.ring.disk import preallocate, rename_over, replace_file, sync_folder, write_all
+from napari_rbcflow.ring import preallocate, rename_over, replace_file, sync_folder, write_all
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
-from napari_rbcflow.estimate.fraction import RunningFraction
-from napari_rbcflow.estimate.intervals import FIXED_N
-from napari_rbcflow.estimate.reported import ANYTIME
-from napari_rbcflow.ring.disk import is_full, sync_folder, write_all
+from napari_rbcflow.estimate import ANYTIME, FIXED_N, RunningFraction
+from napari_rbcflow.ring import is_full, sync_folder, write_all
 from napari_rbcflow.session.schema import FractionFigure, is_being_written, read_run
 from napari_rbcflow.session.schema import now as time_now
 from napari_rbcflow.session.tables import (

@@ -11,9 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.estimate.reported import ANYTIME
-from napari_rbcflow.quality import RunWarning
-from napari_rbcflow.quality.monitor import warnings_of_run
+from napari_rbcflow.estimate import ANYTIME
+from napari_rbcflow.quality import RunWarning, warnings_of_run
 from napari_rbcflow.ring import RingReader, open_ring
 from napari_rbcflow.session import tables
 from napari_rbcflow.session.counting import (

@@ -15,14 +15,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import RbcflowError
-from napari_rbcflow.estimate.network_rates import NetworkRates
-from napari_rbcflow.estimate.reported import end_sentence, method_words
-from napari_rbcflow.estimate.tally import OTHER_SPEED, PIECE, TOO_FEW_FRAMES
-from napari_rbcflow.estimate.unseen_flips import UnseenFlips
-from napari_rbcflow.quality.monitor import REASONS, warnings_of_run
-from napari_rbcflow.quality.summary import QualityLine, quality_lines
-from napari_rbcflow.quality.warning import Severity
-from napari_rbcflow.ring.disk import replace_file
+from napari_rbcflow.estimate import (
+    OTHER_SPEED,
+    PIECE,
+    TOO_FEW_FRAMES,
+    NetworkRates,
+    UnseenFlips,
+    end_sentence,
+    method_words,
+)
+from napari_rbcflow.quality import REASONS, QualityLine, Severity, quality_lines, warnings_of_run
+from napari_rbcflow.ring import replace_file
 from napari_rbcflow.session import drawings
 from napari_rbcflow.session.counting import (
     by_length,

@@ -18,12 +18,10 @@ from typing import IO, Any
 import numpy as np
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate.fraction import RunningFraction
-from napari_rbcflow.estimate.reported import ANYTIME, Said
-from napari_rbcflow.quality.monitor import warnings_of_run
-from napari_rbcflow.quality.rules import FEW_CELLS
-from napari_rbcflow.quality.rules import percent as percent
-from napari_rbcflow.ring.disk import preallocate, rename_over, replace_file, sync_folder, write_all
+from napari_rbcflow.estimate import ANYTIME, RunningFraction, Said
+from napari_rbcflow.quality import FEW_CELLS, warnings_of_run
+from napari_rbcflow.quality import percent as percent
+from napari_rbcflow.ring import preallocate, rename_over, replace_file, sync_folder, write_all
 from napari_rbcflow.types import SourceInfo
 from napari_rbcflow.version import __version__
 

@@ -18,8 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import RunFailed
-from napari_rbcflow.estimate.tally import PIECE
-from napari_rbcflow.ring.disk import rename_over, replace_file, sync_folder, write_all
+from napari_rbcflow.estimate import PIECE
+from napari_rbcflow.ring import rename_over, replace_file, sync_folder, write_all
 from napari_rbcflow.types import Judgement, Label, Track
 
 CELL_COLUMNS = (

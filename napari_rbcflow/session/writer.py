@@ -20,8 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
-from napari_rbcflow.ring import FrameRing
-from napari_rbcflow.ring.disk import disk_faults, is_full, sync_folder
+from napari_rbcflow.ring import FrameRing, disk_faults, is_full, sync_folder
 from napari_rbcflow.session import schema, tables
 from napari_rbcflow.session.counting import unseen_flips_record
 from napari_rbcflow.session.crops import CropStore

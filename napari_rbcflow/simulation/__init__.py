@@ -1,31 +1,12 @@
 """A flow chamber that is simulated from the physics up: the only source of whole fields with truth.
 
-How a cell becomes grey: `motion` (where its axis points) -> `shape` (how thick it is along the line of
-sight) -> `optics` (what the camera sees of that) -> `library` (a few hundred cells rendered beforehand)
--> `population` (who flows by when) -> `canvas` (the frame) -> `source` and `simulate`.
+How a cell becomes grey: `motion` (where its axis points) -> `cells` (how thick it is along the line of
+sight) -> `optics` (what the camera sees of that) -> `library` (a few hundred cells rendered beforehand) ->
+`population` (who flows by when) -> `canvas` (the frame) -> `chamber` (a source, a movie). `sequences` are
+single labelled cells to train on.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from napari_rbcflow.simulation.chamber import SimulatedChamber, simulate_movie
-from napari_rbcflow.simulation.optics import Optics
-from napari_rbcflow.simulation.population import TruthSummary
-from napari_rbcflow.simulation.sequences import (
-    Passage,
-    SimulatedSequence,
-    simulate_passages,
-    simulate_sequences,
-)
-from napari_rbcflow.simulation.settings import ChamberSettings
-
-__all__ = [
-    "ChamberSettings",
-    "Optics",
-    "Passage",
-    "SimulatedChamber",
-    "SimulatedSequence",
-    "TruthSummary",
-    "simulate_movie",
-    "simulate_passages",
-    "simulate_sequences",
-]
+# What others may use of this package stands in __init__.pyi; each part is imported when it is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.quality.rules import percent
+from napari_rbcflow.quality import percent
 from napari_rbcflow.session import FractionFigure
 from napari_rbcflow.trend.baseline import (
     DEVIATIONS,

@@ -11,8 +11,8 @@ from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from napari_rbcflow.quality.rules import percent
-from napari_rbcflow.session.drawings import FLIPPING_COLOUR, TANK_TREADING_COLOUR
+from napari_rbcflow.quality import percent
+from napari_rbcflow.session import FLIPPING_COLOUR, TANK_TREADING_COLOUR
 from napari_rbcflow.trend.baseline import Below
 from napari_rbcflow.trend.judge import MONTHS, Trend, TrendRun, Use, day_words, summary
 from napari_rbcflow.trend.records import Span

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_rbcflow.errors import BadInput, RbcflowError
-from napari_rbcflow.quality.meter import SetFlow
-from napari_rbcflow.session import FractionFigure, Session, open_session
-from napari_rbcflow.session.schema import RUN_FILE as RUN_NAME
-from napari_rbcflow.session.schema import grave_warnings
+from napari_rbcflow.quality import SetFlow
+from napari_rbcflow.session import RUN_FILE as RUN_NAME
+from napari_rbcflow.session import FractionFigure, Session, grave_warnings, open_session
 from napari_rbcflow.types import LEAST_FRAMES
 
 _HOW = "write FROM:TO with dates such as 2026-03-02:2026-03-09, or one date"

@@ -24,10 +24,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rbcflow.errors import RbcflowError
-from napari_rbcflow.pipeline.status import JudgedCell, Progress
-from napari_rbcflow.session.browse import COUNTED, KINDS, CellBrowser, LookedAt
-from napari_rbcflow.session.label_edits import Change, ChangeLog
-from napari_rbcflow.session.schema import FractionFigure
+from napari_rbcflow.pipeline import JudgedCell, Progress
+from napari_rbcflow.session import COUNTED, KINDS, CellBrowser, Change, ChangeLog, FractionFigure, LookedAt
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.cells_strip import CellStrip
 from napari_rbcflow.widgets.crop_player import CropPlayer, Film, facts_of, flags_said, heading_of, words_of

@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_rbcflow.pipeline.status import JudgedCell
+from napari_rbcflow.pipeline import JudgedCell
 from napari_rbcflow.types import CROP_SIDE, Label
 from napari_rbcflow.widgets.crop_player import Words, grey_images, two_digits, words_of
 from napari_rbcflow.widgets.dock import LOOKS, STRUCK_OUT

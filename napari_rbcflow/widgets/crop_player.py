@@ -14,8 +14,7 @@ from qtpy.QtCore import QElapsedTimer, QPoint, QRect, QSize, Qt, QTimer, Signal 
 from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap, QPolygon
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_rbcflow.session.browse import LookedAt
-from napari_rbcflow.session.crops import CropSequence
+from napari_rbcflow.session import CropSequence, LookedAt
 from napari_rbcflow.types import CROP_SIDE, Label
 from napari_rbcflow.widgets.dock import FAULT_COLOUR, LOOKS, WARNING_COLOUR
 

@@ -13,8 +13,8 @@ from napari.layers import Layer
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import RbcflowError
-from napari_rbcflow.session.reader import Session
-from napari_rbcflow.sources.lazy import FrameArray, RingFrames, open_frames
+from napari_rbcflow.session import Session
+from napari_rbcflow.sources import FrameArray, RingFrames, open_frames
 from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, Label
 from napari_rbcflow.widgets.dock import LOOKS
 

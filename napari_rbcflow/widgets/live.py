@@ -22,8 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
-from napari_rbcflow.pipeline.client import Phase, Worker, WorkerRun
-from napari_rbcflow.pipeline.messages import Order
+from napari_rbcflow.pipeline import Order, Phase, Worker, WorkerRun
 from napari_rbcflow.widgets.cells import LiveCells
 from napari_rbcflow.widgets.dock import WarningBox, WhoseButton, say, wrapping_label
 from napari_rbcflow.widgets.live_form import CameraForm

@@ -21,11 +21,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.pipeline.messages import Camera, MovieFile, Order
-from napari_rbcflow.pipeline.settings import MOST_LEAST_FRAMES, RunSettings
-from napari_rbcflow.sources.camera_settings import CameraSettings, parse_roi, roi_text
-from napari_rbcflow.sources.grey import USUAL
-from napari_rbcflow.tracking.settings import Direction
+from napari_rbcflow.pipeline import MOST_LEAST_FRAMES, Camera, MovieFile, Order, RunSettings
+from napari_rbcflow.sources import USUAL, CameraSettings, parse_roi, roi_text
+from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES
 from napari_rbcflow.widgets.remembered import Settings
 from napari_rbcflow.widgets.run_form import FLOW_FIELDS, FLOW_HELP, StopForm, flow_from, new_session, texts_of

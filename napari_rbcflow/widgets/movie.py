@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.pipeline.client import busy
+from napari_rbcflow.pipeline import busy
 from napari_rbcflow.widgets.cells import CellViewer
 from napari_rbcflow.widgets.dock import WarningBox, WhoseButton, breakable, guarded, wrapping_label
 from napari_rbcflow.widgets.layers import ResultLayers

@@ -17,10 +17,9 @@ from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit, SpinBox
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RbcflowError
-from napari_rbcflow.pipeline.settings import MOST_LEAST_FRAMES, RunSettings
-from napari_rbcflow.sources.base import check_settings
-from napari_rbcflow.sources.lazy import FrameArray, open_frames
-from napari_rbcflow.tracking.settings import Direction
+from napari_rbcflow.pipeline import MOST_LEAST_FRAMES, RunSettings
+from napari_rbcflow.sources import FrameArray, check_settings, open_frames
+from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES
 from napari_rbcflow.widgets.layers import is_of_live_picture
 from napari_rbcflow.widgets.live_form import LEAST_FRAMES_HELP

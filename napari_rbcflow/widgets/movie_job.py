@@ -13,13 +13,9 @@ from typing import Any
 import pandas as pd
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
-from napari_rbcflow.pipeline.client import Phase, Worker, WorkerRun
-from napari_rbcflow.pipeline.messages import MovieFile, Order
-from napari_rbcflow.pipeline.settings import RunSettings
-from napari_rbcflow.session.label_edits import ChangeLog, by_hand
-from napari_rbcflow.session.reader import Session, open_session
-from napari_rbcflow.session.schema import FractionFigure
-from napari_rbcflow.sources.lazy import open_frames
+from napari_rbcflow.pipeline import MovieFile, Order, Phase, RunSettings, Worker, WorkerRun
+from napari_rbcflow.session import ChangeLog, FractionFigure, Session, by_hand, open_session
+from napari_rbcflow.sources import open_frames
 from napari_rbcflow.widgets.layers import SessionLayers, movie_of, session_layers
 from napari_rbcflow.widgets.movie_form import Cancelled, LayerFrames, copy_frames, file_of, new_copy_folder
 

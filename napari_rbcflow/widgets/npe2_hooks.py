@@ -11,11 +11,9 @@ import pandas as pd
 
 import napari_rbcflow
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
-from napari_rbcflow.session.label_edits import ChangeLog
-from napari_rbcflow.session.reader import open_session
-from napari_rbcflow.session.schema import RUN_FILE as RUN_NAME
-from napari_rbcflow.sources.lazy import open_frames
-from napari_rbcflow.sources.movie import ring_of
+from napari_rbcflow.session import RUN_FILE as RUN_NAME
+from napari_rbcflow.session import ChangeLog, open_session
+from napari_rbcflow.sources import open_frames, ring_of
 from napari_rbcflow.widgets.layers import METADATA, LayerData, image_layer, layers_of, movie_of
 from napari_rbcflow.widgets.remembered import load_settings
 

@@ -13,7 +13,7 @@ from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed, sentence_of
-from napari_rbcflow.pipeline.status import JudgedCell, Snapshot
+from napari_rbcflow.pipeline import JudgedCell, Snapshot
 from napari_rbcflow.ring import FrameGone, RingReader, open_ring
 from napari_rbcflow.types import SourceInfo
 from napari_rbcflow.widgets.dock import breakable, wrapping_label

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
-from napari_rbcflow.pipeline.status import JudgedCell, Snapshot
+from napari_rbcflow.pipeline import JudgedCell, Snapshot
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.dock import LOOKS, NOT_YET, STRUCK_OUT
 

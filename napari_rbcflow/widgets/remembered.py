@@ -20,9 +20,9 @@ from typing import Any, Literal, get_args
 import platformdirs
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.ring.disk import replace_file
-from napari_rbcflow.sources.camera_settings import CameraSettings, parse_roi
-from napari_rbcflow.tracking.settings import Direction
+from napari_rbcflow.ring import replace_file
+from napari_rbcflow.sources import CameraSettings, parse_roi
+from napari_rbcflow.tracking import Direction
 
 FORMAT = 1
 """Version of the file."""

@@ -12,21 +12,17 @@ from qtpy.QtGui import QDesktopServices, QPainter, QPaintEvent, QPalette
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import RbcflowError
-from napari_rbcflow.estimate.reported import ANYTIME, end_sentence, method_words
-from napari_rbcflow.estimate.stopping import RuleProgress, time_words
-from napari_rbcflow.estimate.tally import AFTER_STOP
-from napari_rbcflow.pipeline.status import Progress
-from napari_rbcflow.quality.monitor import warnings_of_run
-from napari_rbcflow.quality.rules import FEW_CELLS
-from napari_rbcflow.quality.summary import QualityLine, quality_lines
-from napari_rbcflow.quality.warning import Severity
-from napari_rbcflow.session.counting import corrected_words
-from napari_rbcflow.session.label_edits import by_hand
-from napari_rbcflow.session.reader import Session, open_session
-from napari_rbcflow.session.schema import (
+from napari_rbcflow.estimate import AFTER_STOP, ANYTIME, RuleProgress, end_sentence, method_words, time_words
+from napari_rbcflow.pipeline import Progress
+from napari_rbcflow.quality import FEW_CELLS, QualityLine, Severity, quality_lines, warnings_of_run
+from napari_rbcflow.session import (
     FractionFigure,
+    Session,
+    by_hand,
+    corrected_words,
     grave_warnings,
     mild_warnings,
+    open_session,
     too_few_words,
 )
 from napari_rbcflow.widgets.dock import (

@@ -9,15 +9,14 @@ from qtpy.QtCore import QEvent, QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPolygonF
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_rbcflow.quality.monitor import explained, lost_words
+from napari_rbcflow.quality import explained, lost_words
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.dock import LOOKS, NOT_YET, WARNING_COLOUR, breakable, say, wrapping_label
 
 # Behind qtpy: it takes the Qt that is already there.
 import pyqtgraph as pg  # isort: skip
-from napari_rbcflow.estimate import RunningFraction
-from napari_rbcflow.estimate.intervals import middle
-from napari_rbcflow.pipeline.status import COUNTED_AGAIN
+from napari_rbcflow.estimate import RunningFraction, middle
+from napari_rbcflow.pipeline import COUNTED_AGAIN
 
 _FIGURE = "font-size: 15px; font-weight: 600; padding: 0px;"
 _WORD = "font-size: 14px; padding: 0px;"

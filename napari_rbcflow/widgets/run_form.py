@@ -22,11 +22,10 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rbcflow.errors import BadInput, LiveModeOn
-from napari_rbcflow.estimate import StopRules
-from napari_rbcflow.estimate.stopping import USUAL_RELIABLE
-from napari_rbcflow.pipeline.messages import Camera, Order
+from napari_rbcflow.estimate import USUAL_RELIABLE, StopRules
+from napari_rbcflow.pipeline import Camera, Order
 from napari_rbcflow.quality import SetFlow
-from napari_rbcflow.sources.base import amiss_words, took_lines, took_words
+from napari_rbcflow.sources import amiss_words, took_lines, took_words
 from napari_rbcflow.types import SourceInfo
 from napari_rbcflow.widgets.dock import WARNING_COLOUR, say, wrapping_label
 

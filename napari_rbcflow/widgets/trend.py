@@ -35,9 +35,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
-from napari_rbcflow.quality.rules import percent
-from napari_rbcflow.ring.disk import replace_file
-from napari_rbcflow.session.schema import RUN_FILE as RUN_NAME
+from napari_rbcflow.quality import percent
+from napari_rbcflow.ring import replace_file
+from napari_rbcflow.session import RUN_FILE as RUN_NAME
 from napari_rbcflow.trend import (
     Below,
     Choices,
@@ -47,12 +47,14 @@ from napari_rbcflow.trend import (
     Use,
     as_csv,
     as_png,
+    below_words,
     gather,
+    number_words,
+    parse_spans,
     summary,
     trend_of,
+    use_words,
 )
-from napari_rbcflow.trend.judge import below_words, number_words, use_words
-from napari_rbcflow.trend.records import parse_spans
 from napari_rbcflow.widgets.dock import (
     FAULT_COLOUR,
     WARNING_COLOUR,

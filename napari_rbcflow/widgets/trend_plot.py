@@ -17,9 +17,7 @@ from napari_rbcflow.widgets.dock import LOOKS
 
 # Behind qtpy: it takes the Qt that is already there.
 import pyqtgraph as pg  # isort: skip
-from napari_rbcflow.trend import Trend
-from napari_rbcflow.trend.judge import below_words, day_words, number_words
-from napari_rbcflow.trend.plot import Scale, at_day
+from napari_rbcflow.trend import Scale, Trend, at_day, below_words, day_words, number_words
 from napari_rbcflow.widgets.dock import STRUCK_OUT
 
 BLUE = LOOKS[Label.TANK_TREADING].colour

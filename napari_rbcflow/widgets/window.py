@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import napari
 import napari.viewer
 
-from napari_rbcflow.pipeline.client import Phase
+from napari_rbcflow.pipeline import Phase
 
 if TYPE_CHECKING:
-    from napari_rbcflow.pipeline.client import WorkerRun
-    from napari_rbcflow.pipeline.messages import Order
+    from napari_rbcflow.pipeline import Order, WorkerRun
     from napari_rbcflow.widgets.live import LiveWidget
 
 

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from napari_rbcflow.classification.dataset import UNRELIABLE, Sequence31
-from napari_rbcflow.tracking.background import MovieBackground
-from napari_rbcflow.tracking.tracker import Tracker
+from napari_rbcflow.tracking import MovieBackground, Tracker
 from napari_rbcflow.types import CROP_SIDE, DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, Track
 
 _HALF = CROP_SIDE // 2

@@ -13,9 +13,7 @@ import numpy as np
 import pandas as pd
 
 from napari_rbcflow.errors import BadInput, RbcflowError
-from napari_rbcflow.estimate.intervals import wilson
-from napari_rbcflow.estimate.reported import said
-from napari_rbcflow.estimate.stopping import StopRules
+from napari_rbcflow.estimate import StopRules, said, wilson
 from napari_rbcflow.ring import open_ring
 from napari_rbcflow.session import counting, tables
 from napari_rbcflow.session.counting import (

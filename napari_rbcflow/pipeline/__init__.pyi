@@ -1,0 +1,17 @@
+from .analysis import analyze as analyze
+from .client import Phase as Phase
+from .client import Worker as Worker
+from .client import WorkerRun as WorkerRun
+from .client import busy as busy
+from .messages import Camera as Camera
+from .messages import MovieFile as MovieFile
+from .messages import Order as Order
+from .run import Run as Run
+from .settings import MOST_LEAST_FRAMES as MOST_LEAST_FRAMES
+from .settings import RunSettings as RunSettings
+from .stages import Stages as Stages
+from .stages import keep_freed_memory as keep_freed_memory
+from .status import COUNTED_AGAIN as COUNTED_AGAIN
+from .status import JudgedCell as JudgedCell
+from .status import Progress as Progress
+from .status import Snapshot as Snapshot

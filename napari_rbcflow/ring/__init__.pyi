@@ -1,0 +1,13 @@
+from .disk import disk_faults as disk_faults
+from .disk import is_full as is_full
+from .disk import preallocate as preallocate
+from .disk import rename_over as rename_over
+from .disk import replace_file as replace_file
+from .disk import sync_folder as sync_folder
+from .disk import write_all as write_all
+from .layout import crc32c as crc32c
+from .reader import FrameGone as FrameGone
+from .reader import RingCrops as RingCrops
+from .reader import RingReader as RingReader
+from .reader import open_ring as open_ring
+from .writer import FrameRing as FrameRing

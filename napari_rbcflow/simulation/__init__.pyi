@@ -1,0 +1,10 @@
+from .chamber import SimulatedChamber as SimulatedChamber
+from .chamber import simulate_movie as simulate_movie
+from .chamber import truth_path as truth_path
+from .optics import Optics as Optics
+from .population import TruthSummary as TruthSummary
+from .sequences import Passage as Passage
+from .sequences import SimulatedSequence as SimulatedSequence
+from .sequences import simulate_passages as simulate_passages
+from .sequences import simulate_sequences as simulate_sequences
+from .settings import ChamberSettings as ChamberSettings

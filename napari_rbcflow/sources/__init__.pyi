@@ -1,0 +1,17 @@
+from .base import FrameSource as FrameSource
+from .base import RecordedSource as RecordedSource
+from .base import amiss_words as amiss_words
+from .base import check_settings as check_settings
+from .base import in_a_line as in_a_line
+from .base import took_lines as took_lines
+from .base import took_words as took_words
+from .camera_settings import CameraSettings as CameraSettings
+from .camera_settings import parse_roi as parse_roi
+from .camera_settings import roi_text as roi_text
+from .factory import open_source as open_source
+from .grey import USUAL as USUAL
+from .lazy import FrameArray as FrameArray
+from .lazy import RingFrames as RingFrames
+from .lazy import open_frames as open_frames
+from .movie import open_movie as open_movie
+from .movie import ring_of as ring_of

@@ -1,0 +1,13 @@
+from .background import MovieBackground as MovieBackground
+from .background import SlidingBackground as SlidingBackground
+from .crops import Cropper as Cropper
+from .crops import TrackStore as TrackStore
+from .detection import Detector as Detector
+from .focus import Light as Light
+from .linker import Linker as Linker
+from .positions import Centring as Centring
+from .settings import Direction as Direction
+from .settings import TrackingSettings as TrackingSettings
+from .tracker import OpenTracks as OpenTracks
+from .tracker import Tracker as Tracker
+from .tracker import warm_up as warm_up
