@@ -60,10 +60,10 @@ def main() -> int:
     if what == "demo":
         return subprocess.run([str(BIN / "rbcflow"), "demo", *rest]).returncode
     tests = ["pytest", "-n", "2", "--dist", "loadfile", *rest]  # `-n 0` at the end: in one process
-    checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], tests]
+    checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["lint-imports"], tests]
     for check in checks:
         print("$ " + " ".join(check), flush=True)
-        code = subprocess.run([str(BIN / "python"), "-m", *check], cwd=TOP).returncode
+        code = subprocess.run([str(BIN / check[0]), *check[1:]], cwd=TOP).returncode
         if code:
             return code
     return 0

@@ -23,7 +23,8 @@ from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.status import JudgedCell
 from napari_rbcflow.session import Session, open_session, verify
 from napari_rbcflow.session.browse import ALL, CHANGED, COUNTED, CellBrowser
-from napari_rbcflow.session.label_edits import STRUCK_OUT, ChangeLog
+from napari_rbcflow.session.change_log import ChangeLog
+from napari_rbcflow.session.label_edits import STRUCK_OUT
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import Label
 

@@ -23,7 +23,8 @@ from test_session import account_of, begin, some_pairs, swap_text, write
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, wilson
 from napari_rbcflow.session import FractionFigure, open_session, verify
-from napari_rbcflow.session.label_edits import BY_HAND, STRUCK_OUT, ChangeLog, by_hand, login_name
+from napari_rbcflow.session.change_log import ChangeLog, login_name
+from napari_rbcflow.session.label_edits import BY_HAND, STRUCK_OUT, by_hand
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.types import Label
 
@@ -265,7 +266,7 @@ def test_many_writers_one_after_the_other(closed: Path) -> None:
             [
                 sys.executable,
                 "-c",
-                "import sys; from napari_rbcflow.session.label_edits import ChangeLog\n"
+                "import sys; from napari_rbcflow.session.change_log import ChangeLog\n"
                 "ChangeLog(sys.argv[1]).add(int(sys.argv[2]), 'struck-out', 'Anna')",
                 str(closed),
                 str(cell),

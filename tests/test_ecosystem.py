@@ -18,7 +18,7 @@ import pytest
 
 from napari_rbcflow import analyze
 from napari_rbcflow.session import open_session
-from napari_rbcflow.session.label_edits import ChangeLog
+from napari_rbcflow.session.change_log import ChangeLog
 from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.lazy import open_frames
 from napari_rbcflow.sources.movie import open_movie

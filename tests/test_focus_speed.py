@@ -16,8 +16,8 @@ from napari_rbcflow.estimate.focus_speed import LEAST_SURE, FocusSpeed, SpeedsSe
 from napari_rbcflow.estimate.tally import OTHER_SPEED, PIECE, Tally, counts
 from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.session import Account, FractionFigure, SessionWriter, open_session, verify
+from napari_rbcflow.session.change_log import ChangeLog
 from napari_rbcflow.session.counting import corrected_figure
-from napari_rbcflow.session.label_edits import ChangeLog
 from napari_rbcflow.session.recovery import close_interrupted
 from napari_rbcflow.session.tables import speed_um_per_s
 from napari_rbcflow.simulation import ChamberSettings, simulate_movie

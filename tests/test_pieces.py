@@ -17,7 +17,7 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.estimate.tally import PIECE, Tally
 from napari_rbcflow.session import verify
-from napari_rbcflow.session.label_edits import ChangeLog
+from napari_rbcflow.session.change_log import ChangeLog
 from napari_rbcflow.session.tables import behind, read_links
 from napari_rbcflow.tracking.fragments import EndedTracks
 from napari_rbcflow.tracking.initiation import motion_of

@@ -23,7 +23,7 @@ from napari_rbcflow.cli import main
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import wilson
 from napari_rbcflow.session import FractionFigure
-from napari_rbcflow.session.label_edits import ChangeLog
+from napari_rbcflow.session.change_log import ChangeLog
 from napari_rbcflow.trend import (
     Below,
     Choices,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from trend_sessions import session, weekly
 
-from napari_rbcflow.session.label_edits import ChangeLog
+from napari_rbcflow.session.change_log import ChangeLog
 
 pytest.importorskip("qtpy", reason="no Qt")
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):

@@ -2,6 +2,7 @@ from .browse import COUNTED as COUNTED
 from .browse import KINDS as KINDS
 from .browse import CellBrowser as CellBrowser
 from .browse import LookedAt as LookedAt
+from .change_log import ChangeLog as ChangeLog
 from .counting import corrected_figure as corrected_figure
 from .counting import corrected_words as corrected_words
 from .counting import words_of as words_of
@@ -9,7 +10,6 @@ from .crops import CropSequence as CropSequence
 from .drawings import FLIPPING_COLOUR as FLIPPING_COLOUR
 from .drawings import TANK_TREADING_COLOUR as TANK_TREADING_COLOUR
 from .label_edits import Change as Change
-from .label_edits import ChangeLog as ChangeLog
 from .label_edits import by_hand as by_hand
 from .reader import Session as Session
 from .reader import open_session as open_session

@@ -23,8 +23,7 @@ from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.simulation.optics import Optics
 from napari_rbcflow.simulation.population import Scene, TruthSummary, summary, write_truth
 from napari_rbcflow.simulation.settings import ChamberSettings
-from napari_rbcflow.sources import FrameSource
-from napari_rbcflow.types import Frame, SourceInfo
+from napari_rbcflow.types import Frame, FrameSource, SourceInfo
 
 
 class SimulatedChamber(FrameSource):
