@@ -361,14 +361,15 @@ def test_browsing_goes_both_ways(folder: Path) -> None:
 def test_a_table_that_grows_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pandas as pd
 
-    from napari_rbcflow.session import reader
+    from napari_rbcflow.session import reader, tables
 
     pairs = some_pairs(90)
     writer = begin(tmp_path / "S")
     browser = CellBrowser(writer.folder)
     parsed: list[int] = []
-    parse = reader._parsed
-    monkeypatch.setattr(reader, "_parsed", lambda *given: parsed.append(len(given[1])) or parse(*given))
+    parse = tables.parsed
+    for module in (reader, tables):
+        monkeypatch.setattr(module, "parsed", lambda *given: parsed.append(len(given[1])) or parse(*given))
     for first in range(0, 90, 30):
         writer.keep(pairs[first : first + 30])
         cell = pairs[first][0].cell

@@ -133,7 +133,7 @@ def test_ctrl_c_is_heard_while_the_camera_does_not_answer_to_being_opened(
 ) -> None:
     mark = tmp_path / "mark"
     config = replay.config(tmp_path, a_movie(60), StartHangs=1, HangSeconds=90, Mark=mark)
-    program = "import sys; from napari_rbcflow.cli import main, opening as o; o.PATIENCE_S = 0.5; main()"
+    program = "import sys; from napari_rbcflow.cli import main, live as o; o.PATIENCE_S = 0.5; main()"
     command = [sys.executable, "-c", program, "live", "--no-viewer", "--device", "cpu"]
     command += ["--camera", str(config), "--mm-path", str(replay.adapters), "-o", str(tmp_path / "s")]
     opening = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

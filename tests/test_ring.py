@@ -28,7 +28,7 @@ WRITER = """
 import sys, itertools, numpy as np
 from pathlib import Path
 from napari_rbcflow.ring import FrameRing
-from napari_rbcflow.sources.base import Frame
+from napari_rbcflow.types import Frame
 
 height, width = 600, 800
 ring = FrameRing.create(

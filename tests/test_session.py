@@ -408,7 +408,7 @@ import sys, numpy as np
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_session import begin, some_pairs, account_of
-from napari_rbcflow.sources.base import Frame
+from napari_rbcflow.types import Frame
 
 writer = begin(Path(sys.argv[1]))
 pairs = some_pairs(4000, longest=60)

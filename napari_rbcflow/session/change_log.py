@@ -7,11 +7,22 @@ import errno
 import getpass
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
 from napari_rbcflow.estimate import ANYTIME
 from napari_rbcflow.ring import is_full
+from napari_rbcflow.session.label_edits import (
+    BY_HAND,
+    CHANGES_FILE,
+    JUDGED,
+    Change,
+    append_change,
+    read_changes,
+    shown_figure,
+    standing,
+    what_the_machine_said,
+)
+from napari_rbcflow.session.report import tells_of_changes, write_report
 from napari_rbcflow.session.schema import FractionFigure, is_being_written, read_run
 from napari_rbcflow.session.schema import now as time_now
 from napari_rbcflow.session.tables import (
@@ -23,20 +34,6 @@ from napari_rbcflow.session.tables import (
     whole_lines,
 )
 from napari_rbcflow.types import LEAST_FRAMES, Label
-
-if TYPE_CHECKING:
-    from napari_rbcflow.session.label_edits import (
-        BY_HAND,
-        CHANGES_FILE,
-        JUDGED,
-        Change,
-        append_change,
-        read_changes,
-        shown_figure,
-        standing,
-        what_the_machine_said,
-    )
-from napari_rbcflow.session.report import tells_of_changes, write_report
 
 _LABEL, _REASON = CELL_COLUMNS.index("label"), CELL_COLUMNS.index("reason")
 _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR})
