@@ -299,7 +299,7 @@ def a_display_that_fails_stops_the_run_and_says_so_once(
     assert panel.end.text() == ""  # it was not stopped by a person
     assert "#8f959b" in panel.number.styleSheet() or not panel.number.text()
     assert panel.open_folder.isVisible()
-    assert len([r for r in caplog.records if r.name.endswith("live.widget")]) == 1
+    assert len([r for r in caplog.records if r.name.endswith("widgets.live")]) == 1
 
 
 def test_taken_away_in_mid_run_it_stops_the_run_and_closes_the_session(bench: Bench) -> None:

@@ -126,7 +126,7 @@ def default_recipe(
             1 if stage == 1 else 2,
             model=model,
             sampling="similarity" if stage == 1 else "uniform",
-            epochs=20 if stage == 1 else 30,
+            epochs=20 if stage == 1 else 60,
             learning_rate=3e-3,
             decay=1e-4,
             spoiled=0.2 if stage == 1 else 0.0,
