@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -27,6 +28,7 @@ from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, wilson
 from napari_rbcflow.session import (
     Account,
+    ChangeLog,
     FractionFigure,
     SessionWriter,
     open_session,
@@ -869,6 +871,33 @@ def test_a_full_disk_in_mid_run(small_disk: Path, monkeypatch: pytest.MonkeyPatc
     else:  # no room to sort in: said, and nothing else is wrong
         assert any("disk was full" in warning for warning in session.run["warnings"])
         assert all("is not in the order" in finding for finding in verify(folder).findings)
+
+
+def test_a_session_of_an_earlier_version(tmp_path: Path) -> None:
+    """Made at 3c6ce4e: `rbcflow analyze` of a simulated movie of 1.2 s, with one label changed by hand."""
+    with zipfile.ZipFile(Path(__file__).with_name("old_session.zip")) as archive:
+        archive.extractall(tmp_path)
+    folder = tmp_path / "old-session"
+    assert verify(folder).findings == []
+    session = open_session(folder)
+    assert (session.run["status"], session.run["frames"]["processed"]) == ("finished", 72)
+    assert Counter(session.cells["label"]) == {
+        "unreliable": 23,
+        "tank-treading": 3,
+        "flipping": 1,
+        "too-short": 1,
+    }
+    assert (session.fraction.estimate, session.fraction.n) == (0.75, 4)
+    assert session.fraction_by_hand is not None
+    assert session.fraction_by_hand.estimate == 0.5
+    for cell, frames in zip(session.cells["cell"], session.cells["frames"], strict=True):
+        assert session.crops(cell).shape == (frames, 31, 31)
+    assert len(session.tracks) == session.cells["frames"].sum()
+    assert session.ring is not None
+    assert session.ring.frame(71).shape == (96, 640)
+    ChangeLog(folder).add(1, "unreliable", "Ben")
+    assert verify(folder).findings == []
+    assert "Ben" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_session_from_before_gaps_were_told(whole: Path, copied: Path) -> None:
