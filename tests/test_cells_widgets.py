@@ -106,7 +106,7 @@ def press(qtbot: Any, button: Any) -> None:
 def click(qtbot: Any, strip: Any, cell: int) -> None:
     from qtpy.QtCore import Qt
 
-    qtbot.mouseClick(strip.tiles, Qt.MouseButton.LeftButton, pos=strip.place_of(cell))
+    qtbot.mouseClick(strip._tiles, Qt.MouseButton.LeftButton, pos=strip.place_of(cell))
 
 
 def colour_under(widget: Any, place: Any) -> str:
@@ -146,9 +146,9 @@ def test_the_strip(folder: Path, qtbot: Any) -> None:
     qtbot.waitUntil(lambda: strip.cells == counted[::-1], timeout=5_000)
     for cell, label in zip(counted, open_session(folder).cells.set_index("cell").label[counted], strict=True):
         middle = strip.place_of(cell)
-        assert strip.tiles.rect().contains(middle)
+        assert strip._tiles.rect().contains(middle)
         frame = middle - QPoint(0, 33)
-        assert colour_under(strip.tiles, frame) == label
+        assert colour_under(strip._tiles, frame) == label
 
     with qtbot.waitSignal(strip.chosen, timeout=2_000) as chosen:
         click(qtbot, strip, counted[0])
@@ -189,7 +189,7 @@ def test_the_strip_forgets_and_queues_nothing(folder: Path, qtbot: Any) -> None:
     strip.add(cells[1000:])
     qtbot.waitUntil(lambda: strip.cells == list(range(2000, 2000 - REMEMBERED, -1)), timeout=5_000)
     strip.grab()
-    drawn = strip.tiles._pictures
+    drawn = strip._tiles._pictures
     assert 5 < len(drawn) <= REMEMBERED
     assert set(drawn) <= set(strip.cells)
     strip.add(cells[:10])
@@ -210,7 +210,7 @@ def test_the_strip_stands_still_under_the_pointer(folder: Path, qtbot: Any) -> N
         strip.show()
     strip.add([replace(told[0], cell=k) for k in range(1, 11)])
     qtbot.waitUntil(lambda: len(strip.cells) == 10, timeout=5_000)
-    QCursor.setPos(strip.tiles.mapToGlobal(strip.place_of(8)))
+    QCursor.setPos(strip._tiles.mapToGlobal(strip.place_of(8)))
     qtbot.waitUntil(lambda: "stands still" in strip._said.text(), timeout=5_000)
     strip.add([replace(told[0], cell=11)])
     qtbot.waitUntil(lambda: strip._said.text() == "stands still for the pointer; 1 newer", timeout=5_000)

@@ -15,9 +15,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
+from napari_rbcflow.classification import sampling
 from napari_rbcflow.classification.dataset import read_dataset
 from napari_rbcflow.classification.networks import MODELS, build, n_parameters
-from napari_rbcflow.classification.sampling import level, sample, similarity, ssim, uniform
+from napari_rbcflow.classification.sampling import level, sample, similarity, uniform
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.types import Label, Track
@@ -52,6 +53,14 @@ def random_tracks(n: int, seed: int = 0) -> list[Track]:
 @pytest.fixture(scope="module")
 def two_stage() -> TwoStage:
     return TwoStage.load("cpu")
+
+
+def ssim(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    """The similarity by which similarity sampling chooses frames, of two pictures alone."""
+    sums, squares = sampling._moments(np.stack([first, second]))
+    room = sampling._room(*first.shape)
+    whole = sampling._likeness(first, second, sums[0], sums[1], squares[0], squares[1], *room)
+    return float(whole / (sampling.ONE * sums[0].size))
 
 
 class TestSampling:

@@ -359,7 +359,7 @@ def test_memory_does_not_grow_with_the_run() -> None:
         for track in tracker.process(Frame(t, t / 60, frames[t % 100])):
             seen.add(track.cell)
     assert len(seen) >= 50
-    assert tracker._store.open <= 4
+    assert len(tracker._store._pages) <= 4
     assert len(tracker._store._pictures) == 256
 
 

@@ -16,9 +16,18 @@ pytest.importorskip("qtpy", reason="no Qt")
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
+import pyqtgraph as pg
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDesktopServices, QDropEvent
 from qtpy.QtWidgets import QFileDialog
+
+from napari_rbcflow.widgets.trend_plot import TrendPlot
+
+
+def position_of(plot: TrendPlot, place: int) -> Any:
+    """Where a run stands, as a QPoint of the plot's viewport."""
+    point = plot._plot.vb.mapViewToScene(pg.Point(*plot._at(place)))
+    return plot._view.mapFromScene(point)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +109,7 @@ def test_a_folder_is_dropped_a_point_clicked_and_all_of_it_saved(
     monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: opened.append(url.toLocalFile()) or True)
     assert not widget.report_button.isEnabled()
     qtbot.mouseMove(widget.plot.viewport, QPoint(3, 3))
-    qtbot.mouseClick(widget.plot.viewport, Qt.MouseButton.LeftButton, pos=widget.plot.position_of(7))
+    qtbot.mouseClick(widget.plot.viewport, Qt.MouseButton.LeftButton, pos=position_of(widget.plot, 7))
     assert widget.chosen == 7
     assert {index.row() for index in widget.table.selectedIndexes()} == {3}
     assert "2026-04-13" in widget.report_button.text()

@@ -90,27 +90,6 @@ def similarity(crops: NDArray[np.uint8], frames: int) -> NDArray[np.int64]:
     return kept
 
 
-def ssim(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Structural similarity of two 8-bit pictures, as `skimage.metrics.structural_similarity` has it.
-
-    Equal to scikit-image's default (7 x 7 uniform window, sample covariance, mean without the border)
-    to 1e-6, and about a hundred times as fast on a crop: similarity sampling of 200 tracks a second
-    compares ten thousand pairs.
-
-    Parameters
-    ----------
-    first, second : ndarray of uint8, shape (height, width)
-
-    References
-    ----------
-    Wang et al., IEEE Transactions on Image Processing 13 (2004) 600.
-    """
-    pair = np.stack([first, second])
-    sums, squares = _moments(pair)
-    whole = _likeness(pair[0], pair[1], sums[0], sums[1], squares[0], squares[1], *_room(*first.shape))
-    return float(whole / (ONE * sums[0].size))
-
-
 @njit(cache=True, nogil=True)
 def _room(height: int, width: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """Make the scratch pictures of `_likeness`: products, a row of sums, sums of products."""

@@ -292,10 +292,6 @@ class Stops:
         """Probability that the interval holds the true fraction `p`."""
         return float(self.chances(p)[(self.low <= p) & (p <= self.high)].sum())
 
-    def mean_cells(self, p: float) -> float:
-        """Cells counted in the mean where the true fraction is `p`."""
-        return float((self.chances(p) * self.n).sum())
-
     def least_coverage(self) -> tuple[float, float]:
         """Least coverage over all fractions, and the fraction where it is.
 

@@ -90,7 +90,6 @@ class _Stood:
     warning: RunWarning
     last_true_s: float
     worded_s: float
-    total_s: float = 0.0
     grave_s: float = 0.0
     worst: RunWarning | None = None
 
@@ -120,7 +119,6 @@ class Standing:
             elif self._is_new(stood, warning, now_s):
                 stood.warning, stood.worded_s = warning, now_s
             stood.last_true_s = now_s
-            stood.total_s += since
             if warning.grave:
                 stood.grave_s += since
                 stood.worst = warning

@@ -293,11 +293,6 @@ class TrackStore:
         self._middles = np.empty((pages, PAGE, 2), np.float32)
         self._flags = np.empty((pages, PAGE, 3), np.bool_)
 
-    @property
-    def open(self) -> int:
-        """Tracks held."""
-        return len(self._pages)
-
     def begin(self, slot: int) -> None:
         """Make room for a new track in `slot`."""
         if slot >= len(self._length):

@@ -358,13 +358,8 @@ class CellStrip(QWidget):
         self._tiles.select(cell)
 
     def place_of(self, cell: int) -> QPoint | None:
-        """Return the middle of a cell's crop in `tiles`' coordinates, or None where it is not shown."""
+        """Return the middle of a cell's crop on the painted widget; None where it is not shown."""
         return self._tiles.place_of(cell)
-
-    @property
-    def tiles(self) -> QWidget:
-        """The widget that the crops are painted on."""
-        return self._tiles
 
     def showEvent(self, event: Any) -> None:
         """Catch up with what came while hidden."""

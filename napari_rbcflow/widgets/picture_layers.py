@@ -275,10 +275,6 @@ class History:
         known, by_hand = self._labels, self._by_hand
         return [by_hand.get(cell) or known.get(cell, NOT_YET) for cell in moment.cell.tolist()]
 
-    def at(self, frame: int) -> Moment | None:
-        """Return the moment of a frame, if it is remembered."""
-        return next((m for m in reversed(self._moments) if m.frame == frame), None)
-
     def candidates(self, held: NDArray[np.int64], not_before: int = -1) -> Iterator[Moment]:
         """Yield moments whose frame can be shown, the best first.
 

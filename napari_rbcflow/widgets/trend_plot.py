@@ -141,11 +141,6 @@ class TrendPlot(QWidget):
             return
         self._chosen.setData(*([v] for v in self._at(place)))
 
-    def position_of(self, place: int) -> Any:
-        """Return where a run stands, as a QPoint of `viewport`."""
-        point = self._plot.vb.mapViewToScene(pg.Point(*self._at(place)))
-        return self._view.mapFromScene(point)
-
     @property
     def viewport(self) -> QWidget:
         """What the mouse clicks on."""
