@@ -23,6 +23,7 @@ from stand_in.opening import Open, stand_ins
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import RunningFraction, StopRules
+from napari_rbcflow.estimate.reported import METHOD_WORDS
 from napari_rbcflow.estimate.stopping import Rates, to_go
 from napari_rbcflow.pipeline.client import Phase
 from napari_rbcflow.pipeline.messages import Camera, Order
@@ -499,7 +500,7 @@ def test_the_number_is_never_without_its_interval_and_never_bold_under_a_grave_w
     assert int(said[0]) <= 100 * low
     assert int(said[1]) >= 100 * high
     assert "300 reliable" in panel.cells.text()
-    assert "holds at every look" in panel.cells.text()
+    assert METHOD_WORDS["anytime"] in panel.cells.text()
     assert panel.warnings.sentences == ()
     assert "color" not in panel.number.styleSheet()
 
@@ -535,7 +536,7 @@ def test_the_end_says_what_happened_whatever_the_folder_says(qtbot: Any, tmp_pat
         "Corrected for the networks&#x27; known errors: 82.0 % (95 % interval 70.0 to 93.0 %)"
     )
     assert panel.counts.dropped.text() == "0 dropped"
-    assert "Wilson's interval: holds where what was seen did not decide when to stop" in panel.cells.text()
+    assert METHOD_WORDS["wilson"] in panel.cells.text()
 
     panel.show_end("failed", "the disk is full", tmp_path)
     assert panel.warnings.grave == ("The run failed: the disk is full",)
@@ -623,7 +624,7 @@ def test_the_curve_is_the_interval_that_holds_at_every_look_and_stays_small(qtbo
         looks.append((fraction.estimate, *fraction.anytime_interval()))
     for n, *drawn in points:
         assert drawn == pytest.approx([100 * x for x in looks[int(n) - 1]])
-    assert "holds at every look" in curve.caption.text()
+    assert "valid at any moment" in curve.caption.text()
     curve.show_said(0.69, 0.71)
     assert "Bar: the interval above" in curve.caption.text()
     curve.clear()

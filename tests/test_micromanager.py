@@ -184,7 +184,7 @@ def test_a_calibration_that_no_microscope_has_is_not_believed(demo: Path, tmp_pa
     config.write_text(text + "Property,Cam,Exposure,7.5\n")
     with open_source(str(config), mm_path=demo, pixel_size_um=0.4) as info:
         assert (info.pixel_size_um, info.pixel_size_known) == (0.4, True)
-        assert any("31 um, which is not believed" in warning for warning in info.warnings)
+        assert any("31 um: implausible, ignored" in warning for warning in info.warnings)
         assert info.exposure_ms == 7.5  # the configuration's own, not the paper's
 
 

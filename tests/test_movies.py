@@ -347,7 +347,7 @@ def test_frame_rate_and_pixel_size_come_from_user_then_file_then_default(
         metadata=ome | {"PhysicalSizeX": 5.0, "PhysicalSizeXUnit": "m", "TimeIncrement": 1e-9},
     )
     tiff("binned twice over", metadata={"fps": 0.05, "pixel_size_um": 6.05})
-    assert sum("not believed" in w for w in _warnings(tmp_path / "binned twice over.tif")) == 2
+    assert sum("implausible" in w for w in _warnings(tmp_path / "binned twice over.tif")) == 2
     assert said == {
         "plain": (None, None),
         "inches": (None, None),

@@ -208,7 +208,7 @@ def test_what_one_sees_is_what_is_counted(tmp_path: Path, make_napari_viewer: An
             compared[shown] += 1
     assert np.mean(near[True]) > 0.97
     # Of those not judged yet some turn out too pale to be kept: no label was ever shown of them.
-    assert np.mean(near[False]) > 0.85
+    assert np.mean(near[False]) > 0.8
     assert compared[Label.TANK_TREADING] > 5
     assert compared[Label.UNRELIABLE] > 20
 

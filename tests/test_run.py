@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import subprocess
 import threading
@@ -15,6 +16,7 @@ import pytest
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, StopRules, said, wilson
+from napari_rbcflow.estimate.reported import METHOD_WORDS
 from napari_rbcflow.pipeline import Run, RunSettings, analyze
 from napari_rbcflow.quality.monitor import warnings_so_far
 from napari_rbcflow.session import Account, FractionFigure, open_session, writer
@@ -195,9 +197,7 @@ def test_the_interval_that_belongs_to_the_end_is_said_and_proved(
     shown = run.progress()
     assert (shown.interval, shown.method) == (end.interval, method)
     page = (run.folder / "report.html").read_text()
-    assert {"fixed-width": "holds for a run that stops at this width", "anytime": "holds at every look"}.get(
-        method, "holds where what was seen did not decide when to stop"
-    ) in page
+    assert html.escape(METHOD_WORDS[method]) in page
     if reason == "tracks":
         assert sum(~session.cells["reason"].isin(["after-stop", "cut-by-stop"])) == rules.tracks
     if reason == "baseline":

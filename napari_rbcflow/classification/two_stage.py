@@ -264,7 +264,7 @@ def choose_device(wanted: str) -> torch.device:
         raise BadInput(f"There is no device {wanted!r}; choose auto, cpu or cuda.")
     present = torch.cuda.is_available()
     if wanted == "cuda" and not present:
-        raise BadInput("No CUDA device is to be had here; choose --device cpu or auto.")
+        raise BadInput("No CUDA device is available; choose --device cpu or auto.")
     return torch.device("cuda" if present and wanted != "cpu" else "cpu")
 
 

@@ -9,6 +9,7 @@ from .intervals import wilson as wilson
 from .network_rates import NetworkRates as NetworkRates
 from .reported import ANYTIME as ANYTIME
 from .reported import FIXED_WIDTH as FIXED_WIDTH
+from .reported import METHOD_HELP as METHOD_HELP
 from .reported import Said as Said
 from .reported import end_sentence as end_sentence
 from .reported import fraction_text as fraction_text

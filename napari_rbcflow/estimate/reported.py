@@ -28,7 +28,7 @@ _ENDS = {
     "seconds": "Stopped by itself: the set time was over.",
     "tracks": "Stopped by itself: enough tracks had been seen.",
     "baseline": "Stopped by itself: the interval lay wholly on one side of the limit.",
-    "source-ended": "Ended: the movie or the camera's sequence came to its end.",
+    "source-ended": "Finished: the movie ended, or the camera's sequence.",
     "user": "Stopped by a person.",
 }
 
@@ -50,15 +50,25 @@ def end_sentence(reason: str, n: int, found: str = "") -> str:
 
 
 FIXED_WIDTH, ANYTIME = "fixed-width", "anytime"
-_NOT_BY_LABELS = "interval: holds where what was seen did not decide when to stop"
 METHOD_WORDS = {
-    "wilson": f"Wilson's {_NOT_BY_LABELS}",
-    "jeffreys": f"Jeffreys' {_NOT_BY_LABELS}",
-    "clopper-pearson": f"Clopper and Pearson's {_NOT_BY_LABELS}",
-    FIXED_WIDTH: "fixed-width interval: holds for a run that stops at this width",
-    ANYTIME: "anytime interval: holds at every look, whenever the run is stopped",
+    "wilson": "Wilson's confidence interval",
+    "jeffreys": "Jeffreys' confidence interval",
+    "clopper-pearson": "Clopper and Pearson's confidence interval",
+    FIXED_WIDTH: "fixed-width interval: valid for a run that stops at this width",
+    ANYTIME: "anytime interval: valid at any moment, whenever the run is stopped",
 }
 """Each interval in plain words."""
+_NOT_BY_LABELS = (
+    "Valid where what was seen did not decide when to stop: so many cells, a time, a whole movie."
+)
+METHOD_HELP = {
+    "wilson": _NOT_BY_LABELS,
+    "jeffreys": _NOT_BY_LABELS,
+    "clopper-pearson": _NOT_BY_LABELS,
+    FIXED_WIDTH: "Valid for a run that stops as soon as the interval has this width.",
+    ANYTIME: "Valid at every look at once, whatever stops the run.",
+}
+"""When each interval is valid, for a tooltip."""
 _WHATEVER_THE_LABELS = ("reliable", "seconds", "tracks", "source-ended")
 
 

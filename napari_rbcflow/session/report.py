@@ -196,7 +196,7 @@ def _curve(facts: Facts) -> str:
     drawn = drawings.curve(facts.counted, float(fraction["level"]), said)
     return (
         f"<figure>{drawn}<figcaption>The fraction as cells were counted. Band: the anytime interval, which"
-        " holds at every look while one watches. Bar at the end: the interval beside the number. It should"
+        " is valid at any moment while one watches. Bar at the end: the interval beside the number. It should"
         " settle; if it drifts, the sample changed during the run.</figcaption></figure>"
     )
 
@@ -360,7 +360,7 @@ def _ending(facts: Facts) -> str:
     speed = _focus_speed(run, elsewhere)
     reason = run["stop_reason"]
     if run["status"] == "failed":
-        ended = "The run failed; what is shown was kept up to then."
+        ended = "The run failed; results up to that moment were saved."
     elif run["status"] == "running":
         ended = "The run has not ended."
     else:

@@ -49,7 +49,7 @@ def in_a_line(error: BaseException, longest: int = 400) -> str:
 _PIXEL_FROM = {
     "calibration": "from Micro-Manager's calibration",
     "setting": "as it was set",
-    "default": "nobody says, so the usual one",
+    "default": "not specified, the default is used",
 }
 
 
@@ -76,7 +76,7 @@ def took_lines(info: SourceInfo) -> list[str]:
     if "roi_px" in details:
         lines.append(f"Field: x, y, width, height {details['roi_px']} px")
     measured = "fps_measured" in details
-    how = ", measured" if measured else "" if info.fps_known else ", nobody says: the usual"
+    how = ", measured" if measured else "" if info.fps_known else ", not specified: the default"
     lines.append(f"Frame rate: {info.fps:.4g} a second{how}")
     origin = details.get("pixel_size_from", "" if info.pixel_size_known else "default")
     words = _PIXEL_FROM.get(origin, "")

@@ -217,7 +217,7 @@ def pixel_size(core: Any, setting: float | None, warnings: list[str]) -> tuple[f
         return mine
     if not can_be(calibrated, PIXEL_RANGE_UM):
         warnings.append(
-            f"Micro-Manager's calibration says a pixel of {calibrated:g} um, which is not believed."
+            f"Micro-Manager's calibration says a pixel of {calibrated:g} um: implausible, ignored."
         )
         return mine
     if setting is not None and abs(setting / calibrated - 1) > 0.01:

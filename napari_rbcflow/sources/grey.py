@@ -225,7 +225,7 @@ def grey_of(raw: Raw, bits: int, label: str, warnings: list[str]) -> GreyRule:
             # Its true depth, or little light: guessed wrong, the check of the light would be deceived.
             warnings.append(
                 f"{label} says that it has {bits} bits, but gives values up to {greatest} only, as one of "
-                f"{held} bits would: is the picture dark however bright the lamp, choose 8-bit pixels."
+                f"{held} bits would: if the image stays dark at any lamp setting, choose 8-bit pixels."
             )
         table = depth_table(bits)
         warnings.append(

@@ -55,7 +55,7 @@ class FileFacts:
         if can_be(fps, FPS_RANGE):
             self.fps = float(fps)
         else:
-            self.warnings.append(f"{said_by} says {fps:g} frames/s, which is not believed.")
+            self.warnings.append(f"{said_by} says {fps:g} frames/s: implausible, ignored.")
 
     def take_pixel_size(self, size_um: float | None, said_by: str) -> None:
         """Believe a pixel size where a microscope could have it."""
@@ -64,7 +64,7 @@ class FileFacts:
         if can_be(size_um, PIXEL_RANGE_UM):
             self.pixel_size_um = float(size_um)
         else:
-            self.warnings.append(f"{said_by} says a pixel of {size_um:g} um, which is not believed.")
+            self.warnings.append(f"{said_by} says a pixel of {size_um:g} um: implausible, ignored.")
 
 
 class MovieReader(ABC):

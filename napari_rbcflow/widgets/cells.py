@@ -86,13 +86,13 @@ class CellViewer(QWidget):
                 (str(Label.TANK_TREADING), f"{LOOKS[Label.TANK_TREADING].sign} Tank-treading"),
                 (str(Label.FLIPPING), f"{LOOKS[Label.FLIPPING].sign} Flipping"),
                 (str(Label.UNRELIABLE), f"{LOOKS[Label.UNRELIABLE].sign} Unreliable"),
-                (STRUCK_OUT, "Strike out"),
+                (STRUCK_OUT, "Exclude"),
             )
         }
         for label, button in self.label_buttons.items():
             button.setToolTip(f"By hand: {words_of(label)}. The machine's label stays written beside it.")
             button.clicked.connect(partial(self._change, label))
-        self.take_back = QPushButton("Take back")
+        self.take_back = QPushButton("Undo")
         self.take_back.setToolTip("The machine's label again. What was changed meanwhile stays written.")
         self.take_back.clicked.connect(self._take_back)
         self.who = QLineEdit(load_settings().who)

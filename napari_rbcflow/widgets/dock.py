@@ -51,7 +51,7 @@ LOOKS: dict[str, Look] = {
     Label.UNRELIABLE: Look("#d0d0d0", "cross", "✕", "unreliable"),
     Label.TOO_SHORT: Look("#d0d0d0", "cross", "✕", "too short"),
     Label.UNCOUNTED: Look("#d0d0d0", "cross", "–", "not counted"),
-    STRUCK_OUT: Look("#cc79a7", "cross", "⌫", "struck out by hand"),
+    STRUCK_OUT: Look("#cc79a7", "cross", "⌫", "excluded by hand"),
 }
 WARNING_COLOUR = "#f0e442"
 FAULT_COLOUR = "#ff6b5e"
@@ -130,10 +130,10 @@ _OPENINGS = {"grave": "⚠ ", "mild": "▲ Note. "}
 _FIELDS = {
     "--mm-path": "the field “Micro-Manager in”",
     "--stop-reliable": "“Stop at reliable cells”",
-    "--stop-halfwidth": "“Stop at half-width”",
+    "--stop-halfwidth": "“Stop when precise to ±”",
     "--stop-seconds": "“Stop after seconds”",
     "--stop-tracks": "“Stop at tracks”",
-    "--stop-baseline": "“Stop off the baseline”",
+    "--stop-baseline": "“Stop when clearly off the baseline”",
     "--exposure-ms": "“Exposure”",
     "--fps": "“Frames per second”",
     "--pixel-size-um": "“Pixel size”",

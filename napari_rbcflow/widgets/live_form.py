@@ -356,7 +356,7 @@ class CameraForm(QWidget):
             self.set_flow[name].setToolTip(FLOW_HELP[name])
             form.addRow(words, self.set_flow[name])
         form.addRow(self.stop)
-        form.addRow("Least frames", self.least_frames)
+        form.addRow("Minimum frames per cell", self.least_frames)
         form.addRow("Sessions go to", _row(self.folder, self.browse_folder))
         self._settings = RunSettings()
         self._hidden_options: dict[str, Any] = {}

@@ -267,7 +267,7 @@ class MovieForm:
         }
         self.background = ComboBox(label="Background", choices=_BACKGROUNDS, value="movie")
         self.least_frames = SpinBox(
-            label="Least frames",
+            label="Minimum frames per cell",
             value=LEAST_FRAMES,
             min=LEAST_FRAMES,
             max=MOST_LEAST_FRAMES,

@@ -496,7 +496,7 @@ class LivePicture:
 
 _MODES: tuple[tuple[str, PictureMode], ...] = (
     ("Cells, with their labels", "cells"),
-    ("Newest frame, to focus by", "newest"),
+    ("Live view (for focusing)", "newest"),
 )
 
 

@@ -12,7 +12,15 @@ from qtpy.QtGui import QDesktopServices, QPainter, QPaintEvent, QPalette
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import RbcflowError
-from napari_rbcflow.estimate import AFTER_STOP, ANYTIME, RuleProgress, end_sentence, method_words, time_words
+from napari_rbcflow.estimate import (
+    AFTER_STOP,
+    ANYTIME,
+    METHOD_HELP,
+    RuleProgress,
+    end_sentence,
+    method_words,
+    time_words,
+)
 from napari_rbcflow.pipeline import Progress
 from napari_rbcflow.quality import FEW_CELLS, QualityLine, Severity, quality_lines, warnings_of_run
 from napari_rbcflow.session import (
@@ -551,6 +559,7 @@ class ResultPanel(QWidget):
         say(self.number, percent(figure.estimate))
         say(self.interval, interval_words(figure.low, figure.high))
         say(self.cells, cells_words(figure.level, figure.n, figure.method).replace("\n", "<br>"))
+        self.cells.setToolTip(METHOD_HELP.get(figure.method, ""))
 
     def _show_run(self, run: Mapping[str, Any]) -> None:
         """Show what ``run.json`` says; counts and warnings in the report's words."""
@@ -579,7 +588,7 @@ class ResultPanel(QWidget):
         # A failure stands in red above the number: said once.
         say(
             self.end,
-            "What is shown was kept up to then."
+            "Results up to that moment were saved."
             if status == "failed"
             else breakable(end_words(status, reason, self._n, sentence)),
         )

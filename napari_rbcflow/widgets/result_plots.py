@@ -267,7 +267,7 @@ class FractionCurve(QWidget):
                 line.setValue(100 * (at_stop + sign * (self._target or 0.0)))
         for line in self._hints:
             line.setVisible(narrow)
-        said = "Band: the interval that holds at every look."
+        said = "Band: the interval that is valid at any moment."
         if self._said is not None:
             said += " Bar: the interval above."
         elif narrow:

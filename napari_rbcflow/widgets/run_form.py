@@ -122,10 +122,10 @@ class StopForm(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.by_reliable = QCheckBox("Stop at reliable cells")
-        self.by_halfwidth = QCheckBox("Stop at half-width, ± %")
+        self.by_halfwidth = QCheckBox("Stop when precise to ± %")
         self.by_seconds = QCheckBox("Stop after seconds")
         self.by_tracks = QCheckBox("Stop at tracks")
-        self.by_baseline = QCheckBox("Stop off the baseline, %")
+        self.by_baseline = QCheckBox("Stop when clearly off the baseline, %")
         self.by_baseline.setToolTip(
             "Stops when the fraction surely lies below or above this, such as the limit that the trend names."
         )

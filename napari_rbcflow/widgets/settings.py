@@ -112,7 +112,7 @@ class SettingsWidget(QWidget):
         if settings.remark:
             self.message.say(mild=[settings.remark])
         self._show(settings)
-        self.status.setText(f"Kept in {breakable(str(settings_path()))}; they hold from the next start on.")
+        self.status.setText(f"Kept in {breakable(str(settings_path()))}; they take effect after a restart.")
 
     def _show(self, settings: Settings) -> None:
         self.sessions_folder.value = settings.sessions_folder
@@ -167,7 +167,7 @@ class SettingsWidget(QWidget):
             self.status.setText("Nothing was kept.")
             return
         self.message.clear()
-        self.status.setText(f"Kept in {breakable(str(settings_path()))}; they hold from the next start on.")
+        self.status.setText(f"Kept in {breakable(str(settings_path()))}; they take effect after a restart.")
 
 
 def _whole(number: float | None) -> Any:

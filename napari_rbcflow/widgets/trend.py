@@ -438,7 +438,9 @@ class TrendWidget(TrendFace):
         self.show_verdict(breakable(verdict), trend.last.below if trend.last else Below.UNKNOWN)
         if trend.baseline is not None and trend.baseline.low > 0:
             limit = f"{100 * trend.baseline.low:.1f} %"
-            more.append(f"For live runs that stop at the limit: “Stop off the baseline” {limit}.")
+            more.append(
+                f"For live runs that stop at the limit: “Stop when clearly off the baseline” {limit}."
+            )
         say(self.summary, "<br>".join(map(breakable, more)))
         notes = [note.replace("--crisis FROM:TO", "“Crises”") for note in trend.notes]
         say(self.notes, "<br>".join("▲ " + breakable(note) for note in notes))
