@@ -1,4 +1,4 @@
-"""Sampling and levelling of a whole batch on a GPU, to the bit what `sampling` and `preparing` do on a CPU.
+"""Sampling and levelling of a whole batch on a GPU, to the bit what `sampling` does on a CPU.
 
 One CPU core samples some eight thousand tracks a second, a GPU judges more. What decides which frames are
 kept is whole numbers, and the few real ones are single operations that IEEE 754 rounds alike everywhere;

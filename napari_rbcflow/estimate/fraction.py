@@ -59,7 +59,7 @@ class RunningFraction:
         Parameters
         ----------
         method : {"wilson", "jeffreys", "clopper-pearson"}
-            See `fixed_n`.
+            See `intervals`.
 
         Raises
         ------
@@ -73,14 +73,14 @@ class RunningFraction:
     def anytime_interval(self) -> tuple[float, float]:
         """Return an interval that holds at every look at once, whatever rule stops the run.
 
-        See `anytime`: the looks are the calls of `update`; asking changes nothing.
+        See `intervals`: the looks are the calls of `update`; asking changes nothing.
         """
         return self._sequence.interval
 
     def fixed_width_interval(self, half_width: float, at_least: int = 1) -> tuple[float, float]:
         """Return an interval that holds for a run that stops when its half-width reaches `half_width`.
 
-        See `fixed_width`: at that stop `half_width` to either side of the shrunken estimate (or up to 0 or
+        See `intervals`: at that stop `half_width` to either side of the shrunken estimate (or up to 0 or
         1), before it wider. The first call for a half-width takes a second or less, more for narrow ones.
 
         Parameters

@@ -23,7 +23,7 @@ class StopRules:
 
     The half-width is that of the interval which will be said. For a run that only its width can stop, that
     is the fixed-width one. Where a baseline may stop it too, it is the interval that holds at every look,
-    as then no other one does (see `said`).
+    as then no other one does (see `reported`).
 
     Attributes
     ----------

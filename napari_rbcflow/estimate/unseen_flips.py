@@ -270,7 +270,7 @@ def fraction_by_length(
         Without a speed the trend is not freed of what goes with it.
     shear_rate_per_s : float, optional
         At the wall. With `fps` it says how many frames a flipping cell takes until its picture repeats
-        (`turning.repeat_frames`); the groups end at quarters of that: 17, 34, 51 and 69 frames.
+        (`repeat_frames`); the groups end at quarters of that: 17, 34, 51 and 69 frames.
     fps : float, optional
     level : float, optional
         Of the groups' intervals, in (0, 1).
@@ -438,7 +438,7 @@ def correct_unseen_flips(
         Hash of the run's own stage 2: a curve that was measured with another says nothing of it.
     raw : (float, float), optional
         An interval of the raw fraction at the same level that holds for how the run was stopped. Where it is
-        wider than Wilson's, each cell weighs less (`corrected.share_of_cells`), and the interval is wider.
+        wider than Wilson's, each cell weighs less (`share_of_cells`), and the interval is wider.
 
     Returns
     -------

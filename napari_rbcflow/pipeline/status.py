@@ -38,7 +38,7 @@ class Snapshot:
         The open tracks in `frame`, and where they stand, in camera pixels:
     y_px, x_px : ndarray of float32, shape (m,)
     judged : tuple of JudgedCell
-        Oldest first; after a long pause, only the last `judged.REMEMBERED`.
+        Oldest first; after a long pause, only the last `REMEMBERED`.
     counted : bytes
         The cells counted since, in order: 1 tank-treading, 0 flipping. None is ever left out. Behind
         `COUNTED_AGAIN` stand all cells that count: those before it count no more.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_rbcflow.quality import rules
 from napari_rbcflow.quality.drift import Change, DriftWatch
 from napari_rbcflow.quality.meter import Meter, SetFlow, figures_of, over_time
 from napari_rbcflow.quality.rules import Standing, percent, warnings_of_figures
 from napari_rbcflow.quality.warning import RunWarning, Severity, sorted_by_weight
-from napari_rbcflow.tracking import OpenTracks
 from napari_rbcflow.types import Frame, Judgement, SourceInfo, Track
+
+if TYPE_CHECKING:  # whoever only watches a run needs no tracking
+    from napari_rbcflow.tracking import OpenTracks
 
 REASONS = {
     "queue-full": "this computer could not keep up",

@@ -11,7 +11,7 @@ intruded           (N,) bool      another cell stands in it
 index              (M, 4) int64   a row a track: cell, offset, length, CRC-32C of its crops
 ================== ============== ==========================================================
 
-The chunks of `crops` are packed without loss once they are full (`packing`).
+The chunks of `crops` are packed without loss once they are full (`growing`).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class FractionFigure:
     level : float
         Confidence level of the interval.
     method : str
-        Which interval: ``wilson``, ``fixed-width``, ``anytime``, ... (`estimate.said`); ``none`` where there
+        Which interval: ``wilson``, ``fixed-width``, ``anytime``, ... (`METHOD_WORDS`); ``none`` where there
         is none.
     n : int
         Cells counted.

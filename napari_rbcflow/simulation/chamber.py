@@ -98,7 +98,7 @@ class SimulatedChamber(FrameSource):
 
     @property
     def truth(self) -> pd.DataFrame:
-        """The cells in the frames rendered so far, in the columns of `truth.truth_table`."""
+        """The cells in the frames rendered so far, in the columns of `truth_table`."""
         if self._scene is None:
             raise RunFailed("The simulated chamber is not open: it has no truth yet.")
         return self._scene.truth()

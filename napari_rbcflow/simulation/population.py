@@ -261,7 +261,7 @@ class Scene:
         return image
 
     def truth(self) -> pd.DataFrame:
-        """Tell of the cells in the frames rendered so far (`truth.truth_table`).
+        """Tell of the cells in the frames rendered so far (`truth_table`).
 
         May be called from another thread than the one that renders.
         """

@@ -331,7 +331,7 @@ class MicroManagerCamera(CoreCamera):
     pixel_size_um : float or None
         Used where Micro-Manager has no calibration, or none that a microscope can have.
     pixel_type : str or None
-        As the camera calls it, or as another one calls the same (`pixel_types.matching`).
+        As the camera calls it, or as another one calls the same (`grey.matching`).
     """
 
     def __init__(

@@ -379,7 +379,7 @@ class Detector:
         y_px: NDArray[np.float32],
         x_px: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """How clearly something stands out near each place (`contrast.greatest_contrast`), of any frame.
+        """How clearly something stands out near each place (`greatest_contrast`), of any frame.
 
         Parameters
         ----------

@@ -36,7 +36,7 @@ class FreeSights(Sights):
     free : ndarray of bool, shape (n,)
         Cleared as a track takes them.
     clearness : ndarray of float64, shape (n,)
-        As `linked.Look` gives it; not a number until it was asked for, since few are ever needed.
+        As `motion.Look` gives it; not a number until it was asked for, since few are ever needed.
     """
 
     free: Bools

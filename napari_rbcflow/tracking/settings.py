@@ -14,7 +14,7 @@ Direction = Literal["left-to-right", "right-to-left"]
 class TrackingSettings:
     """Settings of detection and linking.
 
-    A reference pixel is 0.605 um (`conventions.CROP_PIXEL_SIZE_UM`), so that the same settings hold
+    A reference pixel is 0.605 um (`types.CROP_PIXEL_SIZE_UM`), so that the same settings hold
     for every binning of the camera. Speeds are per frame at 60 frames/s.
 
     Attributes
@@ -26,7 +26,7 @@ class TrackingSettings:
     threshold : float
         A detection's blurred energy, in multiples of the energy of the noise.
     least_contrast : float
-        Of a track's mean picture (`contrast.contrast_of`), as a share of the light: paler tracks are not
+        Of a track's mean picture (`detection.contrast_of`), as a share of the light: paler tracks are not
         handed over. The faintest of 221 published sequences has 0.048.
     smoothing_px : float
         Standard deviation of the blur of the energy: about half a cell's radius and more, so that rim

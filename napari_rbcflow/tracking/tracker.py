@@ -52,7 +52,7 @@ class Observed:
 
 
 class Observer:
-    """Looks at the frames of one run, in order; a `linked.Look` into the newest and the last ones.
+    """Looks at the frames of one run, in order; a `motion.Look` into the newest and the last ones.
 
     Parameters
     ----------
@@ -129,17 +129,17 @@ class Observer:
         self._past.clear()
 
     def log_energy_at(self, x: Floats, y: Floats) -> Floats:
-        """As `linked.Look` says."""
+        """As `motion.Look` says."""
         y_px, x_px = self._axes.exactly_to_camera(y, x)
         return self._detector.log_energy_at(y_px, x_px)
 
     def clearness_of(self, frame: int, sights: Ints) -> Floats:
-        """As `linked.Look` says."""
+        """As `motion.Look` says."""
         then = self.recent(frame)
         return self._clearness(then, then.found.y_px[sights], then.found.x_px[sights])
 
     def clearness_at(self, frame: int, x: float, y: float) -> float:
-        """As `linked.Look` says."""
+        """As `motion.Look` says."""
         y_px, x_px = self._axes.to_camera(np.array([y]), np.array([x]))
         return float(self._clearness(self.recent(frame), y_px, x_px)[0])
 

@@ -443,7 +443,7 @@ class Marks:
         y_px, x_px : ndarray of float, shape (m,)
             In camera pixels.
         names : sequence of str, length m
-            How each looks: a key of `theme.LOOKS`, or `POINTED_OUT`.
+            How each looks: a key of `dock.LOOKS`, or `POINTED_OUT`.
         hidden : set of str
             Looks that are left away.
         """

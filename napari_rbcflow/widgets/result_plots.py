@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from qtpy.QtCore import QEvent, QPointF, QRectF, Qt
-from qtpy.QtGui import QColor, QPainter, QPolygonF
+from qtpy.QtGui import QColor, QPainter, QPalette, QPolygonF
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rbcflow.quality import explained, lost_words
@@ -140,6 +140,16 @@ MOST_POINTS = 500
 """Points drawn at most; beyond, every second one goes."""
 _LEAST_CELLS = 20
 """Cells that the axis shows at least, so that the first ones do not fill it."""
+
+
+def colour_axes(plot: pg.PlotItem, palette: QPalette) -> QColor:
+    """Give a plot's axes the theme's colour of text, and return that."""
+    text = palette.windowText().color()
+    for name in ("left", "bottom"):
+        axis = plot.getAxis(name)
+        axis.setPen(pg.mkPen(text, width=1))
+        axis.setTextPen(text)
+    return text
 
 
 class FractionCurve(QWidget):
@@ -281,11 +291,7 @@ class FractionCurve(QWidget):
             self._take_colours()
 
     def _take_colours(self) -> None:
-        text = self.palette().windowText().color()
-        for name in ("left", "bottom"):
-            axis = self._plot.getAxis(name)
-            axis.setPen(pg.mkPen(text, width=1))
-            axis.setTextPen(text)
+        colour_axes(self._plot, self.palette())
 
 
 class _Band(pg.GraphicsObject):  # type: ignore[misc]

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_rbcflow.trend import Below, TrendRun, Use
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.dock import LOOKS
+from napari_rbcflow.widgets.result_plots import colour_axes
 
 # Behind qtpy: it takes the Qt that is already there.
 import pyqtgraph as pg  # isort: skip
@@ -222,11 +223,7 @@ class TrendPlot(QWidget):
             self._take_colours()
 
     def _take_colours(self) -> None:
-        text = self.palette().windowText().color()
-        for name in ("left", "bottom"):
-            axis = self._plot.getAxis(name)
-            axis.setPen(pg.mkPen(text, width=1))
-            axis.setTextPen(text)
+        text = colour_axes(self._plot, self.palette())
         self._chosen.setPen(pg.mkPen(text, width=2))
 
 

@@ -1,6 +1,6 @@
 """How good the weights are, on labelled sequences: `evaluate`.
 
-`scores` holds the measures, `pictures` draws confusions and the worst errors, `table5` is the paper's
+`scores` holds the measures; `evaluate` also draws confusions and the worst errors, and makes the paper's
 table of tank-treading shares.
 """
 

@@ -1,6 +1,6 @@
 """The networks, by name from `building`: a prepared sequence in, two logits out.
 
-`blend` is what is shipped: `small` (learns what to look at) beside `by_hand` (measures made by hand).
+`blend` is what is shipped: what it learns to look at, beside measures made by hand (`handcrafted`).
 `papers` has the two of Darrin et al. (Table 1).
 
 All take ``(images, mask)`` - float32 of shape (tracks, K, 31, 31) and (tracks, K), 1 where there is a

@@ -1,8 +1,8 @@
 """From labelled sequences to weights with a card: `train`.
 
-`augmenting` varies the sequences, `fitting` trains one network on them at the pace of `learning_rates`,
-`holding_back` says what is held back, `train` brings it all together, `model_card` writes what the weights
-can do.
+`augmenting` varies the sequences, `composed` adds what our own tracker cuts, `fitting` trains one network on
+them, `train` holds sequences back and brings it all together, `model_card` sets thresholds and writes what
+the weights can do.
 """
 
 from napari_rbcflow.classification.training.train import (

@@ -163,7 +163,7 @@ class Recipe:
     learning_rate : float or None
         Peak of the cycle; None finds it (`find_learning_rate`).
     schedule : {'one-cycle', 'triangular'}
-        How the rate goes (`learning_rates.make_optimiser`); the paper's is the second.
+        How the rate goes (`make_optimiser`); the paper's is the second.
     balance : {'up', 'down', 'both', 'none'}
         Copy the rare class, leave out of the frequent one, do both so that they meet at 1.32 times the
         rare class as in the paper, or neither.
