@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
+from napari_rbcflow.sentences import say
+
 
 class RbcflowError(Exception):
     """Base of what is said to a person: one clear sentence, no traceback.
 
+    Parameters
+    ----------
+    key : str
+        Where the sentence stands (`napari_rbcflow.sentences`).
+    **values : object
+        What stands in its braces.
+
     Attributes
     ----------
-    code : str
-        What a program knows the kind of it by, also where the sentence alone crosses from one process
-        to another; empty where nobody need tell it from others.
+    key : str
+        What a program knows the error by, also where it comes from another process.
     """
 
-    code = ""
+    def __init__(self, key: str, /, **values: object) -> None:
+        super().__init__(key if " " in key else say(key, **values))  # TRANSITION: a sentence itself
+        self.key = key
+
+    @classmethod
+    def told(cls, sentence: str, key: str = "") -> Self:
+        """Return an error whose sentence was made elsewhere, such as in another process."""
+        error = cls.__new__(cls)
+        Exception.__init__(error, sentence)
+        error.key = key
+        return error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).told, (str(self), self.key)
 
 
 class BadInput(RbcflowError):
@@ -23,7 +46,7 @@ class BadInput(RbcflowError):
 class LiveModeOn(BadInput):
     """The running Micro-Manager shows its camera live: somebody must say that this may be ended."""
 
-    code = "live-mode-on"
+    KEY = "sources.live-mode-on"
 
 
 class RunFailed(RbcflowError):

@@ -49,7 +49,7 @@ class Serving:
             try:
                 self._work(order)
             except RbcflowError as error:
-                self._pipe.send(Refused(str(error), error.code))
+                self._pipe.send(Refused(str(error), error.key))
             except Exception as error:
                 log.exception("the run could not begin")
                 self._pipe.send(Refused(f"The run could not begin ({sentence_of(error)})."))

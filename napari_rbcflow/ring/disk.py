@@ -34,14 +34,8 @@ def disk_faults(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if is_full(error):
-            raise RunFailed(
-                f"The disk that holds {folder} is full: free some space, or record to a folder on another"
-                " disk; what was kept until then can be read."
-            ) from error
-        raise RunFailed(
-            f"{folder} cannot be written any more ({error.strerror or error}): check the disk and the rights"
-            " on that folder; what was kept until then can be read."
-        ) from error
+            raise RunFailed("ring.disk-full", folder=folder) from error
+        raise RunFailed("ring.disk-failed", folder=folder, why=error.strerror or error) from error
 
 
 def preallocate(file: IO[bytes], size: int) -> None:

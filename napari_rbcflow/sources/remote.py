@@ -95,8 +95,8 @@ class RunningMicroManager(FrameSource):
             said = self._next(_TO_OPEN_S)
             if said is None or "opened" not in said[0]:
                 why = said[0].get("refused") or said[0].get("failed") if said else None
-                kind = LiveModeOn if said and said[0].get("code") == LiveModeOn.code else BadInput
-                raise kind(
+                kind = LiveModeOn if said and said[0].get("key") == LiveModeOn.KEY else BadInput
+                raise kind.told(
                     why or "Micro-Manager does not answer: see that it is open and not busy, and start again."
                 )
         except BaseException:

@@ -190,10 +190,7 @@ class RunningCamera(CoreCamera):
     def _configure(self, core: Any) -> None:
         if core.live_mode:
             if not self._end_live:
-                raise LiveModeOn(
-                    "Live mode is on in Micro-Manager: end it there with its Live button, or start with "
-                    "--end-live-mode."
-                )
+                raise LiveModeOn(LiveModeOn.KEY)
             core.end_live_mode()
             _until_it_stands_still(core)
         one_camera(core, "Micro-Manager's configuration")
@@ -258,8 +255,8 @@ def _stream(camera: RunningCamera, outgoing: IO[bytes], go: threading.Event) -> 
         camera.close()
         kind = "refused" if isinstance(error, BadInput) else "failed"
         why = str(error) if isinstance(error, RbcflowError) else f"Micro-Manager failed: {in_a_line(error)}"
-        code = getattr(error, "code", "")
-        send_frame(outgoing, {kind: why, "code": code, "missed": dict(camera.missed)})
+        key = getattr(error, "key", "")
+        send_frame(outgoing, {kind: why, "key": key, "missed": dict(camera.missed)})
 
 
 def _listen(incoming: IO[bytes], camera: RunningCamera, go: threading.Event) -> None:

@@ -261,7 +261,7 @@ class LiveModeOffer(QPushButton):
 
     def show_for(self, code: str) -> None:
         """Show it if this is why a run was refused."""
-        self.setVisible(code == LiveModeOn.code)
+        self.setVisible(code == LiveModeOn.KEY)
 
 
 def ending_live_mode(wanted: Order, refused: Order) -> Order:
