@@ -17,9 +17,11 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from refused import refused
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import FrameGone, FrameRing, open_ring
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Frame
 
 HEIGHT, WIDTH = 13, 17
@@ -220,11 +222,15 @@ def test_damage_is_told(tmp_path: Path) -> None:
         chunk[place] ^= 1
         (path / name).write_bytes(chunk)
     reader = open_ring(path)
-    with pytest.raises(RunFailed, match=r"Frame 2 .* damaged"):
+    with pytest.raises(RunFailed) as damaged:
         reader.frame(2)
+    assert str(damaged.value) == say("ring.frame-damaged", index=2, path=path)
     assert np.all(reader.frame(3) == 3)
     assert reader.crops().cell.tolist() == [1]
-    assert len(reader.check()) == 2
+    assert reader.check() == [
+        say("ring.frames-found-damaged", name=path.name, damaged=1, frames=5, first=2),
+        say("ring.crops-found-damaged", name=path.name, damaged=1),
+    ]
     with pytest.raises(Exception, match=r"(?i)checksum|crc"):  # zarr's own codec sees it too
         zarr.open_group(path, mode="r")["frames"][2]
 
@@ -234,35 +240,36 @@ def test_damage_is_told(tmp_path: Path) -> None:
     rows.tofile(ledger)
     reader = open_ring(path)
     assert reader.indices.tolist() == [0, 1, 2, 4]
-    assert "1 of 5 ledger rows" in reader.check()[0]
+    assert reader.check()[0] == say("ring.rows-found-damaged", name=path.name, damaged=1, rows=5)
     ledger.unlink()
-    with pytest.raises(RunFailed, match="lost its frame_ledger"):
+    with pytest.raises(RunFailed) as lost:
         open_ring(path)
+    assert str(lost.value) == say("ring.ledger-lost", path=path, ledger="frame_ledger")
 
 
 def test_what_a_ring_refuses(tmp_path: Path) -> None:
     path = tmp_path / "frames.zarr"
     ring = make(path)
-    with pytest.raises(BadInput, match="exists already"):
+    with refused(BadInput, "ring.exists"):
         make(path)
-    with pytest.raises(RunFailed, match="keep the camera's settings"):
+    with refused(RunFailed, "ring.frame-changed"):
         ring.append(Frame(0, 0.0, np.zeros((HEIGHT, WIDTH + 1), np.uint8)))
-    with pytest.raises(RunFailed, match="keep the camera's settings"):
+    with refused(RunFailed, "ring.frame-changed"):
         ring.append(Frame(0, 0.0, np.zeros((HEIGHT, WIDTH), np.uint16)))
     ring.append(Frame(5, 0.1, np.zeros((HEIGHT, WIDTH), np.uint8)))
-    with pytest.raises(RunFailed, match="backwards"):
+    with refused(RunFailed, "ring.clock-backwards"):
         ring.append(Frame(5, 0.1, np.zeros((HEIGHT, WIDTH), np.uint8)))
-    with pytest.raises(ValueError, match="one 31 x 31 crop a cell"):
+    with pytest.raises(ValueError, match="one 31 x 31 crop for each cell"):
         ring.append_crops(5, [1, 2], [1, 2], [1, 2], np.zeros((1, 31, 31), np.uint8))
     ring.close()
     ring.close()
-    with pytest.raises(RunFailed, match="closed"):
+    with refused(RunFailed, "ring.closed"):
         ring.append(Frame(6, 0.1, np.zeros((HEIGHT, WIDTH), np.uint8)))
 
-    with pytest.raises(BadInput, match="not a ring"):
+    with refused(BadInput, "ring.not-a-ring"):
         open_ring(tmp_path)
     about = json.loads((path / "zarr.json").read_text())
     about["attributes"]["rbcflow_ring"] = 99
     (path / "zarr.json").write_text(json.dumps(about))
-    with pytest.raises(BadInput, match="newer"):
+    with refused(BadInput, "ring.newer-version"):
         open_ring(path)

@@ -9,9 +9,9 @@ crops          (crop_capacity, 31, 31)   `CROPS_PER_CHUNK` crops
 crop_ledger    (crop_capacity, 6) float64 all rows: `CROP_COLUMNS`
 ============== ========================= ====================================================
 
-All chunks are made at their full size when the ring is made and overwritten in place, so the ring
-never grows and cannot run out of disk. What a slot holds is said by its ledger row and by nothing
-else: -1 in the first column means empty, or just being overwritten.
+All chunks are created at their full size and overwritten in place, so the ring never grows and cannot run
+out of disk. Only its ledger row says what a slot holds: -1 in the first column means empty, or just being
+overwritten.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from napari_rbcflow.types import CROP_SIDE
 
 FORMAT = 1
-"""Version of this layout, in the group's attributes as `rbcflow_ring`."""
+"""Version of this layout: `rbcflow_ring` in the group's attributes."""
 FRAME_COLUMNS = ("frame", "time_s", "crc32c", "row_crc32c")
-"""`crc32c` is that of the frame's bytes, `row_crc32c` that of the three columns before it."""
+"""`crc32c` covers the frame's bytes, `row_crc32c` the three columns before it."""
 CROP_COLUMNS = ("sequence", "cell", "frame", "y_px", "x_px", "crc32c")
-"""`sequence` counts crops from 0; `crc32c` is that of the five columns before it, then the crop's bytes."""
+"""`sequence` counts crops from 0; `crc32c` covers the five columns before it, then the crop's bytes."""
 CROPS_PER_CHUNK = 1024
 CRC_BYTES = 4
 EMPTY = -1.0
@@ -43,7 +43,7 @@ Floats = NDArray[np.float64]
 
 
 def crc32c(data: bytes | NDArray[Any], before: int = 0) -> int:
-    """CRC-32C (Castagnoli), which the processor computes and zarr's codec checks.
+    """Return the CRC-32C (Castagnoli), which the processor computes and zarr's codec checks.
 
     Parameters
     ----------

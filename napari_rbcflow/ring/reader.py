@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import layout
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import CROP_SIDE
 
-_TRIES = 20
-"""A row that is caught half written is whole again within microseconds."""
+_TRIES = 20  # a row that is caught half written is whole again within microseconds
 
 
 class FrameGone(LookupError):
-    """The ring does not hold that frame: it never did, or has overwritten it meanwhile."""
+    """The ring never held that frame, or has overwritten it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +34,8 @@ class RingCrops:
         Position in camera pixels.
     crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
     damaged : int
-        Crops that the ledger names but whose checksum is wrong; they are left out. While the ring
-        is being written, some of these are just being overwritten.
+        Crops in the ledger whose checksum is wrong; they are left out. While the ring is being written,
+        some of them may just be being overwritten.
     """
 
     cell: NDArray[np.int64]
@@ -57,7 +57,7 @@ class RingReader:
     capacity, crop_capacity : int
     fps, pixel_size_um : float
     indices : ndarray of int64, shape (n,)
-        Indices of the frames, ascending; a frame that never reached us, or was dropped, leaves a gap.
+        Of the frames, ascending; frames that were missed or dropped leave gaps.
     times_s : ndarray of float64, shape (n,)
         Their camera times.
     damaged_rows : int
@@ -76,19 +76,13 @@ class RingReader:
         self.times_s: NDArray[np.float64] = np.empty(0)
         self.damaged_rows = 0
         self._slots: NDArray[np.int64] = np.empty(0, np.int64)
-        # As they were checked last: whoever looks twenty times a second checks only the few new rows.
+        # As last checked: who refreshes twenty times a second checks only the few new rows.
         self._checked = np.full((self.capacity, len(layout.FRAME_COLUMNS)), np.nan)
         self._whole = np.zeros(self.capacity, bool)
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the ledger again.
-
-        Raises
-        ------
-        RunFailed
-            If the ledger is not there.
-        """
+        """Read the ledger again; `RunFailed` if it is gone."""
         rows = self._rows("frame_ledger", self.capacity, len(layout.FRAME_COLUMNS))
         # Compared bit by bit, for a damaged row may hold NaN.
         new = np.flatnonzero((rows.view(np.uint64) != self._checked.view(np.uint64)).any(axis=1))
@@ -108,7 +102,7 @@ class RingReader:
         return len(self.indices)
 
     def frame(self, index: int) -> NDArray[np.uint8]:
-        """Return one frame, whole and of that index, or nothing.
+        """Return one frame.
 
         Parameters
         ----------
@@ -128,7 +122,7 @@ class RingReader:
         """
         place = int(np.searchsorted(self.indices, index))
         if place == len(self.indices) or self.indices[place] != index:
-            raise FrameGone(f"{self.path} does not hold frame {index}")
+            raise FrameGone(say("ring.frame-missing", path=self.path, index=index))
         slot = int(self._slots[place])
         row = self._row(slot)
         if row[0] == index:
@@ -137,25 +131,16 @@ class RingReader:
                 data = np.fromfile(layout.frame_path(self.path, slot), dtype=np.uint8, count=size)
             except FileNotFoundError:
                 data = np.empty(0, np.uint8)
-            # The row's own checksum decides: it cannot fit bytes of any other frame, nor torn ones.
+            # The row's checksum decides: it fits neither another frame's bytes nor a half-written frame.
             if len(data) == size and layout.crc32c(data) == row[2]:
                 return data.reshape(self.height, self.width)
             row = self._row(slot)
             if row[0] == index:
-                raise RunFailed(
-                    f"Frame {index} in {self.path} is damaged: its bytes do not fit the checksum; use the"
-                    " other frames, or restore the folder from a copy."
-                )
-        raise FrameGone(f"{self.path} has overwritten frame {index} meanwhile")
+                raise RunFailed("ring.frame-damaged", path=self.path, index=index)
+        raise FrameGone(say("ring.frame-overwritten", path=self.path, index=index))
 
     def crops(self) -> RingCrops:
-        """Return the crops that the ring holds now, oldest first.
-
-        Raises
-        ------
-        RunFailed
-            If the crops' ledger is not there.
-        """
+        """Return the crops that the ring holds now, oldest first; `RunFailed` if their ledger is gone."""
         rows = self._rows("crop_ledger", self.crop_capacity, len(layout.CROP_COLUMNS))
         slots = np.flatnonzero(rows[:, 0] >= 0)
         slots = slots[np.argsort(rows[slots, 0])]
@@ -165,7 +150,7 @@ class RingReader:
             try:
                 data = np.fromfile(layout.crop_path(self.path, chunk), dtype=np.uint8)
             except FileNotFoundError:
-                continue  # their checksums tell
+                continue  # their checksums will not fit
             whole = data[: len(data) // layout.CROP_BYTES * layout.CROP_BYTES]
             stored = whole.reshape(-1, CROP_SIDE, CROP_SIDE)
             inside = slots[of_chunk] % layout.CROPS_PER_CHUNK
@@ -186,10 +171,12 @@ class RingReader:
         )
 
     def check(self) -> list[str]:
-        """Read everything that the ledgers name, and say in sentences what is damaged."""
-        found = []
+        """Read everything in the ledgers, and return a sentence for each kind of damage."""
+        name, found = self.path.name, []
         if self.damaged_rows:
-            found.append(f"{self.path.name}: {self.damaged_rows} of {self.capacity} ledger rows are damaged")
+            found.append(
+                say("ring.rows-found-damaged", name=name, damaged=self.damaged_rows, rows=self.capacity)
+            )
         damaged = []
         for index in self.indices.tolist():
             try:
@@ -200,15 +187,19 @@ class RingReader:
                 damaged.append(index)
         if damaged:
             found.append(
-                f"{self.path.name}: {len(damaged)} of {len(self)} frames are damaged (first {damaged[0]})"
+                say(
+                    "ring.frames-found-damaged",
+                    name=name,
+                    damaged=len(damaged),
+                    frames=len(self),
+                    first=damaged[0],
+                )
             )
         try:
-            crops = self.crops()
+            if lost := self.crops().damaged:
+                found.append(say("ring.crops-found-damaged", name=name, damaged=lost))
         except RunFailed as error:
             found.append(str(error))
-        else:
-            if crops.damaged:
-                found.append(f"{self.path.name}: {crops.damaged} crops are damaged")
         return found
 
     def _rows(self, name: str, rows: int, columns: int) -> layout.Floats:
@@ -217,11 +208,11 @@ class RingReader:
         except FileNotFoundError:
             data = np.empty(0)
         if len(data) != rows * columns:
-            raise RunFailed(f"{self.path} has lost its {name}: restore the folder from a copy.")
+            raise RunFailed("ring.ledger-lost", path=self.path, ledger=name)
         return data.reshape(rows, columns)
 
     def _row(self, slot: int) -> layout.Floats:
-        """One row as it is now, asked for again where it is caught half written."""
+        """Return one row as it is now; read again if it is caught half written."""
         path = layout.ledger_path(self.path, "frame_ledger")
         for _ in range(_TRIES):
             row = np.fromfile(
@@ -248,7 +239,7 @@ def open_ring(path: Path | str) -> RingReader:
     Raises
     ------
     BadInput
-        If it is no ring, or one of a newer version.
+        If it is not a ring, or one of a newer version.
     RunFailed
         If the ring has lost its ledger.
     """
@@ -257,10 +248,10 @@ def open_ring(path: Path | str) -> RingReader:
         attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
         version = int(attributes["rbcflow_ring"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise BadInput(f"{path} is not a ring of frames: give the frames.zarr of a session.") from None
+        raise BadInput("ring.not-a-ring", path=path) from None
     if version > layout.FORMAT:
-        raise BadInput(f"{path} was written by a newer napari-rbcflow: update to read it.")
+        raise BadInput("ring.newer-version", path=path)
     try:
         return RingReader(path, attributes)
     except (KeyError, TypeError, ValueError):
-        raise BadInput(f"{path} has damaged attributes: restore its zarr.json from a copy.") from None
+        raise BadInput("ring.attributes-damaged", path=path) from None

@@ -1,4 +1,4 @@
-"""The ring's one writer."""
+"""Writing a ring: frames and crops overwritten in place."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from zarr.codecs import Crc32cCodec
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import layout
 from napari_rbcflow.ring.disk import disk_faults, is_full, preallocate, write_all
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import CROP_SIDE, Frame
 
 
 class FrameRing:
-    """The last raw frames and crops of a run, in a number of bytes fixed when it is made.
+    """The last raw frames and crops of a run, in a number of bytes that is fixed at the start.
 
-    Frames are overwritten in place: first the slot's ledger row is emptied, then the frame is
-    written, then the new row. Killed at any point, the ledger names only frames that are whole; and
-    whoever reads a frame while it is overwritten sees that by the row and the checksum. One writer
-    and any number of readers, in this process or others; calls may come from several threads.
+    Frames are overwritten in place: the slot's ledger row is emptied, the frame is written, then the new
+    row. Whenever the process is killed, the ledger names only whole frames, and a reader can tell by row
+    and checksum that a frame was being overwritten. There is one writer and any number of readers, in this
+    process or others; several threads may call it.
     """
 
     def __init__(self, path: Path, *, height: int, width: int, capacity: int, crop_capacity: int) -> None:
@@ -38,7 +39,7 @@ class FrameRing:
         self.crops_written = 0
         self._last_index = -1
         self._lock = threading.Lock()
-        # Every frame's place is known beforehand: building a Path costs more than writing a row.
+        # Made beforehand, as building a Path costs more than writing a row.
         self._frame_paths = [os.fspath(layout.frame_path(path, slot)) for slot in range(capacity)]
         self._frame_ledger = _open(layout.ledger_path(path, "frame_ledger"))
         self._crop_ledger = _open(layout.ledger_path(path, "crop_ledger"))
@@ -55,7 +56,7 @@ class FrameRing:
         fps: float,
         pixel_size_um: float,
     ) -> FrameRing:
-        """Make an empty ring with all its bytes.
+        """Create an empty ring at its full size on the disk.
 
         Parameters
         ----------
@@ -66,20 +67,20 @@ class FrameRing:
         capacity, crop_capacity : int
             How many frames and crops it holds.
         fps, pixel_size_um : float
-            Kept as attributes, for whoever analyses the ring later.
+            Kept as attributes, for an analysis of the ring later.
 
         Raises
         ------
         BadInput
-            If there is something at `path` already, or no room on the disk.
+            If `path` exists, or the disk has no room.
         ValueError
             For sizes that are not positive.
         """
         if min(height, width, capacity, crop_capacity) < 1:
-            raise ValueError("height, width, capacity and crop_capacity must all be at least 1")
+            raise ValueError(say("ring.size-below-one"))
         path = Path(path)
         if path.exists():
-            raise BadInput(f"{path} exists already: give a name that is free.")
+            raise BadInput("ring.exists", path=path)
         try:
             group = zarr.create_group(path, zarr_format=3)
             group.create_array(
@@ -115,7 +116,7 @@ class FrameRing:
                 )
                 ledger.attrs["columns"] = list(columns)
             _lay_out_files(path, height, width, capacity, crop_capacity)
-            # Last, for it is what makes the folder a ring.
+            # Last, as this makes the folder a ring.
             group.attrs.update(
                 {
                     "rbcflow_ring": layout.FORMAT,
@@ -132,12 +133,9 @@ class FrameRing:
             if is_full(error):
                 needed = capacity * height * width + crop_capacity * layout.CROP_BYTES
                 raise BadInput(
-                    f"{path.parent} has no room for the ring of the last {capacity} frames"
-                    f" ({needed / 1e6:.0f} MB): free some space or choose a folder on another disk."
+                    "ring.no-room", folder=path.parent, frames=capacity, megabytes=needed / 1e6
                 ) from error
-            raise BadInput(
-                f"{path} cannot be made ({error.strerror or error}): choose another folder."
-            ) from error
+            raise BadInput("ring.cannot-create", path=path, why=error.strerror or error) from error
         return cls(path, height=height, width=width, capacity=capacity, crop_capacity=crop_capacity)
 
     def append(self, frame: Frame) -> None:
@@ -146,27 +144,26 @@ class FrameRing:
         Parameters
         ----------
         frame : Frame
-            Image of shape (height, width), uint8; its index above that of the frame before.
+            Image of shape (height, width), uint8; its index above the last one's.
 
         Raises
         ------
         RunFailed
-            If the frame has another size than the ring's or an index that does not ascend, or the
-            disk cannot be written.
+            If the size or type is wrong, the index does not ascend, or the disk cannot be written.
         """
         image = np.ascontiguousarray(frame.image)
         if image.shape != (self.height, self.width) or image.dtype != np.uint8:
             raise RunFailed(
-                f"Frame {frame.index} is {image.shape[::-1]} px of {image.dtype}, but the run began with"
-                f" {(self.width, self.height)} px of uint8: keep the camera's settings during a run."
+                "ring.frame-changed",
+                index=frame.index,
+                size=" x ".join(map(str, image.shape[::-1])),
+                dtype=image.dtype,
+                first_size=f"{self.width} x {self.height}",
             )
         with self._lock, disk_faults(self.path.parent):
             self._must_be_open()
             if frame.index <= self._last_index:
-                raise RunFailed(
-                    f"The source gave frame {frame.index} after frame {self._last_index}: its clock went"
-                    " backwards; restart the camera and run again."
-                )
+                raise RunFailed("ring.clock-backwards", index=frame.index, last=self._last_index)
             slot = self.frames_written % self.capacity
             crc = layout.crc32c(image)
             place = slot * layout.FRAME_ROW_BYTES
@@ -191,7 +188,7 @@ class FrameRing:
         Parameters
         ----------
         frame_index : int or ndarray of int64, shape (n,)
-            The frame, or frames, that they were cut from.
+            The frame or frames that they were cut from.
         cells : array_like of int, shape (n,)
         y_px, x_px : array_like of float, shape (n,)
             Positions in camera pixels.
@@ -202,12 +199,12 @@ class FrameRing:
         RunFailed
             If the disk cannot be written.
         ValueError
-            For crops of another shape, or lengths that differ.
+            If the crops have another shape, or lengths differ.
         """
         crops = np.ascontiguousarray(crops, dtype=np.uint8)
         n = len(crops)
         if crops.shape != (n, CROP_SIDE, CROP_SIDE) or not len(cells) == len(y_px) == len(x_px) == n:
-            raise ValueError(f"crops of shape {crops.shape} for {len(cells)} cells: one 31 x 31 crop a cell")
+            raise ValueError(say("ring.crops-do-not-match", shape=crops.shape, cells=len(cells)))
         with self._lock, disk_faults(self.path.parent):
             self._must_be_open()
             rows = np.empty((n, len(layout.CROP_COLUMNS)))
@@ -228,14 +225,10 @@ class FrameRing:
             self.crops_written += n
 
     def flush(self) -> None:
-        """Put the ledgers on the disk. The frames follow when the system likes: after a power cut, a
-        frame that did not make it is told by its checksum.
+        """Put the ledgers on the disk; `RunFailed` if that fails.
 
-        Raises
-        ------
-        RunFailed
-            If the disk cannot be written.
-        """  # noqa: D205
+        The system writes the frames when it likes: after a power cut, the checksum shows which are missing.
+        """
         with self._lock, disk_faults(self.path.parent):
             for ledger in (self._frame_ledger, self._crop_ledger):
                 if not ledger.closed:
@@ -243,7 +236,7 @@ class FrameRing:
 
     def _must_be_open(self) -> None:
         if self._frame_ledger.closed:
-            raise RunFailed(f"{self.path} is closed already: begin another session.")
+            raise RunFailed("ring.closed", path=self.path)
 
     def close(self) -> None:
         """Write no more. May be called more than once."""
@@ -262,20 +255,16 @@ def _write_at(file: IO[bytes], place: int, data: NDArray[np.float64] | NDArray[n
 
 
 def _lay_out_files(path: Path, height: int, width: int, capacity: int, crop_capacity: int) -> None:
-    """Make every chunk at its full size, so that a disk too small is known before the run."""
+    """Create every chunk at its full size, so that a disk that is too small is noticed before the run."""
     empty = layout.crc32c(bytes(height * width)).to_bytes(layout.CRC_BYTES, "little")
     for slot in range(capacity):
-        chunk = layout.frame_path(path, slot)
-        chunk.parent.mkdir(parents=True)
-        with chunk.open("xb", buffering=0) as file:
+        with _new_file(layout.frame_path(path, slot)) as file:
             preallocate(file, height * width + layout.CRC_BYTES)
-            # Zeros carry the checksum of zeros: any zarr reader opens slots never written, too.
+            # The checksum of zeros, so that any zarr reader also opens slots never written.
             file.seek(height * width)
             write_all(file, empty)
     for number in range(math.ceil(crop_capacity / layout.CROPS_PER_CHUNK)):
-        chunk = layout.crop_path(path, number)
-        chunk.parent.mkdir(parents=True)
-        with chunk.open("xb", buffering=0) as file:
+        with _new_file(layout.crop_path(path, number)) as file:
             preallocate(file, layout.CROPS_PER_CHUNK * layout.CROP_BYTES)
     row = layout.frame_row(layout.EMPTY, 0.0, 0.0)
     crop_row = np.full(len(layout.CROP_COLUMNS), layout.EMPTY)
@@ -283,7 +272,10 @@ def _lay_out_files(path: Path, height: int, width: int, capacity: int, crop_capa
         ("frame_ledger", np.tile(row, (capacity, 1))),
         ("crop_ledger", np.tile(crop_row, (crop_capacity, 1))),
     ):
-        chunk = layout.ledger_path(path, name)
-        chunk.parent.mkdir(parents=True)
-        with chunk.open("xb", buffering=0) as file:
+        with _new_file(layout.ledger_path(path, name)) as file:
             write_all(file, rows.data)
+
+
+def _new_file(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True)
+    return path.open("xb", buffering=0)
