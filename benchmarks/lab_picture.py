@@ -1,6 +1,6 @@
 """Draw what the screen should look like, for the laboratory's page: focus and light, simulated.
 
-    python benchmarks/lab_picture.py docs/focus-and-light.png
+    python benchmarks/lab_picture.py docs/img/focus-and-light.png
 
 Needs matplotlib, which the extra `peers` brings.
 """

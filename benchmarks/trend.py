@@ -2,7 +2,7 @@
 
     python benchmarks/trend.py steady [--patients 1000]
     python benchmarks/trend.py fall [--patients 1000]
-    python benchmarks/trend.py sessions FOLDER --png docs/trend.png [--seconds 12]
+    python benchmarks/trend.py sessions FOLDER --png docs/img/trend.png [--seconds 12]
 
 The first two draw patients: each day's true fraction is normal around the patient's mean, the run counts 120
 to 280 of its cells (200 in the mean), with Wilson's interval. `steady` prints how many of a steady patient's

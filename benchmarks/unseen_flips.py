@@ -11,7 +11,7 @@ python benchmarks/unseen_flips.py windows DATASET WINDOWS.csv --stage2 FILE [--o
     (`rbcflow train ... --stage 2 --without BG`).
 python benchmarks/unseen_flips.py coverage [--runs 1000]
     How often the corrected interval, and the trend test, hold what they promise.
-python benchmarks/unseen_flips.py picture PASSAGES.csv CELLS.csv WINDOWS.csv docs/unseen_flips.png
+python benchmarks/unseen_flips.py picture PASSAGES.csv CELLS.csv WINDOWS.csv docs/img/unseen_flips.png
     Needs matplotlib.
 """
 
