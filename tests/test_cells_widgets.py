@@ -113,13 +113,13 @@ def colour_under(widget: Any, place: Any) -> str:
     """The label whose colour that is nearest to: a test's screen may have few colours."""
     from qtpy.QtGui import QColor
 
-    from napari_rbcflow.widgets.dock import LOOKS
+    from napari_rbcflow.widgets.dock import LABEL_STYLES
 
     def parts(colour: Any) -> Any:
         return np.array([colour.red(), colour.green(), colour.blue()])
 
     seen = parts(widget.grab().toImage().pixelColor(place))
-    return min(LOOKS, key=lambda label: np.abs(parts(QColor(LOOKS[label].colour)) - seen).sum())
+    return min(LABEL_STYLES, key=lambda label: np.abs(parts(QColor(LABEL_STYLES[label].colour)) - seen).sum())
 
 
 def picture(qtbot: Any, widget: Any, name: str) -> None:

@@ -31,7 +31,7 @@ pytest.importorskip("qtpy", reason="no Qt")
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
-from napari_rbcflow.widgets.dock import LOOKS, NOT_YET, STRUCK_OUT
+from napari_rbcflow.widgets.dock import LABEL_STYLES, NOT_YET, STRUCK_OUT
 from napari_rbcflow.widgets.picture import LivePicture
 from napari_rbcflow.widgets.picture_layers import CAPACITY, LABELS, LEAST_SHARE, History
 
@@ -84,8 +84,8 @@ def marks_of(picture: LivePicture) -> dict[tuple[float, float], str]:
     filled = layer.face_color[:, 3] > 0
     colour = np.where(filled[:, None], layer.face_color, layer.border_color)
     seen = np.flatnonzero((colour[:, 3] > 0) & (layer.size > 1))
-    names = {look.colour: name for name, look in LOOKS.items()}
-    names[LOOKS[Label.UNRELIABLE].colour] = Label.UNRELIABLE
+    names = {look.colour: name for name, look in LABEL_STYLES.items()}
+    names[LABEL_STYLES[Label.UNRELIABLE].colour] = Label.UNRELIABLE
     found = {}
     for i in seen:
         rgb = "#" + "".join(f"{round(255 * c):02x}" for c in colour[i, :3])
@@ -157,7 +157,7 @@ def test_what_one_sees_is_what_is_counted(tmp_path: Path, make_napari_viewer: An
         )
         screen = viewer.screenshot(canvas_only=False, flash=False)
         for label in (Label.TANK_TREADING, NOT_YET):
-            rgb = [int(LOOKS[label].colour[i : i + 2], 16) for i in (1, 3, 5)]
+            rgb = [int(LABEL_STYLES[label].colour[i : i + 2], 16) for i in (1, 3, 5)]
             assert (np.abs(screen[..., :3].astype(int) - rgb).max(axis=2) < 12).sum() > 20, label
         if where := os.environ.get("RBCFLOW_PICTURES"):
             from PIL import Image
@@ -260,14 +260,14 @@ def test_a_change_by_hand_is_seen_in_the_picture(tmp_path: Path, picture: LivePi
     assert marks_of(picture) == {places[1]: Label.FLIPPING, places[2]: STRUCK_OUT}
     qtbot.wait(100)
     screen = picture.viewer.screenshot(flash=False)[..., :3].astype(int)
-    colour = [int(LOOKS[STRUCK_OUT].colour[i : i + 2], 16) for i in (1, 3, 5)]
+    colour = [int(LABEL_STYLES[STRUCK_OUT].colour[i : i + 2], 16) for i in (1, 3, 5)]
     assert (np.abs(screen - colour).max(axis=2) < 12).sum() > 20
     picture.end()
     picture.learn_by_hand(1, Label.TANK_TREADING)
     assert marks_of(picture)[places[1]] == Label.TANK_TREADING
     assert picture.show_cell(2, 0, *places[2])
     picture.learn_by_hand(2, Label.UNRELIABLE)
-    grey = [int(LOOKS[Label.UNRELIABLE].colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    grey = [int(LABEL_STYLES[Label.UNRELIABLE].colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     assert picture.marks.layer.face_color[0, :3] == pytest.approx(grey)
     picture.go_on()
     assert marks_of(picture) == {places[1]: Label.TANK_TREADING, places[2]: Label.UNRELIABLE}
@@ -351,7 +351,7 @@ def test_a_run_that_begins_lies_on_top_of_what_was_opened_since(
         qtbot.wait(50)
         screen = viewer.screenshot(flash=False)[..., :3].astype(int)
         assert (screen.min(axis=2) > 250).mean() < 0.01
-        orange = [int(LOOKS[Label.FLIPPING].colour[i : i + 2], 16) for i in (1, 3, 5)]
+        orange = [int(LABEL_STYLES[Label.FLIPPING].colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(screen - orange).max(axis=2) < 12).sum() > 20
         viewer.layers.move(2, 0)
         viewer.layers.move(3, 1)

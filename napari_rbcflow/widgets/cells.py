@@ -29,7 +29,7 @@ from napari_rbcflow.session import COUNTED, KINDS, CellBrowser, Change, ChangeLo
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.cells_strip import CellStrip
 from napari_rbcflow.widgets.crop_player import CropPlayer, Film, facts_of, flags_said, heading_of, words_of
-from napari_rbcflow.widgets.dock import FAULT_COLOUR, LOOKS, STRUCK_OUT
+from napari_rbcflow.widgets.dock import FAULT_COLOUR, LABEL_STYLES, STRUCK_OUT
 from napari_rbcflow.widgets.remembered import load_settings, save_settings
 
 _PACES = {"camera's pace": 1, "2 x slower": 2, "5 x slower": 5}
@@ -83,9 +83,9 @@ class CellViewer(QWidget):
         self.label_buttons = {
             label: QPushButton(text)
             for label, text in (
-                (str(Label.TANK_TREADING), f"{LOOKS[Label.TANK_TREADING].sign} Tank-treading"),
-                (str(Label.FLIPPING), f"{LOOKS[Label.FLIPPING].sign} Flipping"),
-                (str(Label.UNRELIABLE), f"{LOOKS[Label.UNRELIABLE].sign} Unreliable"),
+                (str(Label.TANK_TREADING), f"{LABEL_STYLES[Label.TANK_TREADING].sign} Tank-treading"),
+                (str(Label.FLIPPING), f"{LABEL_STYLES[Label.FLIPPING].sign} Flipping"),
+                (str(Label.UNRELIABLE), f"{LABEL_STYLES[Label.UNRELIABLE].sign} Unreliable"),
                 (STRUCK_OUT, "Exclude"),
             )
         }

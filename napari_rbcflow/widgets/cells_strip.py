@@ -30,7 +30,7 @@ from qtpy.QtWidgets import (
 from napari_rbcflow.pipeline import JudgedCell
 from napari_rbcflow.types import CROP_SIDE, Label
 from napari_rbcflow.widgets.crop_player import Words, grey_images, two_digits, words_of
-from napari_rbcflow.widgets.dock import LOOKS, STRUCK_OUT
+from napari_rbcflow.widgets.dock import LABEL_STYLES, STRUCK_OUT
 
 _PICTURE = 2 * CROP_SIDE
 _FRAME = 3
@@ -156,13 +156,13 @@ class CropTiles(QWidget):
         picture.fill(Qt.GlobalColor.transparent)
         painter = QPainter(picture)
         painter.setRenderHints(QPainter.RenderHint.SmoothPixmapTransform | QPainter.RenderHint.Antialiasing)
-        look, words = LOOKS[cell.label], _words(cell)
+        look, words = LABEL_STYLES[cell.label], _words(cell)
         inside = QRect(_FRAME, _FRAME, _PICTURE, _PICTURE)
         painter.fillRect(QRect(0, 0, _SIDE, _SIDE), QColor(look.colour))
         painter.drawImage(inside, grey_images(cell.crop[None])[0])
         by_hand = self._mark_of(cell)
         if by_hand is not None:
-            colour = QColor(LOOKS[by_hand].colour)
+            colour = QColor(LABEL_STYLES[by_hand].colour)
             painter.setPen(QPen(colour, 3))
             if by_hand == STRUCK_OUT:
                 painter.drawLine(inside.bottomLeft(), inside.topRight())
@@ -172,7 +172,7 @@ class CropTiles(QWidget):
         text = self.palette().color(self.foregroundRole())
         first, certainty = look.sign, words.certainty
         if by_hand is not None:  # the probability was that of another label
-            first = f"{look.sign} → {LOOKS[by_hand].sign}"
+            first = f"{look.sign} → {LABEL_STYLES[by_hand].sign}"
         elif certainty is not None:
             first = f"{look.sign} {two_digits(certainty)}"
         painter.setPen(QColor(look.colour))
@@ -190,7 +190,7 @@ class CropTiles(QWidget):
 
     def _mark_of(self, cell: JudgedCell) -> str | None:
         label = self._marks.get(cell.cell)
-        return None if label is None or label == cell.label or label not in LOOKS else label
+        return None if label is None or label == cell.label or label not in LABEL_STYLES else label
 
     def mouseReleaseEvent(self, event: Any) -> None:
         cell = self._under(event.pos())

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_rbcflow.session import CropSequence, LookedAt
 from napari_rbcflow.types import CROP_SIDE, Label
-from napari_rbcflow.widgets.dock import FAULT_COLOUR, LOOKS, WARNING_COLOUR
+from napari_rbcflow.widgets.dock import FAULT_COLOUR, LABEL_STYLES, WARNING_COLOUR
 
 GREY_EITHER_SIDE = 25
 """Around the background, which is the median of a crop. Cells in focus reach 9 below and 13 above."""
@@ -109,17 +109,17 @@ def two_digits(p: float) -> str:
 
 def words_of(label: str) -> str:
     """Return a label's name for a person."""
-    look = LOOKS.get(label)
+    look = LABEL_STYLES.get(label)
     return label if look is None else look.words
 
 
 def heading_of(cell: LookedAt) -> str:
     """Return the machine's label and the one by hand, if there is one, as rich text."""
-    look = LOOKS[cell.label]
+    look = LABEL_STYLES[cell.label]
     machine = f"<span style='color:{look.colour}'>{look.sign} {look.words}</span>"
     if cell.change is None:
         return f"Cell {cell.cell}: {machine}"
-    hand = LOOKS[cell.change.now]
+    hand = LABEL_STYLES[cell.change.now]
     return (
         f"Cell {cell.cell}: {machine}<br>by hand:"
         f" <span style='color:{hand.colour}'>{hand.sign} {hand.words.removesuffix(' by hand')}</span>"

@@ -23,7 +23,7 @@ STRUCK_OUT = "struck-out"
 
 
 @dataclass(frozen=True)
-class Look:
+class LabelStyle:
     """One label's colour and mark.
 
     Attributes
@@ -44,14 +44,14 @@ class Look:
     words: str
 
 
-LOOKS: dict[str, Look] = {
-    NOT_YET: Look("#e8e8e8", "disc", "○", "not judged yet"),
-    Label.TANK_TREADING: Look("#56b4e9", "ring", "◉", "tank-treading"),
-    Label.FLIPPING: Look("#e69f00", "diamond", "◆", "flipping"),
-    Label.UNRELIABLE: Look("#d0d0d0", "cross", "✕", "unreliable"),
-    Label.TOO_SHORT: Look("#d0d0d0", "cross", "✕", "too short"),
-    Label.UNCOUNTED: Look("#d0d0d0", "cross", "–", "not counted"),
-    STRUCK_OUT: Look("#cc79a7", "cross", "⌫", "excluded by hand"),
+LABEL_STYLES: dict[str, LabelStyle] = {
+    NOT_YET: LabelStyle("#e8e8e8", "disc", "○", "not judged yet"),
+    Label.TANK_TREADING: LabelStyle("#56b4e9", "ring", "◉", "tank-treading"),
+    Label.FLIPPING: LabelStyle("#e69f00", "diamond", "◆", "flipping"),
+    Label.UNRELIABLE: LabelStyle("#d0d0d0", "cross", "✕", "unreliable"),
+    Label.TOO_SHORT: LabelStyle("#d0d0d0", "cross", "✕", "too short"),
+    Label.UNCOUNTED: LabelStyle("#d0d0d0", "cross", "–", "not counted"),
+    STRUCK_OUT: LabelStyle("#cc79a7", "cross", "⌫", "excluded by hand"),
 }
 WARNING_COLOUR = "#f0e442"
 FAULT_COLOUR = "#ff6b5e"
@@ -83,7 +83,7 @@ def breakable(text: str) -> str:
     return said
 
 
-def say(label: QLabel, text: str) -> None:
+def set_text(label: QLabel, text: str) -> None:
     """Set a label's text if it is another one; a label without text takes no room."""
     if label.text() != text:
         label.setText(text)
@@ -94,7 +94,7 @@ def say(label: QLabel, text: str) -> None:
 log = logging.getLogger(__name__)
 
 
-def guarded(slot: Callable[..., None], whose: str, say: Callable[[str], None]) -> Callable[..., None]:
+def report_errors(slot: Callable[..., None], whose: str, say: Callable[[str], None]) -> Callable[..., None]:
     """Let a slot end in a sentence at worst, never in a traceback window.
 
     Parameters
@@ -201,7 +201,7 @@ _BESIDE_TEXT = 24
 _BETWEEN = " · "
 
 
-class WhoseButton(QPushButton):
+class PatientButton(QPushButton):
     """What it does and for whom, "Run: PATIENT · SAMPLE".
 
     A form that is still filled in for the patient before is so seen before the run is begun. Names are

@@ -16,7 +16,7 @@ from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.session import Session
 from napari_rbcflow.sources import FrameArray, RingFrames, open_frames
 from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, Label
-from napari_rbcflow.widgets.dock import LOOKS
+from napari_rbcflow.widgets.dock import LABEL_STYLES
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -108,7 +108,7 @@ def session_layers(
     marks = {}
     for kind in GROUPS:
         here = np.flatnonzero(group == kind)
-        look = LOOKS[Label.UNRELIABLE if kind == OTHERS else kind]
+        look = LABEL_STYLES[Label.UNRELIABLE if kind == OTHERS else kind]
         features = rows.iloc[here][["label", "p_reliable", "p_tank_treading"]].reset_index()
         marks[kind] = (
             np.column_stack([frame[here], yx[here]]),
@@ -194,7 +194,7 @@ def group_colours() -> Any:
     """Return the colours of `GROUPS` as napari's Colormap."""
     from napari.utils import Colormap
 
-    colours = ["#a0a0a050", LOOKS[Label.FLIPPING].colour, LOOKS[Label.TANK_TREADING].colour]
+    colours = ["#a0a0a050", LABEL_STYLES[Label.FLIPPING].colour, LABEL_STYLES[Label.TANK_TREADING].colour]
     n = len(GROUPS)
     return Colormap(
         colours, name="label", interpolation="zero", controls=[0.0, *(k / n for k in range(1, n)), 1.0]

@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
 from napari_rbcflow.pipeline import Order, Phase, Worker, WorkerRun
 from napari_rbcflow.widgets.cells import LiveCells
-from napari_rbcflow.widgets.dock import WarningBox, WhoseButton, say, wrapping_label
+from napari_rbcflow.widgets.dock import PatientButton, WarningBox, set_text, wrapping_label
 from napari_rbcflow.widgets.live_form import CameraForm
 from napari_rbcflow.widgets.picture import LivePicture, PictureControls
 from napari_rbcflow.widgets.remembered import Settings, load_settings, save_settings
@@ -134,7 +134,7 @@ class RunButtons(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.start, self.stop = WhoseButton("Start"), QPushButton("Stop")
+        self.start, self.stop = PatientButton("Start"), QPushButton("Stop")
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.start, 2)
@@ -317,7 +317,7 @@ class LiveWidget(LiveFace):
             self.run.stop()
             self.buttons.allow(start=False, stop=False)
             opening = self.run.phase is Phase.OPENING
-            say(self.status, _GIVING_UP if opening else _STOPPING)
+            set_text(self.status, _GIVING_UP if opening else _STOPPING)
 
     def shut_down(self) -> None:
         """Stop a run in progress, wait until its session is closed, and end its process.
@@ -369,7 +369,7 @@ class LiveWidget(LiveFace):
         self._say_picture()
         self.fold.setChecked(False)
         self._allow(going=self._going)
-        say(self.status, "opening the camera ...")
+        set_text(self.status, "opening the camera ...")
         hold(self._parts)
         self._timer.start(self._picture_ms)
         return self.run
@@ -401,7 +401,7 @@ class LiveWidget(LiveFace):
                 self._began = True
                 self.camera_line.show_info(run.info)
                 picture.begin(run.info, run.folder)
-                say(self.status, "" if self.stop_button.isEnabled() else _STOPPING)
+                set_text(self.status, "" if self.stop_button.isEnabled() else _STOPPING)
             before = picture.updates
             picture.update(snapshot, judged)
             drawn = picture.updates > before
@@ -430,7 +430,7 @@ class LiveWidget(LiveFace):
         let_go(self._parts)
         self._timer.start(IDLE_MS)
         self._allow(going=self._going)
-        say(self.status, "")
+        set_text(self.status, "")
         try:
             if run.phase is Phase.REFUSED:
                 self.panel.clear()

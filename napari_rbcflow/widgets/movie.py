@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.pipeline import busy
 from napari_rbcflow.widgets.cells import CellViewer
-from napari_rbcflow.widgets.dock import WarningBox, WhoseButton, breakable, guarded, wrapping_label
+from napari_rbcflow.widgets.dock import PatientButton, WarningBox, breakable, report_errors, wrapping_label
 from napari_rbcflow.widgets.layers import ResultLayers
 from napari_rbcflow.widgets.movie_form import LAYER, MovieForm, frames_of_layer, may_be_movie
 from napari_rbcflow.widgets.movie_job import MovieJob, MovieOrder, Stage
@@ -117,7 +117,7 @@ class MovieFace(QWidget):
         super().__init__()
         self.setMinimumWidth(400)
         self.form = MovieForm(image_layers)
-        self.run_button, self.cancel_button = WhoseButton("Run"), QPushButton("Cancel")
+        self.run_button, self.cancel_button = PatientButton("Run"), QPushButton("Cancel")
         self.open_button = QPushButton("Show an earlier session ...")
         self.fold = QToolButton()
         self.fold.setText("Movie and patient")
@@ -467,7 +467,7 @@ class MovieWidget(MovieFace):
 
     def _guarded(self, slot: Callable[..., None]) -> Callable[..., None]:
         """Let a slot end in a sentence at worst, never in a traceback window."""
-        return guarded(slot, "the movie widget", lambda sentence: self.message.say(grave=[sentence]))
+        return report_errors(slot, "the movie widget", lambda sentence: self.message.say(grave=[sentence]))
 
     def event(self, event: QEvent) -> bool:
         """Hear of the dock's x, and of `remove_dock_widget`: both take the widget out of its dock."""

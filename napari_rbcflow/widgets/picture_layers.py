@@ -16,7 +16,7 @@ from qtpy.QtCore import QTimer
 
 from napari_rbcflow.pipeline import JudgedCell, Snapshot
 from napari_rbcflow.types import Label
-from napari_rbcflow.widgets.dock import LOOKS, NOT_YET, STRUCK_OUT
+from napari_rbcflow.widgets.dock import LABEL_STYLES, NOT_YET, STRUCK_OUT
 
 FIRST_FRAMES = 5
 _STEP = 4
@@ -405,7 +405,7 @@ class Marks:
         if len(self.layer.data) != CAPACITY:
             self.layer.data = np.zeros((CAPACITY, 2))
         fill = CAPACITY - len(_ORDER)
-        symbols = [LOOKS[name].symbol if name != POINTED_OUT else "square" for name in _ORDER]
+        symbols = [LABEL_STYLES[name].symbol if name != POINTED_OUT else "square" for name in _ORDER]
         self.layer.symbol = symbols + [symbols[0]] * fill
         self.layer.border_color = [_colour(name) for name in _ORDER] + ["transparent"] * fill
         self.layer.selected_data = set()
@@ -443,7 +443,7 @@ class Marks:
         y_px, x_px : ndarray of float, shape (m,)
             In camera pixels.
         names : sequence of str, length m
-            How each looks: a key of `dock.LOOKS`, or `POINTED_OUT`.
+            How each looks: a key of `dock.LABEL_STYLES`, or `POINTED_OUT`.
         hidden : set of str
             Looks that are left away.
         """
@@ -487,4 +487,4 @@ def _across_um(name: str) -> float:
 
 
 def _colour(name: str) -> str:
-    return "#ffffff" if name == POINTED_OUT else LOOKS[name].colour
+    return "#ffffff" if name == POINTED_OUT else LABEL_STYLES[name].colour

@@ -35,12 +35,12 @@ from napari_rbcflow.session import (
 )
 from napari_rbcflow.widgets.dock import (
     FAULT_COLOUR,
-    LOOKS,
+    LABEL_STYLES,
     STRUCK_OUT,
     WARNING_COLOUR,
     WarningBox,
     breakable,
-    say,
+    set_text,
     wrapping_label,
 )
 from napari_rbcflow.widgets.result_plots import CountsTable, FractionCurve
@@ -112,13 +112,13 @@ class SessionLinks(QWidget):
     def clear(self) -> None:
         """Forget the session."""
         self._folder = None
-        say(self.line, "")
+        set_text(self.line, "")
         self.hide()
 
     def show_folder(self, folder: Path) -> None:
         """Show where a session lies."""
         self._folder = Path(folder)
-        say(self.line, f"Session: {breakable(str(folder))}")
+        set_text(self.line, f"Session: {breakable(str(folder))}")
         self.open_report.setVisible((self._folder / "report.html").exists())
         self.show()
 
@@ -302,7 +302,7 @@ _NUMBER = "font-size: 92px; font-weight: 700; padding: 0px 4px; margin: 0px;"
 _INTERVAL = "font-size: 40px; font-weight: 600; padding: 0px 4px;"
 _PLAIN = "font-size: 16px; padding: 0px 4px;"
 _CORRECTED = "font-size: 13px;"
-_BY_HAND = f"font-size: 18px; border-left: 4px solid {LOOKS[STRUCK_OUT].colour}; padding-left: 8px;"
+_BY_HAND = f"font-size: 18px; border-left: 4px solid {LABEL_STYLES[STRUCK_OUT].colour}; padding-left: 8px;"
 _DIM = " color: #8f959b;"
 _NONE_YET = "no reliable cell yet"
 
@@ -390,19 +390,19 @@ class ResultPanel(QWidget):
         self.warnings.clear()
         self.notes.clear()
         for label in (self.whose, self.cells, self.doubt, self.corrected, self.by_hand, self.end):
-            say(label, "")
-        say(self.remarks, "")
-        say(self.left, "")
-        say(self.caption, "")
-        say(self.number, "")
-        say(self.interval, "no run yet")
+            set_text(label, "")
+        set_text(self.remarks, "")
+        set_text(self.left, "")
+        set_text(self.caption, "")
+        set_text(self.number, "")
+        set_text(self.interval, "no run yet")
         self.links.clear()
         self.progress.hide()
 
     def show_whose(self, patient: str, sample: str) -> None:
         """Say whose number it is, so that nobody takes it for the next patient's."""
         said = [part for part in (patient.strip(), sample.strip()) if part]
-        say(self.whose, " · ".join(breakable(part) for part in said) or "unnamed sample")
+        set_text(self.whose, " · ".join(breakable(part) for part in said) or "unnamed sample")
 
     def set_target(self, half_width: float | None) -> None:
         """Show in the curve how narrow the interval must get, where a stop rule asks for it."""
@@ -477,7 +477,7 @@ class ResultPanel(QWidget):
         self._draw_waiting()
         self._failed = True
         self._end_progress()
-        say(self.end, "")
+        set_text(self.end, "")
         self.warnings.say(grave=[sentence, *self.warnings.grave])
         self._shade(doubtful=True)
 
@@ -486,11 +486,11 @@ class ResultPanel(QWidget):
         few = too_few_words(figure.n) if figure is not None else ""
         self._few_by_hand = bool(few)
         if figure is None:
-            say(self.by_hand, "")
+            set_text(self.by_hand, "")
         elif figure.estimate is None or figure.low is None or figure.high is None:
-            say(self.by_hand, "With the changes by hand: no reliable cell is left.")
+            set_text(self.by_hand, "With the changes by hand: no reliable cell is left.")
         else:
-            say(
+            set_text(
                 self.by_hand,
                 f"With the changes by hand: <b>{percent(figure.estimate)}</b>"
                 f" ({interval_words(figure.low, figure.high)},"
@@ -532,7 +532,7 @@ class ResultPanel(QWidget):
         low, high = progress.interval
         estimate = None if math.isnan(progress.estimate) else progress.estimate
         self._show_number(FractionFigure(estimate, low, high, progress.level, progress.method, progress.n))
-        say(self.doubt, too_few_line(progress.n) if progress.n else "")
+        set_text(self.doubt, too_few_line(progress.n) if progress.n else "")
         self._shade(doubtful=bool(grave) or progress.n < FEW_CELLS)
         self._show_left(progress)
         self._slow.start(REFRESH_MS)
@@ -543,22 +543,22 @@ class ResultPanel(QWidget):
             self.progress.setVisible(share is not None)
         if share is not None:
             self.progress.show_share(share)
-        say(self.left, left_words(progress).replace("\n", "<br>"))
+        set_text(self.left, left_words(progress).replace("\n", "<br>"))
 
     def _show_number(self, figure: FractionFigure) -> None:
         """Show a fraction, never without its interval."""
         self._n = figure.n
         if self.curve.isHidden():
             self.curve.show()
-        say(self.caption, "tank-treading fraction")
+        set_text(self.caption, "tank-treading fraction")
         if not figure.n or figure.estimate is None or figure.low is None or figure.high is None:
-            say(self.number, "")
-            say(self.interval, _NONE_YET)
-            say(self.cells, "")
+            set_text(self.number, "")
+            set_text(self.interval, _NONE_YET)
+            set_text(self.cells, "")
             return
-        say(self.number, percent(figure.estimate))
-        say(self.interval, interval_words(figure.low, figure.high))
-        say(self.cells, cells_words(figure.level, figure.n, figure.method).replace("\n", "<br>"))
+        set_text(self.number, percent(figure.estimate))
+        set_text(self.interval, interval_words(figure.low, figure.high))
+        set_text(self.cells, cells_words(figure.level, figure.n, figure.method).replace("\n", "<br>"))
         self.cells.setToolTip(METHOD_HELP.get(figure.method, ""))
 
     def _show_run(self, run: Mapping[str, Any]) -> None:
@@ -579,27 +579,27 @@ class ResultPanel(QWidget):
         self.warnings.say(grave=grave)
         self.notes.say(mild=mild_warnings(run))
         self.quality.show_lines(quality_lines(run, warnings_of_run(run)))
-        say(self.doubt, "Read the warning above first." if grave and fraction["n"] else "")
+        set_text(self.doubt, "Read the warning above first." if grave and fraction["n"] else "")
         corrected = corrected_words(run.get("fraction_corrected") or {})
-        say(self.corrected, breakable(corrected) if fraction["n"] else "")
+        set_text(self.corrected, breakable(corrected) if fraction["n"] else "")
         self._shade(doubtful=bool(grave))
 
     def _show_ending(self, status: str, reason: str, remarks: Sequence[str], sentence: str) -> None:
         # A failure stands in red above the number: said once.
-        say(
+        set_text(
             self.end,
             "Results up to that moment were saved."
             if status == "failed"
             else breakable(end_words(status, reason, self._n, sentence)),
         )
         if not self._n:
-            say(self.interval, "no number: no reliable cell")
-        say(self.remarks, "<br>".join(breakable(remark) for remark in remarks))
+            set_text(self.interval, "no number: no reliable cell")
+        set_text(self.remarks, "<br>".join(breakable(remark) for remark in remarks))
         self._shade(doubtful=self._failed or bool(self.warnings.grave))
 
     def _end_progress(self) -> None:
         self.progress.hide()
-        say(self.left, "")
+        set_text(self.left, "")
 
     def _shade(self, *, doubtful: bool) -> None:
         """Grey every number that must not be acted on."""

@@ -11,7 +11,14 @@ from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidge
 
 from napari_rbcflow.quality import explained, lost_words
 from napari_rbcflow.types import Label
-from napari_rbcflow.widgets.dock import LOOKS, NOT_YET, WARNING_COLOUR, breakable, say, wrapping_label
+from napari_rbcflow.widgets.dock import (
+    LABEL_STYLES,
+    NOT_YET,
+    WARNING_COLOUR,
+    breakable,
+    set_text,
+    wrapping_label,
+)
 
 # Behind qtpy: it takes the Qt that is already there.
 import pyqtgraph as pg  # isort: skip
@@ -75,7 +82,7 @@ class CountsTable(QWidget):
         """Show no figures."""
         for label in (*self.figures.values(), self.rate, self.dropped, self.missed):
             label.setText("")
-        say(self.reasons, "")
+        set_text(self.reasons, "")
         self.hide()
 
     def show_counts(self, cells: Mapping[str, int], reliable: int, in_picture: int) -> None:
@@ -114,7 +121,7 @@ class CountsTable(QWidget):
             style = _BAD if n else _WORD
             if label.styleSheet() != style:
                 label.setStyleSheet(style)
-        say(self.reasons, breakable(lost_words(dropped=dropped_by, missed=missed_by)))
+        set_text(self.reasons, breakable(lost_words(dropped=dropped_by, missed=missed_by)))
         for label, counts in ((self.dropped, dropped_by), (self.missed, missed_by)):
             if label.toolTip() != (meant := explained(counts)):
                 label.setToolTip(meant)
@@ -124,9 +131,9 @@ class CountsTable(QWidget):
 
 
 def _word(name: str) -> QLabel:
-    label = QLabel(_WORDS.get(name) or f"{LOOKS[name].sign} {LOOKS[name].words}")
+    label = QLabel(_WORDS.get(name) or f"{LABEL_STYLES[name].sign} {LABEL_STYLES[name].words}")
     # Grey ones in the theme's own colour: they are made for dark pictures.
-    colour = f" color: {LOOKS[name].colour};" if name in (Label.TANK_TREADING, Label.FLIPPING) else ""
+    colour = f" color: {LABEL_STYLES[name].colour};" if name in (Label.TANK_TREADING, Label.FLIPPING) else ""
     label.setStyleSheet(_WORD + colour)
     return label
 
@@ -190,12 +197,12 @@ class FractionCurve(QWidget):
         plot.getAxis("left").setWidth(46)
         plot.getAxis("left").setStyle(hideOverlappingLabels=False)
         plot.showGrid(y=True, alpha=0.25)
-        colour = QColor(LOOKS[Label.TANK_TREADING].colour)
+        colour = QColor(LABEL_STYLES[Label.TANK_TREADING].colour)
         self._band = _Band(colour)
         self._line = pg.PlotCurveItem(pen=pg.mkPen(colour, width=2))
         # With one cell there is no line and no band yet: the present interval is drawn for itself.
         self._now = pg.ErrorBarItem(pen=pg.mkPen(colour, width=2), beam=0)
-        hint = pg.mkPen(LOOKS[NOT_YET].colour, width=1, style=Qt.PenStyle.DashLine)
+        hint = pg.mkPen(LABEL_STYLES[NOT_YET].colour, width=1, style=Qt.PenStyle.DashLine)
         self._hints = [pg.InfiniteLine(angle=0, pen=hint) for _ in range(2)]
         for item in (self._band, self._line, self._now, *self._hints):
             plot.addItem(item)
@@ -282,7 +289,7 @@ class FractionCurve(QWidget):
             said += " Bar: the interval above."
         elif narrow:
             said += " Dashed: its width at the stop."
-        say(self.caption, said if len(points) else "")
+        set_text(self.caption, said if len(points) else "")
 
     def changeEvent(self, event: QEvent) -> None:
         """Follow the viewer's theme."""

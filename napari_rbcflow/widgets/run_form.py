@@ -27,7 +27,7 @@ from napari_rbcflow.pipeline import Camera, Order
 from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.sources import amiss_words, took_lines, took_words
 from napari_rbcflow.types import SourceInfo
-from napari_rbcflow.widgets.dock import WARNING_COLOUR, say, wrapping_label
+from napari_rbcflow.widgets.dock import WARNING_COLOUR, set_text, wrapping_label
 
 _LONGEST_PART = 40
 
@@ -233,16 +233,16 @@ class CameraLine(QWidget):
 
     def clear(self) -> None:
         """Say nothing."""
-        say(self.took, "")
-        say(self.differs, "")
+        set_text(self.took, "")
+        set_text(self.differs, "")
         self.hide()
 
     def show_info(self, info: SourceInfo) -> None:
         """Say what a source that is open does."""
-        say(self.took, escape(took_words(info)))
+        set_text(self.took, escape(took_words(info)))
         self.setToolTip("\n".join(took_lines(info)))
         amiss = amiss_words(info)
-        say(self.differs, f"▲ {escape(amiss)}" if amiss else "")
+        set_text(self.differs, f"▲ {escape(amiss)}" if amiss else "")
         self.show()
 
 

@@ -60,8 +60,8 @@ from napari_rbcflow.widgets.dock import (
     WARNING_COLOUR,
     WarningBox,
     breakable,
-    guarded,
-    say,
+    report_errors,
+    set_text,
     wrapping_label,
 )
 from napari_rbcflow.widgets.remembered import load_settings
@@ -326,7 +326,7 @@ class TrendWidget(TrendFace):
         self._judged_by = self._written()
         self._job = ReadingJob()
         self._connect()
-        say(self.status, "")
+        set_text(self.status, "")
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._guarded(self._tick))
         # Not through `self`, which is then half gone.
@@ -374,13 +374,13 @@ class TrendWidget(TrendFace):
         self.message.clear()
         self.folder.line_edit.value = os.pathsep.join(map(str, paths))
         self._job.start(paths)
-        say(self.status, "reading the sessions ...")
+        set_text(self.status, "reading the sessions ...")
         self._timer.start(POLL_MS)
 
     def _tick(self) -> None:
         done, of = self._job.read
         if of:
-            say(self.status, f"reading the sessions: {done:,} of {of:,}")
+            set_text(self.status, f"reading the sessions: {done:,} of {of:,}")
         try:
             gathered = self._job.take()
         except BaseException:
@@ -393,7 +393,7 @@ class TrendWidget(TrendFace):
 
     def _end_reading(self, gathered: Gathered | None) -> None:
         self._timer.stop()
-        say(self.status, "")
+        set_text(self.status, "")
         self._gathered = gathered
         names = [name for name in (gathered.patients if gathered else ()) if name]
         before = self.patient.value
@@ -441,9 +441,9 @@ class TrendWidget(TrendFace):
             more.append(
                 f"For live runs that stop at the limit: “Stop when clearly off the baseline” {limit}."
             )
-        say(self.summary, "<br>".join(map(breakable, more)))
+        set_text(self.summary, "<br>".join(map(breakable, more)))
         notes = [note.replace("--crisis FROM:TO", "“Crises”") for note in trend.notes]
-        say(self.notes, "<br>".join("▲ " + breakable(note) for note in notes))
+        set_text(self.notes, "<br>".join("▲ " + breakable(note) for note in notes))
         self.plot.show_trend(trend)
         self.table.show_trend(trend)
         self._choose_nothing()
@@ -514,7 +514,7 @@ class TrendWidget(TrendFace):
             except OSError as error:
                 said = error.strerror or str(error)
                 raise RunFailed(f"{path} cannot be written ({said}): choose another folder.") from error
-            say(self.status, breakable(f"Saved: {path}"))
+            set_text(self.status, breakable(f"Saved: {path}"))
 
     # ------------------------------------------------------------------ drag and drop
 
@@ -533,7 +533,7 @@ class TrendWidget(TrendFace):
 
     def _guarded(self, slot: Callable[..., None]) -> Callable[..., None]:
         """Let a slot end in a sentence at worst, never in a traceback window."""
-        return guarded(slot, "the trend widget", lambda sentence: self.message.say(grave=[sentence]))
+        return report_errors(slot, "the trend widget", lambda sentence: self.message.say(grave=[sentence]))
 
     def event(self, event: QEvent) -> bool:
         """Hear of being taken out of the dock."""

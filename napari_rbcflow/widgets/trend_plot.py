@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_rbcflow.trend import Below, TrendRun, Use
 from napari_rbcflow.types import Label
-from napari_rbcflow.widgets.dock import LOOKS
+from napari_rbcflow.widgets.dock import LABEL_STYLES
 from napari_rbcflow.widgets.result_plots import colour_axes
 
 # Behind qtpy: it takes the Qt that is already there.
@@ -21,9 +21,9 @@ import pyqtgraph as pg  # isort: skip
 from napari_rbcflow.trend import Scale, Trend, at_day, below_words, day_words, number_words
 from napari_rbcflow.widgets.dock import STRUCK_OUT
 
-BLUE = LOOKS[Label.TANK_TREADING].colour
-ORANGE = LOOKS[Label.FLIPPING].colour
-GREY = LOOKS[Label.UNRELIABLE].colour
+BLUE = LABEL_STYLES[Label.TANK_TREADING].colour
+ORANGE = LABEL_STYLES[Label.FLIPPING].colour
+GREY = LABEL_STYLES[Label.UNRELIABLE].colour
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class TrendPlot(QWidget):
             if run.record.by_hand is not None and run.record.by_hand.estimate is not None
         ]
         if hands:
-            pen = pg.mkPen(LOOKS[STRUCK_OUT].colour, width=2)
+            pen = pg.mkPen(LABEL_STYLES[STRUCK_OUT].colour, width=2)
             self._add(pg.ScatterPlotItem(pos=hands, symbol="d", size=13, brush=None, pen=pen))
 
     def _add(self, item: Any) -> None:
