@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification.dataset import Sequence31, read_dataset
+from napari_rbcflow.classification.dataset import LabelledSequence, read_dataset
 from napari_rbcflow.classification.sampling import similarity
 from napari_rbcflow.classification.training.augmenting import through_jpeg
 from napari_rbcflow.classification.training.fitting import Recipe, fit, logits, targets
@@ -27,14 +27,14 @@ SEED = 77
 RECIPE = Recipe(2, sampling="uniform", epochs=12, learning_rate=3e-3, decay=1e-4)
 
 
-def simulated(n: int) -> list[Sequence31]:
+def simulated(n: int) -> list[LabelledSequence]:
     """Return tank-treading and flipping sequences alike, every second one as a published strip is."""
     out = []
     for i, drawn in enumerate(simulate_sequences(n, seed=SEED, shares=(0.5, 0.5, 0.0))):
         crops, strip = drawn.crops, i % 2 == 0
         if strip:
             crops = through_jpeg(crops[similarity(crops, 20)])
-        out.append(Sequence31(f"SIMULATED_{i}", drawn.label, crops, strip))
+        out.append(LabelledSequence(f"SIMULATED_{i}", drawn.label, crops, strip))
     return out
 
 

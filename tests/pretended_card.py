@@ -59,7 +59,7 @@ def pretend_card(
             here, card = torch.device("cpu"), device.type == "cuda"
             super().__init__(trained, here, ROWS if card else rows, **more)
             if card:
-                self._source = batches._OnDevice(trained, here, self.rows)
+                self._source = batches._GpuBatches(trained, here, self.rows)
                 self._onnx = None
                 for network in trained.networks:
                     for module in network.modules():

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification import gpu
-from napari_rbcflow.classification.batches import LONGEST, MARGIN, StageRunner, _OnDevice, near_threshold
+from napari_rbcflow.classification.batches import LONGEST, MARGIN, StageRunner, _GpuBatches, near_threshold
 from napari_rbcflow.classification.sampling import Sampling, Scale, pad, sample, scaled
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.classification.weight_files import SHIPPED, Trained, load_weights
+from napari_rbcflow.classification.weight_files import SHIPPED, TrainedStage, load_weights
 from napari_rbcflow.simulation import simulate_sequences
 from napari_rbcflow.types import LEAST_FRAMES, Judgement, Track
 
@@ -147,7 +147,7 @@ class TestOnDevice:
     def test_packing(self, stage: int, tracks: list[Track]) -> None:
         """Batch after batch through the two buffers: short, long, too long for the device, none."""
         trained = load_weights(SHIPPED / f"stage{stage}.safetensors", stage)
-        packing = _OnDevice(trained, torch.device("cpu"), 16)
+        packing = _GpuBatches(trained, torch.device("cpu"), 16)
         rng = np.random.default_rng(0)
         long = rng.integers(90, 150, (LONGEST + 30, 31, 31)).astype(np.uint8)
         short = [c[:4] for c in sequences(1, 16)]
@@ -178,7 +178,7 @@ class TestHalfPrecision:
     def test_the_margin_is_many_times_the_error(self, tracks: list[Track]) -> None:
         """Half precision as a CPU emulates it: its greatest error in calibrated logits."""
         for stage in (1, 2):
-            trained: Trained = load_weights(SHIPPED / f"stage{stage}.safetensors", stage)
+            trained: TrainedStage = load_weights(SHIPPED / f"stage{stage}.safetensors", stage)
             runner = StageRunner(trained, torch.device("cpu"), 8)
             crops = [t.crops for t in tracks]
             error = np.abs(runner._logits(crops, True) - runner._logits(crops, False)) * abs(trained.slope)

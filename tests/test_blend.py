@@ -1,4 +1,4 @@
-"""Measures made by hand beside what a network learns, and cells that neither can tell."""
+"""Handcrafted features beside what a network learns, and cells that neither can tell."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from napari_rbcflow.classification.networks import build
-from napari_rbcflow.classification.networks.blend import Blend, loss_of, together
-from napari_rbcflow.classification.networks.handcrafted import Measures
+from napari_rbcflow.classification.networks.blend import Blend, ensemble_logits, loss_of
+from napari_rbcflow.classification.networks.handcrafted import HandcraftedFeatures
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
 from napari_rbcflow.simulation import simulate_sequences
@@ -38,7 +38,7 @@ some_lengths = st.lists(st.integers(0, FRAMES), min_size=1, max_size=4)
 def test_measures_do_not_know_which_way_time_or_the_camera_looks(lengths: list[int], seed: int) -> None:
     """A track turned round in time has the same measures; upside down, all but those of direction."""
     images, mask = tracks(lengths, seed)
-    measures = Measures()
+    measures = HandcraftedFeatures()
     whole = measures(images, mask)
     assert torch.isfinite(whole).all()
     turned = images.clone()
@@ -53,7 +53,7 @@ def test_measures_do_not_know_which_way_time_or_the_camera_looks(lengths: list[i
 def test_one_frame_is_measured_by_itself() -> None:
     """K = 1 too; and what pads a track of one frame is not taken for a step."""
     images, mask = tracks([1], 3)
-    measures = Measures()
+    measures = HandcraftedFeatures()
     whole = measures(images, mask)
     assert torch.allclose(measures(images[:, :1], mask[:, :1]), whole, atol=1e-4)
     dirty = images.clone()
@@ -64,7 +64,7 @@ def test_one_frame_is_measured_by_itself() -> None:
 def test_measures_see_what_they_are_named_for() -> None:
     """A long cell and a round one, a still one and one that fades: each differs where it should alone."""
     y, x = np.mgrid[:31, :31] - 15.0
-    still, measures = torch.ones(1, FRAMES), Measures()
+    still, measures = torch.ones(1, FRAMES), HandcraftedFeatures()
 
     def of(long: float, fading: float = 0.0) -> Tensor:
         cell = np.exp(-((x / long) ** 2 + (y / 4) ** 2)).astype(np.float32)
@@ -88,7 +88,7 @@ def test_an_ensemble_is_the_sum_of_its_members_and_each_opinion_is_trained() -> 
         member.standardise(images, mask)
     with torch.inference_mode():
         whole = sum(member(images, mask) for member in members)
-        assert torch.allclose(together(members, images, mask), whole, atol=1e-5)
+        assert torch.allclose(ensemble_logits(members, images, mask), whole, atol=1e-5)
     loss_of(members[0], images, mask, torch.tensor([0, 1, 0]), 0.0).backward()
     for name, parameter in members[0].named_parameters():
         assert parameter.grad is not None, name

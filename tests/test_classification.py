@@ -58,8 +58,8 @@ def two_stage() -> TwoStage:
 def ssim(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     """The similarity by which similarity sampling chooses frames, of two pictures alone."""
     sums, squares = sampling._moments(np.stack([first, second]))
-    room = sampling._room(*first.shape)
-    whole = sampling._likeness(first, second, sums[0], sums[1], squares[0], squares[1], *room)
+    room = sampling._scratch(*first.shape)
+    whole = sampling._ssim(first, second, sums[0], sums[1], squares[0], squares[1], *room)
     return float(whole / (sampling.ONE * sums[0].size))
 
 

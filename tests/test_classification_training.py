@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from napari_rbcflow.classification.dataset import Sequence31, read_dataset
+from napari_rbcflow.classification.dataset import LabelledSequence, read_dataset
 from napari_rbcflow.classification.evaluation import evaluate
 from napari_rbcflow.classification.evaluation.scores import at_prevalence, auc, calibrate, threshold_at_leak
 from napari_rbcflow.classification.networks import build
 from napari_rbcflow.classification.training import default_recipe, gather, train
 from napari_rbcflow.classification.training.augmenting import jiggle, spoil, vary
 from napari_rbcflow.classification.training.fitting import (
-    Drawing,
+    EpochSampler,
     find_learning_rate,
     make_optimiser,
     targets,
@@ -83,7 +83,7 @@ def two_stage() -> TwoStage:
 
 class TestPublishedLayout:
     def test_names_tell_patient_and_run(self) -> None:
-        one = Sequence31("BG1017_10s02_1207", 0, np.zeros((6, 31, 31), np.uint8))
+        one = LabelledSequence("BG1017_10s02_1207", 0, np.zeros((6, 31, 31), np.uint8))
         assert (one.patient, one.date, one.acquisition) == ("BG", "BG1017", "BG1017_10s02")
 
     def test_crops_come_as_they_were_written(self, dataset: Path) -> None:
@@ -155,8 +155,8 @@ class TestAugmenting:
     @given(st.integers(0, 10_000), st.integers(6, 60))
     def test_variants_stay_sequences(self, seed: int, n: int) -> None:
         rng = np.random.default_rng(seed)
-        one = Sequence31("AA0101_10s01_1", 0, sequence(rng, 0, n))
-        other = Sequence31("AA0101_10s01_2", 2, sequence(rng, 2, 9))
+        one = LabelledSequence("AA0101_10s01_1", 0, sequence(rng, 0, n))
+        other = LabelledSequence("AA0101_10s01_2", 2, sequence(rng, 2, 9))
         for crops in (vary(one, [other], rng), spoil(one, [other], rng)):
             assert crops.dtype == np.uint8
             assert crops.shape[1:] == (31, 31)
@@ -250,8 +250,8 @@ class TestThePapersRecipe:
         """A: down. B: up; in stage 1 both ways to 5,000, the rare class being 3,779: 1.32 times as many."""
         crops = np.full((2, 31, 31), 120, np.uint8)
         rare, frequent = (0, 2) if stage == 1 else (1, 0)
-        of = [Sequence31(f"AA0101_10s01_{i}", rare if i < 30 else frequent, crops) for i in range(430)]
-        drawing = Drawing(of, [], default_recipe(stage, model), seed=0)
+        of = [LabelledSequence(f"AA0101_10s01_{i}", rare if i < 30 else frequent, crops) for i in range(430)]
+        drawing = EpochSampler(of, [], default_recipe(stage, model), seed=0)
         rng = np.random.default_rng(0)
         one, two = drawing.epoch(rng), drawing.epoch(rng)
         assert tuple(np.bincount(drawing.labels[one]).tolist()) == wanted

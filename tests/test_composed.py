@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_rbcflow.classification.dataset import FLIPPING, TANK_TREADING, UNRELIABLE, Sequence31
+from napari_rbcflow.classification.dataset import FLIPPING, TANK_TREADING, UNRELIABLE, LabelledSequence
 from napari_rbcflow.classification.evaluation.scores import calibrate, calibrate_with
 from napari_rbcflow.classification.training import default_recipe
 from napari_rbcflow.classification.training.augmenting import lit_from_a_side
 from napari_rbcflow.classification.training.composed import MovieSettings, tracked_sequences
-from napari_rbcflow.classification.training.fitting import Drawing
+from napari_rbcflow.classification.training.fitting import EpochSampler
 from napari_rbcflow.classification.training.model_card import LEAST_FOUND, cell_weights, choose_thresholds
 from napari_rbcflow.classification.weight_files import FOUND, LET_THROUGH, SHIPPED, load_weights
 
@@ -25,7 +25,7 @@ SMALL = MovieSettings(
 )
 
 
-def cell(patient: str, label: int, number: int, n: int = 24) -> Sequence31:
+def cell(patient: str, label: int, number: int, n: int = 24) -> LabelledSequence:
     """A ring that stays (0), turns edge-on half-way (1), or is three times as wide (2)."""
     rng = np.random.default_rng(number)
     yy, xx = np.mgrid[-15:16, -15:16]
@@ -37,7 +37,7 @@ def cell(patient: str, label: int, number: int, n: int = 24) -> Sequence31:
         picture = 120 + 14 * np.exp(-(r**2) / 8) - 12 * np.exp(-((r - 6) ** 2) / 3)
         crops.append(picture + rng.normal(0, 1.8, r.shape))
     stack = np.clip(np.rint(np.asarray(crops)), 0, 255).astype(np.uint8)
-    return Sequence31(f"{patient}0101_10s01_{label}{number}", label, stack)
+    return LabelledSequence(f"{patient}0101_10s01_{label}{number}", label, stack)
 
 
 CELLS = [cell(patient, label, k) for patient in ("AA", "BB") for label in range(3) for k in range(3)]
@@ -74,7 +74,7 @@ def test_an_epoch_holds_as_many_of_either_kind_and_every_cell_as_often() -> None
         for k in range(9 if s.label == TANK_TREADING else 1)
     ]
     recipe = replace(default_recipe(1, "small"), simulated=0.0, composed=40.0)
-    drawing = Drawing(CELLS, (), recipe, 0, composed)
+    drawing = EpochSampler(CELLS, (), recipe, 0, composed)
     drawn = [drawing.sequences[i] for i in drawing.epoch(np.random.default_rng(0)) if i >= len(CELLS)]
     labels = Counter(s.label for s in drawn)
     assert labels[TANK_TREADING] == labels[FLIPPING] == labels[UNRELIABLE] / 2
@@ -103,7 +103,9 @@ def test_as_many_are_found_of_either_kind(seed: int, apart: float, harder: float
         for label in range(3):
             for k in range(40):
                 name = f"{patient}0101_10s01_{label}{k}~0"
-                sequences.append(Sequence31(name, label, np.zeros((6, 31, 31), np.uint8), composed=True))
+                sequences.append(
+                    LabelledSequence(name, label, np.zeros((6, 31, 31), np.uint8), composed=True)
+                )
                 z = rng.normal(-apart if label == UNRELIABLE else apart + harder * (label == FLIPPING))
                 p.append(round(1 / (1 + np.exp(-z)), 4))
     chosen = choose_thresholds(sequences, np.asarray(p))

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, qmc
 
-from napari_rbcflow.classification.dataset import Sequence31
+from napari_rbcflow.classification.dataset import LabelledSequence
 from napari_rbcflow.classification.training import model_card
 from napari_rbcflow.classification.training.fitting import Recipe
 from napari_rbcflow.classification.weight_files import SHIPPED, held_back_counts, seal
@@ -449,7 +449,8 @@ def test_a_card_that_is_written_now_says_its_counts_by_name() -> None:
     rng = np.random.default_rng(8)
     labels = rng.integers(0, 3, 120)
     sequences = [
-        Sequence31(f"XX0101_10s01_{i}", int(k), np.zeros((6, 31, 31), np.uint8)) for i, k in enumerate(labels)
+        LabelledSequence(f"XX0101_10s01_{i}", int(k), np.zeros((6, 31, 31), np.uint8))
+        for i, k in enumerate(labels)
     ]
     models = {}
     for stage in (1, 2):
@@ -475,7 +476,7 @@ def test_a_card_tells_patients_days_and_runs_apart() -> None:
     labels = rng.integers(0, 3, 240)
     runs = ("BG070219_10s01", "BG070219_10s02", "LJ200121_10s01", "LJ210121_10s01")
     sequences = [
-        Sequence31(f"{runs[i % 4]}_{i}", int(k), np.zeros((6, 31, 31), np.uint8))
+        LabelledSequence(f"{runs[i % 4]}_{i}", int(k), np.zeros((6, 31, 31), np.uint8))
         for i, k in enumerate(labels)
     ]
     models = {}
@@ -485,7 +486,7 @@ def test_a_card_tells_patients_days_and_runs_apart() -> None:
         logits = rng.normal(np.where(truth, 2.5, -2.5), 1.0)
 
         def scored(
-            of: list[Sequence31], logits: np.ndarray[Any, Any] = logits, stage: int = stage
+            of: list[LabelledSequence], logits: np.ndarray[Any, Any] = logits, stage: int = stage
         ) -> dict[str, Any]:
             found = model_card.figures(Recipe(stage=stage), of, logits, logits[None], 1.0, 0.0, 0.5)
             told: dict[str, Any] = json.loads(json.dumps(found))

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from napari_rbcflow.classification.dataset import Sequence31
+from napari_rbcflow.classification.dataset import LabelledSequence
 from napari_rbcflow.classification.evaluation import evaluate
 from napari_rbcflow.classification.evaluation.evaluate import table5
 from napari_rbcflow.classification.grid import run_grid, write_tables
@@ -33,7 +33,7 @@ from napari_rbcflow.simulation import SimulatedSequence, simulate_sequences
 RUNS = ("AA0101_10s01", "AA0101_10s02", "AA0108_10s01", "BB0101_10s01", "BB0101_10s02")
 
 
-def write_set(folder: Path, sequences: Sequence[Sequence31]) -> Path:
+def write_set(folder: Path, sequences: Sequence[LabelledSequence]) -> Path:
     (folder / "img").mkdir(parents=True)
     rows = ["sequence_name,label,size"]
     for s in sequences:
@@ -49,13 +49,13 @@ def pool() -> list[SimulatedSequence]:
     return simulate_sequences(42, seed=1, shares=(1 / 3, 1 / 3, 1 / 3))
 
 
-def simulated(runs: Sequence[str], skip: int = 0) -> list[Sequence31]:
+def simulated(runs: Sequence[str], skip: int = 0) -> list[LabelledSequence]:
     """Two cells of every kind in every run; the first `skip` of each kind are of another split."""
     out = []
     for label in (0, 1, 2):
         of_kind = [s for s in pool() if s.label == label][skip:]
         for k, run in enumerate(r for r in runs for _ in range(2)):
-            out.append(Sequence31(f"{run}_{label}{k}", label, of_kind[k].crops))
+            out.append(LabelledSequence(f"{run}_{label}{k}", label, of_kind[k].crops))
     return out
 
 

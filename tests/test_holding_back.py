@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from napari_rbcflow.classification.dataset import Sequence31, read_dataset
+from napari_rbcflow.classification.dataset import LabelledSequence, read_dataset
 from napari_rbcflow.classification.evaluation.scores import calibrate
 from napari_rbcflow.classification.training import cross_validate, default_recipe, hold_out, train
 from napari_rbcflow.classification.training.fitting import Fitted
 from napari_rbcflow.errors import BadInput
 
 
-def cells(run: str, labels: str) -> list[Sequence31]:
+def cells(run: str, labels: str) -> list[LabelledSequence]:
     crops = np.full((8, 31, 31), 120, np.uint8)
-    return [Sequence31(f"{run}_{i}", int(label), crops) for i, label in enumerate(labels)]
+    return [LabelledSequence(f"{run}_{i}", int(label), crops) for i, label in enumerate(labels)]
 
 
 ALL = [
@@ -39,11 +39,11 @@ def test_networks_judge_only_groups_that_they_never_saw(
     sequences = ALL if stage == 1 else [s for s in ALL if s.reliable]
     seen: list[set[str]] = []
 
-    def fit(train_on: list[Sequence31], *_: object, **__: object) -> Fitted:
+    def fit(train_on: list[LabelledSequence], *_: object, **__: object) -> Fitted:
         seen.append({getattr(s, group) for s in train_on})
         return Fitted(torch.nn.Identity(), 0, [], [])
 
-    def logits(_: object, held: list[Sequence31], __: object) -> NDArray[np.float64]:
+    def logits(_: object, held: list[LabelledSequence], __: object) -> NDArray[np.float64]:
         assert not {getattr(s, group) for s in held} & seen[-1]
         return np.ones(len(held))
 
@@ -72,7 +72,7 @@ def test_what_cannot_be_held_back_is_refused() -> None:
         hold_out(lone, 1)
     with pytest.raises(BadInput, match="of one acquisition"):
         hold_out(lone[:3], 1)
-    nameless = [*ALL, Sequence31("P12_20261123_10s01_00", 0, ALL[0].crops)]
+    nameless = [*ALL, LabelledSequence("P12_20261123_10s01_00", 0, ALL[0].crops)]
     with pytest.raises(BadInput, match="P12_20261123_10s01_00 does not say patient"):
         hold_out(nameless, 1)
     with pytest.raises(BadInput, match="does not say patient"):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from napari_rbcflow.classification.batches import StageRunner
 from napari_rbcflow.classification.networks import build
-from napari_rbcflow.classification.networks.blend import Blend, together
-from napari_rbcflow.classification.onnx_graph import OnnxNetworks, can_be_written
+from napari_rbcflow.classification.networks.blend import Blend, ensemble_logits
+from napari_rbcflow.classification.onnx_graph import OnnxNetworks, is_supported
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
 from napari_rbcflow.errors import RunFailed
@@ -60,14 +60,14 @@ def batch(rows: int, frames: int, seed: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(("model", "frames", "members", "options"), OPTIONS)
 def test_logits_are_pytorchs(model: str, frames: int, members: int, options: dict[str, Any]) -> None:
     networks = ensemble(model, frames, members, options)
-    assert can_be_written(networks)
+    assert is_supported(networks)
     rows = 9
     in_onnx = OnnxNetworks(networks, rows, frames)
     alone = OnnxNetworks(networks, 1, frames)
     for seed in range(3):
         images, mask = batch(rows, frames, seed)
         with torch.inference_mode():
-            wanted = together(networks, images, mask).numpy()
+            wanted = ensemble_logits(networks, images, mask).numpy()
         found = in_onnx.logits(images.numpy(), mask.numpy())
         assert np.isfinite(found).all()
         assert np.abs(wanted).max() > 0.01
@@ -102,7 +102,7 @@ def test_shipped_probabilities_are_pytorchs(stage: int) -> None:
 @pytest.mark.parametrize("model", ["cnn", "c-rnn"])
 def test_the_papers_networks_stay_in_pytorch(model: str) -> None:
     networks = ensemble(model, 5, 1, {})
-    assert not can_be_written(networks)
+    assert not is_supported(networks)
     trained = replace(
         load_weights(SHIPPED / "stage1.safetensors", 1), networks=networks, frames=5, sampling="uniform"
     )

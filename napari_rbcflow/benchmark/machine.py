@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from napari_rbcflow.benchmark.report import Floor
 from napari_rbcflow.classification import TwoStage
-from napari_rbcflow.classification.networks.blend import together
+from napari_rbcflow.classification.networks.blend import ensemble_logits
 from napari_rbcflow.tracking import SlidingBackground
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, DEFAULT_FPS
 from napari_rbcflow.version import __version__
@@ -171,6 +171,6 @@ def judging(two_stage: TwoStage, crops: Sequence[NDArray[np.uint8]], stage: int)
     images = torch.zeros((1, trained.frames, CROP_SIDE, CROP_SIDE), device=device)
     mask = torch.ones((1, trained.frames), device=device)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        together(trained.networks, images, mask)
+        ensemble_logits(trained.networks, images, mask)
     bytes_ = float(np.mean([len(c) for c in crops])) * _CROP_BYTES
     return Floor(bytes_, counter.get_total_flops())

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_rbcflow.classification import gpu
-from napari_rbcflow.classification.networks.blend import together
-from napari_rbcflow.classification.onnx_graph import OnnxNetworks, can_be_written
+from napari_rbcflow.classification.networks.blend import ensemble_logits
+from napari_rbcflow.classification.onnx_graph import OnnxNetworks, is_supported
 from napari_rbcflow.classification.sampling import sample, scaled
-from napari_rbcflow.classification.weight_files import Trained
+from napari_rbcflow.classification.weight_files import TrainedStage
 from napari_rbcflow.types import CROP_SIDE
 
 LONGEST = 64
@@ -37,7 +37,7 @@ class StageRunner:
 
     Parameters
     ----------
-    trained : Trained
+    trained : TrainedStage
         Its networks are moved to the device.
     device : torch.device
     rows : int
@@ -54,18 +54,20 @@ class StageRunner:
     """
 
     def __init__(
-        self, trained: Trained, device: torch.device, rows: int, *, mixed: bool = False, threads: int = 1
+        self, trained: TrainedStage, device: torch.device, rows: int, *, mixed: bool = False, threads: int = 1
     ) -> None:
         self.trained, self.rows = trained, rows
         self._device = device
         self._mixed = mixed and device.type == "cuda"
         for network in trained.networks:
             network.to(device)
-        self._source = _OnDevice(trained, device, rows) if device.type == "cuda" else _Here(trained, rows)
+        self._source = (
+            _GpuBatches(trained, device, rows) if device.type == "cuda" else _CpuBatches(trained, rows)
+        )
         # The paper's networks stay in PyTorch.
         self._onnx = (
             OnnxNetworks(trained.networks, rows, trained.frames, threads)
-            if device.type == "cpu" and can_be_written(trained.networks)
+            if device.type == "cpu" and is_supported(trained.networks)
             else None
         )
 
@@ -93,7 +95,7 @@ class StageRunner:
                 some = crops[first : first + self.rows]
                 images, mask = self._source.prepare(some)
                 with torch.autocast(self._device.type, torch.float16, enabled=half):
-                    total = together(self.trained.networks, images, mask)
+                    total = ensemble_logits(self.trained.networks, images, mask)
                 parts.append((total[:, 1] - total[:, 0])[: len(some)])
             # A GPU is waited for only here: while it judges a batch, the next is packed.
             logits: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
@@ -109,7 +111,7 @@ class StageRunner:
         return logits
 
 
-def near_threshold(trained: Trained, p: NDArray[np.float64]) -> NDArray[np.int64]:
+def near_threshold(trained: TrainedStage, p: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return which of the probabilities are so near to where a label changes that half precision may err."""
     near = np.zeros(len(p), bool)
     for edge in trained.edges:
@@ -124,10 +126,10 @@ def near_threshold(trained: Trained, p: NDArray[np.float64]) -> NDArray[np.int64
     return np.flatnonzero(near)
 
 
-class _Here:
+class _CpuBatches:
     """Prepares batches on the CPU, in one buffer: the networks have read it when the next is filled."""
 
-    def __init__(self, trained: Trained, rows: int) -> None:
+    def __init__(self, trained: TrainedStage, rows: int) -> None:
         self._trained = trained
         self._images = torch.zeros((rows, trained.frames, CROP_SIDE, CROP_SIDE))
         self._mask = torch.zeros((rows, trained.frames))
@@ -146,14 +148,14 @@ class _Here:
         return self._images, self._mask
 
 
-class _OnDevice:
+class _GpuBatches:
     """Packs raw crops into pinned memory; the device samples, levels and pads them.
 
     Two buffers take turns, so that one is packed while the other is on its way. Runs on a CPU too, where
     the tests compare it.
     """
 
-    def __init__(self, trained: Trained, device: torch.device, rows: int) -> None:
+    def __init__(self, trained: TrainedStage, device: torch.device, rows: int) -> None:
         self._trained, self._device, self._rows = trained, device, rows
         pinned: dict[str, Any] = {"pin_memory": device.type == "cuda"}
         size = rows * max(LONGEST, trained.frames) * CROP_SIDE * CROP_SIDE

@@ -28,7 +28,7 @@ _NAME = re.compile(r"^(?P<patient>[A-Za-z]+)(?P<date>\d+)_(?P<shear>\d+)s(?P<run
 
 
 @dataclass(frozen=True, eq=False)
-class Sequence31:
+class LabelledSequence:
     """One labelled sequence.
 
     Attributes
@@ -82,7 +82,7 @@ class Sequence31:
         return self.patient, self.date, self.acquisition
 
 
-def refuse_unknown(names: Sequence[str], sequences: Sequence[Sequence31]) -> None:
+def refuse_unknown(names: Sequence[str], sequences: Sequence[LabelledSequence]) -> None:
     """Refuse names that are no patient, date or acquisition of the sequences, with `BadInput`."""
     for name in names:
         if not any(name in s.groups for s in sequences):
@@ -92,7 +92,7 @@ def refuse_unknown(names: Sequence[str], sequences: Sequence[Sequence31]) -> Non
             )
 
 
-def read_dataset(folder: Path) -> list[Sequence31]:
+def read_dataset(folder: Path) -> list[LabelledSequence]:
     """Read the sequences of one dataset, in the order of ``dataset.csv`` or by name.
 
     Parameters
@@ -102,7 +102,7 @@ def read_dataset(folder: Path) -> list[Sequence31]:
 
     Returns
     -------
-    list of Sequence31
+    list of LabelledSequence
         Never empty.
 
     Raises
@@ -151,7 +151,7 @@ def choose_split(folder: Path, split: str | None = None) -> tuple[Path, str | No
     return folder / split, split
 
 
-def read_splits(folder: Path) -> Mapping[str, list[Sequence31]]:
+def read_splits(folder: Path) -> Mapping[str, list[LabelledSequence]]:
     """Read a dataset that may be split: by the names of its splits, or all under ``train``.
 
     Raises
@@ -168,7 +168,7 @@ def read_splits(folder: Path) -> Mapping[str, list[Sequence31]]:
     return {name: read_dataset(folder / name) for name in present}
 
 
-def read_all(datasets: Sequence[Path]) -> dict[str, list[Sequence31]]:
+def read_all(datasets: Sequence[Path]) -> dict[str, list[LabelledSequence]]:
     """Read several datasets, split or not, into ``train``, ``validation`` and ``test``; no empty sequence.
 
     Raises
@@ -178,7 +178,7 @@ def read_all(datasets: Sequence[Path]) -> dict[str, list[Sequence31]]:
     """
     if not datasets:
         raise BadInput("Give at least one dataset to train on.")
-    parts: dict[str, list[Sequence31]] = {name: [] for name in SPLITS}
+    parts: dict[str, list[LabelledSequence]] = {name: [] for name in SPLITS}
     seen: set[str] = set()
     for dataset in datasets:
         for name, sequences in read_splits(Path(dataset)).items():
@@ -191,7 +191,7 @@ def read_all(datasets: Sequence[Path]) -> dict[str, list[Sequence31]]:
     return parts
 
 
-def refuse_nameless(sequences: Sequence[Sequence31]) -> None:
+def refuse_unnamed(sequences: Sequence[LabelledSequence]) -> None:
     """Refuse to split by patient or run what does not say whose it is.
 
     Raises
@@ -207,7 +207,7 @@ def refuse_nameless(sequences: Sequence[Sequence31]) -> None:
             )
 
 
-def _read_table(folder: Path) -> list[Sequence31]:
+def _read_table(folder: Path) -> list[LabelledSequence]:
     table = folder / "dataset.csv"
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
@@ -230,14 +230,14 @@ def _read_table(folder: Path) -> list[Sequence31]:
             )
         if label not in ("0", "1", "2"):
             raise BadInput(f"{table} gives {name} the label {label!r}; labels are 0, 1 and 2.")
-        sequences.append(Sequence31(name, int(label), read_strip(folder / "img" / f"{name}.png")))
+        sequences.append(LabelledSequence(name, int(label), read_strip(folder / "img" / f"{name}.png")))
     _refuse_doubles(sequences, table)
     return sequences
 
 
-def _read_folders(folder: Path) -> list[Sequence31]:
+def _read_folders(folder: Path) -> list[LabelledSequence]:
     sequences = [
-        Sequence31(path.stem, label, read_strip(path), sampled=True)
+        LabelledSequence(path.stem, label, read_strip(path), sampled=True)
         for name, label in _FOLDERS.items()
         for path in sorted((folder / name).iterdir())
         if path.suffix.lower() in (".jpg", ".jpeg", ".png")
@@ -248,7 +248,7 @@ def _read_folders(folder: Path) -> list[Sequence31]:
     return sequences
 
 
-def _refuse_doubles(sequences: Sequence[Sequence31], where: Path) -> None:
+def _refuse_doubles(sequences: Sequence[LabelledSequence], where: Path) -> None:
     seen: set[str] = set()
     for sequence in sequences:
         if sequence.name in seen:

@@ -61,7 +61,7 @@ def similarity(crops: Tensor, lengths: Tensor, frames: int) -> Tensor:
     before, after = (place - 1).clamp(min=0).clone(), (place + 1).clamp(max=n + 1).clone()
     after = after.where(place < lengths[:, None], n + 1)
     to_next = torch.full((rows, n + 2), NONE, dtype=torch.int64, device=device)
-    likes = _likeness(crops[:, :-1], crops[:, 1:], sums[:, :-1], sums[:, 1:], squares[:, :-1], squares[:, 1:])
+    likes = _ssim(crops[:, :-1], crops[:, 1:], sums[:, :-1], sums[:, 1:], squares[:, :-1], squares[:, 1:])
     pairs = place[:, 1:n] < lengths[:, None]
     to_next[:, 1:n] = likes.where(pairs, NONE)
     row = torch.arange(rows, device=device)
@@ -74,7 +74,7 @@ def similarity(crops: Tensor, lengths: Tensor, frames: int) -> Tensor:
         left, right = before[row, drop], after[row, drop]
         inside = busy & (left >= 1) & (right <= n)
         first, second = (left - 1).clamp(0, n - 1), (right - 1).clamp(0, n - 1)
-        like = _likeness(
+        like = _ssim(
             *(crops[row, first], crops[row, second], sums[row, first], sums[row, second]),
             *(squares[row, first], squares[row, second]),
         )
@@ -98,10 +98,10 @@ def _moments(crops: Tensor) -> tuple[Tensor, Tensor]:
     return _window_sums(whole), _window_sums(whole * whole)
 
 
-def _likeness(
+def _ssim(
     first: Tensor, second: Tensor, sum1: Tensor, sum2: Tensor, square1: Tensor, square2: Tensor
 ) -> Tensor:
-    """`sampling._likeness` of every pair, over the last two axes."""
+    """`sampling._ssim` of every pair, over the last two axes."""
     products = _window_sums(first.to(torch.int32) * second.to(torch.int32))
     means = sum1 * sum2
     both = sum1 * sum1 + sum2 * sum2

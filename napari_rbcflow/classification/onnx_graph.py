@@ -1,7 +1,7 @@
 """A stage's networks as one ONNX graph, which ONNX Runtime runs on a CPU faster than PyTorch does.
 
 The graph is written from the weights, node by node (no exporter, no tracing), in some tens of milliseconds.
-It computes what `blend.together` does, for `Blend` and `SmallNetwork` of any options and any number of
+It computes what `blend.ensemble_logits` does, for `Blend` and `SmallNetwork` of any options and any number of
 members. What the members share is done once: deviations from the mean picture, and measures made by hand.
 """
 
@@ -22,7 +22,7 @@ from napari_rbcflow.classification.networks.handcrafted import (
     SHARES,
     STEP_SHARES,
     TINY,
-    Measures,
+    HandcraftedFeatures,
 )
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.types import CROP_SIDE
@@ -34,7 +34,7 @@ _BEYOND = 1e30
 """Stands for a frame that is not there while a measure is sorted over time."""
 
 
-def can_be_written(networks: Sequence[nn.Module]) -> bool:
+def is_supported(networks: Sequence[nn.Module]) -> bool:
     """Whether these networks are of a kind that `write` knows; others stay on PyTorch."""
     return all(type(network) is Blend for network in networks) or all(
         type(network) is SmallNetwork for network in networks
@@ -290,8 +290,8 @@ def _by_hand(g: _Graph, tracks: _Tracks, blends: Sequence[Blend]) -> str:
     return _dense(g, standard, [(b.by_hand[1], b.by_hand[4]) for b in blends])
 
 
-def _measured(g: _Graph, tracks: _Tracks, measures: Measures) -> str:
-    """`Measures.forward`, (rows, number): see there for what each is."""
+def _measured(g: _Graph, tracks: _Tracks, measures: HandcraftedFeatures) -> str:
+    """`HandcraftedFeatures.forward`, (rows, number): see there for what each is."""
     rows, frames = tracks.rows, tracks.frames
     # A row that pads a batch holds no frame: its first, empty one is measured.
     first = g.slice(tracks.mask, 1, 0, 1)
@@ -375,8 +375,8 @@ def _quantiles(
     return g.op("MatMul", hats, ordered)
 
 
-def _of_pictures(g: _Graph, measures: Measures, flat: str, n: int) -> str:
-    """`Measures._of_pictures` of (n, 961) pixels, (n, measures)."""
+def _of_pictures(g: _Graph, measures: HandcraftedFeatures, flat: str, n: int) -> str:
+    """`HandcraftedFeatures._of_pictures` of (n, 961) pixels, (n, measures)."""
     rings, waves = len(measures._rings), len(measures._light) - len(measures._rings)
     light = g.op("MatMul", flat, measures._light.T)
     means, wave = g.slice(light, 1, 0, rings), g.slice(light, 1, rings, rings + waves)
@@ -404,7 +404,7 @@ def _of_pictures(g: _Graph, measures: Measures, flat: str, n: int) -> str:
     )
 
 
-def _sharpness(g: _Graph, measures: Measures, flat: str) -> tuple[str, str]:
+def _sharpness(g: _Graph, measures: HandcraftedFeatures, flat: str) -> tuple[str, str]:
     """Gradient inside and outside, (n, 2), and Laplacian, (n, 1).
 
     A neighbour is the pixel so many places on. At the end of a line that is none, and weighs nothing.
@@ -426,7 +426,7 @@ def _sharpness(g: _Graph, measures: Measures, flat: str) -> tuple[str, str]:
     return slopes, g.root(bends, TINY)
 
 
-def _extremes(g: _Graph, measures: Measures, flat: str) -> tuple[str, str]:
+def _extremes(g: _Graph, measures: HandcraftedFeatures, flat: str) -> tuple[str, str]:
     """Brightest and darkest pixel of the cell, (n, 1) each."""
     cell = measures._cell.numpy()
     start, end = int(cell.min()), int(cell.max()) + 1

@@ -91,8 +91,8 @@ def similarity(crops: NDArray[np.uint8], frames: int) -> NDArray[np.int64]:
 
 
 @njit(cache=True, nogil=True)
-def _room(height: int, width: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Make the scratch pictures of `_likeness`: products, a row of sums, sums of products."""
+def _scratch(height: int, width: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Make the scratch pictures of `_ssim`: products, a row of sums, sums of products."""
     return (
         np.empty((height, width), np.int32),
         np.empty(width, np.int32),
@@ -123,7 +123,7 @@ def _moments(crops: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.in
     n, height, width = crops.shape
     shape = (n, height - WINDOW + 1, width - WINDOW + 1)
     sums, squares = np.empty(shape, np.int32), np.empty(shape, np.int32)
-    image, row, _ = _room(height, width)
+    image, row, _ = _scratch(height, width)
     for i in range(n):
         for y in range(height):
             for x in range(width):
@@ -137,7 +137,7 @@ def _moments(crops: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.in
 
 
 @njit(cache=True, nogil=True)
-def _likeness(
+def _ssim(
     first: NDArray[np.uint8],
     second: NDArray[np.uint8],
     sum1: NDArray[np.int32],
@@ -174,13 +174,11 @@ def _likeness(
 def _drop_similar(crops: NDArray[np.uint8], frames: int) -> NDArray[np.int64]:
     n, height, width = crops.shape
     sums, squares = _moments(crops)
-    a, b, c = _room(height, width)
+    a, b, c = _scratch(height, width)
     before, after = np.arange(-1, n - 1), np.arange(1, n + 1)
     to_next = np.full(n, NONE, np.int64)  # similarity of a kept frame to the next kept one
     for i in range(n - 1):
-        to_next[i] = _likeness(
-            crops[i], crops[i + 1], sums[i], sums[i + 1], squares[i], squares[i + 1], a, b, c
-        )
+        to_next[i] = _ssim(crops[i], crops[i + 1], sums[i], sums[i + 1], squares[i], squares[i + 1], a, b, c)
     kept = np.ones(n, np.bool_)
     for _ in range(n - frames):
         best = -1
@@ -198,7 +196,7 @@ def _drop_similar(crops: NDArray[np.uint8], frames: int) -> NDArray[np.int64]:
         if right < n:
             before[right] = left
         if left >= 0 and right < n:
-            to_next[left] = _likeness(
+            to_next[left] = _ssim(
                 crops[left], crops[right], sums[left], sums[right], squares[left], squares[right], a, b, c
             )
     return np.nonzero(kept)[0]

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification.batches import LONGEST, StageRunner
-from napari_rbcflow.classification.weight_files import SHIPPED, Trained, held_back_counts, load_weights
+from napari_rbcflow.classification.weight_files import SHIPPED, TrainedStage, held_back_counts, load_weights
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.types import CROP_SIDE, Judgement, Label, Track
 
@@ -43,7 +43,7 @@ class TwoStage:
 
     Parameters
     ----------
-    stage1, stage2 : Trained
+    stage1, stage2 : TrainedStage
     device : torch.device
     threads : int
         That judge on a CPU, one by default: the others belong to tracking. PyTorch's are set for the
@@ -67,7 +67,13 @@ class TwoStage:
     fault: str = ""
 
     def __init__(
-        self, stage1: Trained, stage2: Trained, device: torch.device, *, threads: int = 1, mixed: bool = False
+        self,
+        stage1: TrainedStage,
+        stage2: TrainedStage,
+        device: torch.device,
+        *,
+        threads: int = 1,
+        mixed: bool = False,
     ) -> None:
         self.stage1, self.stage2 = stage1, stage2
         self._device, self._threads = device, threads
@@ -79,7 +85,7 @@ class TwoStage:
         try:
             self._begin(device, mixed)
         except Exception as error:
-            self._leave_gpu(error)
+            self._fall_back_to_cpu(error)
 
     def _begin(self, device: torch.device, mixed: bool) -> None:
         if device.type == "cuda":
@@ -89,7 +95,7 @@ class TwoStage:
         stages = zip((self.stage1, self.stage2), rows, strict=True)
         self._runners = [StageRunner(t, device, n, mixed=mixed, threads=self._threads) for t, n in stages]
 
-    def _leave_gpu(self, error: Exception) -> None:
+    def _fall_back_to_cpu(self, error: Exception) -> None:
         """Go on on the CPU, or raise where that is what failed."""
         if self._device.type == "cpu":
             raise error
@@ -248,7 +254,7 @@ class TwoStage:
             try:
                 return self._runners[stage].probabilities(crops)
             except Exception as error:
-                self._leave_gpu(error)
+                self._fall_back_to_cpu(error)
                 return self._runners[stage].probabilities(crops)
 
 

@@ -30,7 +30,7 @@ RIGHT = {
     "flipping_right": "flipping right, of those told",
 }
 GROUPS = {"by patient": "patient", "by day": "date", "by run": "acquisition"}
-"""What a card gives its counts by, and the attribute of `Sequence31` that says to which one it belongs."""
+"""What a card gives its counts by, and the attribute of `LabelledSequence` that says to which one it belongs."""
 _SHARES = "tank-treading share: true, and judged of those told"
 _ACCURACY = "balanced accuracy of those told"
 
@@ -119,7 +119,7 @@ _MOST_SHORT = 1e3
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedStage:
     """One stage, ready to judge: networks whose logits are averaged, calibration and threshold.
 
     Attributes
@@ -202,7 +202,7 @@ def calibrated(logits: NDArray[np.float64], slope: float, offset: float) -> NDAr
     return np.round(1.0 / (1.0 + np.exp(-scaled)), 4)
 
 
-def load_weights(path: Path, stage: int) -> Trained:
+def load_weights(path: Path, stage: int) -> TrainedStage:
     """Read ``NAME.safetensors`` and the card ``NAME.json`` beside it.
 
     Raises
@@ -275,7 +275,7 @@ def load_weights(path: Path, stage: int) -> Trained:
         )
     networks = _networks(path, data, members, lambda: build(model, frames, options))
     name = str(card.get("name", path.stem))
-    return Trained(
+    return TrainedStage(
         *(name, stage, found, networks, sampling, frames, scale, slope, offset, threshold, told_from, card),
         thresholds=thresholds,
         short=short,

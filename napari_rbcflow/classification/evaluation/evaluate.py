@@ -14,7 +14,7 @@ from napari_rbcflow.classification.dataset import (
     FLIPPING,
     TANK_TREADING,
     UNRELIABLE,
-    Sequence31,
+    LabelledSequence,
     choose_split,
     read_dataset,
     refuse_unknown,
@@ -95,7 +95,7 @@ def draw_confusion(path: Path, confusion: Sequence[Sequence[int]], names: Sequen
 def draw_errors(
     folder: Path,
     stage: int,
-    sequences: Sequence[Sequence31],
+    sequences: Sequence[LabelledSequence],
     predictions: Sequence[Mapping[str, Any]],
     p: NDArray[np.float64],
     names: tuple[str, str],
@@ -116,7 +116,7 @@ def draw_errors(
             _strips(folder / f"errors-stage{stage}-false-{kind}.png", strips, names[1])
 
 
-def _strips(path: Path, strips: Sequence[tuple[Sequence31, float]], positive: str) -> None:
+def _strips(path: Path, strips: Sequence[tuple[LabelledSequence, float]], positive: str) -> None:
     margin, height = 16, CROP_SIDE * _SCALE
     picture = Image.new("L", (_SHOWN * CROP_SIDE * _SCALE, len(strips) * (height + margin)), 255)
     pen = ImageDraw.Draw(picture)
@@ -257,7 +257,7 @@ def evaluate(
 
 
 def _score(
-    sequences: Sequence[Sequence31],
+    sequences: Sequence[LabelledSequence],
     truth: NDArray[np.int64],
     p: NDArray[np.float64],
     threshold: float,
@@ -288,7 +288,7 @@ def _score(
     }
 
 
-def _in_a_row(sequences: Sequence[Sequence31], final: NDArray[np.int64]) -> dict[str, Any]:
+def _in_a_row(sequences: Sequence[LabelledSequence], final: NDArray[np.int64]) -> dict[str, Any]:
     truth = np.asarray([s.label for s in sequences], np.int64)
     confusion = [[int(((truth == a) & (final == b)).sum()) for b in range(3)] for a in range(3)]
     acquisitions = sorted({s.acquisition for s in sequences})
@@ -311,7 +311,7 @@ def _in_a_row(sequences: Sequence[Sequence31], final: NDArray[np.int64]) -> dict
 
 
 def _table5(
-    reliable: Sequence[Sequence31], judged: NDArray[np.int64], in_a_row: Mapping[str, Any]
+    reliable: Sequence[LabelledSequence], judged: NDArray[np.int64], in_a_row: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Return Table 5: the truly reliable cells' share by stage 2, and beside it that of both stages."""
     truth = np.asarray([s.label for s in reliable], np.int64)

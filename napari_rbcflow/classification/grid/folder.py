@@ -16,7 +16,7 @@ from napari_rbcflow.classification.grid.splits import Split
 from napari_rbcflow.classification.sampling import Sampling
 from napari_rbcflow.classification.training import default_recipe
 from napari_rbcflow.classification.training.fitting import Recipe
-from napari_rbcflow.classification.training.model_card import count
+from napari_rbcflow.classification.training.model_card import count_labels
 from napari_rbcflow.errors import BadInput
 
 METRICS = (("f1", "F1-score"), ("accuracy", "Accuracy"), ("precision", "Precision"), ("recall", "Recall"))
@@ -228,9 +228,9 @@ def identity_of(splits: Mapping[int, Split], epochs: int, seed: int) -> dict[str
                     model: Cell(number, model, "uniform", 10).recipe(epochs).as_dict() for model in MODELS
                 },
                 "said": {
-                    "train": count(split.train),
-                    "validation": count(split.validation),
-                    "test": count(split.test),
+                    "train": count_labels(split.train),
+                    "validation": count_labels(split.validation),
+                    "test": count_labels(split.test),
                     "split": split.said,
                     "most_frames": split.most_frames,
                     "notes": list(split.notes),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification.dataset import Sequence31
+from napari_rbcflow.classification.dataset import LabelledSequence
 from napari_rbcflow.classification.evaluation.scores import Counts, auc
 from napari_rbcflow.classification.grid.folder import (
     FRAMES,
@@ -33,7 +33,7 @@ from napari_rbcflow.classification.grid.splits import Split, make_splits
 from napari_rbcflow.classification.networks import n_parameters
 from napari_rbcflow.classification.sampling import Sampling
 from napari_rbcflow.classification.training.fitting import fit, logits, targets
-from napari_rbcflow.classification.training.model_card import count, figures, make_card
+from napari_rbcflow.classification.training.model_card import count_labels, figures, make_card
 from napari_rbcflow.classification.two_stage import choose_device
 from napari_rbcflow.classification.weight_files import save_weights
 from napari_rbcflow.errors import BadInput
@@ -210,7 +210,7 @@ def _train(
             if part
         },
         "parameters": n_parameters(fitted.network),
-        "trained_on": count(split.train),
+        "trained_on": count_labels(split.train),
         "acquisitions": sorted({s.acquisition for s in (*split.train, *split.validation)}),
         "epochs_kept": [fitted.epoch],
         "device": where.type if where.type == "cpu" else torch.cuda.get_device_name(where),
@@ -243,7 +243,7 @@ def _train(
         shutil.rmtree(making, ignore_errors=True)
 
 
-def _scores(sequences: Sequence[Sequence31], judged: NDArray[np.float64], stage: int) -> dict[str, Any]:
+def _scores(sequences: Sequence[LabelledSequence], judged: NDArray[np.float64], stage: int) -> dict[str, Any]:
     truth = targets(sequences, 1 if stage == 1 else 2)
     counts = Counts.of(truth, (judged >= 0).astype(np.int64))
     return {

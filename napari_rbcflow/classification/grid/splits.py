@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_rbcflow.classification.dataset import Sequence31, read_all, refuse_nameless, refuse_unknown
-from napari_rbcflow.classification.training.train import both, every_nth
+from napari_rbcflow.classification.dataset import LabelledSequence, read_all, refuse_unknown, refuse_unnamed
+from napari_rbcflow.classification.training.train import every_nth, has_both_classes
 from napari_rbcflow.errors import BadInput
 
 _TEST_SHARE, _EVERY = 1 / 3, 4
@@ -20,7 +20,7 @@ class Split:
 
     Attributes
     ----------
-    train, validation, test : list of Sequence31
+    train, validation, test : list of LabelledSequence
     said : str
         What was held back, in words.
     most_frames : int
@@ -29,9 +29,9 @@ class Split:
         What a person should know of this data.
     """
 
-    train: list[Sequence31]
-    validation: list[Sequence31]
-    test: list[Sequence31]
+    train: list[LabelledSequence]
+    validation: list[LabelledSequence]
+    test: list[LabelledSequence]
     said: str
     most_frames: int
     notes: tuple[str, ...]
@@ -69,7 +69,7 @@ def make_splits(
 
 
 def _split(
-    stage: int, parts: dict[str, list[Sequence31]], validation: Sequence[str], test: Sequence[str]
+    stage: int, parts: dict[str, list[LabelledSequence]], validation: Sequence[str], test: Sequence[str]
 ) -> Split:
     of_stage = {name: [s for s in part if stage == 1 or s.reliable] for name, part in parts.items()}
     notes = []
@@ -92,7 +92,7 @@ def _split(
     train, chosen, held = of_stage["train"], of_stage["validation"], of_stage["test"]
     said = "train, validation and test as given" if held else "train and validation as given"
     if not chosen:
-        refuse_nameless(train)
+        refuse_unnamed(train)
         said_test = "test as given"
         if not held:
             names = list(test) or [
@@ -107,7 +107,7 @@ def _split(
         said = f"validation: {', '.join(chosen_names)}; {said_test}; the rest to train on"
     classes = "reliable and unreliable" if stage == 1 else "tank-treading and flipping"
     for name, part in (("training", train), ("validation", chosen), ("test", held)):
-        if not both(part, stage) and not (name == "test" and not part):
+        if not has_both_classes(part, stage) and not (name == "test" and not part):
             raise BadInput(
                 f"Stage {stage}: {name} needs {classes} sequences and would lack one of them; "
                 "hold back others with --validation and --test, or leave the stage out with --stage."
@@ -115,14 +115,14 @@ def _split(
     return Split(train, chosen, held, said, most, tuple(notes))
 
 
-def _choose_test(sequences: Sequence[Sequence31], stage: int) -> str:
+def _choose_test(sequences: Sequence[LabelledSequence], stage: int) -> str:
     for group in ("patient", "date", "acquisition"):
         sizes = Counter(str(getattr(s, group)) for s in sequences)
         possible = [
             name
             for name in sorted(sizes)
-            if both([s for s in sequences if getattr(s, group) == name], stage)
-            and both([s for s in sequences if getattr(s, group) != name], stage)
+            if has_both_classes([s for s in sequences if getattr(s, group) == name], stage)
+            and has_both_classes([s for s in sequences if getattr(s, group) != name], stage)
         ]
         if possible:
             return min(possible, key=lambda name: abs(sizes[name] / len(sequences) - _TEST_SHARE))
@@ -132,7 +132,7 @@ def _choose_test(sequences: Sequence[Sequence31], stage: int) -> str:
     )
 
 
-def _choose_validation(sequences: Sequence[Sequence31], stage: int) -> list[str]:
+def _choose_validation(sequences: Sequence[LabelledSequence], stage: int) -> list[str]:
     if kept := every_nth(sequences, stage, _EVERY):
         return kept
     raise BadInput(
@@ -141,5 +141,5 @@ def _choose_validation(sequences: Sequence[Sequence31], stage: int) -> list[str]
     )
 
 
-def _longest(sequences: Sequence[Sequence31]) -> int:
+def _longest(sequences: Sequence[LabelledSequence]) -> int:
     return max(len(s.crops) for s in sequences)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_rbcflow.classification.networks.handcrafted import Measures
+from napari_rbcflow.classification.networks.handcrafted import HandcraftedFeatures
 from napari_rbcflow.types import CROP_SIDE
 
 _CHUNK = 160
@@ -105,9 +105,9 @@ FARTHEST = 5.0
 
 
 class Blend(nn.Module):
-    """Logits of `SmallNetwork` plus those of two dense layers on `Measures`.
+    """Logits of `SmallNetwork` plus those of two dense layers on `HandcraftedFeatures`.
 
-    Each is trained to be right by itself (`opinions`): together they would leave the measures to what the
+    Each is trained to be right by itself (`branch_logits`): together they would leave the measures to what the
     network finds easily. Call `standardise` once, before training.
 
     Parameters
@@ -118,7 +118,7 @@ class Blend(nn.Module):
         Of the `SmallNetwork`.
     """
 
-    decay_by_hand = 0.1
+    handcrafted_decay = 0.1
     """Decoupled weight decay of the measures' layers: some four hundred measures of few hundred cells."""
 
     centre: Tensor
@@ -127,7 +127,7 @@ class Blend(nn.Module):
     def __init__(self, hidden: int = 64, **options: Any) -> None:
         super().__init__()
         self.learned = SmallNetwork(**options)
-        self.measures = Measures()
+        self.measures = HandcraftedFeatures()
         self.register_buffer("centre", torch.zeros(self.measures.number))
         self.register_buffer("spread", torch.ones(self.measures.number))
         self.by_hand = nn.Sequential(
@@ -154,18 +154,20 @@ class Blend(nn.Module):
             measured: Tensor = self.measures(images.float(), mask.float())
         return measured
 
-    def opinions(self, images: Tensor, mask: Tensor, measured: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def branch_logits(
+        self, images: Tensor, mask: Tensor, measured: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits of either, shape (tracks, 2); `measured` where `measure` was called already."""
         measured = self.measure(images, mask) if measured is None else measured
         standard = ((measured - self.centre) / self.spread).clamp(-FARTHEST, FARTHEST)
         return self.learned(images, mask), self.by_hand(standard)
 
     def forward(self, images: Tensor, mask: Tensor, measured: Tensor | None = None) -> Tensor:
-        learned, by_hand = self.opinions(images, mask, measured)
+        learned, by_hand = self.branch_logits(images, mask, measured)
         return learned + by_hand
 
 
-def together(networks: Sequence[nn.Module], images: Tensor, mask: Tensor) -> Tensor:
+def ensemble_logits(networks: Sequence[nn.Module], images: Tensor, mask: Tensor) -> Tensor:
     """Sum of an ensemble's logits, float32 (tracks, 2); what is measured by hand is measured once."""
     first = networks[0]
     measured = first.measure(images, mask) if isinstance(first, Blend) else None
@@ -177,6 +179,8 @@ def together(networks: Sequence[nn.Module], images: Tensor, mask: Tensor) -> Ten
 
 def loss_of(network: nn.Module, images: Tensor, mask: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
     """Cross-entropy of a network's logits; of a blend, the sum of that of each opinion."""
-    opinions = network.opinions(images, mask) if isinstance(network, Blend) else (network(images, mask),)
-    losses = [functional.cross_entropy(one, wanted, label_smoothing=smoothing) for one in opinions]
+    branch_logits = (
+        network.branch_logits(images, mask) if isinstance(network, Blend) else (network(images, mask),)
+    )
+    losses = [functional.cross_entropy(one, wanted, label_smoothing=smoothing) for one in branch_logits]
     return torch.stack(losses).sum()

@@ -26,8 +26,8 @@ STEP_SHARES, AWAY_SHARES = (0.5, 0.9), (0.1, 0.5, 0.9)
 TINY = 1e-8
 
 
-class Measures(nn.Module):
-    """Measures of a track, from the levelled pictures that the networks see; nothing in it is trained.
+class HandcraftedFeatures(nn.Module):
+    """Features of a track, from the levelled pictures that the networks see; nothing in it is trained.
 
     Of every picture: mean and spread of the light in eight rings; its first and second circular harmonics
     in the core and in the rim (asymmetry, and twofold symmetry as of a cell that turns); centroid, both

@@ -20,15 +20,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from napari_rbcflow.classification.dataset import Sequence31
+from napari_rbcflow.classification.dataset import LabelledSequence
 
 LEAST_PART = 11
 """No published reliable sequence is shorter."""
 
 
 def vary(
-    sequence: Sequence31,
-    donors: Sequence[Sequence31],
+    sequence: LabelledSequence,
+    donors: Sequence[LabelledSequence],
     rng: np.random.Generator,
     switched: float = 0.0,
     shortened: float = 0.4,
@@ -37,8 +37,8 @@ def vary(
 
     Parameters
     ----------
-    sequence : Sequence31
-    donors : sequence of Sequence31
+    sequence : LabelledSequence
+    donors : sequence of LabelledSequence
         Cells that may pass by.
     rng : Generator
     switched : float
@@ -113,7 +113,9 @@ def through_jpeg(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return back.reshape(side, n, side).transpose(1, 0, 2)
 
 
-def spoil(sequence: Sequence31, others: Sequence[Sequence31], rng: np.random.Generator) -> NDArray[np.uint8]:
+def spoil(
+    sequence: LabelledSequence, others: Sequence[LabelledSequence], rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """Make of a reliable sequence one that no one could judge.
 
     Another cell's track from the middle on (identities changed), a neighbour that stays, a blur like a

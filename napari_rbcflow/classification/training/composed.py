@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from napari_rbcflow.classification.dataset import UNRELIABLE, Sequence31
+from napari_rbcflow.classification.dataset import UNRELIABLE, LabelledSequence
 from napari_rbcflow.tracking import MovieBackground, Tracker
 from napari_rbcflow.types import CROP_SIDE, DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, Track
 
@@ -75,7 +75,7 @@ class MovieSettings:
 class _Cell:
     """A cell of a movie: in frame t it stands at round(x + v * (t - first)), y."""
 
-    sequence: Sequence31
+    sequence: LabelledSequence
     pictures: NDArray[np.float32]
     first: int
     x: float
@@ -87,18 +87,18 @@ class _Cell:
 
 
 def tracked_sequences(
-    sequences: Sequence[Sequence31],
+    sequences: Sequence[LabelledSequence],
     *,
     seed: int,
     movies: int = 3,
     settings: MovieSettings | None = None,
     progress: Callable[[str], None] | None = None,
-) -> list[Sequence31]:
+) -> list[LabelledSequence]:
     """Compose movies of each patient's cells, track them, and return the tracks with the cells' labels.
 
     Parameters
     ----------
-    sequences : sequence of Sequence31
+    sequences : sequence of LabelledSequence
         Of any number of patients. Those of fewer than eight frames do not flow.
     seed : int
         The same gives the same tracks.
@@ -111,15 +111,15 @@ def tracked_sequences(
 
     Returns
     -------
-    list of Sequence31
+    list of LabelledSequence
         Each named after the sequence that flowed, ``~`` and a number; a track of no single cell after the
         first sequence of its patient's runs, label unreliable.
     """
-    by_patient: dict[str, list[Sequence31]] = defaultdict(list)
+    by_patient: dict[str, list[LabelledSequence]] = defaultdict(list)
     for sequence in sequences:
         if len(sequence.crops) >= _LEAST_FRAMES:
             by_patient[sequence.patient].append(sequence)
-    out: list[Sequence31] = []
+    out: list[LabelledSequence] = []
     for number, patient in enumerate(sorted(by_patient)):
         for movie in range(movies):
             rng = np.random.default_rng([seed, number, movie])
@@ -145,7 +145,7 @@ def _drawn(rng: np.random.Generator, movie: int) -> MovieSettings:
     )
 
 
-def _placed(sequences: Sequence[Sequence31], s: MovieSettings, rng: np.random.Generator) -> list[_Cell]:
+def _placed(sequences: Sequence[LabelledSequence], s: MovieSettings, rng: np.random.Generator) -> list[_Cell]:
     """Draw cells, as many of either reliable kind, until the field is as full as asked."""
     pools = [[q for q in sequences if q.label == label] for label in range(3)]
     kinds = [label for label in range(2) if pools[label]]
@@ -218,7 +218,7 @@ def _tracked(frames: NDArray[np.uint8], s: MovieSettings) -> list[Track]:
     return [track for track in (*tracks, *tracker.finish("source-ended")) if not track.too_short]
 
 
-def _labelled(tracks: Sequence[Track], cells: Sequence[_Cell], movie: str) -> list[Sequence31]:
+def _labelled(tracks: Sequence[Track], cells: Sequence[_Cell], movie: str) -> list[LabelledSequence]:
     """Give each track the label of the cell that it followed; leave out those of which none is sure."""
     trees = {}
     for t in {int(t) for track in tracks for t in track.frames}:
@@ -239,7 +239,7 @@ def _labelled(tracks: Sequence[Track], cells: Sequence[_Cell], movie: str) -> li
         if share < _MIXED:
             # Of no single cell: experts could not judge it.
             name = f"{cells[0].sequence.acquisition}_mixed~{movie}.{track.cell}"
-            out.append(Sequence31(name, UNRELIABLE, track.crops_alone, composed=True))
+            out.append(LabelledSequence(name, UNRELIABLE, track.crops_alone, composed=True))
         elif share >= _PURE and _judged(cells[best], n, track):
             sequence = cells[best].sequence
             name = f"{sequence.name}~{movie}.{track.cell}"

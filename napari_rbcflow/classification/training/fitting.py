@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_rbcflow.classification.dataset import FLIPPING, UNRELIABLE, Sequence31
+from napari_rbcflow.classification.dataset import FLIPPING, UNRELIABLE, LabelledSequence
 from napari_rbcflow.classification.networks import build
 from napari_rbcflow.classification.networks.blend import Blend, loss_of
 from napari_rbcflow.classification.sampling import Sampling, Scale, pad, sample, scaled
@@ -79,7 +79,7 @@ def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
         {"params": list(network.learned.parameters()), "weight_decay": decay},
         {
             "params": list(network.by_hand.parameters()),
-            "weight_decay": network.decay_by_hand,
+            "weight_decay": network.handcrafted_decay,
             "decoupled_weight_decay": True,
         },
     ]
@@ -216,7 +216,7 @@ class Recipe:
         return asdict(self)
 
 
-def targets(sequences: Sequence[Sequence31], stage: Stage) -> NDArray[np.int64]:
+def targets(sequences: Sequence[LabelledSequence], stage: Stage) -> NDArray[np.int64]:
     """Return 1 for reliable (stage 1) or flipping (stage 2), else 0; shape (n,), int64."""
     if stage == 1:
         return np.asarray([int(s.reliable) for s in sequences], np.int64)
@@ -243,14 +243,14 @@ class Fitted:
 
 
 def fit(
-    train: Sequence[Sequence31],
-    validation: Sequence[Sequence31],
+    train: Sequence[LabelledSequence],
+    validation: Sequence[LabelledSequence],
     recipe: Recipe,
     seed: int,
     device: torch.device | None = None,
     progress: Callable[[int, int, float], None] | None = None,
-    simulated: Sequence[Sequence31] = (),
-    composed: Sequence[Sequence31] = (),
+    simulated: Sequence[LabelledSequence] = (),
+    composed: Sequence[LabelledSequence] = (),
 ) -> Fitted:
     """Train one network and keep its best epoch by validation loss, or the last without validation.
 
@@ -258,16 +258,16 @@ def fit(
 
     Parameters
     ----------
-    train, validation : sequence of Sequence31
+    train, validation : sequence of LabelledSequence
     recipe : Recipe
     seed : int
     device : torch.device, optional
         CPU by default.
     progress : callable, optional
         Called after each epoch with epoch, epochs and training loss.
-    simulated : sequence of Sequence31
+    simulated : sequence of LabelledSequence
         Drawn from, class-balanced, as `Recipe.simulated` says.
-    composed : sequence of Sequence31
+    composed : sequence of LabelledSequence
         Drawn from as `Recipe.composed` says, every cell that flowed as often as another of its label.
     """
     device = device or torch.device("cpu")
@@ -281,7 +281,7 @@ def fit(
         network.standardise(
             *(torch.from_numpy(a).to(device) for a in tensors([s.crops for s in train], recipe))
         )
-    drawing = Drawing(train, simulated, recipe, seed, composed)
+    drawing = EpochSampler(train, simulated, recipe, seed, composed)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         return _batches(drawing, recipe, rng, generator)
@@ -322,7 +322,7 @@ def fit(
     return Fitted(network.eval(), best_epoch, train_loss, validation_loss, rate)
 
 
-def logits(network: nn.Module, sequences: Sequence[Sequence31], recipe: Recipe) -> NDArray[np.float64]:
+def logits(network: nn.Module, sequences: Sequence[LabelledSequence], recipe: Recipe) -> NDArray[np.float64]:
     """Difference of the two logits for each sequence, positive for the positive class; shape (n,)."""
     images, mask = tensors([s.crops for s in sequences], recipe)
     out = _logits(network.eval(), torch.from_numpy(images), torch.from_numpy(mask)).double().cpu().numpy()
@@ -343,7 +343,7 @@ def _logits(network: nn.Module, images: Tensor, mask: Tensor) -> Tensor:
 
 
 def _held_out(
-    validation: Sequence[Sequence31], recipe: Recipe, device: torch.device
+    validation: Sequence[LabelledSequence], recipe: Recipe, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     if not validation:
         return None
@@ -352,12 +352,12 @@ def _held_out(
     return torch.from_numpy(images), torch.from_numpy(mask), wanted.to(device)
 
 
-class Drawing:
+class EpochSampler:
     """What an epoch is made of: the real sequences balanced, and some simulated and composed ones among them.
 
     Attributes
     ----------
-    sequences : list of Sequence31
+    sequences : list of LabelledSequence
         The real ones, then the simulated, then the composed.
     labels : ndarray of int64, shape (n,)
         `targets` of them.
@@ -365,11 +365,11 @@ class Drawing:
 
     def __init__(
         self,
-        real: Sequence[Sequence31],
-        simulated: Sequence[Sequence31],
+        real: Sequence[LabelledSequence],
+        simulated: Sequence[LabelledSequence],
         recipe: Recipe,
         seed: int,
-        composed: Sequence[Sequence31] = (),
+        composed: Sequence[LabelledSequence] = (),
     ) -> None:
         simulated = simulated if recipe.simulated else ()
         composed = [s for s in composed if recipe.stage == 1 or s.reliable] if recipe.composed else []
@@ -417,7 +417,7 @@ class Drawing:
 
 
 def _by_cell(
-    composed: Sequence[Sequence31], stage: int, first: int
+    composed: Sequence[LabelledSequence], stage: int, first: int
 ) -> dict[int, list[list[NDArray[np.int64]]]]:
     """Indices of the composed sequences by class of the stage, by label, and by the cell that flowed."""
     found: dict[int, dict[str, list[int]]] = {}
@@ -448,7 +448,7 @@ def _take(members: NDArray[np.int64], size: int, rng: np.random.Generator) -> ND
 
 
 def _batches(
-    drawing: Drawing, recipe: Recipe, rng: np.random.Generator, generator: torch.Generator
+    drawing: EpochSampler, recipe: Recipe, rng: np.random.Generator, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     order = drawing.epoch(rng)
     train, labels, reliable = drawing.sequences, drawing.labels, drawing.reliable

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification import weight_files
-from napari_rbcflow.classification.dataset import FLIPPING, TANK_TREADING, UNRELIABLE, Sequence31
+from napari_rbcflow.classification.dataset import FLIPPING, TANK_TREADING, UNRELIABLE, LabelledSequence
 from napari_rbcflow.classification.evaluation.scores import (
     Counts,
     at_prevalence,
@@ -57,7 +57,7 @@ class Thresholds(NamedTuple):
     error: float
 
 
-def cell_weights(sequences: Sequence[Sequence31]) -> NDArray[np.float64]:
+def cell_weights(sequences: Sequence[LabelledSequence]) -> NDArray[np.float64]:
     """Weigh tracks so that every cell counts once, however often it flowed in composed movies; shape (n,)."""
     cells = [s.name.split("~")[0] for s in sequences]
     times: dict[str, int] = defaultdict(int)
@@ -66,12 +66,12 @@ def cell_weights(sequences: Sequence[Sequence31]) -> NDArray[np.float64]:
     return np.asarray([1 / times[cell] for cell in cells])
 
 
-def choose_thresholds(sequences: Sequence[Sequence31], p: NDArray[np.float64]) -> Thresholds | None:
+def choose_thresholds(sequences: Sequence[LabelledSequence], p: NDArray[np.float64]) -> Thresholds | None:
     """Choose both thresholds from held-back judgements; None where a label is missing.
 
     Parameters
     ----------
-    sequences : sequence of Sequence31
+    sequences : sequence of LabelledSequence
         As our tracker cuts them, of as many patients as there are.
     p : ndarray of float64, shape (n,)
         Probability of being reliable, from networks that have not seen the patient.
@@ -167,7 +167,7 @@ _DATA = (
 
 def make_card(
     recipe: Recipe,
-    judged: Sequence[Sequence31],
+    judged: Sequence[LabelledSequence],
     held_logits: NDArray[np.float64],
     per_seed: NDArray[np.float64],
     seeds: Sequence[int],
@@ -258,7 +258,7 @@ def _threshold(
     )
 
 
-def _first_of_each_cell(sequences: Sequence[Sequence31]) -> NDArray[np.bool_]:
+def _first_of_each_cell(sequences: Sequence[LabelledSequence]) -> NDArray[np.bool_]:
     """Mark the first track of each cell that flowed in composed movies, and of none the first."""
     seen: set[str] = set()
     first = np.zeros(len(sequences), np.bool_)
@@ -272,7 +272,7 @@ def _first_of_each_cell(sequences: Sequence[Sequence31]) -> NDArray[np.bool_]:
 
 def figures(
     recipe: Recipe,
-    sequences: Sequence[Sequence31],
+    sequences: Sequence[LabelledSequence],
     mean_logits: NDArray[np.float64],
     per_seed: NDArray[np.float64],
     slope: float,
@@ -338,13 +338,13 @@ def figures(
     return out
 
 
-def count(sequences: Sequence[Sequence31]) -> dict[str, int]:
+def count_labels(sequences: Sequence[LabelledSequence]) -> dict[str, int]:
     """Sequences by label."""
     names = ("tank-treading", "flipping", "unreliable")
     return {name: sum(s.label == label for s in sequences) for label, name in enumerate(names)}
 
 
-def _of_either_kind(sequences: Sequence[Sequence31], found: NDArray[np.bool_]) -> dict[str, Any]:
+def _of_either_kind(sequences: Sequence[LabelledSequence], found: NDArray[np.bool_]) -> dict[str, Any]:
     """What stage 1 finds of either kind, and what the difference does to the tank-treading share."""
     labels = np.asarray([s.label for s in sequences])
     out: dict[str, Any] = {}
@@ -365,7 +365,7 @@ def _of_either_kind(sequences: Sequence[Sequence31], found: NDArray[np.bool_]) -
     return out
 
 
-def _leak_and_found(sequences: Sequence[Sequence31], found: NDArray[np.bool_]) -> dict[str, list[int]]:
+def _leak_and_found(sequences: Sequence[LabelledSequence], found: NDArray[np.bool_]) -> dict[str, list[int]]:
     """Of each kind, the sequences that stage 1 lets pass, and all."""
     names = (*weight_files.FOUND.values(), weight_files.LET_THROUGH)  # in the order of the labels
     labels = np.asarray([s.label for s in sequences])
@@ -373,7 +373,7 @@ def _leak_and_found(sequences: Sequence[Sequence31], found: NDArray[np.bool_]) -
 
 
 def _by_group(
-    sequences: Sequence[Sequence31], counts: Callable[[NDArray[np.intp]], dict[str, list[int]]]
+    sequences: Sequence[LabelledSequence], counts: Callable[[NDArray[np.intp]], dict[str, list[int]]]
 ) -> dict[str, Any]:
     """Counts of each patient, day and run; of what no name assigns to one, none."""
     out: dict[str, Any] = {}

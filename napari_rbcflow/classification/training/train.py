@@ -18,16 +18,16 @@ from torch import nn
 
 from napari_rbcflow.classification.dataset import (
     UNRELIABLE,
-    Sequence31,
+    LabelledSequence,
     read_all,
-    refuse_nameless,
     refuse_unknown,
+    refuse_unnamed,
 )
 from napari_rbcflow.classification.networks import MODELS, n_parameters
 from napari_rbcflow.classification.sampling import Sampling
 from napari_rbcflow.classification.training.composed import tracked_sequences
 from napari_rbcflow.classification.training.fitting import Fitted, Recipe, fit, logits, targets
-from napari_rbcflow.classification.training.model_card import count, figures, make_card
+from napari_rbcflow.classification.training.model_card import count_labels, figures, make_card
 from napari_rbcflow.classification.two_stage import choose_device
 from napari_rbcflow.classification.weight_files import save_weights
 from napari_rbcflow.errors import BadInput
@@ -35,7 +35,7 @@ from napari_rbcflow.errors import BadInput
 
 def gather(
     datasets: Sequence[Path], stage: int, without: Sequence[str] = ()
-) -> tuple[list[Sequence31], list[Sequence31], list[Sequence31]]:
+) -> tuple[list[LabelledSequence], list[LabelledSequence], list[LabelledSequence]]:
     """Read datasets into train, validation and test; stage 2 takes the reliable sequences only.
 
     What belongs to a patient, date or acquisition named in `without` is left out.
@@ -51,23 +51,25 @@ def gather(
         name: [s for s in part if (stage == 1 or s.reliable) and not set(s.groups) & set(without)]
         for name, part in read.items()
     }
-    need_both(parts["train"], stage, "train on")
+    require_both_classes(parts["train"], stage, "train on")
     return parts["train"], parts["validation"], parts["test"]
 
 
-def both(sequences: Sequence[Sequence31], stage: int) -> bool:
+def has_both_classes(sequences: Sequence[LabelledSequence], stage: int) -> bool:
     """Whether both classes of a stage are there."""
     return len(set(targets(sequences, 1 if stage == 1 else 2).tolist())) == 2
 
 
-def need_both(sequences: Sequence[Sequence31], stage: int, what_for: str) -> None:
+def require_both_classes(sequences: Sequence[LabelledSequence], stage: int, what_for: str) -> None:
     """Refuse what lacks a class of a stage: nothing could be learnt or said of it."""
-    if not both(sequences, stage):
+    if not has_both_classes(sequences, stage):
         wanted = "reliable and unreliable" if stage == 1 else "tank-treading and flipping"
         raise BadInput(f"Stage {stage} needs {wanted} sequences to {what_for}; one of them is lacking.")
 
 
-def hold_out(sequences: Sequence[Sequence31], stage: int) -> tuple[list[Sequence31], list[Sequence31]]:
+def hold_out(
+    sequences: Sequence[LabelledSequence], stage: int
+) -> tuple[list[LabelledSequence], list[LabelledSequence]]:
     """Split off every fifth acquisition, or one of fewer than five: of both classes, as the rest.
 
     Raises
@@ -75,7 +77,7 @@ def hold_out(sequences: Sequence[Sequence31], stage: int) -> tuple[list[Sequence
     BadInput
         Where there is only one, or none leaves both classes on either side.
     """
-    refuse_nameless(sequences)
+    refuse_unnamed(sequences)
     if len({s.acquisition for s in sequences}) == 1:
         raise BadInput("All sequences are of one acquisition; none could be held back for validation.")
     kept = every_nth(sequences, stage, 5)
@@ -88,13 +90,15 @@ def hold_out(sequences: Sequence[Sequence31], stage: int) -> tuple[list[Sequence
     return [s for s in sequences if s.acquisition not in kept], held
 
 
-def every_nth(sequences: Sequence[Sequence31], stage: int, n: int) -> list[str]:
+def every_nth(sequences: Sequence[LabelledSequence], stage: int, n: int) -> list[str]:
     """Every n-th acquisition, or one of fewer, such that both sides hold both classes; empty if none does."""
     names = sorted({s.acquisition for s in sequences})
     for first in range(min(n, len(names))):
         kept = names[first::n]
         held = [s for s in sequences if s.acquisition in kept]
-        if both(held, stage) and both([s for s in sequences if s.acquisition not in kept], stage):
+        if has_both_classes(held, stage) and has_both_classes(
+            [s for s in sequences if s.acquisition not in kept], stage
+        ):
             return kept
     return []
 
@@ -267,7 +271,7 @@ def train(
                 split = "every fifth acquisition held back for validation"
             else:
                 split = "train and validation as given"
-            need_both(validation, recipe.stage, "validate on")
+            require_both_classes(validation, recipe.stage, "validate on")
             validated = {s.patient for s in validation}
             cut = [s for s in cut if s.patient not in validated]
             judged, held_logits, per_seed = validation, np.zeros(0), np.zeros((0, 0))
@@ -280,16 +284,16 @@ def train(
         card = make_card(recipe, judged, held_logits, per_seed, seeds, split)
         card["epochs_kept"] = [f.epoch for f in fitted]
         card["parameters"] = n_parameters(fitted[0].network)
-        card["trained_on"] = count(train_set)
+        card["trained_on"] = count_labels(train_set)
         card["acquisitions"] = sorted({s.acquisition for s in (*train_set, *validation)})
         if without:
             card["without"] = sorted(without)
         if drawn:
             card["simulated"] = (
-                f"{len(drawn)} sequences of the simulated chamber, {count(drawn)}; never judged on"
+                f"{len(drawn)} sequences of the simulated chamber, {count_labels(drawn)}; never judged on"
             )
         if cut:
-            card["composed"] = f"{len(cut)} tracks cut out of composed movies, {count(cut)}"
+            card["composed"] = f"{len(cut)} tracks cut out of composed movies, {count_labels(cut)}"
         card["device"] = where.type if where.type == "cpu" else torch.cuda.get_device_name(where)
         if test:
             on_test = np.stack([logits(f.network, test, recipe) for f in fitted])
@@ -339,18 +343,18 @@ MOVIES = 4
 
 def draw_composed(
     recipe: Recipe,
-    sequences: Sequence[Sequence31],
+    sequences: Sequence[LabelledSequence],
     datasets: Sequence[Path] = (),
     without: Sequence[str] = (),
     say: Progress = lambda _: None,
-) -> list[Sequence31]:
+) -> list[LabelledSequence]:
     """Return tracks that our tracker cuts out of composed movies of these cells; none if not asked for.
 
     Stage 2 learns from reliable cells only; the unreliable ones of `datasets` flow beside them all the same.
     """
     if not recipe.composed:
         return []
-    refuse_nameless(sequences)
+    refuse_unnamed(sequences)
     if recipe.stage == 2 and datasets:
         parts = read_all(datasets)
         flowing = (*parts["train"], *parts["validation"])
@@ -363,7 +367,7 @@ def draw_composed(
 def _write_folds(
     out: Path,
     recipe: Recipe,
-    judged: Sequence[Sequence31],
+    judged: Sequence[LabelledSequence],
     per_seed: NDArray[np.float64],
     seeds: Sequence[int],
     group: Group,
@@ -374,7 +378,9 @@ def _write_folds(
     for name, members in networks.items():
         others = np.where(names == name, np.nan, per_seed)
         mean = others.mean(0)
-        if not both([s for s, known in zip(judged, np.isfinite(mean), strict=True) if known], recipe.stage):
+        if not has_both_classes(
+            [s for s, known in zip(judged, np.isfinite(mean), strict=True) if known], recipe.stage
+        ):
             continue
         card = make_card(recipe, judged, mean, others, seeds, f"leave one {group} out, of all but {name}")
         card["without"] = [name]
@@ -386,7 +392,7 @@ def _write_folds(
         save_weights(folder / f"stage{recipe.stage}.safetensors", members, card)
 
 
-def draw_simulated(recipe: Recipe, n_real: int) -> list[Sequence31]:
+def draw_simulated(recipe: Recipe, n_real: int) -> list[LabelledSequence]:
     """Return simulated sequences to train on, two to three for every real one; none if not asked for.
 
     Two thirds of them are unreliable, many of those just out of focus: what the real data has least of.
@@ -398,7 +404,7 @@ def draw_simulated(recipe: Recipe, n_real: int) -> list[Sequence31]:
 
     n = math.ceil(2.7 * n_real)
     return [
-        Sequence31(f"SIMULATED_{i}", s.label, s.crops)
+        LabelledSequence(f"SIMULATED_{i}", s.label, s.crops)
         for i, s in enumerate(
             simulate_sequences(n, seed=300, shares=(0.2, 0.15, 0.65), aslant=_ASLANT, straight=_STRAIGHT)
         )
@@ -407,14 +413,14 @@ def draw_simulated(recipe: Recipe, n_real: int) -> list[Sequence31]:
 
 
 def cross_validate(
-    sequences: Sequence[Sequence31],
+    sequences: Sequence[LabelledSequence],
     recipe: Recipe,
     seeds: Sequence[int],
     group: Group,
     device: torch.device | None = None,
     progress: Progress | None = None,
-    simulated: Sequence[Sequence31] = (),
-    composed: Sequence[Sequence31] = (),
+    simulated: Sequence[LabelledSequence] = (),
+    composed: Sequence[LabelledSequence] = (),
     networks: dict[str, list[nn.Module]] | None = None,
 ) -> NDArray[np.float64]:
     """Judge every sequence by networks that saw nothing of its group.
@@ -427,7 +433,7 @@ def cross_validate(
     ----------
     sequences, recipe, seeds, group, device, progress, simulated
         As in `train` and `fit`.
-    composed : sequence of Sequence31
+    composed : sequence of LabelledSequence
         Tracks of composed movies, judged as the sequences of their group are.
     networks : dict, optional
         Takes the networks that have not seen each group.
@@ -442,7 +448,7 @@ def cross_validate(
     BadInput
         Where no group can be held back.
     """
-    refuse_nameless(sequences)
+    refuse_unnamed(sequences)
     names = np.asarray([getattr(s, group) for s in sequences])
     labels = targets(sequences, recipe.stage)
     every = [*sequences, *composed]
@@ -455,7 +461,7 @@ def cross_validate(
         if recipe.stage == 1 and not (labels[names == name] == 0).any():
             judged &= cut
         held = [s for s, j in zip(every, judged, strict=True) if j]
-        if not held or not both(rest, recipe.stage):
+        if not held or not has_both_classes(rest, recipe.stage):
             continue
         patients = {s.patient for s in held}
         flowed = [s for s in composed if s.patient not in patients]
