@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import replace
@@ -16,6 +17,7 @@ import zarr
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from refused import refused
 from scipy.ndimage import uniform_filter
 
 from napari_rbcflow.errors import BadInput, RunFailed
@@ -27,7 +29,7 @@ from napari_rbcflow.simulation import (
     simulate_sequences,
 )
 from napari_rbcflow.simulation.cells import Cell, CellShape, draw_cell, projected_thickness
-from napari_rbcflow.simulation.library import build_library, clearness, picture
+from napari_rbcflow.simulation.library import build_library, contrast_range, render_cell
 from napari_rbcflow.simulation.motion import (
     FLIPS_SHOW_FROM_ORBIT,
     Motion,
@@ -165,8 +167,8 @@ def test_the_pictures_of_cells_follow_from_the_seed_and_not_from_the_field() -> 
     assert other.cells != library.cells
 
 
-def test_labels_follow_motion_focus_and_clearness() -> None:
-    """0 and 1 only in focus, clear enough to see, and only for their motions; no expert judges others."""
+def test_labels_follow_motion_focus_and_contrast() -> None:
+    """0 and 1 only in focus, with enough contrast, and only for their motions; no expert judges others."""
     settings = ChamberSettings(height=160, width=320)
     library = build_library(settings)
     pale = 0
@@ -174,12 +176,12 @@ def test_labels_follow_motion_focus_and_clearness() -> None:
         sharp = settings.sharp_from_um <= cell.defocus_um <= settings.sharp_to_um
         wanted = {Motion.TANK_TREADING: 0, Motion.TUMBLING: 1}.get(cell.motion, 2) if sharp else 2
         if wanted != 2:
-            drawn = picture(cell, np.arange(12) / 12, settings)
-            clear = clearness(drawn, settings.pixel_size_um)
+            drawn = render_cell(cell, np.arange(12) / 12, settings)
+            contrast = contrast_range(drawn, settings.pixel_size_um)
             # Of a tumbling cell another median is taken over another number of pictures.
-            if clear < 0.85 * settings.judged_from:
+            if contrast < 0.85 * settings.judged_from:
                 assert cell.label == 2
-            elif clear > 1.15 * settings.judged_from:
+            elif contrast > 1.15 * settings.judged_from:
                 assert cell.label == wanted
             pale += cell.label == 2
         else:
@@ -205,7 +207,7 @@ def test_grey_of_cells_in_focus() -> None:
     radius = np.hypot(yy, xx).round().astype(int)
     profiles = []
     for cell in cells:
-        drawn = picture(cell, np.zeros(1), settings)[0][::OVERSAMPLING, ::OVERSAMPLING] * 120.0
+        drawn = render_cell(cell, np.zeros(1), settings)[0][::OVERSAMPLING, ::OVERSAMPLING] * 120.0
         middle = drawn.shape[0] // 2
         crop = drawn[middle - 15 : middle + 16, middle - 15 : middle + 16]
         profiles.append([crop[radius == r].mean() for r in range(14)])
@@ -219,7 +221,7 @@ def test_grey_of_cells_in_focus() -> None:
 def _in_light(cell: Cell, aslant: float, lit_from_deg: float = 0.0) -> np.ndarray:
     """Return what the camera sees of a cell, 37 x 37 px around its true centre."""
     optics = Optics(aslant=aslant, lit_from_deg=lit_from_deg)
-    drawn = picture(cell, np.zeros(1), ChamberSettings(optics=optics))[0][::OVERSAMPLING, ::OVERSAMPLING]
+    drawn = render_cell(cell, np.zeros(1), ChamberSettings(optics=optics))[0][::OVERSAMPLING, ::OVERSAMPLING]
     middle = drawn.shape[0] // 2
     return drawn[middle - 18 : middle + 19, middle - 18 : middle + 19]
 
@@ -334,16 +336,32 @@ def test_stop_ends_a_paced_run_and_late_frames_still_come() -> None:
 
 def test_not_open_and_bad_settings() -> None:
     """Each is one sentence."""
-    with pytest.raises(RunFailed, match="open"):
+    with refused(RunFailed, "simulation.not-open"):
         next(SimulatedChamber(SMALL).frames())
-    for bad in ({"tank_fraction": 1.2}, {"cells_per_frame": 0.0}, {"height": 10}, {"focus_um": -5.0}):
-        with pytest.raises(BadInput, match="simulated chamber"):
+    for bad, key in (
+        ({"fps": 0.0}, "simulation.fps-range"),
+        ({"fps": math.nan}, "simulation.not-finite"),
+        ({"exposure_ms": 17.0}, "simulation.exposure-too-long"),
+        ({"tank_fraction": 1.2}, "simulation.tank-fraction-range"),
+        ({"cells_per_frame": 0.0}, "simulation.cells-per-frame-range"),
+        ({"height": 10}, "simulation.field-too-small"),
+        ({"focus_um": -5.0}, "simulation.heights-out-of-order"),
+    ):
+        with refused(BadInput, key):
             replace(SMALL, **bad)
-    for bad in ({"aslant": -0.1}, {"aslant": 2.5}, {"aslant": np.nan}, {"lit_from_deg": np.inf}):
-        with pytest.raises(BadInput, match=r"simulated chamber: .*(lit from|aslant)"):
+    for bad, key in (
+        ({"aslant": -0.1}, "simulation.aslant-range"),
+        ({"aslant": 2.5}, "simulation.aslant-range"),
+        ({"aslant": math.nan}, "simulation.aslant-range"),
+        ({"lit_from_deg": math.inf}, "simulation.lit-from-not-finite"),
+    ):
+        with refused(BadInput, key):
             Optics(**bad)
-    for bad in ({"aslant": 3.0}, {"aslant": 0.5, "straight": 1.2}):
-        with pytest.raises(BadInput, match="simulated chamber"):
+    for bad, key in (
+        ({"aslant": 3.0}, "simulation.aslant-range"),
+        ({"aslant": 0.5, "straight": 1.2}, "simulation.straight-range"),
+    ):
+        with refused(BadInput, key):
             simulate_sequences(1, seed=0, settings=SMALL, **bad)  # type: ignore[arg-type]
 
 
@@ -384,8 +402,12 @@ def test_refuses_and_leaves_nothing_half_made(tmp_path: Path) -> None:
         simulate_movie(tmp_path / name, seconds=0.1, settings=SMALL, **more)  # type: ignore[arg-type]
 
     (tmp_path / "there.truth.csv").write_text("mine")
-    for name in ("there.tif", "movie.mp4", "nowhere/movie.tif"):
-        with pytest.raises(BadInput, match="simulate"):
+    for name, key in (
+        ("there.tif", "simulation.exists"),
+        ("movie.mp4", "simulation.wrong-ending"),
+        ("nowhere/movie.tif", "simulation.no-folder"),
+    ):
+        with refused(BadInput, key):
             make(name)
 
     def interrupt(k: int, n: int) -> None:

@@ -51,7 +51,7 @@ def test_the_demo_runs_in_a_terminal_where_no_display_answers_until_its_rule_is_
     result = demo("-o", "s")
     assert result.returncode == 0, result.stderr
     assert "95 % interval" in result.stdout
-    assert "the simulation's own fraction" in result.stdout
+    assert "The simulation's own fraction" in result.stdout
     record = json.loads((tmp_path / "s" / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["stop_reason"] == "reliable"

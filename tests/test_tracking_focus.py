@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from napari_rbcflow.simulation.canvas import Canvas
-from napari_rbcflow.simulation.library import SpriteLibrary, half_pixel_phases, picture
+from napari_rbcflow.simulation.library import SpriteLibrary, half_pixel_phases, render_cell
 from napari_rbcflow.simulation.population import Scene
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.tracking.background import Background, MovieBackground, SlidingBackground
@@ -28,7 +28,7 @@ def refocused(library: SpriteLibrary, settings: ChamberSettings, by_um: float) -
     """The same cells, seen with the focus elsewhere."""
     parts = [
         half_pixel_phases(
-            picture(replace(cell, defocus_um=cell.defocus_um - by_um), np.arange(n) / n, settings)
+            render_cell(replace(cell, defocus_um=cell.defocus_um - by_um), np.arange(n) / n, settings)
         )
         for cell, n in zip(library.cells, library.count, strict=True)
     ]

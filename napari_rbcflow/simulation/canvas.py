@@ -1,4 +1,4 @@
-"""Light, dust, noise and cells, added up to a frame in integers."""
+"""Light, dust, noise and cells, summed to a frame in integers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from napari_rbcflow.simulation.library import SpriteLibrary
 from napari_rbcflow.simulation.settings import ChamberSettings
 
-GREY_ONE = 16
-"""One grey value in the integers of the canvas."""
+GREY_ONE = 16  # one grey value in the integers of the canvas
 _GAIN_ONE = 4096
 _CONTRAST_SHIFT = 12
 
@@ -25,17 +24,17 @@ def add_cells(
     x: NDArray[np.float64],
     y: NDArray[np.float64],
 ) -> None:
-    """Add sprites to a canvas (int16, `GREY_ONE` a grey value), each scaled by the light where it stands.
+    """Add sprites to a canvas (`GREY_ONE` a grey value), each scaled by the light at its place.
 
-    `pictures` as in `SpriteLibrary`; `start` and `sides` say where a cell's sprite begins and how wide
-    it is; `x`, `y` are centres in pixels, y on the half-pixel grid.
+    `start` and `sides` say where each sprite begins in `pictures` (as in `SpriteLibrary`) and how wide it is;
+    `x`, `y` are centres in pixels, y on the half-pixel grid.
     """
     height, width = canvas.shape
     for c in range(len(x)):
         side = sides[c]
         area = side * side
-        # Sprites hold every second sample in each of four phases: find the two that stand
-        # left and right of where this cell's pixels fall, and their weights.
+        # Sprites hold every second sample in each of four phases: find the two to the left and right
+        # of this cell's pixels, and their weights.
         twice = 2.0 * x[c]
         ceiling = int(np.ceil(twice))
         right = np.int32(256 * (ceiling - twice) + 0.5)
@@ -58,7 +57,7 @@ def add_cells(
         if n <= 0:
             continue
         for i in range(max(0, -y_first), min(side, height - y_first)):
-            # Slices that all begin at 0: only then does the compiler take several pixels at once.
+            # Slices that all begin at 0, or the compiler does not vectorise.
             first_a = base + near * area + i * side + j_low
             first_b = base + far * area + i * side + j_low + step
             a = pictures[first_a : first_a + n]
@@ -77,7 +76,7 @@ def _develop(
     noise: NDArray[np.int8],
     gain: int,
 ) -> None:
-    """Sum to grey, and leave the canvas empty for the next frame."""
+    """Sum to grey, and clear the canvas for the next frame."""
     lit, drawn, grey = light.ravel(), canvas.ravel(), out.ravel()
     factor = np.int32(gain)
     for k in range(grey.size):
@@ -95,7 +94,7 @@ def add_library_cells(
     y: NDArray[np.float64],
     phase: NDArray[np.float64],
 ) -> None:
-    """Add cells of the library, each in the picture nearest its phase (`add_cells`)."""
+    """Add cells of the library, each in the image nearest its phase, as `add_cells` does."""
     count, side = library.count[kind], library.side[kind]
     which = np.rint(phase * count).astype(np.int64) % count
     start = library.first[kind] + which * (4 * side * side)
@@ -103,15 +102,10 @@ def add_library_cells(
 
 
 class Canvas:
-    """Renders frames of one chamber.
+    """Renders the frames of one chamber.
 
-    Overlapping cells add their contrasts: two thin phase objects do so to first order, and no
-    order among them has to be known.
-
-    Parameters
-    ----------
-    settings : ChamberSettings
-    library : SpriteLibrary
+    Overlapping cells add their contrasts: to first order thin phase objects do, and their order along the
+    line of sight need not be known.
     """
 
     def __init__(self, settings: ChamberSettings, library: SpriteLibrary) -> None:
@@ -125,14 +119,14 @@ class Canvas:
         self._canvas = np.zeros((settings.height, settings.width), np.int16)
         pixels = settings.height * settings.width
         self._pixels = pixels
-        # Twice as long as a frame and read from a random place each time.
+        # Twice as long as a frame, and read from a random place each time.
         noise = rng.standard_normal(2 * pixels, dtype=np.float32) * (self.noise_grey * GREY_ONE)
         self._noise = np.clip(np.rint(noise), -127, 127).astype(np.int8)
         self._drift_frames = settings.fps * rng.uniform(20.0, 60.0)
         self._flicker_frames = settings.fps * rng.uniform(2.0, 6.0)
 
     def gain(self, index: int) -> float:
-        """Brightness of frame `index` over the mean: the lamp drifts and flickers by half a percent."""
+        """Return the brightness of frame `index` over the mean: the lamp drifts and flickers by 0.5 %."""
         turn = 2.0 * np.pi * index
         return float(
             1.0 + 0.004 * np.sin(turn / self._drift_frames) + 0.0015 * np.sin(turn / self._flicker_frames)
@@ -146,22 +140,7 @@ class Canvas:
         y: NDArray[np.float64],
         phase: NDArray[np.float64],
     ) -> NDArray[np.uint8]:
-        """Return frame `index` with cells of the library at the places given.
-
-        Parameters
-        ----------
-        index : int
-        kind : ndarray of int64, shape (n,)
-        x, y : ndarray of float64, shape (n,)
-            Centres, pixels; y on the half-pixel grid.
-        phase : ndarray of float64, shape (n,)
-            Of each cell's cycle; the nearest picture is taken.
-
-        Returns
-        -------
-        ndarray of uint8, shape (height, width)
-            A new array.
-        """
+        """Return frame `index`, a new array; centres `x`, `y` in pixels, y on the half-pixel grid."""
         add_library_cells(self._canvas, self._light, self._library, kind, x, y, phase)
         out = np.empty(self._canvas.shape, np.uint8)
         place = int(self._settings.generator(3, index).integers(self._pixels))
@@ -171,7 +150,7 @@ class Canvas:
 
 
 def _light(settings: ChamberSettings, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Uneven light between 101 and 141 grey, and dust that stays put."""
+    """Return uneven light between 101 and 141 grey, with dust that does not move."""
     height, width = settings.height, settings.width
     y = np.linspace(-1.0, 1.0, height, dtype=np.float32)[:, None]
     x = np.linspace(-1.0, 1.0, width, dtype=np.float32)[None, :]

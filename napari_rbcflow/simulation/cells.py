@@ -1,4 +1,7 @@
-"""Which cells there are: how large, how full, how they lie, and how thick each is along the line of sight."""
+"""The cells: their size, shape, content and orientation, and their thickness along the line of sight.
+
+Evans and Fung, Microvasc. Res. 4 (1972) 335: the mean resting cell (7.82 um, 2.56 um thick).
+"""
 
 from __future__ import annotations
 
@@ -22,51 +25,25 @@ DEPTH_STEPS = 40
 
 @dataclass(frozen=True)
 class CellShape:
-    """A biconcave disc, or one stretched, thickened, dented, bent.
-
-    Attributes
-    ----------
-    diameter_um : float
-    thickness_um : float
-        At the thickest ring.
-    dimple : float
-        0: no dimple (an ellipsoid); 1: that of Evans and Fung's resting cell; between: shallower.
-    stretch : float
-        Length over width, at equal area.
-    skew_long, skew_wide : float
-        How much thicker one half is than the other, along and across the length: no cell is perfect, and
-        stiff ones are the least so.
-    dimple_below : float or None
-        Of the other face; None: as `dimple`. A stomatocyte has one only.
-    shift_long, shift_wide : float
-        Of the dimples from the centre, in radii.
-    bend_long_um, bend_wide_um : float
-        How far the rim rises over the centre along and across the length: a cup where they are alike.
-    corner_cos, corner_sin : float
-        Share of the radius by which the outline has three corners.
-
-    References
-    ----------
-    Evans and Fung, Microvasc. Res. 4 (1972) 335: the mean resting cell (7.82 um, 2.56 um thick).
-    """
+    """A biconcave disc, or one that is stretched, thickened, dented or bent."""
 
     diameter_um: float = 7.82
-    thickness_um: float = 2.56
-    dimple: float = 1.0
-    stretch: float = 1.0
-    skew_long: float = 0.0
-    skew_wide: float = 0.0
-    dimple_below: float | None = None
-    shift_long: float = 0.0
+    thickness_um: float = 2.56  # at the thickest ring
+    dimple: float = 1.0  # 0: an ellipsoid, 1: as deep as the resting cell's
+    stretch: float = 1.0  # length over width, at equal area
+    skew_long: float = 0.0  # how much thicker one half is, along the length; stiff cells are the least even
+    skew_wide: float = 0.0  # the same across the length
+    dimple_below: float | None = None  # of the other face, None: as `dimple`; a stomatocyte has only one
+    shift_long: float = 0.0  # of the dimples from the centre, in radii
     shift_wide: float = 0.0
-    bend_long_um: float = 0.0
+    bend_long_um: float = 0.0  # how far the rim rises over the centre; a cup where both are alike
     bend_wide_um: float = 0.0
-    corner_cos: float = 0.0
+    corner_cos: float = 0.0  # share of the radius by which the outline has three corners
     corner_sin: float = 0.0
 
     @property
     def reach_um(self) -> float:
-        """Radius of a ball that holds the cell."""
+        """Radius of a sphere that holds the cell."""
         corner = 1.0 + np.hypot(self.corner_cos, self.corner_sin)
         radius = 0.5 * self.diameter_um * np.sqrt(max(self.stretch, 1.0 / self.stretch)) * corner
         return float(np.hypot(radius, 0.5 * max(abs(self.bend_long_um), abs(self.bend_wide_um))))
@@ -74,7 +51,7 @@ class CellShape:
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _half_thickness(u2: float, d2: float, dimple: float) -> float:
-    """Half the thickness, in thickest rings, at squared radii from the centre and from the dimple's."""
+    """Half the thickness, in thickest rings, at squared radii from the cell's and the dimple's centre."""
     if u2 >= 1.0:
         return -1.0
     d2 = min(d2, 1.0)
@@ -108,7 +85,7 @@ def _project(
     reach = reach + 0.5 * pixel
     step = 2.0 * reach / DEPTH_STEPS
     thickest = 0.8 * thickness + step + abs(bend_long) + abs(bend_wide)
-    # A boundary crossed obliquely is softened over one step, or the edge of the disc would be jagged.
+    # A boundary that is crossed obliquely is softened over one step, or the disc's edge would be jagged.
     for i in range(side):
         y = (i - centre) * pixel
         for j in range(side):
@@ -149,28 +126,13 @@ def projected_thickness(
     pixel_um: float,
     long_axis: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
-    """Length of the line of sight that runs through the cell, pixel by pixel.
+    """Return the length in micrometres of each line of sight within the cell, centred at index side // 2.
 
-    Parameters
-    ----------
-    shape : CellShape
-    axis : ndarray of float64, shape (3,)
-        Unit vector of the disc's axis (x flow, y vorticity, z line of sight).
-    side : int
-        Of the square picture, in samples.
-    pixel_um : float
-        Sample spacing.
-    long_axis : ndarray of float64, shape (3,), optional
-        Unit vector at a right angle to `axis`: the cell's length. By default the direction in the disc
-        that lies nearest the flow, as in a cell whose membrane goes round.
-
-    Returns
-    -------
-    ndarray of float32, shape (side, side)
-        Micrometres, the cell's centre at index side // 2.
+    `axis` is the unit vector of the disc's axis (x flow, y vorticity, z line of sight), `long_axis` one at a
+    right angle to it, along the cell's length.
     """
     axis = np.asarray(axis, dtype=np.float64)
-    if long_axis is None:
+    if long_axis is None:  # as in a cell whose membrane goes round: the direction nearest the flow
         long_axis = np.array([1.0, 0.0, 0.0]) - axis[0] * axis
         length = float(np.linalg.norm(long_axis))
         long_axis = long_axis / length if length > 1e-6 else np.array([0.0, 0.0, 1.0])
@@ -205,56 +167,34 @@ def projected_thickness(
     return out
 
 
-TANK_TREADING, FLIPPING, NOT_JUDGEABLE = 0, 1, 2
-"""Labels of the truth, as in the published data."""
+TANK_TREADING, FLIPPING, NOT_JUDGEABLE = 0, 1, 2  # labels of the truth, as in the published data
 _STEEPEST_DEG = 45.0
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell at its height.
-
-    Attributes
-    ----------
-    motion : Motion
-    shape : CellShape
-    content : float
-        Haemoglobin relative to the mean cell.
-    z_um, defocus_um : float
-        Height over the wall, and over the plane in focus.
-    label : int
-        What an expert would call it: 0 tank-treading, 1 flipping, 2 neither can be told.
-    cycle_s : float
-        Time after which its picture repeats.
-    aspect_ratio, orbit : float
-        Of the Jeffery orbit (`jeffery_axis`); of a tank-treading cell: inclination and swing, radians.
-    side : float
-        +1 or -1: on which side of the plane of shear the axis leans.
-    lean : float
-        How far a tank-treading cell leans out of the plane of shear, radians.
-    roll : float
-        Where its length lies in the disc, radians: from the flow in a tank-treading cell.
-    """
+    """One cell at its height."""
 
     motion: Motion
     shape: CellShape
-    content: float
-    z_um: float
-    defocus_um: float
-    label: int
-    cycle_s: float
+    content: float  # haemoglobin relative to the mean cell
+    z_um: float  # height over the wall
+    defocus_um: float  # height over the focal plane
+    label: int  # an expert's: `TANK_TREADING`, `FLIPPING` or `NOT_JUDGEABLE`
+    cycle_s: float  # time after which its image repeats
+    # Of the Jeffery orbit (`jeffery_axis`); of a tank-treading cell inclination and swing, radians.
     aspect_ratio: float
     orbit: float
-    side: float
-    lean: float = 0.0
-    roll: float = 0.0
+    side: float  # +1 or -1: the side of the shear plane that the axis leans to
+    lean: float = 0.0  # of a tank-treading cell out of the shear plane, radians
+    roll: float = 0.0  # direction of its length in the disc, radians: from the flow in a tank-treading cell
 
     def axes(self, phases: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Axis at phases (0 to 1) of the cycle after which the picture repeats, shape (n, 3)."""
+        """Return the axis at phases (0 to 1) of its cycle, shape (n, 3)."""
         return self.frames(phases)[0]
 
     def frames(self, phases: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Axis and length, each (n, 3), at phases of the cycle."""
+        """Return axis and direction of the length, each of shape (n, 3), at phases of its cycle."""
         if self.motion in (Motion.TANK_TREADING, Motion.DEBRIS):
             axes = swinging_axis(phases, self.aspect_ratio, self.orbit, self.lean)
             axes[:, 1] *= self.side
@@ -267,36 +207,31 @@ class Cell:
 
 
 def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.random.Generator) -> Cell:
-    """Draw a cell of a given motion at a given height.
-
-    Returns
-    -------
-    Cell
-    """
+    """Draw a cell of a given motion at a given height."""
     defocus = z_um - settings.focus_um
     shear = settings.local_shear_per_s(z_um)
-    # Sizes, contents and inclinations are those that fit the published cells of one test day
-    # (docs/decisions/chamber.md); the other day and the other patients were not looked at for it.
+    # Sizes, contents and inclinations fit the published cells of one test day (docs/decisions/chamber.md);
+    # neither the other day nor the other patients were used for the fit.
     content = float(np.clip(rng.normal(1.05, 0.16), 0.6, 1.5))
     lean, roll = 0.0, 0.0
     if motion is Motion.TANK_TREADING:
-        shape = _soft(rng)
+        shape = _soft_shape(rng)
         roll = float(rng.normal(0.0, 0.4))
         content *= 1.12
         inclination, swing = rng.normal(27.0, 14.0), rng.uniform(1.0, 9.0)
-        # Shear turns every disc back from 45 degrees, the direction in which it stretches: no cell that
-        # tank-treads stands steeper (Keller and Skalak 1982; docs/decisions/demo-bias.md).
+        # Shear turns every disc back from 45 degrees, the direction in which it stretches: no tank-treading
+        # cell is steeper (Keller and Skalak 1982; docs/decisions/demo-bias.md).
         ratio = float(np.deg2rad(np.clip(inclination, 3.0, _STEEPEST_DEG - swing)))
         orbit = float(np.deg2rad(swing))
         lean = float(np.deg2rad(abs(rng.normal(0.0, 10.0))))
-        # The membrane goes round in about 2 x 2 pi / shear rate and the cell swings twice in that.
+        # The membrane goes round in about 2 x 2 pi / shear rate; the cell swings twice in that time.
         cycle = 2.0 * np.pi / shear
     elif motion is Motion.DEBRIS:
         diameter = float(rng.uniform(2.0, 5.0))
         shape = CellShape(diameter, diameter * float(rng.uniform(0.6, 1.0)), 0.0)
         ratio, orbit, cycle = float(rng.uniform(0.0, 0.6)), 0.0, 1.0
     else:
-        shape = _stiff(rng)
+        shape = _stiff_shape(rng)
         content = float(
             np.clip(np.exp(rng.normal(np.log(1.02 * (2.7 / shape.thickness_um) ** 0.7), 0.2)), 0.5, 2.0)
         )
@@ -329,8 +264,8 @@ def _around_zero(spread: float, rng: np.random.Generator) -> float:
     return float(np.clip(rng.normal(0.0, spread), -2.5 * spread, 2.5 * spread))
 
 
-def _soft(rng: np.random.Generator) -> CellShape:
-    """A cell whose membrane goes round: a disc, a little uneven, oval in any direction."""
+def _soft_shape(rng: np.random.Generator) -> CellShape:
+    """Draw a cell whose membrane goes round: a disc, slightly uneven, oval in any direction."""
     return CellShape(
         diameter_um=float(np.clip(rng.normal(6.5, 0.55), 5.2, 8.0)),
         thickness_um=float(np.clip(rng.normal(2.4, 0.25), 1.8, 3.0)),
@@ -342,8 +277,8 @@ def _soft(rng: np.random.Generator) -> CellShape:
     )
 
 
-def _stiff(rng: np.random.Generator) -> CellShape:
-    """A cell that turns rigidly: thicker, dented on one side or both, cupped, long, with corners."""
+def _stiff_shape(rng: np.random.Generator) -> CellShape:
+    """Draw a cell that turns rigidly: thicker, dented on one or both sides, cupped, long, with corners."""
     thickness = float(rng.uniform(1.8, 4.6))
     return CellShape(
         diameter_um=float(np.clip(rng.normal(6.2 - 0.45 * (thickness - 2.4), 0.6), 4.4, 8.0)),

@@ -1,4 +1,4 @@
-"""The simulated chamber in a camera's place, and as a movie file with the truth beside it."""
+"""The simulated chamber in place of a camera, or as a movie file with its truth."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.sentences import say
 from napari_rbcflow.simulation.optics import Optics
-from napari_rbcflow.simulation.population import Scene, TruthSummary, summary, write_truth
+from napari_rbcflow.simulation.population import Scene, TruthSummary, summary
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.types import Frame, FrameSource, SourceInfo
 
@@ -29,8 +30,8 @@ from napari_rbcflow.types import Frame, FrameSource, SourceInfo
 class SimulatedChamber(FrameSource):
     """Frames of a simulated flow chamber, with their truth.
 
-    Frame k is the same for a seed whatever the pacing. Paced, frames come on an absolute schedule
-    like a camera's; a consumer that lags finds the late ones waiting and none is skipped.
+    Frame k depends on the seed only, not on the pacing. Paced frames come on an absolute schedule like a
+    camera's; a consumer that lags finds the late ones waiting, and none is skipped.
 
     Parameters
     ----------
@@ -47,11 +48,11 @@ class SimulatedChamber(FrameSource):
 
     @property
     def settings(self) -> ChamberSettings:
-        """What was asked for."""
+        """The chamber's settings."""
         return self._settings
 
     def open(self) -> SourceInfo:
-        """Render the library of cells (two seconds or so), and say what will come."""
+        """Render the library of cells, in about two seconds, and describe the frames."""
         settings = self._settings
         if self._scene is None:
             self._scene = Scene(settings)
@@ -76,7 +77,7 @@ class SimulatedChamber(FrameSource):
     def frames(self) -> Iterator[Frame]:
         """Yield frames until `settings.seconds` are over or `stop` is called."""
         if self._scene is None:
-            raise RunFailed("The simulated chamber is not open: open it before asking for frames.")
+            raise RunFailed("simulation.not-open")
         settings, scene = self._settings, self._scene
         start, index = time.perf_counter(), 0
         while not self._stop.is_set() and (settings.n_frames is None or index < settings.n_frames):
@@ -98,9 +99,9 @@ class SimulatedChamber(FrameSource):
 
     @property
     def truth(self) -> pd.DataFrame:
-        """The cells in the frames rendered so far, in the columns of `truth_table`."""
+        """The cells in the frames rendered so far (`population.truth_table`)."""
         if self._scene is None:
-            raise RunFailed("The simulated chamber is not open: it has no truth yet.")
+            raise RunFailed("simulation.not-open")
         return self._scene.truth()
 
     @property
@@ -112,15 +113,14 @@ class SimulatedChamber(FrameSource):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """The simulation's own fraction so far, beside what was set."""
+        """The simulation's own fraction so far, and the one that was set."""
         if self._scene is None:
             return ()
-        truth = self.truth_summary
-        share = "none yet" if truth.fraction is None else f"{100 * truth.fraction:.1f} %"
-        return (
-            f"the simulation's own fraction: {share} of its {truth.tank_treading + truth.flipping} cells "
-            f"in focus until then ({100 * self._settings.tank_fraction:.1f} % set)",
-        )
+        truth, as_set = self.truth_summary, 100 * self._settings.tank_fraction
+        if truth.fraction is None:
+            return (say("simulation.no-own-fraction", set=as_set),)
+        cells = truth.tank_treading + truth.flipping
+        return (say("simulation.own-fraction", percent=100 * truth.fraction, cells=cells, set=as_set),)
 
 
 Progress = Callable[[int, int], None]
@@ -128,7 +128,7 @@ Frames = Iterator[NDArray[np.uint8]]
 
 
 def truth_path(out: Path) -> Path:
-    """Return where the truth of a movie lies: OUT with the suffix ``.truth.csv``."""
+    """Return where a movie's truth is: OUT with the suffix ``.truth.csv``."""
     return out.with_suffix(".truth.csv")
 
 
@@ -152,16 +152,16 @@ def simulate_movie(
     Parameters
     ----------
     out : Path
-        ``.tif`` or ``.tiff`` (a stack), ``.avi`` (8-bit grey, uncompressed) or ``.zarr`` (version 3,
-        (t, y, x), one frame a chunk), by its ending. None of them loses a grey value.
+        By its ending: ``.tif`` or ``.tiff`` (a stack), ``.avi`` (8-bit grey, uncompressed) or ``.zarr``
+        (version 3, (t, y, x), one frame a chunk). All are lossless.
     seconds, seed, tank_fraction, cells_per_frame, height, width
         As in `ChamberSettings`.
     progress : callable, optional
         Called with (frames written, frames in all).
     aslant, lit_from_deg : float, optional
-        How far the light comes in aslant, and the side that cells look lit from (`Optics`).
+        Oblique illumination (`Optics`).
     settings : ChamberSettings, optional
-        Instead of all of the above but `seconds`.
+        Replaces all of the above but `seconds`.
     compressed : bool, optional
         Deflate the TIFF: a third smaller, several times slower.
 
@@ -172,7 +172,7 @@ def simulate_movie(
     Raises
     ------
     BadInput
-        Where an output exists already, the folder does not, or the ending is none of these.
+        If an output already exists, the folder does not, or the ending is none of these.
     """
     out = Path(out)
     if settings is None:
@@ -187,18 +187,18 @@ def simulate_movie(
         )
     n_frames = round(seconds * settings.fps)
     if n_frames < 1:
-        raise BadInput("simulate: it must last at least one frame.")
+        raise BadInput("simulation.too-short")
     ending = out.suffix.lower()
     if ending not in (".tif", ".tiff", ".avi", ".zarr"):
-        raise BadInput(f"simulate: {out.name} must end in .tif, .avi or .zarr.")
+        raise BadInput("simulation.wrong-ending", name=out.name)
     truth_out = truth_path(out)
     for path in (out, truth_out):
         if path.exists() or path.is_symlink():
-            raise BadInput(f"simulate: {path} exists already; choose another name or remove it first.")
+            raise BadInput("simulation.exists", path=path)
     if not out.parent.is_dir():
-        raise BadInput(f"simulate: there is no folder {out.parent}; make it first.")
+        raise BadInput("simulation.no-folder", folder=out.parent)
     if not os.access(out.parent, os.W_OK):
-        raise BadInput(f"simulate: the folder {out.parent} cannot be written to; choose another.")
+        raise BadInput("simulation.folder-read-only", folder=out.parent)
 
     scene = Scene(settings)
 
@@ -217,14 +217,14 @@ def simulate_movie(
         else:
             _write_tiff(part, frames(), n_frames, settings, compressed)
         table = scene.truth()
-        write_truth(table, truth_part)
+        table.to_csv(truth_part, index=False, lineterminator="\n")
         part.rename(out)
         try:
             truth_part.rename(truth_out)
         except BaseException:
             _remove(out)
             raise
-    except BaseException:  # an interrupt too leaves nothing half made
+    except BaseException:  # an interrupt, too, leaves nothing half written
         _remove(part)
         _remove(truth_part)
         raise

@@ -1,6 +1,6 @@
-"""A few hundred cells, each rendered beforehand in every position that it takes.
+"""A few hundred cells, each rendered beforehand in all its positions.
 
-A frame of two hundred cells must cost a few milliseconds; a picture by diffraction costs one each.
+A frame of two hundred cells must cost a few milliseconds, and diffraction takes one for each image.
 """
 
 from __future__ import annotations
@@ -19,23 +19,21 @@ from napari_rbcflow.simulation.motion import Motion
 from napari_rbcflow.simulation.optics import OVERSAMPLING, contrast
 from napari_rbcflow.simulation.settings import ChamberSettings
 
-CONTRAST_ONE = 4096
-"""A relative contrast of 1 in the integers of a sprite."""
+CONTRAST_ONE = 4096  # a relative contrast of 1 in the integers of a sprite
 NEAR_SPAN_UM = 29.0
 FAR_SPAN_UM = 38.7
 NEAR_UM = 20.0
 VISIBLE_FROM = 0.03
-"""Least contrast, averaged over 3 x 3 pixels, of a cell that counts as visible: 3.6 grey of 120. The
-faintest twentieth of the published sequences have 5 %; what lies between is drawn, and can be found."""
+"""Minimum peak contrast of a visible cell: 3.6 grey of 120. The faintest twentieth of the published sequences
+has 5 %; what lies between is drawn, and can be found."""
+RENDERED_FROM = 0.012  # 1.5 grey: fainter cells are not rendered
 
 _LIFTED_UM = 80.0
-_CLEAR_WITHIN_UM = 5.4
-LEFT_OUT_BELOW = 0.012
-"""A cell fainter than this, 1.5 grey, is not rendered at all."""
+_CONTRAST_WITHIN_UM = 5.4
 
 
 class Zone(Enum):
-    """Where a cell stands: within the slab in focus, near it, where a network may err, or far from it."""
+    """Where a cell is: in the focal slab, near it, where a network may err, or far from it."""
 
     SHARP = "sharp"
     NEAR = "near"
@@ -44,8 +42,8 @@ class Zone(Enum):
 
 _NEAR_BELOW_UM, _NEAR_ABOVE_UM = 9.0, 12.0
 
-# How many different cells: (motion, zone) -> (cells, pictures of each over its cycle). Near the slab there
-# must be many: of few, one that passes for a reliable cell would be counted again and again.
+# How many different cells: (motion, zone) -> (cells, images of each over its cycle). Near the focal slab
+# there must be many: with few, one that passes for a reliable cell would be counted again and again.
 _CENSUS: dict[tuple[Motion, Zone], tuple[int, int]] = {
     (Motion.TANK_TREADING, Zone.SHARP): (160, 8),
     (Motion.TUMBLING, Zone.SHARP): (56, 32),
@@ -64,58 +62,35 @@ _CENSUS: dict[tuple[Motion, Zone], tuple[int, int]] = {
 
 @dataclass(frozen=True, eq=False)
 class SpriteLibrary:
-    """Pictures of cells, and what is true of each cell.
-
-    Attributes
-    ----------
-    cells : tuple of Cell
-    weight : ndarray of float64, shape (n,)
-        How many of each stand in the field at a time, relative to all visible cells: the visible
-        ones sum to 1, the others come on top.
-    visible : ndarray of bool, shape (n,)
-        False for those too far from the focus to be told from noise. They flow all the same: the
-        mottle behind the others.
-    pictures : ndarray of int16, shape (total,)
-        All sprites end to end; each is (2, 2, side, side): half-pixel phase in y, in x, rows, columns.
-    first, side, count : ndarray of int64, shape (n,)
-        Where a cell's sprites begin in `pictures`, their side in pixels and how many there are.
-    """
+    """Images of cells, and the truth of each cell; arrays have one entry a cell, `pictures` apart."""
 
     cells: tuple[Cell, ...]
+    # How many of each are in the field at a time, as a share of all visible ones.
     weight: NDArray[np.float64]
+    # False for those too far from the focus to be told from noise: they flow as the mottle behind the others.
     visible: NDArray[np.bool_]
+    # All sprites end to end, each (2, 2, side, side): half-pixel phase in y, in x, rows, columns.
     pictures: NDArray[np.int16]
-    first: NDArray[np.int64]
-    side: NDArray[np.int64]
-    count: NDArray[np.int64]
+    first: NDArray[np.int64]  # where a cell's sprites begin in `pictures`
+    side: NDArray[np.int64]  # of its sprites, pixels
+    count: NDArray[np.int64]  # of its sprites
 
 
 def sprite_side(span_um: float, pixel_um: float) -> int:
-    """Pixels of a sprite that spans at least `span_um`: a multiple of four, for the transforms."""
+    """Return the side in pixels of a sprite that spans `span_um`: a multiple of four, for the transforms."""
     return 4 * int(np.ceil(span_um / pixel_um / 4))
 
 
-def picture(
+def render_cell(
     cell: Cell,
     phases: NDArray[np.float64],
     settings: ChamberSettings,
     drift_um: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
-    """Relative contrast of one cell at phases of its cycle.
+    """Return the relative contrast of one cell at phases (0 to 1) of its cycle, shape (n, s, s).
 
-    Parameters
-    ----------
-    cell : Cell
-    phases : ndarray of float64, shape (n,)
-        Of its cycle, 0 to 1.
-    settings : ChamberSettings
-    drift_um : ndarray of float64, shape (n,), optional
-        What to add to its height in each picture.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, s, s)
-        `OVERSAMPLING` samples a pixel, the centre at index s // 2, fading to 0 at the border.
+    There are `OVERSAMPLING` samples a pixel; the centre is at index s // 2, and the image fades to 0 at the
+    border. `drift_um` is added to the cell's height in each image.
     """
     fine = settings.pixel_size_um / OVERSAMPLING
     inner = 2 * int(np.ceil((cell.shape.reach_um + fine) / fine)) + 2
@@ -138,51 +113,42 @@ def picture(
         pixel_um=settings.pixel_size_um,
         optics=settings.optics,
     )
-    # The transform is periodic: without a fade a far cell's rings would end in a visible square.
+    # The transform is periodic: without a fade, a far cell's rings would end in a visible square.
     away = np.abs(np.arange(side) - side // 2) / (side // 2)
     radius = np.hypot(away[:, None], away[None, :])
     fade = np.clip((1.0 - radius) / 0.2, 0.0, 1.0)
     return drawn * (fade * fade * (3.0 - 2.0 * fade)).astype(np.float32)
 
 
-def strength(drawn: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the greatest contrast of each picture, averaged over 3 x 3 pixels."""
+def peak_contrast(drawn: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the maximum contrast of each image, averaged over 3 x 3 pixels."""
     size = 3 * OVERSAMPLING
     smooth = uniform_filter(np.abs(uniform_filter(drawn, (0, 2, 2))), (0, size, size))
     greatest: NDArray[np.float32] = smooth.max(axis=(1, 2))
     return greatest
 
 
-def clearness(drawn: NDArray[np.float32], pixel_um: float) -> float:
-    """How much contrast a cell shows on the whole, as an expert who watches its track would see.
+def contrast_range(drawn: NDArray[np.float32], pixel_um: float) -> float:
+    """Return the range of the median image within 5.4 um of the centre.
 
-    Parameters
-    ----------
-    drawn : ndarray of float32, shape (n, s, s)
-        Relative contrast, `OVERSAMPLING` samples a pixel.
-    pixel_um : float
-
-    Returns
-    -------
-    float
-        Greatest less least value of the median picture, within 5.4 um of the centre.
+    This is the contrast that an expert who watches the whole track sees.
     """
     whole = np.median(drawn[:, ::OVERSAMPLING, ::OVERSAMPLING], axis=0)
     side = len(whole)
     away = (np.arange(side) - side // 2) * pixel_um
-    near = whole[np.hypot(away[:, None], away[None, :]) < _CLEAR_WITHIN_UM]
+    near = whole[np.hypot(away[:, None], away[None, :]) < _CONTRAST_WITHIN_UM]
     return float(near.max() - near.min())
 
 
 def label_as_seen(cell: Cell, drawn: NDArray[np.float32], settings: ChamberSettings) -> int:
-    """Return a cell's label, or that it cannot be judged where its pictures are too pale."""
-    if cell.label != NOT_JUDGEABLE and clearness(drawn, settings.pixel_size_um) < settings.judged_from:
+    """Return a cell's label, or `NOT_JUDGEABLE` if its images have too little contrast."""
+    if cell.label != NOT_JUDGEABLE and contrast_range(drawn, settings.pixel_size_um) < settings.judged_from:
         return NOT_JUDGEABLE
     return cell.label
 
 
 def half_pixel_phases(drawn: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Split doubly sampled pictures into sprites, as `SpriteLibrary.pictures` holds them."""
+    """Split doubly sampled images into sprites, as `SpriteLibrary.pictures` holds them."""
     whole = np.clip(np.rint(drawn * CONTRAST_ONE), -32768, 32767).astype(np.int16)
     n, side = whole.shape[0], whole.shape[1] // 2
     return whole.reshape(n, side, 2, side, 2).transpose(0, 2, 4, 1, 3).ravel()
@@ -191,18 +157,7 @@ def half_pixel_phases(drawn: NDArray[np.float32]) -> NDArray[np.int16]:
 def build_library(
     settings: ChamberSettings, progress: Callable[[int, int], None] | None = None
 ) -> SpriteLibrary:
-    """Draw and render the cells of a chamber; two or three seconds on two cores.
-
-    Parameters
-    ----------
-    settings : ChamberSettings
-    progress : callable, optional
-        Called with (cells rendered, cells in all).
-
-    Returns
-    -------
-    SpriteLibrary
-    """
+    """Draw and render the cells of a chamber, in 2 to 3 s on two cores; `progress` takes (done, in all)."""
     rng = settings.generator(0)
     share = motion_shares(settings)
     depth = settings.highest_um - settings.lowest_um
@@ -221,22 +176,22 @@ def build_library(
 
     def render(k: int) -> tuple[NDArray[np.int16], float]:
         n = counts[k]
-        drawn = picture(cells[k], np.arange(n) / n, settings)
+        drawn = render_cell(cells[k], np.arange(n) / n, settings)
         cells[k] = replace(cells[k], label=label_as_seen(cells[k], drawn, settings))
-        return half_pixel_phases(drawn), float(strength(drawn).min())
+        return half_pixel_phases(drawn), float(peak_contrast(drawn).min())
 
     parts: list[NDArray[np.int16]] = []
-    strengths: list[float] = []
+    contrasts: list[float] = []
     with ThreadPoolExecutor(2) as pool:
         for k, (part, least) in enumerate(pool.map(render, range(len(cells)))):
             parts.append(part)
-            strengths.append(least)
+            contrasts.append(least)
             if progress is not None:
                 progress(k + 1, len(cells))
     sizes = np.array([p.size for p in parts])
     count = np.array(counts)
-    visible = np.array(strengths) >= VISIBLE_FROM
-    weight = np.array(weights) * (np.array(strengths) >= LEFT_OUT_BELOW)
+    visible = np.array(contrasts) >= VISIBLE_FROM
+    weight = np.array(weights) * (np.array(contrasts) >= RENDERED_FROM)
     return SpriteLibrary(
         cells=tuple(cells),
         weight=weight / weight[visible].sum(),
@@ -249,7 +204,7 @@ def build_library(
 
 
 def motion_shares(settings: ChamberSettings) -> dict[Motion, float]:
-    """Chance of each motion for a cell at any height."""
+    """Return the chance of each motion for a cell at any height."""
     cells = 1.0 - settings.debris_fraction
     rigid = cells * (1.0 - settings.tank_fraction)
     return {
@@ -261,18 +216,18 @@ def motion_shares(settings: ChamberSettings) -> dict[Motion, float]:
 
 
 def crowding(z_um: float) -> float:
-    """Cells in a volume at height `z_um`, relative to the middle of the chamber: lift empties the wall.
+    """Return the density of cells at height `z_um` relative to mid-chamber: lift empties the wall.
 
-    Of the published cells out of focus and of the neighbours in reliable crops, one in four is dark, that
-    is between wall and focus; an even suspension would have more. Linear up to `_LIFTED_UM`.
+    One in four of the published cells out of focus, and of the neighbours in reliable crops, is dark, that
+    is, between wall and focus; an even suspension would have more. Linear up to `_LIFTED_UM`.
     """
     return min(1.0, z_um / _LIFTED_UM)
 
 
 def _zones(settings: ChamberSettings) -> dict[Zone, list[tuple[float, float]]]:
-    """Heights of each zone, from and to, micrometres."""
+    """Return the heights of each zone, from and to, micrometres."""
     lowest, highest = settings.lowest_um, settings.highest_um
-    low, high = settings.focus_um + settings.sharp_from_um, settings.focus_um + settings.sharp_to_um
+    low, high = settings.sharp_heights_um
     under, over = max(lowest, low - _NEAR_BELOW_UM), min(highest, high + _NEAR_ABOVE_UM)
     return {
         Zone.SHARP: [(low, high)],
@@ -282,7 +237,7 @@ def _zones(settings: ChamberSettings) -> dict[Zone, list[tuple[float, float]]]:
 
 
 def _height(quantile: float, parts: list[tuple[float, float]]) -> float:
-    """Return the height at a quantile of cells spread evenly over some stretches of height."""
+    """Return the height at a quantile of cells spread evenly over some ranges of height."""
     away = quantile * sum(to - start for start, to in parts)
     for start, to in parts:
         if away <= to - start:

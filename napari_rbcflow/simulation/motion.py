@@ -1,6 +1,9 @@
 """How a red cell turns in shear: tank-treading, tumbling, rolling.
 
 Axes: x along the flow, y along the vorticity, z along the gradient, which is also the line of sight.
+
+Jeffery, Proc. R. Soc. Lond. A 102 (1922) 161: the orbits of a rigid spheroid. Abkarian, Faivre, Viallat,
+Phys. Rev. Lett. 98 (2007) 188302: swinging of red cells under shear.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 FLIPS_SHOW_FROM_ORBIT = 0.5
-"""Least orbit constant of a cell that is called flipping: on it the face seen opens from an edge to
-0.45 of a full disc. Below, the axis hardly leaves the vorticity: the cell rolls like a wheel."""
+"""Minimum orbit constant of a flipping cell: its visible face opens from an edge to 0.45 of a full disc.
+
+Below it the axis hardly leaves the vorticity: the cell rolls like a wheel.
+"""
 
 
 class Motion(StrEnum):
@@ -25,34 +30,16 @@ class Motion(StrEnum):
 
 
 def jeffery_period_s(aspect_ratio: float, shear_rate_per_s: float) -> float:
-    """Time of a whole turn of a rigid spheroid, 2 pi (r + 1/r) / shear rate.
-
-    The projection of a disc repeats every half of it.
-
-    References
-    ----------
-    Jeffery, Proc. R. Soc. Lond. A 102 (1922) 161.
-    """
+    """Return the time of a whole turn, 2 pi (r + 1/r) / shear rate; a disc looks the same after half."""
     return 2.0 * np.pi * (aspect_ratio + 1.0 / aspect_ratio) / shear_rate_per_s
 
 
 def jeffery_axis(phase: NDArray[np.float64], aspect_ratio: float, orbit: float) -> NDArray[np.float64]:
-    """Direction of a spheroid's axis on a Jeffery orbit.
+    """Return the axis of a spheroid on a Jeffery orbit at phases in whole periods, unit vectors (n, 3).
 
-    Parameters
-    ----------
-    phase : ndarray of float64, shape (n,)
-        Time in whole periods; at 0 the axis stands nearest the line of sight.
-    aspect_ratio : float
-        Thickness over diameter, below 1 for a disc.
-    orbit : float
-        Jeffery's orbit constant C: 0 is rolling (axis along the vorticity), infinite is tumbling
-        in the plane of shear.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, 3)
-        Unit vectors (x flow, y vorticity, z gradient).
+    At phase 0 the axis is nearest the line of sight. `aspect_ratio` is thickness over diameter, below 1 for a
+    disc. `orbit` is Jeffery's constant C: 0 is rolling (axis along the vorticity), infinite is tumbling in
+    the shear plane.
     """
     angle = 2.0 * np.pi * np.asarray(phase, dtype=np.float64)
     # tan(phi) = r tan(angle), phi from the gradient; written without the poles of the tangent.
@@ -68,29 +55,16 @@ def jeffery_axis(phase: NDArray[np.float64], aspect_ratio: float, orbit: float) 
 def jeffery_frame(
     phase: NDArray[np.float64], aspect_ratio: float, orbit: float, side: float = 1.0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Axis of a spheroid on a Jeffery orbit, and a direction that is fixed in its equator.
+    """Return the axis of a spheroid on a Jeffery orbit, and a direction fixed in its equator, each (n, 3).
 
-    A spheroid also spins about its axis, at half the shear rate times the axis' part along the
-    vorticity. The spin is stretched or slowed by less than half a turn a period, so that a period
-    ends as it began and a cell can be rendered once.
-
-    Parameters
-    ----------
-    phase : ndarray of float64, shape (n,)
-        Time in whole periods.
-    aspect_ratio, orbit : float
-        As in `jeffery_axis`.
-    side : float
-        -1 for the orbit mirrored in the plane of shear.
-
-    Returns
-    -------
-    tuple of two ndarrays of float64, shape (n, 3)
+    A spheroid also spins about its axis, at half the shear rate times the axis' part along the vorticity. The
+    spin is sped up or slowed by less than half a turn a period, so that a period ends as it began and a cell
+    can be rendered once. `side` is -1 for the orbit mirrored in the shear plane.
     """
     axis = jeffery_axis(phase, aspect_ratio, orbit)
     axis[:, 1] *= side
-    # Euler's angles about the vorticity: the axis goes round it by phi, and what the body turns about
-    # its axis is (shear rate / 2 - dphi/dt) times the axis' part along it.
+    # Euler's angles about the vorticity: the axis goes round it by phi, and the body turns about its axis
+    # by (shear rate / 2 - dphi/dt) times the axis' part along it.
     grid = np.linspace(0.0, 1.0, 513)
     along = side * jeffery_axis(grid, aspect_ratio, orbit)[:, 1]
     rate = along * (
@@ -106,7 +80,7 @@ def jeffery_frame(
 
 
 def _around(phase: NDArray[np.float64], aspect_ratio: float) -> NDArray[np.float64]:
-    """Angle of the axis about the vorticity, from the gradient, without jumps; radians."""
+    """Return the axis' angle about the vorticity, from the gradient, radians, without jumps."""
     turn = 2.0 * np.pi * phase
     angle: NDArray[np.float64] = np.unwrap(np.arctan2(aspect_ratio * np.sin(turn), np.cos(turn)))
     return angle
@@ -115,24 +89,10 @@ def _around(phase: NDArray[np.float64], aspect_ratio: float) -> NDArray[np.float
 def swinging_axis(
     phase: NDArray[np.float64], inclination: float, swing: float, lean: float = 0.0
 ) -> NDArray[np.float64]:
-    """Axis of a tank-treading cell: fixed in the plane of shear but for a small swinging.
+    """Return the axis of a tank-treading cell, shape (n, 3): fixed in the shear plane but for a small swing.
 
-    Parameters
-    ----------
-    phase : ndarray of float64, shape (n,)
-        Time in whole periods of the swinging.
-    inclination, swing : float
-        Mean angle between disc and flow, and the amplitude about it, radians.
-    lean : float, optional
-        Mean angle out of the plane of shear, radians; it swings by half as much as the inclination.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, 3)
-
-    References
-    ----------
-    Abkarian, Faivre, Viallat, Phys. Rev. Lett. 98 (2007) 188302: swinging of red cells under shear.
+    `inclination` is the mean angle between disc and flow, `swing` the amplitude about it, `lean` the mean
+    angle out of the shear plane, all in radians; the lean swings by half as much as the inclination.
     """
     turn = 2.0 * np.pi * np.asarray(phase, dtype=np.float64)
     angle, aside = inclination + swing * np.sin(turn), lean + 0.5 * swing * np.cos(turn)

@@ -1,14 +1,13 @@
 """What a bright-field microscope makes of a thin phase object out of focus.
 
-The cell is a thin sheet of transmission exp(i phi - a). Its field is carried from the cell's plane
-to the plane in focus by the angular spectrum within the objective's aperture. The condenser's
-aperture blurs a defocused picture by its own shape scaled with the defocus (the generalised Schell
-theorem), the exposure smears it along the flow, the pixel averages it.
+The cell is a thin sheet of transmission exp(i phi - a). The angular spectrum within the objective's aperture
+carries its field from the cell's plane to the focal plane. The condenser's aperture blurs a defocused image
+by its own shape scaled with the defocus (the generalised Schell theorem), the exposure smears it along the
+flow, and the pixel averages it.
 
-Light that comes in aslant, part of the condenser's aperture being cut off, makes a slope of the phase
-brighter or darker by how far it bends the light over the edge. The slope's brightness is put into the
-sheet's transmission, to first order, and goes the same way through the same optics. A cell stays where
-it is: that a tilt also shifts what is out of focus is left out.
+In oblique illumination, where part of the condenser's aperture is cut off, a slope of the phase looks
+brighter or darker as it bends light over the edge. To first order this brightness is put into the sheet's
+transmission and goes through the same optics. That a tilt also shifts what is out of focus is left out.
 
 References
 ----------
@@ -31,13 +30,13 @@ from napari_rbcflow.errors import BadInput
 
 OVERSAMPLING = 2
 """Samples a pixel: exp(i phi) has a wider spectrum than the aperture lets through."""
-MOST_ASLANT = 2.0
+MAX_ASLANT = 2.0
 _KNIFE_EDGE = 4.0 / math.pi
 
 
 @dataclass(frozen=True)
 class Optics:
-    """Microscope, light and cell content.
+    """Microscope, illumination and cell content.
 
     Attributes
     ----------
@@ -50,19 +49,18 @@ class Optics:
     absorption_per_um : float
         Of the field's intensity, in the cell.
     blur_um : float
-        Standard deviation of what lenses, sensor and the width of the lamp's spectrum blur beyond the
-        aperture.
+        Standard deviation of the blur by lenses, sensor and the width of the lamp's spectrum, beyond the
+        aperture's.
     aslant : float
-        How strongly the light comes in aslant, so that cells look lit from one side: 0 is straight, 1 as a
-        knife edge across the middle of the condenser's aperture makes it, at most 2. The cells of the
-        published patient LJ look like 0.5.
+        How oblique the illumination is, so that cells look lit from one side: 0 is straight, 1 is a knife
+        edge across the middle of the condenser's aperture, 2 the most. The published patient LJ has 0.5.
     lit_from_deg : float
-        Where they look lit from: 0 is the side downstream (right), 90 the lower side of the picture.
+        The side that cells look lit from: 0 is downstream (right), 90 the lower side of the image.
 
     Raises
     ------
     BadInput
-        Where the light cannot come in so.
+        If `aslant` or `lit_from_deg` is out of range.
     """
 
     numerical_aperture: float = 0.25
@@ -76,13 +74,10 @@ class Optics:
     lit_from_deg: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.aslant <= MOST_ASLANT:
-            raise BadInput(
-                f"simulated chamber: how far the light comes in aslant must lie between 0 and "
-                f"{MOST_ASLANT:g}, not {self.aslant:g}."
-            )
+        if not 0.0 <= self.aslant <= MAX_ASLANT:
+            raise BadInput("simulation.aslant-range", most=MAX_ASLANT, aslant=self.aslant)
         if not math.isfinite(self.lit_from_deg):
-            raise BadInput("simulated chamber: the side that cells are lit from must be a number of degrees.")
+            raise BadInput("simulation.lit-from-not-finite")
 
 
 @lru_cache(maxsize=8)
@@ -101,30 +96,12 @@ def contrast(
     pixel_um: float,
     optics: Optics,
 ) -> NDArray[np.float32]:
-    """Relative contrast I / I0 - 1 of cells.
+    """Return the relative contrast I / I0 - 1 of n cells, shape (n, side, side), centred at index side // 2.
 
-    Parameters
-    ----------
-    thickness_um : ndarray of float32, shape (n, m, m)
-        Projected thickness, `OVERSAMPLING` samples a pixel, centred at index m // 2, m even.
-    side : int
-        Of the picture in samples, even, at least m.
-    defocus_um : float or ndarray of float64, shape (n,)
-        Height of each cell over the plane in focus. Light comes from above: a cell above the
-        focus is a weak converging lens and shows a bright centre.
-    smear_um : float
-        Way during the exposure, along x.
-    content : float
-        Haemoglobin relative to the mean cell: scales index step and absorption.
-    pixel_um : float
-        Of the camera, in the object.
-    optics : Optics
-
-    Returns
-    -------
-    ndarray of float32, shape (n, side, side)
-        Still `OVERSAMPLING` samples a pixel, but already averaged over a pixel's area; centred at
-        index side // 2.
+    `thickness_um`, shape (n, m, m), is centred at index m // 2, m even. Both have `OVERSAMPLING` samples a
+    pixel, but the result is already averaged over a pixel's area. A cell above the focus (`defocus_um` above
+    0) is a weak converging lens and shows a bright centre. `smear_um` is the way along x during the exposure;
+    `content`, the haemoglobin relative to the mean cell, scales index step and absorption.
     """
     kx, k2 = _frequencies(side, pixel_um / OVERSAMPLING)
     wave = 2.0 * np.pi * optics.index_step * content / optics.wavelength_um
@@ -161,11 +138,11 @@ def contrast(
 def _lit_slope(
     thickness_um: NDArray[np.float32], content: float, fine_um: float, optics: Optics
 ) -> NDArray[np.float32]:
-    """How much brighter each place is for its slope, relative: linear in `Optics.aslant`."""
+    """Return how much brighter each place is for its slope, relative; linear in `Optics.aslant`."""
     along_y, along_x = np.gradient(thickness_um, fine_um, axis=(1, 2))
     angle = math.radians(optics.lit_from_deg)
     rising = math.cos(angle) * along_x + math.sin(angle) * along_y
-    # The light bends by index step x slope; the edge lets so much more of the condenser's disc through.
+    # The light bends by index step x slope, and the edge lets that much more of the condenser's disc through.
     gain = optics.aslant * _KNIFE_EDGE * optics.index_step * content / optics.condenser_aperture
     lit: NDArray[np.float32] = np.asarray(-gain * rising, dtype=np.float32)
     return lit

@@ -1,11 +1,9 @@
-"""Who flows by when: cells arrive at the left edge as they do in an even suspension, cross and go."""
+"""Which cell flows by when: an even suspension arrives at the left edge, crosses the field and leaves."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -16,69 +14,42 @@ from napari_rbcflow.simulation.cells import FLIPPING, TANK_TREADING
 from napari_rbcflow.simulation.library import SpriteLibrary, build_library
 from napari_rbcflow.simulation.settings import ChamberSettings
 
-BLOCK = 64
-"""Frames whose arrivals are drawn together, each block from a stream of its own."""
+BLOCK = 64  # frames whose arrivals are drawn together, each block from a random stream of its own
 
 
 @dataclass(frozen=True, eq=False)
 class Arrivals:
-    """Cells, one entry each.
+    """Cells that arrive, one entry each; in frame t the centre is at x_entry + v t."""
 
-    Attributes
-    ----------
-    kind : ndarray of int64, shape (n,)
-        Which of the library's cells.
-    x_entry, v : ndarray of float64, shape (n,)
-        Centre at frame 0 in pixels (left of the field for most), and pixels a frame:
-        x = x_entry + v t.
-    y : ndarray of float64, shape (n,)
-        Pixels, on the half-pixel grid, so that a sprite need not be interpolated across the flow.
-    phase : ndarray of float64, shape (n,)
-        Of the cell's cycle at frame 0.
-    """
-
-    kind: NDArray[np.int64]
-    x_entry: NDArray[np.float64]
-    v: NDArray[np.float64]
-    y: NDArray[np.float64]
-    phase: NDArray[np.float64]
+    kind: NDArray[np.int64]  # which of the library's cells
+    x_entry: NDArray[np.float64]  # centre at frame 0, pixels, left of the field for most
+    v: NDArray[np.float64]  # pixels a frame
+    y: NDArray[np.float64]  # pixels, on the half-pixel grid: a sprite needs no interpolation across the flow
+    phase: NDArray[np.float64]  # of the cell's cycle at frame 0
 
     def __len__(self) -> int:
         return len(self.kind)
 
     def kept(self, which: NDArray[np.bool_]) -> Arrivals:
         """Return those that `which` marks."""
-        return Arrivals(
-            self.kind[which], self.x_entry[which], self.v[which], self.y[which], self.phase[which]
-        )
+        return Arrivals(*(getattr(self, f.name)[which] for f in fields(self)))
 
     @classmethod
-    def of(cls, blocks: Sequence[Arrivals]) -> Arrivals:
-        """Return the cells of several blocks, in order; none where there is no block."""
-        none = np.zeros(0)
-        return cls(
-            np.concatenate([none.astype(np.int64), *(b.kind for b in blocks)]),
-            np.concatenate([none, *(b.x_entry for b in blocks)]),
-            np.concatenate([none, *(b.v for b in blocks)]),
-            np.concatenate([none, *(b.y for b in blocks)]),
-            np.concatenate([none, *(b.phase for b in blocks)]),
-        )
+    def joined(cls, blocks: Sequence[Arrivals]) -> Arrivals:
+        """Return the cells of several blocks, in order; no cells if there is no block."""
+        no = np.zeros(0)
+        all_ = (cls(no.astype(np.int64), no, no, no, no), *blocks)
+        return cls(*(np.concatenate([getattr(block, f.name) for block in all_]) for f in fields(cls)))
 
 
 class Population:
-    """Draws arrivals block by block; a block is the same whenever it is drawn.
-
-    Parameters
-    ----------
-    settings : ChamberSettings
-    library : SpriteLibrary
-    """
+    """Draws arrivals block by block; a block is the same whenever it is drawn."""
 
     def __init__(self, settings: ChamberSettings, library: SpriteLibrary) -> None:
         self._settings = settings
         self.margin_px = int(library.side.max()) // 2
         speed = np.array([settings.speed_px_per_frame(c.z_um) for c in library.cells])
-        # As many cells stand at a time as the suspension is dense; as many arrive as are dense and fast.
+        # The number in the field follows the density, the number that arrives density times speed.
         tall = (settings.height + 2 * self.margin_px) / settings.height
         rate = settings.cells_per_frame * library.weight * speed / settings.width * tall
         self._speed = speed
@@ -93,7 +64,7 @@ class Population:
         rng = settings.generator(1, number - self.first_block)
         n = int(rng.poisson(self._rate * BLOCK))
         kind = rng.choice(len(self._chance), size=n, p=self._chance)
-        # A cell lags or leads its streamline by a percent or two (its neighbours, its own deformation).
+        # Neighbours and its own deformation make a cell lag or lead its streamline by a percent or two.
         v = np.round(self._speed[kind] * np.clip(1.0 + 0.015 * rng.standard_normal(n), 0.95, 1.05), 5)
         entry = BLOCK * (number + rng.random(n))
         low, high = -2 * self.margin_px, 2 * (settings.height + self.margin_px)
@@ -105,25 +76,6 @@ class Population:
             y=y,
             phase=rng.random(n),
         )
-
-
-COLUMNS = (
-    "cell",
-    "t0",
-    "frames",
-    "x0",
-    "y",
-    "v",
-    "label",
-    "sequence",
-    "motion",
-    "z_um",
-    "defocus_um",
-    "cycle_frames",
-    "phase0",
-    "orbit",
-    "diameter_um",
-)
 
 
 @dataclass(frozen=True)
@@ -145,7 +97,7 @@ class TruthSummary:
 
     @property
     def fraction(self) -> float | None:
-        """Tank-treading / (tank-treading + flipping) of the cells in focus; None where there is none."""
+        """Tank-treading / (tank-treading + flipping) of the cells in focus; None if there are none."""
         judged = self.tank_treading + self.flipping
         return self.tank_treading / judged if judged else None
 
@@ -153,23 +105,12 @@ class TruthSummary:
 def truth_table(
     cells: Arrivals, library: SpriteLibrary, settings: ChamberSettings, n_frames: int
 ) -> pd.DataFrame:
-    """Tell of the visible cells whose centre stood in the field in frames [0, `n_frames`).
+    """Return a row for each visible cell with its centre in the field in frames [0, `n_frames`).
 
-    Parameters
-    ----------
-    cells : Arrivals
-    library : SpriteLibrary
-    settings : ChamberSettings
-    n_frames : int
-
-    Returns
-    -------
-    DataFrame
-        One row a cell, by first frame, columns `COLUMNS`. In frame t of [t0, t0 + frames) its centre
-        is at x0 + v (t - t0), y pixels. `label` is 0 tank-treading, 1 flipping, 2 not judgeable: out
-        of focus, rolling or debris. `sequence` and `motion` name the motion whatever the focus.
-        `phase0` is the phase at t0 of the cycle after which the picture repeats; at 0 a tumbling
-        cell's face is the most open.
+    Rows are ordered by first frame. In frame t of [t0, t0 + frames) a cell's centre is at x0 + v (t - t0), y
+    pixels. `label` is 0 tank-treading, 1 flipping, 2 not judgeable: out of focus, rolling or debris.
+    `sequence` and `motion` name the motion whatever the focus. `phase0` is the phase at t0 of the cycle after
+    which the image repeats; at 0 a tumbling cell's face is the most open.
     """
     first = np.maximum(np.ceil(-cells.x_entry / cells.v), 0).astype(np.int64)
     end = np.floor((settings.width - 1 - cells.x_entry) / cells.v).astype(np.int64) + 1
@@ -180,24 +121,25 @@ def truth_table(
     t0, kinds = first[order], [library.cells[k] for k in cells.kind[order]]
     cycle = np.array([c.cycle_s for c in kinds]) * settings.fps
     motions = [str(c.motion) for c in kinds]
-    columns = {
-        "cell": np.arange(len(order)),
-        "t0": t0,
-        "frames": end[order] - t0,
-        "x0": np.round(cells.x_entry[order] + cells.v[order] * t0, 4),
-        "y": cells.y[order],
-        "v": cells.v[order],
-        "label": np.array([c.label for c in kinds], dtype=np.int64),
-        "sequence": motions,
-        "motion": motions,
-        "z_um": np.round([c.z_um for c in kinds], 2),
-        "defocus_um": np.round([c.defocus_um for c in kinds], 2),
-        "cycle_frames": np.round(cycle, 2),
-        "phase0": np.round((cells.phase[order] + t0 / cycle) % 1.0, 4),
-        "orbit": np.round([c.orbit for c in kinds], 4),
-        "diameter_um": np.round([c.shape.diameter_um for c in kinds], 2),
-    }
-    return pd.DataFrame(columns, columns=list(COLUMNS))
+    return pd.DataFrame(
+        {
+            "cell": np.arange(len(order)),
+            "t0": t0,
+            "frames": end[order] - t0,
+            "x0": np.round(cells.x_entry[order] + cells.v[order] * t0, 4),
+            "y": cells.y[order],
+            "v": cells.v[order],
+            "label": np.array([c.label for c in kinds], dtype=np.int64),
+            "sequence": motions,
+            "motion": motions,
+            "z_um": np.round([c.z_um for c in kinds], 2),
+            "defocus_um": np.round([c.defocus_um for c in kinds], 2),
+            "cycle_frames": np.round(cycle, 2),
+            "phase0": np.round((cells.phase[order] + t0 / cycle) % 1.0, 4),
+            "orbit": np.round([c.orbit for c in kinds], 4),
+            "diameter_um": np.round([c.shape.diameter_um for c in kinds], 2),
+        }
+    )
 
 
 def summary(table: pd.DataFrame, n_frames: int) -> TruthSummary:
@@ -207,20 +149,8 @@ def summary(table: pd.DataFrame, n_frames: int) -> TruthSummary:
     return TruthSummary(n_frames, len(label), tank, flip, len(label) - tank - flip)
 
 
-def write_truth(table: pd.DataFrame, path: Path) -> None:
-    """Write a truth table as CSV."""
-    table.to_csv(path, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
-
-
 class Scene:
-    """Frames in order, with their truth.
-
-    Parameters
-    ----------
-    settings : ChamberSettings
-    progress : callable, optional
-        Called with (cells rendered, cells in all) while the library is made.
-    """
+    """Frames in order, with their truth; `progress` takes (cells rendered, cells in all)."""
 
     def __init__(self, settings: ChamberSettings, progress: Callable[[int, int], None] | None = None) -> None:
         self.settings = settings
@@ -229,7 +159,7 @@ class Scene:
         self._population = Population(settings, self.library)
         self._cycle_frames = np.array([c.cycle_s for c in self.library.cells]) * settings.fps
         self._next_block = self._population.first_block
-        self._here = Arrivals.of([])
+        self._here = Arrivals.joined([])
         self._all: list[Arrivals] = []
         self._next_index = 0
 
@@ -239,7 +169,7 @@ class Scene:
         return self._canvas.light
 
     def next_frame(self) -> NDArray[np.uint8]:
-        """Render the next frame, shape (height, width), a new array."""
+        """Render the next frame: a new array, shape (height, width)."""
         index = self._next_index
         margin = self._population.margin_px
         while self._next_block * BLOCK <= index:
@@ -247,7 +177,7 @@ class Scene:
             if self._next_block < 0:  # most that arrived before the first frame have left by then
                 block = block.kept(block.x_entry <= self.settings.width + margin)
             self._all.append(block)
-            self._here = Arrivals.of([self._here, block])
+            self._here = Arrivals.joined([self._here, block])
             self._next_block += 1
         x = self._here.x_entry + self._here.v * index
         gone = x > self.settings.width + margin
@@ -261,10 +191,7 @@ class Scene:
         return image
 
     def truth(self) -> pd.DataFrame:
-        """Tell of the cells in the frames rendered so far (`truth_table`).
-
-        May be called from another thread than the one that renders.
-        """
-        # The count first: a block that is added in between only brings cells of later frames.
+        """Return the `truth_table` of the frames rendered so far; another thread may ask for it."""
+        # The count first: a block added in between only holds cells of later frames.
         n_frames = self._next_index
-        return truth_table(Arrivals.of(self._all[:]), self.library, self.settings, n_frames)
+        return truth_table(Arrivals.joined(self._all[:]), self.library, self.settings, n_frames)

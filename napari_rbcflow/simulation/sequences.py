@@ -22,11 +22,11 @@ from napari_rbcflow.simulation.library import (
     half_pixel_phases,
     label_as_seen,
     motion_shares,
-    picture,
-    strength,
+    peak_contrast,
+    render_cell,
 )
 from napari_rbcflow.simulation.motion import Motion
-from napari_rbcflow.simulation.optics import MOST_ASLANT
+from napari_rbcflow.simulation.optics import MAX_ASLANT
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.types import CROP_SIDE
 
@@ -36,8 +36,8 @@ _WINDOW = 5
 _SPREAD_GREY = 2.5
 
 
-class Passers:
-    """Neighbours as seen by a cell that moves with `v`: those of other heights overtake or fall back."""
+class Neighbours:
+    """Neighbours as seen by a cell of speed `v`: those at other heights overtake it or fall back."""
 
     _REACH = 48.0
 
@@ -64,8 +64,8 @@ class Passers:
         self._dx = rng.uniform(-far, far, n)
         self._dy = np.rint(rng.uniform(-2 * self._REACH, 2 * self._REACH, n)) / 2.0
         self._phase = rng.random(n)
-        self.followed: int | None = None
-        self.followed_frames = slice(0, 0)
+        self._tracked: int | None = None
+        self._tracked_frames = range(0)
         cycle_s = np.array([c.cycle_s for c in library.cells])
         self._turn_of = 1.0 / (cycle_s * settings.fps)
         self._turn = self._turn_of[self._kind]
@@ -73,21 +73,21 @@ class Passers:
     def at(
         self, t: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Kinds, offsets x and y from the cell, and phases of those near what is tracked in frame `t`."""
+        """Return kinds, offsets x and y from the cell, and phases of those near the tracked place."""
         dx = self._dx + self._drift * t
-        near = np.abs(dx - self.place_of_followed(t)[0]) < self._REACH
+        near = np.abs(dx - self.tracked_place(t)[0]) < self._REACH
         phase = (self._phase[near] + self._turn[near] * t) % 1.0
         return self._kind[near], dx[near], self._dy[near], phase
 
-    def led_astray(self, library: SpriteLibrary, rng: np.random.Generator) -> None:
-        """Let one visible cell meet the tracked one near an end of the track, and be followed beyond."""
+    def lead_astray(self, library: SpriteLibrary, rng: np.random.Generator) -> None:
+        """Let a visible cell meet this one near an end of the track, and the tracker take it for this one."""
         share = library.weight * library.visible
         kind = int(rng.choice(len(share), p=share / share.sum()))
         n = max(1, round(self._length * rng.uniform(0.03, 0.25)))
         at_start = rng.random() < 0.5
         meets = n - 0.5 if at_start else self._length - n - 0.5
-        self.followed_frames = slice(0, n) if at_start else slice(self._length - n, self._length)
-        self.followed = len(self._kind)
+        self._tracked_frames = range(n) if at_start else range(self._length - n, self._length)
+        self._tracked = len(self._kind)
         drift = float(self._speed[kind] * (1 + 0.015 * rng.standard_normal()) - self._v)
         self._kind = np.append(self._kind, kind)
         self._drift = np.append(self._drift, drift)
@@ -96,23 +96,18 @@ class Passers:
         self._phase = np.append(self._phase, rng.random())
         self._turn = np.append(self._turn, self._turn_of[kind])
 
-    def place_of_followed(self, t: int) -> tuple[float, float]:
-        """Where the tracker looks in frame `t`, relative to the cell."""
-        if self.followed is None or not self.followed_frames.start <= t < self.followed_frames.stop:
+    def tracked_place(self, t: int) -> tuple[float, float]:
+        """Return the place that is tracked in frame `t`, x and y relative to the cell."""
+        if (k := self._tracked) is None or t not in self._tracked_frames:
             return 0.0, 0.0
-        return float(self._dx[self.followed] + self._drift[self.followed] * t), float(self._dy[self.followed])
+        return float(self._dx[k] + self._drift[k] * t), float(self._dy[k])
 
 
 def blob_centre(drawn: NDArray[np.float64]) -> tuple[int, int]:
-    """Return how far from the middle a tracker by local variance sees the object there, pixels x and y.
+    """Return how far from the middle a variance filter sees the object in `drawn`, pixels x and y.
 
-    The published tracks were made so: objects that touch are one, and the crop stands on the middle of
-    both.
-
-    Parameters
-    ----------
-    drawn : ndarray of float64, shape (n, n)
-        Grey of the cells alone, n odd.
+    `drawn` is the grey of the cells alone, of odd side. The published tracks were made like this: objects
+    that touch are one, and the crop is centred on both.
     """
     mean = uniform_filter(drawn, _WINDOW)
     spread = uniform_filter(drawn * drawn, _WINDOW) - mean * mean
@@ -129,7 +124,7 @@ def blob_centre(drawn: NDArray[np.float64]) -> tuple[int, int]:
 
 
 class Passage(NamedTuple):
-    """A cell in focus, followed for a time that was set beforehand.
+    """A cell in focus, tracked for a given time.
 
     Attributes
     ----------
@@ -152,9 +147,9 @@ def simulate_passages(
     neighbours: float = 1.0,
     settings: ChamberSettings | None = None,
 ) -> list[Passage]:
-    """Draw tracks of given lengths of cells in focus, at whatever phase of their turn, turn seen or not.
+    """Draw tracks of given lengths of cells in focus, at any phase of their turn, whether it shows or not.
 
-    As `simulate_sequences`, but cut as this project's tracker cuts: on the cell, through every meeting.
+    As `simulate_sequences`, but cut as this project's tracker does: on the cell, also where cells meet.
 
     Parameters
     ----------
@@ -163,7 +158,7 @@ def simulate_passages(
         Length of each track.
     seed : int
     neighbours : float, optional
-        How dense the passing cells are, relative to `settings.cells_per_frame`.
+        Density of the passing cells, relative to `settings.cells_per_frame`.
     settings : ChamberSettings, optional
         The field must be wide enough for the longest track; the seed does not matter.
 
@@ -174,43 +169,41 @@ def simulate_passages(
     Raises
     ------
     BadInput
-        For a track of no frames, or one that the field is too narrow for.
+        If a track has no frames, or the field is too narrow for it.
     """
     base = ChamberSettings() if settings is None else settings
-    sharp = (base.focus_um + base.sharp_from_um, base.focus_um + base.sharp_to_um)
+    sharp = base.sharp_heights_um
     longest = int((base.width - CROP_SIDE - 1) / (1.06 * base.speed_px_per_frame(sharp[1])))
     if min(frames, default=1) < 1 or max(frames, default=1) > longest:
-        raise BadInput(f"simulated chamber: in this field a track has 1 to {longest} frames.")
+        raise BadInput("simulation.passage-length", longest=longest)
     rng = np.random.default_rng([seed, 8])
     library = build_library(base)
     canvases = [Canvas(replace(base, seed=1000 * seed + k), library) for k in range(4)]
     passages = []
     for k, length in enumerate(frames):
         for tried in itertools.count():
-            if tried == MOST_TRIES:
-                raise BadInput("simulated chamber: no such cell can be judged; lower judged_from.")
+            if tried == _MAX_TRIES:
+                raise BadInput("simulation.no-cell-judgeable")
             cell = draw_cell(motion, rng.uniform(*sharp), base, rng)
             phase = (rng.random() + np.arange(length) / (cell.cycle_s * base.fps)) % 1.0
-            drawn = picture(cell, phase, base, height_drift(length, rng))
-            if label_as_seen(cell, drawn, base) == cell.label and strength(drawn).min() >= VISIBLE_FROM:
+            drawn = render_cell(cell, phase, base, height_drift(length, rng))
+            if label_as_seen(cell, drawn, base) == cell.label and peak_contrast(drawn).min() >= VISIBLE_FROM:
                 break
         v = base.speed_px_per_frame(cell.z_um) * (1 + 0.015 * float(np.clip(rng.standard_normal(), -3, 3)))
-        made = Followed(cell, v, phase, drawn, cell.label, switched=False)
-        canvas = canvases[k % len(canvases)]
-        crops = cut_crops(made, canvas, [(1.0, library)], base, neighbours, rng, as_published=False)
+        canvas, layers = canvases[k % len(canvases)], [(1.0, library)]
+        crops = cut_crops(drawn, phase, v, canvas, layers, base, neighbours, rng, as_published=False)
         passages.append(Passage(crops, cell, phase))
     return passages
 
 
-_PATCH = 71
-"""Pixels around the cell that are drawn, for the tracker to cut a crop from."""
+_PATCH = 71  # pixels around the cell that are drawn, for the tracker to cut a crop from
 _ASTRAY = 0.15
-"""Share of the judged tracks that end or begin on a cell which they met. The experts judge by the rest."""
+"""Share of the judged tracks that begin or end on another cell that they met; experts judge by the rest."""
 _ELIMINATED = 0.3
-"""Chance that a frame in which two cells are one object is left out, as the paper says of some."""
-MOST_TRIES = 5000
+"""Chance that a frame in which two cells are one object is left out, as the paper reports."""
+_MAX_TRIES = 5000
 SWITCHED = "switched"
-"""Motion of a sequence that begins with one cell and goes on with another, as poor linking leaves it."""
+"""Motion of a sequence that goes on with another cell, as poor linking leaves it."""
 
 
 class SimulatedSequence(NamedTuple):
@@ -240,25 +233,25 @@ def simulate_sequences(
     aslant: float = 0.0,
     straight: float = 0.25,
 ) -> list[SimulatedSequence]:
-    """Draw labelled sequences: each cell is rendered for itself, neighbours come from a library.
+    """Draw labelled sequences: each cell is rendered on its own, its neighbours come from a library.
 
     Parameters
     ----------
     n : int
     seed : int
     shares : tuple of three floats, optional
-        Of tank-treading, flipping and unreliable sequences. Flipping ones show a change of face of at
-        least 0.2 within their frames, since an expert sees no more than that; unreliable ones are out of
-        focus, roll, are debris or were switched by the tracker.
+        Of tank-treading, flipping and unreliable sequences. The face of a flipping cell changes by at least
+        0.2 within its frames, as an expert cannot see less; unreliable ones are out of focus, roll, are
+        debris or were switched by the tracker.
     neighbours : float, optional
-        How dense the passing cells are, relative to `settings.cells_per_frame`.
+        Density of the passing cells, relative to `settings.cells_per_frame`.
     settings : ChamberSettings, optional
         Its field and seed do not matter.
     aslant : float, optional
-        If not 0, each sequence has a light of its own: `Optics.aslant` evenly between 0 and this, lit from
-        any side, for the cell and its neighbours alike. The light of `settings` is then not used.
+        If not 0, each sequence has its own illumination, for the cell and its neighbours alike:
+        `Optics.aslant` evenly between 0 and this, lit from any side, in place of that in `settings`.
     straight : float, optional
-        Share of these sequences whose light is straight all the same.
+        Share of these sequences whose illumination is straight all the same.
 
     Returns
     -------
@@ -267,12 +260,12 @@ def simulate_sequences(
     Raises
     ------
     BadInput
-        For an `aslant` or `straight` that cannot be, or settings of which no cell can be judged.
+        If `aslant` or `straight` is out of range, or no cell of these settings can be judged.
     """
-    if not 0.0 <= aslant <= MOST_ASLANT:
-        raise BadInput(f"simulated chamber: aslant must lie between 0 and {MOST_ASLANT:g}, not {aslant:g}.")
+    if not 0.0 <= aslant <= MAX_ASLANT:
+        raise BadInput("simulation.aslant-range", most=MAX_ASLANT, aslant=aslant)
     if not 0.0 <= straight <= 1.0:
-        raise BadInput(f"simulated chamber: the share of straight light lies in 0 to 1, not {straight:g}.")
+        raise BadInput("simulation.straight-range", straight=straight)
     base = ChamberSettings() if settings is None else settings
     rng = np.random.default_rng([seed, 7])
     relief: list[SpriteLibrary] = []
@@ -280,7 +273,7 @@ def simulate_sequences(
         base = _lit(base, 0.0, 0.0)
     library = build_library(base)
     if aslant:
-        # Light is linear in how far it comes in aslant: two reliefs make that of any side and strength.
+        # Brightness is linear in `aslant`: two reliefs make that of any side and strength.
         for side_deg in (0.0, 90.0):
             pictures = build_library(_lit(base, 1.0, side_deg)).pictures - library.pictures
             relief.append(replace(library, pictures=pictures))
@@ -302,18 +295,16 @@ def simulate_sequences(
 
 
 def _lit(settings: ChamberSettings, aslant: float, lit_from_deg: float) -> ChamberSettings:
-    """Return settings under another light."""
+    """Return the settings with another illumination."""
     return replace(settings, optics=replace(settings.optics, aslant=aslant, lit_from_deg=lit_from_deg))
 
 
 def _draw_target(
     label: int, library: SpriteLibrary, settings: ChamberSettings, rng: np.random.Generator
 ) -> Cell:
-    sharp = (settings.focus_um + settings.sharp_from_um, settings.focus_um + settings.sharp_to_um)
-    if label == TANK_TREADING:
-        return draw_cell(Motion.TANK_TREADING, rng.uniform(*sharp), settings, rng)
-    if label == FLIPPING:
-        return draw_cell(Motion.TUMBLING, rng.uniform(*sharp), settings, rng)
+    if label != NOT_JUDGEABLE:
+        motion = Motion.TANK_TREADING if label == TANK_TREADING else Motion.TUMBLING
+        return draw_cell(motion, rng.uniform(*settings.sharp_heights_um), settings, rng)
     motion_share = motion_shares(settings)
     motions = list(motion_share)
     speed = np.array([settings.speed_um_per_s(c.z_um) for c in library.cells])
@@ -321,7 +312,7 @@ def _draw_target(
     arriving /= arriving.sum()
     while True:
         motion = motions[rng.choice(len(motions), p=list(motion_share.values()))]
-        # More of those that nearly are in focus than there are: they are the hard ones.
+        # More cells that are nearly in focus than there really are: they are the hard ones.
         if rng.random() < 0.35:
             z = settings.focus_um + rng.normal(5.0, 15.0)
         else:
@@ -343,8 +334,8 @@ def _sequence(
     library = layers[0][1]
     switched = label == NOT_JUDGEABLE and rng.random() < 0.15
     for tried in itertools.count():
-        if tried == MOST_TRIES:
-            raise BadInput("simulated chamber: no cell of these settings can be judged; lower judged_from.")
+        if tried == _MAX_TRIES:
+            raise BadInput("simulation.no-cell-judgeable")
         cell = _draw_target(int(rng.integers(0, 3)) if switched else label, library, settings, rng)
         v = settings.speed_px_per_frame(cell.z_um) * (1 + 0.015 * rng.standard_normal())
         longest = max(6, min(105, int((settings.width - 2 * half - 2) / v)))
@@ -352,74 +343,66 @@ def _sequence(
         length = int(np.clip(wanted, 6, longest))
         phase = (rng.random() + np.arange(length) / (cell.cycle_s * settings.fps)) % 1.0
         face = np.abs(cell.axes(phase)[:, 2])
-        drawn_fine = picture(cell, phase, settings, height_drift(length, rng))
-        judged = label_as_seen(cell, drawn_fine, settings)
+        drawn = render_cell(cell, phase, settings, height_drift(length, rng))
+        judged = label_as_seen(cell, drawn, settings)
         if judged != (cell.label if switched else label):
             continue
         shows = judged != FLIPPING or np.ptp(face) >= 0.2
-        if shows and strength(drawn_fine).min() >= VISIBLE_FROM:
+        if shows and peak_contrast(drawn).min() >= VISIBLE_FROM:
             break
-    made = Followed(cell, v, phase, drawn_fine, label, switched)
-    crops = cut_crops(made, canvas, layers, settings, neighbours, rng)
+    of_label = {"switched": switched, "judgeable": label != NOT_JUDGEABLE}
+    crops = cut_crops(drawn, phase, v, canvas, layers, settings, neighbours, rng, **of_label)
     return SimulatedSequence(crops, label, SWITCHED if switched else str(cell.motion))
 
 
 def height_drift(length: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Cells do not keep their height to the micrometre: focus and contrast change along a track."""
+    """Return a slow drift of a cell's height, which changes focus and contrast along its track."""
     return rng.normal(0.0, 1.5) * np.linspace(-1, 1, length) + 0.5 * np.sin(
         2 * np.pi * (rng.random() + np.arange(length) / rng.uniform(20.0, 60.0))
     )
 
 
-class Followed(NamedTuple):
-    """A track's cell: its speed, phase in each frame and pictures; what it is to be called."""
-
-    cell: Cell
-    v: float
-    phase: NDArray[np.float64]
-    drawn_fine: NDArray[np.float32]
-    label: int
-    switched: bool
-
-
 def cut_crops(
-    followed: Followed,
+    images: NDArray[np.float32],
+    phase: NDArray[np.float64],
+    v: float,
     canvas: Canvas,
     layers: Sequence[tuple[float, SpriteLibrary]],
     settings: ChamberSettings,
     neighbours: float,
     rng: np.random.Generator,
     *,
+    judgeable: bool = True,
+    switched: bool = False,
     as_published: bool = True,
 ) -> NDArray[np.uint8]:
-    """Cut the crops; `as_published` with what the published tracker made of a meeting with another cell.
+    """Cut the crops of a cell (`images` as `render_cell` returns them) that moves by `v` px a frame.
 
-    The neighbours are the sum of `layers`: the library, and its reliefs by their shares.
+    Its neighbours are the sum of `layers`: the library, and its reliefs by their shares. With `as_published`
+    the crops show what the published tracker did when cells met.
     """
     library = layers[0][1]
-    _, v, phase, drawn_fine, label, switched = followed
     half, length = CROP_SIDE // 2, len(phase)
     x0 = rng.uniform(half, max(half + 1, settings.width - 1 - half - v * (length - 1)))
     y = rng.integers(2 * half, 2 * (settings.height - 1 - half)) / 2.0
     x = x0 + v * np.arange(length)
     start = int(rng.integers(0, 100_000))
-    mine = half_pixel_phases(drawn_fine)
-    side = drawn_fine.shape[1] // 2
+    mine = half_pixel_phases(images)
+    side = images.shape[1] // 2
     change = int(rng.uniform(0.15, 0.85) * length) if switched else length
     share = library.weight * library.visible
     share = share / share.sum()
-    passers = Passers(length, v, library, settings, neighbours, rng)
-    if as_published and label != NOT_JUDGEABLE and rng.random() < _ASTRAY:
-        passers.led_astray(library, rng)
-    # Where the tracker switched, another cell stands in this one's place from then on.
+    passing = Neighbours(length, v, library, settings, neighbours, rng)
+    if as_published and judgeable and rng.random() < _ASTRAY:
+        passing.lead_astray(library, rng)
+    # Where the tracker switched, another cell takes this one's place.
     other = int(rng.choice(len(library.weight), p=share))
     # A tracker cuts at whole pixels, and not always at the right one.
     jitter = 0.3 * rng.standard_normal((length, 2))
     crops: list[NDArray[np.uint8]] = []
     for t in range(length):
-        kinds, dx, dy, phases = passers.at(t)
-        to_x, to_y = passers.place_of_followed(t)
-        # A patch around what is tracked, from which the tracker then cuts its crop.
+        kinds, dx, dy, phases = passing.at(t)
+        to_x, to_y = passing.tracked_place(t)
         centre_x = int(np.rint(x[t] + to_x + jitter[t, 0]))
         centre_y = int(np.rint(y + to_y + jitter[t, 1]))
         left, top = centre_x - _PATCH // 2, centre_y - _PATCH // 2
