@@ -60,7 +60,14 @@ def main() -> int:
     if what == "demo":
         return subprocess.run([str(BIN / "rbcflow"), "demo", *rest]).returncode
     tests = ["pytest", "-n", "2", "--dist", "loadfile", *rest]  # `-n 0` at the end: in one process
-    checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["lint-imports"], tests]
+    checks = [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy"],
+        ["lint-imports"],
+        ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(VENV / "site")],
+        tests,
+    ]
     for check in checks:
         print("$ " + " ".join(check), flush=True)
         code = subprocess.run([str(BIN / check[0]), *check[1:]], cwd=TOP).returncode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 import zipfile
@@ -48,6 +49,13 @@ def test_a_wheel_holds_manifest_sample_and_weights(tmp_path: Path) -> None:
     assert len(names) == len(set(names))
     assert {"napari_rbcflow/napari.yaml", "napari_rbcflow/sample_data/flow_chamber.tif"} <= set(names)
     assert sum(n.endswith(".safetensors") for n in names) >= 2
+    assert "napari_rbcflow/sentences/ring.toml" in names
+    (metadata,) = (n for n in names if n.endswith("METADATA"))
+    description = zipfile.ZipFile(wheel).read(metadata).decode()
+    targets = re.findall(r"\]\(([^)]+)\)", description)
+    assert all(target.startswith(("https:", "#")) for target in targets), (
+        "a relative link leads nowhere there"
+    )
 
 
 def test_the_core_knows_nothing_of_qt_or_napari() -> None:
