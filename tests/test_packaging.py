@@ -54,7 +54,7 @@ def test_a_wheel_holds_manifest_sample_and_weights(tmp_path: Path) -> None:
     description = zipfile.ZipFile(wheel).read(metadata).decode()
     targets = re.findall(r"\]\(([^)]+)\)", description)
     assert all(target.startswith(("https:", "#")) for target in targets), (
-        "a relative link leads nowhere there"
+        "relative links lead nowhere"
     )
 
 
