@@ -70,9 +70,7 @@ def expected(
     some: list[NDArray[np.uint8]], frames: int, sampling: Sampling, scale: Scale
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     none = np.zeros((0, 31, 31), np.float32)
-    return pad(
-        [scaled(c[sample(c, frames, sampling)], scale) if len(c) else none for c in some], frames, len(some)
-    )
+    return pad([scaled(c[sample(c, frames, sampling)], scale) if len(c) else none for c in some], frames)
 
 
 def on(device: str, some: list[NDArray[np.uint8]], frames: int, scale: Scale) -> tuple[torch.Tensor, ...]:

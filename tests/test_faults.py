@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretended_card import pretend_card
+from pretended_card import BROKEN, pretend_card
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.ring import FrameRing
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session, verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.tracking.tracker import Tracker
@@ -52,9 +53,15 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("fault", "device", "said"),
     [
-        ("gpu-warm-up", "cpu", "ran out of memory: "),
-        ("gpu-first", "cuda (pretended), then cpu", "ran out of memory: "),
-        ("gpu-later", "cuda (pretended), then cpu", "failed (CUDA error: an illegal memory access was en"),
+        ("gpu-warm-up", "cpu", say("classification.gpu-out-of-memory", card="pretended")),
+        (
+            *("gpu-first", "cuda (pretended), then cpu"),
+            say("classification.gpu-out-of-memory", card="pretended"),
+        ),
+        (
+            *("gpu-later", "cuda (pretended), then cpu"),
+            say("classification.gpu-failed", card="pretended", why=BROKEN.split("\n")[0]),
+        ),
     ],
 )
 def test_where_a_card_fails_the_cpu_goes_on_and_the_record_says_so(
@@ -68,7 +75,7 @@ def test_where_a_card_fails_the_cpu_goes_on_and_the_record_says_so(
     assert (record["status"], record["stop_reason"]) == ("finished", "source-ended")
     assert record["parameters"]["device"] == device
     (warning,) = run.survived
-    assert warning.startswith(f"The graphics card (pretended) {said}")
+    assert warning == said
     assert warning in record["warnings"]
     assert warning in run.warnings
     assert warning in (run.folder / "report.html").read_text()

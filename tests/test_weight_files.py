@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from refused import refused
 from safetensors.torch import load, save
 
 from napari_rbcflow.classification.two_stage import TwoStage
@@ -35,7 +36,7 @@ class TestWeights:
         data = bytearray(copy.read_bytes())
         data[-3] ^= 1
         copy.write_bytes(data)
-        with pytest.raises(BadInput, match="hash"):
+        with refused(BadInput, "classification.weights-damaged"):
             load_weights(copy, 2)
 
     @staticmethod
@@ -52,7 +53,7 @@ class TestWeights:
         """Though the hash is that of the card."""
         copy.write_bytes(content)
         self.hashed_again(copy)
-        with pytest.raises(BadInput, match="cut off or no safetensors file"):
+        with refused(BadInput, "classification.weights-truncated"):
             load_weights(copy, 2)
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -61,8 +62,9 @@ class TestWeights:
         state["1.learned.norm.bias"][3] = value
         copy.write_bytes(save(state))
         self.hashed_again(copy)
-        with pytest.raises(BadInput, match=r"no number, in 1\.learned\.norm\.bias"):
+        with pytest.raises(BadInput, match=r"1\.learned\.norm\.bias") as error:
             load_weights(copy, 2)
+        assert error.value.key == "classification.weights-not-finite"
 
     def test_tensors_too_many_too_few_or_of_another_type(self, copy: Path) -> None:
         state = load(copy.read_bytes())
@@ -72,7 +74,7 @@ class TestWeights:
         for wrong in (few, many, whole):
             copy.write_bytes(save(wrong))
             self.hashed_again(copy)
-            with pytest.raises(BadInput, match="do not fit"):
+            with refused(BadInput, "classification.weights-do-not-fit"):
                 load_weights(copy, 2)
 
     @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ class TestWeights:
         card = json.loads(copy.with_suffix(".json").read_text())
         card[key] = value
         copy.with_suffix(".json").write_text(json.dumps(card))
-        with pytest.raises(BadInput, match="seal"):
+        with refused(BadInput, "classification.card-changed"):
             load_weights(copy, 2)
 
     @pytest.mark.parametrize(
@@ -109,14 +111,15 @@ class TestWeights:
         card = json.loads(copy.with_suffix(".json").read_text())
         card[key] = value
         copy.with_suffix(".json").write_text(json.dumps(card))
-        with pytest.raises(BadInput, match=r"^The card .*") as refused:
+        with pytest.raises(BadInput) as error:
             load_weights(copy, 2)
-        assert "\n" not in str(refused.value)
+        assert error.value.key in ("classification.card-unreadable", "classification.card-impossible-value")
+        assert "\n" not in str(error.value)
 
     @pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="needs a user who may not read all")
     def test_may_not_be_read(self, copy: Path) -> None:
         copy.chmod(0)
-        with pytest.raises(BadInput, match="cannot be read"):
+        with refused(BadInput, "classification.weights-unreadable"):
             load_weights(copy, 2)
 
     def test_cannot_be_read(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,36 +129,37 @@ class TestWeights:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(Path, "read_bytes", broken)
-        with pytest.raises(BadInput, match=r"cannot be read .Permission denied"):
+        with pytest.raises(BadInput, match="Permission denied") as error:
             load_weights(copy, 2)
+        assert error.value.key == "classification.weights-unreadable"
 
     def test_not_a_weight_file(self, copy: Path, tmp_path: Path) -> None:
         for other in (copy.with_suffix(".json"), shutil.copy(copy, tmp_path / "mine.pt")):
-            with pytest.raises(BadInput, match=r"is no \.safetensors file"):
+            with refused(BadInput, "classification.weights-not-safetensors"):
                 load_weights(Path(other), 2)
-        with pytest.raises(BadInput, match="no weights"):
+        with refused(BadInput, "classification.weights-missing"):
             load_weights(tmp_path, 2)
 
     def test_truncated_card(self, copy: Path) -> None:
         card = copy.with_suffix(".json")
         card.write_text(card.read_text()[:100])
-        with pytest.raises(BadInput, match="card"):
+        with refused(BadInput, "classification.card-unreadable"):
             load_weights(copy, 2)
 
     def test_other_shape(self, copy: Path) -> None:
         card = json.loads(copy.with_suffix(".json").read_text())
         card["recipe"]["model"] = "c-rnn"
         copy.with_suffix(".json").write_text(json.dumps(card))
-        with pytest.raises(BadInput, match="fit"):
+        with refused(BadInput, "classification.card-changed"):
             load_weights(copy, 2)
 
     def test_missing_wrong_stage(self, copy: Path) -> None:
-        with pytest.raises(BadInput, match="stage 2"):
+        with refused(BadInput, "classification.weights-of-other-stage"):
             load_weights(copy, 1)
-        with pytest.raises(BadInput, match="no weights"):
+        with refused(BadInput, "classification.weights-missing"):
             load_weights(copy.with_name("none.safetensors"), 2)
         copy.with_suffix(".json").unlink()
-        with pytest.raises(BadInput, match="lack"):
+        with refused(BadInput, "classification.weights-without-card"):
             load_weights(copy, 2)
 
     @pytest.mark.parametrize("stage", [1, 2])

@@ -1,6 +1,6 @@
-"""Run one stage over sequences in batches of one fixed shape: on a CPU by ONNX Runtime, on a GPU by PyTorch.
+"""Run one stage over sequences in batches of one shape: on a CPU with ONNX Runtime, on a GPU with PyTorch.
 
-The last batch is filled up with nothing, so that a track's numbers do not depend on what else is judged.
+The last batch is padded, so that a track's probabilities do not depend on what else is judged.
 """
 
 from __future__ import annotations
@@ -21,36 +21,19 @@ from napari_rbcflow.classification.sampling import sample, scaled
 from napari_rbcflow.classification.weight_files import TrainedStage
 from napari_rbcflow.types import CROP_SIDE
 
+# The most frames of a track that a GPU takes; the paper's longest have 60. The CPU reduces longer ones.
 LONGEST = 64
-"""Frames that a GPU takes of a track: the paper's longest have 60. Longer ones are reduced on the CPU."""
-_STEP = 16
-"""What the frames on their way to a GPU are rounded up to: few shapes, so that memory is asked for once."""
+_STEP = 16  # lengths sent to a GPU are rounded up to this: few shapes, so that memory is allocated once
+# In calibrated logits: what half precision finds closer to a threshold than this is judged again in full
+# precision. The error of half precision is at most 0.004 (docs/decisions/classification.md).
 MARGIN = 0.05
-"""In calibrated logits: what half precision finds nearer to the threshold than this is judged again in full.
-Its error is at most 0.004 (docs/decisions/judging-speed.md)."""
 
 
 class StageRunner:
-    """One stage on one device, with its buffers.
+    """One stage on one device, with its buffers; not for two threads at once.
 
-    Not for two threads at once.
-
-    Parameters
-    ----------
-    trained : TrainedStage
-        Its networks are moved to the device.
-    device : torch.device
-    rows : int
-        Sequences in a batch.
-    mixed : bool
-        Half precision on a GPU; sequences near the threshold in full. Nothing on a CPU.
-    threads : int
-        Of ONNX Runtime; PyTorch's are the caller's.
-
-    Raises
-    ------
-    RunFailed
-        Where ONNX Runtime fails.
+    `rows` sequences make a batch; `mixed` is half precision, on a GPU only; `threads` are those of ONNX
+    Runtime, the caller sets PyTorch's.
     """
 
     def __init__(
@@ -72,7 +55,7 @@ class StageRunner:
         )
 
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """Probability of the positive class, to four decimals, of each sequence; shape (n,)."""
+        """Probability of the positive class, rounded to four decimals, of each sequence."""
         frames = [len(c) for c in crops]
         p = self.trained.probability(self._logits(crops, self._mixed), frames)
         if self._mixed:
@@ -84,7 +67,7 @@ class StageRunner:
         return p
 
     def _logits(self, crops: Sequence[NDArray[np.uint8]], half: bool) -> NDArray[np.float64]:
-        """Return the members' mean logit difference of each sequence; shape (n,)."""
+        """Return each sequence's logit difference, averaged over the members."""
         if not len(crops):
             return np.zeros(0, np.float64)
         if self._onnx is not None and not half:
@@ -97,7 +80,7 @@ class StageRunner:
                 with torch.autocast(self._device.type, torch.float16, enabled=half):
                     total = ensemble_logits(self.trained.networks, images, mask)
                 parts.append((total[:, 1] - total[:, 0])[: len(some)])
-            # A GPU is waited for only here: while it judges a batch, the next is packed.
+            # Only here do we wait for a GPU: while it judges a batch, the next one is packed.
             logits: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
         return logits / len(self.trained.networks)
 
@@ -112,10 +95,10 @@ class StageRunner:
 
 
 def near_threshold(trained: TrainedStage, p: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return which of the probabilities are so near to where a label changes that half precision may err."""
+    """Return the indices of probabilities so close to a label's change that half precision may err."""
     near = np.zeros(len(p), bool)
     for edge in trained.edges:
-        # A rounded probability stands for all that round to it.
+        # A rounded probability represents all that round to it.
         low, high = (
             1 / (1 + np.exp(-(np.log(t / (1 - t)) + margin)))
             for t, margin in (
@@ -127,7 +110,7 @@ def near_threshold(trained: TrainedStage, p: NDArray[np.float64]) -> NDArray[np.
 
 
 class _CpuBatches:
-    """Prepares batches on the CPU, in one buffer: the networks have read it when the next is filled."""
+    """Prepares batches on the CPU, in one buffer: the networks have read it before the next is filled."""
 
     def __init__(self, trained: TrainedStage, rows: int) -> None:
         self._trained = trained
@@ -149,10 +132,9 @@ class _CpuBatches:
 
 
 class _GpuBatches:
-    """Packs raw crops into pinned memory; the device samples, levels and pads them.
+    """Packs raw crops into pinned memory, two buffers in turn; the device samples, levels and pads them.
 
-    Two buffers take turns, so that one is packed while the other is on its way. Runs on a CPU too, where
-    the tests compare it.
+    Also runs on a CPU, for the tests.
     """
 
     def __init__(self, trained: TrainedStage, device: torch.device, rows: int) -> None:
@@ -195,10 +177,7 @@ class _GpuBatches:
 
 @contextmanager
 def _exact(device: torch.device) -> Iterator[None]:
-    """Forbid TF32, ten bits that PyTorch gives convolutions by default, and algorithms that vary.
-
-    The settings are the process's; they are given back.
-    """
+    """Forbid TF32, PyTorch's default for convolutions (ten bits), and algorithms that vary; then undo it."""
     if device.type != "cuda":
         yield
         return

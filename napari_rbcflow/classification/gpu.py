@@ -1,9 +1,9 @@
-"""Sampling and levelling of a whole batch on a GPU, to the bit what `sampling` does on a CPU.
+"""Sampling and levelling of a whole batch on a GPU, bit for bit what `sampling` does on a CPU.
 
-One CPU core samples some eight thousand tracks a second, a GPU judges more. What decides which frames are
-kept is whole numbers, and the few real ones are single operations that IEEE 754 rounds alike everywhere;
-so nothing here may be fused (no ``torch.compile``, no ``addcmul``), and divisors are tensors: by a plain
-number PyTorch multiplies with the reciprocal.
+One CPU core samples about eight thousand tracks a second, and a GPU judges more. Integers decide which frames
+are kept, and the few real numbers are single operations that IEEE 754 rounds alike everywhere. So nothing
+here may be fused (no ``torch.compile``, no ``addcmul``), and divisors are tensors: PyTorch divides by a plain
+number by multiplying with its reciprocal.
 """
 
 from __future__ import annotations
@@ -15,22 +15,10 @@ from napari_rbcflow.classification.sampling import C1, C2, CONTRAST, LIMIT, N_WI
 
 
 def prepare(crops: Tensor, lengths: Tensor, frames: int, scale: Scale) -> tuple[Tensor, Tensor]:
-    """Reduce every sequence by similarity to `frames`, scale it and pad it.
+    """Reduce every sequence by similarity to K `frames`, scale it and pad it.
 
-    Parameters
-    ----------
-    crops : Tensor of uint8, shape (rows, n, 31, 31)
-        What lies behind a sequence's last frame does not matter.
-    lengths : Tensor of int64, shape (rows,)
-        Frames of each sequence, from 0 to n.
-    frames : int
-        K.
-    scale : {'level', 'grey'}
-
-    Returns
-    -------
-    images : Tensor of float32, shape (rows, K, 31, 31)
-    mask : Tensor of float32, shape (rows, K)
+    Takes crops, uint8 (rows, n, 31, 31), and how many of the n frames each row holds; what is behind them
+    does not matter. Returns images (rows, K, 31, 31) and mask (rows, K), float32.
     """
     rows, n, height, width = crops.shape
     if n > frames:
@@ -40,47 +28,47 @@ def prepare(crops: Tensor, lengths: Tensor, frames: int, scale: Scale) -> tuple[
     elif n < frames:
         crops = torch.cat([crops, crops.new_zeros((rows, frames - n, height, width))], 1)
     there = torch.arange(frames, device=crops.device) < lengths[:, None]
-    images = _level(crops, lengths, there) if scale == "level" else crops.float() / _number(255.0, crops)
+    if scale == "level":
+        images = _level(crops, lengths, there)
+    else:
+        images = crops.float() / torch.full((1,), 255.0, device=crops.device)
     return images.where(there[:, :, None, None], 0.0), there.float()
 
 
 def similarity(crops: Tensor, lengths: Tensor, frames: int) -> Tensor:
-    """Choose frames as `sampling.similarity` does, of all sequences at once.
+    """Choose frames of all sequences at once as `sampling.similarity` does.
 
-    Returns
-    -------
-    Tensor of int64, shape (rows, K)
-        Indices kept, ascending; behind those of a shorter sequence, any.
+    Returns ascending indices, int64 (rows, K); behind those of a shorter sequence, any.
     """
     rows, n = crops.shape[:2]
     device = crops.device
     sums, squares = _moments(crops)
-    # One place more at each end stands for "no frame": nothing resembles it.
+    # One more place at each end stands for "no frame": nothing is similar to it.
     place = torch.arange(n + 2, device=device).expand(rows, -1)
     alive = (place >= 1) & (place <= lengths[:, None])
     before, after = (place - 1).clamp(min=0).clone(), (place + 1).clamp(max=n + 1).clone()
     after = after.where(place < lengths[:, None], n + 1)
     to_next = torch.full((rows, n + 2), NONE, dtype=torch.int64, device=device)
-    likes = _ssim(crops[:, :-1], crops[:, 1:], sums[:, :-1], sums[:, 1:], squares[:, :-1], squares[:, 1:])
+    similar = _ssim(crops[:, :-1], crops[:, 1:], sums[:, :-1], sums[:, 1:], squares[:, :-1], squares[:, 1:])
     pairs = place[:, 1:n] < lengths[:, None]
-    to_next[:, 1:n] = likes.where(pairs, NONE)
+    to_next[:, 1:n] = similar.where(pairs, NONE)
     row = torch.arange(rows, device=device)
     for step in range(n - frames):
         busy = lengths - step > frames
-        # Of equals the earliest pair, as on the CPU: argmax alone promises none.
+        # Of equals the earliest pair, as on the CPU; argmax alone does not promise that.
         i = (to_next * (n + 2) - place).argmax(1)
         j = after[row, i]
         drop = torch.where(to_next[row, before[row, i]] > to_next[row, j], i, j)
         left, right = before[row, drop], after[row, drop]
         inside = busy & (left >= 1) & (right <= n)
         first, second = (left - 1).clamp(0, n - 1), (right - 1).clamp(0, n - 1)
-        like = _ssim(
+        similar = _ssim(
             *(crops[row, first], crops[row, second], sums[row, first], sums[row, second]),
             *(squares[row, first], squares[row, second]),
         )
         alive[row, drop] &= ~busy
         to_next[row, drop] = to_next[row, drop].where(~busy, NONE)
-        to_next[row, left] = torch.where(busy, like.where(inside, NONE), to_next[row, left])
+        to_next[row, left] = torch.where(busy, similar.where(inside, NONE), to_next[row, left])
         after[row, left] = torch.where(busy, right, after[row, left])
         before[row, right] = torch.where(busy, left, before[row, right])
     dropped = (~alive[:, 1 : n + 1]).to(torch.uint8)
@@ -88,7 +76,7 @@ def similarity(crops: Tensor, lengths: Tensor, frames: int) -> Tensor:
 
 
 def _window_sums(images: Tensor) -> Tensor:
-    """Sum over every 7 x 7 window that lies inside the last two axes, in 32-bit whole numbers."""
+    """Sum over every 7 x 7 window inside the last two axes, in 32-bit integers."""
     rows = images.unfold(-2, WINDOW, 1).sum(-1, dtype=torch.int32)
     return rows.unfold(-1, WINDOW, 1).sum(-1, dtype=torch.int32)
 
@@ -127,7 +115,3 @@ def _level(crops: Tensor, lengths: Tensor, there: Tensor) -> Tensor:
     zero = torch.where(background >= 1.0, CONTRAST, 0.0).float()
     images = crops.float() * scale[:, :, None, None]
     return (images - zero[:, :, None, None]).clamp(-LIMIT, LIMIT)
-
-
-def _number(value: float, like: Tensor) -> Tensor:
-    return torch.full((1,), value, device=like.device)

@@ -1,8 +1,8 @@
 """A stage's networks as one ONNX graph, which ONNX Runtime runs on a CPU faster than PyTorch does.
 
-The graph is written from the weights, node by node (no exporter, no tracing), in some tens of milliseconds.
-It computes what `blend.ensemble_logits` does, for `Blend` and `SmallNetwork` of any options and any number of
-members. What the members share is done once: deviations from the mean picture, and measures made by hand.
+The graph is written from the weights, node by node (no exporter, no tracing), in tens of milliseconds. It
+computes what `blend.ensemble_logits` does, for `Blend` and `SmallNetwork` of any options and any number of
+members. What the members share is computed once: deviations from the mean image, and handcrafted features.
 """
 
 from __future__ import annotations
@@ -27,40 +27,23 @@ from napari_rbcflow.classification.networks.handcrafted import (
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.types import CROP_SIDE
 
-_OPSET, _IR = 18, 9
-"""Of ONNX 1.14 (2023): every runtime of the last years knows them."""
+_OPSET, _IR = 18, 9  # of ONNX 1.14 (2023): every recent runtime knows them
 _PIXELS = CROP_SIDE * CROP_SIDE
-_BEYOND = 1e30
-"""Stands for a frame that is not there while a measure is sorted over time."""
+_BEYOND = 1e30  # replaces padded frames while a feature is sorted over time
 
 
 def is_supported(networks: Sequence[nn.Module]) -> bool:
-    """Whether these networks are of a kind that `write` knows; others stay on PyTorch."""
+    """Whether `write_graph` knows this kind of network; others stay in PyTorch."""
     return all(type(network) is Blend for network in networks) or all(
         type(network) is SmallNetwork for network in networks
     )
 
 
 class OnnxNetworks:
-    """An ensemble in ONNX Runtime, for batches of one shape.
-
-    Parameters
-    ----------
-    networks : sequence of Module
-        All `Blend` or all `SmallNetwork`, of one shape, on the CPU.
-    rows, frames : int
-        Of every batch.
-    threads : int
-        That share the work of an operation; while there is none they sleep.
-
-    Raises
-    ------
-    RunFailed
-        Where ONNX Runtime is not to be had or does not take the graph.
-    """
+    """An ensemble of one shape on the CPU, in ONNX Runtime, for batches of (rows, frames)."""
 
     def __init__(self, networks: Sequence[nn.Module], rows: int, frames: int, threads: int = 1) -> None:
-        model = write(networks, rows, frames).SerializeToString()
+        model = write_graph(networks, rows, frames).SerializeToString()
         try:
             import onnxruntime
 
@@ -68,28 +51,15 @@ class OnnxNetworks:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            options.log_severity_level = 4  # what goes wrong is raised
+            options.log_severity_level = 4  # errors are raised, not logged
             self._session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
         except Exception as error:
             raise _failed(error) from error
 
     def logits(self, images: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Sum the members' logits.
+        """Sum the members' logits, (rows, 2), of images (rows, frames, 31, 31), zero for padded frames.
 
-        Parameters
-        ----------
-        images : ndarray of float32, shape (rows, frames, 31, 31)
-            Zero where there is no frame.
-        mask : ndarray of float32, shape (rows, frames)
-
-        Returns
-        -------
-        ndarray of float32, shape (rows, 2)
-
-        Raises
-        ------
-        RunFailed
-            Where ONNX Runtime fails. PyTorch does not take over: its fourth decimal may differ.
+        If ONNX Runtime fails, PyTorch does not take over: its fourth decimal may differ.
         """
         try:
             out: NDArray[np.float32] = self._session.run(None, {"images": images, "mask": mask})[0]
@@ -99,28 +69,15 @@ class OnnxNetworks:
 
 
 def _failed(error: Exception) -> RunFailed:
-    said = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
-    return RunFailed(
-        f"The cells cannot be judged: ONNX Runtime failed ({said}); "
-        "reinstall it with pip install --force-reinstall onnxruntime."
-    )
+    why = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
+    return RunFailed("classification.onnx-failed", why=why)
 
 
-def write(networks: Sequence[nn.Module], rows: int, frames: int) -> onnx.ModelProto:
-    """Write the graph of an ensemble: ``images`` and ``mask`` in, the sum of the members' ``logits`` out.
-
-    Parameters
-    ----------
-    networks : sequence of Module
-    rows, frames : int
-
-    Returns
-    -------
-    onnx.ModelProto
-    """
+def write_graph(networks: Sequence[nn.Module], rows: int, frames: int) -> onnx.ModelProto:
+    """Write the graph of an ensemble: ``images`` and ``mask`` in, the sum of the members' ``logits`` out."""
     g = _Graph()
     images, mask, shown = "images", "mask", frames
-    if frames == 1:  # one frame has no steps: an empty one behind it
+    if frames == 1:  # one frame has no steps: add an empty one
         frames = 2
         images = g.op("Pad", images, _whole(0, 0, 0, 0, 0, 1, 0, 0))
         mask = g.op("Pad", mask, _whole(0, 0, 0, 1))
@@ -129,7 +86,7 @@ def write(networks: Sequence[nn.Module], rows: int, frames: int) -> onnx.ModelPr
     learned = [blend.learned for blend in blends] or [n for n in networks if isinstance(n, SmallNetwork)]
     logits = _learned(g, tracks, learned)
     if blends:
-        logits = g.op("Add", logits, _by_hand(g, tracks, blends))
+        logits = g.op("Add", logits, _handcrafted(g, tracks, blends))
     g.op("Identity", logits, name="logits")
     kind = TensorProto.FLOAT
     graph = helper.make_graph(
@@ -192,7 +149,7 @@ def _whole(*numbers: int) -> NDArray[np.int64]:
 
 
 class _Tracks:
-    """What every part of the graph begins with: the pictures, their mean, how far each is from it."""
+    """What every part of the graph begins with: the images, their mean, their deviations from it."""
 
     def __init__(self, g: _Graph, images: str, mask: str, rows: int, frames: int) -> None:
         self.rows, self.frames, self.mask = rows, frames, mask
@@ -214,7 +171,7 @@ def _learned(g: _Graph, tracks: _Tracks, networks: Sequence[SmallNetwork]) -> st
         seen = g.op("Slice", seen, _whole(edge, edge), ends, _whole(2, 3))
     weight = g.reshape(g.op("Transpose", tracks.mask, perm=[1, 0]), frames, rows, 1)
     lengths = g.op("Cast", g.reshape(tracks.count, rows), to=TensorProto.INT32)
-    members = [_followed(g, network, seen, weight, lengths, rows, frames) for network in networks]
+    members = [_features(g, network, seen, weight, lengths, rows, frames) for network in networks]
     stacked = g.op("Concat", *members, axis=0)  # members, frames, rows, features
     share = g.reshape(g.op("Transpose", tracks.share, perm=[1, 0]), frames, rows, 1)
     average = g.op("ReduceSum", g.op("Mul", stacked, share), _whole(1), keepdims=1)
@@ -227,7 +184,7 @@ def _learned(g: _Graph, tracks: _Tracks, networks: Sequence[SmallNetwork]) -> st
     return _dense(g, told, [(n.head[1], n.head[4]) for n in networks])
 
 
-def _followed(
+def _features(
     g: _Graph, network: SmallNetwork, seen: str, weight: str, lengths: str, rows: int, frames: int
 ) -> str:
     """One member's features of every frame and the states of its GRUs, (1, frames, rows, features)."""
@@ -281,27 +238,28 @@ def _dense(g: _Graph, told: str, layers: Sequence[tuple[Any, Any]]) -> str:
     return g.op("ReduceSum", told, _whole(0), keepdims=0)
 
 
-def _by_hand(g: _Graph, tracks: _Tracks, blends: Sequence[Blend]) -> str:
-    """Sum of the members' logits from the measures made by hand, (rows, 2)."""
-    measured = g.op("Unsqueeze", _measured(g, tracks, blends[0].measures), _whole(0))
+def _handcrafted(g: _Graph, tracks: _Tracks, blends: Sequence[Blend]) -> str:
+    """Sum of the members' logits from the handcrafted features, (rows, 2)."""
+    features = _handcrafted_features(g, tracks, blends[0].handcrafted)
+    features = g.op("Unsqueeze", features, _whole(0))
     centre, spread = (np.stack([getattr(b, of).numpy()[None] for b in blends]) for of in ("centre", "spread"))
-    standard = g.op("Div", g.op("Sub", measured, centre), spread)
+    standard = g.op("Div", g.op("Sub", features, centre), spread)
     standard = g.op("Clip", standard, -FARTHEST, FARTHEST)
     return _dense(g, standard, [(b.by_hand[1], b.by_hand[4]) for b in blends])
 
 
-def _measured(g: _Graph, tracks: _Tracks, measures: HandcraftedFeatures) -> str:
+def _handcrafted_features(g: _Graph, tracks: _Tracks, module: HandcraftedFeatures) -> str:
     """`HandcraftedFeatures.forward`, (rows, number): see there for what each is."""
     rows, frames = tracks.rows, tracks.frames
-    # A row that pads a batch holds no frame: its first, empty one is measured.
+    # A row that pads a batch holds no frame: its first, empty one is used.
     first = g.slice(tracks.mask, 1, 0, 1)
     rest = g.slice(tracks.mask, 1, 1, frames)
     mask = g.op("Concat", g.op("Max", first, 1.0), rest, axis=1)
     flat = g.reshape(tracks.pictures, rows * frames, _PIXELS)
     mean = g.reshape(tracks.mean, rows, _PIXELS)
-    all_pictures = _of_pictures(g, measures, g.op("Concat", flat, mean, axis=0), rows * (frames + 1))
-    each = g.reshape(g.slice(all_pictures, 0, 0, rows * frames), rows, frames, -1)
-    of_mean = g.slice(all_pictures, 0, rows * frames, rows * (frames + 1))
+    all_images = _of_images(g, module, g.op("Concat", flat, mean, axis=0), rows * (frames + 1))
+    each = g.reshape(g.slice(all_images, 0, 0, rows * frames), rows, frames, -1)
+    of_mean = g.slice(all_images, 0, rows * frames, rows * (frames + 1))
     # middle, high - low, upper - quarter, low, high of the five quantiles
     mixed = np.array(
         [[0, 0, 1, 0, 0], [-1, 0, 0, 0, 1], [0, -1, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 1]], np.float32
@@ -309,10 +267,10 @@ def _measured(g: _Graph, tracks: _Tracks, measures: HandcraftedFeatures) -> str:
     levels = _quantiles(g, each, mask, SHARES, rows, frames, mixed)
     moved = g.op("Abs", g.op("Sub", g.slice(each, 1, 1, frames), g.slice(each, 1, 0, frames - 1)))
     moved = g.op("Mul", moved, g.reshape(rest, rows, frames - 1, 1))
-    # The first step counts where it is the only frame, so that there is always one.
+    # The first step also counts if there is only one frame, so that there is always one.
     stepped = g.op("Max", rest, [1.0] + [0.0] * (frames - 2))
     steps = _quantiles(g, moved, stepped, STEP_SHARES, rows, frames - 1)
-    far = g.op("MatMul", g.square(g.reshape(tracks.away, rows * frames, _PIXELS)), _column(measures._disc))
+    far = g.op("MatMul", g.square(g.reshape(tracks.away, rows * frames, _PIXELS)), _column(module._disc))
     far = g.op("Sqrt", g.op("Add", g.reshape(far, rows, frames, 1), TINY))
     aways = _quantiles(g, far, mask, AWAY_SHARES, rows, frames)
     thirds = _thirds(g, mask, rows, frames)
@@ -326,18 +284,18 @@ def _measured(g: _Graph, tracks: _Tracks, measures: HandcraftedFeatures) -> str:
 
 
 def _backwards(*axes: int) -> tuple[NDArray[np.int64], ...]:
-    """Start, end, axes and steps of a slice that turns these axes round."""
+    """Start, end, axes and steps of a slice that reverses these axes."""
     n = len(axes)
     return _whole(*[-1] * n), _whole(*[-CROP_SIDE - 1] * n), _whole(*axes), _whole(*[-1] * n)
 
 
 def _column(disc: Tensor) -> NDArray[np.float32]:
-    """Mean over all pixels of what lies on the disc, as a matrix to multiply with."""
+    """Mean over all pixels of what is on the disc, as a matrix to multiply with."""
     return (disc / disc.numel()).numpy().reshape(-1, 1)
 
 
 def _thirds(g: _Graph, mask: str, rows: int, frames: int) -> str:
-    """Weights whose sum is the mean of a track's first third less that of its last, (rows, 1, frames)."""
+    """Weights that give the mean of a track's first third minus that of its last, (rows, 1, frames)."""
     count = g.op("ReduceSum", mask, _whole(1), keepdims=1)
     third = g.op("Ceil", g.op("Div", count, 3.0))
     place = np.arange(frames, dtype=np.float32)[None]
@@ -358,9 +316,9 @@ def _quantiles(
     frames: int,
     mixed: NDArray[np.float32] | None = None,
 ) -> str:
-    """Quantiles over the frames that are there, or `mixed` of them, (rows, quantiles, measures).
+    """Quantiles over the frames of a track, or `mixed` combinations of them, (rows, quantiles, features).
 
-    To interpolate between two sorted values is to weigh all by a hat round the quantile's place.
+    Interpolating between two sorted values is weighting all by a hat function at the quantile's place.
     """
     there = g.op("Greater", g.reshape(mask, rows, frames, 1), 0.0)
     known = g.op("Where", there, values, _BEYOND)
@@ -375,16 +333,16 @@ def _quantiles(
     return g.op("MatMul", hats, ordered)
 
 
-def _of_pictures(g: _Graph, measures: HandcraftedFeatures, flat: str, n: int) -> str:
-    """`HandcraftedFeatures._of_pictures` of (n, 961) pixels, (n, measures)."""
-    rings, waves = len(measures._rings), len(measures._light) - len(measures._rings)
-    light = g.op("MatMul", flat, measures._light.T)
+def _of_images(g: _Graph, module: HandcraftedFeatures, flat: str, n: int) -> str:
+    """`HandcraftedFeatures._of_images` of (n, 961) pixels, (n, features)."""
+    rings, waves = len(module._rings), len(module._light) - len(module._rings)
+    light = g.op("MatMul", flat, module._light.T)
     means, wave = g.slice(light, 1, 0, rings), g.slice(light, 1, rings, rings + waves)
-    squares = g.op("MatMul", g.square(flat), measures._rings.T)
+    squares = g.op("MatMul", g.square(flat), module._rings.T)
     spreads = g.root(g.op("Sub", squares, g.square(means)), 1e-6)
     pairs = g.reshape(g.square(wave), n, waves // 2, 2)
     heights = g.root(g.op("ReduceSum", pairs, _whole(2), keepdims=0), TINY)
-    moments = g.op("MatMul", g.op("Abs", flat), measures._moments.T)
+    moments = g.op("MatMul", g.op("Abs", flat), module._moments.T)
     contrast = g.op("Add", g.slice(moments, 1, 0, 1), 1e-3)
     centred = g.op("Div", g.slice(moments, 1, 1, 6), contrast)
     y, x, raw_yy, raw_xx, raw_yx = (g.slice(centred, 1, k, k + 1) for k in range(5))
@@ -399,21 +357,21 @@ def _of_pictures(g: _Graph, measures: HandcraftedFeatures, flat: str, n: int) ->
         *(means, spreads, wave, heights, g.op("Mul", contrast, 0.01)),
         *(y, x, g.op("Sqrt", g.op("Add", size, longer)), g.root(g.op("Sub", size, longer), 1e-3)),
         *(g.op("Div", longer, size), g.op("Div", wider, size), turned, g.op("Abs", turned)),
-        *(*_sharpness(g, measures, flat), *_extremes(g, measures, flat)),
+        *(*_sharpness(g, module, flat), *_extremes(g, module, flat)),
         axis=1,
     )
 
 
-def _sharpness(g: _Graph, measures: HandcraftedFeatures, flat: str) -> tuple[str, str]:
+def _sharpness(g: _Graph, module: HandcraftedFeatures, flat: str) -> tuple[str, str]:
     """Gradient inside and outside, (n, 2), and Laplacian, (n, 1).
 
-    A neighbour is the pixel so many places on. At the end of a line that is none, and weighs nothing.
+    A neighbour is the pixel so many places later. At the end of a line there is none, and the weight is zero.
     """
     last = _PIXELS - CROP_SIDE
     here = g.slice(flat, 1, 0, last)
     down, right = (g.op("Sub", g.slice(flat, 1, by, last + by), here) for by in (CROP_SIDE, 1))
     slope = g.root(g.op("Add", g.square(down), g.square(right)), TINY)
-    inside = measures._disc.numpy()[:-1].copy()
+    inside = module._disc.numpy()[:-1].copy()
     outside = 1 - inside
     inside[:, -1] = outside[:, -1] = 0
     slopes = g.op("MatMul", slope, np.stack([inside.ravel(), outside.ravel()], 1) / np.float32(100))
@@ -421,14 +379,14 @@ def _sharpness(g: _Graph, measures: HandcraftedFeatures, flat: str) -> tuple[str
     middle = g.op("Mul", g.slice(flat, 1, CROP_SIDE, last), -4.0)
     bend = g.square(g.op("Sum", *beside, middle))
     disc = np.zeros((CROP_SIDE, CROP_SIDE), np.float32)
-    disc[1:-1, 1:-1] = measures._disc[1:-1, 1:-1] / (CROP_SIDE - 2) ** 2
+    disc[1:-1, 1:-1] = module._disc[1:-1, 1:-1] / (CROP_SIDE - 2) ** 2
     bends = g.op("MatMul", bend, disc[1:-1].reshape(-1, 1))
     return slopes, g.root(bends, TINY)
 
 
-def _extremes(g: _Graph, measures: HandcraftedFeatures, flat: str) -> tuple[str, str]:
+def _extremes(g: _Graph, module: HandcraftedFeatures, flat: str) -> tuple[str, str]:
     """Brightest and darkest pixel of the cell, (n, 1) each."""
-    cell = measures._cell.numpy()
+    cell = module._cell.numpy()
     start, end = int(cell.min()), int(cell.max()) + 1
     beyond = np.full(end - start, _BEYOND, np.float32)
     beyond[cell - start] = -_BEYOND

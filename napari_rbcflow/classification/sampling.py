@@ -1,4 +1,7 @@
-"""From raw crops to what the networks see: K frames of a sequence, levelled, padded to a fixed length."""
+"""From raw crops to what the networks see: K frames of a sequence, levelled, padded to a fixed length.
+
+Similarity of frames: Wang et al., IEEE Transactions on Image Processing 13 (2004) 600.
+"""
 
 from __future__ import annotations
 
@@ -9,80 +12,46 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import CROP_SIDE
 
 Sampling = Literal["uniform", "similarity"]
 
 WINDOW = 7
 N_WINDOW = WINDOW * WINDOW
+# A similarity of 1. That of each window is rounded to a millionth and added as an integer, so that the order
+# of adding (by threads, vector units or a GPU) cannot change which frames are kept.
 ONE = 2.0**20
-"""A similarity of 1. Each window's is rounded to a millionth and added up as a whole number, so that the
-order of adding - a thread's, a vector unit's, a GPU's - cannot change which frames are kept."""
+# The two constants of Wang et al., for sums over a window instead of means.
 C1 = float(np.float32(N_WINDOW * N_WINDOW * (0.01 * 255.0) ** 2))
 C2 = float(np.float32(N_WINDOW * (N_WINDOW - 1) * (0.03 * 255.0) ** 2))
-"""The two constants of Wang et al., for sums over a window in place of means."""
-NONE = -(2**31)
-"""Less than any similarity."""
+NONE = -(2**31)  # less than any similarity
 
 
 def sample(crops: NDArray[np.uint8], frames: int, sampling: Sampling) -> NDArray[np.int64]:
-    """Choose which frames of a sequence to keep.
-
-    Parameters
-    ----------
-    crops : ndarray of uint8, shape (n, height, width)
-        Height and width of at least 7 px.
-    frames : int
-        K, how many to keep at most; at least one.
-    sampling : {'uniform', 'similarity'}
-
-    Returns
-    -------
-    ndarray of int64, shape (min(n, frames),)
-        Indices to keep, ascending.
-
-    Raises
-    ------
-    ValueError
-        For a K below one or a sampling of another name.
-    """
+    """Return the ascending indices of at most K frames to keep; crops of at least 7 x 7 px."""
     if frames < 1:
-        raise ValueError(f"at least one frame must be kept, not {frames}")
+        raise ValueError(say("classification.no-frames-to-keep", frames=frames))
     if sampling == "uniform":
         return uniform(len(crops), frames)
     if sampling == "similarity":
         return similarity(crops, frames)
-    raise ValueError(f"sampling is 'uniform' or 'similarity', not {sampling!r}")
+    raise ValueError(say("classification.no-sampling", sampling=sampling))
 
 
 def uniform(n: int, frames: int) -> NDArray[np.int64]:
-    """Choose `frames` of `n` frames evenly, the first and the last among them.
-
-    Returns
-    -------
-    ndarray of int64, shape (min(n, frames),)
-    """
+    """Choose `frames` of `n` frames evenly, including the first and the last."""
     if n <= frames:
         return np.arange(n, dtype=np.int64)
     return np.floor(np.linspace(0, n - 1, frames) + 0.5).astype(np.int64)
 
 
 def similarity(crops: NDArray[np.uint8], frames: int) -> NDArray[np.int64]:
-    """Drop one frame after another out of the most similar pair of neighbours until `frames` remain.
+    """Drop one frame of the most similar pair of neighbours after another until `frames` remain.
 
-    Of the pair with the highest structural similarity the frame goes that is also more like its other
-    neighbour; the ends of the sequence have none, and of equals the later frame goes. After each drop
-    the two that have become neighbours are compared. The paper leaves open which frame of a pair goes.
-
-    Parameters
-    ----------
-    crops : ndarray of uint8, shape (n, height, width)
-    frames : int
-
-    Returns
-    -------
-    ndarray of int64, shape (min(n, frames),)
-        Indices kept, ascending.
+    Of the pair with the highest structural similarity, the frame that is more like its other neighbour is
+    dropped; the ends of the sequence have no other neighbour, and of equals the later frame is dropped. The
+    paper leaves open which frame of a pair to drop.
     """
     if len(crops) <= frames:
         return np.arange(len(crops), dtype=np.int64)
@@ -92,7 +61,7 @@ def similarity(crops: NDArray[np.uint8], frames: int) -> NDArray[np.int64]:
 
 @njit(cache=True, nogil=True)
 def _scratch(height: int, width: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Make the scratch pictures of `_ssim`: products, a row of sums, sums of products."""
+    """Allocate the scratch arrays of `_ssim`: products, a row of sums, sums of products."""
     return (
         np.empty((height, width), np.int32),
         np.empty(width, np.int32),
@@ -102,7 +71,7 @@ def _scratch(height: int, width: int) -> tuple[NDArray[np.int32], NDArray[np.int
 
 @njit(cache=True, nogil=True)
 def _window_sums(image: NDArray[np.int32], row: NDArray[np.int32], out: NDArray[np.int32]) -> None:
-    """Sum over every 7 x 7 window that lies inside; 32-bit whole numbers: exact, and eight at a time."""
+    """Sum over every 7 x 7 window inside the image; 32-bit integers are exact, and eight fit a vector."""
     height, width = image.shape
     for x in range(width):
         total = np.int32(0)
@@ -119,7 +88,7 @@ def _window_sums(image: NDArray[np.int32], row: NDArray[np.int32], out: NDArray[
 
 @njit(cache=True, nogil=True)
 def _moments(crops: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Window sums of every picture and of its square, once, whatever the number of pairs."""
+    """Window sums of every crop and of its square."""
     n, height, width = crops.shape
     shape = (n, height - WINDOW + 1, width - WINDOW + 1)
     sums, squares = np.empty(shape, np.int32), np.empty(shape, np.int32)
@@ -148,7 +117,7 @@ def _ssim(
     row: NDArray[np.int32],
     products: NDArray[np.int32],
 ) -> np.int64:
-    """Add up the windows' similarities in units of 1 / `ONE`. No product exceeds 2**31 for 8-bit grey."""
+    """Sum of the windows' similarities in units of 1 / `ONE`. No product exceeds 2**31 for 8-bit grey."""
     height, width = first.shape
     for y in range(height):
         for x in range(width):
@@ -204,38 +173,23 @@ def _drop_similar(crops: NDArray[np.uint8], frames: int) -> NDArray[np.int64]:
 
 Scale = Literal["level", "grey"]
 
-CONTRAST = 10.0
-"""Ten per cent of the background's light becomes 1: a rim in focus -0.8, a centre +1."""
+CONTRAST = 10.0  # ten per cent of the background's light becomes 1: a rim in focus -0.8, a centre +1
 LIMIT = 6.0
 
 
 def scaled(crops: NDArray[np.uint8], scale: Scale) -> NDArray[np.float32]:
-    """Turn raw crops into what a network sees: `level`, or ``grey`` / 255 as in the paper.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, 31, 31)
-    """
+    """Turn raw crops into what a network sees, float32: levelled, or grey / 255 as in the paper."""
     if scale == "level":
         return level(crops)
     return (crops / np.float32(255)).astype(np.float32)
 
 
 def level(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Divide each crop by its own background, so that neither light nor its unevenness matters.
+    """Return (crop / background - 1) x 10, clipped to +-6 and zero for a black crop, as float32.
 
-    In transmitted light a cell changes the light by a share, not by an amount. The background of a
-    crop is the median of its outermost pixels; held within a tenth of the whole sequence's, for a
-    neighbour may cover the border of one frame.
-
-    Parameters
-    ----------
-    crops : ndarray of uint8, shape (n, 31, 31)
-
-    Returns
-    -------
-    ndarray of float32, shape (n, 31, 31)
-        (crop / background - 1) x 10, within -6 and 6; zero for a black crop. Always finite.
+    In transmitted light a cell changes the light by a share, not by an amount. The background of a crop is
+    the median of its outermost pixels, kept within a tenth of that of the whole sequence, because a neighbour
+    may cover the border of one frame.
     """
     if not len(crops):
         return np.zeros(crops.shape, np.float32)
@@ -282,27 +236,11 @@ def _median(counts: NDArray[np.int64], total: int) -> float:
 
 
 def pad(
-    sequences: Sequence[NDArray[np.float32]], frames: int, rows: int | None = None
+    sequences: Sequence[NDArray[np.float32]], frames: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Lay sequences of different lengths into one array, zeros at the end.
-
-    Parameters
-    ----------
-    sequences : sequence of ndarray of float32, shape (n, 31, 31)
-        None longer than `frames`.
-    frames : int
-    rows : int, optional
-        Number of rows; those beyond the sequences are empty. By default as many as sequences.
-
-    Returns
-    -------
-    images : ndarray of float32, shape (rows, frames, 31, 31)
-    mask : ndarray of float32, shape (rows, frames)
-        1 where there is a frame.
-    """
-    rows = len(sequences) if rows is None else rows
-    images = np.zeros((rows, frames, CROP_SIDE, CROP_SIDE), np.float32)
-    mask = np.zeros((rows, frames), np.float32)
+    """Pad sequences with zeros at the end: images (n, frames, 31, 31), and a mask (n, frames) of frames."""
+    images = np.zeros((len(sequences), frames, CROP_SIDE, CROP_SIDE), np.float32)
+    mask = np.zeros((len(sequences), frames), np.float32)
     for row, sequence in enumerate(sequences):
         images[row, : len(sequence)] = sequence
         mask[row, : len(sequence)] = 1.0

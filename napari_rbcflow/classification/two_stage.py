@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,48 +18,46 @@ from numpy.typing import NDArray
 from napari_rbcflow.classification.batches import LONGEST, StageRunner
 from napari_rbcflow.classification.weight_files import SHIPPED, TrainedStage, held_back_counts, load_weights
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import CROP_SIDE, Judgement, Label, Track
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
+# Live, about three tracks end in each frame and one in thirty passes stage 1: a larger batch would be mostly
+# padding, and saves ONNX Runtime only a twentieth of its time.
 CPU_BATCH, CPU_BATCH_2, CPU_LINGER_S = 4, 1, 0.05
-"""Live, some three tracks end a frame and one in thirty passes stage 1: a larger batch is mostly padding, and
-saves ONNX Runtime a twentieth of its time."""
 GPU_BATCH, GPU_LINGER_S = 256, 0.02
 
 
 class TwoStage:
     """Both stages on one device.
 
-    Every batch has the same shape, the last filled up with nothing, so that a track's numbers do not
-    depend on what else is judged; probabilities are rounded to four decimals and labels made from these.
-    One `judge` runs at a time; more threads wait.
+    Every batch has the same shape and the last one is padded, so that a track's probabilities do not depend
+    on what else is judged. Probabilities are rounded to four decimals, and labels follow from these. One
+    `judge` runs at a time; other threads wait.
 
-    A GPU that fails (out of memory, a driver that broke) is left for good: the sequences that it was asked
-    for are judged on the CPU, each once, and so are all after them. `fault` says so.
+    If a GPU fails (out of memory, driver error), the CPU judges the sequences that the GPU had not finished
+    and all later ones, each exactly once. `fault` then says so.
 
     Parameters
     ----------
     stage1, stage2 : TrainedStage
     device : torch.device
     threads : int
-        That judge on a CPU, one by default: the others belong to tracking. PyTorch's are set for the
-        calling thread during `judge` only.
+        Threads that judge on a CPU, one by default: the others belong to tracking. Those of PyTorch are set
+        for the calling thread during `judge` only.
     mixed : bool
-        Half precision on a GPU; what comes near a threshold is judged again in full, so that labels stay
-        those of the CPU. Off by default: the fourth decimal of a probability may differ.
+        Half precision on a GPU; sequences near a threshold are judged again in full precision, so that
+        labels stay those of the CPU. Off by default: the fourth decimal of a probability may differ.
 
     Attributes
     ----------
     batch : int
         Tracks that are judged at the cost of one; fewer cost as much.
     linger_s : float
-        How long a track should wait for others to share its batch.
+        Seconds that a track should wait for others to share its batch.
     fault : str
-        One sentence where a GPU failed and the CPU took over; else empty.
+        One sentence if a GPU failed and the CPU took over; otherwise empty.
     """
 
     batch: int = CPU_BATCH
@@ -79,38 +77,36 @@ class TwoStage:
         self._device, self._threads = device, threads
         self._lock = threading.Lock()
         if device.type == "cuda":
-            # From a GPU that failed nothing can be had back.
+            # Nothing can be copied back from a GPU that has failed.
             self._spare = [replace(t, networks=copy.deepcopy(t.networks)) for t in (stage1, stage2)]
-            self._card = "GPU"
+            self._gpu_name = "GPU"
         try:
-            self._begin(device, mixed)
+            self._make_runners(device, mixed)
         except Exception as error:
             self._fall_back_to_cpu(error)
 
-    def _begin(self, device: torch.device, mixed: bool) -> None:
+    def _make_runners(self, device: torch.device, mixed: bool) -> None:
         if device.type == "cuda":
-            self._card = torch.cuda.get_device_name(device)
+            self._gpu_name = torch.cuda.get_device_name(device)
             self.batch, self.linger_s = GPU_BATCH, GPU_LINGER_S
         rows = (self.batch, self.batch if device.type == "cuda" else CPU_BATCH_2)
         stages = zip((self.stage1, self.stage2), rows, strict=True)
         self._runners = [StageRunner(t, device, n, mixed=mixed, threads=self._threads) for t, n in stages]
 
     def _fall_back_to_cpu(self, error: Exception) -> None:
-        """Go on on the CPU, or raise where that is what failed."""
+        """Continue on the CPU, or raise the error if the CPU is what failed."""
         if self._device.type == "cpu":
             raise error
-        said = " ".join(str(error).split("\n", 1)[0].split())[:120].rstrip(". ") or type(error).__name__
-        full = isinstance(error, torch.OutOfMemoryError) or "out of memory" in said
-        what = "ran out of memory" if full else f"failed ({said})"
-        do = "close other programs that use it" if full else "restart the computer if it happens again"
-        self.fault = (
-            f"The graphics card ({self._card}) {what}: the cells from then on were judged on the CPU; {do}."
-        )
+        why = " ".join(str(error).split("\n", 1)[0].split())[:120].rstrip(". ") or type(error).__name__
+        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in why:
+            self.fault = say("classification.gpu-out-of-memory", card=self._gpu_name)
+        else:
+            self.fault = say("classification.gpu-failed", card=self._gpu_name, why=why)
         log.warning("%s", self.fault)
         self._device = torch.device("cpu")
         self.stage1, self.stage2 = self._spare
         self.batch, self.linger_s = CPU_BATCH, CPU_LINGER_S
-        self._begin(self._device, mixed=False)
+        self._make_runners(self._device, mixed=False)
 
     @classmethod
     def load(
@@ -122,23 +118,23 @@ class TwoStage:
         threads: int = 1,
         mixed: bool = False,
     ) -> TwoStage:
-        """Load weights, the shipped ones where none are given.
+        """Load weights, by default the shipped ones.
 
         Parameters
         ----------
         device : {'auto', 'cpu', 'cuda'}
-            ``auto`` takes the GPU where there is one.
+            ``auto`` takes the GPU if there is one.
         stage1, stage2 : Path, optional
             ``.safetensors`` files, each with its card beside it.
         threads, mixed
-            As of the class.
+            See the class.
 
         Raises
         ------
         BadInput
             For a device that is not there, or weights that are missing, damaged or of the other stage.
         RunFailed
-            Where ONNX Runtime, which judges on a CPU, fails.
+            If ONNX Runtime, which judges on a CPU, fails.
         """
         chosen = choose_device(device)
         return cls(
@@ -151,19 +147,19 @@ class TwoStage:
 
     @property
     def models(self) -> dict[str, dict[str, Any]]:
-        """What makes a label, and how often it is right with the counts behind that, of both stages."""
+        """Of both stages: what makes a label, and how often it is right, with the counts behind that."""
         models: dict[str, dict[str, Any]] = {
             f"stage{trained.stage}": {
                 "name": trained.name,
                 "hash": trained.sha256,
-                # The hash is of the tensors; with these a label can be made again.
+                # The hash is of the tensors; with these values a label can be reproduced.
                 "slope": trained.slope,
                 "offset": trained.offset,
                 "threshold": trained.threshold,
                 "thresholds": trained.thresholds,
                 "short": trained.short,
                 "told_from": trained.told_from,
-                # What the correction of the fraction rests on (estimate.rates).
+                # The correction of the fraction uses these counts (estimate.rates).
                 "counts": held_back_counts(trained.card),
             }
             for trained in (self.stage1, self.stage2)
@@ -183,10 +179,10 @@ class TwoStage:
     @property
     def device(self) -> str:
         """Where the next track is judged: ``cpu``, or ``cuda`` and the card's name."""
-        return f"cuda ({self._card})" if self._device.type == "cuda" else "cpu"
+        return f"cuda ({self._gpu_name})" if self._device.type == "cuda" else "cpu"
 
     def warm_up(self) -> None:
-        """Compile and allocate what the first call would, so that the first real label is not late."""
+        """Compile and allocate in advance, so that the first real label is not late."""
         rng = np.random.default_rng(0)
         longer = max(self.stage1.frames, self.stage2.frames) + 4
         shapes = range(longer, LONGEST + 16, 16) if self._device.type == "cuda" else ()
@@ -202,14 +198,15 @@ class TwoStage:
         ----------
         tracks : sequence of Track
         leave_out_intruded : bool
-            Show the networks `Track.crops_alone`, as the shipped ones have learnt; else all crops.
+            Show the networks `Track.crops_alone`, as in the training of the shipped ones; otherwise all
+            crops.
 
         Returns
         -------
         list of Judgement
-            ``too-short`` without probabilities for tracks under six frames; `p_tank_treading` None for
-            ones that do not reach stage 2. The reason is ``too-short``, ``stage-1`` (unreliable),
-            ``stage-2``, or ``undecided``: unreliable because stage 2 cannot tell.
+            Tracks under six frames are ``too-short`` and have no probabilities; `p_tank_treading` is None
+            for tracks that do not reach stage 2. The reason is ``too-short``, ``stage-1`` (unreliable),
+            ``stage-2``, or ``undecided``: unreliable because stage 2 cannot decide.
         """
 
         def shown(track: Track) -> NDArray[np.uint8]:
@@ -236,17 +233,17 @@ class TwoStage:
         return judgements
 
     def kind(self, p_flipping: float) -> tuple[Label, str]:
-        """Label and reason of a reliable cell; one that cannot be told is unreliable, never a guess."""
+        """Label and reason of a reliable cell; an undecided cell is unreliable, never a guess."""
         if not self.stage2.told(p_flipping):
             return Label.UNRELIABLE, "undecided"
         return (Label.FLIPPING if p_flipping >= self.stage2.threshold else Label.TANK_TREADING), "stage-2"
 
     def reliable(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """Probability, to four decimals, that each sequence is reliable, however short; shape (n,)."""
+        """Probability, rounded to four decimals, that each sequence is reliable, however short."""
         return self._probabilities(0, crops)
 
     def flipping(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """Probability, to four decimals, that each sequence, were it reliable, is flipping; shape (n,)."""
+        """Probability, rounded to four decimals, that each sequence, if reliable, is flipping."""
         return self._probabilities(1, crops)
 
     def _probabilities(self, stage: int, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
@@ -259,24 +256,18 @@ class TwoStage:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Return the device for ``auto``, ``cpu`` or ``cuda``.
-
-    Raises
-    ------
-    BadInput
-        For another name, or CUDA where there is none.
-    """
+    """Return the device for ``auto``, ``cpu`` or ``cuda``."""
     if wanted not in ("auto", "cpu", "cuda"):
-        raise BadInput(f"There is no device {wanted!r}; choose auto, cpu or cuda.")
+        raise BadInput("classification.no-device", device=wanted)
     present = torch.cuda.is_available()
     if wanted == "cuda" and not present:
-        raise BadInput("No CUDA device is available; choose --device cpu or auto.")
+        raise BadInput("classification.no-cuda")
     return torch.device("cuda" if present and wanted != "cpu" else "cpu")
 
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Hold PyTorch to `number` threads; it counts them for the calling thread."""
+    """Limit PyTorch to `number` threads; it counts them for the calling thread."""
     before = torch.get_num_threads()
     if before != number:
         torch.set_num_threads(number)

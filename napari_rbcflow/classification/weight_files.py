@@ -1,4 +1,7 @@
-"""Weight files: safetensors, and a JSON card with their hash and the counts behind their rates."""
+"""Weight files: safetensors, and a JSON card with their hash and the counts behind their rates.
+
+Probabilities are calibrated as in Platt, Advances in Large Margin Classifiers (1999) 61.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from torch import nn
 from napari_rbcflow.classification.networks import build
 from napari_rbcflow.classification.sampling import Sampling, Scale
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
 
 FOUND = {"tank_treading_found": "tank-treading found, of", "flipping_found": "flipping found, of"}
 LET_THROUGH = "let through, of"
@@ -30,25 +34,16 @@ RIGHT = {
     "flipping_right": "flipping right, of those told",
 }
 GROUPS = {"by patient": "patient", "by day": "date", "by run": "acquisition"}
-"""What a card gives its counts by, and the attribute of `LabelledSequence` that says to which one it belongs."""
+"""How a card groups its counts, and the attribute of `LabelledSequence` that names the group."""
 _SHARES = "tank-treading share: true, and judged of those told"
 _ACCURACY = "balanced accuracy of those told"
 
 
 def held_back_counts(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the counts of held-back cells that a card holds, by the names of `estimate.rates`.
+    """Return a card's counts of held-back cells, hits and cells each, by the names of `estimate.rates`.
 
-    Parameters
-    ----------
-    card : mapping
-        Of either stage. What it does not say is left out; nothing here raises.
-
-    Returns
-    -------
-    dict of str to list of int
-        Hits and cells each; under ``by_patient`` the same of each patient, where the card says it. A card
-        of before these counts were written gives stage 2's from its shares, of which they are the only
-        whole numbers that fit.
+    Under ``by_patient`` the same for each patient. What the card does not say is left out; nothing raises.
+    For an old card without stage 2's counts, they follow from its shares: only one set of integers fits.
     """
     for figures in dict(card.get("figures") or {}).values():
         wanted = FOUND if card.get("stage") == 1 else TOLD | RIGHT
@@ -86,7 +81,7 @@ def _let_through(figures: Mapping[str, Any]) -> dict[str, list[int]]:
 
 
 def _right(figures: Mapping[str, Any], told: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    """Solve for the cells told right from their balanced accuracy and the share called tank-treading."""
+    """Solve for the cells judged right from their balanced accuracy and the share called tank-treading."""
     tank, flip = told["tank_treading_told"][0], told["flipping_told"][0]
     accuracy, shares = figures.get(_ACCURACY), figures.get(_SHARES)
     if not (tank and flip and isinstance(accuracy, float) and isinstance(shares, list) and len(shares) == 2):
@@ -108,60 +103,36 @@ def _counts(value: Any, n: int = 2) -> bool:
 
 
 SHIPPED = Path(__file__).parent / "weights"
-_MOST_THRESHOLD = 1.0001
-"""What no probability reaches: how training says that nothing may pass."""
-_MOST_MEMBERS = 1000
-_MOST_SLOPE = 1e5
-_DECIDING = ("stage", "members", "sha256", "recipe", "slope", "offset", "threshold", "told_from")
-_DECIDING_IF_THERE = ("thresholds", "short")
-"""Of cards from before these were made there is a seal without them."""
-_MOST_SHORT = 1e3
+_MOST_THRESHOLD = 1.0001  # no probability reaches it: training's way to let nothing pass
+_MOST_MEMBERS, _MOST_SLOPE, _MOST_SHORT = 1000, 1e5, 1e3
+_SEALED = ("stage", "members", "sha256", "recipe", "slope", "offset", "threshold", "told_from")
+_SEALED_IF_THERE = ("thresholds", "short")  # older cards were sealed without them
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedStage:
     """One stage, ready to judge: networks whose logits are averaged, calibration and threshold.
 
-    Attributes
-    ----------
-    name : str
-    stage : int
-    sha256 : str
-        Of the safetensors file.
-    networks : list of Module
-        In evaluation mode.
-    sampling, frames, scale
-        How a sequence is prepared.
-    slope, offset : float
-        Probability of the positive class (reliable; flipping) is
-        1 / (1 + exp(-(slope * mean logit difference + offset))).
-    threshold : float
-        Positive where the rounded probability is at least this.
-    told_from : float
-        A sequence whose likelier class is less probable than this cannot be told; 0.5 tells all.
-    thresholds : (float, float)
-        Of stage 1: for tracks that stage 2 calls tank-treading, and for those that it calls flipping. The
-        lesser one is `threshold`.
-    short : float
-        Taken off the logit difference of a sequence of no frames; of one of `frames` or more, nothing. In
-        between it goes with what is lacking: experts judge no cell that they saw only briefly.
-    card : mapping
-        All that the JSON says.
+    The probability of the positive class (reliable; flipping) is
+    1 / (1 + exp(-(slope * mean logit difference + offset))).
     """
 
     name: str
     stage: int
-    sha256: str
-    networks: list[nn.Module]
+    sha256: str  # of the safetensors file
+    networks: list[nn.Module]  # in evaluation mode
     sampling: Sampling
-    frames: int
+    frames: int  # K
     scale: Scale
     slope: float
     offset: float
-    threshold: float
-    told_from: float
-    card: Mapping[str, Any]
+    threshold: float  # positive if the rounded probability is at least this
+    told_from: float  # a sequence is undecided if its likelier class is less probable than this
+    card: Mapping[str, Any]  # the whole JSON
+    # Of stage 1: for tracks that stage 2 calls tank-treading, and flipping. The lower one is `threshold`.
     thresholds: tuple[float, float] | None = None
+    # Subtracted from the logit difference in proportion to the missing share of `frames`: experts do not
+    # judge cells that they saw only briefly.
     short: float = 0.0
 
     @property
@@ -172,62 +143,52 @@ class TrainedStage:
         return (round(1 - self.told_from, 4), self.threshold, self.told_from)
 
     def told(self, p: float) -> bool:
-        """Whether a rounded probability tells the class; where not, a guess would be all there is."""
+        """Whether a rounded probability decides the class; if not, a label would be a guess."""
         return bool(tells(np.asarray(p), self.told_from))
 
     def passes(self, p: float, *, flipping: bool) -> bool:
-        """Whether a rounded probability of stage 1 passes for a track of the kind that stage 2 calls it."""
+        """Whether a rounded probability of stage 1 passes for a track of the kind that stage 2 found."""
         return p >= (self.thresholds[flipping] if self.thresholds else self.threshold)
 
     def probability(self, logits: NDArray[np.float64], frames: Sequence[int]) -> NDArray[np.float64]:
-        """Calibrate mean logit differences of sequences of so many frames, to four decimals; shape (n,)."""
+        """Calibrate mean logit differences of sequences with so many frames, rounded to four decimals."""
         return calibrated(logits - self.short * shortness(frames, self.frames), self.slope, self.offset)
 
 
 def shortness(frames: Sequence[int], enough: int) -> NDArray[np.float64]:
-    """What sequences lack to `enough` frames, as a share of that: 0 of those that lack nothing."""
-    lacking: NDArray[np.float64] = np.maximum(0.0, 1.0 - np.asarray(frames, np.float64) / enough)
-    return lacking
+    """The share of `enough` frames that each sequence lacks, 0 to 1."""
+    missing: NDArray[np.float64] = np.maximum(0.0, 1.0 - np.asarray(frames, np.float64) / enough)
+    return missing
 
 
 def tells(p: NDArray[np.float64], told_from: float) -> NDArray[np.bool_]:
-    """Whether rounded probabilities tell the class: the likelier one is `told_from` or more."""
+    """Whether rounded probabilities decide the class: that of the likelier class is at least `told_from`."""
     told: NDArray[np.bool_] = np.round(np.maximum(p, 1 - p), 4) >= told_from
     return told
 
 
 def calibrated(logits: NDArray[np.float64], slope: float, offset: float) -> NDArray[np.float64]:
-    """Turn logit differences into probabilities as Platt does, rounded to four decimals; shape (n,)."""
+    """Turn logit differences into probabilities, rounded to four decimals."""
     scaled = np.clip(slope * np.asarray(logits, np.float64) + offset, -60, 60)
     return np.round(1.0 / (1.0 + np.exp(-scaled)), 4)
 
 
 def load_weights(path: Path, stage: int) -> TrainedStage:
-    """Read ``NAME.safetensors`` and the card ``NAME.json`` beside it.
-
-    Raises
-    ------
-    BadInput
-        Where either is missing, unreadable, damaged, of another kind or of the other stage, where the
-        hash does not match, or where a weight is no number.
-    """
+    """Read ``NAME.safetensors`` and its card ``NAME.json``; refuse what is damaged or does not fit."""
     path = Path(path)
     card_path = path.with_suffix(".json")
     if not path.is_file():
-        raise BadInput(f"There are no weights at {path}; give a .safetensors file written by rbcflow train.")
+        raise BadInput("classification.weights-missing", path=path)
     if path.suffix.lower() != ".safetensors":
-        raise BadInput(f"{path} is no .safetensors file; give the one that rbcflow train wrote.")
+        raise BadInput("classification.weights-not-safetensors", path=path)
     if not card_path.is_file():
-        raise BadInput(f"The weights {path} lack their card {card_path.name}; put it beside them.")
+        raise BadInput("classification.weights-without-card", path=path, card=card_path.name)
     try:
         data, written = path.read_bytes(), card_path.read_bytes()
     except OSError as error:
-        raise BadInput(
-            f"The weights {path} or their card cannot be read ({error.strerror or error}); "
-            "see that you may read both."
-        ) from error
+        raise BadInput("classification.weights-unreadable", path=path, why=error.strerror or error) from error
     try:
-        card = json.loads(written.decode("utf-8"), parse_constant=_no_number)
+        card = json.loads(written.decode("utf-8"), parse_constant=_not_a_number)
         recipe = card["recipe"]
         wanted, of_stage, members = str(card["sha256"]), int(card["stage"]), int(card["members"])
         model, frames, options = str(recipe["model"]), int(recipe["frames"]), dict(recipe["options"])
@@ -239,40 +200,38 @@ def load_weights(path: Path, stage: int) -> TrainedStage:
             of_tank, of_flip = map(float, card["thresholds"])
             thresholds = of_tank, of_flip
         if not all(isinstance(figures, Mapping) for figures in dict(card.get("figures", {})).values()):
-            raise ValueError("figures that are none")
+            raise ValueError(say("classification.card-bad-figures"))
         acquisitions = card.get("acquisitions", [])
         if not (isinstance(acquisitions, list) and all(isinstance(name, str) for name in acquisitions)):
-            raise ValueError("acquisitions that are none")
+            raise ValueError(say("classification.card-bad-acquisitions"))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise BadInput(
-            f"The card {card_path} is damaged or not a card of rbcflow ({error!r}); "
-            "fetch the weights and their card again."
-        ) from error
+        why = error if type(error) is ValueError else repr(error)
+        raise BadInput("classification.card-unreadable", card=card_path, why=why) from error
     if sampling not in ("uniform", "similarity") or scale not in ("level", "grey") or not 1 <= frames <= 1000:
-        raise BadInput(f"The card {card_path} asks for a sampling or scale that this version does not know.")
+        raise BadInput("classification.card-unknown-recipe", card=card_path)
     if of_stage != stage:
-        raise BadInput(f"The weights {path} are for stage {of_stage}, not for stage {stage}.")
-    if not (0 <= slope <= _MOST_SLOPE and math.isfinite(offset) and 0 <= threshold <= _MOST_THRESHOLD):
-        raise BadInput(f"The card {card_path} is damaged: threshold or calibration is no number that serves.")
-    if not 0 <= short <= _MOST_SHORT or (thresholds is not None and min(thresholds) != threshold):
-        raise BadInput(f"The card {card_path} is damaged: its thresholds or its length rule do not serve.")
-    if not 0.5 <= told_from <= 1:
-        raise BadInput(f"The card {card_path} is damaged: it tells a class from {told_from} on.")
-    if stage == 2 and told_from > 0.5 and not 1 - told_from <= threshold <= told_from:
-        raise BadInput(
-            f"The card {card_path} is damaged: threshold {threshold} is no middle of what it tells."
-        )
-    if not 1 <= members <= _MOST_MEMBERS:
-        raise BadInput(f"The card {card_path} is damaged: it names {members} networks.")
+        raise BadInput("classification.weights-of-other-stage", path=path, found=of_stage, wanted=stage)
+    undecided = stage == 2 and told_from > 0.5
+    possible = {
+        "slope": 0 <= slope <= _MOST_SLOPE,
+        "offset": math.isfinite(offset),
+        "short": 0 <= short <= _MOST_SHORT,
+        "thresholds": thresholds is None or min(thresholds) == threshold,
+        "told_from": 0.5 <= told_from <= 1,
+        "threshold": 0 <= threshold <= _MOST_THRESHOLD
+        and (not undecided or 1 - told_from <= threshold <= told_from),
+        "members": 1 <= members <= _MOST_MEMBERS,
+    }
+    for entry, fits in possible.items():
+        if not fits:
+            raise BadInput(
+                "classification.card-impossible-value", card=card_path, entry=entry, value=card[entry]
+            )
     found = hashlib.sha256(data).hexdigest()
     if found != wanted:
-        raise BadInput(
-            f"The weights {path} are damaged: their hash is not that of their card; fetch them again."
-        )
+        raise BadInput("classification.weights-damaged", path=path)
     if card.get("seal") != seal(card):
-        raise BadInput(
-            f"The card {card_path} was changed or damaged: its seal does not fit; fetch both again."
-        )
+        raise BadInput("classification.card-changed", card=card_path)
     networks = _networks(path, data, members, lambda: build(model, frames, options))
     name = str(card.get("name", path.stem))
     return TrainedStage(
@@ -283,19 +242,14 @@ def load_weights(path: Path, stage: int) -> TrainedStage:
 
 
 def _networks(path: Path, data: bytes, members: int, make: Callable[[], nn.Module]) -> list[nn.Module]:
-    """Make the networks and fill them: with every tensor of the file, numbers all of them, and no other."""
+    """Make the networks and fill them with the tensors of the file, all of them finite and none left over."""
     try:
         state = load(data)
     except (SafetensorError, ValueError) as error:
-        raise BadInput(
-            f"{path} is cut off or no safetensors file ({error}); give the one that rbcflow train wrote."
-        ) from error
+        raise BadInput("classification.weights-truncated", path=path, why=error) from error
     for key, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise BadInput(
-                f"The weights {path} hold what is no number, in {key}: "
-                "their training went wrong; train again or take others."
-            )
+            raise BadInput("classification.weights-not-finite", path=path, tensor=key)
     try:
         networks = []
         for member in range(members):
@@ -304,28 +258,23 @@ def _networks(path: Path, data: bytes, members: int, make: Callable[[], nn.Modul
             mine = {f"{member}.{key}": key for key in own}
             for name, key in mine.items():
                 if name in state and state[name].dtype != own[key].dtype:
-                    raise ValueError(f"{name} is {state[name].dtype}, not {own[key].dtype}")
+                    types = {"found": state[name].dtype, "wanted": own[key].dtype}
+                    raise ValueError(say("classification.weights-tensor-type", tensor=name, **types))
             network.load_state_dict({key: state.pop(name) for name, key in mine.items() if name in state})
             networks.append(network.eval().requires_grad_(False))
         if state:
-            raise ValueError(f"{next(iter(state))} belongs to none of {members} such networks")
+            left = next(iter(state))
+            raise ValueError(say("classification.weights-tensor-left-over", tensor=left, members=members))
     except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
-        first = str(error).splitlines()[0]
-        raise BadInput(f"The weights {path} do not fit the model that their card names ({first}).") from error
+        why = str(error).splitlines()[0]
+        raise BadInput("classification.weights-do-not-fit", path=path, why=why) from error
     return networks
 
 
 def save_weights(path: Path, networks: Sequence[nn.Module], card: Mapping[str, Any]) -> dict[str, Any]:
-    """Write networks and their card (``.json`` and, to read, ``.md``); return the card with its hash.
+    """Write networks of one shape and their card (``.json``, and ``.md`` to read).
 
-    Parameters
-    ----------
-    path : Path
-        Ends in ``.safetensors``; its folder exists.
-    networks : sequence of Module
-        Of one shape.
-    card : mapping
-        With what `load_weights` needs: name, stage, recipe, slope, offset, threshold.
+    The card needs name, stage, recipe, slope, offset and threshold; it is returned with its hash.
     """
     state = {
         f"{member}.{key}": value.detach().cpu().contiguous()
@@ -349,40 +298,40 @@ def save_weights(path: Path, networks: Sequence[nn.Module], card: Mapping[str, A
 
 
 def seal(card: Mapping[str, Any]) -> str:
-    """SHA-256 of all in a card that decides on a label: a changed threshold is not the trained one."""
-    keys = (*_DECIDING, *(key for key in _DECIDING_IF_THERE if key in card))
-    said = json.dumps({key: card.get(key) for key in keys}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(said.encode()).hexdigest()
+    """SHA-256 of everything in a card that decides a label, so that a changed threshold is noticed."""
+    keys = (*_SEALED, *(key for key in _SEALED_IF_THERE if key in card))
+    text = json.dumps({key: card.get(key) for key in keys}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} where a number should be")
+def _not_a_number(value: str) -> float:
+    raise ValueError(say("classification.card-not-a-number", value=value))
 
 
 def as_text(card: Mapping[str, Any]) -> str:
-    """Lay a card out as Markdown."""
+    """Return a card as Markdown."""
     lines = [f"# {card['name']}", ""]
     for key in ("purpose", "data", "licence", "split", "caution", "simulated", "failures", "command"):
         if key in card:
             lines += [f"**{key.capitalize()}.** {card[key]}", ""]
     if card.get("without"):
-        lines += [f"**Left out of it all.** {', '.join(card['without'])}", ""]
-    lines += [f"- file `{card['file']}`, sha256 `{card['sha256']}`"]
-    lines += [f"- {card['members']} network(s) of {card.get('parameters', '?')} parameters, logits averaged"]
-    lines += [f"- threshold {card['threshold']}: {card.get('threshold_rule', 'as trained')}"]
+        lines += [say("classification.card-left-out", names=", ".join(card["without"])), ""]
+    facts = {key: card[key] for key in ("file", "sha256", "members", "threshold")}
+    rule = card.get("threshold_rule", say("classification.threshold-as-trained"))
+    lines += [say("classification.card-facts", **facts, parameters=card.get("parameters", "?"), rule=rule)]
     if "thresholds" in card:
-        lines += ["- of tank-treading and of flipping tracks: {}, {}".format(*card["thresholds"])]
-    lines += [f"- calibration: slope {card['slope']:.4f}, offset {card['offset']:.4f}"]
+        tank, flip = card["thresholds"]
+        lines += [say("classification.card-thresholds", tank_treading=tank, flipping=flip)]
+    lines += [say("classification.card-calibration", slope=card["slope"], offset=card["offset"])]
     if card.get("short"):
-        lines += [
-            f"- taken off for each missing share of {card['recipe']['frames']} frames: {card['short']:.4f}"
-        ]
-    lines += ["", "## Recipe", ""]
+        lines += [say("classification.card-short", frames=card["recipe"]["frames"], short=card["short"])]
+    lines += ["", f"## {say('classification.card-recipe')}", ""]
     lines += [f"- {key}: {value}" for key, value in card["recipe"].items()]
     if "seeds" in card:
-        lines += [f"- seeds: {card['seeds']}"]
+        lines += [say("classification.card-seeds", seeds=card["seeds"])]
+    heads = f"| {say('classification.card-measure')} | {say('classification.card-value')} |"
     for title, figures in card.get("figures", {}).items():
-        lines += ["", f"## {title}", "", "| what | value |", "|---|---|"]
+        lines += ["", f"## {title}", "", heads, "|---|---|"]
         lines += [f"| {key} | {_cell(value)} |" for key, value in figures.items()]
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""Our network: what it learns to look at, and measures made by hand, added."""
+"""Our network: logits from learned features plus logits from handcrafted features."""
 
 from __future__ import annotations
 
@@ -12,32 +12,21 @@ from torch.nn import functional
 from napari_rbcflow.classification.networks.handcrafted import HandcraftedFeatures
 from napari_rbcflow.types import CROP_SIDE
 
+# Frames at a time through the convolutions on a CPU: they stay in the cache, three times as fast as 640.
+# A GPU takes all at once.
 _CHUNK = 160
-"""Frames at a time through the small network's convolutions on a CPU: what stays in a cache, thrice as
-fast as 640. A GPU takes all at once."""
 
 
 class SmallNetwork(nn.Module):
-    """Ours: light strided convolutions on every frame, then what stays, what changes and what stands out.
+    """Strided convolutions on every frame, a bidirectional GRU over time, then mean, spread and maximum.
 
-    Each frame is seen beside its deviation from the track's mean picture, so that a turn, a neighbour and
-    a change of focus show at once. Over time a bidirectional GRU follows the change; mean, spread and
-    maximum of the frames' features and of its states go to the head. No running statistics: a track's
-    logits depend on nothing but the track.
+    Each frame is shown with its deviation from the track's mean image, so that a turn, a neighbour and a
+    change of focus are visible at once. There are no running statistics: a track's logits depend on the track
+    alone.
 
-    Parameters
-    ----------
-    widths : sequence of int
-        Channels of the convolutions.
-    strides : sequence of int
-        Of the same; finer first steps see more of what goes on inside a cell, and cost more.
-    side : int
-        Side of the middle that is looked at, in pixels, odd.
-    features : int
-        Features of a frame.
-    hidden : int
-        States of the GRU in each direction; 0 leaves it out.
-    dropout : float
+    `widths` and `strides` are those of the convolutions (finer first steps show more of the inside of a cell,
+    and cost more), `side` the odd side of the central square that is used, in pixels, `features` the features
+    of a frame, and `hidden` the states of the GRU in each direction; 0 leaves it out.
     """
 
     def __init__(
@@ -87,9 +76,9 @@ class SmallNetwork(nn.Module):
         return logits
 
     def _follow(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Run the GRU both ways; the way back starts at a track's own last frame, not in the padding.
+        """Run the GRU in both directions, backwards from a track's own last frame.
 
-        Shapes stay fixed (no packing), so that what else is in the batch cannot change a track's numbers.
+        Shapes stay fixed (no packing), so that the rest of the batch cannot change a track's logits.
         """
         assert self.forth is not None
         assert self.back is not None
@@ -100,26 +89,19 @@ class SmallNetwork(nn.Module):
         return torch.cat([forth, back.gather(1, turned.expand_as(back))], 2)
 
 
-FARTHEST = 5.0
-"""Standard deviations at which a measure is cut off: a neighbour in the crop sends some to twenty."""
+FARTHEST = 5.0  # standard deviations at which a feature is clipped: a neighbour raises some to twenty
 
 
 class Blend(nn.Module):
     """Logits of `SmallNetwork` plus those of two dense layers on `HandcraftedFeatures`.
 
-    Each is trained to be right by itself (`branch_logits`): together they would leave the measures to what the
-    network finds easily. Call `standardise` once, before training.
-
-    Parameters
-    ----------
-    hidden : int
-        Units between the measures and their logits.
-    **options
-        Of the `SmallNetwork`.
+    Each branch is trained to be right by itself (`branch_logits`); trained on their sum, one would leave the
+    easy part to the other. Call `standardise` once, before training. `hidden` units are between the features
+    and their logits; the `options` are those of the `SmallNetwork`.
     """
 
+    # Decoupled weight decay of the features' layers: about four hundred features of a few hundred cells.
     handcrafted_decay = 0.1
-    """Decoupled weight decay of the measures' layers: some four hundred measures of few hundred cells."""
 
     centre: Tensor
     spread: Tensor
@@ -127,12 +109,12 @@ class Blend(nn.Module):
     def __init__(self, hidden: int = 64, **options: Any) -> None:
         super().__init__()
         self.learned = SmallNetwork(**options)
-        self.measures = HandcraftedFeatures()
-        self.register_buffer("centre", torch.zeros(self.measures.number))
-        self.register_buffer("spread", torch.ones(self.measures.number))
-        self.by_hand = nn.Sequential(
+        self.handcrafted = HandcraftedFeatures()
+        self.register_buffer("centre", torch.zeros(self.handcrafted.number))
+        self.register_buffer("spread", torch.ones(self.handcrafted.number))
+        self.by_hand = nn.Sequential(  # its name is in every weight file
             nn.Dropout(0.2),
-            nn.Linear(self.measures.number, hidden),
+            nn.Linear(self.handcrafted.number, hidden),
             nn.ReLU(),
             nn.Dropout(0.5),
             nn.Linear(hidden, 2),
@@ -140,47 +122,44 @@ class Blend(nn.Module):
 
     @torch.no_grad()
     def standardise(self, images: Tensor, mask: Tensor) -> None:
-        """Take each measure's mean and spread from the sequences that are trained on."""
-        values = torch.cat(
-            [self.measures(a, b) for a, b in zip(torch.split(images, 64), torch.split(mask, 64), strict=True)]
-        )
+        """Take each feature's mean and spread from the training sequences."""
+        parts = zip(torch.split(images, 64), torch.split(mask, 64), strict=True)
+        values = torch.cat([self.handcrafted(a, b) for a, b in parts])
         self.centre.copy_(values.mean(0))
         self.spread.copy_(values.std(0) + 1e-3)
 
     @torch.no_grad()
-    def measure(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Measure by hand, in full precision: the same for every member of an ensemble."""
+    def features(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Handcrafted features in full precision, the same for every member of an ensemble."""
         with torch.autocast(images.device.type, enabled=False):
-            measured: Tensor = self.measures(images.float(), mask.float())
-        return measured
+            features: Tensor = self.handcrafted(images.float(), mask.float())
+        return features
 
     def branch_logits(
-        self, images: Tensor, mask: Tensor, measured: Tensor | None = None
+        self, images: Tensor, mask: Tensor, features: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits of either, shape (tracks, 2); `measured` where `measure` was called already."""
-        measured = self.measure(images, mask) if measured is None else measured
-        standard = ((measured - self.centre) / self.spread).clamp(-FARTHEST, FARTHEST)
+        """Logits of each branch, (tracks, 2); `features` if they were computed already."""
+        features = self.features(images, mask) if features is None else features
+        standard = ((features - self.centre) / self.spread).clamp(-FARTHEST, FARTHEST)
         return self.learned(images, mask), self.by_hand(standard)
 
-    def forward(self, images: Tensor, mask: Tensor, measured: Tensor | None = None) -> Tensor:
-        learned, by_hand = self.branch_logits(images, mask, measured)
-        return learned + by_hand
+    def forward(self, images: Tensor, mask: Tensor, features: Tensor | None = None) -> Tensor:
+        learned, handcrafted = self.branch_logits(images, mask, features)
+        return learned + handcrafted
 
 
 def ensemble_logits(networks: Sequence[nn.Module], images: Tensor, mask: Tensor) -> Tensor:
-    """Sum of an ensemble's logits, float32 (tracks, 2); what is measured by hand is measured once."""
+    """Sum of an ensemble's logits, float32 (tracks, 2); the members share the handcrafted features."""
     first = networks[0]
-    measured = first.measure(images, mask) if isinstance(first, Blend) else None
-    logits = [
-        network(images, mask) if measured is None else network(images, mask, measured) for network in networks
-    ]
-    return torch.stack([one.float() for one in logits]).sum(0)
+    shared = (first.features(images, mask),) if isinstance(first, Blend) else ()
+    return torch.stack([network(images, mask, *shared).float() for network in networks]).sum(0)
 
 
 def loss_of(network: nn.Module, images: Tensor, mask: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy of a network's logits; of a blend, the sum of that of each opinion."""
-    branch_logits = (
-        network.branch_logits(images, mask) if isinstance(network, Blend) else (network(images, mask),)
-    )
-    losses = [functional.cross_entropy(one, wanted, label_smoothing=smoothing) for one in branch_logits]
+    """Cross-entropy of a network's logits; of a blend, the sum of those of its branches."""
+    if isinstance(network, Blend):
+        branches: Sequence[Tensor] = network.branch_logits(images, mask)
+    else:
+        branches = [network(images, mask)]
+    losses = [functional.cross_entropy(one, wanted, label_smoothing=smoothing) for one in branches]
     return torch.stack(losses).sum()

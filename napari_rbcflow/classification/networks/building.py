@@ -16,20 +16,9 @@ MODELS: tuple[str, ...] = get_args(Model)
 
 
 def build(model: str, frames: int, options: Mapping[str, Any] | None = None) -> nn.Module:
-    """Make a network with random weights.
+    """Make a network with random weights; only the CNN's shape depends on K, the number of frames.
 
-    Parameters
-    ----------
-    model : {'blend', 'small', 'c-rnn', 'cnn'}
-    frames : int
-        K. Only the CNN's shape depends on it.
-    options : mapping, optional
-        Of `Blend` or `SmallNetwork`.
-
-    Raises
-    ------
-    BadInput
-        For a name that is not one of these.
+    The options are those of `Blend` or `SmallNetwork`.
     """
     if model == "blend":
         return Blend(**dict(options or {}))
@@ -39,9 +28,9 @@ def build(model: str, frames: int, options: Mapping[str, Any] | None = None) -> 
         return ConvolutionalRecurrent()
     if model == "cnn":
         return FixedSize(frames)
-    raise BadInput(f"There is no model {model!r}; choose one of {', '.join(MODELS)}.")
+    raise BadInput("classification.no-model", model=model, models=", ".join(MODELS))
 
 
 def n_parameters(network: nn.Module) -> int:
-    """How many numbers training sets."""
+    """Number of trained parameters."""
     return sum(parameter.numel() for parameter in network.parameters())

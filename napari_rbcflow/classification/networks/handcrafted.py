@@ -1,8 +1,11 @@
-"""What is measured on a track by hand: the second opinion beside what a network learns by itself.
+"""Handcrafted features of a track: a second opinion beside the features that a network learns.
 
-With few hundred labelled cells, measures that a microscopist would name - how bright the rings round
-the centre are, how long and how turned the cell, how sharp, how much of that changes - generalise to
-another patient as well as learned ones, and err on other cells.
+With a few hundred labelled cells, features that a microscopist would name (how bright the rings around the
+centre are, how long the cell is and how it is turned, how sharp it is, how much of that changes) generalise
+to another patient as well as learned ones, and fail on other cells.
+
+Moments: Hu, IRE Transactions on Information Theory 8 (1962) 179. Sharpness from gradient and Laplacian:
+Pertuz, Puig and Garcia, Pattern Recognition 46 (2013) 1415.
 """
 
 from __future__ import annotations
@@ -17,29 +20,24 @@ from torch.nn.functional import linear
 
 from napari_rbcflow.types import CROP_SIDE
 
+# A red cell's dark rim is at 6 px; beyond 12.5 px there are only neighbours.
 _RINGS_PX = (0.0, 1.6, 3.2, 4.8, 6.4, 8.0, 10.0, 12.5, 23.0)
-"""A red cell's dark rim stands at 6 px; beyond 12.5 px there are neighbours only."""
 _DISC_PX, _CELL_PX, _CORE_PX = 10.5, 8.5, 4.0
+# Quantiles over time of a feature, of its steps, and of the frames' distance from the mean image.
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 STEP_SHARES, AWAY_SHARES = (0.5, 0.9), (0.1, 0.5, 0.9)
-"""Quantiles over time of a measure, of its steps, and of how far the frames are from the mean picture."""
 TINY = 1e-8
 
 
 class HandcraftedFeatures(nn.Module):
-    """Features of a track, from the levelled pictures that the networks see; nothing in it is trained.
+    """Features of a track, from the levelled images that the networks see; nothing in it is trained.
 
-    Of every picture: mean and spread of the light in eight rings; its first and second circular harmonics
-    in the core and in the rim (asymmetry, and twofold symmetry as of a cell that turns); centroid, both
-    axes, elongation and direction from the second moments of its contrast; sharpness inside and outside by
+    Of every image: mean and spread of the light in eight rings; its first and second circular harmonics in
+    the core and in the rim (asymmetry, and the twofold symmetry of a cell that turns); centroid, both axes,
+    elongation and direction from the second moments of its contrast; sharpness inside and outside from
     gradient and Laplacian; extremes. Over time: deciles, quartiles and median, change from frame to frame,
-    difference between first and last third; the same measures of the mean picture, how far the frames
-    are from it, and how symmetric it is.
-
-    References
-    ----------
-    Hu, IRE Transactions on Information Theory 8 (1962) 179 (moments); Pertuz, Puig and Garcia, Pattern
-    Recognition 46 (2013) 1415 (sharpness from gradient and Laplacian).
+    difference between first and last third; the same features of the mean image, how far the frames are from
+    it, and how symmetric it is.
     """
 
     _light: Tensor
@@ -74,28 +72,18 @@ class HandcraftedFeatures(nn.Module):
         self.register_buffer(name, value, persistent=False)
 
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Measure tracks.
-
-        Parameters
-        ----------
-        images : Tensor of float32, shape (tracks, K, 31, 31)
-        mask : Tensor of float32, shape (tracks, K)
-
-        Returns
-        -------
-        Tensor of float32, shape (tracks, `number`)
-        """
-        if images.shape[1] == 1:  # one frame has no steps: an empty one behind it
+        """Features (tracks, `number`) of images (tracks, K, 31, 31) with a mask (tracks, K)."""
+        if images.shape[1] == 1:  # one frame has no steps: add an empty one
             images, mask = (torch.cat([of, torch.zeros_like(of)], 1) for of in (images, mask))
         tracks, frames, height, width = images.shape
-        # A row that pads a batch holds no frame: its first, empty one is measured, so that all is finite.
+        # A row that pads a batch holds no frame: its first, empty one is used, so that all is finite.
         mask = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], 1)
         weight = mask[:, :, None]
         count = mask.sum(1)
         mean = (images * weight[..., None]).sum(1) / count[:, None, None]
-        each = self._of_pictures(images.reshape(tracks * frames, height, width)).reshape(tracks, frames, -1)
+        each = self._of_images(images.reshape(tracks * frames, height, width)).reshape(tracks, frames, -1)
         low, quarter, middle, upper, high = _quantiles(each, mask, SHARES)
-        # The first step counts where it is the only frame, so that there is always one.
+        # The first step also counts if there is only one frame, so that there is always one.
         stepped = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 2:]], 1)
         moved = (each[:, 1:] - each[:, :-1]).abs() * mask[:, 1:, None]
         steps = _quantiles(moved, stepped, STEP_SHARES)
@@ -112,15 +100,15 @@ class HandcraftedFeatures(nn.Module):
                 *(middle, high - low, upper - quarter, low, high),
                 *steps,
                 (first - last).abs(),
-                self._of_pictures(mean),
+                self._of_images(mean),
                 *_quantiles(away, mask, AWAY_SHARES),
                 *mirrored,
             ],
             1,
         )
 
-    def _of_pictures(self, pictures: Tensor) -> Tensor:
-        flat = pictures.reshape(len(pictures), -1)
+    def _of_images(self, images: Tensor) -> Tensor:
+        flat = images.reshape(len(images), -1)
         light = linear(flat, self._light)
         means, waves = light[:, : len(self._rings)], light[:, len(self._rings) :]
         spreads = (linear(flat * flat, self._rings) - means * means).clamp(min=1e-6).sqrt()
@@ -132,16 +120,16 @@ class HandcraftedFeatures(nn.Module):
         yx = moments[:, 5:6] / contrast - y * x
         size = (yy + xx) / 2 + 1e-3
         longer = (((yy - xx) / 2) ** 2 + yx**2).clamp(min=TINY).sqrt()
-        down = pictures[:, 1:, :-1] - pictures[:, :-1, :-1]
-        right = pictures[:, :-1, 1:] - pictures[:, :-1, :-1]
+        down = images[:, 1:, :-1] - images[:, :-1, :-1]
+        right = images[:, :-1, 1:] - images[:, :-1, :-1]
         slope = (down * down + right * right).clamp(min=TINY).sqrt()
         inside = self._disc[:-1, :-1]
         bend = (
-            pictures[:, 1:-1, 2:]
-            + pictures[:, 1:-1, :-2]
-            + pictures[:, 2:, 1:-1]
-            + pictures[:, :-2, 1:-1]
-            - 4 * pictures[:, 1:-1, 1:-1]
+            images[:, 1:-1, 2:]
+            + images[:, 1:-1, :-2]
+            + images[:, 2:, 1:-1]
+            + images[:, :-2, 1:-1]
+            - 4 * images[:, 1:-1, 1:-1]
         )
         cell = flat[:, self._cell]
         return torch.cat(
@@ -163,7 +151,7 @@ def _rows(maps: list[NDArray[np.float64]]) -> Tensor:
 
 
 def _quantiles(values: Tensor, mask: Tensor, shares: tuple[float, ...]) -> list[Tensor]:
-    """Quantiles over the frames that are there; shape (tracks, measures) each."""
+    """Quantiles over the frames of each track, (tracks, features) each."""
     ordered = values.masked_fill(mask[:, :, None] == 0, torch.inf).sort(1).values
     last = mask.sum(1) - 1
     out = []

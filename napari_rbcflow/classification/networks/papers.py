@@ -10,7 +10,7 @@ from torch.nn import functional
 class ConvolutionalRecurrent(nn.Module):
     """Approach B of Darrin et al.: Table 1 right, a GRU of 64, two dense layers of 64 and 2.
 
-    Sequences shorter than K are not padded in effect: the context is taken after their last frame.
+    Padding has no effect: the context is taken after a sequence's last frame.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class ConvolutionalRecurrent(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two 3 x 3 convolutions and the way around them (He et al., CVPR 2016)."""
+    """Two 3 x 3 convolutions and the shortcut around them (He et al., CVPR 2016)."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
