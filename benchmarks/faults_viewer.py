@@ -60,7 +60,7 @@ class Screen:
     @property
     def red(self) -> str:
         """What stands on a red ground."""
-        return " ".join((*self.widget.refusal.grave, *self.widget.panel.warnings.grave[:1]))
+        return " ".join((*self.widget.message.grave, *self.widget.panel.warnings.grave[:1]))
 
     def picture(self, name: str) -> None:
         """Keep what a person saw."""
@@ -83,7 +83,7 @@ class Screen:
         first_s = time.monotonic() - began
         widget.stop_button.click()
         until(lambda: not widget._going, PATIENCE_S)
-        if run.outcome != ("stopped", "user") or widget.refusal.grave:
+        if run.outcome != ("stopped", "user") or widget.message.grave:
             return f"NO: {run.sentence or run.outcome}"
         code = verify(run.folder).code
         return f"frames after {first_s:.1f} s" + (f", verify {code}" if code else "")

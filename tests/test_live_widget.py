@@ -30,6 +30,7 @@ from napari_rbcflow.pipeline.messages import Camera, Order
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import Account, FractionFigure, open_session, verify
 from napari_rbcflow.session.label_edits import Change, append_change
 from napari_rbcflow.session.schema import write_run
@@ -42,8 +43,8 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
 from qtpy.QtCore import Qt
 
 from napari_rbcflow.widgets.cells import LiveCells
-from napari_rbcflow.widgets.dock import in_form
-from napari_rbcflow.widgets.live import LiveWidget, RunButtons
+from napari_rbcflow.widgets.dock import RunButtons, in_form
+from napari_rbcflow.widgets.live import LiveWidget
 from napari_rbcflow.widgets.live_form import CHOICES, CameraForm
 from napari_rbcflow.widgets.npe2_hooks import folder as sample_data
 from napari_rbcflow.widgets.remembered import load_settings
@@ -125,7 +126,7 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     widget.form.stop.by_halfwidth.setChecked(True)
     bench.press(widget.start_button)
     assert not widget.start_button.isEnabled()
-    assert "opening the camera" in widget.status.text()
+    assert widget.status.text() == say("forms.opening-camera")
     # A picture for people shows a number that they could act on.
     least = 40 if "RBCFLOW_PICTURES" in os.environ else 4
     bench.wait(lambda: widget.panel.curve.n >= least)
@@ -209,17 +210,20 @@ def nothing_begins_and_nothing_is_left(bench: Bench, widget: LiveWidget) -> None
     in_the_way.write_text("")
     widget.form.folder.setText(str(in_the_way / "sessions"))
     bench.press(widget.start_button)
-    assert "choose another folder" in widget.refusal.grave[0]
+    folder = in_the_way / "sessions"
+    refused = say("forms.sessions-folder-unusable", folder=folder, why="Not a directory")
+    assert widget.message.grave == (refused,)
     assert widget.start_button.isEnabled()
 
     widget.form.folder.setText(str(bench.folder / "sessions"))
     widget.form.numbers["exposure_ms"].setText("much")
     bench.press(widget.start_button)
-    assert widget.refusal.grave == ("Exposure, ms: 'much' is not a number; write one or leave it empty.",)
+    assert widget.message.grave == (in_form(say("forms.not-a-number", setting="exposure_ms", value="much")),)
+    assert "“Exposure, ms”" in widget.message.grave[0]
 
     # A camera that fails to start, asked for in the worker's process.
     widget.form.numbers["exposure_ms"].setText("")
-    widget.form.camera.setCurrentText("Camera with a Micro-Manager configuration")
+    widget.form.camera.setCurrentText(say("forms.configured-camera"))
     broken = bench.folder / "scope.cfg"
     broken.write_text("Device,C,NoSuchAdapter,NoSuchDevice\n")
     widget.form.file.setText(str(broken))
@@ -228,7 +232,7 @@ def nothing_begins_and_nothing_is_left(bench: Bench, widget: LiveWidget) -> None
         pass
     assert widget.run is not None
     assert widget.run.phase is Phase.REFUSED
-    assert widget.refusal.grave == (in_form(widget.run.sentence),)
+    assert widget.message.grave == (in_form(widget.run.sentence),)
     assert "Traceback" not in widget.run.sentence
     assert widget.form.isVisible()
     assert widget.start_button.isEnabled()
@@ -240,17 +244,17 @@ def a_camera_that_does_not_answer_is_left_by_stop(
     bench: Bench, widget: LiveWidget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_rbcflow.pipeline.client.OPENING_PATIENCE_S", 0.5)
-    widget.form.camera.setCurrentText("Simulated chamber")
+    widget.form.camera.setCurrentText(say("forms.simulated-chamber"))
     psutil.Process(widget._parts.worker.pid).suspend()
     bench.press(widget.start_button)
     bench.qtbot.wait(100)
     bench.press(widget.stop_button)
-    assert "still being opened" in widget.status.text()
+    assert widget.status.text() == say("forms.giving-up")
     assert not widget.stop_button.isEnabled()
     with bench.qtbot.waitSignal(widget.ended, timeout=20_000):
         pass
-    assert len(widget.refusal.grave) == 1
-    assert "did not answer" in widget.refusal.grave[0]
+    assert len(widget.message.grave) == 1
+    assert "did not answer" in widget.message.grave[0]
     assert widget.status.text() == ""
     assert widget.form.isVisible()
     # What comes next here shows that it can.
@@ -280,7 +284,7 @@ def a_source_that_breaks_in_mid_run_looks_failed(bench: Bench, widget: LiveWidge
 def a_display_that_fails_stops_the_run_and_says_so_once(
     bench: Bench, widget: LiveWidget, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    widget.form.camera.setCurrentText("Simulated chamber")
+    widget.form.camera.setCurrentText(say("forms.simulated-chamber"))
     widget.form.folder.setText(str(bench.folder / "sessions"))
     caplog.clear()
     bench.press(widget.start_button)
@@ -294,13 +298,13 @@ def a_display_that_fails_stops_the_run_and_says_so_once(
         pass
     (folder,) = sessions(bench)
     assert whole_and_stopped(folder)
-    assert "ZeroDivisionError: no such picture" in widget.refusal.grave[0]
+    assert "ZeroDivisionError: no such picture" in widget.message.grave[0]
     panel = widget.panel
-    assert panel.warnings.grave[0].startswith("The display failed, so the run was stopped: ")
+    assert panel.warnings.grave[0] == say("forms.display-failed", why="ZeroDivisionError: no such picture")
     assert panel.end.text() == ""  # it was not stopped by a person
     assert "#8f959b" in panel.number.styleSheet() or not panel.number.text()
     assert panel.open_folder.isVisible()
-    assert len([r for r in caplog.records if r.name.endswith("widgets.live")]) == 1
+    assert len([r for r in caplog.records if r.name.endswith("widgets.dock")]) == 1
 
 
 def test_taken_away_in_mid_run_it_stops_the_run_and_closes_the_session(bench: Bench) -> None:
@@ -367,7 +371,7 @@ def test_live_mode_there_is_ended_by_a_button_and_what_the_camera_took_is_seen(
     port, _ = micro_manager(movie, live=True, fps=30, ends_after=len(movie), pixel_size_um=0.605)
     widget, _ = bench.widget()
     form, offer = widget.form, widget.offer
-    form.camera.setCurrentText("Micro-Manager that is already open")
+    form.camera.setCurrentText(say("forms.running-micro-manager"))
     assert not form.numbers["port"].isVisible()
     bench.qtbot.wait(100)  # for the row to be where it is pressed
     bench.press(form.fields.fold)
@@ -375,7 +379,8 @@ def test_live_mode_there_is_ended_by_a_button_and_what_the_camera_took_is_seen(
     for name, text in asked.items():
         assert form.numbers[name].isVisible()
         form.numbers[name].setText(text)
-    assert form.fields.fold.text().endswith(f"Camera details: 12bit, port {port}")
+    details = f"12bit, {say('forms.detail-port', value=port)}"
+    assert form.fields.fold.text().endswith(say("forms.camera-details-given", details=details))
     bench.picture("live_camera_details")
     bench.press(form.fields.fold)
 
@@ -383,28 +388,28 @@ def test_live_mode_there_is_ended_by_a_button_and_what_the_camera_took_is_seen(
         with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
             bench.press(widget.start_button)
         assert sessions(bench) == []
-        (sentence,) = widget.refusal.grave
+        (sentence,) = widget.message.grave
         return sentence
 
     assert "Live mode is on in Micro-Manager" in refused()
     assert offer.isVisible()
-    assert offer.text() in widget.refusal.grave[0]
+    assert offer.text() in widget.message.grave[0]
     bench.picture("live_mode_is_on")
-    form.camera.setCurrentText("Simulated chamber")
+    form.camera.setCurrentText(say("forms.simulated-chamber"))
     assert not offer.isVisible()
     order = Order(
         Camera("running", {"port": port, "pixel_type": "12bit"}), bench.folder / "mine", RunSettings()
     )
     with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
         widget.open_with(order)
-    assert "Live mode is on" in widget.refusal.grave[0]
+    assert "Live mode is on" in widget.message.grave[0]
     with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
         bench.press(offer)
     assert widget.run is not None
     assert widget.run.folder == order.folder
     # Live mode is ended now, and what is wrong with this one is another thing.
-    assert "no pixel type '12bit'; it has 8bit-MONO, 16bit-MONO, 8bit-COLOR:" in widget.refusal.grave[0]
-    assert "“Pixel type”" in widget.refusal.grave[0]
+    assert "no pixel type '12bit'; it has 8bit-MONO, 16bit-MONO, 8bit-COLOR:" in widget.message.grave[0]
+    assert "“Pixel type”" in widget.message.grave[0]
     assert not offer.isVisible()
     assert not widget.camera_line.isVisible()
 
@@ -437,14 +442,14 @@ def test_live_mode_there_is_ended_by_a_button_and_what_the_camera_took_is_seen(
 
 
 def test_start_says_whose_run_it_will_be(qtbot: Any) -> None:
-    buttons = RunButtons()
+    buttons = RunButtons(say("forms.start"), say("forms.stop"))
     qtbot.addWidget(buttons)
     buttons.resize(430, 50)
     buttons.show()
     assert buttons.start.text() == "Start"
-    buttons.name(" A&B ", "")
+    buttons.start.show_patient(" A&B ", "")
     assert buttons.start.text() == "Start: A&&B"
-    buttons.name("a very long name of a patient, second visit", "9")
+    buttons.start.show_patient("a very long name of a patient, second visit", "9")
     assert buttons.start.text().startswith("Start: a v")
     assert buttons.start.text().endswith(" · 9")
     assert "…" in buttons.start.text()
@@ -453,7 +458,7 @@ def test_start_says_whose_run_it_will_be(qtbot: Any) -> None:
     assert buttons.width() == 430
     buttons.resize(2000, 50)
     assert "…" not in buttons.start.text()
-    buttons.name("", " ")
+    buttons.start.show_patient("", " ")
     assert buttons.start.text() == "Start"
 
 
@@ -667,16 +672,17 @@ def test_the_form_gives_back_the_order_that_it_was_filled_from(qtbot: Any, tmp_p
     form.set_flow["shear_rate_per_s"].setText(" ")
     form.set_flow["focus_height_um"].setText("50,5")
     assert form.run_settings().set_flow == SetFlow(10.0, 50.5, 800.0)
-    for text, said in (("fast", "Shear rate, 1/s: 'fast' is not a number"), ("0", "--shear-rate must lie")):
+    for text in ("fast", "0"):
         form.set_flow["shear_rate_per_s"].setText(text)
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput) as error:
             form.order()
-    assert in_form("--shear-rate must lie above 0") == "“Shear rate” must lie above 0"
+        assert "“Shear rate, 1/s”" in in_form(str(error.value))
+    assert in_form("`shear_rate_per_s` or `nobody`") == "“Shear rate, 1/s” or nobody"
     form.set_flow["shear_rate_per_s"].setText("")
     assert again.folder.parent == tmp_path / "sessions"
 
     for name, text, said in (
-        ("binning", "two", "Binning: 'two' is not a whole number"),
+        ("binning", "two", "`binning` must be a whole number, not 'two'"),
         ("binning", "0", "binning of 0 is not possible"),
         ("roi", "1,2,3", "four whole numbers X,Y,WIDTH,HEIGHT, not '1,2,3'"),
     ):
@@ -687,11 +693,12 @@ def test_the_form_gives_back_the_order_that_it_was_filled_from(qtbot: Any, tmp_p
         form.numbers[name].setText(before)
 
     # What only that camera had is not asked of another one.
-    form.camera.setCurrentText("Simulated chamber")
+    form.camera.setCurrentText(say("forms.simulated-chamber"))
     form.numbers["tank_fraction"].setText("62,5")
     source = form.order().source
     assert isinstance(source, Camera)
     assert dict(source.options) == {"fps": 30.0, "exposure_ms": 2.2, "tank_fraction": 0.625}
-    form.camera.setCurrentText("Movie file, played as a camera")
-    with pytest.raises(BadInput, match="no file for"):
+    form.camera.setCurrentText(say("forms.movie-as-camera"))
+    with pytest.raises(BadInput) as error:
         form.order()
+    assert error.value.key == "forms.wrong-file"

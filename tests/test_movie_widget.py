@@ -19,6 +19,7 @@ import pytest
 import tifffile
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session
 from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 
@@ -250,8 +251,9 @@ def test_how_the_flow_was_set_goes_into_the_run(qtbot: Any) -> None:
     form.set_flow["focus_height_um"].value = "40,5"
     assert form.run_settings().set_flow == SetFlow(20.0, 40.5)
     form.set_flow["focus_height_um"].value = "high"
-    with pytest.raises(BadInput, match="Focus height, µm: 'high' is not a number"):
+    with pytest.raises(BadInput) as error:
         form.run_settings()
+    assert str(error.value) == say("forms.not-a-number", setting="focus_height_um", value="high")
 
 
 def test_a_layer_stands_for_its_file_as_long_as_it_shows_the_same(movie: Path, tmp_path: Path) -> None:
@@ -300,7 +302,7 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
     with qtbot.waitSignal(w.ended, timeout=LONG_MS):
         press(qtbot, w.cancel_button)
         frames.gate.set()
-    assert "nothing was made" in w.status.text()
+    assert w.status.text() == say("forms.cancelled")
     assert not list(tmp_path.glob("rbcflow-layer*"))
     assert not list((tmp_path / "sessions").iterdir())
 
@@ -333,8 +335,9 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
         assert wrong_layer.name in sentence
     single, colour = viewer.add_image(grey[0]), viewer.add_image(np.zeros((9, 9, 3), np.uint8), rgb=True)
     for still in (single, colour):
-        with pytest.raises(BadInput, match="is a single image"):
+        with pytest.raises(BadInput) as error:
             frames_of_layer(still)
+        assert error.value.key == "forms.layer-single-image"
     live = viewer.add_image(np.zeros((9, 9), np.uint8), name="live", metadata={"rbcflow": "live"})
     labels = viewer.add_labels(np.zeros((4, 9, 9), int))
     assert not {single, colour, live, labels} & set(w.form.layer.choices)
@@ -355,22 +358,23 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     from napari_rbcflow.pipeline.client import Phase, Worker
     from napari_rbcflow.pipeline.messages import MovieFile, Order
     from napari_rbcflow.pipeline.settings import RunSettings
+    from napari_rbcflow.widgets.dock import in_form
 
     viewer, w = widget
     sessions = tmp_path / "sessions"
     press(qtbot, w.run_button)
-    assert "No movie is chosen" in w.message.grave[0]
+    assert w.message.grave == (say("forms.no-movie"),)
     w.form.file.value = movie
     w.form.fps.value = "many"
     press(qtbot, w.run_button)
-    assert "is not a number" in w.message.grave[0]
+    assert w.message.grave == (in_form(say("forms.not-a-number", setting="fps", value="many")),)
     w.form.fps.value = ""
     # Nor beside a run of another widget's, which would lose frames.
     with Worker() as worker:
         worker.start(Order(MovieFile(long_movie), tmp_path / "beside", RunSettings()))
         press(qtbot, w.run_button)
         assert not w.job.busy
-        assert "A live run is going on" in w.message.grave[0]
+        assert w.message.grave == (say("forms.live-run-going"),)
 
     # Cancelled: its session says so, and nothing of it is shown as a result.
     w.form.file.value = long_movie
@@ -381,7 +385,7 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     (stopped,) = sessions.iterdir()
     run = open_session(stopped).run
     assert (run["status"], run["stop_reason"]) == ("stopped", "user")
-    assert "Cancelled" in w.status.text()
+    assert stopped.name in w.status.text().replace("\u200b", "")
     assert not w.panel.number.text()
     assert not list(viewer.layers)
 
@@ -391,7 +395,7 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     tifffile.imwrite(still, noise)
     w.form.file.value = still
     run_to_the_end(qtbot, w)
-    assert "No cell was found in still.tif" in w.message.grave[0]
+    assert w.message.grave == (say("forms.no-cells", movie="still.tif", flow=say("forms.left-to-right")),)
     assert list(sessions.iterdir()) == [stopped]
 
     # A movie that breaks off in mid run: what was had is kept, and called failed.
@@ -414,7 +418,7 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     newer = tmp_path / "newer"
     newer.mkdir()
     (newer / "run.json").write_text(json.dumps({**run, "format": 99}))
-    w._guarded(w.show_session)(newer)
+    w._report_errors(w.show_session)(newer)
     assert "newer napari-rbcflow: update" in w.message.grave[0]
     assert not w.job.busy
 

@@ -6,30 +6,29 @@ import gc
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal  # type: ignore[attr-defined]
-from qtpy.QtGui import QHideEvent
-from qtpy.QtWidgets import (
-    QHBoxLayout,
-    QMainWindow,
-    QPushButton,
-    QScrollArea,
-    QToolButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
-from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
+from napari_rbcflow.errors import BadInput, LiveModeOn, sentence_of
 from napari_rbcflow.pipeline import Order, Phase, Worker, WorkerRun
+from napari_rbcflow.sentences import say
 from napari_rbcflow.widgets.cells import LiveCells
-from napari_rbcflow.widgets.dock import PatientButton, WarningBox, set_text, wrapping_label
+from napari_rbcflow.widgets.dock import (
+    Dock,
+    Fold,
+    RunButtons,
+    report_error,
+    scrolling,
+    set_text,
+    wrapping_label,
+)
 from napari_rbcflow.widgets.live_form import CameraForm
 from napari_rbcflow.widgets.picture import LivePicture, PictureControls
-from napari_rbcflow.widgets.remembered import Settings, load_settings, save_settings
+from napari_rbcflow.widgets.remembered import load_settings
 from napari_rbcflow.widgets.result import ResultPanel
-from napari_rbcflow.widgets.run_form import CameraLine, LiveModeOffer, ending_live_mode
+from napari_rbcflow.widgets.run_form import CameraLine, ending_live_mode
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -38,18 +37,18 @@ if TYPE_CHECKING:
 _holders: set[int] = set()
 
 
-def hold(holder: object) -> None:
-    """Leave all objects that exist now out of the search, until `holder` lets go.
+def freeze_gc(holder: object) -> None:
+    """Leave all objects that exist now out of garbage collection, until `holder` unfreezes it.
 
-    napari has so many of them that one full search takes 0.2 s (measured), every few seconds while
+    napari has so many of them that one full collection takes 0.2 s (measured), every few seconds while
     pictures come and go: nobody could press Stop meanwhile.
     """
     _holders.add(id(holder))
     gc.freeze()
 
 
-def let_go(holder: object) -> None:
-    """Search through everything again, once the last holder has let go; may be called more than once."""
+def unfreeze_gc(holder: object) -> None:
+    """Collect everything again, once the last holder has let go; may be called more than once."""
     if id(holder) in _holders:
         _holders.discard(id(holder))
         if not _holders:
@@ -63,16 +62,6 @@ class LiveParts:
     """Worker and picture; none of Qt's own objects, so that it outlives the widget's end.
 
     Lifecycle: construct -> `open` -> `close`, from the interface's thread, as often as wished.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    delay_s : float
-        Of the picture.
-
-    Attributes
-    ----------
-    is_open : bool
     """
 
     def __init__(self, viewer: Any, *, delay_s: float) -> None:
@@ -107,7 +96,7 @@ class LiveParts:
 
     def close(self) -> None:
         """Stop a run in progress, wait for its session, end the process and let go of the picture."""
-        let_go(self)
+        unfreeze_gc(self)
         picture, self._picture = self._picture, None
         worker, self._worker = self._worker, None
         # First what must not fail, then the picture, whose viewer may be half gone.
@@ -120,71 +109,34 @@ class LiveParts:
                 log.exception("the live picture")
 
 
-_BUTTON = "font-size: 20px; font-weight: 600; padding: 8px;"
-_START = _BUTTON + " background: #1b6fa8; color: white;"
-_STOP = _BUTTON + " background: #b3462f; color: white;"
+_OFFER = "font-size: 17px; font-weight: 600; padding: 8px; background: #1b6fa8; color: white;"
 
 
-class RunButtons(QWidget):
-    """Two large buttons, of which only the one that can be pressed now has a colour.
+class LiveLayout(Dock):
+    """Start and Stop on top; below, in what can be scrolled, form, number, controls and cells."""
 
-    Start says whose run it will be: the form is folded away after a run, and still holds the last
-    patient.
-    """
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.start, self.stop = PatientButton("Start"), QPushButton("Stop")
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.start, 2)
-        row.addWidget(self.stop, 1)
-        self.allow(start=True, stop=False)
-
-    def allow(self, *, start: bool, stop: bool) -> None:
-        """Let only what can be done now be pressed."""
-        for button, allowed, style in ((self.start, start, _START), (self.stop, stop, _STOP)):
-            button.setEnabled(allowed)
-            button.setStyleSheet(style if allowed else _BUTTON)
-
-    def name(self, patient: str, sample: str) -> None:
-        """Say whose run Start would begin."""
-        self.start.show_whose(patient, sample)
-
-
-class LiveFace(QWidget):
-    """Start and Stop above; under them, in what can be scrolled, form, number, controls and cells.
-
-    Parameters
-    ----------
-    guarded : callable
-        Wraps a slot so that it ends in a sentence at worst.
-    """
-
-    def __init__(self, guarded: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.setMinimumWidth(400)
-        self.fold = QToolButton()
-        self.fold.setCheckable(True)
-        self.fold.setChecked(True)
         self.form = CameraForm()
-        self.buttons = RunButtons()
+        self.fold = Fold(say("forms.live-form"), self.form)
+        self.buttons = RunButtons(say("forms.start"), say("forms.stop"))
         self.start_button, self.stop_button = self.buttons.start, self.buttons.stop
         self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
-        self.refusal = WarningBox()
-        self.offer = LiveModeOffer()
+        # Under the message, and only where Live mode was why a run was refused.
+        self.offer = QPushButton(say("forms.end-live-mode"))
+        self.offer.setStyleSheet(_OFFER)
+        self.offer.setToolTip(say("forms.end-live-mode-help"))
+        self.offer.hide()
         self.camera_line = CameraLine()
         self.panel = ResultPanel()
         self.controls = PictureControls()
-        self.cells = LiveCells(
-            guarded, self.panel.show_by_hand, lambda sentence: self.refusal.say(grave=[sentence])
-        )
+        self.cells = LiveCells(self._report_errors, self.panel.show_by_hand, self._show_error)
         content = QWidget()
         column = QVBoxLayout(content)
         column.setContentsMargins(4, 0, 4, 4)
         column.setSpacing(6)
         for widget in (
-            self.refusal,  # above the form, which may reach below the window
+            self.message,  # above the form, which may reach below the window
             self.offer,
             self.form,
             self.status,
@@ -195,81 +147,47 @@ class LiveFace(QWidget):
         ):
             column.addWidget(widget)
         column.addStretch(1)
-        self._scroll = QScrollArea()
-        self._scroll.setWidgetResizable(True)
-        self._scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self._scroll.setWidget(content)
+        self._scroll = scrolling(content)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 4)
         outer.setSpacing(4)
         outer.addWidget(self.buttons)
         outer.addWidget(self.fold)
         outer.addWidget(self._scroll, 1)
-        self.fold.toggled.connect(self._fold)
         for name in (self.form.patient, self.form.sample):
             name.textChanged.connect(self._name_start)
-        # It is the camera that was refused that stands in Live mode.
+        # It is the camera that was refused that is in Live mode.
         self.form.camera.currentIndexChanged.connect(lambda _: self.offer.hide())
-        self._name_start()
-        self._fold(True)
-
-    def sizeHint(self) -> QSize:
-        """Wide enough for the number."""
-        return QSize(430, 900)
-
-    def _fold(self, shown: bool) -> None:
-        self.form.setVisible(shown)
-        self.fold.setText(("▾" if shown else "▸") + " Camera, patient and stop")
 
     def _name_start(self) -> None:
-        self.buttons.name(self.form.patient.text(), self.form.sample.text())
+        """Say whose run Start would begin: after a run the form is folded, with the last patient in it."""
+        self.start_button.show_patient(self.form.patient.text(), self.form.sample.text())
 
     def _allow(self, *, going: bool) -> None:
         """Let only what can be done now be pressed."""
         self.buttons.allow(start=not going, stop=going)
         self.form.setEnabled(not going)
 
-    def _main_window(self) -> QMainWindow | None:
-        parent = self.parentWidget()
-        while parent is not None and not isinstance(parent, QMainWindow):
-            parent = parent.parentWidget()
-        return parent
 
-
+# Seconds between two drawings of all that is not the picture: with a picture, and where none comes.
 TOGETHER_S, ALONE_S = 0.25, 0.5
-"""Between two drawings of all that is not the picture: with a picture, and where none comes."""
+# Between two polls while no run goes on: Python notices a Ctrl-C only while it runs something.
 IDLE_MS = 500
-"""Between two looks while no run goes: Python hears a Ctrl-C only while it runs something."""
-_STOPPING = "stopping: the last cells are judged, then the session is closed ..."
-_GIVING_UP = "stopping: the camera is still being opened; if it does not answer, it is given up ..."
 
 
-class LiveWidget(LiveFace):
+class LiveWidget(LiveLayout):
     """Form, Start and Stop, the number, the picture's controls and the cells judged last.
 
     The run goes on in a process of its own; this polls it with one timer in the interface's thread.
     Taken out of its dock, or with its window closed, it stops the run and waits for the session.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-        Gets two layers, once.
-
-    Attributes
-    ----------
-    ended : Signal
-        A run has ended, or was refused; `run` says how.
-    run : WorkerRun or None
-        The one that goes on, or the last.
-    refusal : WarningBox
-        Why a run did not begin.
+    `run` is the one that goes on, or the last; `ended` is emitted when it has ended, or was refused;
+    `message` says why a run did not begin. The viewer gets two layers, once.
     """
 
     ended = Signal()
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__(self._guarded)
+        super().__init__()
         self.run: WorkerRun | None = None
         self._going = self._began = False
         self._fault = ""
@@ -280,34 +198,29 @@ class LiveWidget(LiveFace):
         self.form.load(settings)
         self.controls.choose(settings.picture_mode, show_unreliable=settings.show_unreliable)
         if settings.remark:
-            self.refusal.say(mild=[settings.remark])
+            self.message.say(mild=[settings.remark])
         self._connect()
-        self._guarded(self._wake)()
+        self._report_errors(self._wake)()
         # Where Qt ends this widget with its window, `self` is half gone already; `parts` is not.
         self.destroyed.connect(lambda: parts.close())
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._timer_called)
         self._timer.start(IDLE_MS)
+        self._built = True
 
     def _connect(self) -> None:
-        self.start_button.clicked.connect(self._guarded(self._start_pressed))
-        self.stop_button.clicked.connect(self._guarded(self.stop))
-        self.offer.clicked.connect(self._guarded(self._offer_taken))
-        self.controls.changed.connect(self._guarded(self._picture_chosen))
-        self.controls.live.connect(self._guarded(self._go_on))
-        self.cells.pointed.connect(self._guarded(self._point))
-        self.cells.changed.connect(self._guarded(self._mark_by_hand))
+        self.start_button.clicked.connect(self._report_errors(self._start_pressed))
+        self.stop_button.clicked.connect(self._report_errors(self.stop))
+        self.offer.clicked.connect(self._report_errors(self._offer_taken))
+        self.controls.changed.connect(self._report_errors(self._picture_chosen))
+        self.controls.live.connect(self._report_errors(self._go_on))
+        self.cells.pointed.connect(self._report_errors(self._point))
+        self.cells.changed.connect(self._report_errors(self._mark_by_hand))
 
     # ------------------------------------------------------------------ start and stop
 
     def open_with(self, order: Order) -> WorkerRun:
-        """Show an order in the form and start it, as it is.
-
-        Raises
-        ------
-        BadInput
-            If a run goes on.
-        """
+        """Show an order in the form and start it, as it is."""
         self.form.fill(order)
         return self._start(order)
 
@@ -317,7 +230,7 @@ class LiveWidget(LiveFace):
             self.run.stop()
             self.buttons.allow(start=False, stop=False)
             opening = self.run.phase is Phase.OPENING
-            set_text(self.status, _GIVING_UP if opening else _STOPPING)
+            set_text(self.status, say("forms.giving-up" if opening else "forms.stopping"))
 
     def shut_down(self) -> None:
         """Stop a run in progress, wait until its session is closed, and end its process.
@@ -335,7 +248,7 @@ class LiveWidget(LiveFace):
         try:
             self._parts.open()
         except OSError as error:
-            raise BadInput(f"The acquisition's own process cannot be started ({error}).") from error
+            raise BadInput("forms.worker-not-started", why=error) from error
         self._choose_picture()
 
     def _start_pressed(self) -> None:
@@ -346,10 +259,10 @@ class LiveWidget(LiveFace):
             self._begin(lambda: ending_live_mode(self.form.order(), refused.order))
 
     def _begin(self, wanted: Callable[[], Order]) -> None:
-        self.refusal.clear()
+        self.message.clear()
         self.offer.hide()
         order = wanted()
-        self._keep(self.form.settings)
+        self._keep(**self.form.to_remember())
         self._start(order)
 
     def _start(self, order: Order) -> WorkerRun:
@@ -357,20 +270,20 @@ class LiveWidget(LiveFace):
         # Raises before anything of the last run is taken away.
         self.run = self._parts.worker.start(order)
         self._going, self._began, self._fault = True, False, ""
-        self.refusal.clear()
+        self.message.clear()
         self.offer.hide()
         self.camera_line.clear()
         self.panel.clear()
         self.panel.show_whose(order.settings.patient, order.settings.sample)
         self.panel.set_target(order.settings.stop.halfwidth)
         self.cells.begin(order.folder)
-        # Opening a camera takes seconds, or fails: meanwhile nothing of the patient before is to be seen.
+        # Opening a camera takes seconds, or fails: meanwhile nothing of the patient before may be seen.
         self._parts.picture.blank()
         self._say_picture()
         self.fold.setChecked(False)
         self._allow(going=self._going)
-        set_text(self.status, "opening the camera ...")
-        hold(self._parts)
+        set_text(self.status, say("forms.opening-camera"))
+        freeze_gc(self._parts)
         self._timer.start(self._picture_ms)
         return self.run
 
@@ -401,7 +314,7 @@ class LiveWidget(LiveFace):
                 self._began = True
                 self.camera_line.show_info(run.info)
                 picture.begin(run.info, run.folder)
-                set_text(self.status, "" if self.stop_button.isEnabled() else _STOPPING)
+                set_text(self.status, "" if self.stop_button.isEnabled() else say("forms.stopping"))
             before = picture.updates
             picture.update(snapshot, judged)
             drawn = picture.updates > before
@@ -411,13 +324,10 @@ class LiveWidget(LiveFace):
         now = time.monotonic()
         if now - self._drew_s > (TOGETHER_S if drawn else ALONE_S):
             self._drew_s = now
-            self._draw_beside()
-
-    def _draw_beside(self) -> None:
-        """Draw all else together with the picture: the window is composed as a whole each time."""
-        self.panel.draw_now()
-        self.cells.strip.draw_now()
-        self._say_picture()
+            # All else together with the picture: the window is composed as a whole each time.
+            self.panel.draw_now()
+            self.cells.strip.draw_now()
+            self._say_picture()
 
     def _say_picture(self) -> None:
         if self._parts.is_open:
@@ -427,15 +337,15 @@ class LiveWidget(LiveFace):
     def _finish(self, run: WorkerRun) -> None:
         """Show how a run ended; once, whatever goes wrong on the way."""
         self._going = False
-        let_go(self._parts)
+        unfreeze_gc(self._parts)
         self._timer.start(IDLE_MS)
         self._allow(going=self._going)
         set_text(self.status, "")
         try:
             if run.phase is Phase.REFUSED:
                 self.panel.clear()
-                self.refusal.say(grave=[run.sentence])
-                self.offer.show_for(run.code)
+                self._show_error(run.sentence)
+                self.offer.setVisible(run.code == LiveModeOn.KEY)
                 self.fold.setChecked(True)
                 self._scroll.verticalScrollBar().setValue(0)
             else:
@@ -453,30 +363,12 @@ class LiveWidget(LiveFace):
         try:
             self._tick()
         except Exception as error:
-            self._say_fault(error)
+            report_error(error, "LiveWidget", self._show_error)
             if self._going and self.run is not None:
                 # What cannot be watched is not worth going on with; from now on only its end is awaited.
                 self.run.stop()
-                self._fault = f"The display failed, so the run was stopped: {sentence_of(error)}"
+                self._fault = say("forms.display-failed", why=sentence_of(error))
                 self.panel.show_fault(self._fault)
-
-    def _guarded(self, slot: Callable[..., None]) -> Callable[..., None]:
-        """Let what a person does end in a sentence at worst, never in a traceback window."""
-
-        def guarded(*given: Any) -> None:
-            try:
-                slot(*given)
-            except Exception as error:
-                self._say_fault(error)
-
-        return guarded
-
-    def _say_fault(self, error: Exception) -> None:
-        if isinstance(error, RbcflowError):
-            log.warning("%s", error)
-        else:
-            log.error("in the live widget", exc_info=error)
-        self.refusal.say(grave=[sentence_of(error)])
 
     # ------------------------------------------------------------------ picture and form
 
@@ -488,13 +380,7 @@ class LiveWidget(LiveFace):
 
     def _picture_chosen(self) -> None:
         self._choose_picture()
-        self._keep(
-            lambda before: replace(
-                before,
-                picture_mode=self.controls.mode,
-                show_unreliable=self.controls.unreliable.isChecked(),
-            )
-        )
+        self._keep(picture_mode=self.controls.mode, show_unreliable=self.controls.unreliable.isChecked())
 
     def _point(self, cell: int, frame: int, y_px: float, x_px: float) -> None:
         if self._parts.is_open and self._began:
@@ -509,31 +395,3 @@ class LiveWidget(LiveFace):
         if self._parts.is_open:
             self._parts.picture.go_on()
             self._say_picture()
-
-    def _keep(self, changed: Callable[[Settings], Settings]) -> None:
-        """Write settings down; a run does not wait for a folder that may not be written."""
-        # Others write there too: read anew, and only what is ours is changed.
-        before = load_settings()
-        after = changed(before)
-        if after == before:
-            return
-        try:
-            save_settings(after)
-        except BadInput as error:
-            self.refusal.say(mild=[str(error)])
-
-    # ------------------------------------------------------------------ being taken away
-
-    def event(self, event: QEvent) -> bool:
-        """Hear of the dock's x, and of `remove_dock_widget`: both take the widget out of its dock."""
-        handled = bool(super().event(event))
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._guarded(self.shut_down)()
-        return handled
-
-    def hideEvent(self, event: QHideEvent) -> None:
-        """Hear of the window being closed. A dock that is only hidden lets the run go on."""
-        super().hideEvent(event)
-        window = self._main_window()
-        if window is not None and not event.spontaneous() and not window.isVisible():
-            self._guarded(self.shut_down)()

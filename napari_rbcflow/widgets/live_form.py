@@ -22,11 +22,21 @@ from qtpy.QtWidgets import (
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.pipeline import MOST_LEAST_FRAMES, Camera, MovieFile, Order, RunSettings
+from napari_rbcflow.sentences import say
 from napari_rbcflow.sources import USUAL, CameraSettings, parse_roi, roi_text
 from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES
-from napari_rbcflow.widgets.remembered import Settings
-from napari_rbcflow.widgets.run_form import FLOW_FIELDS, FLOW_HELP, StopForm, flow_from, new_session, texts_of
+from napari_rbcflow.widgets.dock import FIELD_LABELS
+from napari_rbcflow.widgets.remembered import Settings, read_number
+from napari_rbcflow.widgets.run_form import (
+    FLOW_HELP,
+    FLOW_USUAL,
+    FLOWS,
+    StopForm,
+    flow_from,
+    new_session,
+    texts_of,
+)
 
 _OF_ANY_CAMERA = frozenset({"exposure_ms", "fps", "pixel_size_um"})
 _OF_MICRO_MANAGER = _OF_ANY_CAMERA | {"binning", "roi", "pixel_type"}
@@ -34,62 +44,42 @@ _OF_MICRO_MANAGER = _OF_ANY_CAMERA | {"binning", "roi", "pixel_type"}
 
 @dataclass(frozen=True)
 class CameraChoice:
-    """One entry of the list.
+    """One entry of the list of cameras."""
 
-    Attributes
-    ----------
-    name : str
-        For a person.
-    spec : str
-        As after ``--camera``; empty where a file is to be chosen.
-    options : frozenset of str
-        What it can be asked for, as `sources.opening.open_source` names it.
-    files : str
-        What the file dialogue shows; empty where no file is needed.
-    file_words : str
-        What the field for the file is called.
-    endings : frozenset of str
-        Of the files that are meant; empty stands for all that no other choice names.
-    folders : bool
-        Whether the file may be a folder.
-    """
-
-    name: str
-    spec: str = ""
-    options: frozenset[str] = _OF_ANY_CAMERA
-    files: str = ""
-    file_words: str = ""
-    endings: frozenset[str] = frozenset()
-    folders: bool = False
+    name: str  # for a person
+    spec: str = ""  # as `open_source` takes it; empty where a file is to be chosen
+    options: frozenset[str] = _OF_ANY_CAMERA  # what `open_source` may ask of it
+    files: str = ""  # what the file dialogue shows; empty where no file is needed
+    file_label: str = ""
+    endings: frozenset[str] = frozenset()  # of its files; empty for all that no other choice names
 
 
 CHOICES: tuple[CameraChoice, ...] = (
     CameraChoice(
-        "Simulated chamber",
+        say("forms.simulated-chamber"),
         "simulated",
         _OF_ANY_CAMERA | {"seed", "tank_fraction", "cells_per_frame"},
     ),
-    CameraChoice("DemoCamera (Micro-Manager's test camera)", "demo", _OF_MICRO_MANAGER),
+    CameraChoice(say("forms.demo-camera"), "demo", _OF_MICRO_MANAGER),
     CameraChoice(
-        "Camera with a Micro-Manager configuration",
+        say("forms.configured-camera"),
         options=_OF_MICRO_MANAGER | {"mm_path"},
-        files="Micro-Manager configurations (*.cfg);;All files (*)",
-        file_words="Configuration",
+        files=say("forms.configuration-files"),
+        file_label=say("forms.configuration-file"),
         endings=frozenset({".cfg"}),
     ),
-    CameraChoice("Micro-Manager that is already open", "running", _OF_MICRO_MANAGER | {"port"}),
+    CameraChoice(say("forms.running-micro-manager"), "running", _OF_MICRO_MANAGER | {"port"}),
     CameraChoice(
-        "Movie file, played as a camera",
+        say("forms.movie-as-camera"),
         options=frozenset({"fps", "pixel_size_um"}),
-        files="Movies (*.avi *.tif *.tiff *.zarr *.mp4);;All files (*)",
-        file_words="Movie",
-        folders=True,
+        files=say("forms.movie-files"),
+        file_label=say("forms.movie-file"),
     ),
 )
 
 
 def choice_of(spec: str) -> CameraChoice:
-    """Return the choice that what stands after ``--camera`` belongs to."""
+    """Return the choice that a camera's name or a file belongs to."""
     for choice in CHOICES:
         if choice.spec == spec:
             return choice
@@ -98,94 +88,46 @@ def choice_of(spec: str) -> CameraChoice:
     return next((c for c in with_files if ending in c.endings), with_files[-1])
 
 
-_AS_SET = "as the camera is set"
 _FOLD = "text-align: left; background: transparent; border: none; padding: 3px 0px;"
+# Characters of a detail that the folded title has room for.
 _SHORT = 24
-"""Characters of a detail that the folded title has room for."""
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One row.
+    """How one field is read and shown."""
 
-    Attributes
-    ----------
-    words : str
-        What it is called.
-    empty : str
-        What holds where nothing is written.
-    read : callable
-        Makes what is written what `open_source` takes; raises ValueError.
-    kind : str
-        What must be written, for a person.
-    help : str
-    folded : bool
-        Whether it belongs to the details.
-    unit : str
-        With which a detail is said in the folded title.
-    """
-
-    words: str
-    empty: str
-    read: Callable[[str], Any] = float
-    kind: str = "a number"
+    empty: str  # what an empty field stands for
+    read: Callable[[str], Any] | None = None  # None for a number
+    whole: bool = False
+    percent: bool = False  # a share, written in percent
     help: str = ""
     folded: bool = False
-    unit: str = "{}"
+    detail: str = ""  # the sentence in which the folded title says it; empty for the bare value
 
 
-def _share(text: str) -> float:
-    return float(text) / 100
-
-
-_WHOLE: dict[str, Any] = {"read": int, "kind": "a whole number", "folded": True}
+_AS_SET, _AS_CAMERA_SAYS = say("forms.as-the-camera-is-set"), say("forms.as-the-camera-says")
 _ROWS: dict[str, _Row] = {
-    "exposure_ms": _Row("Exposure, ms", _AS_SET),
-    "fps": _Row("Frames per second", "as the camera or file says"),
-    "pixel_size_um": _Row("Pixel size, µm", "as the camera or file says"),
+    "exposure_ms": _Row(_AS_SET),
+    "fps": _Row(_AS_CAMERA_SAYS),
+    "pixel_size_um": _Row(_AS_CAMERA_SAYS),
     "binning": _Row(
-        "Binning",
-        _AS_SET,
-        help="1, 2, 4, ...: so many pixels of the sensor, each way, make one.",
-        unit="binning {}",
-        **_WHOLE,
+        _AS_SET, whole=True, help=say("forms.binning-help"), folded=True, detail="forms.detail-binning"
     ),
-    "roi": _Row(
-        "Field",
-        _AS_SET,
-        read=parse_roi,
-        help="The part of the picture that is taken: x, y, width, height, in pixels after binning.",
-        folded=True,
-        unit="field {}",
-    ),
-    "pixel_type": _Row(
-        "Pixel type",
-        _AS_SET,
-        read=str,
-        help="8 bits in grey do, and are the fastest; all others are made 8-bit grey.",
-        folded=True,
-    ),
-    "port": _Row("Port of its server", "4827", unit="port {}", **_WHOLE),
-    "seed": _Row("Seed", "0", unit="seed {}", **_WHOLE),
-    "tank_fraction": _Row("Tank-treading, %", "80", read=_share, folded=True, unit="{} % tank-treading"),
-    "cells_per_frame": _Row("Cells a frame", "115", folded=True, unit="{} cells"),
+    "roi": _Row(_AS_SET, parse_roi, help=say("forms.roi-help"), folded=True, detail="forms.detail-roi"),
+    "pixel_type": _Row(_AS_SET, str, help=say("forms.pixel-type-help"), folded=True),
+    "port": _Row("4827", whole=True, folded=True, detail="forms.detail-port"),
+    "seed": _Row("0", whole=True, folded=True, detail="forms.detail-seed"),
+    "tank_fraction": _Row("80", percent=True, folded=True, detail="forms.detail-tank-fraction"),
+    "cells_per_frame": _Row("115", folded=True, detail="forms.detail-cells-per-frame"),
 }
 
 
 class CameraFields:
-    """The rows, in somebody's form.
+    """The rows of what a camera is asked for, added to a form; an empty one leaves it to the camera.
 
-    Parameters
-    ----------
-    form : QFormLayout
-        Gets the rows at its end.
-
-    Attributes
-    ----------
-    numbers : dict of str to QLineEdit
-        By the names of `open_source`'s options; what is empty is left to the camera.
-    fold : QPushButton
-        Shows and hides the details; says what is asked for in them also while they are hidden.
+    `numbers` are the fields, by the names of `open_source`'s options. `fold` shows and hides the details,
+    and its title tells those that are filled in while they are hidden.
     """
 
     def __init__(self, form: QFormLayout) -> None:
@@ -207,7 +149,7 @@ class CameraFields:
             self.numbers[name].setPlaceholderText(row.empty)
             self._widgets[name].setToolTip(row.help)
             self.numbers[name].textChanged.connect(self._name_fold)
-            form.addRow(row.words, self._widgets[name])
+            form.addRow(FIELD_LABELS[name], self._widgets[name])
 
     def show_for(self, choice: CameraChoice) -> None:
         """Show the rows that this camera has."""
@@ -215,20 +157,14 @@ class CameraFields:
         self._show_rows()
 
     def options(self, choice: CameraChoice) -> dict[str, Any]:
-        """Return what this camera is asked for; what is left out, it decides.
-
-        Raises
-        ------
-        BadInput
-            Where a field cannot be used; it can be seen then.
-        """
+        """Return what this camera is asked for; a field that cannot be used is unfolded."""
         options: dict[str, Any] = {}
         for name, row in _ROWS.items():
             text = self.numbers[name].text().strip()
             if name not in choice.options or not text:
                 continue
             try:
-                options[name] = self._value(name, text)
+                options[name] = _value(name, text)
             except BadInput:
                 if row.folded:
                     self.fold.setChecked(True)
@@ -242,18 +178,6 @@ class CameraFields:
         for name, field in self.numbers.items():
             field.setText(_text(name, options.get(name)))
 
-    def _value(self, name: str, text: str) -> Any:
-        row = _ROWS[name]
-        if row.read is parse_roi or row.read is str:
-            return row.read(text)
-        try:
-            value = row.read(text.replace(",", "."))
-        except ValueError:
-            raise BadInput(f"{row.words}: {text!r} is not {row.kind}; write one or leave it empty.") from None
-        if row.read is _share and not 0 <= value <= 1:
-            raise BadInput(f"{row.words}: {text} is not possible; give 0 to 100.")
-        return value
-
     def _show_rows(self) -> None:
         has = self._choice.options if self._choice is not None else frozenset()
         self._form.setRowVisible(self.fold, any(row.folded and name in has for name, row in _ROWS.items()))
@@ -264,11 +188,16 @@ class CameraFields:
 
     def _name_fold(self) -> None:
         has = self._choice.options if self._choice is not None else frozenset()
-        texts = {n: self.numbers[n].text().strip() for n, row in _ROWS.items() if row.folded and n in has}
-        said = [_ROWS[name].unit.format(_short(text)) for name, text in texts.items() if text]
-        mark = "▾" if self.fold.isChecked() else "▸"
-        self.fold.setText(f"{mark} Camera details" + (f": {', '.join(said)}" if said else ""))
-        self.fold.setToolTip(", ".join(said))
+        given = []
+        for name, row in _ROWS.items():
+            text = self.numbers[name].text().strip()
+            if row.folded and name in has and text:
+                text = text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
+                given.append(say(row.detail, value=text) if row.detail else text)
+        details = ", ".join(given)
+        title = say("forms.camera-details-given", details=details) if given else say("forms.camera-details")
+        self.fold.setText(f"{'▾' if self.fold.isChecked() else '▸'} {title}")
+        self.fold.setToolTip(details)
 
 
 def _field(name: str) -> tuple[QWidget, QLineEdit]:
@@ -283,30 +212,30 @@ def _field(name: str) -> tuple[QWidget, QLineEdit]:
     return box, edit
 
 
+def _value(name: str, text: str) -> Any:
+    row = _ROWS[name]
+    if row.read is not None:
+        return row.read(text)
+    value = read_number(name, text, whole=row.whole)
+    if not row.percent:
+        return value
+    if not 0 <= value <= 100:
+        raise BadInput("forms.not-between", setting=name, low=0, high=100, value=value)
+    return value / 100
+
+
 def _text(name: str, value: Any) -> str:
     if value is None:
         return ""
-    if _ROWS[name].read is _share:
+    if _ROWS[name].percent:
         value = 100.0 * value
     if isinstance(value, float):
         return f"{value:g}"
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
-
-
-LEAST_FRAMES_HELP = (
-    "Cells seen in fewer frames are kept but not counted. "
-    "In a long track a stiff cell shows its flip more surely."
-)
+# What a camera is asked for that `Settings` keeps.
 _REMEMBERED = ("exposure_ms", "fps", "pixel_size_um", "binning", "roi", "pixel_type", "port")
-"""What a camera is asked for that `Settings` keeps."""
-_FLOWS: tuple[tuple[str, Direction], ...] = (
-    ("left to right", "left-to-right"),
-    ("right to left", "right-to-left"),
-)
 
 
 class CameraForm(QWidget):
@@ -326,38 +255,37 @@ class CameraForm(QWidget):
         self.camera.setMinimumContentsLength(12)
         self.camera.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.file, self.mm_path, self.folder = QLineEdit(), QLineEdit(), QLineEdit()
-        self.mm_path.setPlaceholderText("found by itself")
+        self.mm_path.setPlaceholderText(say("forms.found-automatically"))
         self.flow = QComboBox()
-        self.flow.addItems([words for words, _ in _FLOWS])
-        self.set_flow = {name: QLineEdit() for name in FLOW_FIELDS}
+        self.flow.addItems([words for words, _ in FLOWS])
+        self.set_flow = {name: QLineEdit() for name in FLOW_HELP}
         self.stop = StopForm()
         self.least_frames = QSpinBox()
         self.least_frames.setRange(LEAST_FRAMES, MOST_LEAST_FRAMES)
-        self.least_frames.setToolTip(LEAST_FRAMES_HELP)
-        self.browse_file = _browse(self._choose_file)
-        self.browse_folder = _browse(lambda: _choose_folder(self.folder))
+        self.least_frames.setToolTip(say("forms.least-frames-help"))
         self._form = form = QFormLayout(self)
         form.setContentsMargins(4, 4, 4, 4)
         form.setVerticalSpacing(4)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
-        form.addRow("Patient", self.patient)
-        form.addRow("Sample", self.sample)
-        form.addRow("Camera", self.camera)
-        self._file_row = _row(self.file, self.browse_file)
-        form.addRow("File", self._file_row)
-        self._mm_row = _row(self.mm_path, _browse(lambda: _choose_folder(self.mm_path)))
-        form.addRow("Micro-Manager in", self._mm_row)
+        form.addRow(FIELD_LABELS["patient"], self.patient)
+        form.addRow(FIELD_LABELS["sample"], self.sample)
+        form.addRow(FIELD_LABELS["camera"], self.camera)
+        self._file_row = _with_browse(self.file, self._choose_file)
+        form.addRow(say("forms.movie-file"), self._file_row)
+        self._mm_row = _with_browse(self.mm_path, lambda: _choose_folder(self.mm_path))
+        form.addRow(FIELD_LABELS["mm_path"], self._mm_row)
         self.fields = CameraFields(form)
         self.numbers = self.fields.numbers
-        form.addRow("Cells flow", self.flow)
-        for name, (words, placeholder) in FLOW_FIELDS.items():
-            self.set_flow[name].setPlaceholderText(placeholder)
-            self.set_flow[name].setToolTip(FLOW_HELP[name])
-            form.addRow(words, self.set_flow[name])
+        form.addRow(FIELD_LABELS["flow"], self.flow)
+        for name, help_ in FLOW_HELP.items():
+            self.set_flow[name].setPlaceholderText(FLOW_USUAL[name])
+            self.set_flow[name].setToolTip(help_)
+            form.addRow(FIELD_LABELS[name], self.set_flow[name])
         form.addRow(self.stop)
-        form.addRow("Minimum frames per cell", self.least_frames)
-        form.addRow("Sessions go to", _row(self.folder, self.browse_folder))
+        form.addRow(FIELD_LABELS["least_frames"], self.least_frames)
+        folder_row = _with_browse(self.folder, lambda: _choose_folder(self.folder))
+        form.addRow(FIELD_LABELS["sessions_folder"], folder_row)
         self._settings = RunSettings()
         self._hidden_options: dict[str, Any] = {}
         self.camera.currentIndexChanged.connect(self._choice_changed)
@@ -372,29 +300,20 @@ class CameraForm(QWidget):
     # ------------------------------------------------------------------ out
 
     def order(self) -> Order:
-        """Return what was chosen, with the path of a session that does not exist yet.
-
-        Raises
-        ------
-        BadInput
-            Where a field cannot be used.
-        """
+        """Return what was chosen, with the path of a session that does not exist yet."""
         options = self._options()
         spec = self._spec()
         settings = self.run_settings()
-        folder = self.folder.text().strip()
-        if not folder:
-            raise BadInput("There is no folder for sessions: choose one.")
-        path = new_session(Path(folder), settings.patient, settings.sample)
+        path = new_session(self.folder.text(), settings.patient, settings.sample)
         return Order(Camera(spec, options), path, settings)
 
     def run_settings(self) -> RunSettings:
-        """Return what was chosen for the run itself; errors as `order`."""
+        """Return what was chosen for the run itself."""
         return replace(
             self._settings,
             patient=self.patient.text().strip(),
             sample=self.sample.text().strip(),
-            flow=_FLOWS[self.flow.currentIndex()][1],
+            flow=FLOWS[self.flow.currentIndex()][1],
             set_flow=flow_from(
                 {name: field.text() for name, field in self.set_flow.items()}, self._settings.set_flow
             ),
@@ -403,21 +322,16 @@ class CameraForm(QWidget):
             background="sliding",
         )
 
-    def settings(self, before: Settings) -> Settings:
-        """Return what shall be remembered, with the rest as it was; errors as `order`."""
+    def to_remember(self) -> dict[str, Any]:
+        """Return what shall be remembered, by the names of `Settings`."""
         asked = self._options()
         has = self.choice.options
-        return replace(
-            before,
-            **{
-                name: _as_kept(name, asked.get(name)) if name in has else getattr(before, name)
-                for name in _REMEMBERED
-            },
-            sessions_folder=Path(self.folder.text().strip()).expanduser(),
-            camera=self._spec(),
-            mm_path=self.mm_path.text().strip(),
-            flow=_FLOWS[self.flow.currentIndex()][1],
-        )
+        return {name: _as_kept(name, asked.get(name)) for name in _REMEMBERED if name in has} | {
+            "sessions_folder": Path(self.folder.text().strip()).expanduser(),
+            "camera": self._spec(),
+            "mm_path": self.mm_path.text().strip(),
+            "flow": FLOWS[self.flow.currentIndex()][1],
+        }
 
     def _spec(self) -> str:
         choice = self.choice
@@ -425,10 +339,10 @@ class CameraForm(QWidget):
             return choice.spec
         path = self.file.text().strip()
         if not path:
-            raise BadInput(f"There is no {choice.file_words.lower()}: choose a file with Browse.")
+            raise BadInput("forms.no-file")
         path = str(Path(path).expanduser())
         if choice_of(path) is not choice:
-            raise BadInput(f"{path} is no file for “{choice.name}”: choose another file or another camera.")
+            raise BadInput("forms.wrong-file", path=path, camera=choice.name)
         return path
 
     def _options(self) -> dict[str, Any]:
@@ -478,7 +392,7 @@ class CameraForm(QWidget):
         self._choice_changed()
 
     def _fill_flow(self, flow: Direction) -> None:
-        self.flow.setCurrentIndex([value for _, value in _FLOWS].index(flow))
+        self.flow.setCurrentIndex([value for _, value in FLOWS].index(flow))
 
     # ------------------------------------------------------------------ rows
 
@@ -491,12 +405,12 @@ class CameraForm(QWidget):
         self._form.setRowVisible(self._mm_row, "mm_path" in choice.options)
         self.fields.show_for(choice)
         label = self._form.labelForField(self._file_row)
-        if label is not None and choice.file_words:
-            label.setText(choice.file_words)  # type: ignore[attr-defined]
+        if label is not None and choice.file_label:
+            label.setText(choice.file_label)  # type: ignore[attr-defined]
 
     def _choose_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
-            self, self.choice.file_words, str(Path(self.file.text()).parent), self.choice.files
+            self, self.choice.file_label, str(Path(self.file.text()).parent), self.choice.files
         )
         if path:
             self.file.setText(path)
@@ -509,7 +423,10 @@ def _as_kept(name: str, value: Any) -> Any:
     return value or "" if name == "pixel_type" else value
 
 
-def _row(field: QWidget, button: QWidget) -> QWidget:
+def _with_browse(field: QLineEdit, choose: Callable[[], None]) -> QWidget:
+    button = QPushButton(say("forms.browse"))
+    button.setAutoDefault(False)
+    button.clicked.connect(lambda: choose())
     widget = QWidget()
     row = QHBoxLayout(widget)
     row.setContentsMargins(0, 0, 0, 0)
@@ -518,14 +435,7 @@ def _row(field: QWidget, button: QWidget) -> QWidget:
     return widget
 
 
-def _browse(chosen: Any) -> QPushButton:
-    button = QPushButton("Browse")
-    button.setAutoDefault(False)
-    button.clicked.connect(lambda: chosen())
-    return button
-
-
 def _choose_folder(field: QLineEdit) -> None:
-    path = QFileDialog.getExistingDirectory(field, "Folder", field.text())
+    path = QFileDialog.getExistingDirectory(field, say("forms.choose-folder"), field.text())
     if path:
         field.setText(path)

@@ -5,52 +5,43 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QSignalBlocker, QSize, Qt, QTimer, Signal  # type: ignore[attr-defined]
-from qtpy.QtGui import QHideEvent
-from qtpy.QtWidgets import (
-    QApplication,
-    QFileDialog,
-    QHBoxLayout,
-    QMainWindow,
-    QPushButton,
-    QScrollArea,
-    QTabWidget,
-    QToolButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QSignalBlocker, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.pipeline import busy
+from napari_rbcflow.sentences import say
 from napari_rbcflow.widgets.cells import CellViewer
-from napari_rbcflow.widgets.dock import PatientButton, WarningBox, breakable, report_errors, wrapping_label
+from napari_rbcflow.widgets.dock import (
+    Dock,
+    Fold,
+    RunButtons,
+    breakable,
+    scrolling,
+    set_text,
+    wrapping_label,
+)
 from napari_rbcflow.widgets.layers import ResultLayers
 from napari_rbcflow.widgets.movie_form import LAYER, MovieForm, frames_of_layer, may_be_movie
 from napari_rbcflow.widgets.movie_job import MovieJob, MovieOrder, Stage
-from napari_rbcflow.widgets.remembered import load_settings, save_settings
+from napari_rbcflow.widgets.remembered import load_settings
 from napari_rbcflow.widgets.result import ResultPanel
 
 if TYPE_CHECKING:
     import napari.viewer
 
 
+# How far a finger or a glove may slip on the canvas between press and release, for a click.
 _STILL_PX = 4.0
-"""How far a finger or a glove may slip on the canvas between press and release, for a click."""
 
 
-class ViewerEars:
-    """Listens from `listen` to `stop`, and leaves nothing connected behind.
+class ViewerEvents:
+    """Listens to a viewer from `listen` to `stop`, and leaves nothing connected behind.
 
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    layers_changed : callable
-    clicked : callable
-        Given the place, in world coordinates; not called for a drag, which moves the picture.
+    `clicked` is given the place, in world coordinates; it is not called for a drag, which moves the picture.
     """
 
     def __init__(
@@ -72,7 +63,7 @@ class ViewerEars:
             self._viewer.mouse_drag_callbacks.append(self._pressed)
 
     def stop(self) -> None:
-        """Hear nothing any more; more than once is fine."""
+        """Listen no more; more than once is fine."""
         if self._listening:
             self._listening = False
             for event in self._events():
@@ -96,44 +87,27 @@ class ViewerEars:
             self._clicked(position)
 
 
+# The tabs.
 NUMBER, CELLS = 0, 1
-"""The tabs."""
-_BUTTON = "font-size: 18px; font-weight: 600; padding: 7px;"
-_RUN = _BUTTON + " background: #1b6fa8; color: white;"
-_CANCEL = _BUTTON + " background: #b3462f; color: white;"
-_OFF = _BUTTON + " color: #7a7f85;"
 
 
-class MovieFace(QWidget):
-    """The parts and their layout.
-
-    Parameters
-    ----------
-    image_layers : callable
-        Gives the layers to choose from.
-    """
+class MovieLayout(Dock):
+    """The parts and their layout; `image_layers` gives the layers to choose from."""
 
     def __init__(self, image_layers: Callable[[], list[Any]]) -> None:
         super().__init__()
-        self.setMinimumWidth(400)
         self.form = MovieForm(image_layers)
-        self.run_button, self.cancel_button = PatientButton("Run"), QPushButton("Cancel")
-        self.open_button = QPushButton("Show an earlier session ...")
-        self.fold = QToolButton()
-        self.fold.setText("Movie and patient")
-        self.fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.fold.setCheckable(True)
-        self.fold.setChecked(True)
+        form = self.form.container.native
+        self.buttons = RunButtons(say("forms.run"), say("forms.cancel"))
+        self.run_button, self.cancel_button = self.buttons.start, self.buttons.stop
+        self.open_button = QPushButton(say("forms.open-earlier"))
+        self.fold = Fold(say("forms.movie-form"), form)
         self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
-        self.message = WarningBox()
         self.panel = ResultPanel()
         self.cell_viewer = CellViewer()
         self.tabs = QTabWidget()
-        self.tabs.addTab(_scrolling(self.panel), "The number")
-        self.tabs.addTab(_scrolling(self.cell_viewer), "Cell by cell")
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.run_button, 2)
-        buttons.addWidget(self.cancel_button, 1)
+        self.tabs.addTab(scrolling(self.panel), say("forms.result-tab"))
+        self.tabs.addTab(scrolling(self.cell_viewer), say("forms.cells-tab"))
         folding = QHBoxLayout()
         folding.addWidget(self.fold)
         folding.addStretch(1)
@@ -141,74 +115,31 @@ class MovieFace(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 4)
         outer.setSpacing(4)
-        outer.addLayout(buttons)
+        outer.addWidget(self.buttons)
         outer.addLayout(folding)
-        for widget in (self.form.container.native, self.message, self.status):
+        for widget in (form, self.message, self.status):
             outer.addWidget(widget)
         outer.addWidget(self.tabs, 1)
-        self.fold.toggled.connect(self._fold)
+        form.show()
         for name in (self.form.patient, self.form.sample):
-            name.changed.connect(lambda *_: self._show_whose())
-        self._fold(True)
+            name.changed.connect(lambda *_: self._name_run())
 
-    def sizeHint(self) -> QSize:
-        """Wide enough for the number."""
-        return QSize(430, 900)
-
-    def _fold(self, shown: bool) -> None:
-        self.form.container.native.setVisible(shown)
-        self.fold.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
-
-    def _show_whose(self) -> None:
-        self.run_button.show_whose(self.form.patient.value, self.form.sample.value)
-
-    def _say(self, text: str) -> None:
-        if self.status.text() != text:
-            self.status.setText(text)
-        self.status.setVisible(bool(text))
-
-    def _show_buttons(self, *, going: bool, cancellable: bool) -> None:
-        self.run_button.setEnabled(not going)
-        self.open_button.setEnabled(not going)
-        self.cancel_button.setEnabled(cancellable)
-        self.form.set_enabled(not going)
-        for button, style in ((self.run_button, _RUN), (self.cancel_button, _CANCEL)):
-            button.setStyleSheet(style if button.isEnabled() else _OFF)
-
-
-def _scrolling(content: QWidget) -> QScrollArea:
-    scroll = QScrollArea()
-    scroll.setWidgetResizable(True)
-    scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    scroll.setWidget(content)
-    return scroll
+    def _name_run(self) -> None:
+        self.run_button.show_patient(self.form.patient.value, self.form.sample.value)
 
 
 BUSY_MS = 100
 IDLE_MS = 500
 
 
-class MovieWidget(MovieFace):
+class MovieWidget(MovieLayout):
     """Form, Run and Cancel, the number, and the cells one by one.
 
-    The analysis goes on in a process of its own, a layer is copied and a session read in a thread;
-    one timer polls them in the interface's thread. Taken out of its dock, or with its window closed, it
-    stops what goes on and waits for the session.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-        Gets an Image, a Tracks and three Points layers at the end of the first analysis.
-
-    Attributes
-    ----------
-    ended : Signal
-        An analysis has ended, in whatever way: its layers stand, or `message` says why not.
-    job : MovieJob
-    layers : ResultLayers
-    message : WarningBox
-        Why there is no result.
+    The analysis goes on in a process of its own, a layer is copied and a session read in a thread; one
+    timer polls them in the interface's thread. Taken out of its dock, or with its window closed, it stops
+    what goes on and waits for the session. `ended` is emitted when an analysis has ended in whatever way:
+    its layers are shown, or `message` says why not. The viewer gets an Image, a Tracks and three Points
+    layers at the end of the first analysis.
     """
 
     ended = Signal()
@@ -227,42 +158,44 @@ class MovieWidget(MovieFace):
         if self._settings.remark:
             self.message.say(mild=[self._settings.remark])
         self._connect()
-        self._ears = ViewerEars(
-            viewer, self._guarded(self.form.refresh_layers), self._guarded(self._show_clicked)
+        self._events = ViewerEvents(
+            viewer, self._report_errors(self.form.refresh_layers), self._report_errors(self._show_clicked)
         )
-        self._ears.listen()
+        self._events.listen()
         self._show_state()
         # Not through `self`, which is then half gone.
-        job, ears = self.job, self._ears
-        self.destroyed.connect(lambda: ears.stop())
+        job, events = self.job, self._events
+        self.destroyed.connect(lambda: events.stop())
         self.destroyed.connect(lambda: job.close())
         if (app := QApplication.instance()) is not None:
             app.aboutToQuit.connect(job.close)
         self._timer = QTimer(self)
-        self._timer.timeout.connect(self._guarded(self._tick))
+        self._timer.timeout.connect(self._report_errors(self._tick))
         self._timer.start(IDLE_MS)
+        self._built = True
 
     def _connect(self) -> None:
-        self.run_button.clicked.connect(self._guarded(self._run_pressed))
-        self.cancel_button.clicked.connect(self._guarded(self.cancel))
-        self.open_button.clicked.connect(self._guarded(self._open_pressed))
+        self.run_button.clicked.connect(self._report_errors(self._run_pressed))
+        self.cancel_button.clicked.connect(self._report_errors(self.cancel))
+        self.open_button.clicked.connect(self._report_errors(self._open_pressed))
         # The first thing chosen: the networks are loaded while the rest is filled in.
-        self.form.container.changed.connect(self._guarded(lambda *_: self.job.wake()))
-        self.cell_viewer.jump.connect(self._guarded(self._go_to))
-        self.cell_viewer.changed.connect(self._guarded(lambda *_: self._label_changed()))
-        self.tabs.currentChanged.connect(self._guarded(self._tab_chosen))
+        self.form.container.changed.connect(self._report_errors(lambda *_: self.job.wake()))
+        self.cell_viewer.jump.connect(self._report_errors(self._go_to))
+        self.cell_viewer.changed.connect(self._report_errors(lambda *_: self._label_changed()))
+        self.tabs.currentChanged.connect(self._report_errors(self._tab_chosen))
 
     # ------------------------------------------------------------------ run and cancel
 
     def _run_pressed(self) -> None:
         self.message.clear()
         if busy():  # two runs on a clinic's laptop, and the live one would lose frames
-            raise BadInput("A live run is going on: stop it first, or wait until it has ended.")
+            raise BadInput("forms.live-run-going")
         numbers = self.form.numbers()
         layer = self.form.chosen_layer
         source = self.form.chosen_path if layer is None else frames_of_layer(layer)
         order = MovieOrder(source, self.form.new_folder(), self.form.run_settings(), **numbers)
-        self._remember()
+        sessions_folder = Path(self.form.folder.line_edit.value.strip())
+        self._keep(sessions_folder=sessions_folder, flow=self.form.flow.value)
         self.job.start(order)
         self._own_layer = layer
         self._started(order.settings.patient, order.settings.sample)
@@ -271,17 +204,11 @@ class MovieWidget(MovieFace):
         """End the analysis; what was done until then stays in its session, marked as stopped."""
         if self.job.stage in (Stage.COPYING, Stage.RUNNING):
             self.job.cancel()
-            self._say("cancelling ...")
-            self.cancel_button.setEnabled(False)
+            set_text(self.status, say("forms.cancelling"))
+            self.buttons.allow(start=False, stop=False)
 
     def show_session(self, folder: Path) -> None:
-        """Show an earlier session: its number, layers and cells.
-
-        Raises
-        ------
-        BadInput
-            If it is none, or an analysis goes on.
-        """
+        """Show an earlier session: its number, layers and cells."""
         self.message.clear()
         self.job.show(folder)
         self._own_layer = None
@@ -292,14 +219,20 @@ class MovieWidget(MovieFace):
 
         May be called more than once, and where Qt's side of this is gone already.
         """
-        self._ears.stop()
+        self._events.stop()
         self.job.close()
         with suppress(RuntimeError):  # the buttons are gone with their window
-            self._say("")
+            set_text(self.status, "")
             self._show_state()
 
+    def put_back(self) -> None:
+        """Listen to the viewer again."""
+        self._events.listen()
+
     def _open_pressed(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Session folder", str(self._settings.sessions_folder))
+        folder = QFileDialog.getExistingDirectory(
+            self, say("forms.choose-session"), str(self._settings.sessions_folder)
+        )
         if folder:
             self.show_session(Path(folder))
 
@@ -311,7 +244,7 @@ class MovieWidget(MovieFace):
         self.panel.clear()
         self.panel.show_whose(patient, sample)
         self.fold.setChecked(False)
-        self._say("opening the movie ...")
+        set_text(self.status, say("forms.opening-movie"))
         self._show_state()
         self._timer.start(BUSY_MS)
 
@@ -324,13 +257,14 @@ class MovieWidget(MovieFace):
         run = job.run
         job.poll()
         if job.stage is Stage.COPYING and not job.cancelled:
-            done, n = job.copied
-            self._say(f"reading the layer: frame {done:,} of {n:,}" if n else "looking at the layer ...")
+            done, frames = job.copied
+            reading = say("forms.reading-layer", done=done, frames=frames)
+            set_text(self.status, reading if frames else say("forms.checking-layer"))
         if job.stage is Stage.RUNNING and run is job.run and run is not None:
             self._show_progress()
         if job.stage is Stage.READING and not self._again:
-            self._say("reading the session ...")
-            self.cancel_button.setEnabled(False)
+            set_text(self.status, say("forms.reading-session"))
+            self.buttons.allow(start=False, stop=False)
         if not job.busy:
             self._finish()
 
@@ -340,7 +274,7 @@ class MovieWidget(MovieFace):
             return
         _, counted = run.take()
         if run.snapshot is not None:
-            self._say("")
+            set_text(self.status, "")
             self.panel.show_progress(run.snapshot.progress, counted, run.snapshot.warnings)
 
     def _finish(self) -> None:
@@ -348,7 +282,7 @@ class MovieWidget(MovieFace):
         again, self._again = self._again, False
         stale, self._stale = self._stale, False
         self._timer.start(IDLE_MS)
-        self._say("")
+        set_text(self.status, "")
         try:
             if self.job.sentence:
                 self._show_failure(self.job.sentence)
@@ -372,9 +306,9 @@ class MovieWidget(MovieFace):
             # Nothing half made may be taken for a result.
             self.panel.clear()
         if self.job.cancelled:
-            self._say(breakable(sentence))
+            set_text(self.status, breakable(sentence))
         else:
-            self.message.say(grave=[sentence])
+            self._show_error(sentence)
         self.fold.setChecked(True)
 
     def _show_result(self) -> None:
@@ -397,6 +331,14 @@ class MovieWidget(MovieFace):
             live_goes_on=busy(),
         )
         self.panel.show_by_hand(result.figure_by_hand)
+
+    def _show_state(self) -> None:
+        """Let only what can be done now be pressed."""
+        going = self.job.busy
+        cancellable = self.job.stage in (Stage.COPYING, Stage.RUNNING)
+        self.buttons.allow(start=not going, stop=cancellable)
+        self.open_button.setEnabled(not going)
+        self.form.container.enabled = not going
 
     # ------------------------------------------------------------------ cell by cell
 
@@ -433,54 +375,15 @@ class MovieWidget(MovieFace):
             with QSignalBlocker(self.tabs):  # the picture stays where the click was
                 self.tabs.setCurrentIndex(CELLS)
 
-    # ------------------------------------------------------------------ form and layers
+    # ------------------------------------------------------------------ layers
 
     def _image_layers(self) -> list[Any]:
         mine = self.layers.all
         return [layer for layer in self._viewer.layers if may_be_movie(layer) and layer not in mine]
 
     def _choose_active_layer(self) -> None:
-        """Where a movie is open already, that is what is meant."""
+        """Where a movie is open already, choose that."""
         active = self._viewer.layers.selection.active
         if active is not None and active in self._image_layers():
             self.form.source.value = LAYER
             self.form.layer.value = active
-
-    def _remember(self) -> None:
-        """Keep the folder and the flow for the next day; an analysis does not wait for that."""
-        before = load_settings()
-        after = replace(
-            before, sessions_folder=Path(self.form.folder.line_edit.value.strip()), flow=self.form.flow.value
-        )
-        if after != before:
-            try:
-                save_settings(after)
-            except BadInput as error:
-                self.message.say(mild=[str(error)])
-
-    def _show_state(self) -> None:
-        """Let only what can be done now be pressed."""
-        cancellable = self.job.stage in (Stage.COPYING, Stage.RUNNING)
-        self._show_buttons(going=self.job.busy, cancellable=cancellable)
-
-    # ------------------------------------------------------------------ faults, and being taken away
-
-    def _guarded(self, slot: Callable[..., None]) -> Callable[..., None]:
-        """Let a slot end in a sentence at worst, never in a traceback window."""
-        return report_errors(slot, "the movie widget", lambda sentence: self.message.say(grave=[sentence]))
-
-    def event(self, event: QEvent) -> bool:
-        """Hear of the dock's x, and of `remove_dock_widget`: both take the widget out of its dock."""
-        handled = bool(super().event(event))
-        if event.type() == QEvent.Type.ParentChange and hasattr(self, "_timer"):
-            self._guarded(self.shut_down if self.parent() is None else self._ears.listen)()
-        return handled
-
-    def hideEvent(self, event: QHideEvent) -> None:
-        """Hear of the window being closed. A dock that is only hidden lets the analysis go on."""
-        super().hideEvent(event)
-        window = self.parentWidget()
-        while window is not None and not isinstance(window, QMainWindow):
-            window = window.parentWidget()
-        if window is not None and not event.spontaneous() and not window.isVisible():
-            self._guarded(self.shut_down)()

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.pipeline import MOST_LEAST_FRAMES, RunSettings
+from napari_rbcflow.sentences import say
 from napari_rbcflow.sources import FrameArray, check_settings, open_frames
-from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES
+from napari_rbcflow.widgets.dock import FIELD_LABELS
 from napari_rbcflow.widgets.layers import is_of_live_picture
-from napari_rbcflow.widgets.live_form import LEAST_FRAMES_HELP
-from napari_rbcflow.widgets.remembered import Settings
-from napari_rbcflow.widgets.run_form import FLOW_FIELDS, FLOW_HELP, flow_from, new_session
+from napari_rbcflow.widgets.remembered import Settings, read_number
+from napari_rbcflow.widgets.run_form import FLOW_HELP, FLOW_USUAL, FLOWS, flow_from, new_session
 
 _BIG_TIFF_BYTES = 3_500_000_000
+# Bytes that a copy leaves free on its disk.
 _ROOM_LEFT = 200 << 20
-"""Bytes that a copy leaves free on its disk."""
 _PLACES_COMPARED = 3
 
 
@@ -38,27 +38,18 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True, eq=False)
 class LayerFrames:
-    """What of a layer the analysis needs, taken in the interface's thread; no thread touches the layer.
-
-    Attributes
-    ----------
-    name : str
-    data : array-like, shape (n, height, width) or (n, height, width, 3 or 4)
-    path : Path or None
-        The file that the layer says it came from.
-    scale, translate : tuple of float, length 3
-        Of the layer, for what is drawn upon it.
-    """
+    """What the analysis needs of a layer, taken in the interface's thread; no thread touches the layer."""
 
     name: str
-    data: Any
-    path: Path | None
+    data: Any  # array-like, shape (n, height, width) or (n, height, width, 3 or 4)
+    path: Path | None  # the file that the layer says it came from
+    # Of the layer, for what is drawn upon it; length 3.
     scale: tuple[float, ...]
     translate: tuple[float, ...]
 
 
 def may_be_movie(layer: Any) -> bool:
-    """Tell whether a layer is worth offering: an image of several pictures, and not a live picture's."""
+    """Whether a layer is worth offering: an image of several pictures, and not a live picture's."""
     from napari.layers import Image
 
     # `ndim` leaves colour out.
@@ -66,38 +57,23 @@ def may_be_movie(layer: Any) -> bool:
 
 
 def frames_of_layer(layer: Any) -> LayerFrames:
-    """Look at a layer, in the interface's thread; reads no frame.
-
-    Raises
-    ------
-    BadInput
-        If it is no movie in grey or colour.
-    """
+    """Return what a layer holds, or refuse it; in the interface's thread, and reads no frame."""
     from napari.layers import Image
 
     name = layer.name
     if not isinstance(layer, Image):
-        kind = type(layer).__name__
-        raise BadInput(f"The layer {name!r} is a {kind} layer: choose an Image layer that holds a movie.")
+        raise BadInput("forms.layer-wrong-kind", layer=name, kind=type(layer).__name__)
     data = layer.data[0] if layer.multiscale else layer.data
     shape, dtype = tuple(data.shape), np.dtype(data.dtype)
     own = shape[:-1] if layer.rgb else shape
     if len(own) == 2:
-        raise BadInput(
-            f"The layer {name!r} is a single image: choose a movie, with frames along its first axis."
-        )
+        raise BadInput("forms.layer-single-image", layer=name)
     if len(own) != 3:
-        said = " x ".join(map(str, own))
-        raise BadInput(
-            f"The layer {name!r} has {len(own)} axes ({said}): choose a movie of one channel and one plane, "
-            "with the axes frame, y, x."
-        )
+        raise BadInput("forms.layer-wrong-axes", layer=name, axes=len(own), shape=" x ".join(map(str, own)))
     if own[0] < 2:
-        raise BadInput(f"The layer {name!r} holds a single frame: choose a movie.")
+        raise BadInput("forms.layer-single-frame", layer=name)
     if dtype.kind not in "ui":
-        raise BadInput(
-            f"The layer {name!r} holds {dtype.name} values: convert it to 8- or 16-bit grey first."
-        )
+        raise BadInput("forms.layer-wrong-type", layer=name, type=dtype.name)
     path = layer.source.path
     if isinstance(data, FrameArray):
         path = data.path
@@ -143,31 +119,16 @@ def copy_frames(
 ) -> Path:
     """Write a layer's frames into a TIFF, one after the other; may run in any thread.
 
-    Parameters
-    ----------
-    frames : LayerFrames
-    folder : Path
-        Where to write; see `new_copy_folder`.
-    cancelled : Event
-        Asked before each frame.
-    progress : callable
-        Called with (frames written, frames in all), in this thread.
-
-    Raises
-    ------
-    Cancelled
-    BadInput
-        For values beyond 16 bits, or a disk without room.
+    `progress` is called with (frames written, frames in all). Raises `Cancelled` before the next frame.
     """
     data, n = frames.data, int(frames.data.shape[0])
     wide = np.dtype(data.dtype) != np.uint8
     shape = (n, *(int(k) for k in data.shape[1:]))
-    bytes_ = int(np.prod(shape)) * (2 if wide else 1)
+    size = int(np.prod(shape)) * (2 if wide else 1)
     free = shutil.disk_usage(folder).free
-    if bytes_ + _ROOM_LEFT > free:
+    if size + _ROOM_LEFT > free:
         raise BadInput(
-            f"The frames of the layer {frames.name!r} need {bytes_ / 1e9:.1f} GB in {folder}, which has "
-            f"{free / 1e9:.1f} GB free: save the layer as a file on another disk, and give that file."
+            "forms.layer-no-room", layer=frames.name, folder=folder, gigabytes=size / 1e9, free=free / 1e9
         )
 
     def images() -> Iterator[NDArray[Any]]:
@@ -185,16 +146,23 @@ def copy_frames(
             images(),
             shape=shape,
             dtype=np.uint16 if wide else np.uint8,
-            bigtiff=bytes_ > _BIG_TIFF_BYTES,
+            bigtiff=size > _BIG_TIFF_BYTES,
             photometric="rgb" if len(shape) == 4 else "minisblack",
             metadata={"axes": "TYX" if len(shape) == 3 else "TYXS"},
         )
     except OSError as error:
         raise BadInput(
-            f"The frames of the layer {frames.name!r} cannot be written to {folder} "
-            f"({error.strerror or error}): save the layer as a file, and give that file."
+            "forms.layer-not-written", layer=frames.name, folder=folder, why=error.strerror or error
         ) from error
     return path
+
+
+def _as_stored(image: NDArray[Any], wide: bool, name: str) -> NDArray[Any]:
+    if not wide:
+        return np.ascontiguousarray(image, dtype=np.uint8)
+    if image.dtype != np.uint16 and (int(image.min()) < 0 or int(image.max()) > 65535):
+        raise BadInput("forms.layer-beyond-16-bit", layer=name)
+    return np.ascontiguousarray(image, dtype=np.uint16)
 
 
 def new_copy_folder() -> Path:
@@ -202,18 +170,8 @@ def new_copy_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="rbcflow-layer-"))
 
 
-def _as_stored(image: NDArray[Any], wide: bool, name: str) -> NDArray[Any]:
-    if not wide:
-        return np.ascontiguousarray(image, dtype=np.uint8)
-    if image.dtype != np.uint16 and (int(image.min()) < 0 or int(image.max()) > 65535):
-        raise BadInput(
-            f"The layer {name!r} holds values beyond 16-bit grey: convert it to 8- or 16-bit first."
-        )
-    return np.ascontiguousarray(image, dtype=np.uint16)
-
-
 def _same(shown: NDArray[Any], grey: NDArray[np.uint8]) -> bool:
-    """Tell whether a layer's frame is the file's, up to how the file's depth or colour became grey."""
+    """Whether a layer's frame is the file's, up to how the file's depth or colour became grey."""
     if shown.ndim == 3:
         if not (
             np.array_equal(shown[..., 0], shown[..., 1]) and np.array_equal(shown[..., 0], shown[..., 2])
@@ -225,62 +183,47 @@ def _same(shown: NDArray[Any], grey: NDArray[np.uint8]) -> bool:
     return any(np.array_equal(np.minimum(shown >> bits, 255), grey) for bits in (0, 2, 4, 6, 8))
 
 
+# As in `pipeline.analysis`: the movie itself is on disk.
 RING_SECONDS = 1.0
-"""As in `run.analysis`: the movie itself lies on disk."""
-FILE, FOLDER, LAYER = "a file", "a folder: Zarr, TIFFs, session", "an open image layer"
-_AS_THE_FILE_SAYS = "as the file says"
-FLOWS: list[tuple[str, Direction]] = [
-    ("left to right", "left-to-right"),
-    ("right to left", "right-to-left"),
-]
+FILE, FOLDER, LAYER = say("forms.movie-is-file"), say("forms.movie-is-folder"), say("forms.movie-is-layer")
 _BACKGROUNDS: list[tuple[str, Literal["movie", "sliding"]]] = [
-    ("of the whole movie", "movie"),
-    ("of the last seconds", "sliding"),
+    (say("forms.whole-movie"), "movie"),
+    (say("forms.last-seconds"), "sliding"),
 ]
 
 
 class MovieForm:
-    """The form, made with magicgui.
-
-    Parameters
-    ----------
-    layers : callable
-        Gives the open Image layers.
-
-    Attributes
-    ----------
-    container : Container
-        `container.native` is the Qt widget.
-    """
+    """The form, made with magicgui: `container.native` is the Qt widget; `layers` gives the open ones."""
 
     def __init__(self, layers: Callable[[], list[Any]]) -> None:
-        self.source = ComboBox(label="Movie", choices=[FILE, FOLDER, LAYER], value=FILE)
+        self.source = ComboBox(label=say("forms.movie-file"), choices=[FILE, FOLDER, LAYER], value=FILE)
         self.file = FileEdit(label="", mode=FileDialogMode.EXISTING_FILE)
         self.layer = ComboBox(label="", choices=lambda _: [(layer.name, layer) for layer in layers()])
-        self.patient = LineEdit(label="Patient")
-        self.sample = LineEdit(label="Sample")
-        self.fps = LineEdit(label="Frames per second")
-        self.pixel_size_um = LineEdit(label="Pixel size, µm")
-        self.flow = ComboBox(label="Cells flow", choices=FLOWS, value="left-to-right")
+        self.patient = LineEdit(label=FIELD_LABELS["patient"])
+        self.sample = LineEdit(label=FIELD_LABELS["sample"])
+        self.fps = LineEdit(label=FIELD_LABELS["fps"])
+        self.pixel_size_um = LineEdit(label=FIELD_LABELS["pixel_size_um"])
+        self.flow = ComboBox(label=FIELD_LABELS["flow"], choices=FLOWS, value="left-to-right")
         self.set_flow = {
-            name: LineEdit(label=words, tooltip=FLOW_HELP[name]) for name, (words, _) in FLOW_FIELDS.items()
+            name: LineEdit(label=FIELD_LABELS[name], tooltip=help_) for name, help_ in FLOW_HELP.items()
         }
-        self.background = ComboBox(label="Background", choices=_BACKGROUNDS, value="movie")
+        self.background = ComboBox(
+            label=FIELD_LABELS["background"],
+            choices=_BACKGROUNDS,
+            value="movie",
+            tooltip=say("forms.background-help"),
+        )
         self.least_frames = SpinBox(
-            label="Minimum frames per cell",
+            label=FIELD_LABELS["least_frames"],
             value=LEAST_FRAMES,
             min=LEAST_FRAMES,
             max=MOST_LEAST_FRAMES,
-            tooltip=LEAST_FRAMES_HELP,
+            tooltip=say("forms.least-frames-help"),
         )
-        self.folder = FileEdit(label="Folder for sessions", mode=FileDialogMode.EXISTING_DIRECTORY)
-        self.background.tooltip = (
-            "What stands still in the picture: the median of frames over the whole movie. "
-            "Take the last seconds where the light changes in the course of the movie."
-        )
+        self.folder = FileEdit(label=FIELD_LABELS["sessions_folder"], mode=FileDialogMode.EXISTING_DIRECTORY)
         for number in (self.fps, self.pixel_size_um):
-            number.native.setPlaceholderText(_AS_THE_FILE_SAYS)
-        for name, (_, usual) in FLOW_FIELDS.items():
+            number.native.setPlaceholderText(say("forms.as-the-file-says"))
+        for name, usual in FLOW_USUAL.items():
             self.set_flow[name].native.setPlaceholderText(usual)
         # Added one after the other: given to the constructor, their labels are not aligned.
         self.container: Container[Any] = Container()
@@ -305,7 +248,7 @@ class MovieForm:
         self._source_changed()
 
     def load(self, settings: Settings) -> None:
-        """Take over what is remembered from the day before."""
+        """Show what is remembered."""
         self.folder.value = settings.sessions_folder
         self.flow.value = settings.flow
 
@@ -313,64 +256,39 @@ class MovieForm:
         """List the layers that are open now."""
         self.layer.reset_choices()
 
-    def set_enabled(self, enabled: bool) -> None:
-        """Let nothing be changed while an analysis goes on."""
-        self.container.enabled = enabled
-
     # ------------------------------------------------------------------ out
 
     @property
     def chosen_layer(self) -> Any | None:
-        """The layer, where one is to be analysed; None where a path is.
-
-        Raises
-        ------
-        BadInput
-            Where no Image layer is open.
-        """
+        """The layer, where one is to be analysed; None where a path is."""
         if self.source.value != LAYER:
             return None
         if self.layer.value is None:
-            raise BadInput("No image layer is open: open a movie in napari, or choose a file.")
+            raise BadInput("forms.no-layer-open")
         return self.layer.value
 
     @property
     def chosen_path(self) -> Path:
-        """The file or folder.
-
-        Raises
-        ------
-        BadInput
-            Where there is none.
-        """
+        """The file or folder."""
         text = self.file.line_edit.value.strip()
         if not text:
-            raise BadInput("No movie is chosen: choose a file, a folder or an open image layer.")
+            raise BadInput("forms.no-movie")
         path = Path(text).expanduser()
         if not path.exists():
-            raise BadInput(f"{path} does not exist: choose the movie again.")
+            raise BadInput("forms.movie-gone", path=path)
         return path
 
     def numbers(self) -> dict[str, float | None]:
-        """Return `fps` and `pixel_size_um`, None where the file decides.
-
-        Raises
-        ------
-        BadInput
-            For what is no number, or what no microscope has.
-        """
-        said = {"fps": number_in(self.fps), "pixel_size_um": number_in(self.pixel_size_um)}
-        check_settings(fps=said["fps"], pixel_size_um=said["pixel_size_um"])
-        return said
+        """Return `fps` and `pixel_size_um`, None where the file decides."""
+        numbers = {
+            "fps": read_number("fps", self.fps.value),
+            "pixel_size_um": read_number("pixel_size_um", self.pixel_size_um.value),
+        }
+        check_settings(**numbers)
+        return numbers
 
     def run_settings(self) -> RunSettings:
-        """Return what was chosen for the run.
-
-        Raises
-        ------
-        BadInput
-            For a flow that is no number, or that no chamber has.
-        """
+        """Return what was chosen for the run."""
         return RunSettings(
             patient=self.patient.value.strip(),
             sample=self.sample.value.strip(),
@@ -382,17 +300,8 @@ class MovieForm:
         )
 
     def new_folder(self) -> Path:
-        """Return the path of a session that does not exist yet.
-
-        Raises
-        ------
-        BadInput
-            Where sessions cannot be kept there.
-        """
-        text = self.folder.line_edit.value.strip()
-        if not text:
-            raise BadInput("There is no folder for sessions: choose one.")
-        return new_session(Path(text), self.patient.value, self.sample.value)
+        """Return the path of a session that does not exist yet."""
+        return new_session(self.folder.line_edit.value, self.patient.value, self.sample.value)
 
     def _source_changed(self, _: Any = None) -> None:
         what = self.source.value
@@ -400,20 +309,3 @@ class MovieForm:
         self.layer.visible = what == LAYER
         folder, file = FileDialogMode.EXISTING_DIRECTORY, FileDialogMode.EXISTING_FILE
         self.file.mode = folder if what == FOLDER else file
-
-
-def number_in(field: LineEdit) -> float | None:
-    """Return what stands in a field, None where nothing does.
-
-    Raises
-    ------
-    BadInput
-        Where it is no number.
-    """
-    text = field.value.strip().replace(",", ".")
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise BadInput(f"{field.label}: {field.value!r} is not a number.") from None

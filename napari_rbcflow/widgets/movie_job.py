@@ -14,14 +14,16 @@ import pandas as pd
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
 from napari_rbcflow.pipeline import MovieFile, Order, Phase, RunSettings, Worker, WorkerRun
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import ChangeLog, FractionFigure, Session, by_hand, open_session
 from napari_rbcflow.sources import open_frames
 from napari_rbcflow.widgets.layers import SessionLayers, movie_of, session_layers
 from napari_rbcflow.widgets.movie_form import Cancelled, LayerFrames, copy_frames, file_of, new_copy_folder
+from napari_rbcflow.widgets.run_form import FLOWS
 
 
 class Stage(StrEnum):
-    """What a job is at."""
+    """What a job is doing."""
 
     IDLE = "idle"
     COPYING = "copying"
@@ -31,51 +33,25 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class MovieOrder:
-    """What is to be analysed.
-
-    Attributes
-    ----------
-    source : Path or LayerFrames
-    folder : Path
-        The session to make; must not exist.
-    settings : RunSettings
-    fps, pixel_size_um : float or None
-        None leaves it to the file.
-    """
+    """What is to be analysed; no rate or pixel size leaves it to the file."""
 
     source: Path | LayerFrames
-    folder: Path
+    folder: Path  # the session to make; must not exist
     settings: RunSettings
     fps: float | None = None
     pixel_size_um: float | None = None
 
-    @property
-    def name(self) -> str:
-        """Of the movie, for a person."""
-        return self.source.name
-
 
 @dataclass(frozen=True, eq=False)
 class MovieResult:
-    """A session, read and made ready to be shown.
-
-    Attributes
-    ----------
-    session : Session
-    layers : SessionLayers
-    scale, translate : tuple of float
-        Where tracks and marks stand upon the movie's layer.
-    own_layer : bool
-        The movie is a layer of the person's own.
-    figure_by_hand : FractionFigure or None
-        The fraction with a person's changes.
-    """
+    """A session, read and made ready to be shown."""
 
     session: Session
     layers: SessionLayers
+    # Of the movie's layer, on which tracks and marks are drawn.
     scale: tuple[float, ...]
     translate: tuple[float, ...]
-    own_layer: bool
+    own_layer: bool  # whether that is a layer of the person's own
     figure_by_hand: FractionFigure | None
 
     def place_of(self, cell: int) -> tuple[int, float, float] | None:
@@ -92,22 +68,8 @@ class MovieJob:
 
     Lifecycle: `start` or `show`, then `poll` from the interface's thread until `stage` is `IDLE`, any
     number of times; `close` at last, after which the next `start` wakes it again. Nothing here touches
-    a layer.
-
-    Attributes
-    ----------
-    stage : Stage
-    order : MovieOrder or None
-        The last one.
-    run : WorkerRun or None
-    copied : (int, int)
-        Frames of a layer copied so far, and in all.
-    result : MovieResult or None
-        Of the last job, where it came to its end.
-    sentence : str
-        Why there is no result; empty where there is one.
-    cancelled : bool
-        Whether a person cancelled the last job.
+    a layer. `copied` counts the frames of a layer, so far and in all; `result` is the last job's, and where
+    there is none, `sentence` says why.
     """
 
     def __init__(self, *, show_unreliable: bool = True) -> None:
@@ -140,13 +102,7 @@ class MovieJob:
             self._worker = Worker()
 
     def start(self, order: MovieOrder) -> None:
-        """Begin.
-
-        Raises
-        ------
-        BadInput
-            If another goes on.
-        """
+        """Begin, unless another job goes on."""
         self._begin()
         self.order = order
         if isinstance(order.source, Path):
@@ -156,13 +112,7 @@ class MovieJob:
             self._submit(self._file_or_copy, order.source)
 
     def show(self, folder: Path) -> None:
-        """Read a session that lies on the disk, without running anything.
-
-        Raises
-        ------
-        BadInput
-            If it is none, or another job goes on.
-        """
+        """Read a session from the disk, without running anything."""
         session = open_session(folder)
         self._begin()
         self.order = self.run = None
@@ -198,11 +148,11 @@ class MovieJob:
                 self.result = value
                 self._end("")
             except Cancelled:
-                self._end("Cancelled: nothing was made.")
+                self._end(say("forms.cancelled"))
             except (RbcflowError, OSError) as error:
                 self._end(sentence_of(error))
             except Exception:
-                self._end("The movie cannot be shown: a fault in napari-rbcflow.")
+                self._end(say("forms.movie-not-shown"))
                 raise
 
     def close(self) -> None:
@@ -222,7 +172,7 @@ class MovieJob:
 
     def _begin(self) -> None:
         if self.stage is not Stage.IDLE:
-            raise BadInput("A movie is being analysed: cancel it first.")
+            raise BadInput("forms.analysis-going")
         self._cancelled = threading.Event()
         self.copied, self.result, self.sentence = (0, 0), None, ""
 
@@ -251,26 +201,23 @@ class MovieJob:
         try:
             self.run = self._worker.start(Order(source, order.folder, order.settings))
         except BaseException:
-            self._end("The analysis could not be started.")
+            self._end(say("forms.analysis-not-started"))
             raise
 
     def _run_ended(self, run: WorkerRun) -> None:
         self._drop_copy()
         status, _ = run.outcome
         if run.phase is Phase.REFUSED:
-            self._end("Cancelled: nothing was made." if self.cancelled else run.sentence)
+            self._end(say("forms.cancelled") if self.cancelled else run.sentence)
         elif status == "finished":
             order = self.order
             assert order is not None
             self.stage = Stage.READING
             self._submit(_read_result, order, self.show_unreliable)
         elif status == "failed":
-            self._end(f"{run.sentence} What was done until then is in {run.folder}.")
+            self._end(say("forms.failed-run", why=run.sentence, folder=run.folder))
         else:
-            self._end(
-                f"Cancelled. What was done until then is kept as a stopped session in {run.folder}: it is "
-                "not the result of the whole movie."
-            )
+            self._end(say("forms.cancelled-run", folder=run.folder))
 
     def _end(self, sentence: str) -> None:
         self.sentence = sentence
@@ -287,10 +234,8 @@ def _read_result(order: MovieOrder, show_unreliable: bool) -> MovieResult:
     session = open_session(order.folder)
     if not session.run["cells"]["tracked"]:
         shutil.rmtree(order.folder)
-        raise BadInput(
-            f"No cell was found in {order.name}: check that it shows cells in bright field that flow "
-            f"{order.settings.flow}, and its pixel size."
-        )
+        flow = next(words for words, flow in FLOWS if flow == order.settings.flow)
+        raise BadInput("forms.no-cells", movie=order.source.name, flow=flow)
     if isinstance(order.source, Path):
         layers = session_layers(session, open_frames(order.source), show_unreliable=show_unreliable)
         return MovieResult(session, layers, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), False, None)

@@ -11,6 +11,7 @@ import pandas as pd
 
 import napari_rbcflow
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE as RUN_NAME
 from napari_rbcflow.session import ChangeLog, open_session
 from napari_rbcflow.sources import open_frames, ring_of
@@ -19,7 +20,7 @@ from napari_rbcflow.widgets.remembered import load_settings
 
 
 def folder() -> Path:
-    """Return where the sample data lie: inside an installed package, else at the top of the tree."""
+    """Return where the sample data are: inside an installed package, else at the top of the tree."""
     package = Path(napari_rbcflow.__file__).parent
     inside = package / "sample_data"
     return inside if inside.is_dir() else package.parent / "sample_data"
@@ -27,8 +28,6 @@ def folder() -> Path:
 
 def simulated_chamber() -> list[tuple[Any, dict[str, Any], str]]:
     """Return the sample movie as an image layer and the truth beside it as tracks."""
-    import numpy as np
-    import pandas as pd
     import tifffile
 
     movie = tifffile.imread(folder() / "flow_chamber.tif")
@@ -38,14 +37,14 @@ def simulated_chamber() -> list[tuple[Any, dict[str, Any], str]]:
     x = cell.x0 + cell.v * (frame - cell.t0)
     rows = np.column_stack([cell.cell, frame, cell.y, x])
     return [
-        (movie, {"name": "simulated flow chamber"}, "image"),
-        (rows.astype(float), {"name": "truth", "tail_length": 10}, "tracks"),
+        (movie, {"name": say("forms.sample-movie")}, "image"),
+        (rows.astype(float), {"name": say("forms.sample-truth"), "tail_length": 10}, "tracks"),
     ]
 
 
 Reader = Callable[[str | Sequence[str]], list[Any]]
+# How a reader tells napari that it has dealt with a path, and that there is nothing to add.
 NO_LAYER: list[Any] = [(None,)]
-"""How a reader tells napari that it has dealt with a path, and that there is nothing to add."""
 
 
 def session_reader(path: str | Sequence[str]) -> Reader | None:
@@ -54,16 +53,16 @@ def session_reader(path: str | Sequence[str]) -> Reader | None:
     if one is None:
         return None
     if one.name == RUN_NAME or (one / RUN_NAME).is_file():
-        return _told(_read_session)
+        return _with_sentence(_read_session)
     if one.is_dir() and ring_of(one) is not None:
-        return _told(_read_movie)
+        return _with_sentence(_read_movie)
     return None
 
 
 def movie_reader(path: str | Sequence[str]) -> Reader | None:
     """Return a reader for a movie file, a frame at a time; None for several paths."""
     one = _only(path)
-    return None if one is None or one.is_dir() else _told(_read_movie)
+    return None if one is None or one.is_dir() else _with_sentence(_read_movie)
 
 
 def _read_session(path: Path) -> list[LayerData]:
@@ -81,8 +80,8 @@ def _read_movie(path: Path) -> list[LayerData]:
     return [image_layer(open_frames(path), name)]
 
 
-def _told(read: Callable[[Path], list[LayerData]]) -> Reader:
-    """Make a reader that tells a person in one sentence what is wrong with a path."""
+def _with_sentence(read: Callable[[Path], list[LayerData]]) -> Reader:
+    """Make a reader that shows a person in one sentence what is wrong with a path."""
 
     def reader(path: str | Sequence[str]) -> list[Any]:
         one = _only(path)
@@ -92,10 +91,12 @@ def _told(read: Callable[[Path], list[LayerData]]) -> Reader:
         except (RbcflowError, OSError) as error:
             if not _in_a_window():
                 raise
-            # napari 0.9.2 would put its own words, and a traceback, in the place of an error's sentence.
+            # napari 0.9.2 would show its own words, and a traceback, instead of an error's sentence.
             from napari.utils.notifications import show_error
 
-            show_error(sentence_of(error))
+            from napari_rbcflow.widgets.dock import in_form
+
+            show_error(in_form(sentence_of(error)))
             return NO_LAYER
 
     return reader
@@ -117,21 +118,10 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 
 
 def write_cells(path: str, layers: Sequence[LayerTuple]) -> list[str]:
-    """Write a row a cell: of the cells in the layers, what ``cells.csv`` says of them.
+    """Write one row per cell in the layers, of one session or several (then with a column `session`).
 
-    The columns are those of ``cells.csv`` and `label_by_hand`, the label that a person has put in the
-    place of the machine's (empty where none has), as it was when the layers were made.
-
-    Parameters
-    ----------
-    path : str
-    layers : sequence of layer data
-        Points of one session, or of several (then with a column `session`).
-
-    Raises
-    ------
-    BadInput
-        For layers that this plugin did not make, or a place that may not be written.
+    The columns are those of ``cells.csv`` and `label_by_hand`, the label that a person has given instead
+    of the machine's (empty where none has), as it was when the layers were made.
     """
     tables: dict[str, list[pd.DataFrame]] = {}
     for _, meta, _ in layers:
@@ -147,24 +137,12 @@ def write_cells(path: str, layers: Sequence[LayerTuple]) -> list[str]:
 
 
 def write_positions(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
-    """Write a row a position of a Tracks layer: `cell`, `frame`, `y_px`, `x_px`, and the cell's labels.
-
-    Parameters
-    ----------
-    path : str
-    data : ndarray, shape (n, 4)
-    meta : dict
-
-    Raises
-    ------
-    BadInput
-        As `write_cells`.
-    """
+    """Write one row per position of a Tracks layer: `cell`, `frame`, `y_px`, `x_px`, the cell's labels."""
     session, cells = _of_session(meta)
     rows = pd.DataFrame(np.asarray(data, float), columns=["cell", "frame", "y_px", "x_px"])
     rows = rows.astype({"cell": "int64", "frame": "int64"})
-    said = cells[["cell", "label", "label_by_hand"]]
-    _write(path, {session: rows.merge(said, on="cell", how="left")})
+    labels = cells[["cell", "label", "label_by_hand"]]
+    _write(path, {session: rows.merge(labels, on="cell", how="left")})
     return [path]
 
 
@@ -172,10 +150,7 @@ def _of_session(meta: dict[str, Any]) -> tuple[str, pd.DataFrame]:
     known = (meta.get("metadata") or {}).get(METADATA) or {}
     cells = known.get("cells")
     if not isinstance(cells, pd.DataFrame):
-        raise BadInput(
-            f"The layer {meta.get('name', '')!r} holds no cells of a session: select layers that "
-            "napari-rbcflow made, or save it with napari's own writer."
-        )
+        raise BadInput("forms.layer-not-ours", layer=meta.get("name", ""))
     return str(known.get("session", "")), cells
 
 
@@ -197,6 +172,4 @@ def _write(path: str, tables: dict[str, pd.DataFrame]) -> None:
     try:
         whole.to_csv(Path(path), index=False, lineterminator="\n")
     except OSError as error:
-        raise BadInput(
-            f"{path} cannot be written ({error.strerror or error}): choose another folder."
-        ) from error
+        raise BadInput("forms.file-not-written", path=path, why=error.strerror or error) from error

@@ -1,8 +1,8 @@
 """What the viewer remembers from one day to the next: the person, the camera, the display.
 
-The same settings stand in napari's own File > Preferences, which keeps them in a file of its own. What was
-last put there is remembered beside our settings: where napari's value is another one now, a person has
-changed it there, and it holds.
+The same settings are in napari's own File > Preferences, which keeps them in a file of its own. What was
+last put there is remembered beside our settings: where napari's value differs now, a person has changed it
+there, and that value is used.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import platformdirs
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ring import replace_file
+from napari_rbcflow.sentences import say
 from napari_rbcflow.sources import CameraSettings, parse_roi
 from napari_rbcflow.tracking import Direction
 
-FORMAT = 1
-"""Version of the file."""
+FORMAT = 1  # version of the file
 NAME = "settings.json"
 FOLDER_VARIABLE = "RBCFLOW_CONFIG"
 PORT_RANGE = (1.0, 65535.0)
@@ -33,101 +33,69 @@ PICTURE_HZ_RANGE = (1.0, 30.0)
 PICTURE_DELAY_RANGE_S = (0.0, 10.0)
 PictureMode = Literal["cells", "newest"]
 
+# Key of what napari's Preferences held when they last agreed with our file.
 _IN_PREFERENCES = "in_preferences"
-"""Key of what napari's Preferences held when they were last in step with us."""
 _NOT_IN_FILE = ("unknown", "remark")
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the viewer remembers.
-
-    Attributes
-    ----------
-    sessions_folder : Path
-        Where new sessions are made.
-    person : str
-        Who changes labels by hand; see `who`.
-    camera : str
-        As ``--camera`` of ``rbcflow live``.
-    mm_path : str
-        Micro-Manager's folder; empty where it is found by itself.
-    exposure_ms, fps, pixel_size_um : float or None
-        None leaves it to the camera or to the file.
-    binning : int or None
-    roi : str
-        As ``--roi``; empty for the whole field.
-    pixel_type : str
-        As ``--pixel-type``; empty leaves it to the camera.
-    port : int or None
-        Of the server of a Micro-Manager that is open, as ``--port``; None for its usual one.
-    flow : {"left-to-right", "right-to-left"}
-    picture_hz : float
-        How often the live picture is drawn.
-    picture_delay_s : float
-        How far the live picture may stand behind the camera.
-    picture_mode : {"cells", "newest"}
-        Show the frame whose cells were just tracked, or the newest one without marks.
-    show_unreliable : bool
-        Whether unreliable cells are marked too.
-    unknown : mapping
-        What the file held besides; kept when it is written again.
-    remark : str
-        What a person must be told of the file that was read; empty if nothing. Not written.
-
-    Raises
-    ------
-    BadInput
-        For a value that cannot be.
-    """
+    """What the viewer remembers; None and an empty text leave it to the camera, the file or the computer."""
 
     sessions_folder: Path = field(default_factory=lambda: Path.home() / "rbcflow-sessions")
-    person: str = ""
-    camera: str = "simulated"
+    person: str = ""  # who changes labels by hand; see `who`
+    camera: str = "simulated"  # as `camera` of `rbcflow live`
     mm_path: str = ""
     exposure_ms: float | None = None
     fps: float | None = None
     pixel_size_um: float | None = None
     binning: int | None = None
-    roi: str = ""
+    roi: str = ""  # as `parse_roi` reads it
     pixel_type: str = ""
     port: int | None = None
     flow: Direction = "left-to-right"
-    picture_hz: float = 20.0
-    picture_delay_s: float = 1.0
-    picture_mode: PictureMode = "cells"
+    picture_hz: float = 20.0  # how often the live picture is drawn
+    picture_delay_s: float = 1.0  # how far the live picture may be behind the camera
+    picture_mode: PictureMode = "cells"  # the frame just tracked, or the newest one without marks
     show_unreliable: bool = True
-    unknown: Mapping[str, Any] = field(default_factory=dict)
-    remark: str = ""
+    unknown: Mapping[str, Any] = field(default_factory=dict)  # what else the file held; written back
+    remark: str = ""  # what a person must be told of the file that was read; not written
 
     def __post_init__(self) -> None:
         for name in ("person", "camera", "mm_path", "roi", "pixel_type"):
-            if not isinstance(getattr(self, name), str):
-                raise BadInput(f"The setting {name} is a text, not {getattr(self, name)!r}.")
-        if not isinstance(self.sessions_folder, Path):
-            raise BadInput(f"The setting sessions_folder is a folder, not {self.sessions_folder!r}.")
+            self._check("forms.not-text", name, isinstance(getattr(self, name), str))
+        self._check("forms.not-a-folder", "sessions_folder", isinstance(self.sessions_folder, Path))
         if not self.camera:
-            raise BadInput(
-                "The setting camera is empty: write simulated, demo, running or the path of a FILE.cfg."
-            )
+            raise BadInput("forms.no-camera")
         for name in ("exposure_ms", "fps", "pixel_size_um", "binning"):
             if getattr(self, name) is not None:
-                _check_number(name, getattr(self, name))
+                self._check_number(name)
         for name in ("binning", "port"):
-            if not isinstance(getattr(self, name), int | None):
-                raise BadInput(f"The setting {name} is a whole number, not {getattr(self, name)!r}.")
+            self._check("forms.not-a-whole-number", name, isinstance(getattr(self, name), int | None))
         if self.port is not None:
-            _check_number("port", self.port, PORT_RANGE)
+            self._check_number("port", PORT_RANGE)
         CameraSettings(
             self.exposure_ms, self.fps, self.binning, parse_roi(self.roi or None), self.pixel_size_um
         ).check()
-        _check_number("picture_hz", self.picture_hz, PICTURE_HZ_RANGE)
-        _check_number("picture_delay_s", self.picture_delay_s, PICTURE_DELAY_RANGE_S)
-        _check_choice("flow", self.flow, get_args(Direction))
-        _check_choice("picture_mode", self.picture_mode, get_args(PictureMode))
-        if not isinstance(self.show_unreliable, bool):
-            raise BadInput(f"The setting show_unreliable is true or false, not {self.show_unreliable!r}.")
+        self._check_number("picture_hz", PICTURE_HZ_RANGE)
+        self._check_number("picture_delay_s", PICTURE_DELAY_RANGE_S)
+        for name, choices in (("flow", get_args(Direction)), ("picture_mode", get_args(PictureMode))):
+            if (value := getattr(self, name)) not in choices:
+                raise BadInput("forms.not-a-choice", setting=name, choices=" or ".join(choices), value=value)
+        self._check("forms.not-yes-or-no", "show_unreliable", isinstance(self.show_unreliable, bool))
+
+    def _check(self, key: str, setting: str, fits: bool) -> None:
+        if not fits:
+            raise BadInput(key, setting=setting, value=getattr(self, setting))
+
+    def _check_number(self, setting: str, bounds: tuple[float, float] | None = None) -> None:
+        value = getattr(self, setting)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        self._check("forms.not-a-number", setting, number)
+        if bounds is not None and not bounds[0] <= value <= bounds[1]:
+            low, high = bounds
+            raise BadInput("forms.not-between", setting=setting, low=low, high=high, value=value)
 
     @property
     def who(self) -> str:
@@ -140,27 +108,35 @@ class Settings:
             return "unknown"
 
 
+def read_number(setting: str, text: str, *, whole: bool = False) -> Any:
+    """Return the number in a field, with a decimal point or comma; None where the field is empty."""
+    text = text.strip()
+    number = text.replace(",", ".")
+    try:
+        return (int(number) if whole else float(number)) if number else None
+    except ValueError:
+        key = "forms.not-a-whole-number" if whole else "forms.not-a-number"
+        raise BadInput(key, setting=setting, value=text) from None
+
+
 def settings_path() -> Path:
-    """Return where the settings lie: the environment variable `FOLDER_VARIABLE` names another folder."""
+    """Return the path of the settings; the environment variable `FOLDER_VARIABLE` names another folder."""
     folder = os.environ.get(FOLDER_VARIABLE)
     return (Path(folder) if folder else Path(platformdirs.user_config_dir("napari-rbcflow"))) / NAME
 
 
 def load_settings() -> Settings:
-    """Read the settings; never fails.
+    """Read the settings, and what a person has changed in napari's Preferences; never fails.
 
-    Returns
-    -------
-    Settings
-        The defaults where there is no file yet. A file that is damaged or from a newer version is put
-        aside, and `remark` says so. What a person has changed in napari's Preferences holds.
+    Without a file, they are the defaults. A file that is damaged or from a newer version is renamed, and
+    `remark` says so.
     """
     settings = _read()
     if not _beside_preferences():
         return settings
     last_put = settings.unknown.get(_IN_PREFERENCES)
     try:
-        changed = changed_there(last_put if isinstance(last_put, dict) else {})
+        changed = _changed_in_preferences(last_put if isinstance(last_put, dict) else {})
         if not changed and (isinstance(last_put, dict) or settings == Settings()):
             return settings
         if "sessions_folder" in changed:
@@ -168,7 +144,7 @@ def load_settings() -> Settings:
             changed["sessions_folder"] = Path(folder).expanduser() if folder else Settings().sessions_folder
         save_settings(replace(settings, **changed))
     except BadInput as error:
-        remark = f"What was set in napari's Preferences is not used: {error}"
+        remark = say("forms.preferences-not-used", why=error)
         return replace(settings, remark=f"{settings.remark} {remark}".strip())
     return replace(_read(), remark=settings.remark)
 
@@ -180,83 +156,58 @@ def _read() -> Settings:
     except FileNotFoundError:
         return Settings()
     except UnicodeDecodeError:
-        return _without(path, "is damaged")
+        return _set_aside(path, say("forms.settings-damaged", path=path))
     except OSError as error:
-        return _remarked(f"The settings in {path} cannot be read ({error.strerror}): the defaults are used.")
+        return _remarked(say("forms.settings-unreadable", path=path, why=error.strerror))
     try:
-        said = json.loads(text)
-        version = said["format"]
+        data = json.loads(text)
+        version = data["format"]
     except (ValueError, KeyError, TypeError):
-        return _without(path, "is damaged")
+        version = None
     if not isinstance(version, int) or isinstance(version, bool):
-        return _without(path, "is damaged")
+        return _set_aside(path, say("forms.settings-damaged", path=path))
     if version > FORMAT:
-        return _without(path, "is from a newer napari-rbcflow")
-    del said["format"]
+        return _set_aside(path, say("forms.settings-newer", path=path))
+    del data["format"]
     names = {f.name for f in fields(Settings)} - set(_NOT_IN_FILE)
-    known = {name: value for name, value in said.items() if name in names}
+    known = {name: value for name, value in data.items() if name in names}
     if isinstance(known.get("sessions_folder"), str):
         known["sessions_folder"] = Path(known["sessions_folder"])
-    unknown = {name: value for name, value in said.items() if name not in names}
+    unknown = {name: value for name, value in data.items() if name not in names}
     try:
         return Settings(**known, unknown=unknown)
     except BadInput as error:
-        return _without(path, f"cannot be used ({error})")
+        return _set_aside(path, say("forms.settings-unusable", path=path, why=error))
 
 
 def save_settings(settings: Settings) -> None:
-    """Write the settings, in one step.
-
-    Raises
-    ------
-    BadInput
-        Where the folder may not be written.
-    """
+    """Write the settings, in one step."""
     path = settings_path()
-    said = {name: value for name, value in asdict(settings).items() if name not in _NOT_IN_FILE}
-    said["sessions_folder"] = str(settings.sessions_folder)
+    data = {name: value for name, value in asdict(settings).items() if name not in _NOT_IN_FILE}
+    data["sessions_folder"] = str(settings.sessions_folder)
     if _beside_preferences():
-        settings = replace(settings, unknown={**settings.unknown, _IN_PREFERENCES: put_there(said)})
-    text = json.dumps({"format": FORMAT, **said, **settings.unknown}, indent=2, ensure_ascii=False)
+        held = _show_in_preferences(data)
+        settings = replace(settings, unknown={**settings.unknown, _IN_PREFERENCES: held})
+    text = json.dumps({"format": FORMAT, **data, **settings.unknown}, indent=2, ensure_ascii=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, (text + "\n").encode(errors="backslashreplace"))
     except OSError as error:
         raise BadInput(
-            f"The settings cannot be kept in {path.parent} ({error.strerror or error}): give yourself the "
-            "right to write there, or set them anew each time."
+            "forms.settings-folder-unusable", folder=path.parent, why=error.strerror or error
         ) from error
 
 
-def _beside_preferences() -> bool:
-    """Say whether napari is there to show our settings, and ours lie in their usual place."""
-    return "napari" in sys.modules and not os.environ.get(FOLDER_VARIABLE)
-
-
-def _check_number(name: str, value: object, bounds: tuple[float, float] | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise BadInput(f"The setting {name} is a number, not {value!r}.")
-    if bounds is not None and not bounds[0] <= value <= bounds[1]:
-        raise BadInput(f"The setting {name} is {bounds[0]:g} to {bounds[1]:g}, not {value:g}.")
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise BadInput(f"The setting {name} is {' or '.join(choices)}, not {value!r}.")
-
-
-def _without(path: Path, what: str) -> Settings:
-    """Put a file aside that cannot be used, and go on with the defaults."""
+def _set_aside(path: Path, reason: str) -> Settings:
+    """Rename a file that cannot be used, and go on with the defaults."""
     aside = next(
         p for k in range(1, 10_000) if not (p := path.with_name(f"settings.aside-{k}.json")).exists()
     )
     try:
         path.rename(aside)
     except OSError as error:
-        return _remarked(f"{path} {what} and cannot be put aside ({error.strerror}): the defaults are used.")
-    return _remarked(
-        f"{path.name} in {path.parent} {what}: it was put aside as {aside.name}, the defaults are used."
-    )
+        return _remarked(say("forms.settings-in-the-way", reason=reason, why=error.strerror))
+    return _remarked(say("forms.settings-set-aside", reason=reason, aside=aside.name))
 
 
 def _remarked(sentence: str) -> Settings:
@@ -267,6 +218,7 @@ def _remarked(sentence: str) -> Settings:
 # Our settings in napari's own Preferences.
 
 PLUGIN = "napari-rbcflow"
+# By category, as in napari.yaml.
 FIELDS: dict[str, tuple[str, ...]] = {
     "camera": (
         *("camera", "mm_path", "exposure_ms", "fps", "pixel_size_um"),
@@ -275,25 +227,21 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "display": ("picture_mode", "picture_hz", "picture_delay_s", "show_unreliable"),
     "records": ("sessions_folder", "person"),
 }
-"""As in ``napari.yaml``, by category."""
 _WHOLE = frozenset({"binning", "port"})
+# Texts there: a number could not be left empty, and napari 0.9.2 would show 0.605 um as 0.60 or 0.61.
 _NUMBERS = frozenset({"exposure_ms", "fps", "pixel_size_um"}) | _WHOLE
-"""Texts there: a number could not be left empty, and napari 0.9.2 would show 0.605 um as 0.60 or 0.61."""
 
 
-def changed_there(last_put: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a person has changed in the Preferences since `put_there`.
+def _beside_preferences() -> bool:
+    """Whether napari is there to show our settings, and ours are in their usual place."""
+    return "napari" in sys.modules and not os.environ.get(FOLDER_VARIABLE)
 
-    Parameters
-    ----------
-    last_put : mapping
-        What `put_there` returned; empty at the first time, when nothing counts as changed unless it
-        differs from what ``napari.yaml`` declares.
 
-    Raises
-    ------
-    BadInput
-        For a text that is no number.
+def _changed_in_preferences(last_put: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a person has changed in the Preferences since `_show_in_preferences`.
+
+    `last_put` is what that returned; empty at the first time, when nothing counts as changed unless it
+    differs from what ``napari.yaml`` declares.
     """
     model = _model()
     if model is None:
@@ -305,16 +253,16 @@ def changed_there(last_put: Mapping[str, Any]) -> dict[str, Any]:
             value = getattr(part, name)
             before = last_put.get(name, type(part).model_fields[name].default)
             if value != before:
-                changed[name] = _number(name, value) if name in _NUMBERS else value
+                changed[name] = read_number(name, value, whole=name in _WHOLE) if name in _NUMBERS else value
     return changed
 
 
-def put_there(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Show our settings in the Preferences; return what stands there now."""
+def _show_in_preferences(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Show our settings in the Preferences; return what they hold now."""
     model = _model()
     if model is None:
         return {}
-    stands = {}
+    held = {}
     for category, names in FIELDS.items():
         part = getattr(model, category)
         for name in names:
@@ -324,19 +272,10 @@ def put_there(settings: Mapping[str, Any]) -> dict[str, Any]:
             if getattr(part, name) != value:
                 try:
                     setattr(part, name, value)
-                except ValueError as error:  # beyond the bounds in napari.yaml: ours holds all the same
-                    _log.info("%s is not shown in napari's preferences: %s", name, error)
-            stands[name] = getattr(part, name)
-    return stands
-
-
-def _number(name: str, text: str) -> float | None:
-    text = text.strip().replace(",", ".")
-    try:
-        return (int(text) if name in _WHOLE else float(text)) if text else None
-    except ValueError:
-        kind = "a whole number" if name in _WHOLE else "a number"
-        raise BadInput(f"{name} is {kind}, not {text!r}.") from None
+                except ValueError as error:  # beyond the bounds in napari.yaml: ours is used all the same
+                    _log.debug("%s is not shown in napari's preferences: %s", name, error)
+            held[name] = getattr(part, name)
+    return held
 
 
 def _model() -> Any | None:
@@ -349,6 +288,6 @@ def _model() -> Any | None:
             for name in names:
                 getattr(getattr(model, category), name)
     except Exception as error:
-        _log.info("no settings in napari's preferences: %s", error)
+        _log.debug("no settings in napari's preferences: %s", error)
         return None
     return model

@@ -15,19 +15,21 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QGridLayout,
     QLabel,
-    QPushButton,
     QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_rbcflow.errors import BadInput, LiveModeOn
+from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import USUAL_RELIABLE, StopRules
 from napari_rbcflow.pipeline import Camera, Order
 from napari_rbcflow.quality import SetFlow
+from napari_rbcflow.sentences import say
 from napari_rbcflow.sources import amiss_words, took_lines, took_words
+from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import SourceInfo
-from napari_rbcflow.widgets.dock import WARNING_COLOUR, set_text, wrapping_label
+from napari_rbcflow.widgets.dock import FIELD_LABELS, WARNING_COLOUR, set_text, wrapping_label
+from napari_rbcflow.widgets.remembered import read_number
 
 _LONGEST_PART = 40
 
@@ -38,31 +40,18 @@ def session_name(patient: str, sample: str) -> str:
     return "_".join(part for part in parts if part)
 
 
-def new_session(folder: Path, patient: str, sample: str) -> Path:
-    """Return the path of a session that does not exist yet, in a folder that may be written.
-
-    Parameters
-    ----------
-    folder : Path
-        Where all sessions are; made where it is missing.
-    patient, sample : str
-
-    Raises
-    ------
-    BadInput
-        Where that folder cannot be made or written.
-    """
-    folder = Path(folder).expanduser()
+def new_session(folder: str, patient: str, sample: str) -> Path:
+    """Return the path of a session that does not exist yet, in a folder that is made where it is missing."""
+    if not folder.strip():
+        raise BadInput("forms.no-sessions-folder")
+    parent = Path(folder.strip()).expanduser()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
-        raise BadInput(
-            f"Sessions cannot be kept in {folder} ({error.strerror or error}): choose another folder for"
-            " sessions."
-        ) from None
-    path = folder / session_name(patient, sample)
+        raise BadInput("forms.sessions-folder-unusable", folder=parent, why=error.strerror or error) from None
+    path = parent / session_name(patient, sample)
     names = [path, *(path.with_name(f"{path.name}-{k}") for k in range(2, 100))]
     return next((name for name in names if not name.exists()), path)
 
@@ -72,48 +61,30 @@ def _safe(text: str) -> str:
     return re.sub(r"[^\w]+|_", "-", text).strip("-")[:_LONGEST_PART].rstrip("-")
 
 
-USUAL = SetFlow()
-FLOW_FIELDS = {
-    "shear_rate_per_s": ("Shear rate, 1/s", f"{USUAL.shear_rate_per_s:g}"),
-    "focus_height_um": ("Focus height, µm", f"{USUAL.focus_height_um:g}"),
-}
-"""Each attribute of `SetFlow` that is asked for: what it is called, and what holds for an empty field."""
+FLOWS: list[tuple[str, Direction]] = [
+    (say("forms.left-to-right"), "left-to-right"),
+    (say("forms.right-to-left"), "right-to-left"),
+]
+USUAL_FLOW = SetFlow()
+# What a form asks of `SetFlow`, each with its tooltip.
 FLOW_HELP = {
-    "shear_rate_per_s": "At the wall, as the pump is set. The cells' speed is compared with it.",
-    "focus_height_um": "Travel of the objective from the wall to the focus. "
-    "The cells' speed is compared with it.",
+    "shear_rate_per_s": say("forms.shear-rate-help"),
+    "focus_height_um": say("forms.focus-height-help"),
 }
+# What an empty field stands for.
+FLOW_USUAL = {name: f"{getattr(USUAL_FLOW, name):g}" for name in FLOW_HELP}
 
 
-def flow_from(texts: Mapping[str, str], before: SetFlow = USUAL) -> SetFlow:
-    """Return the flow that is written in a form.
-
-    Parameters
-    ----------
-    texts : mapping of str to str
-        By the names of `FLOW_FIELDS`; an empty one is the usual value.
-    before : SetFlow
-        For what a form does not ask.
-
-    Raises
-    ------
-    BadInput
-        For what is no number, or what no chamber has.
-    """
-    values = {}
-    for name, (words, _) in FLOW_FIELDS.items():
-        text = texts[name].strip().replace(",", ".")
-        try:
-            values[name] = float(text) if text else float(getattr(USUAL, name))
-        except ValueError:
-            raise BadInput(f"{words}: {text!r} is not a number; write one or leave it empty.") from None
-    return replace(before, **values)
+def flow_from(texts: Mapping[str, str], before: SetFlow = USUAL_FLOW) -> SetFlow:
+    """Return the flow that is written in a form; what the form does not ask is as `before`."""
+    values = {name: read_number(name, texts[name]) for name in FLOW_HELP}
+    return replace(before, **{k: getattr(USUAL_FLOW, k) if v is None else v for k, v in values.items()})
 
 
 def texts_of(flow: SetFlow) -> dict[str, str]:
-    """Return what stands in a form's fields for a flow; nothing where it is the usual one."""
-    values = {name: float(getattr(flow, name)) for name in FLOW_FIELDS}
-    return {name: "" if value == getattr(USUAL, name) else f"{value:g}" for name, value in values.items()}
+    """Return the texts of a form's fields for a flow, empty where it is the usual one."""
+    values = {name: float(getattr(flow, name)) for name in FLOW_HELP}
+    return {k: "" if value == getattr(USUAL_FLOW, k) else f"{value:g}" for k, value in values.items()}
 
 
 class StopForm(QWidget):
@@ -121,14 +92,12 @@ class StopForm(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.by_reliable = QCheckBox("Stop at reliable cells")
-        self.by_halfwidth = QCheckBox("Stop when precise to ± %")
-        self.by_seconds = QCheckBox("Stop after seconds")
-        self.by_tracks = QCheckBox("Stop at tracks")
-        self.by_baseline = QCheckBox("Stop when clearly off the baseline, %")
-        self.by_baseline.setToolTip(
-            "Stops when the fraction surely lies below or above this, such as the limit that the trend names."
-        )
+        self.by_reliable = QCheckBox(FIELD_LABELS["stop_reliable"])
+        self.by_halfwidth = QCheckBox(FIELD_LABELS["stop_halfwidth"])
+        self.by_seconds = QCheckBox(FIELD_LABELS["stop_seconds"])
+        self.by_tracks = QCheckBox(FIELD_LABELS["stop_tracks"])
+        self.by_baseline = QCheckBox(FIELD_LABELS["stop_baseline"])
+        self.by_baseline.setToolTip(say("forms.stop-baseline-help"))
         self.reliable, self.tracks = _whole(USUAL_RELIABLE), _whole(10_000)
         self.halfwidth = _decimal(0.1, 49.9, 2, 5.0)
         self.seconds = _decimal(0.1, 1_000_000, 1, 60.0)
@@ -180,14 +149,12 @@ class StopForm(QWidget):
                 field.setValue(value)  # type: ignore[arg-type]
 
     def _ticked(self) -> None:
+        note = ""
         if not any(tick.isChecked() for tick in self._ticks):
-            said = "only you stop the run"
+            note = say("forms.runs-until-stopped")
         elif self.by_reliable.isChecked() and self.by_halfwidth.isChecked():
-            said = "cells and half-width must both hold"
-        else:
-            said = ""
-        self.note.setText(said)
-        self.note.setVisible(bool(said))
+            note = say("forms.stop-needs-both")
+        set_text(self.note, note)
 
 
 def _whole(value: int) -> QSpinBox:
@@ -214,12 +181,7 @@ _DIFFERS = f"font-size: 15px; border: 2px solid {WARNING_COLOUR}; border-radius:
 
 
 class CameraLine(QWidget):
-    """Field, rate, exposure, binning and pixels as read back; what is not as asked stands out.
-
-    Attributes
-    ----------
-    took, differs : QLabel
-    """
+    """Field of view, rate, exposure, binning and pixels as read back; what is not as asked stands out."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -232,13 +194,13 @@ class CameraLine(QWidget):
         self.clear()
 
     def clear(self) -> None:
-        """Say nothing."""
+        """Show nothing."""
         set_text(self.took, "")
         set_text(self.differs, "")
         self.hide()
 
     def show_info(self, info: SourceInfo) -> None:
-        """Say what a source that is open does."""
+        """Show what a source that is open does."""
         set_text(self.took, escape(took_words(info)))
         self.setToolTip("\n".join(took_lines(info)))
         amiss = amiss_words(info)
@@ -246,34 +208,9 @@ class CameraLine(QWidget):
         self.show()
 
 
-WORDS = "End Live mode there and start"
-_STYLE = "font-size: 17px; font-weight: 600; padding: 8px; background: #1b6fa8; color: white;"
-
-
-class LiveModeOffer(QPushButton):
-    """A button under the refusal; seen only where Live mode was why."""
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(WORDS, parent)
-        self.setStyleSheet(_STYLE)
-        self.setToolTip("Micro-Manager's Live window stops, as with its own button; the run then begins.")
-        self.hide()
-
-    def show_for(self, code: str) -> None:
-        """Show it if this is why a run was refused."""
-        self.setVisible(code == LiveModeOn.KEY)
-
-
 def ending_live_mode(wanted: Order, refused: Order) -> Order:
-    """Return the order that may end Live mode.
-
-    Parameters
-    ----------
-    wanted : Order
-        What the form says now.
-    refused : Order
-        What was refused. It is meant if only the folder differs: nothing was made, so its name is free.
-    """
+    """Return the order, with Live mode ended: what was refused, unless the form says something else now."""
+    # Where only the folder differs, nothing was made: the name refused is still free.
     same = (wanted.source, wanted.settings) == (refused.source, refused.settings)
     order = refused if same else wanted
     assert isinstance(order.source, Camera)

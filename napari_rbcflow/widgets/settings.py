@@ -11,53 +11,52 @@ from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, FloatSpinB
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import BadInput, RbcflowError
-from napari_rbcflow.widgets.dock import WarningBox, breakable, wrapping_label
-from napari_rbcflow.widgets.movie_form import FLOWS, number_in
+from napari_rbcflow.sentences import say
+from napari_rbcflow.widgets.dock import FIELD_LABELS, WarningBox, breakable, wrapping_label
 from napari_rbcflow.widgets.remembered import (
     PICTURE_DELAY_RANGE_S,
     PICTURE_HZ_RANGE,
     Settings,
     load_settings,
+    read_number,
     save_settings,
     settings_path,
 )
-
-_AS_SAID = "as the camera or file says"
+from napari_rbcflow.widgets.run_form import FLOWS
 
 
 class SettingsWidget(QWidget):
-    """Shows what is kept, and keeps what is changed when Save is pressed.
-
-    Attributes
-    ----------
-    message : WarningBox
-        Why nothing was kept.
-    """
+    """Shows the settings, and saves what is changed when Save is pressed; `message` says why not."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setMinimumWidth(400)
         folder = FileDialogMode.EXISTING_DIRECTORY
-        self.sessions_folder = FileEdit(label="Folder for sessions", mode=folder)
-        self.person = LineEdit(label="Who changes labels")
-        self.camera = LineEdit(label="Camera")
-        self.mm_path = FileEdit(label="Micro-Manager's folder", mode=folder)
-        self.exposure_ms = LineEdit(label="Exposure, ms")
-        self.fps = LineEdit(label="Frames per second")
-        self.pixel_size_um = LineEdit(label="Pixel size, µm")
-        self.binning, self.roi = LineEdit(label="Binning"), LineEdit(label="Field")
-        self.pixel_type = LineEdit(label="Pixel type")
-        self.port = LineEdit(label="Micro-Manager's port")
-        self.flow = ComboBox(label="Cells flow", choices=FLOWS)
+        self.sessions_folder = FileEdit(label=FIELD_LABELS["sessions_folder"], mode=folder)
+        self.person = _line("person", Settings().who, say("forms.person-help"))
+        self.camera = _line("camera", say("forms.cameras"), say("forms.camera-help"))
+        self.mm_path = FileEdit(label=FIELD_LABELS["mm_path"], mode=folder)
+        self.mm_path.line_edit.native.setPlaceholderText(say("forms.found-automatically"))
+        as_set, as_camera_says = say("forms.as-the-camera-is-set"), say("forms.as-the-camera-says")
+        self.exposure_ms = _line("exposure_ms", as_set)
+        self.fps = _line("fps", as_camera_says)
+        self.pixel_size_um = _line("pixel_size_um", as_camera_says)
+        self.binning = _line("binning", as_set, say("forms.binning-help"))
+        self.roi = _line("roi", say("forms.roi-example"), say("forms.roi-help"))
+        self.pixel_type = _line("pixel_type", as_set, say("forms.pixel-type-help"))
+        self.port = _line("port", "4827")
+        self.flow = ComboBox(label=FIELD_LABELS["flow"], choices=FLOWS)
         self.picture_mode = ComboBox(
-            label="Picture shows",
-            choices=[("cells, and how they are judged", "cells"), ("the newest frame", "newest")],
+            label=FIELD_LABELS["picture_mode"],
+            choices=[(say("forms.cells-and-labels"), "cells"), (say("forms.live-view"), "newest")],
         )
         low, high = PICTURE_HZ_RANGE
-        self.picture_hz = FloatSpinBox(label="Pictures a second, at most", min=low, max=high, step=1.0)
+        self.picture_hz = FloatSpinBox(label=FIELD_LABELS["picture_hz"], min=low, max=high, step=1.0)
         low, high = PICTURE_DELAY_RANGE_S
-        self.picture_delay_s = FloatSpinBox(label="Picture stands behind by, s", min=low, max=high, step=0.5)
-        self.show_unreliable = CheckBox(text="Mark unreliable cells too")
+        self.picture_delay_s = FloatSpinBox(
+            label=FIELD_LABELS["picture_delay_s"], min=low, max=high, step=0.5
+        )
+        self.show_unreliable = CheckBox(text=FIELD_LABELS["show_unreliable"])
         self.container: Container[Any] = Container()
         self.container.extend(
             [
@@ -80,21 +79,8 @@ class SettingsWidget(QWidget):
             ]
         )
         self.container.margins = (0, 0, 0, 0)
-        self.camera.tooltip = "simulated, demo, running (a Micro-Manager that is open), or a FILE.cfg"
-        self.camera.native.setPlaceholderText("simulated, demo, running or FILE.cfg")
-        self.person.native.setPlaceholderText(Settings().who)
-        self.mm_path.line_edit.native.setPlaceholderText("found by itself")
-        for spin, empty in (
-            (self.exposure_ms, _AS_SAID),
-            (self.fps, _AS_SAID),
-            (self.pixel_size_um, _AS_SAID),
-            (self.binning, "as the camera is set"),
-            (self.roi, "x,y,width,height; as the camera is set"),
-            (self.pixel_type, "as the camera is set"),
-            (self.port, "4827"),
-        ):
-            spin.native.setPlaceholderText(empty)
-        self.save_button, self.defaults_button = QPushButton("Save"), QPushButton("Defaults")
+        self.save_button = QPushButton(say("forms.save"))
+        self.defaults_button = QPushButton(say("forms.defaults"))
         self.message = WarningBox()
         self.status = wrapping_label("font-size: 14px;")
         self.save_button.clicked.connect(self._save)
@@ -112,21 +98,19 @@ class SettingsWidget(QWidget):
         if settings.remark:
             self.message.say(mild=[settings.remark])
         self._show(settings)
-        self.status.setText(f"Kept in {breakable(str(settings_path()))}; they take effect after a restart.")
+        self._say_where()
+
+    def _say_where(self) -> None:
+        self.status.setText(say("forms.settings-saved", path=breakable(str(settings_path()))))
 
     def _show(self, settings: Settings) -> None:
         self.sessions_folder.value = settings.sessions_folder
         self.person.value = settings.person
         self.camera.value = settings.camera
         self.mm_path.line_edit.value = settings.mm_path
-        for spin, value in (
-            (self.exposure_ms, settings.exposure_ms),
-            (self.fps, settings.fps),
-            (self.pixel_size_um, settings.pixel_size_um),
-            (self.binning, settings.binning),
-            (self.port, settings.port),
-        ):
-            spin.value = "" if value is None else f"{value:.10g}"
+        for name in ("exposure_ms", "fps", "pixel_size_um", "binning", "port"):
+            value = getattr(settings, name)
+            getattr(self, name).value = "" if value is None else f"{value:.10g}"
         self.roi.value, self.pixel_type.value = settings.roi, settings.pixel_type
         self.flow.value = settings.flow
         self.picture_mode.value = settings.picture_mode
@@ -134,23 +118,23 @@ class SettingsWidget(QWidget):
         self.picture_delay_s.value = settings.picture_delay_s
         self.show_unreliable.value = settings.show_unreliable
 
-    def _said(self) -> Settings:
+    def _read(self) -> Settings:
         folder = self.sessions_folder.line_edit.value.strip()
         if not folder:
-            raise BadInput("There is no folder for sessions: choose one.")
+            raise BadInput("forms.no-sessions-folder")
         return replace(
-            load_settings(),  # what others have kept meanwhile, and what a newer version knows
+            load_settings(),  # what others have saved meanwhile, and what a newer version knows
             sessions_folder=Path(folder).expanduser(),
             person=self.person.value.strip(),
             camera=self.camera.value.strip(),
             mm_path=self.mm_path.line_edit.value.strip(),
-            exposure_ms=number_in(self.exposure_ms),
-            fps=number_in(self.fps),
-            pixel_size_um=number_in(self.pixel_size_um),
-            binning=_whole(number_in(self.binning)),
+            exposure_ms=read_number("exposure_ms", self.exposure_ms.value),
+            fps=read_number("fps", self.fps.value),
+            pixel_size_um=read_number("pixel_size_um", self.pixel_size_um.value),
+            binning=read_number("binning", self.binning.value, whole=True),
             roi=self.roi.value.strip(),
             pixel_type=self.pixel_type.value.strip(),
-            port=_whole(number_in(self.port)),
+            port=read_number("port", self.port.value, whole=True),
             flow=self.flow.value,
             picture_mode=self.picture_mode.value,
             picture_hz=float(self.picture_hz.value),
@@ -161,15 +145,17 @@ class SettingsWidget(QWidget):
 
     def _save(self) -> None:
         try:
-            save_settings(self._said())
+            save_settings(self._read())
         except RbcflowError as error:
             self.message.say(grave=[str(error)])
-            self.status.setText("Nothing was kept.")
+            self.status.setText(say("forms.settings-not-saved"))
             return
         self.message.clear()
-        self.status.setText(f"Kept in {breakable(str(settings_path()))}; they take effect after a restart.")
+        self._say_where()
 
 
-def _whole(number: float | None) -> Any:
-    """Return a whole number as one; another is left to `Settings` to refuse."""
-    return int(number) if number is not None and number.is_integer() else number
+def _line(setting: str, empty: str, tooltip: str = "") -> LineEdit:
+    """Return a field with what an empty one stands for."""
+    line = LineEdit(label=FIELD_LABELS[setting], tooltip=tooltip or None)
+    line.native.setPlaceholderText(empty)
+    return line

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-# Here, before anybody catches signals: a Ctrl-C while napari is imported needs no window to be closed.
+# Here, before signals are caught: a Ctrl-C while napari is imported needs no window to be closed.
 import napari
 import napari.viewer
 
 from napari_rbcflow.pipeline import Phase
+from napari_rbcflow.sentences import say
 
 if TYPE_CHECKING:
     from napari_rbcflow.pipeline import Order, WorkerRun
@@ -20,10 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def watch(order: Order) -> WorkerRun:
-    """Open napari and run the order in the live widget; returns when the window is closed.
-
-    Closing the window stops the run; its session is closed when this returns.
-    """
+    """Open napari and run the order in the live widget, until the window and the session are closed."""
     viewer = napari.Viewer(title="napari-rbcflow")
     widget = docked(viewer)
     try:
@@ -31,7 +29,7 @@ def watch(order: Order) -> WorkerRun:
         napari.run()
     finally:
         widget.shut_down()
-    # One that was refused, and begun anew in the window, is the one that is meant.
+    # A run that was refused may have been started again in the window.
     return widget.run if run.phase is Phase.REFUSED and widget.run is not None else run
 
 
@@ -42,15 +40,15 @@ def docked(viewer: napari.viewer.Viewer) -> LiveWidget:
     try:
         _, widget = viewer.window.add_plugin_dock_widget("napari-rbcflow", "Live")
     except KeyError:
-        log.warning("napari does not know its plugin napari-rbcflow (switched off?): the menu has no Live")
+        log.warning(say("forms.plugin-off"))
         widget = LiveWidget(viewer)
-        viewer.window.add_dock_widget(widget, area="right", name="Red blood cell flow, live")
+        viewer.window.add_dock_widget(widget, area="right", name=say("forms.live-title"))
     assert isinstance(widget, LiveWidget)
     return widget
 
 
 def close_windows() -> None:
-    """Close the windows that `watch` waits for; may be called from a signal handler."""
+    """Close the windows that `watch` waits for, also from a signal handler."""
     from qtpy.QtCore import QTimer
 
     # Not in here: whatever slot was running just now would find its widgets gone.
