@@ -79,7 +79,7 @@ def test_everything_stands_in_the_menus_and_opens(make_napari_viewer: Any, qtbot
     }
     us = "(Red blood cell flow)"
     assert {
-        f"File > Open Sample > Simulated flow chamber with its truth {us}",
+        f"File > Open Sample > Simulated flow chamber, with the true tracks {us}",
         f"File > Acquire > Live {us}",
         f"Layers > Track > Movie {us}",
         f"Layers > Classify > Movie {us}",
@@ -273,6 +273,21 @@ def test_settings_are_kept_and_never_in_the_way(make_napari_viewer: Any, qtbot: 
         assert not path.exists()
         (aside,) = [aside for aside in path.parent.iterdir() if aside.read_text() == damage]
         assert settings.remark.endswith(say("forms.settings-set-aside", reason="", aside=aside.name))
+
+
+def test_the_preferences_of_napari_call_the_settings_as_the_forms_do() -> None:
+    from npe2 import PluginManifest
+
+    from napari_rbcflow.widgets.dock import FIELD_LABELS
+
+    manifest = PluginManifest.from_file(Path(__file__).parents[1] / "napari.yaml")
+    titles = {
+        name: setting.title
+        for category in manifest.contributions.configurations.values()
+        for name, setting in category.properties.items()
+    }
+    assert titles == {name: FIELD_LABELS[name] for name in titles}
+    assert len(titles) == 16
 
 
 def test_the_preferences_of_napari_show_the_same_settings(
