@@ -250,6 +250,7 @@ class CameraForm(QWidget):
         self.patient, self.sample = QLineEdit(), QLineEdit()
         self.camera = QComboBox()
         self.camera.addItems([choice.name for choice in CHOICES])
+        self.camera.setToolTip(say("forms.camera-choice-help"))
         # A long name must not widen the dock.
         self.camera.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.camera.setMinimumContentsLength(12)

@@ -220,7 +220,7 @@ class MovieForm:
             max=MOST_LEAST_FRAMES,
             tooltip=say("forms.least-frames-help"),
         )
-        self.folder = FileEdit(label=FIELD_LABELS["sessions_folder"], mode=FileDialogMode.EXISTING_DIRECTORY)
+        self.folder = folder_field("sessions_folder")
         for number in (self.fps, self.pixel_size_um):
             number.native.setPlaceholderText(say("forms.as-the-file-says"))
         for name, usual in FLOW_USUAL.items():
@@ -309,3 +309,11 @@ class MovieForm:
         self.layer.visible = what == LAYER
         folder, file = FileDialogMode.EXISTING_DIRECTORY, FileDialogMode.EXISTING_FILE
         self.file.mode = folder if what == FOLDER else file
+        self.file.choose_btn.text = say("forms.browse")  # which the mode has changed
+
+
+def folder_field(setting: str) -> FileEdit:
+    """Return a field for a folder."""
+    edit = FileEdit(label=FIELD_LABELS[setting], mode=FileDialogMode.EXISTING_DIRECTORY)
+    edit.choose_btn.text = say("forms.browse")
+    return edit

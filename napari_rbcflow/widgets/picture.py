@@ -15,8 +15,9 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QPushButton, QVBox
 from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed, sentence_of
 from napari_rbcflow.pipeline import JudgedCell, Snapshot
 from napari_rbcflow.ring import FrameGone, RingReader, open_ring
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import SourceInfo
-from napari_rbcflow.widgets.dock import breakable, wrapping_label
+from napari_rbcflow.widgets.dock import FIELD_LABELS, breakable, wrapping_label
 from napari_rbcflow.widgets.picture_layers import (
     LEAST_SHARE,
     NOT_COUNTED,
@@ -494,10 +495,10 @@ class LivePicture:
         )
 
 
-_MODES: tuple[tuple[str, PictureMode], ...] = (
-    ("Cells, with their labels", "cells"),
-    ("Live view (for focusing)", "newest"),
-)
+MODES: list[tuple[str, PictureMode]] = [
+    (say("forms.cells-and-labels"), "cells"),
+    (say("forms.live-view"), "newest"),
+]
 
 
 class PictureControls(QWidget):
@@ -517,8 +518,8 @@ class PictureControls(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.modes = QComboBox()
-        self.modes.addItems([words for words, _ in _MODES])
-        self.unreliable = QCheckBox("mark unreliable cells")
+        self.modes.addItems([words for words, _ in MODES])
+        self.unreliable = QCheckBox(FIELD_LABELS["show_unreliable"])
         self.back = QPushButton("Back to the live picture")
         self.said = wrapping_label("font-size: 13px;")
         row = QHBoxLayout()
@@ -538,11 +539,11 @@ class PictureControls(QWidget):
     @property
     def mode(self) -> PictureMode:
         """What the picture shows."""
-        return _MODES[self.modes.currentIndex()][1]
+        return MODES[self.modes.currentIndex()][1]
 
     def choose(self, mode: PictureMode, *, show_unreliable: bool) -> None:
         """Show this choice."""
-        self.modes.setCurrentIndex([value for _, value in _MODES].index(mode))
+        self.modes.setCurrentIndex([value for _, value in MODES].index(mode))
         self.unreliable.setChecked(show_unreliable)
 
     def say(self, said: str, *, held: bool) -> None:

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, FloatSpinBox, LineEdit
+from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, LineEdit
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.sentences import say
 from napari_rbcflow.widgets.dock import FIELD_LABELS, WarningBox, breakable, wrapping_label
+from napari_rbcflow.widgets.movie_form import folder_field
+from napari_rbcflow.widgets.picture import MODES
 from napari_rbcflow.widgets.remembered import (
     PICTURE_DELAY_RANGE_S,
     PICTURE_HZ_RANGE,
@@ -31,11 +32,10 @@ class SettingsWidget(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setMinimumWidth(400)
-        folder = FileDialogMode.EXISTING_DIRECTORY
-        self.sessions_folder = FileEdit(label=FIELD_LABELS["sessions_folder"], mode=folder)
+        self.sessions_folder = folder_field("sessions_folder")
         self.person = _line("person", Settings().who, say("forms.person-help"))
         self.camera = _line("camera", say("forms.cameras"), say("forms.camera-help"))
-        self.mm_path = FileEdit(label=FIELD_LABELS["mm_path"], mode=folder)
+        self.mm_path = folder_field("mm_path")
         self.mm_path.line_edit.native.setPlaceholderText(say("forms.found-automatically"))
         as_set, as_camera_says = say("forms.as-the-camera-is-set"), say("forms.as-the-camera-says")
         self.exposure_ms = _line("exposure_ms", as_set)
@@ -48,7 +48,7 @@ class SettingsWidget(QWidget):
         self.flow = ComboBox(label=FIELD_LABELS["flow"], choices=FLOWS)
         self.picture_mode = ComboBox(
             label=FIELD_LABELS["picture_mode"],
-            choices=[(say("forms.cells-and-labels"), "cells"), (say("forms.live-view"), "newest")],
+            choices=MODES,
         )
         low, high = PICTURE_HZ_RANGE
         self.picture_hz = FloatSpinBox(label=FIELD_LABELS["picture_hz"], min=low, max=high, step=1.0)
@@ -56,6 +56,8 @@ class SettingsWidget(QWidget):
         self.picture_delay_s = FloatSpinBox(
             label=FIELD_LABELS["picture_delay_s"], min=low, max=high, step=0.5
         )
+        self.picture_hz.tooltip = say("forms.picture-hz-help")
+        self.picture_delay_s.tooltip = say("forms.picture-delay-help")
         self.show_unreliable = CheckBox(text=FIELD_LABELS["show_unreliable"])
         self.container: Container[Any] = Container()
         self.container.extend(
