@@ -101,9 +101,9 @@ class SourceInfo:
 LEAST_ALONE = 12
 """With fewer frames in which no other cell stands in the crop, a track is judged by all that it has.
 A fifth of a flip's cycle."""
-PIECES_REMEMBERED = 8192
-"""A track may continue one of the so many handed over before it, and none earlier: half a minute at the
-paper's greatest load, where the slowest cell takes a third of that through the field."""
+FRAGMENTS_REMEMBERED = 8192
+"""A track may continue one of this many before it, and none earlier: half a minute at the paper's maximum
+load, where the slowest cell crosses the field in a third of that."""
 
 
 class FrameSource(ABC):
@@ -188,7 +188,7 @@ class Track:
     Attributes
     ----------
     cell : int
-        Number of the track, from 1, in order of first sight; unique in a run.
+        Number of the track, from 1, in order of first detection; unique in a run.
     frames : ndarray of int64, shape (n,)
         Frame indices as the source gave them (`Frame.index`), ascending. A frame that never reached us, was
         dropped or could not be analysed leaves a gap: nothing is put in its place.
@@ -206,9 +206,9 @@ class Track:
         Why the track ended: ``left-field``, ``lost``, ``ambiguous``, ``source-ended`` or
         ``cut-by-stop``.
     may_continue : tuple of int
-        Numbers of tracks handed over before this one that may be of the same cell, ascending: then this
-        one is another piece of it. A track that ended ``ambiguous`` is named with the one that it could
-        not be told from. The pieces of a piece are not repeated.
+        Numbers of earlier tracks that may be of the same cell, ascending: then this one is another
+        fragment of it. A track that ended ``ambiguous`` is named with the one that it could not be told
+        from. What those tracks may continue themselves is not repeated.
     """
 
     cell: int

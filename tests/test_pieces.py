@@ -20,15 +20,15 @@ from napari_rbcflow.session import verify
 from napari_rbcflow.session.change_log import ChangeLog
 from napari_rbcflow.session.tables import behind, read_links
 from napari_rbcflow.tracking.fragments import EndedTracks
-from napari_rbcflow.tracking.initiation import motion_of
+from napari_rbcflow.tracking.initiation import initial_motion
 from napari_rbcflow.tracking.linker import Linker
-from napari_rbcflow.tracking.motion import End, Floats, Ints, Motion, Sights
+from napari_rbcflow.tracking.motion import End, Floats, FlowDetections, Ints, Motion
 from napari_rbcflow.tracking.settings import TrackingSettings
-from napari_rbcflow.types import PIECES_REMEMBERED, Judgement, Label, Track
+from napari_rbcflow.types import FRAGMENTS_REMEMBERED, Judgement, Label, Track
 
 COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
 LENGTH = 1376.0
-Sight = tuple[float, float]
+Detection = tuple[float, float]
 
 
 # ------------------------------------------------------------------------------- what counts
@@ -113,14 +113,14 @@ def test_a_piece_counts_where_none_before_it_did() -> None:
 
 def test_the_tally_forgets_what_is_not_named_again() -> None:
     tally = Tally(StopRules())
-    tracks = [a_track(k, range(max(0, k - 2), k)) for k in range(PIECES_REMEMBERED + 500)]
+    tracks = [a_track(k, range(max(0, k - 2), k)) for k in range(FRAGMENTS_REMEMBERED + 500)]
     for at in range(0, len(tracks), 100):
         part = tracks[at : at + 100]
         tally.count(
             tally.settle(part, [Judgement(t.cell, Label.FLIPPING, 0.9, 0.1, "stage-2") for t in part])
         )
     assert tally.fraction.n == 1
-    assert len(tally._now.told) == PIECES_REMEMBERED
+    assert len(tally._now.told) == FRAGMENTS_REMEMBERED
 
 
 # ------------------------------------------------------------------------------- what continues what
@@ -135,24 +135,24 @@ class Elsewhere:
     def log_energy_at(self, x: Floats, y: Floats) -> Floats:
         return np.full(len(x), self.log_energy)
 
-    def clearness_of(self, frame: int, sights: Ints) -> Floats:
-        return np.full(len(sights), 2.0)
+    def relative_contrasts(self, frame: int, detections: Ints) -> Floats:
+        return np.full(len(detections), 2.0)
 
-    def clearness_at(self, frame: int, x: float, y: float) -> float:
+    def relative_contrast_at(self, frame: int, x: float, y: float) -> float:
         return 0.0
 
 
-def clear_sights(t: int, sights: Sequence[Sight]) -> Sights:
+def in_flow(t: int, detections: Sequence[Detection]) -> FlowDetections:
     """Detections of one energy."""
-    x, y = np.array([s[0] for s in sights]), np.array([s[1] for s in sights])
-    return Sights(t, x, y, np.full(len(x), 3.0))
+    x, y = np.array([s[0] for s in detections]), np.array([s[1] for s in detections])
+    return FlowDetections(t, x, y, np.full(len(x), 3.0))
 
 
-def ends_of(frames: Sequence[Sequence[Sight]], length: float = LENGTH) -> tuple[list[End], Linker]:
-    """Link sights of cells that are in sight nowhere else, all of one energy."""
+def ends_of(frames: Sequence[Sequence[Detection]], length: float = LENGTH) -> tuple[list[End], Linker]:
+    """Link detections of cells that are seen nowhere else, all of one energy."""
     linker, ends = Linker(length, fps=60, settings=TrackingSettings()), []
-    for t, sights in enumerate(frames):
-        ends += linker.step(clear_sights(t, sights), Elsewhere(-9.0)).ended
+    for t, detections in enumerate(frames):
+        ends += linker.step(in_flow(t, detections), Elsewhere(-9.0)).ended
     return ends + linker.finish("source-ended"), linker
 
 
@@ -162,9 +162,9 @@ def ends_of(frames: Sequence[Sequence[Sight]], length: float = LENGTH) -> tuple[
 def test_every_piece_of_a_cell_is_known_and_no_other_cell_s(
     cells: list[tuple[float, int, int]], seed: int
 ) -> None:
-    """Cells in lanes of their own, each out of sight for 7 to 40 frames, now and again."""
+    """Cells in lanes of their own, each unseen for 7 to 40 frames, now and again."""
     rng = np.random.default_rng(seed)
-    frames: list[list[Sight]] = [[] for _ in range(120)]
+    frames: list[list[Detection]] = [[] for _ in range(120)]
     for lane, (v, first, gap) in enumerate(cells):
         for t in range(first, 120):
             x = 5 + v * (t - first)
@@ -174,7 +174,7 @@ def test_every_piece_of_a_cell_is_known_and_no_other_cell_s(
     lanes: dict[int, int] = {}
     before: dict[int, int] = {}
     ends, linker = ends_of(frames)
-    starts = _first_sights(frames)
+    starts = _first_detections(frames)
     for end in ends:
         lanes[end.cell] = starts[end.cell]
         links[end.cell] = end.may_continue
@@ -188,11 +188,11 @@ def test_every_piece_of_a_cell_is_known_and_no_other_cell_s(
     assert len(linker.motion) == 0
 
 
-def _first_sights(frames: Sequence[Sequence[Sight]]) -> dict[int, int]:
+def _first_detections(frames: Sequence[Sequence[Detection]]) -> dict[int, int]:
     """The lane of each track, by its number, from a run of its own."""
     linker, lanes = Linker(LENGTH, fps=60, settings=TrackingSettings()), {}
-    for t, sights in enumerate(frames):
-        linker.step(clear_sights(t, sights), Elsewhere(-9.0))
+    for t, detections in enumerate(frames):
+        linker.step(in_flow(t, detections), Elsewhere(-9.0))
         lanes |= {
             int(c): int(height // 60) for c, height in zip(linker.motion.cell, linker.motion.y, strict=True)
         }
@@ -200,7 +200,7 @@ def _first_sights(frames: Sequence[Sequence[Sight]]) -> dict[int, int]:
 
 
 def test_of_two_that_could_not_be_told_apart_both_are_possible() -> None:
-    frames: list[list[Sight]] = []
+    frames: list[list[Detection]] = []
     for t in range(40):
         x = 20.0 + 10 * t
         if t < 10:
@@ -211,8 +211,8 @@ def test_of_two_that_could_not_be_told_apart_both_are_possible() -> None:
             frames.append([(x + 5, 96.0), (x + 5, 104.0)])
     linker = Linker(LENGTH, fps=60, settings=TrackingSettings())
     ends: list[End] = []
-    for t, sights in enumerate(frames):
-        ends += linker.step(clear_sights(t, sights), Elsewhere(3.0)).ended
+    for t, detections in enumerate(frames):
+        ends += linker.step(in_flow(t, detections), Elsewhere(3.0)).ended
     ends += linker.finish("source-ended")
     assert [(e.cell, e.reason) for e in ends][:2] == [(1, "ambiguous"), (2, "ambiguous")]
     later = [e for e in ends if e.cell > 2]
@@ -225,7 +225,7 @@ def test_what_continues_one_of_a_pair_may_continue_the_other() -> None:
     """A later track that by its height fits one of the two only."""
 
     def going(cell: int, first: int, y: float) -> Motion:
-        return motion_of([{t: (20.0 * t, y, 3.0) for t in range(first, first + 8)}], [(cell, cell)])
+        return initial_motion([{t: (20.0 * t, y, 3.0) for t in range(first, first + 8)}], [(cell, cell)])
 
     named = []
     for alike in ([], [(0, 1)]):
@@ -242,14 +242,14 @@ def test_what_continues_one_of_a_pair_may_continue_the_other() -> None:
 @pytest.mark.parametrize("both", [False, True])
 def test_two_tracks_that_see_one_cell_by_turns_are_one_and_two_cells_side_by_side_are_two(both: bool) -> None:
     """A cell far out of focus shows now its one side, now the other, ten pixels apart."""
-    frames: list[list[Sight]] = []
+    frames: list[list[Detection]] = []
     for t in range(50):
         sides = [(20.0 + 20 * t, 100.0), (20.0 + 20 * t, 110.0)]
         frames.append(sides if both or t < 3 else [sides[t // 4 % 2]])
     linker = Linker(LENGTH, fps=60, settings=TrackingSettings())
     ends: list[End] = []
-    for t, sights in enumerate(frames):
-        ends += linker.step(clear_sights(t, sights), Elsewhere(3.0)).ended
+    for t, detections in enumerate(frames):
+        ends += linker.step(in_flow(t, detections), Elsewhere(3.0)).ended
     ends += linker.finish("source-ended")
     named = [end.may_continue for end in ends]
     assert named == [(), ()] if both else len(ends) > 1 and all(named[1:])
@@ -257,14 +257,14 @@ def test_two_tracks_that_see_one_cell_by_turns_are_one_and_two_cells_side_by_sid
 
 def test_a_cell_that_must_have_left_is_forgotten() -> None:
     """A cell lost in mid field every four frames, for a while: what is remembered does not grow."""
-    frames: list[list[Sight]] = [[] for _ in range(1500)]
+    frames: list[list[Detection]] = [[] for _ in range(1500)]
     for t0 in range(0, 1500, 4):
         for t in range(t0, min(t0 + 8, 1500)):
             frames[t].append((5 + 20.0 * (t - t0), 30 + 60.0 * (t0 // 4 % 17)))
     linker, most = Linker(LENGTH, fps=60, settings=TrackingSettings()), 0
-    for t, sights in enumerate(frames):
-        linker.step(clear_sights(t, sights), Elsewhere(-9.0))
-        most = max(most, len(linker._gone))
+    for t, detections in enumerate(frames):
+        linker.step(in_flow(t, detections), Elsewhere(-9.0))
+        most = max(most, len(linker._past_tracks))
     assert 5 < most < 40  # 66 frames through the field, and a few for what is not known of the speed
     assert linker._next_cell > 370
 

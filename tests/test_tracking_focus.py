@@ -14,7 +14,7 @@ from napari_rbcflow.simulation.library import SpriteLibrary, half_pixel_phases, 
 from napari_rbcflow.simulation.population import Scene
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.tracking.background import Background, MovieBackground, SlidingBackground
-from napari_rbcflow.tracking.focus import UsualSharpness
+from napari_rbcflow.tracking.focus import SharpnessHistory
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import Frame
 
@@ -140,37 +140,39 @@ def test_a_focus_that_drifts_away_slowly_is_noticed(usual: Images) -> None:
     assert set(range(FRAMES - 20, FRAMES)) <= set(out)
 
 
-def look(rng: np.random.Generator, cells: int, sharp: float) -> NDArray[np.float64]:
+def sharpness(rng: np.random.Generator, cells: int, sharp: float) -> NDArray[np.float64]:
     """A suspension's sharpness, as the chamber has it: median 0.75, upper quarter 1.3 and more."""
     return 0.75 * sharp * rng.lognormal(0.0, 0.77, cells)
 
 
 @pytest.mark.parametrize("cells", [60, 200])
 def test_sharpness_that_ebbs_over_ten_seconds_is_gone_and_comes_back(cells: int) -> None:
-    rng, watched = np.random.default_rng(cells), UsualSharpness()
-    lost = [watched.gone(look(rng, cells, 1.0), lost=False) for _ in range(900)]
+    rng, watched = np.random.default_rng(cells), SharpnessHistory()
+    lost = [watched.lost(sharpness(rng, cells, 1.0), already=False) for _ in range(900)]
     assert not any(lost)  # a minute in which nothing happens
     for sharp in np.linspace(1.0, 0.3, 150):
-        lost.append(watched.gone(look(rng, cells, sharp), lost=lost[-1]))
+        lost.append(watched.lost(sharpness(rng, cells, sharp), already=lost[-1]))
     assert all(lost[-30:])
     assert not any(lost[:930])
     for _ in range(30):
-        lost.append(watched.gone(look(rng, cells, 1.0), lost=lost[-1]))
+        lost.append(watched.lost(sharpness(rng, cells, 1.0), already=lost[-1]))
     assert not lost[-1]
 
 
 def test_of_few_cells_nothing_is_said() -> None:
-    rng, watched = np.random.default_rng(2), UsualSharpness()
-    assert not any(watched.gone(look(rng, 20, sharp), lost=False) for sharp in [1.0] * 60 + [0.3] * 60)
+    rng, watched = np.random.default_rng(2), SharpnessHistory()
+    assert not any(
+        watched.lost(sharpness(rng, 20, sharp), already=False) for sharp in [1.0] * 60 + [0.3] * 60
+    )
 
 
 def test_a_focus_set_anew_is_the_usual_one_after_a_while_but_a_blur_never() -> None:
     for sharp, comes_back in ((0.55, True), (0.3, False)):
-        rng, watched, lost = np.random.default_rng(4), UsualSharpness(), [False]
+        rng, watched, lost = np.random.default_rng(4), SharpnessHistory(), [False]
         for _ in range(450):
-            lost.append(watched.gone(look(rng, 60, 1.4), lost=lost[-1]))
+            lost.append(watched.lost(sharpness(rng, 60, 1.4), already=lost[-1]))
         assert not any(lost)
         for _ in range(1500):
-            lost.append(watched.gone(look(rng, 60, 1.4 * sharp), lost=lost[-1]))
+            lost.append(watched.lost(sharpness(rng, 60, 1.4 * sharp), already=lost[-1]))
         assert any(lost[450:900])
         assert lost[-1] is not comes_back

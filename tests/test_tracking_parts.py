@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from napari_rbcflow.tracking.background import SlidingBackground, median_rows
 from napari_rbcflow.tracking.crops import Cropper
 from napari_rbcflow.tracking.detection import contrast_of
-from napari_rbcflow.tracking.initiation import filled
+from napari_rbcflow.tracking.initiation import backfilled
 from napari_rbcflow.tracking.linker import Linker, assign
-from napari_rbcflow.tracking.motion import Sights
+from napari_rbcflow.tracking.motion import FlowDetections
 from napari_rbcflow.tracking.settings import TrackingSettings
 
 
@@ -126,10 +126,10 @@ class Everywhere:
     def log_energy_at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.full(len(x), 3.0)
 
-    def clearness_of(self, frame: int, sights: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.full(len(sights), 2.0)
+    def relative_contrasts(self, frame: int, detections: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.full(len(detections), 2.0)
 
-    def clearness_at(self, frame: int, x: float, y: float) -> float:
+    def relative_contrast_at(self, frame: int, x: float, y: float) -> float:
         return 2.0
 
 
@@ -139,17 +139,17 @@ def test_two_cells_that_cannot_be_told_apart_are_ended_and_not_swapped() -> None
     for t in range(20):
         x = 20.0 + 10 * t
         if t < 10:
-            sights = [(x, 100.0), (x + 10, 100.0)]
+            detections = [(x, 100.0), (x + 10, 100.0)]
         elif t < 13:
-            sights = [(x + 5, 100.0)]
+            detections = [(x + 5, 100.0)]
         else:  # they part upwards and downwards: either can be either
-            sights = [(x + 5, 96.0), (x + 5, 104.0)]
+            detections = [(x + 5, 96.0), (x + 5, 104.0)]
         linked = linker.step(
-            Sights(
+            FlowDetections(
                 t,
-                np.array([s[0] for s in sights]),
-                np.array([s[1] for s in sights]),
-                np.full(len(sights), 3.0),
+                np.array([s[0] for s in detections]),
+                np.array([s[1] for s in detections]),
+                np.full(len(detections), 3.0),
             ),
             Everywhere(),
         )
@@ -178,14 +178,14 @@ def test_the_contrast_of_a_track_is_that_of_its_mean_picture(share: float, n: in
 
 
 def test_a_track_is_carried_back_to_the_edge_and_no_farther_than_something_is_there() -> None:
-    trail = {t: (5.0 + 20 * t, 50.0, 3.0) for t in (3, 5, 6)}
-    back = filled(trail, [5, 4, 3, 2, 1, 0], Everywhere())
-    assert back == {t: (5.0 + 20 * t, 50.0, t in trail) for t in range(6)}
+    candidate = {t: (5.0 + 20 * t, 50.0, 3.0) for t in (3, 5, 6)}
+    back = backfilled(candidate, [5, 4, 3, 2, 1, 0], Everywhere())
+    assert back == {t: (5.0 + 20 * t, 50.0, t in candidate) for t in range(6)}
 
     class EmptyAtFirst(Everywhere):
-        def clearness_at(self, frame: int, x: float, y: float) -> float:
+        def relative_contrast_at(self, frame: int, x: float, y: float) -> float:
             return 2.0 if frame > 1 else 0.5
 
-    assert min(filled(trail, [5, 4, 3, 2, 1, 0], EmptyAtFirst())) == 2
+    assert min(backfilled(candidate, [5, 4, 3, 2, 1, 0], EmptyAtFirst())) == 2
     in_mid_field = {t: (400.0 + 20 * t, 50.0, 3.0) for t in (3, 5, 6)}
-    assert min(filled(in_mid_field, [5, 4, 3, 2, 1, 0], Everywhere())) == 3
+    assert min(backfilled(in_mid_field, [5, 4, 3, 2, 1, 0], Everywhere())) == 3

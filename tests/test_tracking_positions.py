@@ -13,7 +13,7 @@ from napari_rbcflow.simulation.optics import Optics
 from napari_rbcflow.simulation.population import Scene
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.tracking.background import MovieBackground
-from napari_rbcflow.tracking.positions import Centring, centre_offset, refined
+from napari_rbcflow.tracking.positions import CentroidFinder, centre_offset, refined
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import Frame
 
@@ -78,7 +78,7 @@ def test_the_middle_is_that_of_the_outline_and_not_of_the_darkness(
     image = np.clip(128 + cell + noise, 0, 255).astype(np.uint8)
     background = np.full_like(image, 128)
     where = np.array([at], np.float32)
-    ((y, x),) = Centring(pixel_size_um).middles(image, background, 1.0, where, where)
+    ((y, x),) = CentroidFinder(pixel_size_um).centroids(image, background, 1.0, where, where)
     assert abs(y - at - dy * unit) < 0.35 * unit
     assert abs(x - at - dx * unit) < 0.35 * unit
 
@@ -86,7 +86,7 @@ def test_the_middle_is_that_of_the_outline_and_not_of_the_darkness(
 def test_a_middle_is_found_at_the_edge_and_beyond_it() -> None:
     image = np.full((40, 50), 100, np.uint8)
     where = np.array([-5, 0, 39, 44, 20], np.float32)
-    found = Centring(0.3025).middles(image, image, 1.0, where, where)
+    found = CentroidFinder(0.3025).centroids(image, image, 1.0, where, where)
     assert np.isfinite(found).all()
 
 
@@ -96,22 +96,22 @@ def test_a_steady_way_is_found_through_gaps_and_wild_middles(n: int, speed: floa
     rng = np.random.default_rng(seed)
     frames = np.sort(rng.choice(2 * n, n, replace=False)).astype(np.int64) + 7
     x, y = 11.3 + speed * (frames - 7), np.full(n, 50.4)
-    middles = np.column_stack([y, x]) + rng.normal(0, 0.1, (n, 2))
-    middles[rng.random(n) < 0.5] = np.nan
+    centroids = np.column_stack([y, x]) + rng.normal(0, 0.1, (n, 2))
+    centroids[rng.random(n) < 0.5] = np.nan
     wild = rng.random(n) < 0.1 if n > 30 else np.zeros(n, bool)
-    middles[wild] += 6
+    centroids[wild] += 6
     tracked = x + rng.normal(0, 0.5, n)
     xs, ys = refined(
         frames,
         tracked.astype(np.float32),
         y.astype(np.float32),
-        middles.astype(np.float32),
+        centroids.astype(np.float32),
         wild & (rng.random(n) < 0.5),
         unit_px=1.0,
     )
     assert xs.dtype == ys.dtype == np.float32
     inner = slice(n // 4, n - n // 4)  # a wild middle near an end has only one side to mend it
-    measured = (~np.isnan(middles[:, 0])).sum()
+    measured = (~np.isnan(centroids[:, 0])).sum()
     assert np.abs(xs - x)[inner].max() < (0.5 if measured > 2 else 2.0)
     assert np.abs(ys - y)[inner].max() < 0.5
 

@@ -16,7 +16,7 @@ from napari_rbcflow.benchmark.report import Figure, Floor
 from napari_rbcflow.classification import TwoStage
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.tracking import (
-    Centring,
+    CentroidFinder,
     Cropper,
     Detector,
     Light,
@@ -34,7 +34,7 @@ STEPS = {
     "light": (Light, "gain"),
     "detection": (Detector, "detect"),
     "linking": (Linker, "step"),
-    "centring": (Centring, "middles"),
+    "centring": (CentroidFinder, "centroids"),
     "ended": (TrackStore, "end"),
     "background": (SlidingBackground, "add"),
     "crops": (Cropper, "cut"),

@@ -20,7 +20,7 @@ from napari_rbcflow.estimate.focus_speed import (
 )
 from napari_rbcflow.estimate.fraction import RunningFraction
 from napari_rbcflow.estimate.stopping import StopRules
-from napari_rbcflow.types import PIECES_REMEMBERED, Judgement, Label
+from napari_rbcflow.types import FRAGMENTS_REMEMBERED, Judgement, Label
 
 CUT_BY_STOP = "cut-by-stop"
 AFTER_STOP = "after-stop"
@@ -320,7 +320,7 @@ class _Counts:
             self.said.append((judgement.label, judgement.reason))
         self.told[way.cell] = counts(judgement) or way.continues(self.told)
         # None of those before is named again.
-        for cell in list(islice(self.told, max(0, len(self.told) - PIECES_REMEMBERED))):
+        for cell in list(islice(self.told, max(0, len(self.told) - FRAGMENTS_REMEMBERED))):
             del self.told[cell]
             self.taken.pop(cell, None)
         return judgement

@@ -1,8 +1,8 @@
-"""From frames to finished tracks: `tracker` is the door.
+"""From frames to finished tracks: start at `tracker`.
 
 A frame goes through `focus` (is there light, is it sharp), `background`, `detection`, then `linker` (with
 `motion`, and `initiation` for new tracks). At its end a track gets its `positions` and is cut into `crops`;
-`fragments` says which tracks may be pieces of one cell.
+`fragments` says which tracks may be fragments of one cell.
 """
 
 import lazy_loader

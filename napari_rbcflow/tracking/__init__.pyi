@@ -5,7 +5,7 @@ from .crops import TrackStore as TrackStore
 from .detection import Detector as Detector
 from .focus import Light as Light
 from .linker import Linker as Linker
-from .positions import Centring as Centring
+from .positions import CentroidFinder as CentroidFinder
 from .settings import Direction as Direction
 from .settings import TrackingSettings as TrackingSettings
 from .tracker import OpenTracks as OpenTracks

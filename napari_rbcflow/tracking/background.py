@@ -1,4 +1,4 @@
-"""What the field looks like without cells: the pixelwise median of frames in which cells keep moving."""
+"""The field without cells: the pixelwise median of frames in which cells keep moving."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
 
 
 def median(values: NDArray[np.floating[Any]]) -> float:
-    """Return the median, the same as `numpy.median`'s.
-
-    Parameters
-    ----------
-    values : ndarray of float32 or float64, not empty, every one a number
-        Of any shape.
-    """
+    """Return the median of values without NaN, the same as `numpy.median`'s, but faster."""
     flat = values.ravel()
     half = len(flat) // 2
     parted = np.partition(flat, half)
@@ -27,11 +22,10 @@ def median(values: NDArray[np.floating[Any]]) -> float:
     return float((parted[:half].max() + parted[half]) / 2)
 
 
-_ROWS_AT_ONCE = 32
-"""Rows worked on at once: the stripes of 25 samples stay in the second-level cache."""
+_ROWS_AT_ONCE = 32  # the stripes of 25 samples stay in the second-level cache
 
 _Comparator = tuple[int, int, bool, bool]
-"""Wires a < b, and whether the smaller (to a) and the greater (to b) are needed further on."""
+"""Wires a < b, and whether the smaller (to a) and the greater (to b) are needed later on."""
 
 
 @lru_cache(maxsize=128)
@@ -57,14 +51,9 @@ def _median_network(n: int) -> tuple[_Comparator, ...]:
 
 
 def median_rows(samples: NDArray[np.uint8], out: NDArray[np.uint8], first: int, last: int) -> None:
-    """Write the median over samples of rows `first` to `last` (exclusive) into `out`.
+    """Write the median over m samples (m, height, width) of rows `first` to `last` (exclusive) into `out`.
 
-    Parameters
-    ----------
-    samples : ndarray of uint8, shape (m, height, width)
-        For an even m the lower of the two middle values is taken, a grey level that was really seen.
-    out : ndarray of uint8, shape (height, width)
-    first, last : int
+    For an even m the lower of the two middle values is taken, a grey level that really occurred.
     """
     n = len(samples)
     network = _median_network(n)
@@ -84,29 +73,26 @@ def median_rows(samples: NDArray[np.uint8], out: NDArray[np.uint8], first: int, 
         out[row:end] = wires[(n - 1) // 2]
 
 
-LEAST_SAMPLES = 20
-"""Frames that a background over a movie needs: with fewer, a slow cell can be the median."""
+MIN_SAMPLES = 20
+"""Minimum frames of a background over a movie: with fewer, a slow cell can be the median."""
 
 
 class Background(Protocol):
-    """An estimate of the empty field that may follow the frames.
-
-    What it says depends on the frames added and their order alone, never on time or load.
-    """
+    """An estimate of the field without cells; it depends only on the frames added and their order."""
 
     @property
     def ready(self) -> bool:
-        """Whether `image` stands already."""
+        """Whether there is an `image`."""
 
     @property
     def image(self) -> NDArray[np.uint8]:
-        """The present estimate, shape (height, width); read only. Replaced, never written into, on change."""
+        """The present estimate, shape (height, width); read-only, and replaced on change."""
 
     def add(self, image: NDArray[np.uint8]) -> None:
-        """Show it a frame, shape (height, width), with light on it; called in the frames' order."""
+        """Add a frame, shape (height, width), that has light on it, in the frames' order."""
 
     def settle(self) -> None:
-        """Make do with what was added so far, because no more will come."""
+        """Make an estimate from what was added so far, as no more will come."""
 
 
 class MovieBackground:
@@ -120,23 +106,20 @@ class MovieBackground:
     Raises
     ------
     BadInput
-        For fewer than `LEAST_SAMPLES` samples.
+        If there are fewer than `MIN_SAMPLES` samples, or they are not 8-bit grey.
     """
 
     def __init__(self, samples: NDArray[np.uint8]) -> None:
         if samples.ndim != 3 or samples.dtype != np.uint8:
-            raise BadInput("The background needs 8-bit grey frames in a stack (frames, height, width).")
-        if len(samples) < LEAST_SAMPLES:
-            raise BadInput(
-                f"The movie has {len(samples)} frames, but its background needs at least {LEAST_SAMPLES}: "
-                "record a longer one."
-            )
+            raise BadInput("tracking.background-needs-grey")
+        if len(samples) < MIN_SAMPLES:
+            raise BadInput("tracking.movie-too-short", frames=len(samples), least=MIN_SAMPLES)
         self._image = np.empty(samples.shape[1:], np.uint8)
         median_rows(samples, self._image, 0, samples.shape[1])
 
     @property
     def ready(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     @property
@@ -145,31 +128,35 @@ class MovieBackground:
         return self._image
 
     def add(self, image: NDArray[np.uint8]) -> None:
-        """Nothing to learn: the whole movie was seen."""
+        """Do nothing: the whole movie was seen."""
 
     def settle(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 class SlidingBackground:
     """The median of frames spread over the last seconds, the only one possible live.
 
-    The first estimate stands after `first_s` from densely spaced samples. From then on one frame in
-    `span_s` / `samples` is kept in place of the oldest, and the next estimate is worked out stripe by
-    stripe while frames come in, so that no frame pays for it all. A stuck cell becomes background
-    within about half of `span_s`.
+    The first estimate is ready after `first_s`, from densely spaced samples. From then on a frame replaces
+    the oldest sample every `span_s` / `samples` seconds, and the next estimate is computed stripe by stripe
+    as frames come in, so that no frame takes long. A stuck cell becomes background within half of `span_s`.
 
     Parameters
     ----------
     height, width : int
     fps : float
-        Frames per second; it turns the times below into counts of frames.
+        Frames per second.
     samples : int
         Frames in the median; odd.
     span_s : float
         Time that they are spread over.
     first_s : float
-        Time after which the first estimate stands.
+        Time until the first estimate.
+
+    Raises
+    ------
+    BadInput
+        If `samples` is even or below 3, or a time or the frame rate is out of range.
     """
 
     def __init__(
@@ -183,11 +170,11 @@ class SlidingBackground:
         first_s: float = 0.75,
     ) -> None:
         if samples < 3 or samples % 2 == 0:
-            raise BadInput("The sliding background needs an odd number of samples, 3 or more.")
+            raise BadInput("tracking.samples-not-odd")
         if not 0 < first_s <= span_s or fps <= 0:
-            raise BadInput("The sliding background needs 0 < first_s <= span_s and a frame rate above 0.")
+            raise BadInput("tracking.background-times")
         self._spacing = max(1, round(span_s * fps / samples))
-        # A young ring is dense, then it stretches to its span.
+        # Dense for the first estimate, then stretched to the span.
         self._first_spacing = max(1, -(-round(first_s * fps) // samples))
         self._ring = np.empty((samples, height, width), np.uint8)
         self._kept = 0
@@ -199,21 +186,21 @@ class SlidingBackground:
 
     @property
     def ready(self) -> bool:
-        """Whether the first second's samples are complete."""
+        """Whether the samples of the first estimate are complete."""
         return self._image is not None
 
     @property
     def image(self) -> NDArray[np.uint8]:
         """The present estimate, shape (height, width)."""
         if self._image is None:
-            raise RuntimeError("the sliding background is not ready yet")
+            raise RuntimeError(say("tracking.background-not-ready"))
         return self._image
 
     def add(self, image: NDArray[np.uint8]) -> None:
-        """Show it a frame, shape (height, width)."""
+        """Add a frame, shape (height, width)."""
         spacing = self._spacing if self.ready else self._first_spacing
         if self._added % spacing == 0:
-            self._finish_estimate()
+            self._advance(len(self._next))
             self._ring[self._kept % len(self._ring)] = image
             self._kept += 1
             if self.ready:
@@ -225,7 +212,7 @@ class SlidingBackground:
             self._settle_on(self._ring)
 
     def settle(self) -> None:
-        """Make the first estimate from the samples so far, where there are any."""
+        """Make the first estimate from the samples so far, if there are any."""
         if not self.ready and self._kept:
             self._settle_on(self._ring[: self._kept])
 
@@ -242,8 +229,5 @@ class SlidingBackground:
             median_rows(self._ring, self._next, self._rows_done, last)
             self._rows_done = last
             if last == height:
-                # A fresh array, so that whoever still holds the old estimate keeps it unchanged.
+                # A new array, as the old estimate may still be in use.
                 self._image, self._next = self._next, np.empty_like(self._next)
-
-    def _finish_estimate(self) -> None:
-        self._advance(len(self._next))

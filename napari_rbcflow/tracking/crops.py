@@ -7,20 +7,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.motion import Bools, Floats
-from napari_rbcflow.tracking.positions import centre_offset, refined
+from napari_rbcflow.tracking.positions import centre_offset, refined, window_start
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Track
 
 
 class FlowAxes:
-    """Reference pixels with x along the flow, mirrored where it goes right to left.
+    """Flow coordinates: reference pixels with x along the flow, mirrored where it goes right to left.
 
-    Parameters
-    ----------
-    width : int
-        Of a frame, camera pixels.
-    scale : float
-        Reference pixels a camera pixel.
-    mirrored : bool
+    `width` is a frame's, in camera pixels, `scale` the reference pixels in a camera pixel.
     """
 
     def __init__(self, width: int, scale: float, *, mirrored: bool) -> None:
@@ -36,7 +30,7 @@ class FlowAxes:
         return y / self._scale, self._turned(x) / self._scale
 
     def to_camera(self, y: Floats, x: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The same, in the precision that tracks have."""
+        """The same, in the precision of tracks."""
         y_px, x_px = self.exactly_to_camera(y, x)
         return y_px.astype(np.float32), x_px.astype(np.float32)
 
@@ -44,31 +38,16 @@ class FlowAxes:
         return self.length - self._scale - x if self._mirrored else x
 
 
-_INTRUSION_PX = CROP_SIDE / 2 + 3
-"""Nearer than this along both axes, another cell's body reaches into the crop."""
-
-
-def intruded(y: Floats, x: Floats, found_y: Floats, found_x: Floats) -> Bools:
-    """Where a track's crop holds another track, or a detection that is not its own.
-
-    Parameters
-    ----------
-    y, x : ndarray of float64, shape (n,)
-        Tracks in one frame, reference pixels.
-    found_y, found_x : ndarray of float64, shape (m,)
-        Detections in that frame.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-    """
-    out = np.empty(len(y), np.bool_)
-    _count(y, x, found_y, found_x, out)
-    return out
+_INTRUSION_PX = CROP_SIDE / 2 + 3  # nearer than this along both axes, another cell reaches into the crop
 
 
 @njit(cache=True, nogil=True)
-def _count(y: Floats, x: Floats, found_y: Floats, found_x: Floats, out: Bools) -> None:
+def intruded(y: Floats, x: Floats, found_y: Floats, found_x: Floats) -> Bools:
+    """Return where the crop of a track holds another track, or a detection that is not its own.
+
+    Tracks (`y`, `x`, shape (n,)) and detections of one frame are in reference pixels.
+    """
+    out = np.empty(len(y), np.bool_)
     for i in range(len(y)):
         tracks = 0
         for k in range(len(y)):
@@ -77,13 +56,15 @@ def _count(y: Floats, x: Floats, found_y: Floats, found_x: Floats, out: Bools) -
         for k in range(len(found_y)):
             found += (abs(y[i] - found_y[k]) < _INTRUSION_PX) & (abs(x[i] - found_x[k]) < _INTRUSION_PX)
         out[i] = tracks > 1 or found > 1
+    return out
 
 
 _SAME_PIXEL = 0.01
 """Within one per cent of the reference a crop is a plain cut: over 31 pixels that is a third of one."""
 MARGIN_PX = 9
-"""Crop pixels on every side that are kept beyond the crop while a track is open: what its centre may lie off
-(`positions.MOST_OFFSET_PX`) and what smoothing may move a position."""
+"""Crop pixels kept beyond the crop on every side while a track is open: the centre's maximum offset
+(`positions.MAX_OFFSET_PX`) and what smoothing may move a position.
+"""
 WIDE_SIDE = CROP_SIDE + 2 * MARGIN_PX
 
 
@@ -117,7 +98,7 @@ def _resample(
     ratio: float,
     out: NDArray[np.uint8],
 ) -> None:
-    """Area means of `ratio` pixels for ratio >= 1, linear interpolation below. Origins in pixel edges."""
+    """Area means of `ratio` pixels for ratio >= 1, linear interpolation below; origins are pixel edges."""
     height, width = image.shape
     side = out.shape[1]
     for k in range(len(tops)):
@@ -150,20 +131,20 @@ def _resample(
 
 
 @njit(cache=True, nogil=True)
-def _trim(pictures: NDArray[np.uint8], shifts: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+def _trim(wide: NDArray[np.uint8], shifts: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
     side = out.shape[1]
-    for k in range(len(pictures)):
+    for k in range(len(wide)):
         top, left = MARGIN_PX + shifts[k, 0], MARGIN_PX + shifts[k, 1]
         for i in range(side):
             for j in range(side):
-                out[k, i, j] = pictures[k, top + i, left + j]
+                out[k, i, j] = wide[k, top + i, left + j]
 
 
 class Cropper:
-    """Cuts the crops of one camera: wide ones while a track is open, the crops proper when it has ended.
+    """Cuts the crops of one camera: wide ones while a track is open, the final ones when it has ended.
 
-    Where a cell's centre lies is known from its whole track only (`positions.centre_offset`). So what is
-    kept of each frame is `MARGIN_PX` wider on every side.
+    A cell's centre is known only from its whole track (`positions.centre_offset`); until then crops are
+    `MARGIN_PX` wider on every side.
 
     Parameters
     ----------
@@ -182,47 +163,46 @@ class Cropper:
     def cut(
         self, image: NDArray[np.uint8], y_px: NDArray[np.float32], x_px: NDArray[np.float32]
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Cut a wide picture around every centre.
+        """Cut a wide crop around every centre.
 
-        Its corner lies on a pixel's corner, so that 2 x 2 pixels of a sensor read in full are binned and not
-        interpolated.
+        Its corner is a pixel's corner, so that 2 x 2 pixels of an unbinned camera are not interpolated.
 
         Parameters
         ----------
         image : ndarray of uint8, shape (height, width)
         y_px, x_px : ndarray of float32, shape (n,)
-            Centres in camera pixels; may lie at or beyond the field's edge, which is replicated.
+            Centres in camera pixels; may be at or beyond the field's edge, which is replicated.
 
         Returns
         -------
-        pictures : ndarray of uint8, shape (n, WIDE_SIDE, WIDE_SIDE)
+        wide : ndarray of uint8, shape (n, WIDE_SIDE, WIDE_SIDE)
         edge : ndarray of bool, shape (n,)
-            Where a crop about that centre replicates the edge.
+            Where a crop at that centre replicates the edge.
         """
-        pictures = np.empty((len(y_px), WIDE_SIDE, WIDE_SIDE), np.uint8)
+        wide = np.empty((len(y_px), WIDE_SIDE, WIDE_SIDE), np.uint8)
         tops, lefts = self._corner(y_px), self._corner(x_px)
         if self._plain:
-            _cut(image, tops.astype(np.int64), lefts.astype(np.int64), pictures)
+            _cut(image, tops.astype(np.int64), lefts.astype(np.int64), wide)
         else:
-            _resample(image, tops, lefts, self.ratio, pictures)
-        return pictures, self._beyond(tops, lefts, 0, 0)
+            _resample(image, tops, lefts, self.ratio, wide)
+        return wide, self._beyond(tops, lefts, 0, 0)
 
     def trim(
         self,
-        pictures: NDArray[np.uint8],
+        wide: NDArray[np.uint8],
         y_px: NDArray[np.float32],
         x_px: NDArray[np.float32],
         shifts: NDArray[np.int64],
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Take the crops proper out of wide pictures.
+        """Cut the final crops out of wide ones.
 
         Parameters
         ----------
-        pictures : ndarray of uint8, shape (n, WIDE_SIDE, WIDE_SIDE)
+        wide : ndarray of uint8, shape (n, WIDE_SIDE, WIDE_SIDE)
         y_px, x_px : ndarray of float32, shape (n,)
             Where they were cut.
         shifts : ndarray of int64, shape (n, 2)
-            y and x of the crops' centres from the pictures', crop pixels, each within `MARGIN_PX`.
+            y and x of the final crops' centres from theirs, crop pixels, each within `MARGIN_PX`.
 
         Returns
         -------
@@ -230,24 +210,17 @@ class Cropper:
         edge : ndarray of bool, shape (n,)
             Where the field's edge is replicated.
         """
-        crops = np.empty((len(pictures), CROP_SIDE, CROP_SIDE), np.uint8)
-        _trim(pictures, shifts, crops)
+        crops = np.empty((len(wide), CROP_SIDE, CROP_SIDE), np.uint8)
+        _trim(wide, shifts, crops)
         return crops, self._beyond(self._corner(y_px), self._corner(x_px), shifts[:, 0], shifts[:, 1])
 
     def shifts(self, cut_px: NDArray[np.float32], wanted_px: NDArray[np.float32]) -> NDArray[np.float64]:
-        """How far a wanted place lies from the centre of a picture cut at another, along one axis.
-
-        Returns
-        -------
-        ndarray of float64
-            Crop pixels.
-        """
+        """Return how far wanted places are from the centres of wide crops, along one axis, crop pixels."""
         centres = self._corner(cut_px) + WIDE_SIDE * self.ratio / 2 - 0.5
         return np.asarray((wanted_px - centres) / self.ratio, np.float64)
 
-    def _corner(self, centres_px: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The first pixel of a wide picture along one axis."""
-        return np.rint(centres_px.astype(np.float64) + 0.5 - WIDE_SIDE * self.ratio / 2)
+    def _corner(self, centres_px: NDArray[np.float32]) -> Floats:
+        return window_start(centres_px, WIDE_SIDE * self.ratio)
 
     def _beyond(
         self,
@@ -262,8 +235,7 @@ class Cropper:
         return np.asarray((top < 0) | (left < 0) | (top + side > height) | (left + side > width))
 
 
-PAGE = 32
-"""Entries a page: about one track's length in the published sequences (median 33)."""
+PAGE = 32  # entries in a page: about one track's length in the published sequences (median 33)
 
 
 class TrackStore:
@@ -272,9 +244,9 @@ class TrackStore:
     Parameters
     ----------
     cropper : Cropper
-        That cut the pictures.
+        That cuts the crops.
     pages : int
-        Pages to begin with; the pool doubles when they run out.
+        Initial number of pages; the pool doubles when they run out.
     """
 
     def __init__(self, cropper: Cropper, *, pages: int = 256) -> None:
@@ -286,11 +258,11 @@ class TrackStore:
         self._page = np.zeros(64, np.int64)
 
     def _allocate(self, pages: int) -> None:
-        self._pictures = np.empty((pages, PAGE, WIDE_SIDE, WIDE_SIDE), np.uint8)
+        self._wide = np.empty((pages, PAGE, WIDE_SIDE, WIDE_SIDE), np.uint8)
         self._frames = np.empty((pages, PAGE), np.int64)
         self._y = np.empty((pages, PAGE), np.float32)
         self._x = np.empty((pages, PAGE), np.float32)
-        self._middles = np.empty((pages, PAGE, 2), np.float32)
+        self._centroids = np.empty((pages, PAGE, 2), np.float32)
         self._flags = np.empty((pages, PAGE, 3), np.bool_)
 
     def begin(self, slot: int) -> None:
@@ -307,9 +279,9 @@ class TrackStore:
         frame: int,
         y_px: NDArray[np.float32],
         x_px: NDArray[np.float32],
-        middles: NDArray[np.float32],
+        centroids: NDArray[np.float32],
         flags: NDArray[np.bool_],
-        pictures: NDArray[np.uint8],
+        wide: NDArray[np.uint8],
     ) -> None:
         """Append one entry to each of `slots`.
 
@@ -318,12 +290,12 @@ class TrackStore:
         slots : ndarray of int64, shape (n,)
         frame : int
         y_px, x_px : ndarray of float32, shape (n,)
-        middles : ndarray of float32, shape (n, 2)
-            y and x of the cell's middle, not a number where it was not measured.
+        centroids : ndarray of float32, shape (n, 2)
+            y and x, NaN where not measured.
         flags : ndarray of bool, shape (n, 3)
             Seen, intruded, edge.
-        pictures : ndarray of uint8, shape (n, WIDE_SIDE, WIDE_SIDE)
-            Cut at `y_px`, `x_px`.
+        wide : ndarray of uint8, shape (n, WIDE_SIDE, WIDE_SIDE)
+            Crops cut at `y_px`, `x_px`.
         """
         at = self._length[slots] % PAGE
         for slot in slots[at == 0]:
@@ -336,43 +308,43 @@ class TrackStore:
         self._frames[page_of, at] = frame
         self._y[page_of, at] = y_px
         self._x[page_of, at] = x_px
-        self._middles[page_of, at] = middles
+        self._centroids[page_of, at] = centroids
         self._flags[page_of, at] = flags
-        self._pictures[page_of, at] = pictures
+        self._wide[page_of, at] = wide
         self._length[slots] += 1
 
     def end(self, slot: int, cell: int, last_frame: int, reason: str) -> Track:
-        """Give back a slot's pages and return its track up to `last_frame`, centred on its cell."""
+        """Release a slot's pages and return its track up to `last_frame`, centred on its cell."""
         pages = self._pages.pop(slot)
         n = int(self._length[slot])
         frames = self._frames[pages].reshape(-1)[:n]
         n = int(np.searchsorted(frames, last_frame, side="right"))
         flags = self._flags[pages].reshape(-1, 3)[:n]
-        seen, intruded, edge = flags[:, 0].copy(), flags[:, 1].copy(), flags[:, 2]
+        seen, with_neighbour, edge = flags[:, 0].copy(), flags[:, 1].copy(), flags[:, 2]
         cut_y, cut_x = self._y[pages].reshape(-1)[:n], self._x[pages].reshape(-1)[:n]
         unit_px = self._cropper.ratio
         x_px, y_px = refined(
             frames[:n],
             cut_x,
             cut_y,
-            self._middles[pages].reshape(-1, 2)[:n],
-            intruded | edge,
+            self._centroids[pages].reshape(-1, 2)[:n],
+            with_neighbour | edge,
             unit_px=unit_px,
         )
-        pictures = self._pictures[pages].reshape(-1, WIDE_SIDE, WIDE_SIDE)[:n]
+        wide = self._wide[pages].reshape(-1, WIDE_SIDE, WIDE_SIDE)[:n]
         shifts = np.stack([self._cropper.shifts(cut_y, y_px), self._cropper.shifts(cut_x, x_px)], axis=1)
-        way = np.rint(shifts).astype(np.int64) + WIDE_SIDE // 2
-        dy, dx = centre_offset(pictures, way, seen, intruded, edge)
+        centres = np.rint(shifts).astype(np.int64) + WIDE_SIDE // 2
+        dy, dx = centre_offset(wide, centres, seen, with_neighbour, edge)
         y_px, x_px = y_px + np.float32(dy * unit_px), x_px + np.float32(dx * unit_px)
         whole = np.rint(shifts + np.array([dy, dx])).astype(np.int64).clip(-MARGIN_PX, MARGIN_PX)
-        crops, edge = self._cropper.trim(pictures, cut_y, cut_x, whole)
+        crops, edge = self._cropper.trim(wide, cut_y, cut_x, whole)
         track = Track(
             cell=cell,
             frames=frames[:n].copy(),
             y_px=y_px,
             x_px=x_px,
             seen=seen,
-            intruded=intruded,
+            intruded=with_neighbour,
             edge=edge,
             crops=crops,
             reason=reason,
@@ -381,10 +353,10 @@ class TrackStore:
         return track
 
     def _grow(self) -> None:
-        n = len(self._pictures)
-        pictures, frames, y, x, flags = self._pictures, self._frames, self._y, self._x, self._flags
-        middles = self._middles
+        n = len(self._wide)
+        names = ("_wide", "_frames", "_y", "_x", "_centroids", "_flags")
+        old = [getattr(self, name) for name in names]
         self._allocate(2 * n)
-        self._pictures[:n], self._frames[:n], self._y[:n], self._x[:n] = pictures, frames, y, x
-        self._flags[:n], self._middles[:n] = flags, middles
+        for name, array in zip(names, old, strict=True):
+            getattr(self, name)[:n] = array
         self._free.extend(range(2 * n - 1, n - 1, -1))

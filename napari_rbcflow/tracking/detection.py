@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,13 +11,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.background import median
+from napari_rbcflow.tracking.motion import Bools
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE
 
 
 @njit(cache=True, nogil=True)
 def peak_between(below: float, at: float, above: float) -> float:
-    """Top of the parabola through three neighbours, -0.5 to 0.5 from the middle one; 0 without one."""
+    """Return the top of the parabola through three neighbours, -0.5 to 0.5 from the middle one; 0 if none."""
     bend = 2 * at - below - above
     return min(0.5, max(-0.5, 0.5 * (above - below) / bend)) if bend > 0 else 0.0
 
@@ -30,7 +32,7 @@ def block_energy(
     row: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    """Write the squares of the differences' sums over blocks into `out`; `row` is room for one line."""
+    """Write the squares of the differences' sums over blocks into `out`; `row` is a buffer for one line."""
     height, width = out.shape
     for i in range(height):
         for x in range(width * block):
@@ -62,13 +64,16 @@ def maxima(
     xs: NDArray[np.float32],
     es: NDArray[np.float32],
 ) -> tuple[int, int]:
-    """Maxima within `reach`, refined by a parabola along each axis; how many, and cells above threshold."""
+    """Find maxima within `reach`, refined by a parabola along each axis.
+
+    Returns how many there are, and how many blocks lie above the threshold.
+    """
     height, width = energy.shape
     n = 0
     above = 0
     may_be = np.zeros(width, np.uint8)
     for i in range(1, height - 1):
-        # Without a branch, so that it is done for many pixels at once: there are few maxima.
+        # Without a branch, so that it is vectorised: there are few maxima.
         upper, at, lower = energy[i - 1], energy[i], energy[i + 1]
         many = 0
         count = 0
@@ -90,7 +95,7 @@ def maxima(
                 for c in range(max(0, j - reach), min(width, j + reach + 1)):
                     if (a - i) ** 2 + (c - j) ** 2 > reach * reach:
                         continue
-                    # Of two equal maxima the first in reading order stands.
+                    # Of two equal maxima the first in reading order counts.
                     if energy[a, c] > e or (energy[a, c] == e and (a < i or (a == i and c < j))):
                         greatest = False
                         break
@@ -105,19 +110,19 @@ def maxima(
 
 
 @njit(cache=True, nogil=True)
-def standing_apart(
+def mark_separate(
     energy: NDArray[np.float32],
     ys: NDArray[np.float32],
     xs: NDArray[np.float32],
     es: NDArray[np.float32],
     reach: float,
     saddle: float,
-    apart: NDArray[np.bool_],
+    separate: Bools,
 ) -> None:
-    """Clear `apart` for maxima that a greater one within `reach` overshadows without a valley between."""
+    """Clear `separate` for maxima near a greater one (within `reach`) without a valley between them."""
     n = len(ys)
     for k in range(n):
-        apart[k] = True
+        separate[k] = True
         for g in range(n):
             if es[g] < es[k] or (es[g] == es[k] and g <= k):
                 continue
@@ -133,37 +138,26 @@ def standing_apart(
                 j = int(np.rint(xs[k] + dx * s / steps))
                 lowest = min(lowest, energy[i, j])
             if lowest > saddle * es[k]:
-                apart[k] = False
+                separate[k] = False
                 break
 
 
 RADIUS_PX = 10.0
-"""Reference pixels from a detection within which it is looked for: a far cell's ring is that wide."""
+"""Reference pixels from a detection within which contrast is measured: a far cell's ring is that wide."""
 _Y, _X = np.mgrid[:CROP_SIDE, :CROP_SIDE] - CROP_SIDE // 2
 _NEAR = np.hypot(_Y, _X) <= 12.0
 _SMOOTH_PX = 1.5
-_LEAST_PICTURES = 3
-
-_Bools = NDArray[np.bool_]
+_MIN_PICTURES = 3
 
 
-def contrast_of(crops: NDArray[np.uint8], seen: _Bools, intruded: _Bools, edge: _Bools) -> float:
-    """Contrast of the mean of a track's pictures; of those without a neighbour, where there are enough.
+def contrast_of(crops: NDArray[np.uint8], seen: Bools, intruded: Bools, edge: Bools) -> float:
+    """Return the contrast of a track's mean image, of frames without a neighbour if there are enough.
 
-    Parameters
-    ----------
-    crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
-    seen, intruded, edge : ndarray of bool, shape (n,)
-        As in `Track`; at least one picture was seen.
-
-    Returns
-    -------
-    float
-        Greatest absolute difference from the picture's median grey, smoothed with a standard deviation of
-        1.5 pixels, as a share of that grey.
+    It is the maximum absolute difference from the image's median grey, smoothed with a standard deviation of
+    1.5 pixels, as a share of that grey. At least one frame was seen.
     """
     for chosen in (seen & ~edge & ~intruded, seen & ~edge, seen):
-        if np.count_nonzero(chosen) >= _LEAST_PICTURES:
+        if np.count_nonzero(chosen) >= _MIN_PICTURES:
             break
     mean = np.empty(crops.shape[1:], np.float32)
     _mean_picture(crops, chosen, mean)
@@ -173,7 +167,7 @@ def contrast_of(crops: NDArray[np.uint8], seen: _Bools, intruded: _Bools, edge: 
 
 
 @njit(cache=True, nogil=True)
-def _mean_picture(crops: NDArray[np.uint8], chosen: _Bools, out: NDArray[np.float32]) -> None:
+def _mean_picture(crops: NDArray[np.uint8], chosen: Bools, out: NDArray[np.float32]) -> None:
     height, width = out.shape
     total = np.zeros((height, width), np.int64)
     n = 0
@@ -189,7 +183,7 @@ def _mean_picture(crops: NDArray[np.uint8], chosen: _Bools, out: NDArray[np.floa
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def greatest_contrast(
+def peak_contrasts(
     image: NDArray[np.uint8],
     background: NDArray[np.uint8],
     gain: np.float32,
@@ -199,21 +193,10 @@ def greatest_contrast(
     xs: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    """Write the greatest contrast within `radius` blocks of each place into `out`.
+    """Write the maximum contrast within `radius` blocks of each place (in blocks) into `out`.
 
-    Parameters
-    ----------
-    image, background : ndarray of uint8, shape (height, width)
-    gain : float32
-        Of the frame's light over the background's.
-    block : int
-        Side of the blocks that pixels are summed over, about two reference pixels; the sums are
-        smoothed by 1 2 1 along either axis.
-    radius : int
-    ys, xs : ndarray of float32, shape (n,)
-        In blocks.
-    out : ndarray of float32, shape (n,)
-        Absolute difference over the background's mean grey there; of blocks within the field.
+    It is the absolute difference over the background's mean grey there, of blocks within the field. Blocks
+    are sums over about two reference pixels, smoothed by 1 2 1 along either axis.
     """
     height, width = image.shape[0] // block, image.shape[1] // block
     side = 2 * radius + 3
@@ -251,40 +234,30 @@ def greatest_contrast(
         out[k] = greatest * counted / (16 * gain * max(light, np.float32(1)))
 
 
-_LEAST_FIELD_UM2 = 500.0
-"""Field for each detection: four times as crowded as the paper's densest, no frame of single cells."""
-_FAMILY_PX = 20.0
-"""Maxima of one cell, the rings of a defocused one say, lie no farther apart than this."""
-_LEAST_NOISE = 0.02
-"""Grey levels squared: a camera without noise still rounds to whole levels."""
-_ALIEN = 4.0
+_MIN_FIELD_UM2 = 500.0
+"""Field area for each detection: four times as dense as the paper's densest frames."""
+_SAME_CELL_PX = 20.0  # maxima of one cell, such as the rings of a defocused one, are no farther apart
+_MIN_NOISE = 0.02  # grey levels squared: a camera without noise still rounds to whole levels
+_UNLIKE = 4.0
 """A frame of which half has this many times the noise's energy does not belong to its background."""
-_GREATEST_COVER = 0.5
-"""Share of the field above the threshold beyond which a frame is unlike its background."""
+_MAX_COVER = 0.5
+"""Share of the field above the threshold beyond which a frame does not belong to its background."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)
 class Detections:
-    """Cells seen in one frame.
+    """Cells in one frame."""
 
-    Attributes
-    ----------
-    y_px, x_px : ndarray of float32, shape (n,)
-        Centres in camera pixels.
-    energy : ndarray of float32, shape (n,)
-        Blurred squared difference at the centre, in multiples of the noise's.
-    """
-
-    y_px: NDArray[np.float32]
+    y_px: NDArray[np.float32]  # centres in camera pixels
     x_px: NDArray[np.float32]
-    energy: NDArray[np.float32]
+    energy: NDArray[np.float32]  # blurred squared difference there, in multiples of the noise's
 
     def __len__(self) -> int:
         return len(self.x_px)
 
 
 class Detector:
-    """Finds cells in frames of one size. Its buffers are its own: one detector, one thread.
+    """Finds cells in frames of one size; not to be shared by threads, as it keeps buffers.
 
     Parameters
     ----------
@@ -307,11 +280,11 @@ class Detector:
         self._row = np.empty(shape[1] * self._block, np.float32)
         self._energy = np.empty(shape, np.float32)
         self._blurred = np.empty(shape, np.float32)
-        self._most = 100 + int(height * width * pixel_size_um**2 / _LEAST_FIELD_UM2)
+        self._most = 100 + int(height * width * pixel_size_um**2 / _MIN_FIELD_UM2)
         self._found = np.empty((3, self._most), np.float32)
         self._radius = max(1, round(RADIUS_PX / unit))
-        self._family = _FAMILY_PX / unit
-        self._apart = np.empty(self._most, np.bool_)
+        self._same_cell = _SAME_CELL_PX / unit
+        self._separate = np.empty(self._most, np.bool_)
         self._noise = 0.0
 
     @property
@@ -333,7 +306,7 @@ class Detector:
         Returns
         -------
         Detections or None
-            None where half the field differs, or more is found than single cells could be: the frame does not
+            None if half the field differs, or there are more maxima than single cells: the frame does not
             belong to this background.
         """
         block_energy(image, background, np.float32(gain), self._block, self._row, self._energy)
@@ -344,14 +317,14 @@ class Detector:
             self._blurred,
             borderType=cv2.BORDER_REPLICATE,
         )
-        # The median over the field is the noise's own while cells cover less than half of it; smoothed
-        # over some fifty frames. It follows a lasting change, and no single frame moves it far.
-        now = max(median(self._blurred[::8, ::8]), _LEAST_NOISE * self._block**2)
+        # The median over the field is the noise's while cells cover less than half of it. Smoothed over
+        # some fifty frames it follows a lasting change, and no single frame changes it much.
+        now = max(median(self._blurred[::8, ::8]), _MIN_NOISE * self._block**2)
         if not self._noise:
             self._noise = now
-        alien = now > _ALIEN * self._noise
-        self._noise += 0.02 * (min(now, _ALIEN * self._noise) - self._noise)
-        if alien:
+        unlike = now > _UNLIKE * self._noise
+        self._noise += 0.02 * (min(now, _UNLIKE * self._noise) - self._noise)
+        if unlike:
             return None
         ys, xs, es = self._found
         n, above = maxima(
@@ -362,14 +335,14 @@ class Detector:
             xs,
             es,
         )
-        if above > _GREATEST_COVER * self._energy.size or n == self._most:
+        if above > _MAX_COVER * self._energy.size or n == self._most:
             return None
-        apart = self._apart[:n]
-        standing_apart(self._blurred, ys[:n], xs[:n], es[:n], self._family, self._settings.saddle, apart)
+        separate = self._separate[:n]
+        mark_separate(self._blurred, ys[:n], xs[:n], es[:n], self._same_cell, self._settings.saddle, separate)
         centre = np.float32((self._block - 1) / 2)
-        y_px = ys[:n][apart] * np.float32(self._block) + centre
-        x_px = xs[:n][apart] * np.float32(self._block) + centre
-        return Detections(y_px, x_px, es[:n][apart] / np.float32(self._noise))
+        y_px = ys[:n][separate] * np.float32(self._block) + centre
+        x_px = xs[:n][separate] * np.float32(self._block) + centre
+        return Detections(y_px, x_px, es[:n][separate] / np.float32(self._noise))
 
     def contrasts(
         self,
@@ -379,37 +352,23 @@ class Detector:
         y_px: NDArray[np.float32],
         x_px: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """How clearly something stands out near each place (`greatest_contrast`), of any frame.
-
-        Parameters
-        ----------
-        image, background : ndarray of uint8, shape (height, width)
-        gain : float
-        y_px, x_px : ndarray of float32, shape (n,)
-            Camera pixels.
-
-        Returns
-        -------
-        ndarray of float32, shape (n,)
-        """
-        centre = np.float32((self._block - 1) / 2)
-        ys = (y_px - centre) / np.float32(self._block)
-        xs = (x_px - centre) / np.float32(self._block)
+        """Return the `peak_contrasts` near places (camera pixels, shape (n,)) in any frame, shape (n,)."""
+        ys, xs = self._to_blocks(y_px), self._to_blocks(x_px)
         out = np.empty(len(ys), np.float32)
-        greatest_contrast(image, background, np.float32(gain), self._block, self._radius, ys, xs, out)
+        peak_contrasts(image, background, np.float32(gain), self._block, self._radius, ys, xs, out)
         return out
 
     def log_energy_at(self, y_px: NDArray[np.float64], x_px: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Logarithm of the last frame's blurred energy at any place, in multiples of the noise's.
+        """Return the logarithm of the last frame's blurred energy, in multiples of the noise's.
 
-        Parameters
-        ----------
-        y_px, x_px : ndarray of float64, shape (n,)
-            Camera pixels; beyond the field the nearest place in it counts.
+        Places are camera pixels, shape (n,); beyond the field the nearest place in it counts.
         """
         height, width = self._blurred.shape
-        centre = (self._block - 1) / 2
-        i = np.clip(np.rint((y_px - centre) / self._block).astype(np.int64), 0, height - 1)
-        j = np.clip(np.rint((x_px - centre) / self._block).astype(np.int64), 0, width - 1)
+        i = np.clip(np.rint(self._to_blocks(y_px)).astype(np.int64), 0, height - 1)
+        j = np.clip(np.rint(self._to_blocks(x_px)).astype(np.int64), 0, width - 1)
         energy: NDArray[np.float64] = np.log(np.maximum(self._blurred[i, j], 1e-6) / self._noise)
         return energy
+
+    def _to_blocks(self, px: NDArray[Any]) -> NDArray[Any]:
+        """Camera pixels to blocks, in the precision given."""
+        return (px - (self._block - 1) / 2) / self._block

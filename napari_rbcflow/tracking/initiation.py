@@ -9,42 +9,36 @@ from statistics import median
 import numpy as np
 from numba import njit
 
-from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, Bools, Floats, Look, Motion, Sights
+from napari_rbcflow.tracking.motion import (
+    MEASUREMENT_VARIANCE,
+    Bools,
+    Floats,
+    FlowDetections,
+    FrameProbe,
+    Motion,
+)
 
-Trail = dict[int, tuple[float, float, float]]
-"""A new track's sights: x, y and the logarithm of the energy by frame."""
+Candidate = dict[int, tuple[float, float, float]]
+"""A new track's detections: x, y and the logarithm of the energy by frame."""
 
-LEVEL_PX = 4.0
-"""Two sights of one cell differ by no more in y."""
-STEADY_PX = 4.5
-"""A third sight lies no farther from where the other two put it."""
+LEVEL_PX = 4.0  # maximum difference in y between two detections of a cell
+STEADY_PX = 4.5  # maximum distance of a third detection from where the other two predict it
 _ENERGY_WEIGHT = 2.0
-_MOST_LOG_ENERGY = 1.2
-"""Greatest change of the energy's logarithm between sights: a factor of three."""
-_MOST_LOG_ENERGY_BACK = 1.5
-"""The same against the first sight, farther back."""
-_BEGINS_AT = 0.94
-"""Median clearness of a new track's sights. Whether it is clear enough is said at its end, by far more."""
+_MAX_LOG_ENERGY = 1.2  # between detections: a factor of three
+_MAX_LOG_ENERGY_BACK = 1.5  # against the first detection, farther back
+_MIN_CONTRAST = 0.94
+"""Median of a new track's detections. Whether it has enough contrast is decided at its end, by far more."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)
-class FreeSights(Sights):
-    """Detections of one frame that belong to no track yet.
+class FreeDetections(FlowDetections):
+    """Detections of one frame that belong to no track yet."""
 
-    Attributes
-    ----------
-    free : ndarray of bool, shape (n,)
-        Cleared as a track takes them.
-    clearness : ndarray of float64, shape (n,)
-        As `motion.Look` gives it; not a number until it was asked for, since few are ever needed.
-    """
-
-    free: Bools
-    clearness: Floats
+    free: Bools  # cleared as a track takes them
+    contrast: Floats  # as `FrameProbe` gives it; NaN until it is needed
 
 
-_Taken = dict[int, tuple[FreeSights, int]]
-"""The sights of what may be a new track, by frame."""
+_Taken = dict[int, tuple[FreeDetections, int]]  # the detections of a candidate by frame
 
 
 @njit(cache=True, nogil=True)
@@ -55,7 +49,7 @@ def _triples(
     late: float, early: float, least: float, greatest: float,
     out: Floats,
 ) -> int:  # fmt: skip
-    """Rows (cost, c, b, a) of `out`; `late` and `early` are the frames between c and b, b and a."""
+    """Fill rows (cost, c, b, a) of `out`; `late` and `early` are the frames between c and b, b and a."""
     n = 0
     for c in range(len(xc)):
         if not free_c[c]:
@@ -66,7 +60,7 @@ def _triples(
             v = (xc[c] - xb[b]) / late
             if v < least or v > greatest or abs(yc[c] - yb[b]) > LEVEL_PX:
                 continue
-            if abs(ec[c] - eb[b]) > _MOST_LOG_ENERGY:
+            if abs(ec[c] - eb[b]) > _MAX_LOG_ENERGY:
                 continue
             for a in range(len(xa)):
                 if not free_a[a]:
@@ -74,7 +68,7 @@ def _triples(
                 off = xa[a] - (xb[b] - v * early)
                 if abs(off) > STEADY_PX or abs(yb[b] - ya[a]) > LEVEL_PX or abs(yc[c] - ya[a]) > LEVEL_PX:
                     continue
-                if abs(eb[b] - ea[a]) > _MOST_LOG_ENERGY:
+                if abs(eb[b] - ea[a]) > _MAX_LOG_ENERGY:
                     continue
                 mean = (ea[a] + eb[b] + ec[c]) / 3
                 spread = (ea[a] - mean) ** 2 + (eb[b] - mean) ** 2 + (ec[c] - mean) ** 2
@@ -89,21 +83,11 @@ def _triples(
 
 
 def find_triples(
-    now: FreeSights, middle: FreeSights, early: FreeSights, least: float, greatest: float
+    now: FreeDetections, middle: FreeDetections, early: FreeDetections, least: float, greatest: float
 ) -> list[tuple[int, int, int]]:
-    """Choose triples of free sights, best first, each sight at most once; clears their `free`.
+    """Choose triples of free detections, best first, each detection at most once; clears their `free`.
 
-    Parameters
-    ----------
-    now, middle, early : FreeSights
-        Of three frames, the newest first.
-    least, greatest : float
-        Bounds of the speed, reference pixels a frame.
-
-    Returns
-    -------
-    list of (int, int, int)
-        Indices into `now`, `middle` and `early`.
+    The frames are given newest first, the speeds in reference pixels a frame. Returns indices into each.
     """
     if not (now.free.any() and middle.free.any() and early.free.any()):
         return []
@@ -123,24 +107,13 @@ def find_triples(
     return chosen
 
 
-def find_trails(
-    now: FreeSights, past: list[FreeSights], least: float, greatest: float, look: Look
-) -> list[Trail]:
-    """Find new tracks among the free sights; clears their `free`.
+def find_candidates(
+    now: FreeDetections, past: list[FreeDetections], least: float, greatest: float, probe: FrameProbe
+) -> list[Candidate]:
+    """Find new tracks among the free detections, in order of first detection, then from the top.
 
-    Parameters
-    ----------
-    now : FreeSights
-    past : list of FreeSights
-        Of earlier frames, the latest first.
-    least, greatest : float
-        Bounds of the speed, reference pixels a frame.
-    look : Look
-
-    Returns
-    -------
-    list of dict
-        In order of first sight, then from the top.
+    `past` holds earlier frames, the latest first; the speeds are in reference pixels a frame. Clears `free`
+    of what is taken.
     """
     found: list[_Taken] = []
     for i, k in ((0, 1), (0, 2), (1, 2)):
@@ -148,42 +121,42 @@ def find_trails(
             continue
         for c, b, a in find_triples(now, past[i], past[k], least, greatest):
             found.append({s.frame: (s, j) for s, j in ((past[k], a), (past[i], b), (now, c))})
-    trails: list[Trail] = []
-    unclear: list[_Taken] = []
+    candidates: list[Candidate] = []
+    faint: list[_Taken] = []
     for taken in found:
         _trace_back(taken, past)
-    _make_clear(found, look)
+    _fill_contrast(found, probe)
     for taken in found:
-        if median([float(s.clearness[j]) for s, j in taken.values()]) < _BEGINS_AT:
-            unclear.append(taken)
+        if median([float(s.contrast[j]) for s, j in taken.values()]) < _MIN_CONTRAST:
+            faint.append(taken)
         else:
-            trails.append(
+            candidates.append(
                 {f: (float(s.x[j]), float(s.y[j]), float(s.log_energy[j])) for f, (s, j) in taken.items()}
             )
-    # What is too pale to tell by these few sights may be told by later ones.
-    for taken in unclear:
-        for sights, j in taken.values():
-            sights.free[j] = True
-    # The numbering follows from the frames alone.
-    return sorted(trails, key=lambda t: (min(t), t[min(t)][1], t[min(t)][0]))
+    # What is too faint to tell by these few detections may be told by later ones.
+    for taken in faint:
+        for detections, j in taken.values():
+            detections.free[j] = True
+    # The numbers depend on the frames alone.
+    return sorted(candidates, key=lambda t: (min(t), t[min(t)][1], t[min(t)][0]))
 
 
-def _make_clear(found: list[_Taken], look: Look) -> None:
-    """Ask for the clearness of what was taken, a frame at once, where it is not known yet."""
-    unknown: dict[int, tuple[FreeSights, list[int]]] = {}
+def _fill_contrast(found: list[_Taken], probe: FrameProbe) -> None:
+    """Measure the contrast of what was taken, a frame at once, where it is not known yet."""
+    unknown: dict[int, tuple[FreeDetections, list[int]]] = {}
     for taken in found:
-        for frame, (sights, j) in taken.items():
-            if np.isnan(sights.clearness[j]):
-                unknown.setdefault(frame, (sights, []))[1].append(j)
-    for frame, (sights, which) in unknown.items():
-        sights.clearness[which] = look.clearness_of(frame, np.array(which))
+        for frame, (detections, j) in taken.items():
+            if np.isnan(detections.contrast[j]):
+                unknown.setdefault(frame, (detections, []))[1].append(j)
+    for frame, (detections, which) in unknown.items():
+        detections.contrast[which] = probe.relative_contrasts(frame, np.array(which))
 
 
 @njit(cache=True, nogil=True)
 def _nearest(
     x: Floats, y: Floats, log_energy: Floats, free: Bools, x_there: float, y_there: float, e_there: float
 ) -> int:
-    """Index of the free sight nearest along the flow to where a new track was; -1 where none fits."""
+    """Return the index of the free detection nearest along the flow to an earlier place; -1 if none fits."""
     nearest = -1
     least = np.inf
     for j in range(len(x)):
@@ -193,47 +166,40 @@ def _nearest(
             and off < STEADY_PX
             and off < least
             and abs(y[j] - y_there) < LEVEL_PX
-            and abs(log_energy[j] - e_there) < _MOST_LOG_ENERGY_BACK
+            and abs(log_energy[j] - e_there) < _MAX_LOG_ENERGY_BACK
         ):
             nearest, least = j, off
     return nearest
 
 
-def _trace_back(taken: _Taken, past: list[FreeSights]) -> None:
-    """Add earlier free sights that lie on a new track's line."""
+def _trace_back(taken: _Taken, past: list[FreeDetections]) -> None:
+    """Add earlier free detections on a new track's line."""
     first, last = min(taken), max(taken)
-    sights, j = taken[first]
-    x, y, e = float(sights.x[j]), float(sights.y[j]), float(sights.log_energy[j])
+    detections, j = taken[first]
+    x, y, e = float(detections.x[j]), float(detections.y[j]), float(detections.log_energy[j])
     newest, k = taken[last]
     x_last = float(newest.x[k])
     v = (x_last - x) / (last - first)
-    for sights in past:
-        if sights.frame in taken or sights.frame >= last:
+    for detections in past:
+        if detections.frame in taken or detections.frame >= last:
             continue
-        there = x + v * (sights.frame - first)
-        j = int(_nearest(sights.x, sights.y, sights.log_energy, sights.free, there, y, e))
+        there = x + v * (detections.frame - first)
+        j = int(_nearest(detections.x, detections.y, detections.log_energy, detections.free, there, y, e))
         if j >= 0:
-            sights.free[j] = False
-            taken[sights.frame] = sights, j
-            if sights.frame < first:
-                first = sights.frame
-                x, y, e = float(sights.x[j]), float(sights.y[j]), float(sights.log_energy[j])
+            detections.free[j] = False
+            taken[detections.frame] = detections, j
+            if detections.frame < first:
+                first = detections.frame
+                x, y, e = float(detections.x[j]), float(detections.y[j]), float(detections.log_energy[j])
                 v = (x_last - x) / (last - first)
 
 
-def motion_of(trails: Sequence[Trail], born: Sequence[tuple[int, int]]) -> Motion:
-    """Return new tracks' state: the line of least squares through the sights of each.
-
-    Parameters
-    ----------
-    trails : sequence of dict
-    born : sequence of (int, int)
-        Slot and number of each.
-    """
-    first = [min(trail) for trail in trails]
-    last = np.array([max(trail) for trail in trails])
-    lines = np.array([_line(trail) for trail in trails]).T.copy()
-    at, v, y, log_energy, pxx, pxv, pvv, sights, x_first = lines
+def initial_motion(candidates: Sequence[Candidate], born: Sequence[tuple[int, int]]) -> Motion:
+    """Return new tracks' state, by least squares through each; `born` holds their slots and numbers."""
+    first = [min(candidate) for candidate in candidates]
+    last = np.array([max(candidate) for candidate in candidates])
+    lines = np.array([_line(candidate) for candidate in candidates]).T.copy()
+    at, v, y, log_energy, pxx, pxv, pvv, n_detections, x_first = lines
     named = np.array(born)
     return Motion(
         slot=named[:, 0],
@@ -245,9 +211,9 @@ def motion_of(trails: Sequence[Trail], born: Sequence[tuple[int, int]]) -> Motio
         pxx=pxx,
         pxv=pxv,
         pvv=pvv,
-        sights=sights,
-        hidden=np.zeros(len(trails), np.int64),
-        misses=np.zeros(len(trails), np.int64),
+        n_detections=n_detections,
+        undetected=np.zeros(len(candidates), np.int64),
+        misses=np.zeros(len(candidates), np.int64),
         last_seen=last,
         first=np.array(first),
         found=last.copy(),
@@ -255,12 +221,12 @@ def motion_of(trails: Sequence[Trail], born: Sequence[tuple[int, int]]) -> Motio
     )
 
 
-def _line(trail: Trail) -> tuple[float, ...]:
-    """Of a trail: x at its last sight, speed, y, energy, their covariance, sights, and x at the first."""
-    frames = sorted(trail)
+def _line(candidate: Candidate) -> tuple[float, ...]:
+    """Return x at the last detection, speed, y, energy, their covariance, detections, x at the first."""
+    frames = sorted(candidate)
     n = len(frames)
     t = np.array([frame - frames[-1] for frame in frames], np.float64)
-    x, y, log_energy = np.array([trail[frame] for frame in frames]).T
+    x, y, log_energy = np.array([candidate[frame] for frame in frames]).T
     centre = float(np.add.reduce(t)) / n
     off = t - centre
     spread = float(np.add.reduce(off * off))
@@ -280,58 +246,51 @@ def _line(trail: Trail) -> tuple[float, ...]:
     )
 
 
-EDGE_PX = 8.0
-"""Nearer than this to the edge a cell may have no maximum of its own."""
+EDGE_PX = 8.0  # nearer to the edge, a cell may have no maximum of its own
 _INSIDE_PX = 0.5
-_LEAST_SHARE = 0.7
-"""Of the clearness at its first sight, that must be found where a cell is carried back to."""
+_MIN_SHARE = 0.7
+"""Of the contrast at its first detection, that a cell must have where its track is extended back."""
 
 
-def filled(trail: Trail, processed: list[int], look: Look) -> dict[int, tuple[float, float, bool]]:
-    """Return a trail's positions in processed frames before its newest, along its line where it has no sight.
+def backfilled(
+    candidate: Candidate, processed: list[int], probe: FrameProbe
+) -> dict[int, tuple[float, float, bool]]:
+    """Return a candidate's x, y and whether it was seen, by frame, in processed frames before its newest.
 
-    Parameters
-    ----------
-    trail : Trail
-    processed : list of int
-        The last frames that were analysed, the latest first.
-    look : Look
-
-    Returns
-    -------
-    dict of int to (float, float, bool)
-        x, y and whether it was seen, by frame.
+    Between detections they are interpolated. `processed` holds the last analysed frames, the latest first.
     """
-    frames = sorted(trail)
+    frames = sorted(candidate)
     known: dict[int, tuple[float, float, bool]] = {}
     for frame in processed:
         if frame < frames[0] or frame >= frames[-1]:
             continue
-        if frame in trail:
-            known[frame] = (trail[frame][0], trail[frame][1], True)
+        if frame in candidate:
+            known[frame] = (candidate[frame][0], candidate[frame][1], True)
         else:
             before = max(f for f in frames if f < frame)
             after = min(f for f in frames if f > frame)
             share = (frame - before) / (after - before)
-            xb, yb, _ = trail[before]
-            xa, ya, _ = trail[after]
+            xb, yb, _ = candidate[before]
+            xa, ya, _ = candidate[after]
             known[frame] = (xb + share * (xa - xb), yb + share * (ya - yb), False)
-    return known | _carried_back(trail, processed, look)
+    return known | _extrapolated_back(candidate, processed, probe)
 
 
-def _carried_back(trail: Trail, processed: list[int], look: Look) -> dict[int, tuple[float, float, bool]]:
-    """Positions before the first sight, while something as clear is there: of cells that just came in."""
-    first, last = min(trail), max(trail)
-    x_first, y, _ = trail[first]
-    v = (trail[last][0] - x_first) / (last - first)
+def _extrapolated_back(
+    candidate: Candidate, processed: list[int], probe: FrameProbe
+) -> dict[int, tuple[float, float, bool]]:
+    """Positions before the first detection of a cell that just came in, while the contrast is there."""
+    first, last = min(candidate), max(candidate)
+    x_first, y, _ = candidate[first]
+    v = (candidate[last][0] - x_first) / (last - first)
     earlier = [frame for frame in processed if frame < first]
     back: dict[int, tuple[float, float, bool]] = {}
     if not earlier or x_first - v * (first - earlier[-1]) >= EDGE_PX:
         return back
-    least = _LEAST_SHARE * look.clearness_at(first, x_first, y)
+    least = _MIN_SHARE * probe.relative_contrast_at(first, x_first, y)
     for frame in earlier:
         x = x_first - v * (first - frame)
-        if x < _INSIDE_PX or look.clearness_at(frame, x, y) < least:
+        if x < _INSIDE_PX or probe.relative_contrast_at(frame, x, y) < least:
             break
         back[frame] = (x, y, False)
     return back

@@ -1,4 +1,4 @@
-"""How open tracks move, what linking is told of a frame, and what it says of it."""
+"""How open tracks move, what the linker is told about a frame, and what it returns."""
 
 from __future__ import annotations
 
@@ -13,60 +13,38 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 MEASUREMENT_VARIANCE = 2.6**2
-"""Of a detection's x about its cell's steady way: the energy's centre wanders as a cell turns, and more
-as another passes. A lone cell's is a tenth of that, but to trust a sight less keeps more cells whole."""
+"""Variance of a detection's x about its cell's steady track: the energy's centre moves as a cell turns, and
+more as another passes. That of a lone cell is a tenth, but trusting detections less keeps more cells whole.
+"""
 SPEED_WALK_VARIANCE = 0.03**2
-"""By which a speed's variance grows a frame; neighbours disturb cells a little."""
-_LONGEST_MEMORY = 12.0
-"""Frames over which y and energy are averaged."""
+"""Growth of a speed's variance in a frame: neighbours disturb cells a little."""
+_MAX_MEMORY = 12.0  # frames over which y and energy are averaged
 
 
 @dataclass(slots=True, eq=False)
 class Motion:
-    """State of the open tracks, one entry each.
+    """State of the open tracks, one entry each."""
 
-    Attributes
-    ----------
-    slot, cell : ndarray of int64
-        Place in the store, and the track's number.
-    x, v, y, log_energy : ndarray of float64
-        Position along the flow, speed a frame, height, and the logarithm of the energy.
-    pxx, pxv, pvv : ndarray of float64
-        Covariance of x and v.
-    sights : ndarray of float64
-        Sights so far.
-    hidden : ndarray of int64
-        Analysed frames since the last detection of its own.
-    misses : ndarray of int64
-        Analysed frames since the last sight, of its own or shared with another cell.
-    last_seen : ndarray of int64
-        Frame index of the last sight.
-    first, found : ndarray of int64
-        Frame indices of the first and the last detection of its own.
-    x_first : ndarray of float64
-        Position in frame `first`.
-    """
-
-    slot: Ints
-    cell: Ints
-    x: Floats
-    v: Floats
+    slot: Ints  # place in the store
+    cell: Ints  # the track's number
+    x: Floats  # position along the flow
+    v: Floats  # speed a frame
     y: Floats
     log_energy: Floats
-    pxx: Floats
+    pxx: Floats  # covariance of x and v
     pxv: Floats
     pvv: Floats
-    sights: Floats
-    hidden: Ints
-    misses: Ints
-    last_seen: Ints
-    first: Ints
+    n_detections: Floats
+    undetected: Ints  # analysed frames since the last detection of its own
+    misses: Ints  # analysed frames since the cell was last seen, by itself or shared with another
+    last_seen: Ints  # frame index of that
+    first: Ints  # frame indices of the first and the last detection of its own
     found: Ints
-    x_first: Floats
+    x_first: Floats  # position in frame `first`
 
     @classmethod
     def empty(cls) -> Motion:
-        """No track."""
+        """Return the state of no track."""
         i = np.empty(0, np.int64)
         f = np.empty(0, np.float64)
         return cls(i, i, f, f, f, f, f, f, f, f, i, i, i, i, i, f)
@@ -103,23 +81,17 @@ class Motion:
         self.pvv[tracks] -= gain_v * self.pxv[tracks]
         self.pxv[tracks] *= 1 - gain_x
         self.pxx[tracks] *= 1 - gain_x
-        # Where a neighbour blurs the sight (variance above the usual), height and energy learn less too.
+        # Where a neighbour disturbs the detection (more variance), y and energy learn less, too.
         share = MEASUREMENT_VARIANCE / variance
-        weight = share / np.minimum(self.sights[tracks] + 1, _LONGEST_MEMORY)
+        weight = share / np.minimum(self.n_detections[tracks] + 1, _MAX_MEMORY)
         self.y[tracks] += weight * (y - self.y[tracks])
         self.log_energy[tracks] += weight * (log_energy - self.log_energy[tracks])
-        self.sights[tracks] += 1
+        self.n_detections[tracks] += 1
 
 
 @dataclass(slots=True, frozen=True, eq=False)
-class Sights:
-    """Detections of one frame, x along the flow, reference pixels.
-
-    Attributes
-    ----------
-    frame : int
-    x, y, log_energy : ndarray of float64, shape (n,)
-    """
+class FlowDetections:
+    """Detections of one frame in flow coordinates: reference pixels, x along the flow."""
 
     frame: int
     x: Floats
@@ -130,21 +102,21 @@ class Sights:
         return len(self.x)
 
 
-class Look(Protocol):
-    """Looks into frames, where something was detected and where nothing was. Lengths as in `Sights`."""
+class FrameProbe(Protocol):
+    """Measures in the last frames, where something was detected and where nothing was."""
 
     def log_energy_at(self, x: Floats, y: Floats) -> Floats:
-        """Logarithm of the blurred energy anywhere in the newest frame."""
+        """Return the logarithm of the blurred energy anywhere in the newest frame."""
 
-    def clearness_of(self, frame: int, sights: Ints) -> Floats:
-        """Contrast of sights of one of the last frames, as a share of the least that a track must have."""
+    def relative_contrasts(self, frame: int, which: Ints) -> Floats:
+        """Return the contrast of detections of a frame, as a share of a track's minimum."""
 
-    def clearness_at(self, frame: int, x: float, y: float) -> float:
-        """The same, anywhere in one of the last frames."""
+    def relative_contrast_at(self, frame: int, x: float, y: float) -> float:
+        """Return the same, anywhere in one of the last frames."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)
-class Rows:
+class TrackPositions:
     """Positions of tracks in one frame: store slot, x along the flow and y, and whether it was seen."""
 
     frame: int
@@ -156,7 +128,7 @@ class Rows:
 
 @dataclass(slots=True, frozen=True)
 class End:
-    """A track that ended: its store slot, its number, last sight, why, what it may continue."""
+    """A track that ended: store slot, number, when it was last seen, why it ended, what it may continue."""
 
     slot: int
     cell: int
@@ -167,21 +139,9 @@ class End:
 
 @dataclass(slots=True, eq=False)
 class Linked:
-    """What one frame brought.
+    """The result of one frame."""
 
-    Attributes
-    ----------
-    born : list of (int, int)
-        Slot and number of each new track.
-    past : list of Rows
-        Positions of new tracks in earlier frames, oldest first.
-    now : Rows
-        Positions of all open tracks in this frame.
-    ended : list of End
-        By number.
-    """
-
-    born: list[tuple[int, int]]
-    past: list[Rows]
-    now: Rows
-    ended: list[End]
+    born: list[tuple[int, int]]  # slot and number of each new track
+    past: list[TrackPositions]  # of new tracks in earlier frames, oldest first
+    now: TrackPositions  # of all open tracks in this frame
+    ended: list[End]  # by number

@@ -1,4 +1,7 @@
-"""A finished track's positions, below a pixel: the middle of its cell, and a smooth way."""
+"""A finished track's positions to below a pixel: its cell's centroid in each frame, and a smooth track.
+
+A centroid is the centre of point symmetry: the peak of the image's convolution with itself.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,32 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dpbsv
 
 from napari_rbcflow.tracking.detection import peak_between
+from napari_rbcflow.tracking.motion import Bools, Floats
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE
 
-_SIDE = CROP_SIDE + 1
-"""Of the window, reference pixels: even, so that it halves."""
+_SIDE = CROP_SIDE + 1  # of the window, reference pixels; even, so that it halves
 _COARSE = _SIDE // 2
 REACH_PX = 7
-"""The middle is looked for no farther from the sight than this: about a cell's radius."""
+"""Distance from the detection within which the centroid is searched: about a cell's radius."""
 
 _Floats32 = NDArray[np.float32]
 
 
+def window_start(centres_px: NDArray[np.float32], side_px: float) -> Floats:
+    """Return the first camera pixel of windows of `side_px` around some centres, along one axis."""
+    return np.rint(centres_px.astype(np.float64) + 0.5 - side_px / 2)
+
+
 @njit(cache=True, fastmath=True, nogil=True)
-def _symmetry_about(picture: _Floats32, turned: _Floats32, p: int, q: int) -> np.float32:
-    """Sum over products of pixels opposite each other about (p / 2, q / 2); each pair once or twice."""
-    side = len(picture)
+def _symmetry_about(image: _Floats32, turned: _Floats32, p: int, q: int) -> np.float32:
+    """Sum products of pixels opposite each other about (p / 2, q / 2); each pair counts once or twice."""
+    side = len(image)
     top, bottom = max(0, p - side + 1), min(side - 1, p)
     left, right = max(0, q - side + 1), min(side - 1, q)
     total = np.float32(0)
-    # Row i is opposite p - i: the upper half of the rows, and the middle one, hold every pair.
+    # Row i is opposite p - i: the upper half of the rows and the middle one hold every pair.
     for i in range(top, (top + bottom) // 2 + 1):
-        a = picture[i, left : right + 1]
+        a = image[i, left : right + 1]
         b = turned[side - 1 - p + i, side - 1 - q + left : side - q + right]
         row = np.float32(0)
         for j in range(len(a)):
@@ -47,7 +55,7 @@ def difference(
     left: int,
     out: _Floats32,
 ) -> None:
-    """Write the sums over blocks of image less background into `out`, 0 beyond the field."""
+    """Write the sums over blocks of image minus background into `out`, 0 beyond the field."""
     height, width = image.shape
     side = len(out)
     out[:] = 0
@@ -71,7 +79,7 @@ def difference(
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def _middles(
+def _centroids(
     image: NDArray[np.uint8],
     background: NDArray[np.uint8],
     gain: np.float32,
@@ -80,7 +88,7 @@ def _middles(
     lefts: NDArray[np.int64],
     out: NDArray[np.float64],
 ) -> None:
-    """Write each window's middle (y, x), in blocks from the window's first."""
+    """Write each window's centroid (y, x), in blocks from the window's first."""
     raw = np.zeros((_SIDE + 2, _SIDE + 2), np.float32)
     fine = np.zeros((_SIDE, _SIDE), np.float32)
     coarse = np.zeros((_COARSE, _COARSE), np.float32)
@@ -88,7 +96,7 @@ def _middles(
     row = np.empty(_SIDE + 2, np.float32)
     for k in range(len(tops)):
         difference(image, background, gain, block, tops[k] - block, lefts[k] - block, raw)
-        # A little blur, so that noise makes no peaks: 1 2 1 along either axis.
+        # A slight blur against peaks of the noise: 1 2 1 along either axis.
         for i in range(_SIDE):
             above, at, under, to = raw[i], raw[i + 1], raw[i + 2], fine[i]
             for j in range(_SIDE + 2):
@@ -101,7 +109,7 @@ def _middles(
                     fine[2 * i, 2 * j] + fine[2 * i, 2 * j + 1]
                     + fine[2 * i + 1, 2 * j] + fine[2 * i + 1, 2 * j + 1]
                 )  # fmt: skip
-        # On the coarse picture one step of p is one pixel.
+        # On the coarse image a step of p is one pixel.
         turned = coarse[::-1, ::-1].copy()
         best = np.float32(-np.inf)
         at_p, at_q = _COARSE - 1, _COARSE - 1
@@ -110,7 +118,7 @@ def _middles(
                 s = _symmetry_about(coarse, turned, p, q)
                 if s > best:
                     best, at_p, at_q = s, p, q
-        # The same place on the fine picture, where one step is half a pixel.
+        # The same place on the fine image, where a step is half a pixel.
         at_p, at_q = 2 * at_p + 1, 2 * at_q + 1
         turned = fine[::-1, ::-1].copy()
         top, left = 2, 2
@@ -127,8 +135,8 @@ def _middles(
         out[k, 1] = (at_q + left - 2 + dx) / 2
 
 
-class Centring:
-    """Finds the middles of cells in the frames of one camera.
+class CentroidFinder:
+    """Finds the centroids of cells, their centres of point symmetry, in the frames of one camera.
 
     Parameters
     ----------
@@ -137,10 +145,10 @@ class Centring:
     """
 
     def __init__(self, pixel_size_um: float) -> None:
-        # Finer pixels are summed to blocks of about the reference, so that the cost stays the same.
+        # Finer pixels are summed to blocks of about a reference pixel, so that the cost stays the same.
         self._block = max(1, round(CROP_PIXEL_SIZE_UM / pixel_size_um))
 
-    def middles(
+    def centroids(
         self,
         image: NDArray[np.uint8],
         background: NDArray[np.uint8],
@@ -148,48 +156,31 @@ class Centring:
         y_px: NDArray[np.float32],
         x_px: NDArray[np.float32],
     ) -> NDArray[np.float64]:
-        """Find the middle of each cell from where it was sighted.
-
-        Parameters
-        ----------
-        image, background : ndarray of uint8, shape (height, width)
-        gain : float
-            Of the frame's light over the background's.
-        y_px, x_px : ndarray of float32, shape (n,)
-            Camera pixels.
-
-        Returns
-        -------
-        ndarray of float64, shape (n, 2)
-            y and x, camera pixels.
-        """
+        """Return y and x of the centroids near detections, shape (n, 2), camera pixels."""
         b = self._block
-        tops = np.rint(y_px.astype(np.float64) + 0.5 - b * _SIDE / 2).astype(np.int64)
-        lefts = np.rint(x_px.astype(np.float64) + 0.5 - b * _SIDE / 2).astype(np.int64)
+        tops = window_start(y_px, b * _SIDE).astype(np.int64)
+        lefts = window_start(x_px, b * _SIDE).astype(np.int64)
         out = np.empty((len(y_px), 2))
-        _middles(image, background, np.float32(gain), b, tops, lefts, out)
-        # The middle of a block, in the camera's pixels.
+        _centroids(image, background, np.float32(gain), b, tops, lefts, out)
         return out * b + (b - 1) / 2 + np.stack([tops, lefts], axis=1)
 
 
-_Floats = NDArray[np.float64]
-_Bools = NDArray[np.bool_]
-
 _STIFFNESS_ALONG = 1e3
-"""Of the second difference: a middle's standard deviation of 0.2 px against a speed that wanders by
-0.006 px a frame each frame. A straight line is no more exact on the simulated chamber; real cells sway."""
+"""Of the second difference: a centroid's standard deviation of 0.2 px against a speed that changes by
+0.006 px a frame each frame. A straight line is no more exact on the simulated chamber, and real cells sway.
+"""
 _STIFFNESS_ACROSS = 1e2
-"""Of the first difference: height wanders by 0.02 px a frame."""
+"""Of the first difference: height changes by 0.02 px a frame."""
 _FAR_PX = 0.5
-"""Middles farther than this from the fit weigh less than half."""
-_CLOUDED = 0.1
-"""Weight of a middle with another cell or the field's edge in its crop."""
-_SIGHTED = 0.02
-"""Weight of the tracker's own position: enough where there is no middle."""
+"""Centroids farther than this from the fit have less than half the weight."""
+_UNCERTAIN_WEIGHT = 0.1
+"""Weight of a centroid with another cell or the field's edge in its crop."""
+_DETECTION_WEIGHT = 0.02
+"""Weight of the tracker's own position, where there is no centroid."""
 _ROUNDS = 3
 
 
-def _penalty(n: int, order: int) -> _Floats:
+def _penalty(n: int, order: int) -> Floats:
     """Return the upper band of D'D for differences of `order` (1 or 2) over `n` points."""
     d = np.array([-1.0, 1.0] if order == 1 else [1.0, -2.0, 1.0])
     band = np.zeros((order + 1, n))
@@ -200,8 +191,8 @@ def _penalty(n: int, order: int) -> _Floats:
 
 
 def _fit(
-    at: NDArray[np.int64], values: _Floats, weights: _Floats, stiffness: float, order: int, far: float
-) -> _Floats:
+    at: NDArray[np.int64], values: Floats, weights: Floats, stiffness: float, order: int, far: float
+) -> Floats:
     n = int(at[-1]) + 1
     penalty = stiffness * _penalty(n, order)
     target = np.zeros(n)
@@ -222,123 +213,97 @@ def refined(
     frames: NDArray[np.int64],
     x_px: NDArray[np.float32],
     y_px: NDArray[np.float32],
-    middles: NDArray[np.float32],
-    clouded: _Bools,
+    centroids: NDArray[np.float32],
+    uncertain: Bools,
     *,
     unit_px: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Refine a track's positions.
+    """Return a track's refined x and y; those given if there are fewer than three frames.
 
-    Parameters
-    ----------
-    frames : ndarray of int64, shape (n,)
-        Ascending.
-    x_px, y_px : ndarray of float32, shape (n,)
-        As tracked, camera pixels.
-    middles : ndarray of float32, shape (n, 2)
-        y and x of the middles, camera pixels; not a number where none was measured.
-    clouded : ndarray of bool, shape (n,)
-        Where a middle is less sure.
-    unit_px : float
-        Camera pixels a reference pixel.
-
-    Returns
-    -------
-    x_px, y_px : ndarray of float32, shape (n,)
-        Those given where fewer than three frames.
+    Positions are camera pixels, shape (n,); `centroids` are y and x, shape (n, 2), NaN where not measured,
+    and `uncertain` where another cell or the edge is near. `unit_px` is the camera pixels in a reference
+    pixel.
     """
-    measured = ~np.isnan(middles[:, 0])
+    measured = ~np.isnan(centroids[:, 0])
     if len(frames) < 3 or not measured.any():
         return x_px, y_px
     at = frames - frames[0]
-    weights = np.where(measured, np.where(clouded, _CLOUDED, 1.0), _SIGHTED)
+    weights = np.where(measured, np.where(uncertain, _UNCERTAIN_WEIGHT, 1.0), _DETECTION_WEIGHT)
     far = _FAR_PX * unit_px
-    x = np.where(measured, middles[:, 1], x_px).astype(np.float64)
-    y = np.where(measured, middles[:, 0], y_px).astype(np.float64)
+    x = np.where(measured, centroids[:, 1], x_px).astype(np.float64)
+    y = np.where(measured, centroids[:, 0], y_px).astype(np.float64)
     return (
         _fit(at, x, weights, _STIFFNESS_ALONG, 2, far).astype(np.float32),
         _fit(at, y, weights, _STIFFNESS_ACROSS, 1, far).astype(np.float32),
     )
 
 
-MOST_OFFSET_PX = 7.0
-"""Crop pixels from the way within which the centre is looked for: about a cell's radius."""
-_PICTURES = 16
-"""Of a track that are looked at: more tell no more."""
-_ALONE = 5
-"""Pictures without a neighbour that are enough."""
-_FROM = 0.015
+MAX_OFFSET_PX = 7.0
+"""Crop pixels from the track within which the centre is searched: about a cell's radius."""
+_MAX_IMAGES = 16  # of a track that are used: more add nothing
+_MIN_ALONE = 5  # images without a neighbour that are enough
+_OUTLINE_FROM = 0.015
 """Standard deviation of the grey beyond the noise's, as a share of the light, from which it is a cell's."""
-_FROM_OF_GREATEST = 0.3
-"""The same of a pale cell, as a share of its own greatest."""
+_OUTLINE_OF_MAX = 0.3
+"""The same of a faint cell, as a share of its own maximum."""
 _HALF_WINDOW = 2
 _CELL_PX = 12.0
-"""Radius of the disc laid on the outline: a cell out of focus is as wide."""
-_MOST_SHIFTS, _STAYS_PX = 15, 0.02
+"""Radius of the disc that is laid on the outline: a cell out of focus is this wide."""
+_MAX_SHIFTS, _STAYS_PX = 15, 0.02
 _SYMMETRIC = (0.8, 0.95)
-"""Correlation of a track's mean picture with itself, half turned about the way, up to which only the outline
-counts, and from which only the way does: where the light is straight the way is more exact."""
+"""Correlation of a track's mean image with itself, turned by 180 degrees about the track: up to the first
+only the outline counts, from the second only the track, which is more exact in straight illumination.
+"""
 _SYMMETRY_PX = 10.0
 _HALF = 21
 _MAP_SIDE = 2 * _HALF + 1
 
 
 def centre_offset(
-    pictures: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     centres: NDArray[np.int64],
-    seen: _Bools,
-    intruded: _Bools,
-    edge: _Bools,
+    seen: Bools,
+    intruded: Bools,
+    edge: Bools,
 ) -> tuple[float, float]:
-    """Find how far a cell's centre lies from the way of its track, the same in all frames.
+    """Return how far, y and x, a cell's centre is from its track, the same in all frames.
 
-    Parameters
-    ----------
-    pictures : ndarray of uint8, shape (n, side, side)
-        Around the cell, wider than a crop.
-    centres : ndarray of int64, shape (n, 2)
-        y and x of the way's position in each picture, pixels of the picture.
-    seen, intruded, edge : ndarray of bool, shape (n,)
-        As in `Track`.
-
-    Returns
-    -------
-    dy, dx : float
-        Pixels of the pictures, each within `MOST_OFFSET_PX`.
+    `images`, shape (n, side, side), are wider than a crop; `centres`, shape (n, 2), are the track's y and x
+    in them. The offset is in their pixels, at most `MAX_OFFSET_PX` along each axis.
     """
     for chosen in (seen & ~edge & ~intruded, seen & ~edge, seen):
-        if np.count_nonzero(chosen) >= _ALONE:
+        if np.count_nonzero(chosen) >= _MIN_ALONE:
             break
     else:
         chosen = np.ones(len(seen), np.bool_)
     at = np.flatnonzero(chosen)
-    if len(at) > _PICTURES:
-        at = at[np.linspace(0, len(at) - 1, _PICTURES).round().astype(np.int64)]
+    if len(at) > _MAX_IMAGES:
+        at = at[np.linspace(0, len(at) - 1, _MAX_IMAGES).round().astype(np.int64)]
     outline = np.zeros((_MAP_SIDE, _MAP_SIDE), np.float32)
     mean = np.zeros((_MAP_SIDE, _MAP_SIDE), np.float32)
-    _add_outlines(pictures, centres, at, outline, mean)
+    _add_outlines(images, centres, at, outline, mean)
     low, high = _SYMMETRIC
     share = min(max((high - _symmetry(mean)) / (high - low), 0.0), 1.0)
     if share == 0:
         return 0.0, 0.0
-    dy, dx = _middle_of(outline)
+    dy, dx = _centre_of(outline)
     return float(share * dy), float(share * dx)
 
 
 @njit(cache=True, fastmath=True, nogil=True)
 def _add_outlines(
-    pictures: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     centres: NDArray[np.int64],
     at: NDArray[np.int64],
     out: NDArray[np.float32],
     mean: NDArray[np.float32],
 ) -> None:
-    """Add each picture's variation within 5 x 5 pixels, thresholded and nearly flat above, to `out`.
+    """Add each image's variation within 5 x 5 pixels, thresholded and nearly flat above, to `out`.
 
-    The pictures themselves are added to `mean`.
+    The images themselves are added to `mean`.
     """
     side, width = len(out), 2 * _HALF_WINDOW + 1
-    last = pictures.shape[1] - 1
+    last = images.shape[1] - 1
     whole = side + 2 * _HALF_WINDOW
     n = np.float32(width * width)
     grey = np.empty((whole, whole), np.float32)
@@ -346,11 +311,11 @@ def _add_outlines(
     squares = np.empty((whole, side), np.float32)
     variance = np.empty((side, side), np.float32)
     for k in at:
-        picture = pictures[k]
+        image = images[k]
         top, left = centres[k, 0] - _HALF - _HALF_WINDOW, centres[k, 1] - _HALF - _HALF_WINDOW
         light = np.float32(0)
         for i in range(whole):
-            row = picture[min(max(top + i, 0), last)]
+            row = image[min(max(top + i, 0), last)]
             for j in range(whole):
                 grey[i, j] = np.float32(row[min(max(left + j, 0), last)])
                 light += grey[i, j]
@@ -373,10 +338,10 @@ def _add_outlines(
         for i in range(side):
             for j in range(side):
                 mean[i, j] += grey[i + _HALF_WINDOW, j + _HALF_WINDOW] - light
-        # Most of the picture is background: the median is the noise's variance.
+        # Most of the image is background, so the median is the noise's variance.
         noise = np.float32(np.median(variance))
         greatest = np.sqrt(max(variance.max() - noise, np.float32(0))) / light
-        least = min(np.float32(_FROM), np.float32(_FROM_OF_GREATEST) * greatest)
+        least = min(np.float32(_OUTLINE_FROM), np.float32(_OUTLINE_OF_MAX) * greatest)
         for i in range(side):
             for j in range(side):
                 beyond = np.sqrt(max(variance[i, j] - noise, np.float32(0))) / light - least
@@ -385,30 +350,30 @@ def _add_outlines(
 
 
 @njit(cache=True, nogil=True)
-def _symmetry(picture: NDArray[np.float32]) -> float:
-    """Correlation of the picture's middle, a disc, with itself when half turned."""
+def _symmetry(image: NDArray[np.float32]) -> float:
+    """Return the correlation of a disc in the image's middle with itself, turned by 180 degrees."""
     reach = int(_SYMMETRY_PX)
     total, n = 0.0, 0
     for i in range(-reach, reach + 1):
         for j in range(-reach, reach + 1):
             if i * i + j * j <= reach * reach:
-                total += picture[_HALF + i, _HALF + j]
+                total += image[_HALF + i, _HALF + j]
                 n += 1
     mean, square, product = total / n, 0.0, 0.0
     for i in range(-reach, reach + 1):
         for j in range(-reach, reach + 1):
             if i * i + j * j <= reach * reach:
-                value = picture[_HALF + i, _HALF + j] - mean
+                value = image[_HALF + i, _HALF + j] - mean
                 square += value * value
-                product += value * (picture[_HALF - i, _HALF - j] - mean)
+                product += value * (image[_HALF - i, _HALF - j] - mean)
     return product / square if square > 0 else 0.0
 
 
 @njit(cache=True, nogil=True)
-def _middle_of(outline: NDArray[np.float32]) -> tuple[float, float]:
-    """Shift a disc from the way onto what lies in it, until it stays; where that is, from the way."""
+def _centre_of(outline: NDArray[np.float32]) -> tuple[float, float]:
+    """Shift a disc from the track onto its contents until it stays; return its offset from the track."""
     y = x = 0.0
-    for _ in range(_MOST_SHIFTS):
+    for _ in range(_MAX_SHIFTS):
         total = sum_y = sum_x = 0.0
         for i in range(len(outline)):
             dy = i - _HALF - y
@@ -422,8 +387,8 @@ def _middle_of(outline: NDArray[np.float32]) -> tuple[float, float]:
         if total <= 0:
             return 0.0, 0.0
         dy, dx = sum_y / total, sum_x / total
-        y = min(max(y + dy, -MOST_OFFSET_PX), MOST_OFFSET_PX)
-        x = min(max(x + dx, -MOST_OFFSET_PX), MOST_OFFSET_PX)
+        y = min(max(y + dy, -MAX_OFFSET_PX), MAX_OFFSET_PX)
+        x = min(max(x + dx, -MAX_OFFSET_PX), MAX_OFFSET_PX)
         if abs(dy) + abs(dx) < _STAYS_PX:
             break
     return y, x

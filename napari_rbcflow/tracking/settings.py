@@ -1,4 +1,4 @@
-"""What can be set of tracking. Lengths are in reference pixels of 0.605 um, whatever the camera's."""
+"""Settings of tracking. Lengths are in reference pixels of 0.605 um, whatever the camera's pixel size."""
 
 from __future__ import annotations
 
@@ -12,32 +12,34 @@ Direction = Literal["left-to-right", "right-to-left"]
 
 @dataclass(slots=True, frozen=True)
 class TrackingSettings:
-    """Settings of detection and linking.
-
-    A reference pixel is 0.605 um (`types.CROP_PIXEL_SIZE_UM`), so that the same settings hold
-    for every binning of the camera. Speeds are per frame at 60 frames/s.
+    """Settings of detection and linking, in reference pixels, so that they hold for every binning.
 
     Attributes
     ----------
     direction : str
-        Where the flow goes: ``left-to-right`` or ``right-to-left``.
+        Of the flow: ``left-to-right`` or ``right-to-left``.
     least_speed_px, greatest_speed_px : float
-        Speeds along x that a cell may have, reference pixels a frame at 60 frames/s.
+        Range of a cell's speed along x, reference pixels a frame at 60 frames/s.
     threshold : float
-        A detection's blurred energy, in multiples of the energy of the noise.
+        Minimum blurred energy of a detection, in multiples of the noise's.
     least_contrast : float
-        Of a track's mean picture (`detection.contrast_of`), as a share of the light: paler tracks are not
-        handed over. The faintest of 221 published sequences has 0.048.
+        Minimum contrast of a track's mean image (`detection.contrast_of`), as a share of the light: fainter
+        tracks are left out. The faintest of 221 published sequences has 0.048.
     smoothing_px : float
-        Standard deviation of the blur of the energy: about half a cell's radius and more, so that rim
-        and centre of one cell make one maximum.
+        Standard deviation of the blur of the energy: more than about half a cell's radius, so that the rim
+        and centre of a cell make one maximum.
     separation_px : float
-        Least distance between two detections.
+        Minimum distance between two detections.
     saddle : float
-        Of two maxima near each other the lesser counts only where the energy between them falls below
-        this share of its own: one cell's rim can have two maxima, but no valley.
+        Of two maxima near each other, the lower one counts only if the energy between them falls below this
+        share of its own: a cell's rim can have two maxima, but no valley between them.
     most_misses : int
-        Frames without a sight after which a track ends.
+        Frames without a detection after which a track ends.
+
+    Raises
+    ------
+    BadInput
+        If a setting is out of range.
     """
 
     direction: Direction = "left-to-right"
@@ -52,14 +54,14 @@ class TrackingSettings:
 
     def __post_init__(self) -> None:
         if self.direction not in ("left-to-right", "right-to-left"):
-            raise BadInput(f"direction is left-to-right or right-to-left, not {self.direction!r}.")
+            raise BadInput("tracking.direction-unknown", direction=self.direction)
         if not 0 < self.least_speed_px < self.greatest_speed_px:
-            raise BadInput("The least speed must lie above 0 and below the greatest speed.")
+            raise BadInput("tracking.speeds-out-of-order")
         if self.threshold <= 1 or self.smoothing_px <= 0 or self.separation_px <= 0:
-            raise BadInput("threshold must lie above 1, smoothing_px and separation_px above 0.")
+            raise BadInput("tracking.detection-range")
         if not 0 <= self.least_contrast < 1:
-            raise BadInput("least_contrast must be 0 or more and under 1.")
+            raise BadInput("tracking.least-contrast-range")
         if not 0 < self.saddle <= 1:
-            raise BadInput("saddle must lie above 0 and be at most 1.")
+            raise BadInput("tracking.saddle-range")
         if not 1 <= self.most_misses <= 6:
-            raise BadInput("most_misses must lie between 1 and 6: a track's end is known within 6 frames.")
+            raise BadInput("tracking.most-misses-range")
