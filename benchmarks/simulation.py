@@ -11,6 +11,7 @@ training. The issue's aim is a balanced accuracy of 0.90 over all.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def main() -> None:
     torch.set_num_threads(1)
     real = [s for folder in given.datasets for s in read_dataset(folder) if s.reliable and len(s.crops)]
     flips = targets(real, 2) == 1
-    recipe = Recipe(**{**RECIPE.as_dict(), "epochs": given.epochs})
+    recipe = replace(RECIPE, epochs=given.epochs)
     drawn = simulated(given.sequences)
     each = []
     for seed in range(given.seeds):

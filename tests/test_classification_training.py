@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from refused import refused
 from sklearn.metrics import roc_auc_score
 
 from napari_rbcflow.classification.dataset import LabelledSequence, read_dataset
@@ -92,27 +93,30 @@ class TestPublishedLayout:
         assert np.array_equal(first.crops[1], strip[:, 31:62])
 
     @pytest.mark.parametrize(
-        ("spoil_it", "says"),
+        ("spoil_it", "key"),
         [
-            (lambda d: (d / "dataset.csv").unlink(), "dataset.csv"),
-            (lambda d: (d / "dataset.csv").write_text("sequence_name,label,size\n"), "no sequence"),
-            (lambda d: (d / "dataset.csv").write_text("name,class\nx,0\n"), "column"),
-            (lambda d: (d / "dataset.csv").write_text("sequence_name,label,size\nx,7,3\n"), "label"),
-            (lambda d: (d / "img" / f"{RUNS[0]}_00.png").unlink(), "missing"),
-            (lambda d: (d / "img" / f"{RUNS[0]}_00.png").write_bytes(b"no picture"), "damaged"),
+            (lambda d: (d / "dataset.csv").unlink(), "dataset-without-table"),
+            (lambda d: (d / "dataset.csv").write_text("sequence_name,label,size\n"), "table-empty"),
+            (lambda d: (d / "dataset.csv").write_text("name,class\nx,0\n"), "table-without-column"),
+            (
+                lambda d: (d / "dataset.csv").write_text("sequence_name,label,size\nx,7,3\n"),
+                "table-bad-label",
+            ),
+            (lambda d: (d / "img" / f"{RUNS[0]}_00.png").unlink(), "strip-missing"),
+            (lambda d: (d / "img" / f"{RUNS[0]}_00.png").write_bytes(b"no picture"), "strip-damaged"),
             (
                 lambda d: (d / "img" / f"{RUNS[0]}_00.png").write_bytes(
                     (d / "img" / f"{RUNS[0]}_01.png").read_bytes()[:200]
                 ),
-                "damaged",
+                "strip-damaged",
             ),
-            (lambda d: Image.new("L", (40, 31)).save(d / "img" / f"{RUNS[0]}_00.png"), "px"),
+            (lambda d: Image.new("L", (40, 31)).save(d / "img" / f"{RUNS[0]}_00.png"), "strip-wrong-size"),
         ],
     )
-    def test_bad_datasets(self, tmp_path: Path, two_stage: TwoStage, spoil_it, says: str) -> None:  # type: ignore[no-untyped-def]
+    def test_bad_datasets(self, tmp_path: Path, two_stage: TwoStage, spoil_it, key: str) -> None:  # type: ignore[no-untyped-def]
         folder = write_dataset(tmp_path / "bad", each=2, runs=RUNS[:1])
         spoil_it(folder)
-        with pytest.raises(BadInput, match=says):
+        with refused(BadInput, f"classification.{key}"):
             evaluate(folder, two_stage, pictures=tmp_path / "pictures")
         assert not (tmp_path / "pictures").exists()
 
@@ -335,7 +339,7 @@ class TestTraining:
         assert [row["sequence_name"] for row in scored["stage1"]["predictions"]] == of
         assert scored["stage1"]["seen_in_training"] == []
         assert evaluate(dataset, two_stage)["stage1"]["seen_in_training"] == sorted(card["acquisitions"])
-        with pytest.raises(BadInput, match="no patient, date or acquisition"):
+        with refused(BadInput, "classification.unknown-group"):
             train([dataset], tmp_path / "none", stage=1, recipe=recipe, without=["ZZ"])
         assert not (tmp_path / "none").exists()
 
@@ -353,20 +357,21 @@ class TestTraining:
     def test_bad_input_leaves_nothing(self, dataset: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
         only = write_dataset(tmp_path / "only", runs=RUNS[:1])
-        for arguments, says in (
-            ({"datasets": [dataset], "stage": 3}, "stage"),
-            ({"datasets": [dataset], "stage": 1, "model": "vgg"}, "model"),
-            ({"datasets": [dataset], "stage": 1, "frames": 0}, "frames"),
-            ({"datasets": [], "stage": 1}, "dataset"),
-            ({"datasets": [dataset, dataset], "stage": 1}, "twice"),
-            ({"datasets": [tmp_path / "none"], "stage": 1}, "folder"),
-            ({"datasets": [only], "stage": 1, "simulated": 0.0, "composed": 0.0}, "one acquisition"),
+        for arguments, key in (
+            ({"datasets": [dataset], "stage": 3}, "no-stage"),
+            ({"datasets": [dataset], "stage": 1, "model": "vgg"}, "no-model"),
+            ({"datasets": [dataset], "stage": 1, "frames": 0}, "frames-out-of-range"),
+            ({"datasets": [dataset], "stage": 1, "composed": 11.0}, "share-out-of-range"),
+            ({"datasets": [], "stage": 1}, "no-dataset"),
+            ({"datasets": [dataset, dataset], "stage": 1}, "sequence-in-two-datasets"),
+            ({"datasets": [tmp_path / "none"], "stage": 1}, "dataset-not-a-folder"),
+            ({"datasets": [only], "stage": 1, "simulated": 0.0, "composed": 0.0}, "only-one-acquisition"),
         ):
-            with pytest.raises(BadInput, match=says):
+            with refused(BadInput, f"classification.{key}"):
                 train(out=out, **arguments)  # type: ignore[arg-type]
             assert not out.exists()
         out.mkdir()
-        with pytest.raises(BadInput, match="exists"):
+        with refused(BadInput, "classification.folder-exists"):
             train([dataset], out, stage=1)
 
     def test_a_folder_that_cannot_be_made_is_known_before_training(
@@ -379,9 +384,10 @@ class TestTraining:
         if Path("/proc/self").exists():  # where even root makes no folder
             outs.append(Path("/proc/x/y"))
         for out in outs:
-            with pytest.raises(BadInput, match="cannot be made") as refused:
+            with pytest.raises(BadInput) as error:
                 train([dataset], out, stage=1, progress=told.append)
-            assert "\n" not in str(refused.value)
+            assert error.value.key == "classification.folder-cannot-be-made"
+            assert "\n" not in str(error.value)
         assert told == []
         assert sorted(tmp_path.iterdir()) == before
 

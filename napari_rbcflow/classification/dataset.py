@@ -83,6 +83,15 @@ def refuse_unknown(names: Sequence[str], sequences: Sequence[LabelledSequence]) 
             raise BadInput("classification.unknown-group", name=name, known=known)
 
 
+def partition(
+    sequences: Sequence[LabelledSequence], names: Sequence[str]
+) -> tuple[list[LabelledSequence], list[LabelledSequence]]:
+    """Split into the sequences of the named patients, dates and acquisitions, and the others."""
+    chosen = set(names)
+    named = [s for s in sequences if chosen & set(s.groups)]
+    return named, [s for s in sequences if not chosen & set(s.groups)]
+
+
 def read_dataset(folder: Path) -> list[LabelledSequence]:
     """Read the sequences of one dataset, at least one, in the order of ``dataset.csv`` or by name."""
     folder = Path(folder)

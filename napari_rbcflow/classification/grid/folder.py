@@ -225,7 +225,7 @@ def identity_of(splits: Mapping[int, Split], epochs: int, seed: int) -> dict[str
             f"stage{number}": {
                 "data": _hash(split),
                 "recipes": {
-                    model: Cell(number, model, "uniform", 10).recipe(epochs).as_dict() for model in MODELS
+                    model: asdict(Cell(number, model, "uniform", 10).recipe(epochs)) for model in MODELS
                 },
                 "said": {
                     "train": count_labels(split.train),

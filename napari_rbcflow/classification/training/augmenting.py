@@ -1,9 +1,8 @@
-"""What a sequence might as well have looked like: the variety that training adds to few cells.
+"""Augmentation: the variety that training adds to few cells.
 
-Before sampling, on raw crops: cut in time, turned round in time, a passing neighbour pasted in, JPEG
-as in the published strips. After sampling, on levelled tensors: flips, shift, zoom, a little rotation,
-jitter, contrast, light from a side, a slope of the light, noise. And sequences that no one could judge, made
-from ones that can be.
+Before sampling, on raw crops: a cut in time, reversed time, a passing neighbour, JPEG as in the published
+strips. After sampling, on levelled tensors: flips, shift, zoom, small rotation, jitter, contrast, light from
+a side, a gradient of the light, noise. And sequences that no one could judge, made from reliable ones.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from torch.nn import functional
 
 from napari_rbcflow.classification.dataset import LabelledSequence
 
-LEAST_PART = 11
-"""No published reliable sequence is shorter."""
+LEAST_PART = 11  # no published reliable sequence is shorter
 
 
 def vary(
@@ -33,33 +31,21 @@ def vary(
     switched: float = 0.0,
     shortened: float = 0.4,
 ) -> NDArray[np.uint8]:
-    """Return one raw variant of a sequence, its label unchanged.
+    """Return one raw variant of a sequence, with the same label.
 
-    Parameters
-    ----------
-    sequence : LabelledSequence
-    donors : sequence of LabelledSequence
-        Cells that may pass by.
-    rng : Generator
-    switched : float
-        Chance that another cell's frames stand at one end, as the tracker of the published data left it:
-        the experts judged the cell by the rest.
-    shortened : float
-        Chance that it is cut in time. Not where its length may be why it was judged as it was.
-
-    Returns
-    -------
-    ndarray of uint8, shape (n, 31, 31)
+    `donors` are cells that may pass by. `switched` is the chance that another cell's frames are at one end,
+    as the tracker of the published data left them: the experts judged the cell by the rest. `shortened` is
+    the chance of a cut in time, 0 if the experts may have judged the cell by its length.
     """
     crops = sequence.crops
     if rng.random() < 0.5:
         crops = crops[::-1]
     if not sequence.sampled and len(crops) > LEAST_PART and sequence.label != 1 and rng.random() < shortened:
-        # A flipping cell cut in time may no longer show its turn.
+        # A flipping cell that is cut in time may no longer show its turn.
         n = int(rng.integers(max(LEAST_PART, len(crops) // 2), len(crops) + 1))
         start = int(rng.integers(0, len(crops) - n + 1))
         crops = crops[start : start + n]
-    passes = 0.1 if sequence.composed else 0.3  # in a composed movie others pass by themselves
+    passes = 0.1 if sequence.composed else 0.3  # in a composed movie, others pass anyway
     if donors and rng.random() < passes:
         crops = with_neighbour(crops, donors[int(rng.integers(len(donors)))].crops, rng, share=0.12)
     if donors and rng.random() < switched:
@@ -72,7 +58,7 @@ def vary(
 def with_neighbour(
     crops: NDArray[np.uint8], donor: NDArray[np.uint8], rng: np.random.Generator, share: float
 ) -> NDArray[np.uint8]:
-    """Paste another cell beside the one in the middle, drifting past, into a `share` of the frames."""
+    """Paste another cell, drifting past the central one, into a `share` of the frames."""
     n, side, _ = crops.shape
     length = max(1, min(n, round(share * n * rng.uniform(0.5, 1.5))))
     start = int(rng.integers(0, n - length + 1))
@@ -93,7 +79,7 @@ def with_neighbour(
 def ending_elsewhere(
     crops: NDArray[np.uint8], donor: NDArray[np.uint8], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Put up to a fifth of another cell's frames in place of those at one end."""
+    """Replace up to a fifth of the frames, at one end, by another cell's."""
     n = min(max(1, round(len(crops) * rng.uniform(0.05, 0.2))), len(donor), len(crops) - 1)
     if n < 1:
         return crops
@@ -104,7 +90,7 @@ def ending_elsewhere(
 
 
 def through_jpeg(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give raw crops the marks of the published JPEG strips, so that no network learns those as a label."""
+    """Give raw crops the artefacts of the published JPEG strips, so that these do not become a label."""
     n, side, _ = crops.shape
     strip = Image.fromarray(np.ascontiguousarray(crops.transpose(1, 0, 2).reshape(side, n * side)))
     file = io.BytesIO()
@@ -116,14 +102,10 @@ def through_jpeg(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def spoil(
     sequence: LabelledSequence, others: Sequence[LabelledSequence], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Make of a reliable sequence one that no one could judge.
+    """Turn a reliable sequence into one that no one could judge.
 
-    Another cell's track from the middle on (identities changed), a neighbour that stays, a blur like a
-    strong defocus, or a crop that holds only a part of the cell.
-
-    Returns
-    -------
-    ndarray of uint8, shape (n, 31, 31)
+    Another cell's track from the middle on (a changed identity), a neighbour that stays, a blur like strong
+    defocus, or a crop that shows only part of the cell.
     """
     crops = sequence.crops
     other = others[int(rng.integers(len(others)))].crops
@@ -137,7 +119,7 @@ def spoil(
         return with_neighbour(crops, other, rng, share=1.0)
     if kind == 2:
         sigma = rng.uniform(2.2, 4.0)
-        gain = rng.uniform(1.5, 3.0)  # light gathers: defocused cells are no paler than sharp ones
+        gain = rng.uniform(1.5, 3.0)  # light gathers: defocused cells are not paler than sharp ones
         level = float(np.median(crops))
         soft = [cv2.GaussianBlur(c.astype(np.float32) - level, (0, 0), sigma) * gain + level for c in crops]
         noisy = np.stack(soft) + rng.normal(0, 1.6, crops.shape)
@@ -149,23 +131,13 @@ def spoil(
     )
 
 
-MOST_SHIFT_PX = 4.0
-"""How far a whole track is shifted: cells that a neighbour leads astray are cut so far off."""
+MOST_SHIFT_PX = 4.0  # a neighbour can shift a track's crops this far
 
 
 def jiggle(images: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-    """Vary levelled tracks: each as a whole in place, size, contrast, light, noise, each frame by a jitter.
+    """Vary levelled tracks: each in place, size, contrast, light and noise, and each frame by a jitter.
 
-    Parameters
-    ----------
-    images : Tensor of float32, shape (tracks, K, 31, 31)
-    mask : Tensor of float32, shape (tracks, K)
-    generator : Generator
-
-    Returns
-    -------
-    Tensor, shape (tracks, K, 31, 31)
-        Zero where there is no frame.
+    Takes and returns images (tracks, K, 31, 31); padded frames are zero.
     """
     tracks, frames, height, _ = images.shape
 
@@ -183,7 +155,7 @@ def jiggle(images: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
     matrix = torch.zeros(tracks, 2, 3)
     matrix[:, 0, 0], matrix[:, 0, 1] = zoom * angle.cos() * flip_x, -zoom * angle.sin() * flip_y
     matrix[:, 1, 0], matrix[:, 1, 1] = zoom * angle.sin() * flip_x, zoom * angle.cos() * flip_y
-    # Most are cut within a pixel of the centre; those that are not are not lost.
+    # Most crops are within a pixel of the cell's centre; those that are not must be judged too.
     far = torch.where(some(0.3) > 0, MOST_SHIFT_PX, 2.0)[:, None]
     matrix[:, :, 2] = uniform(tracks, 2, low=-1, high=1) * far * pixel
     per_frame = matrix[:, None].repeat(1, frames, 1, 1)
@@ -207,17 +179,11 @@ def jiggle(images: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def lit_from_a_side(images: Tensor, strength: Tensor, direction: Tensor) -> Tensor:
-    """Add a relief, as if light came in aslant: a cell's flank towards the light is bright, the other dark.
+    """Add a relief, as from oblique light: a cell is bright on the side of the light and dark on the other.
 
-    The slope of a cell's thickness is not known from its picture; that of its blurred contrast stands for it.
-
-    Parameters
-    ----------
-    images : Tensor of float32, shape (tracks, K, 31, 31)
-    strength : Tensor of float32, shape (tracks,)
-        Of the relief over the picture, both root mean square; 0 leaves a track as it is.
-    direction : Tensor of float32, shape (tracks,)
-        Radians.
+    The gradient of the blurred contrast replaces that of a cell's thickness, which is unknown. `strength` is
+    the ratio of the relief to the image, both root mean square, and `direction` is in radians, one each a
+    track.
     """
     tracks, frames, height, _ = images.shape
     at = torch.arange(-4.0, 5.0)

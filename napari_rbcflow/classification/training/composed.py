@@ -1,10 +1,10 @@
 """Training sequences as our own pipeline cuts them: labelled cells flow through composed movies.
 
-A published sequence is cut as its authors' tracker cut it. Ours finds other middles, meets other neighbours,
-and loses a cell elsewhere. So the published cells are made to flow through a field with light, dust, noise
-and each other, and what background, detection, linking and cutting make of that field is what the networks
-learn from, with the label that the experts gave the cell. A movie holds the cells of one patient only: who
-holds back a patient holds back all that was composed of its cells.
+A published sequence is cut as its authors' tracker cut it. Ours finds other centres, meets other neighbours
+and loses a cell elsewhere. So the published cells flow through a field with light, dust, noise and each
+other, and the networks learn from the tracks that our pipeline finds in it, with the label that the experts
+gave the cell. A movie holds the cells of one patient only, so holding back a patient holds back everything
+composed of that patient's cells.
 """
 
 from __future__ import annotations
@@ -18,62 +18,42 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from napari_rbcflow.classification.dataset import UNRELIABLE, LabelledSequence
+from napari_rbcflow.sentences import say
 from napari_rbcflow.tracking import MovieBackground, Tracker
 from napari_rbcflow.types import CROP_SIDE, DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, Track
 
 _HALF = CROP_SIDE // 2
-_LEAST_FRAMES = 8
-"""Of a sequence that flows: a shorter one is hardly a track."""
-_EDGE_PX = 3.5
-"""Over which a pasted cell fades into the field."""
+_LEAST_FRAMES = 8  # of a sequence that flows: a shorter one is hardly a track
+_EDGE_PX = 3.5  # a pasted cell fades into the field over this distance
 _FASTEST_PX = 70.0
-_MATCH_PX = 9.0
-"""A track's position belongs to the nearest cell within this."""
+_MATCH_PX = 9.0  # a track's position belongs to the nearest cell within this
+# Share of a track's positions on one cell: from the first it is that cell's track, below the second of none.
 _PURE, _MIXED = 0.8, 0.6
-"""Share of a track's positions on one cell: from the first on it is its track, below the second nobody's."""
+# Share of a reliable cell's frames that a track must hold: with fewer, its turn may be missing, or an expert
+# would not judge it.
 _WHOLE = 0.7
-"""Share of a reliable cell's frames that a track must hold: of fewer its turn may be missing, or an expert
-would not judge it."""
-_MOST_INTRUDED = 0.5
-"""Share of a reliable cell's frames with a neighbour, beyond which experts would not judge it either."""
+_MOST_INTRUDED = 0.5  # share of frames with a neighbour above which experts would not judge a cell
 _BACKGROUND_FRAMES = 50
 
 
 @dataclass(frozen=True)
 class MovieSettings:
-    """How a composed movie looks.
-
-    Attributes
-    ----------
-    frames, height, width : int
-    cells_per_frame : float
-        Mean number of cells in the field.
-    reliable : float
-        Share of reliable cells among them.
-    crossing : bool
-        Whether every cell crosses the whole field, at the speed that its frames ask for.
-    noise_grey : float
-        Standard deviation of the noise that is added to that of the published crops.
-    light_grey : float
-        Of the empty field, about its middle.
-    contrast : float
-        Factor on the cells' differences from their background.
-    """
+    """What a composed movie shows."""
 
     frames: int = 150
     height: int = 1096
     width: int = 1376
-    cells_per_frame: float = 115.0
-    reliable: float = 0.5
-    crossing: bool = False
-    noise_grey: float = 1.0
-    light_grey: float = 125.0
-    contrast: float = 1.0
+    cells_per_frame: float = 115.0  # on average
+    reliable: float = 0.5  # share of reliable cells
+    crossing: bool = False  # every cell crosses the whole field, at the speed that its frames need
+    noise_grey: float = 1.0  # standard deviation of the noise added to that of the published crops
+    light_grey: float = 125.0  # of the empty field, near its centre
+    contrast: float = 1.0  # factor on the cells' differences from their background
 
 
 @dataclass(frozen=True, eq=False)
 class _Cell:
-    """A cell of a movie: in frame t it stands at round(x + v * (t - first)), y."""
+    """A cell of a movie: in frame t it is at round(x + v * (t - first)), y."""
 
     sequence: LabelledSequence
     pictures: NDArray[np.float32]
@@ -94,26 +74,11 @@ def tracked_sequences(
     settings: MovieSettings | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[LabelledSequence]:
-    """Compose movies of each patient's cells, track them, and return the tracks with the cells' labels.
+    """Compose `movies` of each patient's cells, track them, and return the tracks with the cells' labels.
 
-    Parameters
-    ----------
-    sequences : sequence of LabelledSequence
-        Of any number of patients. Those of fewer than eight frames do not flow.
-    seed : int
-        The same gives the same tracks.
-    movies : int
-        A patient; they differ in density, noise, light, contrast and speed.
-    settings : MovieSettings, optional
-        Of every movie; drawn for each by default.
-    progress : callable, optional
-        Called with a sentence now and then.
-
-    Returns
-    -------
-    list of LabelledSequence
-        Each named after the sequence that flowed, ``~`` and a number; a track of no single cell after the
-        first sequence of its patient's runs, label unreliable.
+    Sequences under eight frames do not flow. The movies differ in density, noise, light, contrast and speed,
+    unless `settings` are given. A track is named after the sequence that flowed, ``~`` and a number; a track
+    that follows no single cell is unreliable, and named after its patient's first run.
     """
     by_patient: dict[str, list[LabelledSequence]] = defaultdict(list)
     for sequence in sequences:
@@ -129,7 +94,8 @@ def tracked_sequences(
             found = _labelled(tracks, cells, f"{movie}")
             out += found
             if progress is not None:
-                progress(f"{patient}, composed movie {movie + 1} of {movies}: {len(found)} tracks")
+                at = {"patient": patient, "movie": movie + 1, "movies": movies}
+                progress(say("classification.movie-composed", **at, tracks=len(found)))
     return out
 
 
@@ -146,7 +112,7 @@ def _drawn(rng: np.random.Generator, movie: int) -> MovieSettings:
 
 
 def _placed(sequences: Sequence[LabelledSequence], s: MovieSettings, rng: np.random.Generator) -> list[_Cell]:
-    """Draw cells, as many of either reliable kind, until the field is as full as asked."""
+    """Draw cells, equally many of either reliable kind, until the field is full enough."""
     pools = [[q for q in sequences if q.label == label] for label in range(3)]
     kinds = [label for label in range(2) if pools[label]]
     cells: list[_Cell] = []
@@ -164,7 +130,7 @@ def _placed(sequences: Sequence[LabelledSequence], s: MovieSettings, rng: np.ran
             x = float(rng.uniform(_HALF + 1, s.width - _HALF - 2 - v * (n - 1)))
         crops = sequence.crops[:n, :: 1 if rng.random() < 0.5 else -1].astype(np.float32)
         level = float(np.median(crops))
-        # A cell changes the light by a share of it.
+        # A cell changes the light by a share, not by an amount.
         scale = np.float32(s.contrast * s.light_grey / max(level, 1.0))
         first = int(rng.integers(1 - n // 2, s.frames - n // 2))
         y = int(rng.integers(_HALF + 1, s.height - _HALF - 1))
@@ -188,7 +154,7 @@ def _frames(cells: Sequence[_Cell], s: MovieSettings, rng: np.random.Generator) 
         at_y, at_x = int(rng.integers(8, s.height - 8)), int(rng.integers(8, s.width - 8))
         speck = np.exp(-(np.hypot(*np.mgrid[-8:9, -8:9]) ** 2) / (2 * rng.uniform(1, 4) ** 2))
         light[at_y - 8 : at_y + 9, at_x - 8 : at_x + 9] -= rng.uniform(5, 25) * speck.astype(np.float32)
-    # Twice as long as a frame and read from another place each time.
+    # Twice as long as a frame, and read from a new start for each.
     pixels = s.height * s.width
     noise = rng.standard_normal(2 * pixels, dtype=np.float32) * np.float32(s.noise_grey)
     out = np.empty((s.frames, s.height, s.width), np.uint8)
@@ -219,7 +185,7 @@ def _tracked(frames: NDArray[np.uint8], s: MovieSettings) -> list[Track]:
 
 
 def _labelled(tracks: Sequence[Track], cells: Sequence[_Cell], movie: str) -> list[LabelledSequence]:
-    """Give each track the label of the cell that it followed; leave out those of which none is sure."""
+    """Give each track the label of the cell that it followed; leave out uncertain ones."""
     trees = {}
     for t in {int(t) for track in tracks for t in track.frames}:
         here = [k for k, cell in enumerate(cells) if 0 <= t - cell.first < len(cell.pictures)]
@@ -237,7 +203,7 @@ def _labelled(tracks: Sequence[Track], cells: Sequence[_Cell], movie: str) -> li
         best, n = on.most_common(1)[0] if on else (-1, 0)
         share = n / len(track)
         if share < _MIXED:
-            # Of no single cell: experts could not judge it.
+            # It follows no single cell: experts could not judge it.
             name = f"{cells[0].sequence.acquisition}_mixed~{movie}.{track.cell}"
             out.append(LabelledSequence(name, UNRELIABLE, track.crops_alone, composed=True))
         elif share >= _PURE and _judged(cells[best], n, track):

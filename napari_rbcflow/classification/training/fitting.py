@@ -1,11 +1,14 @@
-"""Fit one network: batches, balance, learning rate, best epoch."""
+"""Fit one network: batches, balance, learning rate, best epoch.
+
+Learning rates: Smith, arXiv 1506.01186 (triangular cycles, the range test) and arXiv 1803.09820 (one cycle).
+"""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -24,35 +27,20 @@ from napari_rbcflow.errors import RunFailed
 Schedule = Literal["one-cycle", "triangular"]
 Batches = Callable[[], Iterator[tuple[Tensor, Tensor, Tensor]]]
 
-PAPERS_RATES = (1e-4, 1e-3)
-"""Between these the rates of Darrin et al. lay, "for various layers in the network"."""
+PAPERS_RATES = (1e-4, 1e-3)  # the range of Darrin et al., "for various layers in the network"
 _SANE = (1e-4, 1e-2)
-_LOW_TO_HIGH = 4.0
-"""Smith (arXiv 1506.01186), section 3.3: the lower end is a third or a quarter of the upper."""
-_EPOCHS_UP = 2
-"""The same: half a cycle lasts two to ten epochs."""
+_LOW_TO_HIGH = 4.0  # Smith, section 3.3: the lower end is a third or a quarter of the upper
+_EPOCHS_UP = 2  # the same: half a cycle takes two to ten epochs
 
 
 def make_optimiser(
     network: nn.Module, rate: float, schedule: Schedule, decay: float, epochs: int, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Return Adam and the schedule of its rate, which is to be stepped after every batch.
+    """Return Adam and the schedule of its rate, to be stepped after every batch; `steps` make an epoch.
 
-    ``one-cycle``: up to `rate` and down to nothing, once (Smith, arXiv 1803.09820). ``triangular``: up and
-    down between a quarter of the peak and the peak, half a cycle in two epochs (Smith, arXiv 1506.01186);
-    the peaks of the layers rise evenly on a log scale from 1e-4 for the first to `rate` for the last, as
-    the paper's lay between 1e-4 and 1e-3 "for various layers".
-
-    Parameters
-    ----------
-    network : Module
-    rate : float
-        The highest.
-    schedule : {'one-cycle', 'triangular'}
-    decay : float
-        Weight decay of Adam; the measures of a `Blend` have their own.
-    epochs, steps : int
-        `steps` batches make an epoch.
+    ``one-cycle``: up to `rate` and down to zero, once. ``triangular``: up and down between a quarter of the
+    peak and the peak, half a cycle in two epochs; the peaks of the layers rise evenly on a log scale from
+    1e-4 for the first layer to `rate` for the last. Handcrafted features have their own decay.
     """
     if schedule == "one-cycle":
         adam = torch.optim.Adam(_groups(network, decay))
@@ -88,28 +76,18 @@ def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
 def find_learning_rate(
     network: nn.Module, batches: Batches, schedule: Schedule = "one-cycle", steps: int = 40
 ) -> float:
-    """Raise the rate on a copy while watching the loss: the range test of Smith (arXiv 1506.01186).
+    """Raise the rate on a copy of the network, batch by batch, and watch the loss: Smith's range test.
 
-    For ``one-cycle``, from 1e-5 to 1e-1, a third of the rate at which the loss fell fastest, kept within the
-    1e-4 to 1e-2 in which it is sane here. For ``triangular``, from 1e-5 to 1e-2, the rate up to which the
-    loss fell, the upper end of Smith's cycle, kept within the paper's 1e-4 to 1e-3.
-
-    Parameters
-    ----------
-    network : Module
-        Not changed.
-    batches : callable
-        Gives an epoch of (images, mask, wanted).
-    schedule : {'one-cycle', 'triangular'}
-    steps : int
-        Batches to try, each with a higher rate.
+    For ``one-cycle``, from 1e-5 to 1e-1: a third of the rate at which the loss fell fastest, within 1e-4 to
+    1e-2. For ``triangular``, from 1e-5 to 1e-2: the rate up to which the loss fell, the upper end of Smith's
+    cycle, within the paper's 1e-4 to 1e-3.
     """
     papers = schedule == "triangular"
     low, high = PAPERS_RATES if papers else _SANE
     trial = copy.deepcopy(network)
     device = next(trial.parameters()).device
     optimiser = torch.optim.Adam(trial.parameters())
-    steps = steps * 3 // 4 if papers else steps  # a quarter of the four decades is not tried
+    steps = steps * 3 // 4 if papers else steps  # three of the four decades are tried
     rates = np.geomspace(1e-5, 1e-2 if papers else 1e-1, steps)
     smooth: list[float] = []
     trial.train()
@@ -139,88 +117,43 @@ def find_learning_rate(
 
 
 Balance = Literal["up", "down", "both", "none"]
-Stage = Literal[1, 2]
-
-_MEET = 5000 / 3779
-"""Where the paper's classes meet: 5,000 of 69,071 unreliable, and as many of the 3,779 reliable."""
+_MEET = 5000 / 3779  # the paper takes 5,000 of 69,071 unreliable, and as many copies of 3,779 reliable
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; written into its card.
+    """How a network is trained; its fields are in the card."""
 
-    Attributes
-    ----------
-    stage : {1, 2}
-        1: reliable or not; 2: flipping or tank-treading.
-    model : {'blend', 'small', 'c-rnn', 'cnn'}
-    sampling : {'uniform', 'similarity'}
-    frames : int
-        K.
-    scale : {'level', 'grey'}
-        What the network sees: share of the background's light, or grey / 255 as in the paper.
-    epochs, batch : int
-    learning_rate : float or None
-        Peak of the cycle; None finds it (`find_learning_rate`).
-    schedule : {'one-cycle', 'triangular'}
-        How the rate goes (`make_optimiser`); the paper's is the second.
-    balance : {'up', 'down', 'both', 'none'}
-        Copy the rare class, leave out of the frequent one, do both so that they meet at 1.32 times the
-        rare class as in the paper, or neither.
-    redraw : bool
-        Choose copies and left-out sequences anew for each epoch; False: once, as in the paper.
-    augment : bool
-    spoiled : float
-        Share of the unreliable sequences of an epoch that are made from reliable ones (stage 1).
-    switched : float
-        Share of sequences that get another cell's frames at one end (`augmenting.ending_elsewhere`).
-    shortened : float
-        Chance that a sequence is cut in time (`augmenting.vary`).
-    simulated : float
-        How many sequences of the simulated chamber are added to an epoch, as a share of the real ones.
-    composed : float
-        The same of tracks that our own tracker cut out of composed movies (`training.composed`).
-    smoothing : float
-        Label smoothing of the cross-entropy.
-    decay : float
-        Weight decay of Adam; 0 as in the paper.
-    clip : float
-        Longest gradient; 0 does not clip, as in the paper.
-    options : dict
-        Of the network (`Blend`, `SmallNetwork`).
-    """
-
-    stage: Stage
+    stage: int  # 1: reliable or not; 2: flipping or tank-treading
     model: str = "small"
     sampling: Sampling = "similarity"
-    frames: int = 20
-    scale: Scale = "level"
+    frames: int = 20  # K
+    scale: Scale = "level"  # share of the background's light, or grey / 255 as in the paper
     epochs: int = 40
     batch: int = 32
-    learning_rate: float | None = None
-    schedule: Schedule = "one-cycle"
+    learning_rate: float | None = None  # peak of the cycle; None searches for it
+    schedule: Schedule = "one-cycle"  # the paper's is the other one
+    # Copy the rare class, drop from the frequent one, both (to 1.32 times the rare class, the paper's way),
+    # or neither.
     balance: Balance = "up"
-    redraw: bool = True
+    redraw: bool = True  # choose copies and left-out sequences for each epoch; in the paper, once
     augment: bool = True
-    spoiled: float = 0.0
-    switched: float = 0.0
-    shortened: float = 0.4
-    simulated: float = 0.0
-    composed: float = 0.0
-    smoothing: float = 0.0
-    decay: float = 0.0
-    clip: float = 5.0
-    options: dict[str, Any] = field(default_factory=dict)
+    spoiled: float = (
+        0.0  # share of an epoch's unreliable sequences that are made from reliable ones (stage 1)
+    )
+    switched: float = 0.0  # chance of another cell's frames at one end
+    shortened: float = 0.4  # chance of a cut in time
+    simulated: float = 0.0  # sequences of the simulated chamber in an epoch, as a share of the real ones
+    composed: float = 0.0  # the same of our tracker's tracks in composed movies
+    smoothing: float = 0.0  # label smoothing of the cross-entropy
+    decay: float = 0.0  # weight decay of Adam; 0 as in the paper
+    clip: float = 5.0  # longest gradient; 0 does not clip, as in the paper
+    options: dict[str, Any] = field(default_factory=dict)  # of `Blend` or `SmallNetwork`
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def targets(sequences: Sequence[LabelledSequence], stage: Stage) -> NDArray[np.int64]:
-    """Return 1 for reliable (stage 1) or flipping (stage 2), else 0; shape (n,), int64."""
-    if stage == 1:
-        return np.asarray([int(s.reliable) for s in sequences], np.int64)
-    return np.asarray([int(s.label == FLIPPING) for s in sequences], np.int64)
+def targets(sequences: Sequence[LabelledSequence], stage: int) -> NDArray[np.int64]:
+    """Return 1 for reliable (stage 1) or flipping (stage 2), otherwise 0."""
+    return np.asarray([s.reliable if stage == 1 else s.label == FLIPPING for s in sequences], np.int64)
 
 
 def tensors(
@@ -254,42 +187,31 @@ def fit(
 ) -> Fitted:
     """Train one network and keep its best epoch by validation loss, or the last without validation.
 
-    Cross-entropy, Adam, and a learning rate that cycles as the recipe says, once or as in the paper.
-
-    Parameters
-    ----------
-    train, validation : sequence of LabelledSequence
-    recipe : Recipe
-    seed : int
-    device : torch.device, optional
-        CPU by default.
-    progress : callable, optional
-        Called after each epoch with epoch, epochs and training loss.
-    simulated : sequence of LabelledSequence
-        Drawn from, class-balanced, as `Recipe.simulated` says.
-    composed : sequence of LabelledSequence
-        Drawn from as `Recipe.composed` says, every cell that flowed as often as another of its label.
+    `progress` is called after each epoch with epoch, epochs and training loss. Of `simulated`, each class is
+    drawn equally often; of `composed`, each label, and each cell of a label.
     """
     device = device or torch.device("cpu")
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     network = build(recipe.model, recipe.frames, recipe.options).to(device)
-    if recipe.model == "c-rnn":  # the same sums in another order of memory, a quarter faster on a CPU
+    if recipe.model == "c-rnn":  # another memory order, a quarter faster on a CPU
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if isinstance(network, Blend):
         network.standardise(
             *(torch.from_numpy(a).to(device) for a in tensors([s.crops for s in train], recipe))
         )
-    drawing = EpochSampler(train, simulated, recipe, seed, composed)
+    sampler = EpochSampler(train, simulated, recipe, seed, composed)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        return _batches(drawing, recipe, rng, generator)
+        return _batches(sampler, recipe, rng, generator)
 
     rate = recipe.learning_rate or find_learning_rate(network, batches, recipe.schedule)
-    steps = math.ceil(len(drawing.epoch(np.random.default_rng(0))) / recipe.batch)
+    steps = math.ceil(len(sampler.epoch(np.random.default_rng(0))) / recipe.batch)
     optimiser, cycle = make_optimiser(network, rate, recipe.schedule, recipe.decay, recipe.epochs, steps)
-    held = _held_out(validation, recipe, device)
+    if validation:
+        held, held_mask = (torch.from_numpy(a) for a in tensors([s.crops for s in validation], recipe))
+        held_wanted = torch.from_numpy(targets(validation, recipe.stage)).to(device)
     best, best_epoch, best_state = math.inf, recipe.epochs, None
     train_loss: list[float] = []
     validation_loss: list[float] = []
@@ -307,9 +229,9 @@ def fit(
             total, seen = total + float(loss.detach()) * len(wanted), seen + len(wanted)
         train_loss.append(total / max(1, seen))
         if not math.isfinite(train_loss[-1]):
-            raise RunFailed(f"The training of seed {seed} ran away in epoch {epoch}; give another seed.")
-        if held is not None:
-            loss_now = float(functional.cross_entropy(_logits(network, held[0], held[1]), held[2]))
+            raise RunFailed("classification.training-diverged", seed=seed, epoch=epoch)
+        if validation:
+            loss_now = float(functional.cross_entropy(_logits(network, held, held_mask), held_wanted))
             validation_loss.append(loss_now)
             if loss_now < best:
                 best, best_epoch = loss_now, epoch
@@ -323,7 +245,7 @@ def fit(
 
 
 def logits(network: nn.Module, sequences: Sequence[LabelledSequence], recipe: Recipe) -> NDArray[np.float64]:
-    """Difference of the two logits for each sequence, positive for the positive class; shape (n,)."""
+    """Difference of the two logits for each sequence, positive for the positive class."""
     images, mask = tensors([s.crops for s in sequences], recipe)
     out = _logits(network.eval(), torch.from_numpy(images), torch.from_numpy(mask)).double().cpu().numpy()
     return np.asarray(out[:, 1] - out[:, 0], np.float64)
@@ -342,25 +264,10 @@ def _logits(network: nn.Module, images: Tensor, mask: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _held_out(
-    validation: Sequence[LabelledSequence], recipe: Recipe, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    if not validation:
-        return None
-    images, mask = tensors([s.crops for s in validation], recipe)
-    wanted = torch.from_numpy(targets(validation, recipe.stage))
-    return torch.from_numpy(images), torch.from_numpy(mask), wanted.to(device)
-
-
 class EpochSampler:
-    """What an epoch is made of: the real sequences balanced, and some simulated and composed ones among them.
+    """Draws epochs: the real sequences, balanced, mixed with simulated and composed ones.
 
-    Attributes
-    ----------
-    sequences : list of LabelledSequence
-        The real ones, then the simulated, then the composed.
-    labels : ndarray of int64, shape (n,)
-        `targets` of them.
+    `sequences` are the real, the simulated, then the composed ones; `labels` are their `targets`.
     """
 
     def __init__(
@@ -401,15 +308,14 @@ class EpochSampler:
         ]
         each = round(recipe.composed * len(order) / 2)
         for kinds in self._by_cell.values():
-            # Of either kind as many: what is found of one must be found of the other.
+            # Equally many of each kind, so that stage 1 finds equal shares of both.
             for cells in kinds:
                 for cell in rng.integers(len(cells), size=round(each / len(kinds))):
                     drawn.append(rng.choice(cells[cell], 1))
-        together = np.concatenate([order, *drawn])
-        return together[rng.permutation(len(together))]
+        return rng.permutation(np.concatenate([order, *drawn]))
 
     def plain(self, index: int) -> NDArray[np.uint8]:
-        """Return a sequence's K frames; which they are is worked out once."""
+        """Return a sequence's K frames; they are chosen once."""
         crops = self.sequences[index].crops
         if index not in self._sampled:
             self._sampled[index] = sample(crops, self._recipe.frames, self._recipe.sampling)
@@ -422,8 +328,7 @@ def _by_cell(
     """Indices of the composed sequences by class of the stage, by label, and by the cell that flowed."""
     found: dict[int, dict[str, list[int]]] = {}
     for index, sequence in enumerate(composed, start=first):
-        cell = sequence.name.split("~")[0]
-        found.setdefault(sequence.label, {}).setdefault(cell, []).append(index)
+        found.setdefault(sequence.label, {}).setdefault(sequence.cell, []).append(index)
     out: dict[int, list[list[NDArray[np.int64]]]] = {}
     for label, cells in sorted(found.items()):
         positive = int(label != UNRELIABLE if stage == 1 else label == FLIPPING)
@@ -438,8 +343,7 @@ def _balanced(labels: NDArray[np.int64], balance: Balance, rng: np.random.Genera
     if balance != "none" and rare:
         size = {"up": frequent, "down": rare, "both": min(frequent, round(_MEET * rare))}[balance]
         classes = [_take(members, size, rng) for members in classes]
-    together = np.concatenate(classes)
-    return together[rng.permutation(len(together))]
+    return rng.permutation(np.concatenate(classes))
 
 
 def _take(members: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -448,16 +352,16 @@ def _take(members: NDArray[np.int64], size: int, rng: np.random.Generator) -> ND
 
 
 def _batches(
-    drawing: EpochSampler, recipe: Recipe, rng: np.random.Generator, generator: torch.Generator
+    sampler: EpochSampler, recipe: Recipe, rng: np.random.Generator, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    order = drawing.epoch(rng)
-    train, labels, reliable = drawing.sequences, drawing.labels, drawing.reliable
+    order = sampler.epoch(rng)
+    train, labels, reliable = sampler.sequences, sampler.labels, sampler.reliable
     for start in range(0, len(order), recipe.batch):
         chosen = order[start : start + recipe.batch]
         crops = []
         for index in chosen:
             if not recipe.augment:
-                crops.append(drawing.plain(int(index)))
+                crops.append(sampler.plain(int(index)))
             elif recipe.stage == 1 and not labels[index] and reliable and rng.random() < recipe.spoiled:
                 source = reliable[int(rng.integers(len(reliable)))]
                 crops.append(spoil(source, train, rng))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification import weight_files
-from napari_rbcflow.classification.dataset import FLIPPING, TANK_TREADING, UNRELIABLE, LabelledSequence
+from napari_rbcflow.classification.dataset import (
+    FLIPPING,
+    LABELS,
+    TANK_TREADING,
+    UNRELIABLE,
+    LabelledSequence,
+)
 from napari_rbcflow.classification.evaluation.scores import (
     Counts,
     at_prevalence,
@@ -23,58 +30,40 @@ from napari_rbcflow.classification.evaluation.scores import (
 )
 from napari_rbcflow.classification.training.fitting import Recipe, targets
 from napari_rbcflow.classification.weight_files import calibrated, shortness, tells
+from napari_rbcflow.sentences import say
 
-REAL_LIFE = 0.034
-"""Share of reliable sequences in the paper's acquisitions (Table 2)."""
-TRACKS = 6000
-"""Of an acquisition (Darrin et al. 2023, Table 5 and the length of its movies)."""
+PREVALENCE = 0.034  # share of reliable sequences in the paper's acquisitions (Table 2)
+TRACKS = 6000  # of an acquisition (Darrin et al. 2023, Table 5 and the length of its movies)
+# Share found of each kind, averaged over the patients held back. Patients differ by 0.15, so for the next one
+# about 0.6 are found. With fewer, the cells found are unusual ones, and a run takes too long.
 LEAST_FOUND = 0.78
-"""Of either kind, in the mean of the patients held back. Patients differ by 0.15: so of the next one some 0.6
-are found. With fewer, the cells found are the odd ones, and a run takes too long."""
 _MOST_FOUND = 0.95
+# True fractions over which the error is averaged: those of patients and of healthy people.
 _FRACTIONS = (0.6, 0.7, 0.8, 0.9, 0.95)
-"""True fractions over which the error is averaged: those of patients and of healthy people."""
+# Share of the false positives that are called tank-treading: 0.1 to 0.9 on two patients, so it is unknown.
 _CALLED = (0.2, 0.5, 0.8)
-"""Share of what passes wrongly that is called tank-treading: 0.1 to 0.9 on two patients, so it is open."""
 
 
 class Thresholds(NamedTuple):
-    """Least probabilities of being reliable, to four decimals.
-
-    Attributes
-    ----------
-    tank_treading, flipping : float
-        For tracks that stage 2 calls so.
-    found : float
-        Share found of either kind that they were chosen for.
-    error : float
-        Root mean square error of the fraction in blood that is expected of them, on the patients held back.
-    """
+    """Least probabilities of being reliable, to four decimals, for the kind that stage 2 finds."""
 
     tank_treading: float
     flipping: float
-    found: float
-    error: float
+    found: float  # share of each kind that they were chosen to find
+    error: float  # expected root mean square error of the fraction in blood, on the patients held back
 
 
 def cell_weights(sequences: Sequence[LabelledSequence]) -> NDArray[np.float64]:
-    """Weigh tracks so that every cell counts once, however often it flowed in composed movies; shape (n,)."""
-    cells = [s.name.split("~")[0] for s in sequences]
-    times: dict[str, int] = defaultdict(int)
-    for cell in cells:
-        times[cell] += 1
-    return np.asarray([1 / times[cell] for cell in cells])
+    """Weight tracks so that every cell counts once, however often it flowed in composed movies."""
+    times = Counter(s.cell for s in sequences)
+    return np.asarray([1 / times[s.cell] for s in sequences])
 
 
 def choose_thresholds(sequences: Sequence[LabelledSequence], p: NDArray[np.float64]) -> Thresholds | None:
-    """Choose both thresholds from held-back judgements; None where a label is missing.
+    """Choose both thresholds from held-back judgements; None if a label is missing.
 
-    Parameters
-    ----------
-    sequences : sequence of LabelledSequence
-        As our tracker cuts them, of as many patients as there are.
-    p : ndarray of float64, shape (n,)
-        Probability of being reliable, from networks that have not seen the patient.
+    The sequences are cut by our tracker, and `p` is the probability of being reliable by networks that have
+    not seen the patient.
     """
     labels = np.asarray([s.label for s in sequences])
     patients = np.asarray([s.patient for s in sequences])
@@ -83,7 +72,7 @@ def choose_thresholds(sequences: Sequence[LabelledSequence], p: NDArray[np.float
     weights = cell_weights(sequences)
     every = sorted(set(patients.tolist()))
     held = {g: {label for label in range(3) if ((patients == g) & (labels == label)).any()} for g in every}
-    # Patients without unreliable tracks say nothing of what passes, but as much as others of what is found.
+    # Patients without unreliable tracks show nothing about false positives, but do about what is found.
     of_both = [g for g in every if {TANK_TREADING, FLIPPING} <= held[g]]
     of_all = [g for g in of_both if UNRELIABLE in held[g]]
     if not of_all:
@@ -109,7 +98,7 @@ def _threshold_for(
     groups: Sequence[str],
     found: float,
 ) -> float:
-    """The greatest threshold at which, in the mean of the patients, so much is found of a kind."""
+    """The highest threshold at which, averaged over the patients, this share of a kind is found."""
     values = np.unique(np.round(p[of_kind], 4))[::-1]
     shares = np.zeros(len(values))
     for group in groups:
@@ -130,7 +119,7 @@ def _squared_error(
     of_tank: float,
     of_flip: float,
 ) -> float:
-    """Mean squared error of the fraction on one patient: its bias, and the counting of an acquisition."""
+    """Mean squared error of the fraction on one patient: its bias, and the count statistics of one run."""
 
     def passed(label: int, threshold: float, prior: float = 0.0) -> float:
         at = chosen & (labels == label)
@@ -138,31 +127,20 @@ def _squared_error(
         return (float(weights[at & (p >= threshold)].sum()) + prior) / (total + 2 * prior)
 
     tank, flip = passed(TANK_TREADING, of_tank), passed(FLIPPING, of_flip)
-    # A leak of none among few is not a leak of none.
+    # No false positive among a few sequences is not a rate of zero.
     as_tank, as_flip = (passed(UNRELIABLE, t, 0.25) for t in (of_tank, of_flip))
     errors = []
     for true in _FRACTIONS:
         for called in _CALLED:
-            tanks = REAL_LIFE * true * tank + (1 - REAL_LIFE) * called * as_tank
-            flips = REAL_LIFE * (1 - true) * flip + (1 - REAL_LIFE) * (1 - called) * as_flip
-            said = tanks / (tanks + flips)
-            errors.append((said - true) ** 2 + said * (1 - said) / (TRACKS * (tanks + flips)))
+            tanks = PREVALENCE * true * tank + (1 - PREVALENCE) * called * as_tank
+            flips = PREVALENCE * (1 - true) * flip + (1 - PREVALENCE) * (1 - called) * as_flip
+            share = tanks / (tanks + flips)
+            errors.append((share - true) ** 2 + share * (1 - share) / (TRACKS * (tanks + flips)))
     return float(np.mean(errors))
 
 
-LEAK = 0.02
-"""Share of the unreliable that stage 1 may let through."""
-TOLD = 0.7
-"""A reliable cell whose likelier class is not at least this probable is not told: never a guess."""
-
-CAUTION = (
-    "Slope, offset and threshold were set on the very judgements that are scored here, and the intervals are "
-    "over cells, not over runs or patients: on another day or patient expect worse"
-)
-_DATA = (
-    "Sequences published by Darrin et al., Scientific Reports 13 (2023) 745, doi 10.5281/zenodo.5723606, "
-    "https://github.com/icannos/redbloodcells_disease_classification"
-)
+LEAK = 0.02  # share of the unreliable that stage 1 may let through
+TOLD = 0.7  # a reliable cell is undecided, never guessed, if its likelier class is less probable than this
 
 
 def make_card(
@@ -173,9 +151,9 @@ def make_card(
     seeds: Sequence[int],
     split: str,
 ) -> dict[str, Any]:
-    """Set calibration and thresholds from held-back judgements, and tell how good they were.
+    """Set calibration and thresholds from held-back judgements, and score these.
 
-    Where there are tracks that our own tracker cut, they decide: they are what a run will judge.
+    If there are tracks that our own tracker cut, they decide, for they are what a run will judge.
     """
     known = np.isfinite(held_logits)
     sequences = [s for s, k in zip(judged, known, strict=True) if k]
@@ -183,7 +161,7 @@ def make_card(
     composed = np.asarray([s.composed for s in sequences])
     deciding = composed if composed.any() else ~composed
     if recipe.stage == 1:
-        # Of patients who have only reliable sequences, no share of reliable ones can be learnt.
+        # Patients with only reliable sequences show nothing about the share of reliable ones.
         of_both = {s.patient for s in sequences if not s.reliable}
         deciding = deciding & np.asarray([s.patient in of_both for s in sequences])
     truth = targets(sequences, recipe.stage)
@@ -202,7 +180,7 @@ def make_card(
     threshold, rule = _threshold(recipe, truth, p, chosen)
     titles = {f"held back ({split})": ~composed}
     if composed.any():
-        # Counts must be of cells, not of the many tracks of each.
+        # Counts must be of cells, not of each cell's many tracks.
         title = f"held back, one track of each cell as our tracker cuts it ({split})"
         titles = {title: composed & _first_of_each_cell(sequences)} | titles
     scored = {}
@@ -216,12 +194,12 @@ def make_card(
     card: dict[str, Any] = {
         "name": f"rbcflow-stage{recipe.stage}-{recipe.model}",
         "stage": recipe.stage,
-        "purpose": "Reliable or not" if recipe.stage == 1 else "Flipping or tank-treading, of reliable cells",
-        "data": _DATA + ", or what the user gave; only the weights are passed on, no picture",
-        "licence": "article CC BY 4.0; the data's repository carries no licence file; weights as the package",
+        "purpose": say(f"classification.card-purpose-stage{recipe.stage}"),
+        "data": say("classification.card-data"),
+        "licence": say("classification.card-licence"),
         "split": split,
-        "caution": CAUTION,
-        "recipe": recipe.as_dict(),
+        "caution": say("classification.card-caution"),
+        "recipe": asdict(recipe),
         "seeds": list(seeds),
         "slope": slope,
         "offset": offset,
@@ -240,34 +218,24 @@ def make_card(
 def _threshold(
     recipe: Recipe, truth: NDArray[np.int64], p: NDArray[np.float64], chosen: Thresholds | None
 ) -> tuple[float, str]:
-    """Return the threshold, the lesser one where there are two, and the rule that gave it in words."""
+    """Return the threshold, the lower one if there are two, and the rule that gave it, in words."""
     if recipe.stage == 2:
-        return (
-            0.5,
-            f"the likelier class, after calibration; below {TOLD:g} the cell is not told, and not counted",
-        )
-    if chosen is not None:
-        return min(chosen.tank_treading, chosen.flipping), (
-            f"one for either kind, such that as many are found of both ({chosen.found:.0%}), and so high that"
-            f" the fraction's error is least where {REAL_LIFE:.1%} of the tracks are reliable, on patients"
-            f" held back; no fewer than {LEAST_FOUND:.0%} are found there"
-        )
-    return threshold_at_leak(truth, p, LEAK), (
-        f"lowest at which at most {LEAK:.0%} of the held-back unreliable pass; in real life "
-        f"{REAL_LIFE:.1%} of the sequences are reliable, so a leak costs more than a miss"
-    )
+        return 0.5, say("classification.threshold-likelier-class", told=TOLD)
+    if chosen is None:
+        rule = say("classification.threshold-at-leak", leak=LEAK, prevalence=PREVALENCE)
+        return threshold_at_leak(truth, p, LEAK), rule
+    shares = {"found": chosen.found, "prevalence": PREVALENCE, "least": LEAST_FOUND}
+    rule = say("classification.threshold-equal-shares", **shares)
+    return min(chosen.tank_treading, chosen.flipping), rule
 
 
 def _first_of_each_cell(sequences: Sequence[LabelledSequence]) -> NDArray[np.bool_]:
-    """Mark the first track of each cell that flowed in composed movies, and of none the first."""
-    seen: set[str] = set()
-    first = np.zeros(len(sequences), np.bool_)
+    """Mark the first track of each cell in composed movies."""
+    first: dict[str, int] = {}
     for i, sequence in enumerate(sequences):
-        cell = sequence.name.split("~")[0]
-        if sequence.composed and cell not in seen:
-            first[i] = True
-            seen.add(cell)
-    return first
+        if sequence.composed:
+            first.setdefault(sequence.cell, i)
+    return np.isin(np.arange(len(sequences)), list(first.values()))
 
 
 def figures(
@@ -282,14 +250,14 @@ def figures(
 ) -> dict[str, Any]:
     """Score judgements, with the counts behind every rate.
 
-    With `thresholds`, a reliable track is found where it passes that of its own kind; an unreliable one
-    passes where it does so as a tank-treading one, the kind that most are.
+    With `thresholds`, a reliable track is found if it passes that of its own kind; an unreliable one passes
+    if it does so as tank-treading, the kind that most are.
     """
     truth = targets(sequences, recipe.stage)
     p = calibrated(mean_logits, slope, offset)
     if thresholds is not None:
         of_kind = np.asarray([thresholds[s.label == FLIPPING] for s in sequences])
-        # As if there were one threshold: what passes stands at it or above.
+        # As if there were one threshold: what passes is at or above it.
         p = np.where(p >= of_kind, np.maximum(p, threshold), np.minimum(p, threshold - 1e-4))
     counts = Counts.of(truth, (p >= threshold).astype(np.int64))
     by_seed = [auc(truth, row) for row in per_seed]
@@ -325,9 +293,9 @@ def figures(
         out["leak"] = counts.leak
         out[weight_files.LET_THROUGH] = [counts.false_positive, negatives]
         out["leak, upper 95 % (Clopper-Pearson)"] = _interval(counts.false_positive, negatives)[1]
-        out[f"precision at {REAL_LIFE:.1%} reliable"] = at_prevalence(counts.recall, counts.leak, REAL_LIFE)
+        out[f"precision at {PREVALENCE:.1%} reliable"] = at_prevalence(counts.recall, counts.leak, PREVALENCE)
         out["the same, at the leak's upper end"] = at_prevalence(
-            counts.recall, _interval(counts.false_positive, negatives)[1], REAL_LIFE
+            counts.recall, _interval(counts.false_positive, negatives)[1], PREVALENCE
         )
         found = p >= threshold
         out |= _of_either_kind(sequences, found)
@@ -339,16 +307,14 @@ def figures(
 
 
 def count_labels(sequences: Sequence[LabelledSequence]) -> dict[str, int]:
-    """Sequences by label."""
-    names = ("tank-treading", "flipping", "unreliable")
-    return {name: sum(s.label == label for s in sequences) for label, name in enumerate(names)}
+    return {name: sum(s.label == label for s in sequences) for label, name in enumerate(LABELS)}
 
 
 def _of_either_kind(sequences: Sequence[LabelledSequence], found: NDArray[np.bool_]) -> dict[str, Any]:
-    """What stage 1 finds of either kind, and what the difference does to the tank-treading share."""
+    """What stage 1 finds of each kind, and what the difference does to the tank-treading share."""
     labels = np.asarray([s.label for s in sequences])
     out: dict[str, Any] = {}
-    for label, name in ((TANK_TREADING, "tank-treading"), (FLIPPING, "flipping")):
+    for label, name in enumerate(LABELS[:2]):
         n = int((labels == label).sum())
         if n:
             k = int((found & (labels == label)).sum())
@@ -366,7 +332,7 @@ def _of_either_kind(sequences: Sequence[LabelledSequence], found: NDArray[np.boo
 
 
 def _leak_and_found(sequences: Sequence[LabelledSequence], found: NDArray[np.bool_]) -> dict[str, list[int]]:
-    """Of each kind, the sequences that stage 1 lets pass, and all."""
+    """Of each label, the sequences that pass stage 1, and all."""
     names = (*weight_files.FOUND.values(), weight_files.LET_THROUGH)  # in the order of the labels
     labels = np.asarray([s.label for s in sequences])
     return {name: [int(found[labels == k].sum()), int((labels == k).sum())] for k, name in enumerate(names)}
@@ -375,7 +341,7 @@ def _leak_and_found(sequences: Sequence[LabelledSequence], found: NDArray[np.boo
 def _by_group(
     sequences: Sequence[LabelledSequence], counts: Callable[[NDArray[np.intp]], dict[str, list[int]]]
 ) -> dict[str, Any]:
-    """Counts of each patient, day and run; of what no name assigns to one, none."""
+    """Counts of each patient, day and run, of the sequences whose names say these."""
     out: dict[str, Any] = {}
     for title, group_of in weight_files.GROUPS.items():
         groups: dict[str, list[int]] = {}
@@ -393,7 +359,7 @@ def _by_group(
 def _told_and_right(
     truth: NDArray[np.int64], p: NDArray[np.float64], threshold: float
 ) -> dict[str, list[int]]:
-    """Of either kind, the cells that stage 2 can tell, and the ones of them told right."""
+    """Of each kind, the cells that stage 2 decides, and those that it decides correctly."""
     told, right = tells(p, TOLD), (p >= threshold) == (truth == 1)
     out = {}
     for kind, name in ((1, "flipping"), (0, "tank_treading")):
@@ -404,7 +370,7 @@ def _told_and_right(
 
 
 def _told(truth: NDArray[np.int64], p: NDArray[np.float64], threshold: float) -> dict[str, Any]:
-    """What becomes of the figures where cells that cannot be told are left out."""
+    """The figures without undecided cells."""
     told = tells(p, TOLD)
     flipping = p >= threshold
     counts = Counts.of(truth[told], flipping[told].astype(np.int64))

@@ -1,4 +1,4 @@
-"""Train a stage, hold whole acquisitions back, and leave weights with a card."""
+"""Train a stage, hold back whole acquisitions, and write weights with a card."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from torch import nn
 from napari_rbcflow.classification.dataset import (
     UNRELIABLE,
     LabelledSequence,
+    partition,
     read_all,
     refuse_unknown,
     refuse_unnamed,
@@ -31,75 +32,59 @@ from napari_rbcflow.classification.training.model_card import count_labels, figu
 from napari_rbcflow.classification.two_stage import choose_device
 from napari_rbcflow.classification.weight_files import save_weights
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
 
 
 def gather(
     datasets: Sequence[Path], stage: int, without: Sequence[str] = ()
 ) -> tuple[list[LabelledSequence], list[LabelledSequence], list[LabelledSequence]]:
-    """Read datasets into train, validation and test; stage 2 takes the reliable sequences only.
+    """Read datasets into train, validation and test; stage 2 takes only reliable sequences.
 
-    What belongs to a patient, date or acquisition named in `without` is left out.
-
-    Raises
-    ------
-    BadInput
-        For unreadable datasets, a sequence given twice, or a class that is missing.
+    Patients, dates and acquisitions named in `without` are left out.
     """
     read = read_all(datasets)
     refuse_unknown(without, [s for part in read.values() for s in part])
     parts = {
-        name: [s for s in part if (stage == 1 or s.reliable) and not set(s.groups) & set(without)]
+        name: [s for s in partition(part, without)[1] if stage == 1 or s.reliable]
         for name, part in read.items()
     }
-    require_both_classes(parts["train"], stage, "train on")
+    require_both_classes(parts["train"], stage, "train")
     return parts["train"], parts["validation"], parts["test"]
 
 
 def has_both_classes(sequences: Sequence[LabelledSequence], stage: int) -> bool:
-    """Whether both classes of a stage are there."""
-    return len(set(targets(sequences, 1 if stage == 1 else 2).tolist())) == 2
+    return len(set(targets(sequences, stage).tolist())) == 2
 
 
-def require_both_classes(sequences: Sequence[LabelledSequence], stage: int, what_for: str) -> None:
-    """Refuse what lacks a class of a stage: nothing could be learnt or said of it."""
+def require_both_classes(
+    sequences: Sequence[LabelledSequence], stage: int, part: str, key: str = "classification.class-missing"
+) -> None:
+    """Refuse the train, validation or test part if it lacks a class of the stage."""
     if not has_both_classes(sequences, stage):
-        wanted = "reliable and unreliable" if stage == 1 else "tank-treading and flipping"
-        raise BadInput(f"Stage {stage} needs {wanted} sequences to {what_for}; one of them is lacking.")
+        classes = say(f"classification.classes-of-stage{stage}")
+        raise BadInput(key, stage=stage, classes=classes, part=say(f"classification.part-{part}"))
 
 
 def hold_out(
     sequences: Sequence[LabelledSequence], stage: int
 ) -> tuple[list[LabelledSequence], list[LabelledSequence]]:
-    """Split off every fifth acquisition, or one of fewer than five: of both classes, as the rest.
-
-    Raises
-    ------
-    BadInput
-        Where there is only one, or none leaves both classes on either side.
-    """
+    """Split into training and every fifth acquisition (or one of fewer), both classes on either side."""
     refuse_unnamed(sequences)
     if len({s.acquisition for s in sequences}) == 1:
-        raise BadInput("All sequences are of one acquisition; none could be held back for validation.")
-    kept = every_nth(sequences, stage, 5)
-    if not kept:
-        raise BadInput(
-            "No acquisition can be held back so that both classes are there to train on and to validate on; "
-            "label more of each, or give train and validation folders."
-        )
-    held = [s for s in sequences if s.acquisition in kept]
-    return [s for s in sequences if s.acquisition not in kept], held
+        raise BadInput("classification.only-one-acquisition")
+    names = every_nth(sequences, stage, 5)
+    if not names:
+        raise BadInput("classification.cannot-hold-out")
+    held, rest = partition(sequences, names)
+    return rest, held
 
 
 def every_nth(sequences: Sequence[LabelledSequence], stage: int, n: int) -> list[str]:
-    """Every n-th acquisition, or one of fewer, such that both sides hold both classes; empty if none does."""
+    """Every n-th acquisition, or one of fewer, with both classes on either side; empty if there is none."""
     names = sorted({s.acquisition for s in sequences})
     for first in range(min(n, len(names))):
-        kept = names[first::n]
-        held = [s for s in sequences if s.acquisition in kept]
-        if has_both_classes(held, stage) and has_both_classes(
-            [s for s in sequences if s.acquisition not in kept], stage
-        ):
-            return kept
+        if all(has_both_classes(side, stage) for side in partition(sequences, names[first::n])):
+            return names[first::n]
     return []
 
 
@@ -110,24 +95,18 @@ Progress = Callable[[str], None]
 def default_recipe(
     stage: int, model: str, sampling: Sampling | None = None, frames: int | None = None
 ) -> Recipe:
-    """Return the recipe of a model: ours, or the paper's.
-
-    Raises
-    ------
-    BadInput
-        For a stage, model, sampling or K that does not exist.
-    """
+    """Return the recipe of a model: ours, or the paper's."""
     if stage not in (1, 2):
-        raise BadInput(f"There is no stage {stage}; choose 1 (reliable or not) or 2 (flipping or not).")
+        raise BadInput("classification.no-stage", stage=stage)
     if model not in MODELS:
-        raise BadInput(f"There is no model {model!r}; choose one of {', '.join(MODELS)}.")
+        raise BadInput("classification.no-model", model=model, models=", ".join(MODELS))
     if sampling not in (None, "uniform", "similarity"):
-        raise BadInput(f"There is no sampling {sampling!r}; choose uniform or similarity.")
+        raise BadInput("classification.no-sampling", sampling=sampling)
     if frames is not None and not 1 <= frames <= 200:
-        raise BadInput(f"A sequence cannot be reduced to {frames} frames; choose between 1 and 200.")
+        raise BadInput("classification.frames-out-of-range", frames=frames)
     if model in ("blend", "small"):
         recipe = Recipe(
-            1 if stage == 1 else 2,
+            stage,
             model=model,
             sampling="similarity" if stage == 1 else "uniform",
             epochs=20 if stage == 1 else 60,
@@ -135,16 +114,16 @@ def default_recipe(
             decay=1e-4,
             spoiled=0.2 if stage == 1 else 0.0,
             switched=0.0 if stage == 1 else 0.25,
-            # Experts judge no cell that they saw only briefly: its length is a part of what it is.
+            # Experts do not judge cells that they saw only briefly: in stage 1, length is evidence.
             shortened=0.0 if stage == 1 else 0.4,
             simulated=0.35 if stage == 1 else 0.0,
             composed=1.0,
-            # What tells flipping from tank-treading lies inside the cell; what tells reliable, round it too.
+            # Stage 2 needs the inside of the cell; stage 1 also what is around it.
             options={} if stage == 1 else {"widths": [8, 16, 32, 48], "strides": [1, 2, 1, 2], "side": 23},
         )
     else:
         recipe = Recipe(
-            1 if stage == 1 else 2,
+            stage,
             model=model,
             sampling="uniform" if stage == 1 else "similarity",
             frames=50 if stage == 1 else 20,
@@ -181,11 +160,11 @@ def train(
 ) -> dict[str, Any]:
     """Train a stage on datasets in the published layout and write its weights and card.
 
-    Sequences are held back by acquisition, date or patient, never one by one. With `folds`, each group is
-    judged by networks that have not seen it, threshold and calibration come from these judgements, and the
-    weights are then trained on all of it for the same number of epochs. Without, the ``validation`` split
-    (or every fifth acquisition, where there is none) chooses the best epoch, threshold and calibration.
-    A ``test`` split is only ever scored.
+    Sequences are held back by acquisition, date or patient, never one by one. With `folds`, networks that
+    have not seen a group judge it, threshold and calibration come from these judgements, and the weights are
+    then trained on all groups for the same number of epochs. Without, the ``validation`` split (or every
+    fifth acquisition, if there is none) chooses the best epoch, threshold and calibration. A ``test`` split
+    is only scored.
 
     Parameters
     ----------
@@ -193,7 +172,7 @@ def train(
         Folders with ``dataset.csv`` and ``img``, with ``train``, ``validation`` and ``test`` of these, or
         with ``TankTreading`` and ``Flipping`` (strips of 20 frames: K above 20 gains nothing from them).
     out : Path
-        Folder to make, before the training, with its parents; must not exist.
+        Folder to create with its parents, before training; must not exist.
     stage : {1, 2}
     model : {'blend', 'small', 'c-rnn', 'cnn'}
     sampling : {'uniform', 'similarity'}, optional
@@ -204,21 +183,21 @@ def train(
     folds : {'acquisition', 'date', 'patient'}, optional
     device : {'auto', 'cpu', 'cuda'}
     recipe : Recipe, optional
-        Instead of the model's own; `model`, `sampling`, `frames` are then ignored.
+        Instead of the model's own; `model`, `sampling` and `frames` are then ignored.
     simulated : float, optional
         Sequences of the simulated chamber in an epoch, as a share of the real ones; by default the
         recipe's own. They are trained on, never judged on.
     composed : float, optional
-        The same of tracks that our own tracker cuts out of composed movies (`training.composed`). Those of
-        what is held back are judged, and set calibration and thresholds.
+        The same for tracks that our own tracker cuts out of composed movies (`training.composed`). Those of
+        held-back cells are judged, and set calibration and thresholds.
     keep_folds : bool
         With `folds`, also write the networks that have not seen each group, into ``without-GROUP`` in `out`,
         with calibration and thresholds from the other groups' judgements.
     without : sequence of str
-        Patients (``BG``), dates (``BG1017``) or acquisitions (``BG1017_10s02``) that are left out of it
-        all, threshold and calibration too: to be evaluated on afterwards.
+        Patients (``BG``), dates (``BG1017``) or acquisitions (``BG1017_10s02``) to leave out of everything,
+        threshold and calibration too, and to evaluate on afterwards.
     progress : callable, optional
-        Called with a sentence now and then.
+        Called with a sentence from time to time.
 
     Returns
     -------
@@ -228,56 +207,59 @@ def train(
     Raises
     ------
     BadInput
-        For datasets or options that cannot be used, or a folder that cannot be made; nothing is left
+        For datasets or options that cannot be used, or a folder that cannot be created; nothing is left
         behind.
     """
-    say: Progress = progress or (lambda _: None)
+    report: Progress = progress or (lambda _: None)
     recipe = recipe or default_recipe(stage, model, sampling, frames)
     if epochs is not None:
         if epochs < 1:
-            raise BadInput("At least one epoch is needed.")
+            raise BadInput("classification.no-epochs")
         recipe = replace(recipe, epochs=epochs)
     out = Path(out)
     if not datasets:
-        raise BadInput("Give at least one dataset to train on.")
+        raise BadInput("classification.no-dataset")
     if not seeds:
-        raise BadInput("Give at least one seed.")
-    if simulated is not None:
-        if not 0 <= simulated <= 10:
-            raise BadInput(f"The share of simulated sequences lies between 0 and 10, not {simulated:g}.")
-        recipe = replace(recipe, simulated=simulated)
-    if composed is not None:
-        if not 0 <= composed <= 10:
-            raise BadInput(f"The share of composed sequences lies between 0 and 10, not {composed:g}.")
-        recipe = replace(recipe, composed=composed)
-    with _made(out):
+        raise BadInput("classification.no-seed")
+    shares: dict[str, Any] = {"simulated": simulated, "composed": composed}
+    shares = {setting: share for setting, share in shares.items() if share is not None}
+    for setting, share in shares.items():
+        if not 0 <= share <= 10:
+            raise BadInput("classification.share-out-of-range", setting=setting, share=share)
+    recipe = replace(recipe, **shares)
+    with _new_folder(out):
         where = choose_device(device)
         train_set, validation, test = gather(datasets, recipe.stage, without)
         drawn = draw_simulated(recipe, len(train_set) + len(validation))
-        cut = draw_composed(recipe, [*train_set, *validation], datasets, without, say)
+        cut = draw_composed(recipe, [*train_set, *validation], datasets, without, report)
         fold_networks: dict[str, list[nn.Module]] = {}
         if folds is not None:
             train_set, validation = [*train_set, *validation], []
             held = cross_validate(
-                *(train_set, recipe, seeds, folds, where, say, drawn), composed=cut, networks=fold_networks
+                *(train_set, recipe, seeds, folds, where, report, drawn), composed=cut, networks=fold_networks
             )
-            judged, held_logits, split = [*train_set, *cut], held.mean(0), f"leave one {folds} out, then all"
-            per_seed = held
+            judged, held_logits, per_seed = [*train_set, *cut], held.mean(0), held
+            split = say("classification.split-by-groups", group=folds)
             if keep_folds:
                 _write_folds(out, recipe, judged, per_seed, seeds, folds, fold_networks)
         else:
             if not validation:
                 train_set, validation = hold_out(train_set, recipe.stage)
-                split = "every fifth acquisition held back for validation"
+                split = say("classification.split-every-fifth")
             else:
-                split = "train and validation as given"
-            require_both_classes(validation, recipe.stage, "validate on")
+                split = say("classification.split-train-validation-given")
+            require_both_classes(validation, recipe.stage, "validation")
             validated = {s.patient for s in validation}
             cut = [s for s in cut if s.patient not in validated]
             judged, held_logits, per_seed = validation, np.zeros(0), np.zeros((0, 0))
         fitted: list[Fitted] = []
         for seed in seeds:
-            fitted.append(fit(train_set, validation, recipe, seed, where, _epochs(say, seed), drawn, cut))
+
+            def epoch_done(epoch: int, epochs: int, loss: float, seed: int = seed) -> None:
+                at = {"seed": seed, "epoch": epoch, "epochs": epochs}
+                report(say("classification.epoch-done", **at, loss=loss))
+
+            fitted.append(fit(train_set, validation, recipe, seed, where, epoch_done, drawn, cut))
         if folds is None:
             per_seed = np.stack([logits(f.network, judged, recipe) for f in fitted])
             held_logits = per_seed.mean(0)
@@ -289,11 +271,11 @@ def train(
         if without:
             card["without"] = sorted(without)
         if drawn:
-            card["simulated"] = (
-                f"{len(drawn)} sequences of the simulated chamber, {count_labels(drawn)}; never judged on"
-            )
+            labels = count_labels(drawn)
+            card["simulated"] = say("classification.card-simulated", sequences=len(drawn), labels=labels)
         if cut:
-            card["composed"] = f"{len(cut)} tracks cut out of composed movies, {count_labels(cut)}"
+            labels = count_labels(cut)
+            card["composed"] = say("classification.card-composed", tracks=len(cut), labels=labels)
         card["device"] = where.type if where.type == "cpu" else torch.cuda.get_device_name(where)
         if test:
             on_test = np.stack([logits(f.network, test, recipe) for f in fitted])
@@ -304,63 +286,58 @@ def train(
 
 
 @contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a folder before the work whose fruit it takes; with its parents it goes where that fails."""
+def _new_folder(folder: Path) -> Iterator[None]:
+    """Create a folder and its parents before the work whose results it takes; remove them if that fails."""
     made: list[Path] = []
     try:
         try:
             if folder.exists():
-                raise BadInput(f"{folder} exists already; give a folder that does not.")
-            lacking = [folder]
-            while not (parent := lacking[-1].parent).exists() and parent != lacking[-1]:
-                lacking.append(parent)
-            for one in reversed(lacking):
+                raise BadInput("classification.folder-exists", folder=folder)
+            missing = [folder]
+            while not (parent := missing[-1].parent).exists() and parent != missing[-1]:
+                missing.append(parent)
+            for one in reversed(missing):
                 one.mkdir()
                 made.append(one)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except (OSError, ValueError) as error:
-            said = error.strerror if isinstance(error, OSError) else None
-            raise BadInput(
-                f"The folder {str(folder)!r} cannot be made ({said or error}); "
-                "give one in a place that you may write to."
-            ) from None
+            why = (isinstance(error, OSError) and error.strerror) or error
+            raise BadInput("classification.folder-cannot-be-made", folder=str(folder), why=why) from None
         yield
     except BaseException:
         if folder in made:
             shutil.rmtree(folder, ignore_errors=True)
         for one in reversed(made):
-            with contextlib.suppress(OSError):  # gone already, or others have put something there
+            with contextlib.suppress(OSError):  # already gone, or others have put something there
                 one.rmdir()
         raise
 
 
+# Greatest strength of oblique light in simulated sequences; share of those without it.
 _ASLANT, _STRAIGHT = 0.75, 0.25
-"""Greatest strength of light from a side in simulated sequences; share of those without."""
-MOVIES = 4
-"""Composed movies a patient."""
+MOVIES = 4  # composed movies for each patient
 
 
 def draw_composed(
     recipe: Recipe,
     sequences: Sequence[LabelledSequence],
-    datasets: Sequence[Path] = (),
-    without: Sequence[str] = (),
-    say: Progress = lambda _: None,
+    datasets: Sequence[Path],
+    without: Sequence[str],
+    progress: Progress,
 ) -> list[LabelledSequence]:
-    """Return tracks that our tracker cuts out of composed movies of these cells; none if not asked for.
+    """Return our tracker's tracks in composed movies of these cells, if the recipe uses them.
 
-    Stage 2 learns from reliable cells only; the unreliable ones of `datasets` flow beside them all the same.
+    Stage 2 learns only from reliable cells, but the unreliable ones of `datasets` flow beside them.
     """
     if not recipe.composed:
         return []
     refuse_unnamed(sequences)
-    if recipe.stage == 2 and datasets:
+    if recipe.stage == 2:
         parts = read_all(datasets)
-        flowing = (*parts["train"], *parts["validation"])
-        beside = [s for s in flowing if not s.reliable and not set(s.groups) & set(without)]
-        sequences = [*sequences, *beside]
-    found = tracked_sequences(sequences, seed=300, movies=MOVIES, progress=say)
+        flowing = [*parts["train"], *parts["validation"]]
+        sequences = [*sequences, *(s for s in partition(flowing, without)[1] if not s.reliable)]
+    found = tracked_sequences(sequences, seed=300, movies=MOVIES, progress=progress)
     return [s for s in found if recipe.stage == 1 or s.reliable]
 
 
@@ -373,7 +350,7 @@ def _write_folds(
     group: Group,
     networks: Mapping[str, Sequence[nn.Module]],
 ) -> None:
-    """Write the networks of each fold, with a card from the judgements of the other groups."""
+    """Write the networks of each fold, with a card from the other groups' judgements."""
     names = np.asarray([getattr(s, group) for s in judged])
     for name, members in networks.items():
         others = np.where(names == name, np.nan, per_seed)
@@ -382,7 +359,8 @@ def _write_folds(
             [s for s, known in zip(judged, np.isfinite(mean), strict=True) if known], recipe.stage
         ):
             continue
-        card = make_card(recipe, judged, mean, others, seeds, f"leave one {group} out, of all but {name}")
+        split = say("classification.split-without-group", group=group, name=name)
+        card = make_card(recipe, judged, mean, others, seeds, split)
         card["without"] = [name]
         card["acquisitions"] = sorted(
             {s.acquisition for s, n in zip(judged, names, strict=True) if n != name}
@@ -393,10 +371,10 @@ def _write_folds(
 
 
 def draw_simulated(recipe: Recipe, n_real: int) -> list[LabelledSequence]:
-    """Return simulated sequences to train on, two to three for every real one; none if not asked for.
+    """Return simulated sequences to train on, two to three for each real one, if the recipe uses them.
 
-    Two thirds of them are unreliable, many of those just out of focus: what the real data has least of.
-    Stage 2 takes the others. Of three in four the light comes in aslant, from any side.
+    Two thirds are unreliable, many of those slightly out of focus: the real data has fewest of these. Stage 2
+    takes the reliable ones. Three in four have oblique light, from any side.
     """
     if not recipe.simulated:
         return []
@@ -423,30 +401,12 @@ def cross_validate(
     composed: Sequence[LabelledSequence] = (),
     networks: dict[str, list[nn.Module]] | None = None,
 ) -> NDArray[np.float64]:
-    """Judge every sequence by networks that saw nothing of its group.
+    """Judge every sequence by networks that have not seen its group.
 
-    In stage 1 the sequences of a group without unreliable ones are never judged: NaN. Its reliable composed
-    tracks are: they tell whether as many are found of either kind. Of composed movies nothing is trained on
-    that holds cells of a patient who is judged.
-
-    Parameters
-    ----------
-    sequences, recipe, seeds, group, device, progress, simulated
-        As in `train` and `fit`.
-    composed : sequence of LabelledSequence
-        Tracks of composed movies, judged as the sequences of their group are.
-    networks : dict, optional
-        Takes the networks that have not seen each group.
-
-    Returns
-    -------
-    ndarray of float64, shape (seeds, sequences + composed)
-        Logit differences.
-
-    Raises
-    ------
-    BadInput
-        Where no group can be held back.
+    Returns logit differences, float64 (seeds, sequences + composed). In stage 1, the sequences of a group
+    without unreliable ones are not judged (NaN), but its reliable composed tracks are: they show whether
+    equal shares of both kinds are found. No composed movie with cells of a judged patient is trained on.
+    `networks` collects the networks that have not seen each group.
     """
     refuse_unnamed(sequences)
     names = np.asarray([getattr(s, group) for s in sequences])
@@ -471,14 +431,8 @@ def cross_validate(
             if networks is not None:
                 networks.setdefault(name, []).append(network)
             if progress is not None:
-                progress(f"{group} {name} held back, seed {seed}: judged {len(held)} sequences")
+                at = {"group": group, "name": name, "seed": seed}
+                progress(say("classification.group-judged", **at, sequences=len(held)))
     if not np.isfinite(out).any():
-        raise BadInput(f"No {group} can be held back: without it one of the two classes is missing.")
+        raise BadInput("classification.cannot-hold-back-group", group=group)
     return out
-
-
-def _epochs(say: Progress, seed: int) -> Callable[[int, int, float], None]:
-    def tell(epoch: int, epochs: int, loss: float) -> None:
-        say(f"seed {seed}: epoch {epoch} of {epochs}, loss {loss:.4f}")
-
-    return tell
