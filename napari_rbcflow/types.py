@@ -98,6 +98,12 @@ class SourceInfo:
     warnings: tuple[str, ...] = ()
 
 
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+Grey = NDArray[np.uint8]
+
 LEAST_ALONE = 12
 """With fewer frames in which no other cell stands in the crop, a track is judged by all that it has.
 A fifth of a flip's cycle."""

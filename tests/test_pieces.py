@@ -22,9 +22,9 @@ from napari_rbcflow.session.tables import behind, read_links
 from napari_rbcflow.tracking.fragments import EndedTracks
 from napari_rbcflow.tracking.initiation import initial_motion
 from napari_rbcflow.tracking.linker import Linker
-from napari_rbcflow.tracking.motion import End, Floats, FlowDetections, Ints, Motion
+from napari_rbcflow.tracking.motion import End, FlowDetections, Motion
 from napari_rbcflow.tracking.settings import TrackingSettings
-from napari_rbcflow.types import FRAGMENTS_REMEMBERED, Judgement, Label, Track
+from napari_rbcflow.types import FRAGMENTS_REMEMBERED, Floats, Ints, Judgement, Label, Track
 
 COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
 LENGTH = 1376.0

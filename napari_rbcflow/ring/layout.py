@@ -23,10 +23,9 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.types import CROP_SIDE
+from napari_rbcflow.types import CROP_SIDE, Floats, Grey
 
-FORMAT = 1
-"""Version of this layout: `rbcflow_ring` in the group's attributes."""
+FORMAT = 1  # version of this layout: `rbcflow_ring` in the group's attributes
 FRAME_COLUMNS = ("frame", "time_s", "crc32c", "row_crc32c")
 """`crc32c` covers the frame's bytes, `row_crc32c` the three columns before it."""
 CROP_COLUMNS = ("sequence", "cell", "frame", "y_px", "x_px", "crc32c")
@@ -38,8 +37,6 @@ EMPTY = -1.0
 FRAME_ROW_BYTES = 8 * len(FRAME_COLUMNS)
 CROP_ROW_BYTES = 8 * len(CROP_COLUMNS)
 CROP_BYTES = CROP_SIDE * CROP_SIDE
-
-Floats = NDArray[np.float64]
 
 
 def crc32c(data: bytes | NDArray[Any], before: int = 0) -> int:
@@ -61,7 +58,7 @@ def frame_row(index: float, time_s: float, crc: float) -> Floats:
     return row
 
 
-def crop_crc(row: Floats, crop: NDArray[np.uint8]) -> int:
+def crop_crc(row: Floats, crop: Grey) -> int:
     """Return the CRC of a row of `crop_ledger` and its crop."""
     return crc32c(crop, crc32c(row[:5]))
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import layout
 from napari_rbcflow.sentences import say
-from napari_rbcflow.types import CROP_SIDE
+from napari_rbcflow.types import CROP_SIDE, Floats, Floats32, Grey, Ints
 
 _TRIES = 20  # a row that is caught half written is whole again within microseconds
 
@@ -38,11 +37,11 @@ class RingCrops:
         some of them may just be being overwritten.
     """
 
-    cell: NDArray[np.int64]
-    frame: NDArray[np.int64]
-    y_px: NDArray[np.float32]
-    x_px: NDArray[np.float32]
-    crops: NDArray[np.uint8]
+    cell: Ints
+    frame: Ints
+    y_px: Floats32
+    x_px: Floats32
+    crops: Grey
     damaged: int
 
 
@@ -72,10 +71,10 @@ class RingReader:
         self.crop_capacity = int(attributes["crop_capacity"])
         self.fps = float(attributes["fps"])
         self.pixel_size_um = float(attributes["pixel_size_um"])
-        self.indices: NDArray[np.int64] = np.empty(0, np.int64)
-        self.times_s: NDArray[np.float64] = np.empty(0)
+        self.indices: Ints = np.empty(0, np.int64)
+        self.times_s: Floats = np.empty(0)
         self.damaged_rows = 0
-        self._slots: NDArray[np.int64] = np.empty(0, np.int64)
+        self._slots: Ints = np.empty(0, np.int64)
         # As last checked: who refreshes twenty times a second checks only the few new rows.
         self._checked = np.full((self.capacity, len(layout.FRAME_COLUMNS)), np.nan)
         self._whole = np.zeros(self.capacity, bool)
@@ -101,7 +100,7 @@ class RingReader:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def frame(self, index: int) -> NDArray[np.uint8]:
+    def frame(self, index: int) -> Grey:
         """Return one frame.
 
         Parameters
@@ -202,7 +201,7 @@ class RingReader:
             found.append(str(error))
         return found
 
-    def _rows(self, name: str, rows: int, columns: int) -> layout.Floats:
+    def _rows(self, name: str, rows: int, columns: int) -> Floats:
         try:
             data = np.fromfile(layout.ledger_path(self.path, name), dtype="<f8", count=rows * columns)
         except FileNotFoundError:
@@ -211,7 +210,7 @@ class RingReader:
             raise RunFailed("ring.ledger-lost", path=self.path, ledger=name)
         return data.reshape(rows, columns)
 
-    def _row(self, slot: int) -> layout.Floats:
+    def _row(self, slot: int) -> Floats:
         """Return one row as it is now; read again if it is caught half written."""
         path = layout.ledger_path(self.path, "frame_ledger")
         for _ in range(_TRIES):
@@ -224,7 +223,7 @@ class RingReader:
         return row
 
 
-def _row_is_whole(row: layout.Floats) -> bool:
+def _row_is_whole(row: Floats) -> bool:
     return bool(layout.crc32c(row[:3]) == row[3])
 
 

@@ -12,14 +12,13 @@ from typing import IO
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import layout
 from napari_rbcflow.ring.disk import disk_faults, is_full, preallocate, write_all
 from napari_rbcflow.sentences import say
-from napari_rbcflow.types import CROP_SIDE, Frame
+from napari_rbcflow.types import CROP_SIDE, Floats, Floats32, Frame, Grey, Ints
 
 
 class FrameRing:
@@ -177,11 +176,11 @@ class FrameRing:
 
     def append_crops(
         self,
-        frame_index: int | NDArray[np.int64],
-        cells: NDArray[np.int64] | Sequence[int],
-        y_px: NDArray[np.float32] | Sequence[float],
-        x_px: NDArray[np.float32] | Sequence[float],
-        crops: NDArray[np.uint8],
+        frame_index: int | Ints,
+        cells: Ints | Sequence[int],
+        y_px: Floats32 | Sequence[float],
+        x_px: Floats32 | Sequence[float],
+        crops: Grey,
     ) -> None:
         """Keep crops in the place of the oldest.
 
@@ -249,7 +248,7 @@ def _open(path: Path) -> IO[bytes]:
     return path.open("r+b", buffering=0)
 
 
-def _write_at(file: IO[bytes], place: int, data: NDArray[np.float64] | NDArray[np.uint8]) -> None:
+def _write_at(file: IO[bytes], place: int, data: Floats | Grey) -> None:
     file.seek(place)
     write_all(file, data.data)
 

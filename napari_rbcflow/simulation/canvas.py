@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.simulation.library import SpriteLibrary
 from napari_rbcflow.simulation.settings import ChamberSettings
+from napari_rbcflow.types import Floats, Floats32, Grey, Ints
 
 GREY_ONE = 16  # one grey value in the integers of the canvas
 _GAIN_ONE = 4096
@@ -19,10 +20,10 @@ def add_cells(
     canvas: NDArray[np.int16],
     light: NDArray[np.int16],
     pictures: NDArray[np.int16],
-    start: NDArray[np.int64],
-    sides: NDArray[np.int64],
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
+    start: Ints,
+    sides: Ints,
+    x: Floats,
+    y: Floats,
 ) -> None:
     """Add sprites to a canvas (`GREY_ONE` a grey value), each scaled by the light at its place.
 
@@ -70,11 +71,7 @@ def add_cells(
 
 @numba.njit(cache=True, nogil=True)
 def _develop(
-    out: NDArray[np.uint8],
-    canvas: NDArray[np.int16],
-    light: NDArray[np.int16],
-    noise: NDArray[np.int8],
-    gain: int,
+    out: Grey, canvas: NDArray[np.int16], light: NDArray[np.int16], noise: NDArray[np.int8], gain: int
 ) -> None:
     """Sum to grey, and clear the canvas for the next frame."""
     lit, drawn, grey = light.ravel(), canvas.ravel(), out.ravel()
@@ -89,10 +86,10 @@ def add_library_cells(
     canvas: NDArray[np.int16],
     light: NDArray[np.int16],
     library: SpriteLibrary,
-    kind: NDArray[np.int64],
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    phase: NDArray[np.float64],
+    kind: Ints,
+    x: Floats,
+    y: Floats,
+    phase: Floats,
 ) -> None:
     """Add cells of the library, each in the image nearest its phase, as `add_cells` does."""
     count, side = library.count[kind], library.side[kind]
@@ -132,14 +129,7 @@ class Canvas:
             1.0 + 0.004 * np.sin(turn / self._drift_frames) + 0.0015 * np.sin(turn / self._flicker_frames)
         )
 
-    def render(
-        self,
-        index: int,
-        kind: NDArray[np.int64],
-        x: NDArray[np.float64],
-        y: NDArray[np.float64],
-        phase: NDArray[np.float64],
-    ) -> NDArray[np.uint8]:
+    def render(self, index: int, kind: Ints, x: Floats, y: Floats, phase: Floats) -> Grey:
         """Return frame `index`, a new array; centres `x`, `y` in pixels, y on the half-pixel grid."""
         add_library_cells(self._canvas, self._light, self._library, kind, x, y, phase)
         out = np.empty(self._canvas.shape, np.uint8)
@@ -149,7 +139,7 @@ class Canvas:
         return out
 
 
-def _light(settings: ChamberSettings, rng: np.random.Generator) -> NDArray[np.float32]:
+def _light(settings: ChamberSettings, rng: np.random.Generator) -> Floats32:
     """Return uneven light between 101 and 141 grey, with dust that does not move."""
     height, width = settings.height, settings.width
     y = np.linspace(-1.0, 1.0, height, dtype=np.float32)[:, None]
@@ -157,7 +147,7 @@ def _light(settings: ChamberSettings, rng: np.random.Generator) -> NDArray[np.fl
     y0, x0 = rng.uniform(-0.4, 0.4, 2)
     slope = rng.uniform(-1.5, 1.5, 2)
     even = rng.uniform(104.0, 135.0) - 2.0 * ((x - x0) ** 2 + (y - y0) ** 2)
-    light: NDArray[np.float32] = np.clip(even + slope[0] * x + slope[1] * y, 101.0, 141.0).astype(np.float32)
+    light: Floats32 = np.clip(even + slope[0] * x + slope[1] * y, 101.0, 141.0).astype(np.float32)
     for _ in range(int(rng.poisson(40e-6 * height * width))):
         radius = float(rng.uniform(1.0, 4.0))
         reach = int(5 * radius) + 2

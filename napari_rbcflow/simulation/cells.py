@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_rbcflow.simulation.motion import (
     FLIPS_SHOW_FROM_ORBIT,
@@ -19,6 +18,7 @@ from napari_rbcflow.simulation.motion import (
     swinging_axis,
 )
 from napari_rbcflow.simulation.settings import ChamberSettings
+from napari_rbcflow.types import Floats, Floats32
 
 DEPTH_STEPS = 40
 
@@ -61,15 +61,15 @@ def _half_thickness(u2: float, d2: float, dimple: float) -> float:
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _project(
-    out: NDArray[np.float32],
+    out: Floats32,
     pixel: float,
-    axis: NDArray[np.float64],
-    long_axis: NDArray[np.float64],
+    axis: Floats,
+    long_axis: Floats,
     radius_long: float,
     radius_wide: float,
     reach: float,
     thickness: float,
-    form: NDArray[np.float64],
+    form: Floats,
 ) -> None:
     side = out.shape[0]
     centre = side // 2
@@ -119,13 +119,8 @@ def _project(
 
 
 def projected_thickness(
-    shape: CellShape,
-    axis: NDArray[np.float64],
-    *,
-    side: int,
-    pixel_um: float,
-    long_axis: NDArray[np.float64] | None = None,
-) -> NDArray[np.float32]:
+    shape: CellShape, axis: Floats, *, side: int, pixel_um: float, long_axis: Floats | None = None
+) -> Floats32:
     """Return the length in micrometres of each line of sight within the cell, centred at index side // 2.
 
     `axis` is the unit vector of the disc's axis (x flow, y vorticity, z line of sight), `long_axis` one at a
@@ -189,11 +184,11 @@ class Cell:
     lean: float = 0.0  # of a tank-treading cell out of the shear plane, radians
     roll: float = 0.0  # direction of its length in the disc, radians: from the flow in a tank-treading cell
 
-    def axes(self, phases: NDArray[np.float64]) -> NDArray[np.float64]:
+    def axes(self, phases: Floats) -> Floats:
         """Return the axis at phases (0 to 1) of its cycle, shape (n, 3)."""
         return self.frames(phases)[0]
 
-    def frames(self, phases: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def frames(self, phases: Floats) -> tuple[Floats, Floats]:
         """Return axis and direction of the length, each of shape (n, 3), at phases of its cycle."""
         if self.motion in (Motion.TANK_TREADING, Motion.DEBRIS):
             axes = swinging_axis(phases, self.aspect_ratio, self.orbit, self.lean)
@@ -210,7 +205,7 @@ def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.ra
     """Draw a cell of a given motion at a given height."""
     defocus = z_um - settings.focus_um
     shear = settings.local_shear_per_s(z_um)
-    # Sizes, contents and inclinations fit the published cells of one test day (docs/decisions/chamber.md);
+    # Sizes, contents and inclinations fit the published cells of one test day (docs/decisions/simulation.md);
     # neither the other day nor the other patients were used for the fit.
     content = float(np.clip(rng.normal(1.05, 0.16), 0.6, 1.5))
     lean, roll = 0.0, 0.0
@@ -220,7 +215,7 @@ def draw_cell(motion: Motion, z_um: float, settings: ChamberSettings, rng: np.ra
         content *= 1.12
         inclination, swing = rng.normal(27.0, 14.0), rng.uniform(1.0, 9.0)
         # Shear turns every disc back from 45 degrees, the direction in which it stretches: no tank-treading
-        # cell is steeper (Keller and Skalak 1982; docs/decisions/demo-bias.md).
+        # cell is steeper (Keller and Skalak 1982; docs/decisions/simulation.md).
         ratio = float(np.deg2rad(np.clip(inclination, 3.0, _STEEPEST_DEG - swing)))
         orbit = float(np.deg2rad(swing))
         lean = float(np.deg2rad(abs(rng.normal(0.0, 10.0))))

@@ -17,14 +17,13 @@ import numpy as np
 import pandas as pd
 import tifffile
 import zarr
-from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sentences import say
 from napari_rbcflow.simulation.optics import Optics
 from napari_rbcflow.simulation.population import Scene, TruthSummary, summary
 from napari_rbcflow.simulation.settings import ChamberSettings
-from napari_rbcflow.types import Frame, FrameSource, SourceInfo
+from napari_rbcflow.types import Frame, FrameSource, Grey, SourceInfo
 
 
 class SimulatedChamber(FrameSource):
@@ -124,7 +123,7 @@ class SimulatedChamber(FrameSource):
 
 
 Progress = Callable[[int, int], None]
-Frames = Iterator[NDArray[np.uint8]]
+Frames = Iterator[Grey]
 
 
 def truth_path(out: Path) -> Path:

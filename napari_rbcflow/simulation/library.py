@@ -18,6 +18,7 @@ from napari_rbcflow.simulation.cells import NOT_JUDGEABLE, Cell, draw_cell, proj
 from napari_rbcflow.simulation.motion import Motion
 from napari_rbcflow.simulation.optics import OVERSAMPLING, contrast
 from napari_rbcflow.simulation.settings import ChamberSettings
+from napari_rbcflow.types import Bools, Floats, Floats32, Ints
 
 CONTRAST_ONE = 4096  # a relative contrast of 1 in the integers of a sprite
 NEAR_SPAN_UM = 29.0
@@ -66,14 +67,14 @@ class SpriteLibrary:
 
     cells: tuple[Cell, ...]
     # How many of each are in the field at a time, as a share of all visible ones.
-    weight: NDArray[np.float64]
+    weight: Floats
     # False for those too far from the focus to be told from noise: they flow as the mottle behind the others.
-    visible: NDArray[np.bool_]
+    visible: Bools
     # All sprites end to end, each (2, 2, side, side): half-pixel phase in y, in x, rows, columns.
     pictures: NDArray[np.int16]
-    first: NDArray[np.int64]  # where a cell's sprites begin in `pictures`
-    side: NDArray[np.int64]  # of its sprites, pixels
-    count: NDArray[np.int64]  # of its sprites
+    first: Ints  # where a cell's sprites begin in `pictures`
+    side: Ints  # of its sprites, pixels
+    count: Ints  # of its sprites
 
 
 def sprite_side(span_um: float, pixel_um: float) -> int:
@@ -82,11 +83,8 @@ def sprite_side(span_um: float, pixel_um: float) -> int:
 
 
 def render_cell(
-    cell: Cell,
-    phases: NDArray[np.float64],
-    settings: ChamberSettings,
-    drift_um: NDArray[np.float64] | None = None,
-) -> NDArray[np.float32]:
+    cell: Cell, phases: Floats, settings: ChamberSettings, drift_um: Floats | None = None
+) -> Floats32:
     """Return the relative contrast of one cell at phases (0 to 1) of its cycle, shape (n, s, s).
 
     There are `OVERSAMPLING` samples a pixel; the centre is at index s // 2, and the image fades to 0 at the
@@ -120,15 +118,15 @@ def render_cell(
     return drawn * (fade * fade * (3.0 - 2.0 * fade)).astype(np.float32)
 
 
-def peak_contrast(drawn: NDArray[np.float32]) -> NDArray[np.float32]:
+def peak_contrast(drawn: Floats32) -> Floats32:
     """Return the maximum contrast of each image, averaged over 3 x 3 pixels."""
     size = 3 * OVERSAMPLING
     smooth = uniform_filter(np.abs(uniform_filter(drawn, (0, 2, 2))), (0, size, size))
-    greatest: NDArray[np.float32] = smooth.max(axis=(1, 2))
+    greatest: Floats32 = smooth.max(axis=(1, 2))
     return greatest
 
 
-def contrast_range(drawn: NDArray[np.float32], pixel_um: float) -> float:
+def contrast_range(drawn: Floats32, pixel_um: float) -> float:
     """Return the range of the median image within 5.4 um of the centre.
 
     This is the contrast that an expert who watches the whole track sees.
@@ -140,14 +138,14 @@ def contrast_range(drawn: NDArray[np.float32], pixel_um: float) -> float:
     return float(near.max() - near.min())
 
 
-def label_as_seen(cell: Cell, drawn: NDArray[np.float32], settings: ChamberSettings) -> int:
+def label_as_seen(cell: Cell, drawn: Floats32, settings: ChamberSettings) -> int:
     """Return a cell's label, or `NOT_JUDGEABLE` if its images have too little contrast."""
     if cell.label != NOT_JUDGEABLE and contrast_range(drawn, settings.pixel_size_um) < settings.judged_from:
         return NOT_JUDGEABLE
     return cell.label
 
 
-def half_pixel_phases(drawn: NDArray[np.float32]) -> NDArray[np.int16]:
+def half_pixel_phases(drawn: Floats32) -> NDArray[np.int16]:
     """Split doubly sampled images into sprites, as `SpriteLibrary.pictures` holds them."""
     whole = np.clip(np.rint(drawn * CONTRAST_ONE), -32768, 32767).astype(np.int16)
     n, side = whole.shape[0], whole.shape[1] // 2

@@ -11,13 +11,13 @@ from __future__ import annotations
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
+
+from napari_rbcflow.types import Floats
 
 FLIPS_SHOW_FROM_ORBIT = 0.5
 """Minimum orbit constant of a flipping cell: its visible face opens from an edge to 0.45 of a full disc.
 
-Below it the axis hardly leaves the vorticity: the cell rolls like a wheel.
-"""
+Below it the axis hardly leaves the vorticity: the cell rolls like a wheel."""
 
 
 class Motion(StrEnum):
@@ -34,7 +34,7 @@ def jeffery_period_s(aspect_ratio: float, shear_rate_per_s: float) -> float:
     return 2.0 * np.pi * (aspect_ratio + 1.0 / aspect_ratio) / shear_rate_per_s
 
 
-def jeffery_axis(phase: NDArray[np.float64], aspect_ratio: float, orbit: float) -> NDArray[np.float64]:
+def jeffery_axis(phase: Floats, aspect_ratio: float, orbit: float) -> Floats:
     """Return the axis of a spheroid on a Jeffery orbit at phases in whole periods, unit vectors (n, 3).
 
     At phase 0 the axis is nearest the line of sight. `aspect_ratio` is thickness over diameter, below 1 for a
@@ -53,8 +53,8 @@ def jeffery_axis(phase: NDArray[np.float64], aspect_ratio: float, orbit: float) 
 
 
 def jeffery_frame(
-    phase: NDArray[np.float64], aspect_ratio: float, orbit: float, side: float = 1.0
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    phase: Floats, aspect_ratio: float, orbit: float, side: float = 1.0
+) -> tuple[Floats, Floats]:
     """Return the axis of a spheroid on a Jeffery orbit, and a direction fixed in its equator, each (n, 3).
 
     A spheroid also spins about its axis, at half the shear rate times the axis' part along the vorticity. The
@@ -79,16 +79,14 @@ def jeffery_frame(
     return axis, np.cos(angle) * outward + np.sin(angle) * np.cross(axis, outward)
 
 
-def _around(phase: NDArray[np.float64], aspect_ratio: float) -> NDArray[np.float64]:
+def _around(phase: Floats, aspect_ratio: float) -> Floats:
     """Return the axis' angle about the vorticity, from the gradient, radians, without jumps."""
     turn = 2.0 * np.pi * phase
-    angle: NDArray[np.float64] = np.unwrap(np.arctan2(aspect_ratio * np.sin(turn), np.cos(turn)))
+    angle: Floats = np.unwrap(np.arctan2(aspect_ratio * np.sin(turn), np.cos(turn)))
     return angle
 
 
-def swinging_axis(
-    phase: NDArray[np.float64], inclination: float, swing: float, lean: float = 0.0
-) -> NDArray[np.float64]:
+def swinging_axis(phase: Floats, inclination: float, swing: float, lean: float = 0.0) -> Floats:
     """Return the axis of a tank-treading cell, shape (n, 3): fixed in the shear plane but for a small swing.
 
     `inclination` is the mean angle between disc and flow, `swing` the amplitude about it, `lean` the mean

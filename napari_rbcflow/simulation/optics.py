@@ -24,12 +24,11 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.fft
-from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.types import Floats, Floats32
 
-OVERSAMPLING = 2
-"""Samples a pixel: exp(i phi) has a wider spectrum than the aperture lets through."""
+OVERSAMPLING = 2  # samples a pixel: exp(i phi) has a wider spectrum than the aperture lets through
 MAX_ASLANT = 2.0
 _KNIFE_EDGE = 4.0 / math.pi
 
@@ -81,21 +80,21 @@ class Optics:
 
 
 @lru_cache(maxsize=8)
-def _frequencies(side: int, pixel_um: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _frequencies(side: int, pixel_um: float) -> tuple[Floats, Floats]:
     k = scipy.fft.fftfreq(side, pixel_um)
     return k[None, :], (k[:, None] ** 2 + k[None, :] ** 2)
 
 
 def contrast(
-    thickness_um: NDArray[np.float32],
+    thickness_um: Floats32,
     *,
     side: int,
-    defocus_um: float | NDArray[np.float64],
+    defocus_um: float | Floats,
     smear_um: float,
     content: float,
     pixel_um: float,
     optics: Optics,
-) -> NDArray[np.float32]:
+) -> Floats32:
     """Return the relative contrast I / I0 - 1 of n cells, shape (n, side, side), centred at index side // 2.
 
     `thickness_um`, shape (n, m, m), is centred at index m // 2, m even. Both have `OVERSAMPLING` samples a
@@ -131,18 +130,16 @@ def contrast(
     blur = np.exp(-2.0 * np.pi**2 * (source_um**2 + optics.blur_um**2) * k2)
     blur = blur * np.sinc(kx * smear_um) * np.sinc(kx * pixel_um) * np.sinc(ky * pixel_um)
     half = blur[:, :, : side // 2 + 1].astype(np.float32)
-    out: NDArray[np.float32] = scipy.fft.irfft2(scipy.fft.rfft2(light) * half, s=(side, side))
+    out: Floats32 = scipy.fft.irfft2(scipy.fft.rfft2(light) * half, s=(side, side))
     return out
 
 
-def _lit_slope(
-    thickness_um: NDArray[np.float32], content: float, fine_um: float, optics: Optics
-) -> NDArray[np.float32]:
+def _lit_slope(thickness_um: Floats32, content: float, fine_um: float, optics: Optics) -> Floats32:
     """Return how much brighter each place is for its slope, relative; linear in `Optics.aslant`."""
     along_y, along_x = np.gradient(thickness_um, fine_um, axis=(1, 2))
     angle = math.radians(optics.lit_from_deg)
     rising = math.cos(angle) * along_x + math.sin(angle) * along_y
     # The light bends by index step x slope, and the edge lets that much more of the condenser's disc through.
     gain = optics.aslant * _KNIFE_EDGE * optics.index_step * content / optics.condenser_aperture
-    lit: NDArray[np.float32] = np.asarray(-gain * rising, dtype=np.float32)
+    lit: Floats32 = np.asarray(-gain * rising, dtype=np.float32)
     return lit

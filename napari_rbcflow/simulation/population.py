@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from napari_rbcflow.simulation.canvas import Canvas
 from napari_rbcflow.simulation.cells import FLIPPING, TANK_TREADING
 from napari_rbcflow.simulation.library import SpriteLibrary, build_library
 from napari_rbcflow.simulation.settings import ChamberSettings
+from napari_rbcflow.types import Bools, Floats, Floats32, Grey, Ints
 
 BLOCK = 64  # frames whose arrivals are drawn together, each block from a random stream of its own
 
@@ -21,16 +21,16 @@ BLOCK = 64  # frames whose arrivals are drawn together, each block from a random
 class Arrivals:
     """Cells that arrive, one entry each; in frame t the centre is at x_entry + v t."""
 
-    kind: NDArray[np.int64]  # which of the library's cells
-    x_entry: NDArray[np.float64]  # centre at frame 0, pixels, left of the field for most
-    v: NDArray[np.float64]  # pixels a frame
-    y: NDArray[np.float64]  # pixels, on the half-pixel grid: a sprite needs no interpolation across the flow
-    phase: NDArray[np.float64]  # of the cell's cycle at frame 0
+    kind: Ints  # which of the library's cells
+    x_entry: Floats  # centre at frame 0, pixels, left of the field for most
+    v: Floats  # pixels a frame
+    y: Floats  # pixels, on the half-pixel grid: a sprite needs no interpolation across the flow
+    phase: Floats  # of the cell's cycle at frame 0
 
     def __len__(self) -> int:
         return len(self.kind)
 
-    def kept(self, which: NDArray[np.bool_]) -> Arrivals:
+    def kept(self, which: Bools) -> Arrivals:
         """Return those that `which` marks."""
         return Arrivals(*(getattr(self, f.name)[which] for f in fields(self)))
 
@@ -70,11 +70,7 @@ class Population:
         low, high = -2 * self.margin_px, 2 * (settings.height + self.margin_px)
         y = rng.integers(low, high, n) / 2.0
         return Arrivals(
-            kind=kind.astype(np.int64),
-            x_entry=-self.margin_px - v * entry,
-            v=v,
-            y=y,
-            phase=rng.random(n),
+            kind=kind.astype(np.int64), x_entry=-self.margin_px - v * entry, v=v, y=y, phase=rng.random(n)
         )
 
 
@@ -164,11 +160,11 @@ class Scene:
         self._next_index = 0
 
     @property
-    def light(self) -> NDArray[np.float32]:
+    def light(self) -> Floats32:
         """Mean grey without cells and noise, shape (height, width)."""
         return self._canvas.light
 
-    def next_frame(self) -> NDArray[np.uint8]:
+    def next_frame(self) -> Grey:
         """Render the next frame: a new array, shape (height, width)."""
         index = self._next_index
         margin = self._population.margin_px

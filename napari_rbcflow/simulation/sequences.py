@@ -28,7 +28,7 @@ from napari_rbcflow.simulation.library import (
 from napari_rbcflow.simulation.motion import Motion
 from napari_rbcflow.simulation.optics import MAX_ASLANT
 from napari_rbcflow.simulation.settings import ChamberSettings
-from napari_rbcflow.types import CROP_SIDE
+from napari_rbcflow.types import CROP_SIDE, Floats, Floats32, Grey, Ints
 
 NEAR_PX = 26.0
 _FARTHEST_PX = 14
@@ -70,9 +70,7 @@ class Neighbours:
         self._turn_of = 1.0 / (cycle_s * settings.fps)
         self._turn = self._turn_of[self._kind]
 
-    def at(
-        self, t: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def at(self, t: int) -> tuple[Ints, Floats, Floats, Floats]:
         """Return kinds, offsets x and y from the cell, and phases of those near the tracked place."""
         dx = self._dx + self._drift * t
         near = np.abs(dx - self.tracked_place(t)[0]) < self._REACH
@@ -103,7 +101,7 @@ class Neighbours:
         return float(self._dx[k] + self._drift[k] * t), float(self._dy[k])
 
 
-def blob_centre(drawn: NDArray[np.float64]) -> tuple[int, int]:
+def blob_centre(drawn: Floats) -> tuple[int, int]:
     """Return how far from the middle a variance filter sees the object in `drawn`, pixels x and y.
 
     `drawn` is the grey of the cells alone, of odd side. The published tracks were made like this: objects
@@ -134,9 +132,9 @@ class Passage(NamedTuple):
         Of its cycle in each frame, 0 to 1.
     """
 
-    crops: NDArray[np.uint8]
+    crops: Grey
     cell: Cell
-    phase: NDArray[np.float64]
+    phase: Floats
 
 
 def simulate_passages(
@@ -199,11 +197,9 @@ def simulate_passages(
 _PATCH = 71  # pixels around the cell that are drawn, for the tracker to cut a crop from
 _ASTRAY = 0.15
 """Share of the judged tracks that begin or end on another cell that they met; experts judge by the rest."""
-_ELIMINATED = 0.3
-"""Chance that a frame in which two cells are one object is left out, as the paper reports."""
+_ELIMINATED = 0.3  # chance that a frame in which two cells are one object is left out, as the paper reports
 _MAX_TRIES = 5000
-SWITCHED = "switched"
-"""Motion of a sequence that goes on with another cell, as poor linking leaves it."""
+SWITCHED = "switched"  # motion of a sequence that goes on with another cell, as poor linking leaves it
 
 
 class SimulatedSequence(NamedTuple):
@@ -218,7 +214,7 @@ class SimulatedSequence(NamedTuple):
         A `Motion`, or ``switched``.
     """
 
-    crops: NDArray[np.uint8]
+    crops: Grey
     label: int
     motion: str
 
@@ -355,7 +351,7 @@ def _sequence(
     return SimulatedSequence(crops, label, SWITCHED if switched else str(cell.motion))
 
 
-def height_drift(length: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def height_drift(length: int, rng: np.random.Generator) -> Floats:
     """Return a slow drift of a cell's height, which changes focus and contrast along its track."""
     return rng.normal(0.0, 1.5) * np.linspace(-1, 1, length) + 0.5 * np.sin(
         2 * np.pi * (rng.random() + np.arange(length) / rng.uniform(20.0, 60.0))
@@ -363,8 +359,8 @@ def height_drift(length: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def cut_crops(
-    images: NDArray[np.float32],
-    phase: NDArray[np.float64],
+    images: Floats32,
+    phase: Floats,
     v: float,
     canvas: Canvas,
     layers: Sequence[tuple[float, SpriteLibrary]],
@@ -375,7 +371,7 @@ def cut_crops(
     judgeable: bool = True,
     switched: bool = False,
     as_published: bool = True,
-) -> NDArray[np.uint8]:
+) -> Grey:
     """Cut the crops of a cell (`images` as `render_cell` returns them) that moves by `v` px a frame.
 
     Its neighbours are the sum of `layers`: the library, and its reliefs by their shares. With `as_published`
@@ -399,7 +395,7 @@ def cut_crops(
     other = int(rng.choice(len(library.weight), p=share))
     # A tracker cuts at whole pixels, and not always at the right one.
     jitter = 0.3 * rng.standard_normal((length, 2))
-    crops: list[NDArray[np.uint8]] = []
+    crops: list[Grey] = []
     for t in range(length):
         kinds, dx, dy, phases = passing.at(t)
         to_x, to_y = passing.tracked_place(t)
@@ -437,10 +433,10 @@ def _add_layers(
     drawn: NDArray[np.int16],
     lit: NDArray[np.int16],
     layers: Sequence[tuple[float, SpriteLibrary]],
-    kinds: NDArray[np.int64],
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    phases: NDArray[np.float64],
+    kinds: Ints,
+    x: Floats,
+    y: Floats,
+    phases: Floats,
 ) -> None:
     """Add cells of the library, and of its reliefs by their shares."""
     for share, library in layers:

@@ -38,7 +38,7 @@ class ChamberSettings:
     focus_um : float
         Height of the focal plane over the wall: the paper's 60 um of objective travel are 81 um in a
         medium of index 1.35. At 60 um cells would move 15 px a frame; the published cells in focus move
-        20 to 30, as they do at 80 to 120 um (docs/decisions/chamber.md).
+        20 to 30, as they do at 80 to 120 um (docs/decisions/simulation.md).
     lowest_um, highest_um : float
         Heights between which cells are simulated; lower ones creep, higher ones leave no visible image.
     sharp_from_um, sharp_to_um : float

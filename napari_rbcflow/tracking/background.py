@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
+from napari_rbcflow.types import Grey
 
 
 def median(values: NDArray[np.floating[Any]]) -> float:
@@ -50,7 +51,7 @@ def _median_network(n: int) -> tuple[_Comparator, ...]:
     return tuple(reversed(kept))
 
 
-def median_rows(samples: NDArray[np.uint8], out: NDArray[np.uint8], first: int, last: int) -> None:
+def median_rows(samples: Grey, out: Grey, first: int, last: int) -> None:
     """Write the median over m samples (m, height, width) of rows `first` to `last` (exclusive) into `out`.
 
     For an even m the lower of the two middle values is taken, a grey level that really occurred.
@@ -73,8 +74,7 @@ def median_rows(samples: NDArray[np.uint8], out: NDArray[np.uint8], first: int, 
         out[row:end] = wires[(n - 1) // 2]
 
 
-MIN_SAMPLES = 20
-"""Minimum frames of a background over a movie: with fewer, a slow cell can be the median."""
+MIN_SAMPLES = 20  # minimum frames of a background over a movie: with fewer, a slow cell can be the median
 
 
 class Background(Protocol):
@@ -85,10 +85,10 @@ class Background(Protocol):
         """Whether there is an `image`."""
 
     @property
-    def image(self) -> NDArray[np.uint8]:
+    def image(self) -> Grey:
         """The present estimate, shape (height, width); read-only, and replaced on change."""
 
-    def add(self, image: NDArray[np.uint8]) -> None:
+    def add(self, image: Grey) -> None:
         """Add a frame, shape (height, width), that has light on it, in the frames' order."""
 
     def settle(self) -> None:
@@ -109,7 +109,7 @@ class MovieBackground:
         If there are fewer than `MIN_SAMPLES` samples, or they are not 8-bit grey.
     """
 
-    def __init__(self, samples: NDArray[np.uint8]) -> None:
+    def __init__(self, samples: Grey) -> None:
         if samples.ndim != 3 or samples.dtype != np.uint8:
             raise BadInput("tracking.background-needs-grey")
         if len(samples) < MIN_SAMPLES:
@@ -123,11 +123,11 @@ class MovieBackground:
         return True
 
     @property
-    def image(self) -> NDArray[np.uint8]:
+    def image(self) -> Grey:
         """The median, shape (height, width)."""
         return self._image
 
-    def add(self, image: NDArray[np.uint8]) -> None:
+    def add(self, image: Grey) -> None:
         """Do nothing: the whole movie was seen."""
 
     def settle(self) -> None:
@@ -179,7 +179,7 @@ class SlidingBackground:
         self._ring = np.empty((samples, height, width), np.uint8)
         self._kept = 0
         self._added = 0
-        self._image: NDArray[np.uint8] | None = None
+        self._image: Grey | None = None
         self._next = np.empty((height, width), np.uint8)
         self._rows_done = height
         self._rows_a_frame = -(-height // self._spacing)
@@ -190,13 +190,13 @@ class SlidingBackground:
         return self._image is not None
 
     @property
-    def image(self) -> NDArray[np.uint8]:
+    def image(self) -> Grey:
         """The present estimate, shape (height, width)."""
         if self._image is None:
             raise RuntimeError(say("tracking.background-not-ready"))
         return self._image
 
-    def add(self, image: NDArray[np.uint8]) -> None:
+    def add(self, image: Grey) -> None:
         """Add a frame, shape (height, width)."""
         spacing = self._spacing if self.ready else self._first_spacing
         if self._added % spacing == 0:
@@ -216,7 +216,7 @@ class SlidingBackground:
         if not self.ready and self._kept:
             self._settle_on(self._ring[: self._kept])
 
-    def _settle_on(self, samples: NDArray[np.uint8]) -> None:
+    def _settle_on(self, samples: Grey) -> None:
         first = np.empty_like(self._next)
         median_rows(samples, first, 0, len(first))
         self._image = first

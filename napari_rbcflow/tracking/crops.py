@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from napari_rbcflow.tracking.motion import Bools, Floats
 from napari_rbcflow.tracking.positions import centre_offset, refined, window_start
-from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Track
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Bools, Floats, Floats32, Grey, Ints, Track
 
 
 class FlowAxes:
@@ -21,7 +19,7 @@ class FlowAxes:
         self.length = width * scale
         self._scale, self._mirrored = scale, mirrored
 
-    def to_flow(self, y_px: NDArray[np.float32], x_px: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    def to_flow(self, y_px: Floats32, x_px: Floats32) -> tuple[Floats, Floats]:
         """Camera pixels to y and x along the flow."""
         return y_px.astype(np.float64) * self._scale, self._turned(x_px.astype(np.float64) * self._scale)
 
@@ -29,7 +27,7 @@ class FlowAxes:
         """Y and x along the flow to camera pixels."""
         return y / self._scale, self._turned(x) / self._scale
 
-    def to_camera(self, y: Floats, x: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def to_camera(self, y: Floats, x: Floats) -> tuple[Floats32, Floats32]:
         """The same, in the precision of tracks."""
         y_px, x_px = self.exactly_to_camera(y, x)
         return y_px.astype(np.float32), x_px.astype(np.float32)
@@ -63,18 +61,12 @@ _SAME_PIXEL = 0.01
 """Within one per cent of the reference a crop is a plain cut: over 31 pixels that is a third of one."""
 MARGIN_PX = 9
 """Crop pixels kept beyond the crop on every side while a track is open: the centre's maximum offset
-(`positions.MAX_OFFSET_PX`) and what smoothing may move a position.
-"""
+(`positions.MAX_OFFSET_PX`) and what smoothing may move a position."""
 WIDE_SIDE = CROP_SIDE + 2 * MARGIN_PX
 
 
 @njit(cache=True, nogil=True)
-def _cut(
-    image: NDArray[np.uint8],
-    tops: NDArray[np.int64],
-    lefts: NDArray[np.int64],
-    out: NDArray[np.uint8],
-) -> None:
+def _cut(image: Grey, tops: Ints, lefts: Ints, out: Grey) -> None:
     height, width = image.shape
     side = out.shape[1]
     for k in range(len(tops)):
@@ -91,13 +83,7 @@ def _cut(
 
 
 @njit(cache=True, nogil=True)
-def _resample(
-    image: NDArray[np.uint8],
-    tops: NDArray[np.float64],
-    lefts: NDArray[np.float64],
-    ratio: float,
-    out: NDArray[np.uint8],
-) -> None:
+def _resample(image: Grey, tops: Floats, lefts: Floats, ratio: float, out: Grey) -> None:
     """Area means of `ratio` pixels for ratio >= 1, linear interpolation below; origins are pixel edges."""
     height, width = image.shape
     side = out.shape[1]
@@ -131,7 +117,7 @@ def _resample(
 
 
 @njit(cache=True, nogil=True)
-def _trim(wide: NDArray[np.uint8], shifts: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+def _trim(wide: Grey, shifts: Ints, out: Grey) -> None:
     side = out.shape[1]
     for k in range(len(wide)):
         top, left = MARGIN_PX + shifts[k, 0], MARGIN_PX + shifts[k, 1]
@@ -160,9 +146,7 @@ class Cropper:
         self._plain = abs(ratio - 1) <= _SAME_PIXEL
         self.ratio = 1.0 if self._plain else ratio
 
-    def cut(
-        self, image: NDArray[np.uint8], y_px: NDArray[np.float32], x_px: NDArray[np.float32]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def cut(self, image: Grey, y_px: Floats32, x_px: Floats32) -> tuple[Grey, Bools]:
         """Cut a wide crop around every centre.
 
         Its corner is a pixel's corner, so that 2 x 2 pixels of an unbinned camera are not interpolated.
@@ -187,13 +171,7 @@ class Cropper:
             _resample(image, tops, lefts, self.ratio, wide)
         return wide, self._beyond(tops, lefts, 0, 0)
 
-    def trim(
-        self,
-        wide: NDArray[np.uint8],
-        y_px: NDArray[np.float32],
-        x_px: NDArray[np.float32],
-        shifts: NDArray[np.int64],
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def trim(self, wide: Grey, y_px: Floats32, x_px: Floats32, shifts: Ints) -> tuple[Grey, Bools]:
         """Cut the final crops out of wide ones.
 
         Parameters
@@ -214,21 +192,15 @@ class Cropper:
         _trim(wide, shifts, crops)
         return crops, self._beyond(self._corner(y_px), self._corner(x_px), shifts[:, 0], shifts[:, 1])
 
-    def shifts(self, cut_px: NDArray[np.float32], wanted_px: NDArray[np.float32]) -> NDArray[np.float64]:
+    def shifts(self, cut_px: Floats32, wanted_px: Floats32) -> Floats:
         """Return how far wanted places are from the centres of wide crops, along one axis, crop pixels."""
         centres = self._corner(cut_px) + WIDE_SIDE * self.ratio / 2 - 0.5
         return np.asarray((wanted_px - centres) / self.ratio, np.float64)
 
-    def _corner(self, centres_px: NDArray[np.float32]) -> Floats:
+    def _corner(self, centres_px: Floats32) -> Floats:
         return window_start(centres_px, WIDE_SIDE * self.ratio)
 
-    def _beyond(
-        self,
-        tops: NDArray[np.float64],
-        lefts: NDArray[np.float64],
-        dy: NDArray[np.int64] | int,
-        dx: NDArray[np.int64] | int,
-    ) -> NDArray[np.bool_]:
+    def _beyond(self, tops: Floats, lefts: Floats, dy: Ints | int, dx: Ints | int) -> Bools:
         top, left = tops + (MARGIN_PX + dy) * self.ratio, lefts + (MARGIN_PX + dx) * self.ratio
         height, width = self._shape
         side = CROP_SIDE * self.ratio
@@ -275,13 +247,13 @@ class TrackStore:
 
     def write(
         self,
-        slots: NDArray[np.int64],
+        slots: Ints,
         frame: int,
-        y_px: NDArray[np.float32],
-        x_px: NDArray[np.float32],
-        centroids: NDArray[np.float32],
-        flags: NDArray[np.bool_],
-        wide: NDArray[np.uint8],
+        y_px: Floats32,
+        x_px: Floats32,
+        centroids: Floats32,
+        flags: Bools,
+        wide: Grey,
     ) -> None:
         """Append one entry to each of `slots`.
 

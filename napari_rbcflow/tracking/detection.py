@@ -11,9 +11,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.background import median
-from napari_rbcflow.tracking.motion import Bools
 from napari_rbcflow.tracking.settings import TrackingSettings
-from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Bools, Floats, Floats32, Grey
 
 
 @njit(cache=True, nogil=True)
@@ -25,12 +24,7 @@ def peak_between(below: float, at: float, above: float) -> float:
 
 @njit(cache=True, fastmath=True, nogil=True)
 def block_energy(
-    image: NDArray[np.uint8],
-    background: NDArray[np.uint8],
-    gain: np.float32,
-    block: int,
-    row: NDArray[np.float32],
-    out: NDArray[np.float32],
+    image: Grey, background: Grey, gain: np.float32, block: int, row: Floats32, out: Floats32
 ) -> None:
     """Write the squares of the differences' sums over blocks into `out`; `row` is a buffer for one line."""
     height, width = out.shape
@@ -57,12 +51,7 @@ def block_energy(
 
 @njit(cache=True, nogil=True)
 def maxima(
-    energy: NDArray[np.float32],
-    threshold: np.float32,
-    reach: int,
-    ys: NDArray[np.float32],
-    xs: NDArray[np.float32],
-    es: NDArray[np.float32],
+    energy: Floats32, threshold: np.float32, reach: int, ys: Floats32, xs: Floats32, es: Floats32
 ) -> tuple[int, int]:
     """Find maxima within `reach`, refined by a parabola along each axis.
 
@@ -111,13 +100,7 @@ def maxima(
 
 @njit(cache=True, nogil=True)
 def mark_separate(
-    energy: NDArray[np.float32],
-    ys: NDArray[np.float32],
-    xs: NDArray[np.float32],
-    es: NDArray[np.float32],
-    reach: float,
-    saddle: float,
-    separate: Bools,
+    energy: Floats32, ys: Floats32, xs: Floats32, es: Floats32, reach: float, saddle: float, separate: Bools
 ) -> None:
     """Clear `separate` for maxima near a greater one (within `reach`) without a valley between them."""
     n = len(ys)
@@ -150,7 +133,7 @@ _SMOOTH_PX = 1.5
 _MIN_PICTURES = 3
 
 
-def contrast_of(crops: NDArray[np.uint8], seen: Bools, intruded: Bools, edge: Bools) -> float:
+def contrast_of(crops: Grey, seen: Bools, intruded: Bools, edge: Bools) -> float:
     """Return the contrast of a track's mean image, of frames without a neighbour if there are enough.
 
     It is the maximum absolute difference from the image's median grey, smoothed with a standard deviation of
@@ -167,7 +150,7 @@ def contrast_of(crops: NDArray[np.uint8], seen: Bools, intruded: Bools, edge: Bo
 
 
 @njit(cache=True, nogil=True)
-def _mean_picture(crops: NDArray[np.uint8], chosen: Bools, out: NDArray[np.float32]) -> None:
+def _mean_picture(crops: Grey, chosen: Bools, out: Floats32) -> None:
     height, width = out.shape
     total = np.zeros((height, width), np.int64)
     n = 0
@@ -184,14 +167,14 @@ def _mean_picture(crops: NDArray[np.uint8], chosen: Bools, out: NDArray[np.float
 
 @njit(cache=True, fastmath=True, nogil=True)
 def peak_contrasts(
-    image: NDArray[np.uint8],
-    background: NDArray[np.uint8],
+    image: Grey,
+    background: Grey,
     gain: np.float32,
     block: int,
     radius: int,
-    ys: NDArray[np.float32],
-    xs: NDArray[np.float32],
-    out: NDArray[np.float32],
+    ys: Floats32,
+    xs: Floats32,
+    out: Floats32,
 ) -> None:
     """Write the maximum contrast within `radius` blocks of each place (in blocks) into `out`.
 
@@ -234,8 +217,7 @@ def peak_contrasts(
         out[k] = greatest * counted / (16 * gain * max(light, np.float32(1)))
 
 
-_MIN_FIELD_UM2 = 500.0
-"""Field area for each detection: four times as dense as the paper's densest frames."""
+_MIN_FIELD_UM2 = 500.0  # field area for each detection: four times as dense as the paper's densest frames
 _SAME_CELL_PX = 20.0  # maxima of one cell, such as the rings of a defocused one, are no farther apart
 _MIN_NOISE = 0.02  # grey levels squared: a camera without noise still rounds to whole levels
 _UNLIKE = 4.0
@@ -248,9 +230,9 @@ _MAX_COVER = 0.5
 class Detections:
     """Cells in one frame."""
 
-    y_px: NDArray[np.float32]  # centres in camera pixels
-    x_px: NDArray[np.float32]
-    energy: NDArray[np.float32]  # blurred squared difference there, in multiples of the noise's
+    y_px: Floats32  # centres in camera pixels
+    x_px: Floats32
+    energy: Floats32  # blurred squared difference there, in multiples of the noise's
 
     def __len__(self) -> int:
         return len(self.x_px)
@@ -292,9 +274,7 @@ class Detector:
         """Standard deviation of a pixel against the background, grey levels; 0 before the first frame."""
         return float(np.sqrt(self._noise)) / self._block
 
-    def detect(
-        self, image: NDArray[np.uint8], background: NDArray[np.uint8], gain: float
-    ) -> Detections | None:
+    def detect(self, image: Grey, background: Grey, gain: float) -> Detections | None:
         """Find the cells of one frame.
 
         Parameters
@@ -345,20 +325,15 @@ class Detector:
         return Detections(y_px, x_px, es[:n][separate] / np.float32(self._noise))
 
     def contrasts(
-        self,
-        image: NDArray[np.uint8],
-        background: NDArray[np.uint8],
-        gain: float,
-        y_px: NDArray[np.float32],
-        x_px: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
+        self, image: Grey, background: Grey, gain: float, y_px: Floats32, x_px: Floats32
+    ) -> Floats32:
         """Return the `peak_contrasts` near places (camera pixels, shape (n,)) in any frame, shape (n,)."""
         ys, xs = self._to_blocks(y_px), self._to_blocks(x_px)
         out = np.empty(len(ys), np.float32)
         peak_contrasts(image, background, np.float32(gain), self._block, self._radius, ys, xs, out)
         return out
 
-    def log_energy_at(self, y_px: NDArray[np.float64], x_px: NDArray[np.float64]) -> NDArray[np.float64]:
+    def log_energy_at(self, y_px: Floats, x_px: Floats) -> Floats:
         """Return the logarithm of the last frame's blurred energy, in multiples of the noise's.
 
         Places are camera pixels, shape (n,); beyond the field the nearest place in it counts.
@@ -366,7 +341,7 @@ class Detector:
         height, width = self._blurred.shape
         i = np.clip(np.rint(self._to_blocks(y_px)).astype(np.int64), 0, height - 1)
         j = np.clip(np.rint(self._to_blocks(x_px)).astype(np.int64), 0, width - 1)
-        energy: NDArray[np.float64] = np.log(np.maximum(self._blurred[i, j], 1e-6) / self._noise)
+        energy: Floats = np.log(np.maximum(self._blurred[i, j], 1e-6) / self._noise)
         return energy
 
     def _to_blocks(self, px: NDArray[Any]) -> NDArray[Any]:

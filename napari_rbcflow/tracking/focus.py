@@ -8,12 +8,11 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.background import median
-from napari_rbcflow.tracking.motion import Bools, Floats, Motion
+from napari_rbcflow.tracking.motion import Motion
 from napari_rbcflow.tracking.positions import difference
-from napari_rbcflow.types import CROP_PIXEL_SIZE_UM
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, Bools, Floats, Floats32, Grey
 
 _MIN_STEP = 8  # grey levels over two reference pixels: many times the noise of a background
 _MIN_PIXELS, _MIN_SQUARES, _SQUARE_PX = 60, 6, 32
@@ -25,11 +24,11 @@ class StaticFeatures:
 
     def __init__(self, pixel_size_um: float) -> None:
         self._step = max(1, round(CROP_PIXEL_SIZE_UM / pixel_size_um))
-        self._background: NDArray[np.uint8] | None = None
+        self._background: Grey | None = None
         self._left = self._right = np.empty(0, np.int64)
         self._steps = np.empty(0, np.float32)
 
-    def visible_share(self, image: NDArray[np.uint8], background: NDArray[np.uint8]) -> float | None:
+    def visible_share(self, image: Grey, background: Grey) -> float | None:
         """Return the share of the background's steps along x that a frame shows; None if there are few.
 
         It is the median over the features, since a passing cell hides some.
@@ -59,7 +58,7 @@ _BRIGHT_GREY = 250.0
 _MIN_GAIN, _MAX_GAIN = 0.6, 1.6
 
 
-def exposure_fault(image: NDArray[np.uint8]) -> str | None:
+def exposure_fault(image: Grey) -> str | None:
     """Say why a frame shows nothing by itself (``dark``, ``saturated``, ``uniform``); None if it may."""
     coarse = image[:: min(_STEP, len(image) // 2 or 1), :: min(_STEP, image.shape[1] // 2 or 1)]
     level, least, greatest = _levels(coarse)
@@ -79,11 +78,11 @@ class Light:
     """
 
     def __init__(self) -> None:
-        self._background: NDArray[np.uint8] | None = None
+        self._background: Grey | None = None
         self._coarse = np.empty((0, 0), np.uint8)
         self._level = 1.0
 
-    def gain(self, image: NDArray[np.uint8], background: NDArray[np.uint8]) -> float:
+    def gain(self, image: Grey, background: Grey) -> float:
         """Return the factor by which `image` is brighter than `background`, both shape (height, width)."""
         if background is not self._background:
             self._background = background
@@ -94,7 +93,7 @@ class Light:
 
 
 @njit(cache=True, nogil=True)
-def _levels(image: NDArray[np.uint8]) -> tuple[float, int, int]:
+def _levels(image: Grey) -> tuple[float, int, int]:
     """Median, minimum and maximum grey."""
     height, width = image.shape
     counts = np.zeros(256, np.int64)
@@ -118,7 +117,7 @@ def _levels(image: NDArray[np.uint8]) -> tuple[float, int, int]:
 
 
 @njit(cache=True, nogil=True)
-def _middle_half(image: NDArray[np.uint8], background: NDArray[np.uint8]) -> np.float32:
+def _middle_half(image: Grey, background: Grey) -> np.float32:
     """Mean of the middle half of the differences."""
     height, width = image.shape
     counts = np.zeros(511, np.int64)
@@ -146,31 +145,26 @@ def gain_fault(gain: float) -> str | None:
     return None
 
 
-_MIN_CELLS, _MIN_CELLS_ONCE_LOST = 25, 8
-"""Detections of which the sharpest quarter is meaningful."""
+_MIN_CELLS, _MIN_CELLS_ONCE_LOST = 25, 8  # detections of which the sharpest quarter is meaningful
 _MIN_SHARPNESS = 0.55
 """Of the sharpest quarter. Movies composed of unreliable real cells have 1.3 and more, the chamber 0.9
-and more; 0.35 with the focus far above the cells.
-"""
+and more; 0.35 with the focus far above the cells."""
 _MIN_OF_USUAL = 0.5
 _MEMORY = 50.0
 _MIN_MEASURED = 8  # frames after which the usual sharpness, averaged over at most `_MEMORY`, is meaningful
 _POOLED_FRAMES, _MIN_POOLED, _MIN_POOLED_ONCE_LOST = 15, 400, 100
 """Frames of a second, whose cells together show a slow change. Ten detections are one cell: with 250, a field
-of 25 cells was called out of focus for 11 frames in 40 s.
-"""
+of 25 cells was called out of focus for 11 frames in 40 s."""
 _POOLED_QUANTILE = 0.85
 _MIN_POOLED_SHARPNESS = 0.85
 """Of that quantile. Healthy movies: 1.36 and more on the chamber, 2.5 on real cells; 0.8 and less with the
-focus 75 um below the usual or 140 above.
-"""
+focus 75 um below the usual or 140 above."""
 _MIN_OF_SLOW = 0.6
 """Of the average over `_SLOW_FRAMES`, a minute: healthy movies keep 0.85 and more of their mean."""
 _SLOW_FRAMES = 900.0
 _ANOTHER_FOCUS_FRAMES = 600
 """Measured frames, ten seconds of them, that are less sharp than those before, but not blurred: then
-somebody has set another focus, which is the usual one from now on.
-"""
+somebody has set another focus, which is the usual one from now on."""
 _RADIUS = 9
 
 
@@ -238,14 +232,14 @@ class SharpnessHistory:
 
 @njit(cache=True, fastmath=True, nogil=True)
 def _fine_shares(
-    image: NDArray[np.uint8],
-    background: NDArray[np.uint8],
+    image: Grey,
+    background: Grey,
     gain: np.float32,
     block: int,
     noise: float,
-    y_px: NDArray[np.float32],
-    x_px: NDArray[np.float32],
-    out: NDArray[np.float64],
+    y_px: Floats32,
+    x_px: Floats32,
+    out: Floats,
 ) -> int:
     """Write fine over whole energy of each cell that is well above the noise; return how many."""
     side = 2 * _RADIUS + 3
@@ -277,14 +271,14 @@ def _fine_shares(
 
 
 def sharpness_of(
-    image: NDArray[np.uint8],
-    background: NDArray[np.uint8],
+    image: Grey,
+    background: Grey,
     gain: float,
     *,
     noise: float,
     pixel_size_um: float,
-    y_px: NDArray[np.float32],
-    x_px: NDArray[np.float32],
+    y_px: Floats32,
+    x_px: Floats32,
 ) -> Floats:
     """Return fine over whole energy of the detections well above the noise and wholly in the field.
 
@@ -304,15 +298,13 @@ _MIN_SHARE = 0.15
 _NEAR_PX = 6.0
 _CHANGED = 0.6
 """Median change of the energy's logarithm. From frame to frame at most 0.2 on composed movies of real cells
-and on the simulated chamber; 0.75 and more after 20 um of the knob or a blur of 2 px.
-"""
+and on the simulated chamber; 0.75 and more after 20 um of the knob or a blur of 2 px."""
 # cells turn while they are not observed: more is allowed for each frame left out
 _CHANGED_A_FRAME, _MAX_CHANGED = 0.01, 1.0
 _SHARE_OF_SEEN = 0.6  # cells that are still detected changed less than those that sank into the noise
 _MEASURED_EVERY = 4
 _MIN_OF_STATIC = 0.67
-_MAX_BY_STATIC = 120
-"""Frames after which static features that stay changed are those of the field."""
+_MAX_BY_STATIC = 120  # frames after which static features that stay changed are those of the field
 
 
 class Focus:

@@ -13,15 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
-from napari_rbcflow.tracking.motion import (
-    MEASUREMENT_VARIANCE,
-    SPEED_WALK_VARIANCE,
-    Bools,
-    Floats,
-    Ints,
-    Motion,
-)
-from napari_rbcflow.types import FRAGMENTS_REMEMBERED, LEAST_FRAMES
+from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, SPEED_WALK_VARIANCE, Motion
+from napari_rbcflow.types import FRAGMENTS_REMEMBERED, LEAST_FRAMES, Bools, Floats, Ints
 
 _MAX_COST = 36.0
 """Of a pair: six standard deviations in all. A lost track was often misled by its last detections."""
@@ -29,12 +22,10 @@ _HEIGHT_VARIANCE = 2.5**2
 _ENERGY_VARIANCE = 1.0**2
 _SAME_CELL_PX = 18.0
 """Two tracks at the same time may be of one cell if they are never farther apart: far out of focus,
-detection can find a cell now on its one side, now on the other.
-"""
+detection can find a cell now on its one side, now on the other."""
 _BY_TURNS = 1.5
 """Sum of the shares of frames in which each was detected: two cells side by side are detected in most."""
-_MAX_SIGMA = 4.0
-"""A cell has left the field when it must have, at this many standard deviations."""
+_MAX_SIGMA = 4.0  # a cell has left the field when it must have, at this many standard deviations
 _MAX_TRACKS = FRAGMENTS_REMEMBERED // 2
 """Tracks remembered, whatever moves in the field; those that end at once come on top."""
 # Columns: x, v and their covariance are those of frame `_WHEN`; tracks of a group are indistinguishable.

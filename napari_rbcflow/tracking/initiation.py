@@ -9,14 +9,8 @@ from statistics import median
 import numpy as np
 from numba import njit
 
-from napari_rbcflow.tracking.motion import (
-    MEASUREMENT_VARIANCE,
-    Bools,
-    Floats,
-    FlowDetections,
-    FrameProbe,
-    Motion,
-)
+from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, FlowDetections, FrameProbe, Motion
+from napari_rbcflow.types import Bools, Floats
 
 Candidate = dict[int, tuple[float, float, float]]
 """A new track's detections: x, y and the logarithm of the energy by frame."""

@@ -6,7 +6,6 @@ from collections import deque
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from napari_rbcflow.tracking.fragments import EndedTracks
@@ -20,17 +19,15 @@ from napari_rbcflow.tracking.initiation import (
 )
 from napari_rbcflow.tracking.motion import (
     MEASUREMENT_VARIANCE,
-    Bools,
     End,
-    Floats,
     FlowDetections,
     FrameProbe,
-    Ints,
     Linked,
     Motion,
     TrackPositions,
 )
 from napari_rbcflow.tracking.settings import TrackingSettings
+from napari_rbcflow.types import Bools, Floats, Ints
 
 
 def assign(cost: Floats, miss_cost: float) -> tuple[Ints, Ints]:
@@ -60,7 +57,7 @@ def assign(cost: Floats, miss_cost: float) -> tuple[Ints, Ints]:
 
 
 @njit(cache=True, nogil=True)
-def _open_pairs(cost: Floats, miss_cost: float) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+def _open_pairs(cost: Floats, miss_cost: float) -> tuple[Ints, Ints, Bools]:
     """Return rows and columns of the costs below a miss's, by row, and which of them have no rival."""
     rows, columns = cost.shape
     of_row = np.zeros(rows, np.int64)
@@ -95,16 +92,12 @@ _NEAR_PX = 16.0  # two cells nearer than this may have one maximum between them
 _CONTESTED_VARIANCE = 16 * MEASUREMENT_VARIANCE
 _SHARED_ENERGY = 0.5
 """A track without a maximum of its own is seen where at least this share of its energy is found."""
-_MAX_SHARED = 20
-"""Frames after which a track without a detection of its own ends all the same."""
-_TELLING_COST = 4.0
-"""If swapping two tracks' detections costs no more than this, nobody can tell them apart."""
-_TELLING_SPEED_PX = 1.5
-"""Two cells whose speeds differ by more separate again, so that a mistake would show."""
+_MAX_SHARED = 20  # frames after which a track without a detection of its own ends all the same
+_TELLING_COST = 4.0  # if swapping two tracks' detections costs no more than this, nobody can tell them apart
+_TELLING_SPEED_PX = 1.5  # two cells whose speeds differ by more separate again, so that a mistake would show
 _MAX_GAP_S = 1 / 6
 """Without frames (10 at 60 a second), beyond which no track continues: another cell may have taken its
-place, and a flip may have gone unseen.
-"""
+place, and a flip may have gone unseen."""
 _PAST = 7  # frames whose free detections are kept, so that a new track finds its beginning
 
 
@@ -200,7 +193,7 @@ class Linker:
         near = (np.abs(m.x[:, None] - m.x[undetected]) < _NEAR_PX) & (
             np.abs(m.y[:, None] - m.y[undetected]) < _NEAR_PX
         )
-        contested: NDArray[np.bool_] = near.any(axis=1) & seen
+        contested: Bools = near.any(axis=1) & seen
         return contested
 
     def _shared(self, seen: Bools, probe: FrameProbe) -> Bools:

@@ -6,18 +6,14 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from napari_rbcflow.types import Bools, Floats, Ints
 
 MEASUREMENT_VARIANCE = 2.6**2
 """Variance of a detection's x about its cell's steady track: the energy's centre moves as a cell turns, and
 more as another passes. That of a lone cell is a tenth, but trusting detections less keeps more cells whole.
 """
-SPEED_WALK_VARIANCE = 0.03**2
-"""Growth of a speed's variance in a frame: neighbours disturb cells a little."""
+SPEED_WALK_VARIANCE = 0.03**2  # growth of a speed's variance in a frame: neighbours disturb cells a little
 _MAX_MEMORY = 12.0  # frames over which y and energy are averaged
 
 

@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 from scipy.linalg.lapack import dpbsv
 
 from napari_rbcflow.tracking.detection import peak_between
-from napari_rbcflow.tracking.motion import Bools, Floats
-from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Bools, Floats, Floats32, Grey, Ints
 
 _SIDE = CROP_SIDE + 1  # of the window, reference pixels; even, so that it halves
 _COARSE = _SIDE // 2
-REACH_PX = 7
-"""Distance from the detection within which the centroid is searched: about a cell's radius."""
-
-_Floats32 = NDArray[np.float32]
+REACH_PX = 7  # distance from the detection within which the centroid is searched: about a cell's radius
 
 
-def window_start(centres_px: NDArray[np.float32], side_px: float) -> Floats:
+def window_start(centres_px: Floats32, side_px: float) -> Floats:
     """Return the first camera pixel of windows of `side_px` around some centres, along one axis."""
     return np.rint(centres_px.astype(np.float64) + 0.5 - side_px / 2)
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def _symmetry_about(image: _Floats32, turned: _Floats32, p: int, q: int) -> np.float32:
+def _symmetry_about(image: Floats32, turned: Floats32, p: int, q: int) -> np.float32:
     """Sum products of pixels opposite each other about (p / 2, q / 2); each pair counts once or twice."""
     side = len(image)
     top, bottom = max(0, p - side + 1), min(side - 1, p)
@@ -47,13 +42,7 @@ def _symmetry_about(image: _Floats32, turned: _Floats32, p: int, q: int) -> np.f
 
 @njit(cache=True, fastmath=True, nogil=True)
 def difference(
-    image: NDArray[np.uint8],
-    background: NDArray[np.uint8],
-    gain: np.float32,
-    block: int,
-    top: int,
-    left: int,
-    out: _Floats32,
+    image: Grey, background: Grey, gain: np.float32, block: int, top: int, left: int, out: Floats32
 ) -> None:
     """Write the sums over blocks of image minus background into `out`, 0 beyond the field."""
     height, width = image.shape
@@ -80,13 +69,7 @@ def difference(
 
 @njit(cache=True, fastmath=True, nogil=True)
 def _centroids(
-    image: NDArray[np.uint8],
-    background: NDArray[np.uint8],
-    gain: np.float32,
-    block: int,
-    tops: NDArray[np.int64],
-    lefts: NDArray[np.int64],
-    out: NDArray[np.float64],
+    image: Grey, background: Grey, gain: np.float32, block: int, tops: Ints, lefts: Ints, out: Floats
 ) -> None:
     """Write each window's centroid (y, x), in blocks from the window's first."""
     raw = np.zeros((_SIDE + 2, _SIDE + 2), np.float32)
@@ -148,14 +131,7 @@ class CentroidFinder:
         # Finer pixels are summed to blocks of about a reference pixel, so that the cost stays the same.
         self._block = max(1, round(CROP_PIXEL_SIZE_UM / pixel_size_um))
 
-    def centroids(
-        self,
-        image: NDArray[np.uint8],
-        background: NDArray[np.uint8],
-        gain: float,
-        y_px: NDArray[np.float32],
-        x_px: NDArray[np.float32],
-    ) -> NDArray[np.float64]:
+    def centroids(self, image: Grey, background: Grey, gain: float, y_px: Floats32, x_px: Floats32) -> Floats:
         """Return y and x of the centroids near detections, shape (n, 2), camera pixels."""
         b = self._block
         tops = window_start(y_px, b * _SIDE).astype(np.int64)
@@ -169,14 +145,10 @@ _STIFFNESS_ALONG = 1e3
 """Of the second difference: a centroid's standard deviation of 0.2 px against a speed that changes by
 0.006 px a frame each frame. A straight line is no more exact on the simulated chamber, and real cells sway.
 """
-_STIFFNESS_ACROSS = 1e2
-"""Of the first difference: height changes by 0.02 px a frame."""
-_FAR_PX = 0.5
-"""Centroids farther than this from the fit have less than half the weight."""
-_UNCERTAIN_WEIGHT = 0.1
-"""Weight of a centroid with another cell or the field's edge in its crop."""
-_DETECTION_WEIGHT = 0.02
-"""Weight of the tracker's own position, where there is no centroid."""
+_STIFFNESS_ACROSS = 1e2  # of the first difference: height changes by 0.02 px a frame
+_FAR_PX = 0.5  # centroids farther than this from the fit have less than half the weight
+_UNCERTAIN_WEIGHT = 0.1  # weight of a centroid with another cell or the field's edge in its crop
+_DETECTION_WEIGHT = 0.02  # weight of the tracker's own position, where there is no centroid
 _ROUNDS = 3
 
 
@@ -190,9 +162,7 @@ def _penalty(n: int, order: int) -> Floats:
     return band
 
 
-def _fit(
-    at: NDArray[np.int64], values: Floats, weights: Floats, stiffness: float, order: int, far: float
-) -> Floats:
+def _fit(at: Ints, values: Floats, weights: Floats, stiffness: float, order: int, far: float) -> Floats:
     n = int(at[-1]) + 1
     penalty = stiffness * _penalty(n, order)
     target = np.zeros(n)
@@ -210,14 +180,8 @@ def _fit(
 
 
 def refined(
-    frames: NDArray[np.int64],
-    x_px: NDArray[np.float32],
-    y_px: NDArray[np.float32],
-    centroids: NDArray[np.float32],
-    uncertain: Bools,
-    *,
-    unit_px: float,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    frames: Ints, x_px: Floats32, y_px: Floats32, centroids: Floats32, uncertain: Bools, *, unit_px: float
+) -> tuple[Floats32, Floats32]:
     """Return a track's refined x and y; those given if there are fewer than three frames.
 
     Positions are camera pixels, shape (n,); `centroids` are y and x, shape (n, 2), NaN where not measured,
@@ -238,33 +202,25 @@ def refined(
     )
 
 
-MAX_OFFSET_PX = 7.0
-"""Crop pixels from the track within which the centre is searched: about a cell's radius."""
+MAX_OFFSET_PX = 7.0  # crop pixels from the track within which the centre is searched: about a cell's radius
 _MAX_IMAGES = 16  # of a track that are used: more add nothing
 _MIN_ALONE = 5  # images without a neighbour that are enough
 _OUTLINE_FROM = 0.015
 """Standard deviation of the grey beyond the noise's, as a share of the light, from which it is a cell's."""
-_OUTLINE_OF_MAX = 0.3
-"""The same of a faint cell, as a share of its own maximum."""
+_OUTLINE_OF_MAX = 0.3  # the same of a faint cell, as a share of its own maximum
 _HALF_WINDOW = 2
-_CELL_PX = 12.0
-"""Radius of the disc that is laid on the outline: a cell out of focus is this wide."""
+_CELL_PX = 12.0  # radius of the disc that is laid on the outline: a cell out of focus is this wide
 _MAX_SHIFTS, _STAYS_PX = 15, 0.02
 _SYMMETRIC = (0.8, 0.95)
 """Correlation of a track's mean image with itself, turned by 180 degrees about the track: up to the first
-only the outline counts, from the second only the track, which is more exact in straight illumination.
-"""
+only the outline counts, from the second only the track, which is more exact in straight illumination."""
 _SYMMETRY_PX = 10.0
 _HALF = 21
 _MAP_SIDE = 2 * _HALF + 1
 
 
 def centre_offset(
-    images: NDArray[np.uint8],
-    centres: NDArray[np.int64],
-    seen: Bools,
-    intruded: Bools,
-    edge: Bools,
+    images: Grey, centres: Ints, seen: Bools, intruded: Bools, edge: Bools
 ) -> tuple[float, float]:
     """Return how far, y and x, a cell's centre is from its track, the same in all frames.
 
@@ -291,13 +247,7 @@ def centre_offset(
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def _add_outlines(
-    images: NDArray[np.uint8],
-    centres: NDArray[np.int64],
-    at: NDArray[np.int64],
-    out: NDArray[np.float32],
-    mean: NDArray[np.float32],
-) -> None:
+def _add_outlines(images: Grey, centres: Ints, at: Ints, out: Floats32, mean: Floats32) -> None:
     """Add each image's variation within 5 x 5 pixels, thresholded and nearly flat above, to `out`.
 
     The images themselves are added to `mean`.
@@ -350,7 +300,7 @@ def _add_outlines(
 
 
 @njit(cache=True, nogil=True)
-def _symmetry(image: NDArray[np.float32]) -> float:
+def _symmetry(image: Floats32) -> float:
     """Return the correlation of a disc in the image's middle with itself, turned by 180 degrees."""
     reach = int(_SYMMETRY_PX)
     total, n = 0.0, 0
@@ -370,7 +320,7 @@ def _symmetry(image: NDArray[np.float32]) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _centre_of(outline: NDArray[np.float32]) -> tuple[float, float]:
+def _centre_of(outline: Floats32) -> tuple[float, float]:
     """Shift a disc from the track onto its contents until it stays; return its offset from the track."""
     y = x = 0.0
     for _ in range(_MAX_SHIFTS):

@@ -6,7 +6,6 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.tracking.background import Background, MovieBackground
@@ -21,10 +20,21 @@ from napari_rbcflow.tracking.focus import (
     sharpness_of,
 )
 from napari_rbcflow.tracking.linker import Linker
-from napari_rbcflow.tracking.motion import End, Floats, FlowDetections, Ints, Motion, TrackPositions
+from napari_rbcflow.tracking.motion import End, FlowDetections, Motion, TrackPositions
 from napari_rbcflow.tracking.positions import CentroidFinder
 from napari_rbcflow.tracking.settings import TrackingSettings
-from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, FRAGMENTS_REMEMBERED, Frame, Track
+from napari_rbcflow.types import (
+    CROP_PIXEL_SIZE_UM,
+    CROP_SIDE,
+    FRAGMENTS_REMEMBERED,
+    Bools,
+    Floats,
+    Floats32,
+    Frame,
+    Grey,
+    Ints,
+    Track,
+)
 
 _PAST = 8  # frames kept, so that a new track finds its beginning
 _INTRUDING_ENERGY = 4.0  # detections of less energy do not spoil a neighbour's crop
@@ -35,7 +45,7 @@ class Observed:
     """One frame that could be analysed."""
 
     frame: Frame
-    background: NDArray[np.uint8]
+    background: Grey
     gain: float  # of the frame's light over the background's
     detections: Detections
     in_flow: FlowDetections  # the same detections
@@ -106,13 +116,11 @@ class Observer:
         y_px, x_px = self._axes.to_camera(np.array([y]), np.array([x]))
         return float(self._relative_contrasts(self.recent(frame), y_px, x_px)[0])
 
-    def _relative_contrasts(
-        self, then: Observed, y_px: NDArray[np.float32], x_px: NDArray[np.float32]
-    ) -> Floats:
+    def _relative_contrasts(self, then: Observed, y_px: Floats32, x_px: Floats32) -> Floats:
         contrast = self._detector.contrasts(then.frame.image, then.background, then.gain, y_px, x_px)
         return contrast.astype(np.float64) / self._least_contrast
 
-    def _out_of_focus(self, now: Observed, strong: NDArray[np.bool_], tracks: Motion) -> bool:
+    def _out_of_focus(self, now: Observed, strong: Bools, tracks: Motion) -> bool:
         elapsed = now.frame.index - self._past[-1].frame.index if self._past else 1
         return self._focus.lost(
             now.intruding_x,
@@ -134,8 +142,7 @@ class Observer:
         )
 
 
-_CAUGHT_UP_A_CALL = 3
-"""Frames processed in a call while held ones wait, so that no call takes long."""
+_CAUGHT_UP_A_CALL = 3  # frames processed in a call while held ones wait, so that no call takes long
 _CENTROID_EVERY = 3
 """Frames between two measurements of a track's centroid: it moves steadily, and more add nothing."""
 
@@ -153,9 +160,9 @@ class OpenTracks:
         background holds the first second of frames, which are then processed.
     """
 
-    cell: NDArray[np.int64]
-    y_px: NDArray[np.float32]
-    x_px: NDArray[np.float32]
+    cell: Ints
+    y_px: Floats32
+    x_px: Floats32
     frame: Frame | None
 
 
@@ -362,8 +369,7 @@ class Tracker:
 
 
 _HEIGHT, _WIDTH, _FRAMES, _STEP_PX = 128, 512, 30, 15.0
-_MAX_SCALE = 2.0
-"""Other pixel sizes go through the same kernels, at many times the cost."""
+_MAX_SCALE = 2.0  # other pixel sizes go through the same kernels, at many times the cost
 
 
 def warm_up(pixel_size_um: float = CROP_PIXEL_SIZE_UM) -> None:
