@@ -16,6 +16,7 @@ from test_session import Pair, account_of, begin, some_pairs
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.estimate.tally import PIECE, Tally
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import verify
 from napari_rbcflow.session.change_log import ChangeLog
 from napari_rbcflow.session.tables import behind, read_links
@@ -326,16 +327,16 @@ def test_a_cell_cannot_be_made_to_count_twice_by_hand(
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "key"),
     [
-        ("counted", "counts 1 cells that may be pieces of earlier ones"),
-        ("alone", "leaves out 1 cells as pieces"),
-        ("stranger", "names 1 cells that are not in cells.csv"),
-        ("garbage", "a line that is not two numbers"),
+        ("counted", "session.found-fragments-counted"),
+        ("alone", "session.found-fragments-left-out"),
+        ("stranger", "session.found-fragments-unknown"),
+        ("garbage", "session.not-two-numbers"),
     ],
 )
-def test_pieces_that_cannot_be_are_found(
-    kept: tuple[Path, dict[str, int]], tmp_path: Path, damage: str, said: str
+def test_fragments_that_cannot_be_are_found(
+    kept: tuple[Path, dict[str, int]], tmp_path: Path, damage: str, key: str
 ) -> None:
     folder, cells = kept
     folder = Path(shutil.copytree(folder, tmp_path / "S"))
@@ -353,7 +354,9 @@ def test_pieces_that_cannot_be_are_found(
     else:
         text += f"{cells['held']},99999\n" if damage == "stranger" else "1,x\n"
     path.write_text(text)
-    assert any(said in finding for finding in verify(folder).findings)
+    values = {"path": path} if damage == "garbage" else {"cells": 1, "first": ""}
+    expected = say(key, **values).partition(" (first")[0]
+    assert any(expected in finding for finding in verify(folder).findings)
 
 
 def test_a_session_from_before_there_were_pieces_is_whole(
