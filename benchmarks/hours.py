@@ -46,7 +46,7 @@ Pair = tuple[Track, Judgement]
 
 
 class Cells:
-    """Tracks as they end, their numbers those of first sight.
+    """Tracks as they end, their numbers those of first detection.
 
     Parameters
     ----------

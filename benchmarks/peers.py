@@ -38,7 +38,7 @@ from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame
 FRAME_MS = 1e3 / DEFAULT_FPS
 Film = NDArray[np.uint8]
 Row = tuple[int, int, float, float]
-Sights = NDArray[np.float64]
+Detections = NDArray[np.float64]
 """Shape (n, 3): y, x, and what a cell must have enough of (trackpy's mass, a label's area)."""
 
 
@@ -94,11 +94,11 @@ def difference(image: Film, background: Film, blur_px: float) -> NDArray[np.floa
     return cv2.GaussianBlur(plain, (0, 0), blur_px) if blur_px else plain  # type: ignore[return-value]
 
 
-def trackpy_finder(settings: Trackpy) -> Callable[[Film, Film], Sights]:
+def trackpy_finder(settings: Trackpy) -> Callable[[Film, Film], Detections]:
     """Return what finds cells by trackpy."""
     import trackpy
 
-    def find(image: Film, background: Film) -> Sights:
+    def find(image: Film, background: Film) -> Detections:
         found = trackpy.locate(
             difference(image, background, settings.blur_px),
             settings.diameter,
@@ -107,13 +107,13 @@ def trackpy_finder(settings: Trackpy) -> Callable[[Film, Film], Sights]:
             characterize=False,
             engine="numba",
         )
-        sights: Sights = found[["y", "x", "mass"]].to_numpy(np.float64)
-        return sights
+        detections: Detections = found[["y", "x", "mass"]].to_numpy(np.float64)
+        return detections
 
     return find
 
 
-def dcnum_finder(settings: Dcnum) -> Callable[[Film, Film], Sights]:
+def dcnum_finder(settings: Dcnum) -> Callable[[Film, Film], Detections]:
     """Return what finds cells by dcnum; centres are centroids of its labels."""
     from dcnum.segm.segm_thresh import SegmentThresh
 
@@ -121,7 +121,7 @@ def dcnum_finder(settings: Dcnum) -> Callable[[Film, Film], Sights]:
         thresh=settings.thresh, kwargs_mask={"closing_disk": settings.closing_disk, "clear_border": False}
     )
 
-    def find(image: Film, background: Film) -> Sights:
+    def find(image: Film, background: Film) -> Detections:
         corrected = -difference(image, background, settings.blur_px)
         labels = segmenter.segment_single_with_labeling(corrected)
         y, x = np.nonzero(labels)
@@ -134,22 +134,22 @@ def dcnum_finder(settings: Dcnum) -> Callable[[Film, Film], Sights]:
     return find
 
 
-def mean_flow(sights: list[Sights]) -> float:
-    """Return the commonest step along x between level sights of successive frames, 3 to 90 px."""
+def mean_flow(detections: list[Detections]) -> float:
+    """Return the commonest step along x between level detections of successive frames, 3 to 90 px."""
     steps = np.zeros(91)
-    for before, after in itertools.pairwise(sights[:60]):
+    for before, after in itertools.pairwise(detections[:60]):
         dy = after[:, None, 0] - before[None, :, 0]
         dx = after[:, None, 1] - before[None, :, 1]
         steps += np.bincount(np.rint(dx[(np.abs(dy) < 1.5) & (dx > 3) & (dx < 90)]).astype(int), minlength=91)
     return float(np.argmax(np.convolve(steps, np.ones(7), "same")))
 
 
-def link(sights: list[Sights], settings: Linking) -> list[Row]:
+def link(detections: list[Detections], settings: Linking) -> list[Row]:
     """Link by trackpy, in coordinates that move with the mean flow."""
     import trackpy
 
-    flow = mean_flow(sights)
-    moving = (s[:, :2] - np.array([0.0, flow * t]) for t, s in enumerate(sights))
+    flow = mean_flow(detections)
+    moving = (s[:, :2] - np.array([0.0, flow * t]) for t, s in enumerate(detections))
     linked = trackpy.link_iter(
         moving,
         search_range=(settings.range_y, settings.range_x),
@@ -160,13 +160,13 @@ def link(sights: list[Sights], settings: Linking) -> list[Row]:
     rows = [
         (t, int(k), float(x), float(y))
         for t, ids in linked
-        for k, (y, x, _) in zip(ids, sights[t], strict=True)
+        for k, (y, x, _) in zip(ids, detections[t], strict=True)
     ]
     length = Counter(k for _, k, _, _ in rows)
     return [row for row in rows if length[row[1]] >= settings.least_frames]
 
 
-def finder(peer: Peer) -> Callable[[Film, Film], Sights]:
+def finder(peer: Peer) -> Callable[[Film, Film], Detections]:
     """Return what finds cells."""
     return trackpy_finder(peer.finding) if isinstance(peer.finding, Trackpy) else dcnum_finder(peer.finding)
 
@@ -290,7 +290,7 @@ def tune(path: Path, score: Callable[[list[Row], Path], dict[str, float]], n: in
         background = MovieBackground(film).image
         for peer in (TRACKPY, DCNUM):
             tried: list[tuple[float, Peer]] = []
-            best: list[Sights] = []
+            best: list[Detections] = []
             for finding, leasts in findings(peer):
                 find = finder(replace(peer, finding=finding))
                 seen = [find(image, background) for image in film]
