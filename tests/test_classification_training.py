@@ -149,7 +149,7 @@ class TestScores:
         rng = np.random.default_rng(0)
         logits = rng.normal(0, 2, 20000)
         truth = (rng.random(20000) < 1 / (1 + np.exp(-(0.5 * logits - 1)))).astype(int)
-        slope, offset = calibrate(truth, logits)
+        slope, offset, _ = calibrate(truth, logits)
         assert slope == pytest.approx(0.5, abs=0.05)
         assert offset == pytest.approx(-1, abs=0.1)
 

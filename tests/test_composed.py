@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_rbcflow.classification.dataset import FLIPPING, TANK_TREADING, UNRELIABLE, LabelledSequence
-from napari_rbcflow.classification.evaluation.scores import calibrate, calibrate_with
+from napari_rbcflow.classification.evaluation.scores import calibrate
 from napari_rbcflow.classification.training import default_recipe
 from napari_rbcflow.classification.training.augmenting import lit_from_a_side
 from napari_rbcflow.classification.training.composed import MovieSettings, tracked_sequences
@@ -130,13 +130,11 @@ def test_a_sequence_that_is_short_is_believed_less_where_short_ones_were_wrong()
     truth = rng.integers(0, 2, 400)
     logits = truth + rng.normal(0, 1, 400)
     short = np.where(truth == 0, rng.random(400) * (rng.random(400) < 0.5), 0.0)
-    slope, offset, lost = calibrate_with(truth, logits, short, np.ones(400))
+    slope, offset, lost = calibrate(truth, logits, short, np.ones(400))
     assert slope > 0
     assert lost > 1
-    assert calibrate_with(truth, logits, np.where(truth == 1, short + 0.1, 0), np.ones(400))[2] == 0
-    assert calibrate_with(truth, logits, np.zeros(400), np.ones(400))[:2] == pytest.approx(
-        calibrate(truth, logits)
-    )
+    assert calibrate(truth, logits, np.where(truth == 1, short + 0.1, 0), np.ones(400))[2] == 0
+    assert calibrate(truth, logits, np.zeros(400), np.ones(400)) == pytest.approx(calibrate(truth, logits))
     assert np.isfinite(offset)
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from refused import refused
 
-from napari_rbcflow.classification.dataset import LabelledSequence
+from napari_rbcflow.classification.dataset import SPLITS, LabelledSequence
 from napari_rbcflow.classification.evaluation import evaluate
 from napari_rbcflow.classification.evaluation.evaluate import table5
 from napari_rbcflow.classification.grid import run_grid, write_tables
@@ -28,6 +29,7 @@ from napari_rbcflow.classification.training.fitting import find_learning_rate
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.cli import cli
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
 from napari_rbcflow.simulation import SimulatedSequence, simulate_sequences
 
 RUNS = ("AA0101_10s01", "AA0101_10s02", "AA0108_10s01", "BB0101_10s01", "BB0101_10s02")
@@ -100,7 +102,7 @@ class TestSplits:
         split = make_splits([flat], (1,), validation=["AA0108"], test=["AA0101_10s02"])[1]
         assert {s.acquisition for s in split.validation} == {"AA0108_10s01"}
         assert {s.acquisition for s in split.test} == {"AA0101_10s02"}
-        with pytest.raises(BadInput, match="CC is no patient"):
+        with refused(BadInput, "classification.unknown-group"):
             make_splits([flat], (1,), test=["CC"])
 
     def test_strips_of_twenty_frames(self, flat: Path, tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ class TestSplits:
         assert not any(s.sampled for s in splits[1].train + splits[1].validation + splits[1].test)
         assert splits[2].most_frames == 20
         assert splits[1].most_frames >= 50
-        assert any("above 20 gains nothing" in note for note in splits[2].notes)
+        assert say("classification.grid-strips-frames", stage=2, frames=20) in splits[2].notes
 
 
 class TestGrid:
@@ -134,14 +136,16 @@ class TestGrid:
         )
         code, said, told = rbcflow("grid", published, "-o", out, *narrow, "--stage", 2)
         assert code == 0
-        assert "cell 1 of 1: stage 2, CNN, uniform sampling, K = 10" in told
-        assert "train, validation and test as given" in said
+        cell_10 = say("classification.grid-cell", model="CNN", sampling="uniform", frames=10)
+        one = {"number": 1, "cells": 1, "stage": 2}
+        assert say("classification.grid-cell-starts", **one, cell=cell_10, left="") in told
+        assert say("classification.grid-split-given") in said
         weights = out / "stage2-cnn-uniform-10" / "stage2.safetensors"
         before = weights.stat().st_mtime_ns
 
         code, said, told = rbcflow("grid", published, "-o", out, *narrow)  # now both stages
         assert code == 0
-        assert "1 of 2 cells are there already" in told
+        assert say("classification.grid-cells-there", done=1, cells=2) in told
         assert weights.stat().st_mtime_ns == before
         assert said.strip() == (out / "tables.txt").read_text().strip()
         tables = json.loads((out / "tables.json").read_text())
@@ -152,12 +156,13 @@ class TestGrid:
         assert cell["test"]["accuracy"] == (tn + tp) / 12
 
         code, _, told = rbcflow("grid", published, "-o", out, *narrow, "--seed", 1)
-        assert (code, "begun with the seed 0, not 1" in told) == (2, True)
+        assert (code, told) == (2, say("classification.grid-other-seed", folder=out, before=0, now=1))
         assert rbcflow("grid", "-o", out)[1].strip() == said.strip()
 
         weights.write_bytes(weights.read_bytes()[:-1])
         code, _, told = rbcflow("grid", published, "-o", out, *narrow)
-        assert (code, "stage2-cnn-uniform-10 is damaged" in told) == (0, True)
+        assert code == 0
+        assert say("classification.grid-cell-damaged", cell="stage2-cnn-uniform-10") in told
         assert weights.stat().st_mtime_ns != before
 
         # A cell's weights are those whose figures the table tells.
@@ -168,15 +173,15 @@ class TestGrid:
         out = tmp_path / "grid"
         options = {"stages": [2], "models": ["cnn"], "samplings": ["uniform"], "frames": [10], "epochs": 1}
         run_grid([published], out, **options)  # type: ignore[arg-type]
-        with pytest.raises(BadInput, match="other data or another split"):
+        with refused(BadInput, "classification.grid-other-data"):
             run_grid([flat], out, **options)  # type: ignore[arg-type]
         other = tmp_path / "photos"
         other.mkdir()
         (other / "cat.png").write_bytes(b"")
-        with pytest.raises(BadInput, match="holds no grid"):
+        with refused(BadInput, "classification.grid-not-a-grid"):
             run_grid([published], other, **options)  # type: ignore[arg-type]
         assert [p.name for p in other.iterdir()] == ["cat.png"]
-        with pytest.raises(BadInput, match="There is no K in the grid 15"):
+        with refused(BadInput, "classification.grid-unknown-value"):
             run_grid([published], tmp_path / "none", frames=[15])
         assert not (tmp_path / "none").exists()
 
@@ -199,7 +204,7 @@ class TestGrid:
             [published], out, stages=[2], models=["cnn"], frames=[10, 20], epochs=1, progress=told.append
         )
         assert len(tables["cells"]) == 4
-        assert f"{len(there)} of 4 cells are there already" in told
+        assert say("classification.grid-cells-there", done=len(there), cells=4) in told
         assert {p: p.stat().st_mtime_ns for p in there} == there
         assert not list(out.glob(".*"))
 
@@ -229,7 +234,9 @@ class TestTables:
         return {
             "epochs": 30,
             "seed": 0,
-            "stages": {"stage2": stage | {"most_frames": most_frames, "notes": ["K above 20 gains nothing"]}},
+            "stages": {
+                "stage2": stage | {"most_frames": most_frames, "notes": ["K above 20 gains nothing."]}
+            },
             "models": ["cnn", "c-rnn"],
             "samplings": ["uniform", "similarity"],
             "frames": [10, 20, 30, 50],
@@ -239,7 +246,8 @@ class TestTables:
     def test_columns_are_the_papers(self) -> None:
         text = as_text(self.grid_of(20))
         table = text.split("\n\n")[0].splitlines()
-        assert table[0].startswith("Table 4. Stage 2 on the validation set")
+        counts = "10 tank-treading, 10 flipping"
+        assert table[0] == say("classification.grid-title-stage2-validation", counts=counts)
         assert table[1].split() == ["A:", "CNN", "B:", "C-RNN"]
         assert table[2].split() == ["K", "uni.", "sim.", "uni.", "sim."]
         assert [line.split() for line in table[3:7]] == [
@@ -249,8 +257,9 @@ class TestTables:
             ["F1-score", "50", "-", "-", "-", "-"],
         ]
         assert "K above 20 gains nothing." in text
-        assert "5 cells of the grid are not there yet" in text
-        assert "Best F1-score on the validation set: CNN, similarity sampling, K = 20." in text
+        assert say("classification.grid-cells-missing", cells=5) in text
+        best = say("classification.grid-cell", model="CNN", sampling="similarity", frames=20)
+        assert say("classification.grid-best", cell=best) in text
         assert "F1-score 0.94, Accuracy 0.90, Precision -" in text
 
     def test_markdown_has_the_same_cells(self) -> None:
@@ -279,7 +288,7 @@ class TestPublishedLayout:
         code, said, told = rbcflow("evaluate", published, "--json", tmp_path / "scores.json")
         assert code == 0
         assert "scoring test" in told
-        assert "Table 5." in said
+        assert say("classification.table-5") in said
         scores = json.loads((tmp_path / "scores.json").read_text())
         assert {r["sequence_name"][2:6] for r in scores["stage1"]["predictions"]} == {"0102"}
         code, _, told = rbcflow("evaluate", published, "--split", "train", "--json", tmp_path / "train.json")
@@ -287,8 +296,10 @@ class TestPublishedLayout:
         assert json.loads((tmp_path / "train.json").read_text())["split"] == "train"
 
     def test_a_split_that_is_not_there(self, published: Path, flat: Path) -> None:
-        assert "leave out --split" in rbcflow("evaluate", flat, "--split", "test")[2]
-        with pytest.raises(BadInput, match="holds no grid"):
+        splits = ", ".join(SPLITS)
+        message = say("classification.dataset-not-split", folder=flat, splits=splits)
+        assert rbcflow("evaluate", flat, "--split", "test")[2] == message
+        with refused(BadInput, "classification.grid-missing"):
             write_tables(flat)
 
     def test_trains_as_it_is(self, published: Path, tmp_path: Path) -> None:

@@ -110,6 +110,6 @@ def test_a_stage_is_never_trained_on_one_class(tmp_path: Path) -> None:
 
 def test_worse_than_chance_is_told_as_knowing_nothing() -> None:
     """Turned round by a negative slope, what is wrong would be said with confidence."""
-    slope, offset = calibrate(np.array([0, 0, 0, 1]), np.array([2.0, 3.0, 1.0, -1.0]))
+    slope, offset, _ = calibrate(np.array([0, 0, 0, 1]), np.array([2.0, 3.0, 1.0, -1.0]))
     assert slope == 0
     assert 1 / (1 + np.exp(-offset)) == pytest.approx(0.25)

@@ -1,7 +1,6 @@
-"""How good the weights are, on labelled sequences: `evaluate`.
+"""How good the weights are, on labelled sequences: `evaluate`, which also draws errors and makes Table 5.
 
-`scores` holds the measures; `evaluate` also draws confusions and the worst errors, and makes the paper's
-table of tank-treading shares.
+`scores` holds the measures.
 """
 
 from napari_rbcflow.classification.evaluation.evaluate import evaluate

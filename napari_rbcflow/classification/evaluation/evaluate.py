@@ -1,4 +1,4 @@
-"""Score both stages on labelled sequences, in figures, tables and pictures."""
+"""Score both stages on labelled sequences, in figures, tables and images."""
 
 from __future__ import annotations
 
@@ -12,74 +12,59 @@ from PIL import Image, ImageDraw
 
 from napari_rbcflow.classification.dataset import (
     FLIPPING,
+    LABELS,
     TANK_TREADING,
     UNRELIABLE,
     LabelledSequence,
     choose_split,
+    partition,
     read_dataset,
     refuse_unknown,
 )
 from napari_rbcflow.classification.evaluation.scores import Counts, auc
 from napari_rbcflow.classification.sampling import sample
 from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import CROP_SIDE, LEAST_FRAMES, Label
-
-DASH = "-"
 
 
 def table5(result: Mapping[str, Any]) -> str:
     """Return Table 5 for a terminal: the tank-treading share per acquisition, true and estimated.
 
-    Parameters
-    ----------
-    result : mapping
-        What `evaluate` returns.
+    `result` is what `evaluate` returns.
     """
     name = max([11, *(len(row["acquisition"]) for row in result["table5"])])
-    lines = [
-        "Table 5. Tank-treading cells, % of the reliable; errors in percentage points",
-        f"{'':{name}s} {'':>8s}  stage 2 of the truly reliable  |  both stages in a row",
-        f"{'acquisition':{name}s} {'true':>8s} {'estimated':>11s} {'error':>9s} {'n':>6s}   |"
-        f" {'estimated':>10s} {'error':>7s} {'n':>6s}",
-    ]
+    estimated, error = say("classification.table-5-estimated"), say("classification.table-5-error")
+    heads = (say("classification.table-5-acquisition"), say("classification.table-5-true"))
+    stage_2, both_stages = say("classification.table-5-stage-2"), say("classification.table-5-both-stages")
+    rows = [(*heads, estimated, error, "n", estimated, error, "n")]
     for row in result["table5"]:
-        both = row["in_a_row"]
-        first, second = (
-            (_points(one["estimated_percent"]), _points(one["error_points"], True), one["n"])
-            for one in (row, both)
-        )
-        lines.append(
-            f"{row['acquisition']:{name}s} {_points(row['true_percent']):>8s}"
-            f" {first[0]:>11s} {first[1]:>9s} {first[2]:6d}   |"
-            f" {second[0]:>10s} {second[1]:>7s} {second[2]:6d}"
-        )
-    return "\n".join(lines)
+        figures = [
+            (_points(one["estimated_percent"]), _points(one["error_points"], "+.1f"), str(one["n"]))
+            for one in (row, row["in_a_row"])
+        ]
+        rows.append((row["acquisition"], _points(row["true_percent"]), *figures[0], *figures[1]))
+    lines = [
+        f"{a:{name}s} {b:>8s} {c:>11s} {d:>9s} {e:>6s}   | {f:>10s} {g:>7s} {h:>6s}"
+        for a, b, c, d, e, f, g, h in rows
+    ]
+    groups = f"{'':{name}s} {'':>8s}  {stage_2:29s}  |  {both_stages}"
+    return "\n".join([say("classification.table-5"), groups, *lines])
 
 
-def _points(value: float | None, signed: bool = False) -> str:
-    if value is None:
-        return DASH
-    return f"{value:+.1f}" if signed else f"{value:.1f}"
+def _points(value: float | None, spec: str = ".1f") -> str:
+    return "-" if value is None else format(value, spec)
 
 
-_SCALE, _SHOWN, _WORST = 2, 20, 12
+_SCALE, _SHOWN, _WORST = 2, 20, 12  # pixels of a crop's pixel, frames of a strip, strips in an image
 
 
 def draw_confusion(path: Path, confusion: Sequence[Sequence[int]], names: Sequence[str]) -> None:
-    """Draw a confusion matrix, each row's shares as shades and its counts in figures.
-
-    Parameters
-    ----------
-    path : Path
-        A PNG to write.
-    confusion : sequence of sequences of int
-        Rows true, columns predicted.
-    names : sequence of str
-    """
+    """Draw a confusion matrix (rows true, columns predicted): shares as shades, counts as numbers."""
     side, left, top = 120, 150, 50
     picture = Image.new("RGB", (left + side * len(names) + 10, top + side * len(names) + 10), "white")
     pen = ImageDraw.Draw(picture)
-    pen.text((10, 5), "rows: true, columns: judged", fill="black")
+    pen.text((10, 5), say("classification.confusion-axes"), fill="black")
     for r, row in enumerate(confusion):
         pen.text((10, top + side * r + side // 2), names[r], fill="black")
         pen.text((left + side * r + 10, top - 18), names[r], fill="black")
@@ -100,10 +85,7 @@ def draw_errors(
     p: NDArray[np.float64],
     names: tuple[str, str],
 ) -> None:
-    """Draw the most confident errors of a stage, a strip of up to 20 frames each, one file a kind.
-
-    Writes ``errors-stageN-false-CLASS.png`` where there are such errors.
-    """
+    """Draw a stage's most confident errors as strips of 20 frames: ``errors-stageN-false-CLASS.png``."""
     for kind, worst_first in ((names[1], -1.0), (names[0], 1.0)):
         wrong = [
             i
@@ -122,9 +104,9 @@ def _strips(path: Path, strips: Sequence[tuple[LabelledSequence, float]], positi
     pen = ImageDraw.Draw(picture)
     for row, (sequence, p) in enumerate(strips):
         y = row * (height + margin)
-        pen.text(
-            (2, y + 2), f"{sequence.name}  {len(sequence.crops)} frames  p({positive}) = {p:.4f}", fill=0
-        )
+        name, frames = sequence.name, len(sequence.crops)
+        text = say("classification.error-strip", name=name, frames=frames, positive=positive, p=p)
+        pen.text((2, y + 2), text, fill=0)
         crops = sequence.crops[sample(sequence.crops, _SHOWN, "similarity")].astype(np.float32)
         grey = np.clip((crops - np.median(crops)) * 3 + 128, 0, 255).astype(np.uint8)
         strip = Image.fromarray(np.concatenate(list(grey), axis=1))
@@ -134,12 +116,6 @@ def _strips(path: Path, strips: Sequence[tuple[LabelledSequence, float]], positi
 
 _STAGE1 = ("unreliable", "reliable")
 _STAGE2 = ("tank-treading", "flipping")
-_ALL = ("tank-treading", "flipping", "unreliable")
-_NUMBERS = {
-    Label.TANK_TREADING: TANK_TREADING,
-    Label.FLIPPING: FLIPPING,
-    Label.UNRELIABLE: UNRELIABLE,
-}
 
 
 def evaluate(
@@ -152,9 +128,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Judge every sequence of a dataset and score the judgements.
 
-    Stage 1 judges all rows, those under six frames too; stage 2 the truly reliable ones, as in the paper.
-    In a row, sequences under six frames are discarded and stage 2 judges what stage 1 lets through; what
-    stage 2 cannot tell is unreliable there, as in a run. By itself stage 2 names the likelier class always.
+    Stage 1 judges all rows, including those under six frames; stage 2 the truly reliable ones, as in the
+    paper. In a row, sequences under six frames are discarded, stage 2 judges what passes stage 1, and what is
+    undecided there is unreliable, as in a run. Alone, stage 2 always names the likelier class.
 
     Parameters
     ----------
@@ -162,7 +138,7 @@ def evaluate(
         A folder in the published layout (`napari_rbcflow.classification.dataset`).
     two_stage : TwoStage
     pictures : Path, optional
-        Folder, made if it does not exist, for the confusion matrices and the worst errors as strips.
+        Folder for the confusion matrices and the worst errors as strips; created if it does not exist.
     split : {'train', 'validation', 'test'}, optional
         Of a folder that holds several; ``test`` by default.
     only : sequence of str
@@ -173,13 +149,13 @@ def evaluate(
     dict
         ``stage1`` and ``stage2``: ``n``, ``confusion`` (rows true, columns predicted, negative class first),
         ``f1``, ``accuracy``, ``precision``, ``recall``, ``auc``, ``threshold``, ``predictions``; the positive
-        class is reliable and flipping; a score that is undefined is None; ``seen_in_training`` names the
-        acquisitions that the weights were trained on, whose figures are no test of them.
-        ``end_to_end``: ``n``, ``undecided`` (let through by stage 1, not told by stage 2), ``classes``,
+        class is reliable and flipping; an undefined score is None; ``seen_in_training`` names the
+        acquisitions that the weights were trained on, whose scores are not a test of them.
+        ``end_to_end``: ``n``, ``undecided`` (passed by stage 1, undecided in stage 2), ``classes``,
         ``confusion``, ``accuracy``, ``fraction`` over all, ``acquisitions`` with the fraction of each,
         ``predictions``. ``table5``: for each acquisition and all, in per cent and percentage points, the
         tank-treading share of the ``n`` truly reliable cells, true and by stage 2, and ``in_a_row`` that of
-        the ``n`` cells which both stages judged.
+        the ``n`` cells that both stages judged.
         ``models``, ``split``, ``only``. Only JSON types.
 
     Raises
@@ -191,39 +167,23 @@ def evaluate(
     sequences = read_dataset(folder)
     if only:
         refuse_unknown(only, sequences)
-        sequences = [s for s in sequences if set(s.groups) & set(only)]
+        sequences, _ = partition(sequences, only)
     crops = [s.crops for s in sequences]
-    p_reliable = two_stage.reliable(crops)
-    reliable = [s for s in sequences if s.reliable]
-    p_flipping_by_name = dict(
-        zip([s.name for s in sequences], two_stage.flipping(crops).tolist(), strict=True)
-    )
-    p_flipping = np.asarray([p_flipping_by_name[s.name] for s in reliable], np.float64)
-    stage1 = _score(
-        sequences,
-        np.asarray([int(s.reliable) for s in sequences], np.int64),
-        p_reliable,
-        two_stage.stage1.threshold,
-        _STAGE1,
-    )
-    stage2 = _score(
-        reliable,
-        np.asarray([int(s.label == FLIPPING) for s in reliable], np.int64),
-        p_flipping,
-        two_stage.stage2.threshold,
-        _STAGE2,
-    )
+    p_reliable, p_flipping_of_all = two_stage.reliable(crops), two_stage.flipping(crops)
+    is_reliable = np.asarray([s.reliable for s in sequences], np.int64)
+    reliable, p_flipping = [s for s in sequences if s.reliable], p_flipping_of_all[is_reliable == 1]
+    is_flipping = np.asarray([s.label == FLIPPING for s in reliable], np.int64)
+    stage1 = _score(sequences, is_reliable, p_reliable, two_stage.stage1.threshold, _STAGE1)
+    stage2 = _score(reliable, is_flipping, p_flipping, two_stage.stage2.threshold, _STAGE2)
     kinds = [
-        None
-        if len(s.crops) < LEAST_FRAMES or p < two_stage.stage1.threshold
-        else two_stage.kind(p_flipping_by_name[s.name])
-        for s, p in zip(sequences, p_reliable, strict=True)
+        None if len(s.crops) < LEAST_FRAMES or p < two_stage.stage1.threshold else two_stage.kind(q)
+        for s, p, q in zip(sequences, p_reliable.tolist(), p_flipping_of_all.tolist(), strict=True)
     ]
     final = np.asarray(
         [
             UNRELIABLE
             if kind is None or not two_stage.stage1.passes(p, flipping=kind[0] is Label.FLIPPING)
-            else _NUMBERS[kind[0]]
+            else LABELS.index(kind[0])
             for kind, p in zip(kinds, p_reliable.tolist(), strict=True)
         ],
         np.int64,
@@ -295,7 +255,7 @@ def _in_a_row(sequences: Sequence[LabelledSequence], final: NDArray[np.int64]) -
     where = np.asarray([s.acquisition for s in sequences])
     return {
         "n": len(sequences),
-        "classes": list(_ALL),
+        "classes": list(LABELS),
         "confusion": confusion,
         "accuracy": float((truth == final).mean()),
         "fraction": _fractions(truth, final),
@@ -304,7 +264,7 @@ def _in_a_row(sequences: Sequence[LabelledSequence], final: NDArray[np.int64]) -
             for name in acquisitions
         ],
         "predictions": [
-            {"sequence_name": s.name, "true_label": _ALL[s.label], "predicted_label": _ALL[int(label)]}
+            {"sequence_name": s.name, "true_label": LABELS[s.label], "predicted_label": LABELS[int(label)]}
             for s, label in zip(sequences, final, strict=True)
         ],
     }
@@ -313,16 +273,19 @@ def _in_a_row(sequences: Sequence[LabelledSequence], final: NDArray[np.int64]) -
 def _table5(
     reliable: Sequence[LabelledSequence], judged: NDArray[np.int64], in_a_row: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return Table 5: the truly reliable cells' share by stage 2, and beside it that of both stages."""
+    """Return Table 5: the tank-treading share of the truly reliable cells by stage 2, and of both stages."""
     truth = np.asarray([s.label for s in reliable], np.int64)
     where = np.asarray([s.acquisition for s in reliable], dtype=object)
+    both_stages = [
+        *((where == row["acquisition"], row["acquisition"], row) for row in in_a_row["acquisitions"]),
+        (np.ones(len(where), bool), "all", in_a_row["fraction"]),
+    ]
     rows: list[dict[str, Any]] = []
-    for both in (*in_a_row["acquisitions"], {"acquisition": "all", **in_a_row["fraction"]}):
-        of = where == both["acquisition"] if len(rows) < len(in_a_row["acquisitions"]) else where == where
+    for of, name, both in both_stages:
         share = _fractions(truth[of], judged[of])
         rows.append(
             {
-                "acquisition": both["acquisition"],
+                "acquisition": name,
                 "n": share["n_true"],
                 "true_percent": _percent(share["true"]),
                 "estimated_percent": _percent(share["estimate"]),
@@ -342,7 +305,7 @@ def _percent(share: float | None) -> float | None:
 
 
 def _fractions(truth: NDArray[np.int64], final: NDArray[np.int64]) -> dict[str, Any]:
-    """Return the tank-treading share of the reliable: true, and as both stages have it."""
+    """Return the tank-treading share of the reliable cells, true and judged."""
 
     def share(labels: NDArray[np.int64]) -> tuple[float | None, int]:
         n = int((labels != UNRELIABLE).sum())

@@ -1,4 +1,8 @@
-"""Scores of a two-class judgement, with the counts behind them."""
+"""Scores of a two-class judgement, with the counts behind them.
+
+Bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Calibration: Platt,
+Advances in Large Margin Classifiers (1999) 61; Lin, Lin and Weng, Machine Learning 68 (2007) 267.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Counts:
-    """The confusion of two classes."""
+    """The confusion counts of two classes."""
 
     true_negative: int
     false_positive: int
@@ -20,7 +24,7 @@ class Counts:
 
     @classmethod
     def of(cls, truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> Counts:
-        """Count; both arrays of shape (n,) hold 1 for the positive class, else 0."""
+        """Count; both arrays hold 1 for the positive class, otherwise 0."""
         truth, predicted = np.asarray(truth, bool), np.asarray(predicted, bool)
         return cls(
             int((~truth & ~predicted).sum()),
@@ -52,7 +56,7 @@ class Counts:
 
     @property
     def leak(self) -> float | None:
-        """Share of the negative class that passes."""
+        """Share of the negative class that passes: the false positive rate."""
         return _share(self.false_positive, self.false_positive + self.true_negative)
 
     @property
@@ -73,9 +77,9 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def auc(truth: NDArray[np.int64], p: NDArray[np.float64]) -> float | None:
-    """Area under the receiver operating characteristic; ties count half, None where a class is missing.
+    """Area under the ROC curve, the Mann-Whitney statistic over the number of pairs.
 
-    The Mann-Whitney statistic over the number of pairs.
+    Ties count half; None if a class is missing.
     """
     truth, p = np.asarray(truth, bool), np.asarray(p, np.float64)
     positive, negative = p[truth], np.sort(p[~truth])
@@ -95,21 +99,7 @@ def bootstrap(
     rounds: int = 1000,
     level: float = 0.95,
 ) -> tuple[float, float] | None:
-    """Percentile interval of a score, each class resampled by itself; None where a class is missing.
-
-    Parameters
-    ----------
-    truth : ndarray of int64, shape (n,)
-    p : ndarray of float64, shape (n,)
-    score : callable
-        Of truth and p, for example `auc`.
-    seed, rounds : int
-    level : float
-
-    References
-    ----------
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
-    """
+    """Bootstrap percentile interval of a score, each class resampled separately; None if one is missing."""
     truth, p = np.asarray(truth, bool), np.asarray(p, np.float64)
     positive, negative = p[truth], p[~truth]
     if not len(positive) or not len(negative):
@@ -125,9 +115,9 @@ def bootstrap(
 
 
 def threshold_at_leak(truth: NDArray[np.int64], p: NDArray[np.float64], leak: float) -> float:
-    """Lowest probability, to four decimals, at which at most `leak` of the negatives pass (p >= it).
+    """Lowest threshold, to four decimals, at which at most the share `leak` of the negatives passes.
 
-    1.0001 where even certainty would let too many through; 0.5 where there is no negative.
+    1.0001 if even a probability of 1 would let too many pass; 0.5 if there are no negatives.
     """
     negative = np.sort(np.round(np.asarray(p, np.float64)[~np.asarray(truth, bool)], 4))
     if not len(negative):
@@ -139,48 +129,25 @@ def threshold_at_leak(truth: NDArray[np.int64], p: NDArray[np.float64], leak: fl
 
 
 def at_prevalence(recall: float, leak: float, prevalence: float) -> float | None:
-    """Precision where `prevalence` of all are positive."""
+    """Precision if the share `prevalence` of all is positive."""
     passed = prevalence * recall + (1 - prevalence) * leak
     return prevalence * recall / passed if passed else None
 
 
-def calibrate(truth: NDArray[np.int64], logits: NDArray[np.float64]) -> tuple[float, float]:
-    """Slope and offset of Platt's calibration, fitted by Newton's method with his regularised targets.
-
-    Where the logits order the cells no better than chance the slope is 0, so that every cell has the classes'
-    shares for its probability and none can be told: turned round, they would not be right for that.
-
-    References
-    ----------
-    Platt, Advances in Large Margin Classifiers (1999) 61; Lin, Lin and Weng, Machine Learning 68 (2007) 267.
-    """
-    slope, offset, _ = calibrate_with(truth, logits, np.zeros(len(logits)), np.ones(len(logits)))
-    return slope, offset
-
-
-def calibrate_with(
+def calibrate(
     truth: NDArray[np.int64],
     logits: NDArray[np.float64],
-    shortness: NDArray[np.float64],
-    weights: NDArray[np.float64],
+    shortness: NDArray[np.float64] | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> tuple[float, float, float]:
-    """Calibrate as `calibrate` does, with a second witness: how short a sequence is.
+    """Fit Platt's calibration by Newton's method with his regularised targets, and the effect of shortness.
 
-    Parameters
-    ----------
-    truth : ndarray of int64, shape (n,)
-    logits : ndarray of float64, shape (n,)
-    shortness : ndarray of float64, shape (n,)
-        0 for sequences that are long enough, up to 1.
-    weights : ndarray of float64, shape (n,)
-        What each counts.
-
-    Returns
-    -------
-    slope, offset : float
-    short : float
-        What the logit of a sequence of shortness 1 loses before slope and offset; never below 0.
+    Returns slope, offset, and what to subtract before these from the logit of a sequence of shortness 1,
+    never negative. If the logits order the cells no better than chance, the slope is 0: every cell gets the
+    share of the positive class as its probability; a negative slope would not make the logits right.
     """
+    shortness = np.zeros(len(logits)) if shortness is None else shortness
+    weights = np.ones(len(logits)) if weights is None else weights
     truth, logits = np.asarray(truth, bool), np.asarray(logits, np.float64)
     n_positive, n_negative = float(weights[truth].sum()), float(weights[~truth].sum())
     if not n_positive or not n_negative:
@@ -235,7 +202,7 @@ def calibration_error(truth: NDArray[np.int64], p: NDArray[np.float64], bins: in
 
 
 def perfect_calibration_error(p: NDArray[np.float64], *, seed: int = 0, rounds: int = 1000) -> float:
-    """The 97.5th percentile of the calibration error if every probability in `p` were exactly right."""
+    """The 97.5th percentile of the calibration error if every probability in `p` were right."""
     rng = np.random.default_rng(seed)
     p = np.asarray(p, np.float64)
     drawn = [calibration_error((rng.random(len(p)) < p).astype(np.int64), p) for _ in range(rounds)]

@@ -24,6 +24,7 @@ from napari_rbcflow.classification.grid.folder import (
     PaperModel,
     Progress,
     begin,
+    cell_name,
     identity_of,
     is_whole,
     replace_text,
@@ -37,32 +38,38 @@ from napari_rbcflow.classification.training.model_card import count_labels, figu
 from napari_rbcflow.classification.two_stage import choose_device
 from napari_rbcflow.classification.weight_files import save_weights
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
 
+# Million multiplications for a sequence, and for each of its K frames. Used only to estimate the time left.
 _COST = {"cnn": (40.0, 0.8), "c-rnn": (0.0, 22.0)}
-"""Million multiplications a sequence: of itself, and for each of its K frames. Only for the time left."""
 _EVERY_S = 10.0
 
 
-class Clock:
-    """Says where the grid is and how long it may still take, from what its cells took so far."""
+class _ProgressReporter:
+    """Reports where the grid is, and the time left, from what its cells took so far."""
 
-    def __init__(self, todo: Sequence[Cell], splits: Mapping[int, Split], epochs: int, say: Progress) -> None:
-        self._todo, self._splits, self._epochs, self._say = list(todo), splits, epochs, say
-        self._at, self._started, self._said = 0, 0.0, 0.0
+    def __init__(
+        self, todo: Sequence[Cell], splits: Mapping[int, Split], epochs: int, progress: Progress
+    ) -> None:
+        self._todo, self._splits, self._epochs, self._progress = list(todo), splits, epochs, progress
+        self._at, self._started, self._reported = 0, 0.0, 0.0
         self._pace: dict[str, float] = {}
 
-    def starts(self, cell: Cell) -> None:
-        self._started = self._said = time.monotonic()
-        self._say(f"cell {self._at + 1} of {len(self._todo)}: {cell.in_words}{self._left(0.0)}")
+    def started(self, cell: Cell) -> None:
+        self._started = self._reported = time.monotonic()
+        name = cell_name(cell.model, cell.sampling, cell.frames)
+        at = {"number": self._at + 1, "cells": len(self._todo), "stage": cell.stage}
+        self._progress(say("classification.grid-cell-starts", **at, cell=name, left=self._left(0.0)))
 
     def epoch(self, epoch: int, epochs: int, loss: float) -> None:
         now = time.monotonic()
         share = epoch / epochs
         cell = self._todo[self._at]
         self._pace[cell.model] = (now - self._started) / (share * self._cost(cell))
-        if now - self._said >= _EVERY_S:
-            self._said = now
-            self._say(f"  epoch {epoch} of {epochs}, loss {loss:.4f}{self._left(share)}")
+        if now - self._reported >= _EVERY_S:
+            self._reported = now
+            at = {"epoch": epoch, "epochs": epochs, "loss": loss}
+            self._progress(say("classification.grid-cell-epoch", **at, left=self._left(share)))
 
     def ended(self, cell: Cell) -> None:
         self._pace[cell.model] = (time.monotonic() - self._started) / self._cost(cell)
@@ -83,12 +90,10 @@ class Clock:
             for part, cell in zip(rest, self._todo[self._at :], strict=True)
         )
         if seconds < 90:
-            return f"; about {seconds:.0f} s left"
-        return (
-            f"; about {seconds / 60:.0f} min left"
-            if seconds < 5400
-            else f"; about {seconds / 3600:.1f} h left"
-        )
+            return say("classification.grid-seconds-left", time=seconds)
+        if seconds < 5400:
+            return say("classification.grid-minutes-left", time=seconds / 60)
+        return say("classification.grid-hours-left", time=seconds / 3600)
 
 
 def run_grid(
@@ -106,27 +111,27 @@ def run_grid(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train and score the cells of the grid that are not there yet, and lay all that are there into tables.
+    """Train and score the cells of the grid that are not there yet, and write the tables.
 
-    Cells are taken cheapest first: a stage's CNNs, then its C-RNNs from small K upward. What narrows the
-    grid (`stages`, `models`, `samplings`, `frames`) may differ from call to call; what a figure depends on
+    The cheapest cells come first: a stage's CNNs, then its C-RNNs from small K upwards. What narrows the grid
+    (`stages`, `models`, `samplings`, `frames`) may differ from call to call; what a score depends on
     (datasets, split, `epochs`, `seed`) may not.
 
     Parameters
     ----------
     datasets : sequence of Path
-        As for `training.train`. A folder with ``train``, ``validation`` and ``test`` is taken as it is.
+        As for `training.train`. The splits of a folder with ``train``, ``validation`` and ``test`` are kept.
     out : Path
-        A new folder, or that of an earlier call. Holds ``grid.json`` (what the figures depend on), a folder
-        for each cell, and ``tables.txt``, ``tables.md``, ``tables.json``, renewed after each cell.
+        A new folder, or that of an earlier call. Holds ``grid.json`` (what the scores depend on), a folder
+        for each cell, and ``tables.txt``, ``tables.md``, ``tables.json``, rewritten after each cell.
     stages, models, samplings, frames : sequence, optional
         Which cells to train.
     epochs, seed : int
     validation, test : sequence of str
-        Patients, dates or acquisitions to hold back (`splits.make_splits`), where the data has no splits.
+        Patients, dates or acquisitions to hold back (`splits.make_splits`) if the data has no splits.
     device : {'auto', 'cpu', 'cuda'}
     progress : callable, optional
-        Called with a sentence now and then.
+        Called with a sentence from time to time.
 
     Returns
     -------
@@ -136,28 +141,28 @@ def run_grid(
     Raises
     ------
     BadInput
-        For data or options that cannot be used, or that are not those `out` was begun with.
+        For data or options that cannot be used, or that differ from those `out` was begun with.
     """
-    say: Progress = progress or (lambda _: None)
+    report: Progress = progress or (lambda _: None)
     out, wanted = Path(out), _wanted(stages, models, samplings, frames)
     if epochs < 1:
-        raise BadInput("At least one epoch is needed.")
+        raise BadInput("classification.no-epochs")
     where = choose_device(device)
     splits = make_splits(datasets, sorted(set(stages)), validation, test)
     identity = identity_of(splits, epochs, seed)
     begin(out, identity)
     for stage in splits.values():
         for note in stage.notes:
-            say(note)
+            report(note)
     possible = [cell for cell in wanted if cell.frames <= splits[cell.stage].most_frames]
-    todo = [cell for cell in possible if not is_whole(out / cell.name, say)]
+    todo = [cell for cell in possible if not is_whole(out / cell.name, report)]
     if done := len(possible) - len(todo):
-        say(f"{done} of {len(possible)} cells are there already")
-    clock = Clock(todo, splits, epochs, say)
+        report(say("classification.grid-cells-there", done=done, cells=len(possible)))
+    reporter = _ProgressReporter(todo, splits, epochs, report)
     for cell in todo:
-        clock.starts(cell)
-        _train(cell, splits[cell.stage], out, epochs, seed, where, clock)
-        clock.ended(cell)
+        reporter.started(cell)
+        _train(cell, splits[cell.stage], out, epochs, seed, where, reporter)
+        reporter.ended(cell)
         write_tables(out)
     return write_tables(out)
 
@@ -165,27 +170,34 @@ def run_grid(
 def _wanted(
     stages: Sequence[int], models: Sequence[PaperModel], samplings: Sequence[Sampling], frames: Sequence[int]
 ) -> list[Cell]:
-    for values, known, what in (
-        (stages, (1, 2), "stage"),
-        (models, MODELS, "model of the paper"),
-        (samplings, SAMPLINGS, "sampling"),
-        (frames, FRAMES, "K in the grid"),
+    for setting, values, possible in (
+        ("stages", stages, (1, 2)),
+        ("models", models, MODELS),
+        ("samplings", samplings, SAMPLINGS),
+        ("frames", frames, FRAMES),
     ):
         if not values:
-            raise BadInput(f"Give at least one {what}.")
+            raise BadInput("classification.grid-none-chosen", setting=setting)
         for value in values:
-            if value not in known:
-                raise BadInput(f"There is no {what} {value}; choose from {', '.join(map(str, known))}.")
+            if value not in possible:
+                known = ", ".join(map(str, possible))
+                raise BadInput("classification.grid-unknown-value", setting=setting, value=value, known=known)
     cells = {Cell(s, m, p, k) for s in stages for m in models for p in samplings for k in frames}
     return sorted(cells, key=lambda c: (c.model == "c-rnn", c.frames, c.stage, c.sampling))
 
 
 def _train(
-    cell: Cell, split: Split, out: Path, epochs: int, seed: int, where: torch.device, clock: Clock
+    cell: Cell,
+    split: Split,
+    out: Path,
+    epochs: int,
+    seed: int,
+    where: torch.device,
+    reporter: _ProgressReporter,
 ) -> None:
     recipe = cell.recipe(epochs)
     started = time.monotonic()
-    fitted = fit(split.train, split.validation, recipe, seed, where, clock.epoch)
+    fitted = fit(split.train, split.validation, recipe, seed, where, reporter.epoch)
     seconds = time.monotonic() - started
     judged: dict[str, NDArray[np.float64]] = {
         name: logits(fitted.network, part, recipe)
@@ -193,7 +205,7 @@ def _train(
         if part
     }
     card = make_card(
-        recipe, split.validation, judged["validation"], judged["validation"][None], [seed], split.said
+        recipe, split.validation, judged["validation"], judged["validation"][None], [seed], split.description
     )
     card |= {
         "name": f"darrin-2023-{cell.name}",
@@ -201,7 +213,7 @@ def _train(
         "offset": 0.0,
         "threshold": 0.5,
         "told_from": 0.5,
-        "threshold_rule": "the likelier class, not calibrated, as in the paper",
+        "threshold_rule": say("classification.threshold-of-paper"),
         "figures": {
             f"{name} ({'chose the epoch' if name == 'validation' else 'chose nothing'})": figures(
                 recipe, part, judged[name], judged[name][None], 1.0, 0.0, 0.5
@@ -236,7 +248,7 @@ def _train(
         for file in making.iterdir():
             with file.open("rb+") as handle:
                 os.fsync(handle.fileno())
-        if (out / cell.name).exists():  # damaged, or another process was faster
+        if (out / cell.name).exists():  # damaged, or another process finished it first
             shutil.rmtree(out / cell.name)
         making.rename(out / cell.name)
     finally:
@@ -244,7 +256,7 @@ def _train(
 
 
 def _scores(sequences: Sequence[LabelledSequence], judged: NDArray[np.float64], stage: int) -> dict[str, Any]:
-    truth = targets(sequences, 1 if stage == 1 else 2)
+    truth = targets(sequences, stage)
     counts = Counts.of(truth, (judged >= 0).astype(np.int64))
     return {
         "n": counts.n,

@@ -1,4 +1,4 @@
-"""What to train on, what to choose with, what to test on: whole acquisitions, never single sequences."""
+"""Training, validation and test data: whole acquisitions, never single sequences."""
 
 from __future__ import annotations
 
@@ -7,33 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_rbcflow.classification.dataset import LabelledSequence, read_all, refuse_unknown, refuse_unnamed
-from napari_rbcflow.classification.training.train import every_nth, has_both_classes
+from napari_rbcflow.classification.dataset import (
+    LabelledSequence,
+    partition,
+    read_all,
+    refuse_unknown,
+    refuse_unnamed,
+)
+from napari_rbcflow.classification.training.train import every_nth, has_both_classes, require_both_classes
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
 
 _TEST_SHARE, _EVERY = 1 / 3, 4
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The sequences of a stage.
-
-    Attributes
-    ----------
-    train, validation, test : list of LabelledSequence
-    said : str
-        What was held back, in words.
-    most_frames : int
-        K beyond this gains nothing, for the data has no more frames.
-    notes : tuple of str
-        What a person should know of this data.
-    """
+    """The sequences of a stage, and what a person should know of them."""
 
     train: list[LabelledSequence]
     validation: list[LabelledSequence]
     test: list[LabelledSequence]
-    said: str
-    most_frames: int
+    description: str  # what was held back
+    most_frames: int  # a higher K gains nothing, because the data has no more frames
     notes: tuple[str, ...]
 
 
@@ -42,29 +38,17 @@ def make_splits(
 ) -> dict[int, Split]:
     """Read datasets and split them for each stage.
 
-    Splits that the data brings are taken as they are. Otherwise the test set is the patient whose share is
-    nearest to a third, or the date where there is one patient, or the acquisition where there is one date;
-    validation is every fourth acquisition of the rest. In stage 1, patients without unreliable sequences
-    cannot be tested on; and strips that were sampled to 20 frames are left out where there are whole
-    tracks, for their length alone would tell that they are reliable.
-
-    Parameters
-    ----------
-    datasets : sequence of Path
-    stages : sequence of {1, 2}
-    validation, test : sequence of str
-        Patients (``BG``), dates (``BG1017``) or acquisitions (``BG1017_10s02``) to hold back instead.
-
-    Raises
-    ------
-    BadInput
-        For unreadable data, unknown names, or where a part would lack one of the two classes.
+    The data's own splits are kept. Otherwise the test set is the patient whose share is nearest to a third
+    (or date, if there is one patient; or acquisition, if there is one date), and validation is every fourth
+    acquisition of the rest, or what `validation` and `test` name. In stage 1, patients without unreliable
+    sequences cannot be tested on, and strips that were sampled to 20 frames are left out if there are whole
+    tracks, because their length alone would show that they are reliable.
     """
     parts = read_all(datasets)
     everything = [s for part in parts.values() for s in part]
     refuse_unknown((*validation, *test), everything)
     if (validation or test) and (parts["validation"] or parts["test"]):
-        raise BadInput("The data brings its own splits; leave out --validation and --test.")
+        raise BadInput("classification.grid-has-own-splits")
     return {stage: _split(stage, parts, validation, test) for stage in stages}
 
 
@@ -76,43 +60,36 @@ def _split(
     whole = [s for part in of_stage.values() for s in part if not s.sampled]
     strips = [s for part in of_stage.values() for s in part if s.sampled]
     if stage == 1 and strips and whole:
-        notes.append(
-            f"stage 1: {len(strips)} strips already sampled to {_longest(strips)} frames are left out, "
-            "for their length alone would tell that they are reliable"
-        )
+        frames = _longest(strips)
+        notes.append(say("classification.grid-strips-left-out", strips=len(strips), frames=frames))
         of_stage = {name: [s for s in part if not s.sampled] for name, part in of_stage.items()}
         strips = []
     most = 10**6
     if strips:
         most = _longest(strips)
-        notes.append(
-            f"stage {stage}: the strips hold {most} frames, so K above {most} gains nothing and is not run; "
-            f"they were sampled by similarity, so at K = {most} both samplings give them the same frames"
-        )
+        notes.append(say("classification.grid-strips-frames", stage=stage, frames=most))
     train, chosen, held = of_stage["train"], of_stage["validation"], of_stage["test"]
-    said = "train, validation and test as given" if held else "train and validation as given"
-    if not chosen:
+    if chosen and held:
+        description = say("classification.grid-split-given")
+    elif chosen:
+        description = say("classification.split-train-validation-given")
+    else:
         refuse_unnamed(train)
-        said_test = "test as given"
+        test_names: list[str] = []
         if not held:
-            names = list(test) or [
-                _choose_test([s for s in train if not set(s.groups) & set(validation)], stage)
-            ]
-            held = [s for s in train if set(s.groups) & set(names)]
-            train = [s for s in train if not set(s.groups) & set(names)]
-            said_test = f"test: {', '.join(names)}"
-        chosen_names = list(validation) or _choose_validation(train, stage)
-        chosen = [s for s in train if set(s.groups) & set(chosen_names)]
-        train = [s for s in train if not set(s.groups) & set(chosen_names)]
-        said = f"validation: {', '.join(chosen_names)}; {said_test}; the rest to train on"
-    classes = "reliable and unreliable" if stage == 1 else "tank-treading and flipping"
-    for name, part in (("training", train), ("validation", chosen), ("test", held)):
-        if not has_both_classes(part, stage) and not (name == "test" and not part):
-            raise BadInput(
-                f"Stage {stage}: {name} needs {classes} sequences and would lack one of them; "
-                "hold back others with --validation and --test, or leave the stage out with --stage."
-            )
-    return Split(train, chosen, held, said, most, tuple(notes))
+            test_names = list(test) or [_choose_test(partition(train, validation)[1], stage)]
+            held, train = partition(train, test_names)
+        names = list(validation) or _choose_validation(train, stage)
+        chosen, train = partition(train, names)
+        names_of = {"validation": ", ".join(names), "test": ", ".join(test_names)}
+        if test_names:
+            description = say("classification.grid-split-chosen", **names_of)
+        else:
+            description = say("classification.grid-split-test-given", validation=names_of["validation"])
+    for name, part in (("train", train), ("validation", chosen), ("test", held)):
+        if part or name != "test":
+            require_both_classes(part, stage, name, "classification.grid-class-missing")
+    return Split(train, chosen, held, description, most, tuple(notes))
 
 
 def _choose_test(sequences: Sequence[LabelledSequence], stage: int) -> str:
@@ -121,24 +98,17 @@ def _choose_test(sequences: Sequence[LabelledSequence], stage: int) -> str:
         possible = [
             name
             for name in sorted(sizes)
-            if has_both_classes([s for s in sequences if getattr(s, group) == name], stage)
-            and has_both_classes([s for s in sequences if getattr(s, group) != name], stage)
+            if all(has_both_classes(side, stage) for side in partition(sequences, [name]))
         ]
         if possible:
             return min(possible, key=lambda name: abs(sizes[name] / len(sequences) - _TEST_SHARE))
-    raise BadInput(
-        f"Stage {stage}: no patient, date or acquisition can be held back as a test without losing "
-        "one of the two classes; give more data."
-    )
+    raise BadInput("classification.grid-no-test", stage=stage)
 
 
 def _choose_validation(sequences: Sequence[LabelledSequence], stage: int) -> list[str]:
     if kept := every_nth(sequences, stage, _EVERY):
         return kept
-    raise BadInput(
-        f"Stage {stage}: no acquisition can be held back for validation without losing one of the two "
-        "classes; name some with --validation, or give more data."
-    )
+    raise BadInput("classification.grid-no-validation", stage=stage)
 
 
 def _longest(sequences: Sequence[LabelledSequence]) -> int:

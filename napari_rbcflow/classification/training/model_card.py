@@ -23,7 +23,7 @@ from napari_rbcflow.classification.evaluation.scores import (
     at_prevalence,
     auc,
     bootstrap,
-    calibrate_with,
+    calibrate,
     calibration_error,
     perfect_calibration_error,
     threshold_at_leak,
@@ -166,7 +166,7 @@ def make_card(
         deciding = deciding & np.asarray([s.patient in of_both for s in sequences])
     truth = targets(sequences, recipe.stage)
     short_by = shortness([len(s.crops) for s in sequences], recipe.frames)
-    slope, offset, short = calibrate_with(
+    slope, offset, short = calibrate(
         truth[deciding],
         held_logits[deciding],
         short_by[deciding] if recipe.stage == 1 and recipe.scale == "level" else np.zeros(deciding.sum()),
