@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import html
 import os
 import re
 import shutil
@@ -17,14 +18,16 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sentence_keys import any_said
 from small_chamber import SmallChamber
 from test_session import account_of, begin, some_pairs, swap_text, write
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, wilson
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import FractionFigure, open_session, verify
 from napari_rbcflow.session.change_log import ChangeLog, login_name
-from napari_rbcflow.session.label_edits import BY_HAND, STRUCK_OUT, by_hand
+from napari_rbcflow.session.label_edits import BY_HAND, STRUCK_OUT
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.types import Label
 
@@ -96,8 +99,9 @@ def test_the_fraction_by_hand_is_that_of_a_recount(running: Path, wanted: list[t
     log, labels, made = ChangeLog(running), dict(MACHINE), []
     for cell, now, by in wanted:
         if labels[cell] == now:
-            with pytest.raises(BadInput, match=f"Cell {cell} is {now} already"):
+            with pytest.raises(BadInput) as error:
                 log.add(cell, now, by)
+            assert str(error.value) == say("session.label-unchanged", cell=cell, label=now)
             continue
         change = log.add(cell, now, by)
         assert (change.cell, change.was, change.now) == (cell, labels[cell], now)
@@ -110,17 +114,17 @@ def test_the_fraction_by_hand_is_that_of_a_recount(running: Path, wanted: list[t
     assert log.labels() == changed
     assert dict(zip(session.cells["cell"], session.labels_by_hand, strict=True)) == labels
     assert dict(zip(session.cells["cell"], session.cells["label"], strict=True)) == MACHINE
-    assert by_hand(session) == (recount(labels) if changed else None)
+    assert session.fraction_by_hand == (recount(labels) if changed else None)
     assert session.fraction == recount(MACHINE, one_by_one=True)
     k, m = len(TANK_TREADING), len(FLIPPING)
-    assert log.figure(tank_treading=k, flipping=m) == by_hand(session)
+    assert log.figure(tank_treading=k, flipping=m) == session.fraction_by_hand
 
     # Everything taken back is the machine's again, and what was done stays written.
     for cell in changed:
         log.take_back(cell)
     session = open_session(running)
     assert session.labels_by_hand.tolist() == session.cells["label"].tolist()
-    assert by_hand(session) is None
+    assert session.fraction_by_hand is None
     assert len(session.changes) == len(made) + len(changed)
 
 
@@ -149,7 +153,7 @@ def test_a_finished_session_tells_of_its_changes(closed: Path, monkeypatch: pyte
     session = open_session(closed)
     assert session.changes["cell"].tolist() == [FLIPPING[0], FLIPPING[1], FLIPPING[2], FLIPPING[2]]
     assert session.fraction == machine
-    figure = by_hand(session)
+    figure = session.fraction_by_hand
     assert figure == of_counts(len(TANK_TREADING) + 1, len(FLIPPING) - 2)
     assert figure.estimate is not None
     said = shown(closed / "report.html")
@@ -164,7 +168,7 @@ def test_a_finished_session_tells_of_its_changes(closed: Path, monkeypatch: pyte
     for cell in (FLIPPING[0], FLIPPING[1]):
         log.take_back(cell, "Anna")
     assert "Changes by hand by Anna, Bo &lt;b&gt;, MD were all taken back." in shown(closed / "report.html")
-    assert by_hand(open_session(closed)) is None
+    assert open_session(closed).fraction_by_hand is None
     assert verify(closed).code == 0
 
     # Whoever says no name is named as the computer knows them.
@@ -177,7 +181,7 @@ def test_a_finished_session_tells_of_its_changes(closed: Path, monkeypatch: pyte
     assert "<p class='corrected by-hand few'" in page
     for cell in TANK_TREADING[:9]:
         log.add(cell, "struck-out", "Anna")
-    assert by_hand(open_session(closed)) == FractionFigure(None, None, None, 0.95, "wilson", 0)
+    assert open_session(closed).fraction_by_hand == FractionFigure(None, None, None, 0.95, "wilson", 0)
     assert "no number , as no cell is left to count" in shown(closed / "report.html")
 
 
@@ -199,8 +203,9 @@ def test_changes_while_the_run_goes_on_are_in_its_report(tmp_path: Path) -> None
     cell = next(cell for cell in kept if cell in FLIPPING)
     later = next(cell for cell in FLIPPING if cell not in kept)
     log.add(cell, STRUCK_OUT, "Anna")
-    with pytest.raises(BadInput, match=f"has no cell {later}"):
+    with pytest.raises(BadInput) as error:
         log.add(later, STRUCK_OUT, "Anna")
+    assert error.value.key == "session.no-such-cell"
     assert not (writer.folder / "report.html").exists()
     writer.keep(PAIRS[60:])
     log.add(later, "tank-treading", "Anna")
@@ -214,7 +219,7 @@ def test_a_change_in_the_moment_of_the_close_is_told_too(closed: Path) -> None:
     log = ChangeLog(closed)
     log.add(FLIPPING[0], STRUCK_OUT, "Anna")
     (closed / "report.html").write_bytes(page)
-    assert any("does not tell of the last changes" in finding for finding in verify(closed).findings)
+    assert say("session.found-report-behind") in verify(closed).findings
     log.bring_report_up_to_date()
     assert verify(closed).findings == []
     page = (closed / "report.html").stat()
@@ -227,7 +232,7 @@ def test_a_report_that_cannot_be_written_keeps_the_change(closed: Path) -> None:
     (closed / "report.html").mkdir()
     log = ChangeLog(closed)
     log.add(FLIPPING[0], STRUCK_OUT, "Anna")
-    assert "kept, but report.html could not be written anew" in log.report_fault
+    assert any_said("session.change-report-failed", [log.report_fault])
     assert log.labels() == {FLIPPING[0]: STRUCK_OUT}
     (closed / "report.html").rmdir()
     log.add(FLIPPING[1], STRUCK_OUT, "Anna")
@@ -244,18 +249,18 @@ def test_a_line_cut_by_a_crash_counts_for_nothing_and_spoils_no_other(closed: Pa
     first_two = path.read_bytes().splitlines(keepends=True)[:2]
     os.truncate(path, path.stat().st_size - lost)
     assert log.labels() == {FLIPPING[0]: STRUCK_OUT}
-    assert by_hand(open_session(closed)) == of_counts(len(TANK_TREADING), len(FLIPPING) - 1)
-    assert any("line 3 was cut by a crash" in finding for finding in verify(closed).findings)
+    assert open_session(closed).fraction_by_hand == of_counts(len(TANK_TREADING), len(FLIPPING) - 1)
+    assert say("session.changes-line-cut", line=3) in verify(closed).findings
     log.add(FLIPPING[2], "unreliable", "Anna")
     assert log.labels() == {FLIPPING[0]: STRUCK_OUT, FLIPPING[2]: "unreliable"}
     assert path.read_bytes().splitlines(keepends=True)[:2] == first_two
-    assert verify(closed).findings == ["changes.csv: line 3 was cut by a crash and counts for nothing."]
+    assert verify(closed).findings == [say("session.changes-line-cut", line=3)]
 
 
 def test_a_first_line_cut_by_a_crash(closed: Path) -> None:
     (closed / "changes.csv").write_text("changed,by,ce")
     assert open_session(closed).changes.empty
-    assert verify(closed).findings == ["changes.csv: line 1 was cut by a crash and counts for nothing."]
+    assert verify(closed).findings == [say("session.changes-line-cut", line=1)]
     ChangeLog(closed).add(FLIPPING[0], STRUCK_OUT, "Anna")
     assert verify(closed).findings == []
 
@@ -281,20 +286,29 @@ def test_what_is_refused(closed: Path, tmp_path: Path) -> None:
     log = ChangeLog(closed)
     too_short = next(cell for cell, label in MACHINE.items() if label == Label.TOO_SHORT)
     uncounted = next(cell for cell, label in MACHINE.items() if label == Label.UNCOUNTED)
+    in_under_6 = say("session.not-judged-too-short", frames=6)
+    at_the_stop = say("session.not-judged-cut-by-stop")
+    labels = "tank-treading, flipping, unreliable"
     for cell, now, said in (
-        (1000, "flipping", "has no cell 1000"),
-        (0, "flipping", "has no cell 0"),
-        (FLIPPING[0], "sphere", "'sphere' is no label: choose tank-treading, flipping, unreliable or struck"),
-        (FLIPPING[0], "uncounted", "is no label"),
-        (too_short, "flipping", "was not judged .it was seen in under 6 frames"),
-        (uncounted, "tank-treading", "was not judged .it was still in the picture at the stop"),
-        (FLIPPING[0], "flipping", "is flipping already"),
+        (1000, "flipping", say("session.no-such-cell", folder=closed, cell=1000)),
+        (0, "flipping", say("session.no-such-cell", folder=closed, cell=0)),
+        (FLIPPING[0], "sphere", say("session.not-a-label", label="sphere", labels=labels, last=STRUCK_OUT)),
+        (
+            FLIPPING[0],
+            "uncounted",
+            say("session.not-a-label", label="uncounted", labels=labels, last=STRUCK_OUT),
+        ),
+        (too_short, "flipping", say("session.cannot-be-changed", cell=too_short, why=in_under_6)),
+        (uncounted, "tank-treading", say("session.cannot-be-changed", cell=uncounted, why=at_the_stop)),
+        (FLIPPING[0], "flipping", say("session.label-unchanged", cell=FLIPPING[0], label="flipping")),
     ):
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput) as error:
             log.add(cell, now, "Anna")
+        assert str(error.value) == said
     assert not (closed / "changes.csv").exists()
-    with pytest.raises(BadInput, match="not a session folder"):
+    with pytest.raises(BadInput) as error:
         ChangeLog(tmp_path)
+    assert error.value.key == "session.not-a-session"
 
 
 @contextlib.contextmanager
@@ -315,48 +329,48 @@ def test_a_session_that_one_may_only_read(closed: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(closed)  # the folders above are closed to others
     closed.chmod(0o555)
     try:
-        with (
-            as_nobody(),
-            pytest.raises(
-                BadInput, match=r"was not kept, as changes.csv cannot be written .*ask for the right"
-            ),
-        ):
+        with as_nobody(), pytest.raises(BadInput) as error:
             ChangeLog(Path()).add(FLIPPING[0], STRUCK_OUT, "Anna")
+        assert error.value.key == "session.change-no-right"
     finally:
         closed.chmod(0o755)
     assert not (closed / "changes.csv").exists()
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "key", "values"),
     [
-        ("changed,by", "when,by", "does not begin with changed,by,cell,was,now"),
-        (",struck-out", ",struck", "'struck' is not a label"),
-        (",Anna,", ",,", "it names nobody"),
-        ("T", " of ", "is not a time with its offset"),
-        ("Anna", 'An"na"', None),
-        (f",{FLIPPING[0]},", ",first,", "'first' is not a cell"),
-        (f",{FLIPPING[0]},", ",999,", "changes cell 999, which is not in cells.csv"),
-        (",flipping,", ",unreliable,", "but it was flipping: a line was taken out or altered"),
+        ("changed,by", "when,by", "session.changes-first-line", {"columns": "changed,by,cell,was,now"}),
+        (",struck-out", ",struck", "session.changes-not-a-label", {}),
+        (",Anna,", ",,", "session.changes-nobody", {}),
+        ("T", " of ", "session.changes-not-a-time", {}),
+        ("Anna", 'An"na"', None, {}),
+        (f",{FLIPPING[0]},", ",first,", "session.changes-not-a-cell", {}),
+        (f",{FLIPPING[0]},", ",999,", "session.changes-unknown-cell", {"cell": 999}),
+        (",flipping,", ",unreliable,", "session.changes-do-not-follow", {"present": "flipping"}),
     ],
 )
-def test_a_file_that_was_tampered_with(closed: Path, old: str, new: str, said: str | None) -> None:
+def test_a_file_that_was_tampered_with(
+    closed: Path, old: str, new: str, key: str | None, values: dict[str, object]
+) -> None:
     log = ChangeLog(closed)
     log.add(FLIPPING[0], STRUCK_OUT, "Anna")
     swap_text(closed / "changes.csv", old, new)
     findings = verify(closed).findings
-    if said is None:
+    if key is None:
         assert findings == []
         return
-    assert any(said in finding for finding in findings), findings
+    assert any_said(key, findings, **values), findings
     page = write_report(closed)
-    if "999" in said or "altered" in said:
+    if key in ("session.changes-unknown-cell", "session.changes-do-not-follow"):
         return
-    with pytest.raises(RunFailed, match="cannot be believed"):
-        by_hand(open_session(closed))
-    with pytest.raises(RunFailed, match="cannot be believed"):
+    with pytest.raises(RunFailed) as error:
+        _ = open_session(closed).fraction_by_hand
+    assert error.value.key == "session.changes-unusable"
+    with pytest.raises(RunFailed) as error:
         log.add(FLIPPING[1], STRUCK_OUT, "Anna")
-    assert "cannot be believed" in shown(page)
+    assert error.value.key == "session.changes-unusable"
+    assert any_said("session.changes-unusable", [html.unescape(shown(page))])
     assert open_session(closed).fraction == of_counts(len(TANK_TREADING), len(FLIPPING))
 
 
@@ -367,8 +381,8 @@ def test_a_line_taken_out_is_found(closed: Path) -> None:
     path = closed / "changes.csv"
     header, _, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(header + second)
-    assert any("a line was taken out or altered" in finding for finding in verify(closed).findings)
-    assert any("does not tell of the last changes" in finding for finding in verify(closed).findings)
+    assert any_said("session.changes-do-not-follow", verify(closed).findings)
+    assert say("session.found-report-behind") in verify(closed).findings
 
 
 def test_an_uncounted_cell_never_comes_to_count(closed: Path) -> None:
@@ -378,8 +392,8 @@ def test_an_uncounted_cell_never_comes_to_count(closed: Path) -> None:
     swap_text(
         closed / "changes.csv", f",{FLIPPING[0]},flipping,struck-out", f",{uncounted},flipping,tank-treading"
     )
-    assert by_hand(open_session(closed)) is None
-    assert any("which was not judged" in finding for finding in verify(closed).findings)
+    assert open_session(closed).fraction_by_hand is None
+    assert any_said("session.changes-unjudged-cell", verify(closed).findings)
 
 
 def test_while_another_process_writes_the_session(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import logging
 import os
@@ -23,9 +24,11 @@ import numcodecs.blosc
 import numpy as np
 import pytest
 import zarr
+from sentence_keys import any_said, is_said
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, wilson
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import (
     Account,
     ChangeLog,
@@ -220,8 +223,9 @@ def test_what_a_session_holds(whole: Path, pairs: list[Pair]) -> None:
     assert of_first["cell"].unique().tolist() == [track.cell]
     assert of_first["frame"].tolist() == track.frames.tolist()
     assert np.allclose(of_first[["y_px", "x_px"]], np.column_stack([track.y_px, track.x_px]), atol=0.0051)
-    with pytest.raises(BadInput, match="no cell 1000"):
+    with pytest.raises(BadInput) as error:
         session.crops(1000)
+    assert str(error.value) == say("session.no-such-cell", folder=whole, cell=1000)
 
     assert session.ring is not None
     assert session.ring.indices.tolist() == [2, 3, 4, 5]
@@ -250,15 +254,16 @@ def test_what_was_kept_is_there_while_the_run_goes_on(tmp_path: Path, pairs: lis
     for track, _ in pairs[:20]:
         assert np.array_equal(session.crops(track.cell), track.crops)
     assert session.fraction.n == sum(1 for _, said in pairs[:20] if said.reason == "stage-2")
-    assert verify(tmp_path / "S").findings == ["The run is still going on: verify again when it has ended."]
+    assert verify(tmp_path / "S").findings == [say("session.found-still-running")]
     writer.close(account_of(pairs[:20]), "stopped", "user")
     logging.getLogger("napari_rbcflow.elsewhere").warning("too late")
     assert verify(tmp_path / "S").code == 0
     said = (tmp_path / "S" / "run.log").read_text()
     assert "a word from another part" in said
     assert "too late" not in said
-    with pytest.raises(RunFailed, match="closed"):
+    with pytest.raises(RunFailed) as error:
         writer.keep(pairs[20:])
+    assert error.value.key == "ring.closed"
 
 
 @pytest.fixture(scope="module")
@@ -321,9 +326,9 @@ def test_a_packed_chunk_that_is_damaged_is_found(tmp_path: Path, many: list[Pair
     at = np.cumsum([len(track) for track, _ in many])
     within = [t.cell for (t, _), end in zip(many, at, strict=True) if end > first and end - len(t) < behind]
     (finding,) = verify(folder).findings
-    told = re.match(r"crops.zarr: (\d+) of 450 cells have damaged crops", finding)
-    assert told is not None
-    assert 0 < int(told[1]) <= len(within)  # no other chunk suffers
+    assert is_said("session.found-crops-damaged", finding, cells=450)
+    damaged = int(finding.split()[1])
+    assert 0 < damaged <= len(within)  # no other chunk suffers
     session = open_session(folder)
     right = {track.cell: track.crops for track, _ in many}
     for cell in right:
@@ -340,7 +345,7 @@ def test_a_chunk_that_cannot_be_packed_stays_as_it_is(tmp_path: Path, many: list
     sizes = [chunk.stat().st_size for chunk in chunks_of(tmp_path / "S") if chunk.is_file()]
     assert sizes[1] == 2048 * 961 + 16 > sizes[2]
     assert verify(tmp_path / "S").findings == []
-    assert "not packed" in (tmp_path / "S" / "run.log").read_text()
+    assert is_said("session.log-not-packed", (tmp_path / "S" / "run.log").read_text())
 
 
 def test_what_repeats_does_not_fill_the_log(tmp_path: Path) -> None:
@@ -353,7 +358,7 @@ def test_what_repeats_does_not_fill_the_log(tmp_path: Path) -> None:
     said = (tmp_path / "S" / "run.log").read_text()
     assert said.count("is odd, 100 %") == 21
     assert "frame 0 is odd" in said
-    assert "frame 4999 is odd, 100 % (and 4979 times more like it)" in said
+    assert say("session.log-repeated", message="frame 4999 is odd, 100 %", times=4979) in said
     assert "another thing" in said
 
 
@@ -362,32 +367,33 @@ def test_how_long_the_disk_will_hold(tmp_path: Path) -> None:
     gb = 10**9
     for second in range(300):
         assert room.left_s is None or second > 10
-        room.look(second * 10**6, now_s=float(second), free=100 * gb - second * 9 * 10**6)
+        room.poll(second * 10**6, now_s=float(second), free=100 * gb - second * 9 * 10**6)
     assert room.left_s == pytest.approx(100 * gb / 10**7, rel=0.04)  # what the close needs is reckoned with
     for second in range(300, 600):  # somebody else begins to copy something
-        room.look(now_s=float(second), free=97 * gb - (second - 300) * 10**8)
+        room.poll(now_s=float(second), free=97 * gb - (second - 300) * 10**8)
     assert room.left_s == pytest.approx(67 * gb / 10**8, rel=0.02)
     for second in range(600, 900):  # and clears up
-        room.look(now_s=float(second), free=80 * gb)
+        room.poll(now_s=float(second), free=80 * gb)
     assert room.left_s is None
 
 
 @pytest.mark.parametrize(
-    ("left_s", "needed_s", "said"),
+    ("left_s", "needed_s", "key", "minutes"),
     [
-        (None, 60.0, ""),
-        (1900.0, None, ""),
-        (1000.0, 600.0, ""),
-        (750.0, None, "room for some 10 minutes more: free some"),
-        (4000.0, 7200.0, "room for some 60 minutes more, less than the run needs"),
-        (61.0, None, "room for a minute more"),
-        (0.0, 5.0, "room for less than a minute more"),
+        (None, 60.0, "", 0),
+        (1900.0, None, "", 0),
+        (1000.0, 600.0, "", 0),
+        (750.0, None, "session.disk-fills", 10),
+        (4000.0, 7200.0, "session.disk-fills-too-soon", 60),
+        (61.0, None, "session.disk-fills", 1),
+        (0.0, 5.0, "session.disk-fills-too-soon", 0),
     ],
 )
-def test_a_disk_that_will_be_full_is_told(left_s: float | None, needed_s: float | None, said: str) -> None:
-    words = room_words(left_s, needed_s)
-    assert said in words
-    assert bool(words) is bool(said)
+def test_a_disk_that_will_be_full_is_told(
+    left_s: float | None, needed_s: float | None, key: str, minutes: int
+) -> None:
+    time = say("session.about-minutes", minutes=minutes) if minutes else say("session.under-a-minute")
+    assert room_words(left_s, needed_s) == (say(key, time=time) if key else "")
 
 
 def test_a_run_without_a_cell(tmp_path: Path) -> None:
@@ -450,11 +456,20 @@ def test_killed_in_mid_run(tmp_path: Path) -> None:
     verdict = verify(folder)
     assert verdict.code == 1
     assert len(verdict.findings) == 1
-    assert f"Recovered: {n} tracks, a fraction of {session.fraction.estimate:.3f}" in verdict.findings[0]
-    # And never without what forbids to act on that number.
-    assert verdict.findings[0].startswith("The run was interrupted")
+    fraction = say("session.found-fraction", **fraction_values(session.fraction))
+    frames = len(session.ring) if session.ring is not None else 0
+    interrupted = say("session.found-interrupted", tracks=n, fraction=fraction, frames=frames)
+    assert verdict.findings[0] == interrupted
+    # And never without what forbids acting on that number.
     edit(folder, "frames", "missed", to={"camera": 90})
-    assert re.match(r"Warning\. 90 of .* were lost: .*\. The run was interrupted", verify(folder).findings[0])
+    (finding,) = verify(folder).findings
+    grave = [warning.said for warning in open_session(folder).warnings if warning.key == "frames-lost"]
+    assert finding.startswith(grave[0])
+    assert finding.endswith(interrupted)
+
+
+def fraction_values(figure: FractionFigure) -> dict[str, Any]:
+    return {"estimate": figure.estimate, "low": figure.low, "high": figure.high, "cells": figure.n}
 
 
 def cut_last_bytes(path: Path, n: int) -> None:
@@ -487,49 +502,100 @@ def swap_text(path: Path, old: str, new: str) -> None:
 
 
 DAMAGE = {
-    "a byte of a frame": (lambda s: flip(s / "frames.zarr/frames/c/1/0/0", 50), "frames are damaged"),
+    "a byte of a frame": (
+        lambda s: flip(s / "frames.zarr/frames/c/1/0/0", 50),
+        "ring.frames-found-damaged",
+        {"damaged": 1, "frames": 4},
+    ),
     "the ring's ledger": (
         lambda s: flip(s / "frames.zarr/frame_ledger/c/0/0", 33),
-        "ledger rows are damaged",
+        "ring.rows-found-damaged",
+        {"damaged": 1},
     ),
-    "a frame deleted": (lambda s: (s / "frames.zarr/frames/c/1/0/0").unlink(), "1 of 4 frames are damaged"),
-    "the ring deleted": (lambda s: shutil.rmtree(s / "frames.zarr"), "frames.zarr is missing"),
+    "a frame deleted": (
+        lambda s: (s / "frames.zarr/frames/c/1/0/0").unlink(),
+        "ring.frames-found-damaged",
+        {"damaged": 1, "frames": 4},
+    ),
+    "the ring deleted": (lambda s: shutil.rmtree(s / "frames.zarr"), "session.found-ring-missing", {}),
     "a byte of a crop": (
         lambda s: flip(s / "crops.zarr/crops/c.0.0.0", 5000),
-        "1 of 90 cells have damaged crops",
+        "session.found-crops-damaged",
+        {"damaged": 1, "cells": 90},
     ),
     "a chunk of crops": (
         lambda s: (s / "crops.zarr/crops/c.0.0.0").unlink(),
-        "90 of 90 cells have damaged crops",
+        "session.found-crops-damaged",
+        {"damaged": 90, "cells": 90},
     ),
-    "the crops' index": (lambda s: (s / "crops.zarr/index/c.0.0").unlink(), "90 of 90 cells have no crops"),
-    "the crops deleted": (lambda s: shutil.rmtree(s / "crops.zarr"), "crops.zarr"),
-    "cells.csv cut in a line": (lambda s: cut_last_bytes(s / "cells.csv", 9), "ends within a line"),
+    "the crops' index": (
+        lambda s: (s / "crops.zarr/index/c.0.0").unlink(),
+        "session.found-crops-missing",
+        {"missing": 90, "cells": 90},
+    ),
+    "the crops deleted": (lambda s: shutil.rmtree(s / "crops.zarr"), "session.unreadable", {}),
+    "cells.csv cut in a line": (
+        lambda s: cut_last_bytes(s / "cells.csv", 9),
+        "session.found-cut-line",
+        {"name": "cells.csv"},
+    ),
     "cells.csv cut at a line": (
         lambda s: drop_lines(s / "cells.csv", 3),
-        "cells tracked, cells.csv holds 87",
+        "session.found-count-differs",
+        {"name": "tracked", "found": 87},
     ),
-    "cells.csv deleted": (lambda s: (s / "cells.csv").unlink(), "cells.csv cannot be read"),
-    "cells.csv garbled": (lambda s: (s / "cells.csv").write_text("a,b\n1,2\n"), "cells.csv cannot be read"),
+    "cells.csv deleted": (lambda s: (s / "cells.csv").unlink(), "session.unreadable", {}),
+    "cells.csv garbled": (lambda s: (s / "cells.csv").write_text("a,b\n1,2\n"), "session.unreadable", {}),
     "tracks.csv cut": (
         lambda s: drop_lines(s / "tracks.csv", 1),
-        "tracks.csv does not fit cells.csv for 1 of 90",
+        "session.found-tracks-differ",
+        {"wrong": 1, "cells": 90},
     ),
-    "a position changed": (lambda s: swap_text(s / "tracks.csv", "5,1\n", "6,1\n"), "tracks.csv was changed"),
+    "a position changed": (
+        lambda s: swap_text(s / "tracks.csv", "5,1\n", "6,1\n"),
+        "session.found-file-changed",
+        {"name": "tracks.csv"},
+    ),
     "a label changed": (
         lambda s: swap_text(s / "cells.csv", "unreliable", "flipping"),
-        "do not fit their prob",
+        "session.found-labels-do-not-fit",
+        {"cells": 1},
     ),
     "a gap changed": (
         lambda s: swap_text(s / "cells.csv", ",stage-2,", ",stage-2,9"),
-        "gap_frames of 1 cells",
+        "session.found-gaps-differ",
+        {"cells": 1},
     ),
-    "cells edited": (lambda s: edit(s, "cells", "flipping", to=1), "counts 1 cells flipping"),
-    "frames edited": (lambda s: edit(s, "frames", "received", to=299), "299 frames received are not 295"),
-    "fraction edited": (lambda s: edit(s, "fraction", "estimate", to=0.5), "gives a fraction of 0.5"),
-    "interval edited": (lambda s: edit(s, "fraction", "low", to=0.1), "interval's low end as 0.1"),
-    "run.json robbed": (lambda s: edit(s, "frames", to=None), "frames cannot be checked"),
-    "report deleted": (lambda s: (s / "report.html").unlink(), "report.html is missing"),
+    "cells edited": (
+        lambda s: edit(s, "cells", "flipping", to=1),
+        "session.found-count-differs",
+        {"told": 1, "name": "flipping"},
+    ),
+    "frames edited": (
+        lambda s: edit(s, "frames", "received", to=299),
+        "session.found-frames-do-not-add-up",
+        {"received": 299, "processed": 295},
+    ),
+    "fraction edited": (
+        lambda s: edit(s, "fraction", "estimate", to=0.5),
+        "session.found-fraction-differs",
+        {"told": 0.5},
+    ),
+    "interval edited": (
+        lambda s: edit(s, "fraction", "low", to=0.1),
+        "session.found-end-differs",
+        {"name": "low", "told": 0.1},
+    ),
+    "run.json robbed": (
+        lambda s: edit(s, "frames", to=None),
+        "session.found-check-failed",
+        {"part": "frames"},
+    ),
+    "report deleted": (
+        lambda s: (s / "report.html").unlink(),
+        "session.found-file-missing",
+        {"name": "report.html"},
+    ),
 }
 
 
@@ -562,17 +628,17 @@ def test_a_crashed_run_says_the_interval_that_held_at_every_look(tmp_path: Path,
     assert session.fraction.method == "anytime"
     assert (session.fraction.low, session.fraction.high) == fraction.anytime_interval()
     for finding in verify(copy).findings:
-        assert "is not in the order" in finding
+        assert finding in (say("session.found-cells-order"), say("session.found-tracks-order"))
     # The same cells in another order would give another interval, so the order is what is proved.
     other = RunningFraction()
     for tank in sorted(session.counted.tolist()):
         other.update(tank_treading=int(tank), flipping=int(not tank))
     edit(copy, "fraction", "low", to=other.anytime_interval()[0])
     edit(copy, "fraction", "high", to=other.anytime_interval()[1])
-    assert any("anytime gives" in finding for finding in verify(copy).findings)
+    assert any_said("session.found-end-differs", verify(copy).findings, method="anytime")
     # Where the order is lost, so is the proof, and nothing is said to be well.
     shutil.rmtree(copy / "crops.zarr")
-    assert any("crops.zarr" in finding for finding in verify(copy).findings)
+    assert any_said("session.unreadable", verify(copy).findings, path=copy / "crops.zarr")
 
 
 def test_another_rule_than_the_one_that_stopped_the_run_is_found(whole: Path, tmp_path: Path) -> None:
@@ -582,12 +648,12 @@ def test_another_rule_than_the_one_that_stopped_the_run_is_found(whole: Path, tm
     with_rules_of_a_width = Path(shutil.copytree(whole, tmp_path / "T"))
     with_rules(with_rules_of_a_width, halfwidth=0.05)
     (finding,) = verify(with_rules_of_a_width).findings
-    assert finding.startswith("run.json gives the wilson interval, but to a run that ended so")
+    assert is_said("session.found-interval-of-another-end", finding, told="wilson")
     edit(folder, "parameters", "fixed_n_interval", to=None)
     assert verify(folder).findings == []
     edit(folder, "fraction", "method", to="fixed-width")
     (finding,) = verify(folder).findings
-    assert "but not the stop rules to which it belongs" in finding
+    assert is_said("session.found-interval-without-rules", finding)
 
 
 def test_a_stop_that_was_none_is_found(whole: Path, tmp_path: Path) -> None:
@@ -605,30 +671,30 @@ def test_a_stop_that_was_none_is_found(whole: Path, tmp_path: Path) -> None:
         (folder / "run.json").write_text(json.dumps(run))
         return verify(folder).findings
 
-    assert found("seconds", seconds=60) == [
-        "run.json gives neither a corrected fraction nor a reason why there is none."
-    ]
+    assert found("seconds", seconds=60) == [say("session.found-nothing-corrected")]
     figure = FractionFigure(**json.loads((folder / "run.json").read_text())["fraction"])
     told = corrected_figure(MODELS, open_session(folder).run["cells"], figure)
     edit(folder, "fraction_corrected", to=plain(asdict(told)))
     assert found("seconds", seconds=60) == []
     # All tracks that ended are as many as were asked for; the last of them need not be one that counts.
     assert found("tracks", tracks=len(labels)) == []
-    assert any("was met by track" in f for f in found("tracks", tracks=len(labels) - 1))
-    assert any("do not meet it" in f for f in found("tracks", tracks=len(labels) + 1))
-    assert any("do not meet it" in f for f in found("reliable", reliable=n + 1))
-    assert any("was met by track" in f for f in found("reliable", reliable=n - 1))
-    assert any("first met reliable" in f for f in found("tracks", tracks=len(labels), reliable=n - 1))
-    assert any("met the rule reliable before" in f for f in found("seconds", seconds=60, reliable=n))
+    by_track, not_met = "session.found-rule-met-by-track", "session.found-rule-not-met"
+    other, before = "session.found-other-rule-met", "session.found-rule-met-before"
+    assert any_said(by_track, found("tracks", tracks=len(labels) - 1))
+    assert any_said(not_met, found("tracks", tracks=len(labels) + 1))
+    assert any_said(not_met, found("reliable", reliable=n + 1))
+    assert any_said(by_track, found("reliable", reliable=n - 1))
+    assert any_said(other, found("tracks", tracks=len(labels), reliable=n - 1), met="reliable")
+    assert any_said(before, found("seconds", seconds=60, reliable=n), met="reliable")
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damage_is_found(copied: Path, kind: str) -> None:
-    damage, said = DAMAGE[kind]
+    damage, key, values = DAMAGE[kind]
     damage(copied)
     verdict = verify(copied)
     assert verdict.code == 1
-    assert any(said in finding for finding in verdict.findings), verdict.findings
+    assert any_said(key, verdict.findings, **values), verdict.findings
 
 
 def somebody_elses(folder: Path) -> None:
@@ -640,76 +706,86 @@ def somebody_elses(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "key"),
     [
-        (lambda s: (s / "run.json").unlink(), "it holds no run.json"),
-        (lambda s: cut_last_bytes(s / "run.json", 30), "its run.json is damaged"),
-        (lambda s: (s / "run.json").write_bytes(b""), "its run.json is damaged"),
+        (lambda s: (s / "run.json").unlink(), "session.no-run-json"),
+        (lambda s: cut_last_bytes(s / "run.json", 30), "session.run-json-damaged"),
+        (lambda s: (s / "run.json").write_bytes(b""), "session.run-json-damaged"),
     ],
 )
 def test_what_can_be_recovered_without_its_account(
-    copied: Path, pairs: list[Pair], make: Any, said: str
+    copied: Path, pairs: list[Pair], make: Any, key: str
 ) -> None:
     fraction = open_session(copied).fraction
     make(copied)
     verdict = verify(copied)
     assert verdict.code == 1
     assert len(verdict.findings) == 1
+    assert is_said("session.found-tracks", verdict.findings[0], tracks=len(pairs))
+    assert is_said(
+        "session.found-fraction", verdict.findings[0], estimate=fraction.estimate, cells=fraction.n
+    )
     for part in (
-        said,
-        f"{len(pairs)} tracks in cells.csv with a fraction of {fraction.estimate:.3f}",
-        f"the crops of {len(pairs)} tracks in crops.zarr",
-        "4 raw frames in frames.zarr",
+        say("session.found-crops", tracks=len(pairs)),
+        say("session.found-frames", frames=4),
     ):
         assert part in verdict.findings[0]
-    with pytest.raises(BadInput, match=said):
+    assert is_said(key, verdict.findings[0])
+    with pytest.raises(BadInput) as error:
         open_session(copied)
+    assert error.value.key == "session.not-a-session"
+    assert is_said(key, str(error.value))
     # Damage beside it is still found, and any one of the three is worth telling of.
     flip(copied / "crops.zarr/crops/c.0.0.0", 5000)
-    assert any("1 of 90 cells have damaged crops" in finding for finding in verify(copied).findings)
+    assert any_said("session.found-crops-damaged", verify(copied).findings, damaged=1, cells=90)
     (copied / "cells.csv").unlink()
     shutil.rmtree(copied / "crops.zarr")
     verdict = verify(copied)
     assert verdict.code == 1
-    assert "Recoverable: 4 raw frames in frames.zarr." in verdict.findings[0]
+    frames = say("session.found-frames", frames=4)
+    assert is_said("session.found-run-lost", verdict.findings[0], parts=frames)
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "key"),
     [
-        (lambda s: shutil.rmtree(s), "no such folder"),
-        (lambda s: (shutil.rmtree(s), s.write_text("a movie")), "is a file, not a session folder"),
-        (lambda s: (shutil.rmtree(s), s.mkdir()), "holds no run.json"),
-        (lambda s: (shutil.rmtree(s), somebody_elses(s)), "not one of napari-rbcflow"),
-        (lambda s: edit(s, "format", to=99), "newer napari-rbcflow"),
+        (lambda s: shutil.rmtree(s), "session.no-such-folder"),
+        (lambda s: (shutil.rmtree(s), s.write_text("a movie")), "session.is-a-file"),
+        (lambda s: (shutil.rmtree(s), s.mkdir()), "session.no-run-json"),
+        (lambda s: (shutil.rmtree(s), somebody_elses(s)), "session.run-json-foreign"),
+        (lambda s: edit(s, "format", to=99), "ring.newer-version"),
     ],
 )
-def test_what_is_no_session(copied: Path, make: Any, said: str) -> None:
+def test_what_is_no_session(copied: Path, make: Any, key: str) -> None:
     make(copied)
     verdict = verify(copied)
     assert verdict.code == 2
-    assert said in verdict.findings[0]
-    with pytest.raises(BadInput, match=said):
+    assert is_said(key, verdict.findings[0])
+    with pytest.raises(BadInput) as error:
         open_session(copied)
+    assert str(error.value) == verdict.findings[0]
 
 
 def test_where_a_session_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for folder, said in (
-        (tmp_path, "exists already"),
-        (tmp_path / "file" / "S", "cannot be made"),
-        (tmp_path / "no" / "S", "there is no folder"),
-        (tmp_path / "a\0b", "NUL"),
+    for folder, key in (
+        (tmp_path, "session.exists"),
+        (tmp_path / "file" / "S", "session.cannot-create"),
+        (tmp_path / "no" / "S", "session.no-parent-folder"),
+        (tmp_path / "a\0b", "session.name-holds-nul"),
     ):
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput) as error:
             begin(folder)
+        assert error.value.key == key
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
 def test_a_folder_that_takes_no_folders_is_not_said_to_be_missing() -> None:
-    with pytest.raises(BadInput, match=r"/proc takes no new folders.*choose a folder that you may write to"):
+    with pytest.raises(BadInput) as error:
         begin(Path("/proc/foo"))
+    why = say("session.parent-takes-no-folders", parent="/proc")
+    assert str(error.value) == say("session.cannot-create", folder="/proc/foo", why=why)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="rights of another user are POSIX's here")
@@ -775,10 +851,10 @@ def test_a_report_that_fails_loses_nothing_else(tmp_path: Path, pairs: list[Pair
     assert (run["status"], run["stop_reason"]) == ("finished", "source-ended")
     assert run["cells"]["tracked"] == len(pairs)
     assert writer.report_fault in run["warnings"]
-    assert "report.html could not be written" in str(writer.report_fault)
+    assert is_said("session.report-failed", str(writer.report_fault))
     assert "Traceback" in (tmp_path / "S" / "run.log").read_text()
     (tmp_path / "S" / "report.html").rmdir()
-    assert verify(tmp_path / "S").findings == ["report.html is missing."]
+    assert verify(tmp_path / "S").findings == [say("session.found-file-missing", name="report.html")]
     write_report(tmp_path / "S")
     assert verify(tmp_path / "S").code == 0
 
@@ -787,7 +863,7 @@ def test_a_report_that_fails_loses_nothing_else(tmp_path: Path, pairs: list[Pair
 def test_tracks_are_sorted_piece_by_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    monkeypatch.setattr(tables, "_PIECE_BYTES", piece)
+    monkeypatch.setattr(tables, "_BLOCK_BYTES", piece)
     monkeypatch.setattr(tables, "_WINDOW_BYTES", piece)
     monkeypatch.setattr(tables, "_APART_BYTES", piece % 300)
     monkeypatch.setattr(tables, "_SYNCED_BYTES", 3 * piece)
@@ -821,17 +897,18 @@ def test_a_table_that_cannot_be_replaced_ends_no_session(
     session = open_session(tmp_path / "S")
     assert session.run["status"] == "finished"
     assert set(session.cells["cell"]) == {track.cell for track, _ in pairs}
-    assert any("is it open elsewhere" in warning for warning in session.run["warnings"])
-    assert "is it open elsewhere" in (tmp_path / "S" / "report.html").read_text(encoding="utf-8")
+    (warning,) = (w for w in session.run["warnings"] if is_said("session.unsorted", w, name=name))
+    page = (tmp_path / "S" / "report.html").read_text(encoding="utf-8")
+    assert warning in html.unescape(page)
     # The other table is sorted; the sums in ``run.json`` are those of what lies there.
     (finding,) = verify(tmp_path / "S").findings
-    assert finding.startswith(name)
-    assert "is not in the order" in finding
+    assert finding == say(f"session.found-{name.partition('.')[0]}-order")
 
 
 def test_a_disk_too_small_is_known_before_the_run(small_disk: Path) -> None:
-    with pytest.raises(BadInput, match="no room for the ring of the last 40 frames"):
+    with pytest.raises(BadInput) as error:
         begin(small_disk / "S", source=replace(SOURCE, height=1096, width=1376), ring_frames=40)
+    assert error.value.key == "ring.no-room"
     assert list(small_disk.iterdir()) == []
 
 
@@ -848,17 +925,19 @@ def test_a_full_disk_in_mid_run(small_disk: Path, monkeypatch: pytest.MonkeyPatc
     writer = begin(folder)
     pairs = some_pairs(3000, greys=(0, 256))  # what can be packed makes room again
     kept: list[Pair] = []
-    full = re.escape(f"The disk that holds {folder} is full: free some space")
-    with pytest.raises(RunFailed, match=full):
+    full = say("ring.disk-full", folder=folder)
+    with pytest.raises(RunFailed) as error:
         keep_in_dozens(writer, pairs, kept)
+    assert str(error.value) == full
     assert len(kept) > 100
     filler = (small_disk / "filler").open("wb", buffering=0)
     with filler, contextlib.suppress(OSError):
         while filler.write(bytes(4096)):
             pass
     # As a run does with what it could not keep; that must leave neither halves nor doubles.
-    with pytest.raises(RunFailed, match=full):
+    with pytest.raises(RunFailed) as error:
         keep_in_dozens(writer, pairs[len(kept) :], kept)
+    assert str(error.value) == full
     writer.close(account_of(kept), "failed", "The disk is full.")
     session = open_session(folder)
     assert session.run["status"] == "failed"
@@ -869,8 +948,9 @@ def test_a_full_disk_in_mid_run(small_disk: Path, monkeypatch: pytest.MonkeyPatc
     if reserve > 10**6:
         assert verify(folder).findings == []
     else:  # no room to sort in: said, and nothing else is wrong
-        assert any("disk was full" in warning for warning in session.run["warnings"])
-        assert all("is not in the order" in finding for finding in verify(folder).findings)
+        assert any_said("session.unsorted-disk-full", session.run["warnings"])
+        unsorted = (say("session.found-cells-order"), say("session.found-tracks-order"))
+        assert all(finding in unsorted for finding in verify(folder).findings)
 
 
 def test_a_session_of_an_earlier_version(tmp_path: Path) -> None:
@@ -906,7 +986,7 @@ def test_a_session_from_before_gaps_were_told(whole: Path, copied: Path) -> None
     older, newer = open_session(copied).cells, open_session(whole).cells
     assert (newer["gap_frames"] > 0).any()
     assert older.equals(newer)
-    assert verify(copied).findings == ["cells.csv was changed after the session was closed."]
+    assert verify(copied).findings == [say("session.found-file-changed", name="cells.csv")]
 
 
 class _Tags(HTMLParser):

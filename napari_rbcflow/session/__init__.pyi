@@ -1,7 +1,7 @@
 from .browse import COUNTED as COUNTED
 from .browse import KINDS as KINDS
 from .browse import CellBrowser as CellBrowser
-from .browse import LookedAt as LookedAt
+from .browse import CellRecord as CellRecord
 from .change_log import ChangeLog as ChangeLog
 from .counting import corrected_figure as corrected_figure
 from .counting import corrected_words as corrected_words
@@ -9,8 +9,7 @@ from .counting import words_of as words_of
 from .crops import CropSequence as CropSequence
 from .drawings import FLIPPING_COLOUR as FLIPPING_COLOUR
 from .drawings import TANK_TREADING_COLOUR as TANK_TREADING_COLOUR
-from .label_edits import Change as Change
-from .label_edits import by_hand as by_hand
+from .label_edits import LabelChange as LabelChange
 from .reader import Session as Session
 from .reader import open_session as open_session
 from .recovery import close_interrupted as close_interrupted
@@ -22,7 +21,7 @@ from .schema import mild_warnings as mild_warnings
 from .schema import read_run as read_run
 from .schema import too_few_words as too_few_words
 from .tables import speed_um_per_s as speed_um_per_s
-from .verification import Verdict as Verdict
+from .verification import Verification as Verification
 from .verification import verify as verify
 from .writer import OPEN_END_S as OPEN_END_S
 from .writer import DiskRoom as DiskRoom

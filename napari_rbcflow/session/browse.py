@@ -1,4 +1,4 @@
-"""Going through the cells of a session one by one, while it is written or afterwards."""
+"""Going through the cells of a session one by one, during a run or afterwards."""
 
 from __future__ import annotations
 
@@ -11,42 +11,35 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
+from napari_rbcflow.session import tables
 from napari_rbcflow.session.crops import CropSequence
-from napari_rbcflow.session.label_edits import JUDGED, Change
+from napari_rbcflow.session.label_edits import JUDGED, LabelChange
 from napari_rbcflow.session.reader import Session, open_session
 from napari_rbcflow.session.tables import CellsSoFar, read_on
-from napari_rbcflow.types import DEFAULT_FPS, Label
+from napari_rbcflow.types import DEFAULT_FPS
 
-COUNTED = "counted"
-CHANGED = "changed by hand"
-ALL = "all"
-KINDS = (
-    COUNTED,
-    str(Label.TANK_TREADING),
-    str(Label.FLIPPING),
-    str(Label.UNRELIABLE),
-    CHANGED,
-    ALL,
-)
-"""Which cells to go through; by the machine's labels, that a changed cell does not slip away."""
+COUNTED, CHANGED, ALL = say("session.kind-counted"), say("session.kind-changed"), say("session.kind-all")
+KINDS = (COUNTED, *map(str, JUDGED), CHANGED, ALL)
+"""Which cells to go through; by the machine's labels, so that a changed cell stays among its kind."""
 
 
 @dataclass(frozen=True, eq=False)
-class LookedAt:
-    """One cell with everything that a session knows of it.
+class CellRecord:
+    """One cell with everything that a session knows about it.
 
     Attributes
     ----------
     cell : int
     label : str
         The machine's.
-    change : Change or None
-        The last change by hand, where the label is now another than the machine's.
+    change : LabelChange or None
+        The last change by hand, if the label is now another than the machine's.
     p_reliable, p_tank_treading : float or None
     first_frame, last_frame, frames : int
     speed_um_per_s : float
     y_px, x_px : float
-        Where it was last seen, in camera pixels.
+        Its last position, in camera pixels.
     reason : str
         As in ``cells.csv``.
     fps : float
@@ -56,7 +49,7 @@ class LookedAt:
 
     cell: int
     label: str
-    change: Change | None
+    change: LabelChange | None
     p_reliable: float | None
     p_tank_treading: float | None
     first_frame: int
@@ -71,7 +64,7 @@ class LookedAt:
 
     @property
     def present_label(self) -> str:
-        """By hand if it was changed, else the machine's."""
+        """The label by hand if it was changed, else the machine's."""
         return self.label if self.change is None else self.change.now
 
     @property
@@ -81,10 +74,10 @@ class LookedAt:
 
 
 class CellBrowser:
-    """The cells of one session in the order in which they were last seen.
+    """The cells of one session, ordered by their last frame.
 
-    The tables are read again only when they have changed on the disk, and of a table that has only
-    grown, as a running session's does, only the new rows.
+    A table is read again only when it has changed on the disk; of one that has only grown, as during a run,
+    only the new rows.
 
     Parameters
     ----------
@@ -108,7 +101,7 @@ class CellBrowser:
         """The session as it stands on the disk now."""
         seen = tuple(_state(self.folder / name) for name in ("cells.csv", "changes.csv", "run.json"))
         running = self._session.run["status"] == "running"
-        # run.json is written anew each second of a run, and says nothing of a cell.
+        # run.json is rewritten each second of a run, and holds nothing about a cell.
         if seen[:1] != self._seen[:1] or (seen[2:] != self._seen[2:] and not running):
             self._cells = read_on(self.folder, self._cells)
             self._session = open_session(self.folder, cells=self._cells.cells)
@@ -118,7 +111,7 @@ class CellBrowser:
         self._seen = seen
         return self._session
 
-    def look(self, cell: int) -> LookedAt:
+    def look(self, cell: int) -> CellRecord:
         """Return everything about a cell.
 
         Raises
@@ -132,10 +125,10 @@ class CellBrowser:
         cells = session.cells
         at = np.flatnonzero(cells["cell"].to_numpy() == int(cell))
         if not len(at):
-            raise BadInput(f"{self.folder} has no cell {cell}: see its cells.csv.")
+            raise BadInput("session.no-such-cell", folder=self.folder, cell=cell)
         row = cells.iloc[int(at[0])]
         fps = session.run.get("parameters", {}).get("fps")
-        return LookedAt(
+        return CellRecord(
             cell=int(cell),
             label=str(row["label"]),
             change=session.changes_standing.get(int(cell)),
@@ -153,7 +146,7 @@ class CellBrowser:
         )
 
     def step(self, cell: int | None, steps: int, kind: str = COUNTED) -> int | None:
-        """Return the cell of a kind that comes so many steps after (or before) a cell.
+        """Return the cell of a kind that comes a number of steps after (or before) a cell.
 
         Parameters
         ----------
@@ -167,9 +160,9 @@ class CellBrowser:
         Returns
         -------
         int or None
-            None where there is no such cell.
+            None if there is no such cell.
         """
-        session = self.session  # one for all that is asked of it: it may grow meanwhile
+        session = self.session  # once: it may grow meanwhile
         cells, order = self._of_kind(session, kind)
         if cell is None:
             at = steps - 1 if steps > 0 else len(cells) + steps
@@ -177,7 +170,7 @@ class CellBrowser:
             place = self._place(session, cell)
             if place is None:
                 return None
-            # What lies at the place itself is the cell, or the first of the kind behind it.
+            # At the place itself is the cell, or the first of its kind behind it.
             first = int(np.searchsorted(order, place))
             here = first < len(order) and order[first] == place
             at = first + steps - (1 if steps > 0 and not here else 0)
@@ -193,7 +186,7 @@ class CellBrowser:
         """Return the cells of a kind, and the places of each among all, ascending."""
         table = self._in_order(session)
         if kind == COUNTED:
-            chosen = table["label"].isin([Label.TANK_TREADING, Label.FLIPPING])
+            chosen = table["label"].isin(tables.COUNTED)
         elif kind == CHANGED:
             chosen = table["cell"].isin(list(session.changes_standing))
         elif kind == ALL:
@@ -208,7 +201,7 @@ class CellBrowser:
         return int(at[0]) if len(at) else None
 
     def _in_order(self, session: Session) -> pd.DataFrame:
-        """Return cells and labels by last frame, as a closed session has them; a running one, almost so."""
+        """Return cells and labels by last frame, as in a closed session."""
         if self._ordered is None:
             cells = session.cells
             last, cell = cells["last_frame"].to_numpy(), cells["cell"].to_numpy()
@@ -218,10 +211,10 @@ class CellBrowser:
 
 def _state(path: Path) -> tuple[int, int, int] | None:
     try:
-        told = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return told.st_size, told.st_mtime_ns, told.st_ino
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def _number(value: float) -> float | None:

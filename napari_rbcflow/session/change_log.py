@@ -1,4 +1,4 @@
-"""Adding to a person's changes of labels: the change on disk first, then the report written anew."""
+"""Changing labels by hand: the change goes to the disk first, then the report is written again."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from pathlib import Path
 from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
 from napari_rbcflow.estimate import ANYTIME
 from napari_rbcflow.ring import is_full
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session.label_edits import (
     BY_HAND,
     CHANGES_FILE,
     JUDGED,
-    Change,
+    LabelChange,
     append_change,
+    figure_by_hand,
+    in_force,
+    machine_labels,
     read_changes,
-    shown_figure,
-    standing,
-    what_the_machine_said,
 )
-from napari_rbcflow.session.report import tells_of_changes, write_report
+from napari_rbcflow.session.report import shows_changes, write_report
 from napari_rbcflow.session.schema import FractionFigure, is_being_written, read_run
 from napari_rbcflow.session.schema import now as time_now
 from napari_rbcflow.session.tables import (
@@ -31,6 +32,7 @@ from napari_rbcflow.session.tables import (
     OLDER_CELL_COLUMNS,
     read_links,
     relatives,
+    unreadable,
     whole_lines,
 )
 from napari_rbcflow.types import LEAST_FRAMES, Label
@@ -38,24 +40,24 @@ from napari_rbcflow.types import LEAST_FRAMES, Label
 _LABEL, _REASON = CELL_COLUMNS.index("label"), CELL_COLUMNS.index("reason")
 _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR})
 _NOT_JUDGED = {
-    "too-short": f"it was seen in under {LEAST_FRAMES} frames",
-    "after-stop": "it ended after the stop, when the number was frozen",
-    "cut-by-stop": "it was still in the picture at the stop",
-    "run-failed": "the run broke before it was judged",
-    "too-few-frames": "it was seen in fewer frames than a cell must be to count in this run",
-    "piece": "it may be another piece of a cell that is counted already",
+    "too-short": "session.not-judged-too-short",
+    "after-stop": "session.not-judged-after-stop",
+    "cut-by-stop": "session.not-judged-cut-by-stop",
+    "run-failed": "session.not-judged-run-failed",
+    "too-few-frames": "session.not-judged-too-few-frames",
+    "piece": "session.not-judged-fragment",
 }
 
 
 class ChangeLog:
-    """The changes by hand of one session, running or closed; reads them and adds to them.
+    """Reads and adds the changes by hand of one session, running or closed.
 
     Attributes
     ----------
     folder : Path
     report_fault : str
-        After `add` or `bring_report_up_to_date`: a sentence where the change is kept but
-        ``report.html`` could not be written anew; else empty.
+        After `add` or `bring_report_up_to_date`: a sentence if the change is saved but ``report.html``
+        could not be updated; else empty.
 
     Raises
     ------
@@ -68,62 +70,53 @@ class ChangeLog:
         read_run(self.folder)
         self.report_fault = ""
 
-    def all(self) -> list[Change]:
-        """Return all changes, in the order in which they were made.
-
-        Raises
-        ------
-        RunFailed
-            If the file is damaged.
-        """
+    def all(self) -> list[LabelChange]:
+        """Return all changes, in the order in which they were made; `RunFailed` if the file is damaged."""
         return read_changes(self.folder)
 
     def labels(self) -> dict[int, str]:
-        """Return the present label by hand of each cell whose label is another than the machine's."""
+        """Return the label by hand of each cell whose label is now another than the machine's."""
         changes = self.all()
-        return {
-            cell: change.now for cell, change in standing(changes, what_the_machine_said(changes)).items()
-        }
+        return {cell: change.now for cell, change in in_force(changes, machine_labels(changes)).items()}
 
-    def add(self, cell: int, now: str, by: str = "") -> Change:
+    def add(self, cell: int, now: str, by: str = "") -> LabelChange:
         """Give a cell another label; on the disk when this returns.
 
-        Where the session is closed its report is written anew; see `report_fault`.
+        If the session is closed its report is written again; see `report_fault`.
 
         Parameters
         ----------
         cell : int
         now : str
-            One of `BY_HAND`; the machine's own label takes the change back.
+            ``tank-treading``, ``flipping``, ``unreliable`` or ``struck-out`` (excluded); the machine's own
+            label undoes the change.
         by : str
-            Who. Empty: `login_name`.
+            Who. Empty: the name of the computer's user.
 
         Returns
         -------
-        Change
+        LabelChange
 
         Raises
         ------
         BadInput
-            If the session has no such cell, or one that was not judged; if `now` is no label, or the
-            one that the cell has already; if it would count twice, as another piece of it counts; if
-            the folder cannot be written to. Nothing was written.
+            If the session has no such cell or it was not judged, if `now` is not a label or the one that it
+            already has, if the cell would count twice because a fragment of it counts, or if the folder
+            cannot be written to. Nothing was written.
         RunFailed
-            If the file is damaged, or the disk takes no more.
+            If the file is damaged, or the disk is full.
         """
         if now not in BY_HAND:
-            raise BadInput(f"{now!r} is no label: choose {', '.join(BY_HAND[:-1])} or {BY_HAND[-1]}.")
+            *labels, last_label = BY_HAND
+            raise BadInput("session.not-a-label", label=str(now), labels=", ".join(labels), last=last_label)
         machine = self._machine_label(int(cell))
         last = [change.now for change in self.all() if change.cell == cell]
         was = last[-1] if last else machine
         if now == was:
-            raise BadInput(f"Cell {cell} is {was} already: there is nothing to change.")
-        if now in COUNTED and (other := self._other_piece(int(cell))) is not None:
-            raise BadInput(
-                f"Cell {cell} may be another piece of cell {other}, which counts already:"
-                f" strike out cell {other} first, or leave cell {cell} as it is."
-            )
-        change = Change(time_now(), _one_line(by) or login_name(), int(cell), was, str(now))
+            raise BadInput("session.label-unchanged", cell=cell, label=was)
+        if now in COUNTED and (other := self._counted_fragment(int(cell))) is not None:
+            raise BadInput("session.counted-as-another-fragment", cell=cell, other=other)
+        change = LabelChange(time_now(), _one_line(by) or login_name(), int(cell), was, str(now))
         try:
             append_change(self.folder, change)
         except OSError as error:
@@ -131,61 +124,60 @@ class ChangeLog:
         self.bring_report_up_to_date()
         return change
 
-    def take_back(self, cell: int, by: str = "") -> Change:
+    def take_back(self, cell: int, by: str = "") -> LabelChange:
         """Give a cell the machine's label again; parameters and errors as `add`."""
         return self.add(cell, self._machine_label(int(cell)), by)
 
     def bring_report_up_to_date(self) -> None:
-        """Write ``report.html`` anew if the session is closed and the page does not tell of all changes.
+        """Write ``report.html`` again if the session is closed and the page does not show all changes.
 
-        To be called at the end of a run too: a change made in the moment of the close may have
-        come after the page.
+        Call it at the end of a run too: a change made during the close may be later than the page.
         """
         self.report_fault = ""
         try:
             run = read_run(self.folder)
-            # Who writes the session writes its page too, and two at once would spoil it.
+            # Whoever writes the session writes its page too, and two at once would spoil it.
             if run["status"] == "running" or is_being_written(self.folder):
                 return
-            if tells_of_changes(self.folder, len(self.all())):
+            if shows_changes(self.folder, len(self.all())):
                 return
             write_report(self.folder, run)
-        except Exception as error:  # a report is made from everything; the change itself is kept
-            said = error.strerror or str(error) if isinstance(error, OSError) else sentence_of(error)
-            self.report_fault = f"The change is kept, but report.html could not be written anew ({said})."
+        except Exception as error:  # a report is made from everything; the change itself is saved
+            why = error.strerror or str(error) if isinstance(error, OSError) else sentence_of(error)
+            self.report_fault = say("session.change-report-failed", why=why)
 
     def figure(
         self, *, tank_treading: int, flipping: int, level: float = 0.95, method: str = ANYTIME
     ) -> FractionFigure | None:
-        """Return the fraction with the changes from the machine's counts alone, while a run goes on.
+        """Return the fraction with the changes, from the machine's counts during a run.
 
         Parameters
         ----------
         tank_treading, flipping : int
-            Cells that the machine has counted, those that were changed included.
+            Cells that the machine has counted, including those that were changed.
         level, method
             Of the machine's interval.
 
         Returns
         -------
         FractionFigure or None
-            None where no cell has another label than the machine's.
+            None if no cell has another label than the machine's.
         """
         changes = self.all()
-        machine = what_the_machine_said(changes)
-        stand = standing(changes, machine)
-        if not stand:
+        machine = machine_labels(changes)
+        changed = in_force(changes, machine)
+        if not changed:
             return None
         counts = Counter({str(Label.TANK_TREADING): tank_treading, str(Label.FLIPPING): flipping})
-        for cell, change in stand.items():
+        for cell, change in changed.items():
             counts[machine[cell]] -= 1
             counts[change.now] += 1
-        # A cell is told before it is counted, by a moment.
+        # A cell is shown a moment before it is counted.
         k, m = max(0, counts[Label.TANK_TREADING]), max(0, counts[Label.FLIPPING])
-        return shown_figure(k, m, level, method)
+        return figure_by_hand(k, m, level, method)
 
-    def _other_piece(self, cell: int) -> int | None:
-        """Return a track that counts now and may be of the same cell."""
+    def _counted_fragment(self, cell: int) -> int | None:
+        """Return another track that counts now and may be of the same cell."""
         last = {change.cell: change.now for change in self.all()}
         for other in relatives(cell, read_links(self.folder)):
             row = _row(self.folder / "cells.csv", other)
@@ -196,22 +188,20 @@ class ChangeLog:
     def _machine_label(self, cell: int) -> str:
         fields = _row(self.folder / "cells.csv", cell)
         if fields is None:
-            raise BadInput(f"{self.folder} has no cell {cell}: see its cells.csv.")
+            raise BadInput("session.no-such-cell", folder=self.folder, cell=cell)
         label, reason = fields[_LABEL], fields[_REASON]
         if label not in JUDGED:
-            why = _NOT_JUDGED.get(reason, label)
-            raise BadInput(
-                f"Cell {cell} was not judged ({why}), so its label cannot be changed: only judged cells can."
-            )
+            why = say(_NOT_JUDGED[reason], frames=LEAST_FRAMES) if reason in _NOT_JUDGED else label
+            raise BadInput("session.cannot-be-changed", cell=cell, why=why)
         return label
 
 
 def login_name() -> str:
-    """Return the name under which this computer knows the person; never empty."""
-    with contextlib.suppress(Exception):  # which of several it is, the systems do not agree on
+    """Return the name of the computer's user; never empty."""
+    with contextlib.suppress(Exception):  # each system raises another one
         if name := _one_line(getpass.getuser()):
             return name
-    return "unknown person"
+    return say("session.unknown-person")
 
 
 def _one_line(name: str) -> str:
@@ -219,11 +209,11 @@ def _one_line(name: str) -> str:
 
 
 def _row(path: Path, cell: int) -> list[str] | None:
-    """Return a row of ``cells.csv``: a thousandth of the time that reading it as a table takes."""
+    """Return a row of ``cells.csv``, a thousand times as fast as reading it as a table."""
     try:
         data = whole_lines(path)
     except OSError as error:
-        raise RunFailed(f"{path} cannot be read ({error.strerror}): restore it from a copy.") from error
+        raise unreadable(path, error.strerror) from error
     begin = data.find(b"\n%d," % cell) + 1
     if not begin:
         return None
@@ -233,11 +223,8 @@ def _row(path: Path, cell: int) -> list[str] | None:
 
 def _refusal(path: Path, error: OSError) -> BadInput | RunFailed:
     if is_full(error):
-        return RunFailed(f"The change was not kept, as the disk that holds {path} is full: free some space.")
-    said = error.strerror or str(error)
+        return RunFailed("session.change-disk-full", path=path)
+    why = error.strerror or str(error)
     if error.errno in _NO_RIGHT:
-        return BadInput(
-            f"The change was not kept, as {path} cannot be written ({said}): ask for the right to write"
-            " there, or copy the session to a folder of yours."
-        )
-    return RunFailed(f"The change was not kept, as {path} cannot be written ({said}): check the disk.")
+        return BadInput("session.change-no-right", path=path, why=why)
+    return RunFailed("session.change-failed", path=path, why=why)

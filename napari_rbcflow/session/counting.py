@@ -19,9 +19,9 @@ from napari_rbcflow.estimate import (
     CUT_BY_STOP,
     FIXED_N,
     FIXED_WIDTH,
+    FRAGMENT,
     MEASURED,
     OTHER_SPEED,
-    PIECE,
     RUN_FAILED,
     TOO_FEW_FRAMES,
     TURNS_ONLY,
@@ -36,6 +36,7 @@ from napari_rbcflow.estimate import (
     corrected_fraction,
     fraction_by_length,
 )
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session.crops import read_index
 from napari_rbcflow.session.schema import NOT_CORRECTED, FractionFigure, read_run
 from napari_rbcflow.types import DEFAULT_FPS, LEAST_FRAMES, Judgement, Label
@@ -43,7 +44,7 @@ from napari_rbcflow.types import DEFAULT_FPS, LEAST_FRAMES, Judgement, Label
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row of ``cells.csv``, in a track's place."""
+    """A row of ``cells.csv``, in the place of a track."""
 
     cell: int
     frames: int
@@ -59,22 +60,10 @@ _NOT_FINISHED = (CUT_BY_STOP, AFTER_STOP, RUN_FAILED)
 
 
 def counted_cells(folder: Path, cells: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return for each counted cell whether it is tank-treading, in the order in which they were counted.
+    """Return for each counted cell whether it is tank-treading, in the order of counting.
 
     ``cells.csv`` is sorted at the close of a session; the index of ``crops.zarr`` keeps the order in which
-    tracks were handed over, which is the one in which they were counted.
-
-    Parameters
-    ----------
-    folder : Path
-        The session.
-    cells : DataFrame
-        Its ``cells.csv``.
-
-    Raises
-    ------
-    RunFailed
-        If the index cannot be read.
+    tracks were handed over and counted.
     """
     return _tank_treading(_in_order(folder, cells)["label"])
 
@@ -86,10 +75,7 @@ def _in_order(folder: Path, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def finished_labels(folder: Path, cells: pd.DataFrame) -> list[str]:
-    """Return the labels of the tracks that ended before the stop, counted or not, in the order of counting.
-
-    Parameters and errors as `counted_cells`.
-    """
+    """Return the labels of all tracks that ended before the stop, in the order of counting."""
     rows = _in_order(folder, cells)
     labels: list[str] = rows["label"][~rows["reason"].isin(_NOT_FINISHED)].tolist()
     return labels
@@ -103,15 +89,7 @@ class RuleMet(NamedTuple):
 
 
 def first_met(rules: StopRules, labels: Iterable[str], level: float = 0.95) -> RuleMet | None:
-    """Count tracks one by one until a stop rule is met, as the run did; None where none is.
-
-    Parameters
-    ----------
-    rules : StopRules
-    labels : iterable of str
-        From `finished_labels`.
-    level : float
-    """
+    """Count tracks (from `finished_labels`) until a stop rule is met, as the run did; None if none is."""
     fraction = RunningFraction(level)
     for tracks, label in enumerate(labels, start=1):
         if label in (Label.TANK_TREADING, Label.FLIPPING):
@@ -123,7 +101,7 @@ def first_met(rules: StopRules, labels: Iterable[str], level: float = 0.95) -> R
 
 
 def rows_counted(cells: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return the same in the order of the table: of a session that is not closed, the one of counting."""
+    """Return as `counted_cells`, in the order of the table, which is that of counting until the close."""
     return _tank_treading(cells["label"])
 
 
@@ -141,10 +119,9 @@ def recount(counted: NDArray[np.bool_], level: float = 0.95) -> RunningFraction:
 
 
 def rules_of(parameters: Mapping[str, Any]) -> tuple[StopRules, FixedN] | None:
-    """Return the stop rules that ``run.json`` names, and the interval chosen for a fixed number of cells.
+    """Return the stop rules in ``run.json``, and the interval chosen for a fixed number of cells.
 
-    None for sessions from before the interval was told by them (they say Wilson's whatever stopped them),
-    and where the rules cannot be.
+    None for older sessions, which give Wilson's interval whatever stopped them, and for impossible rules.
     """
     fixed_n = parameters.get("fixed_n_interval")
     if fixed_n not in FIXED_N:
@@ -157,20 +134,13 @@ def rules_of(parameters: Mapping[str, Any]) -> tuple[StopRules, FixedN] | None:
 
 
 class CountedAgain(NamedTuple):
-    """A session's tracks, counted again as its run did.
-
-    Attributes
-    ----------
-    tally : Tally
-    told : dict of int to str
-        The label that was told of each track that ended before the stop, while the run went on.
-    labels : dict of int to (str, str)
-        Its label and reason at the end.
-    """
+    """A session's tracks, counted again as its run did."""
 
     tally: Tally
     told: dict[int, str]
+    """The label that each track that ended before the stop got during the run."""
     labels: dict[int, tuple[str, str]]
+    """Its label and reason at the end."""
 
 
 def count_again(
@@ -178,20 +148,7 @@ def count_again(
 ) -> CountedAgain | None:
     """Count the tracks of a closed session again by the speed of the cells in focus, as the run did.
 
-    Parameters
-    ----------
-    folder : Path
-    run : mapping
-        What ``run.json`` holds.
-    cells : DataFrame
-        ``cells.csv``.
-    links : mapping
-        ``pieces.csv``.
-
-    Returns
-    -------
-    CountedAgain or None
-        None for sessions from before such speeds were learnt, or that were not closed as usual.
+    None for sessions without such a speed: older ones, and those that were not closed as usual.
     """
     chosen = rules_of(run["parameters"])
     if chosen is None or "learnt_from" not in (run.get("focus_speed") or {}):
@@ -215,49 +172,41 @@ def count_again(
     settled = tally.settle(tracks, judged)
     tally.count(settled)
     tally.finish()
-    said = [judgement for judgement in settled if judgement.reason not in _NOT_FINISHED]
+    finished = [judgement for judgement in settled if judgement.reason not in _NOT_FINISHED]
     changed = tally.changed()
     return CountedAgain(
         tally,
-        {judgement.cell: str(judgement.label) for judgement in said},
-        {**{j.cell: (j.label, j.reason) for j in said}, **changed},
+        {judgement.cell: str(judgement.label) for judgement in finished},
+        {**{j.cell: (j.label, j.reason) for j in finished}, **changed},
     )
 
 
 def _as_judged(cell: int, row: Any, models: Mapping[str, Any]) -> Judgement:
-    """Return what the networks said of a row."""
+    """Return the networks' judgement of a row."""
     reliable, tank = (None if pd.isna(p) else float(p) for p in (row.p_reliable, row.p_tank_treading))
     label, reason = Label(row.label), str(row.reason)
-    if reason in (OTHER_SPEED, PIECE) and tank is not None:
+    if reason in (OTHER_SPEED, FRAGMENT) and tank is not None:
         flips_from = float((models.get("stage2") or {}).get("threshold", 0.5))
         label = Label.FLIPPING if round(1 - tank, 4) >= flips_from else Label.TANK_TREADING
         reason = "stage-2"
-    elif label is Label.UNCOUNTED:  # too brief to count, whatever they said
+    elif label is Label.UNCOUNTED:  # too brief to count, whatever it shows
         label = Label.UNRELIABLE
     return Judgement(cell, label, reliable, tank, reason)
 
 
 USUAL_SHEAR_PER_S = 10.0
-"""At the wall (Darrin et al. 2023), where the session does not say."""
-_WATCHED_TOLERANCE = 1e-4
-"""Of a fraction, as in `verify`."""
+"""At the wall (Darrin et al. 2023), for sessions that do not give it."""
+FRACTION_TOLERANCE = 1e-4
+"""``run.json`` may hold a fraction rounded to four decimals."""
 
 
 def least_frames_of(run: Mapping[str, Any]) -> int:
-    """Return the least length of a counted track; sessions from before there was a choice had the paper's."""
+    """Return the minimum length of a counted track; older sessions had the paper's."""
     return int(run["parameters"].get("least_frames") or LEAST_FRAMES)
 
 
 def by_length(run: Mapping[str, Any], cells: pd.DataFrame) -> FractionByLength:
-    """Return a session's fraction by track length.
-
-    Parameters
-    ----------
-    run : mapping
-        What ``run.json`` holds.
-    cells : DataFrame
-        ``cells.csv``.
-    """
+    """Return a session's fraction by track length."""
     shear, fps, level = _conditions(run)
     return fraction_by_length(cells, shear_rate_per_s=shear, fps=fps, level=level)
 
@@ -265,14 +214,9 @@ def by_length(run: Mapping[str, Any], cells: pd.DataFrame) -> FractionByLength:
 def unseen_flips(run: Mapping[str, Any], cells: pd.DataFrame) -> tuple[UnseenFlips, UnseenFlips]:
     """Return a session's fraction corrected for unseen flips: the least correction, and the greatest.
 
-    The first takes it that real stiff cells are told as often as simulated ones, the second that only a turn
-    that was seen tells them. Where what was seen may have decided when the run stopped, neither is surer than
-    the raw interval of ``run.json``, which holds for that.
-
-    Parameters
-    ----------
-    run, cells
-        As of `by_length`.
+    The first assumes that the networks find real stiff cells as often as simulated ones, the second that they
+    find one only by a turn in view. Where the labels may have decided when the run stopped, neither interval
+    is narrower than the raw one, which allows for that.
     """
     shear, fps, level = _conditions(run)
     stage2 = str(((run.get("models") or {}).get("stage2") or {}).get("hash") or "")
@@ -287,7 +231,7 @@ def unseen_flips(run: Mapping[str, Any], cells: pd.DataFrame) -> tuple[UnseenFli
 
 
 def _stopped_by_labels(run: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Return the raw interval where it is one that allows for a stop by what was seen."""
+    """Return the raw interval if it is one that allows for a stop by the labels."""
     raw = run["fraction"]
     low, high = raw.get("low"), raw.get("high")
     if raw.get("method") not in (ANYTIME, FIXED_WIDTH) or low is None or high is None:
@@ -319,60 +263,43 @@ def _above_0(value: Any) -> float | None:
 
 
 def watched_findings(run: Mapping[str, Any], cells: pd.DataFrame) -> list[str]:
-    """Return where the least length of a counted track, or the correction, is not what the tables give.
-
-    Parameters
-    ----------
-    run, cells
-        As of `by_length`.
-    """
-    said, least = [], least_frames_of(run)
+    """Return where the minimum length of a counted track, or the correction, is not what the tables give."""
+    found, least = [], least_frames_of(run)
     counted = cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])
     held = cells["reason"] == TOO_FEW_FRAMES
     if (brief := cells["cell"][counted & (cells["frames"] < least)]).size:
-        said.append(
-            f"cells.csv counts {len(brief)} cells seen in under {least} frames, the least that run.json names"
-            f" (first {brief.iloc[0]})."
-        )
+        found.append(say("session.found-brief-counted", cells=len(brief), frames=least, first=brief.iloc[0]))
     wrong = held & ((cells["label"] != Label.UNCOUNTED) | ~cells["frames"].between(LEAST_FRAMES, least - 1))
     if (wrongly := cells["cell"][wrong]).size:
-        said.append(
-            f"cells.csv leaves out {len(wrongly)} cells as seen in too few frames that are not so"
-            f" (first {wrongly.iloc[0]})."
-        )
+        found.append(say("session.found-brief-left-out", cells=len(wrongly), first=wrongly.iloc[0]))
     told = run.get("fraction_unseen_flips")
     if told is not None:
         right = unseen_flips_record(run, cells)
         for figures, others in ((told, right), (told.get("turns_only") or {}, right["turns_only"])):
             if not _alike(figures, others):
-                said.append("run.json: fraction_unseen_flips is not what cells.csv gives.")
+                found.append(say("session.found-unseen-flips-differ"))
                 break
-    return said
+    return found
 
 
 def _alike(told: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     for name in ("estimate", "low", "high", "seen"):
         a, b = told.get(name), right[name]
-        if (a is None) != (b is None) or (a is not None and abs(a - b) > _WATCHED_TOLERANCE):
+        if (a is None) != (b is None) or (a is not None and abs(a - b) > FRACTION_TOLERANCE):
             return False
     return all(told.get(name) == right[name] for name in ("method", "n", "reason"))
 
 
 _TOLERANCE = 1e-3
-"""Of an end: another release of SciPy may round its quantiles otherwise."""
+"""Of an end of the corrected interval: another release of SciPy may round its quantiles otherwise."""
 
 
 @dataclass(frozen=True)
 class CorrectedFigure(FractionFigure):
-    """A corrected fraction.
-
-    Attributes
-    ----------
-    reason : str
-        A sentence where there is none; else empty.
-    """
+    """A corrected fraction."""
 
     reason: str = ""
+    """Why there is none, as a sentence; else empty."""
 
 
 def corrected_figure(
@@ -390,11 +317,11 @@ def corrected_figure(
     cells : mapping
         As in ``run.json``.
     raw : FractionFigure
-        What is said without the correction. Where its interval holds whatever stopped the run, so does the
+        The fraction without the correction. Where its interval is valid whatever stopped the run, so is the
         corrected one.
     focus_speed : mapping, optional
         As in ``run.json``. Where the cells in focus share a speed, tracks at other speeds cannot have been
-        counted by mistake, and are not among those of which some were.
+        counted by mistake, and are left out of the unreliable ones.
     """
     level = raw.level
     handed = None
@@ -406,26 +333,28 @@ def corrected_figure(
         there = (focus_speed or {}).get("unreliable_there")
         unreliable = there if isinstance(there, int) else int(cells.get("unreliable", 0))
         found = corrected_fraction(k, m, unreliable, rates, level, handed)
-    except ValueError as error:  # of the card: a run's end is not the place to fail for it
-        return CorrectedFigure(
-            None, None, None, level, NOT_CORRECTED, k + m, f"No corrected number: {error}."
-        )
+    except ValueError as error:  # a faulty model card must not fail the end of a run
+        why = say("estimate.not-corrected", why=error)
+        return CorrectedFigure(None, None, None, level, NOT_CORRECTED, k + m, why)
     return CorrectedFigure(found.estimate, found.low, found.high, level, found.method, found.n, found.reason)
 
 
 def corrected_words(told: Mapping[str, Any]) -> str:
-    """Say the corrected fraction of ``run.json``, or why there is none; empty where neither is told."""
+    """Say the corrected fraction in ``run.json``, or why there is none; empty if it holds neither."""
     estimate, low, high = (told.get(key) for key in ("estimate", "low", "high"))
     if estimate is None or low is None or high is None:
         return str(told.get("reason", ""))
-    return (
-        f"Corrected for the networks' known errors: {100 * estimate:.1f} %"
-        f" ({100 * told['level']:g} % interval {100 * low:.1f} to {100 * high:.1f} %)"
+    return say(
+        "session.corrected",
+        estimate=100 * estimate,
+        level=100 * told["level"],
+        low=100 * low,
+        high=100 * high,
     )
 
 
 def words_of(folder: Path) -> str:
-    """Say it of a session folder; empty where that cannot be read, which others tell."""
+    """Return `corrected_words` of a session folder; empty if that cannot be read."""
     try:
         return corrected_words(read_run(folder).get("fraction_corrected") or {})
     except BadInput:
@@ -433,49 +362,54 @@ def words_of(folder: Path) -> str:
 
 
 def counts_words(models: Mapping[str, Any]) -> str:
-    """Say on how many labelled cells the correction rests; empty where the models do not tell."""
+    """Say on how many labelled cells the correction rests; empty if the models do not."""
     try:
         r = NetworkRates.of_models(models)
     except ValueError:
         return ""
-    told = r.let_through_as
-    first, second = (_on(r.patients_of(name)) for name in ("let_through", "tank_treading_told"))
-    labels = f", labelled {told[0]} tank-treading and {told[1]} flipping" if sum(told) else ""
-    return (
-        f"The rates were counted on labelled cells that the networks had not seen: stage 1{first} found"
-        f" {r.tank_treading_found.hits} of {r.tank_treading_found.of} tank-treading and"
-        f" {r.flipping_found.hits} of {r.flipping_found.of} flipping ones and let {r.let_through.hits} of"
-        f" {r.let_through.of} unreliable ones through{labels}; stage 2{second} was right on"
-        f" {r.tank_treading_right.hits} of {r.tank_treading_right.of} tank-treading and"
-        f" {r.flipping_right.hits} of {r.flipping_right.of} flipping ones."
+    tank, flipping, *_ = r.let_through_as
+    return say(
+        "session.rates-counted",
+        stage1_patients=_on(r.patients_of("let_through")),
+        tank_found=r.tank_treading_found.hits,
+        tank_of=r.tank_treading_found.of,
+        flip_found=r.flipping_found.hits,
+        flip_of=r.flipping_found.of,
+        let_through=r.let_through.hits,
+        unreliable=r.let_through.of,
+        let_through_as=say("session.rates-let-through-as", tank_treading=tank, flipping=flipping)
+        if sum(r.let_through_as)
+        else "",
+        stage2_patients=_on(r.patients_of("tank_treading_told")),
+        tank_right=r.tank_treading_right.hits,
+        tank_told=r.tank_treading_right.of,
+        flip_right=r.flipping_right.hits,
+        flip_told=r.flipping_right.of,
     )
 
 
 def _on(patients: list[str]) -> str:
     if len(patients) < 2:
-        return f", on patient {patients[0]}," if patients else ""
-    return f", on patients {', '.join(patients[:-1])} and {patients[-1]},"
+        return say("session.rates-one-patient", patient=patients[0]) if patients else ""
+    return say("session.rates-patients", patients=", ".join(patients[:-1]), last=patients[-1])
 
 
 def correction_findings(run: Mapping[str, Any], found: Mapping[str, int]) -> Iterator[str]:
-    """Work the corrected fraction out again from the cells `found` in ``cells.csv``, and compare.
-
-    Only what is said is checked: a session of before the correction says nothing.
-    """
+    """Correct the fraction again, from the cells `found` in ``cells.csv``; older sessions have none."""
     told = run.get("fraction_corrected") or {}
     if told.get("estimate") is None and not told.get("reason"):
         return
     right = corrected_figure(run["models"], found, FractionFigure(**run["fraction"]), run.get("focus_speed"))
     for name in ("estimate", "low", "high"):
-        said, wanted = told.get(name), getattr(right, name)
-        if (said is None) != (wanted is None):
+        value, wanted = told.get(name), getattr(right, name)
+        if (value is None) != (wanted is None):
             yield (
-                "run.json gives a corrected fraction, but its counts and rates give none."
+                say("session.found-corrected-without-rates")
                 if wanted is None
-                else "run.json gives no corrected fraction, but its counts and rates give one."
+                else say("session.found-corrected-missing")
             )
             return
-        if said is not None and not math.isclose(said, wanted, abs_tol=_TOLERANCE):
-            yield f"run.json gives the corrected fraction's {name} as {said:.6g}; it is {wanted:.6g}."
+        if value is not None and not math.isclose(value, wanted, abs_tol=_TOLERANCE):
+            yield say("session.found-corrected-differs", name=name, told=value, right=wanted)
     if told.get("n") != right.n:
-        yield f"run.json: the corrected fraction is of {told.get('n')} cells, cells.csv holds {right.n}."
+        yield say("session.found-corrected-count", told=told.get("n"), right=right.n)

@@ -7,8 +7,8 @@ crops              (N, 31, 31)    the tracks' crops one behind the other, in han
 frame              (N,) int64     the crop's frame index
 seen               (N,) bool      False: its position was predicted through an overlap
 edge               (N,) bool      the crop was cut by the field's edge and replicates it
-intruded           (N,) bool      another cell stands in it
-index              (M, 4) int64   a row a track: cell, offset, length, CRC-32C of its crops
+intruded           (N,) bool      another cell reaches into it
+index              (M, 4) int64   one row per track: cell, offset, length, CRC-32C of its crops
 ================== ============== ==========================================================
 
 The chunks of `crops` are packed without loss once they are full (`growing`).
@@ -35,7 +35,7 @@ from napari_rbcflow.session.growing import GrowingArray, chunk_path
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Track
 
 FORMAT = 2
-"""In 1 the chunks of `crops` had no codec; those can be read, too."""
+"""In format 1, which can still be read, the chunks of `crops` had no codec."""
 INDEX_COLUMNS = ("cell", "offset", "length", "crc32c")
 CROPS_PER_CHUNK = 2048
 FLAGS_PER_CHUNK = 16384
@@ -67,12 +67,7 @@ class CropStore:
         self._all = (self._crops, self._frame, self._seen, self._edge, self._intruded, self._index)
 
     def write(self, tracks: Sequence[Track]) -> None:
-        """Write the tracks' crops, not counted before `commit`; a later `write` goes over them.
-
-        Raises
-        ------
-        OSError
-        """
+        """Write the tracks' crops; without a `commit` the next `write` overwrites them."""
         self._crops.write(np.concatenate([t.crops for t in tracks]))
         self._frame.write(np.concatenate([t.frames for t in tracks]))
         self._seen.write(np.concatenate([t.seen for t in tracks]))
@@ -84,11 +79,11 @@ class CropStore:
         self._index.write(np.column_stack([[t.cell for t in tracks], offsets, lengths, sums]))
 
     def unsynced(self) -> list[int]:
-        """Return the descriptors to be synced before `commit`."""
+        """Return the file descriptors to be synced before `commit`."""
         return [handle for array in self._all for handle in array.unsynced()]
 
     def commit(self, tracks: Sequence[Track]) -> None:
-        """Count what `write` wrote."""
+        """Count the tracks that `write` wrote."""
         crops = sum(len(t) for t in tracks)
         for array in self._all:
             array.synced()
@@ -112,40 +107,29 @@ class CropStore:
 
 
 def read_index(folder: Path) -> NDArray[np.int64]:
-    """Return the index of a session's crops, shape (M, 4): `INDEX_COLUMNS`, in hand-over order.
-
-    Parameters
-    ----------
-    folder : Path
-        ``crops.zarr``.
-
-    Raises
-    ------
-    RunFailed
-        If it cannot be read.
-    """
+    """Return the index in ``crops.zarr``, shape (M, 4): `INDEX_COLUMNS`, in hand-over order."""
     array = folder / "index"
     try:
-        # Straight from the chunks, too: after an hour there are hundreds, and whoever watches asks often.
-        told = json.loads((array / "zarr.json").read_text(encoding="utf-8"))
-        length = int(told["shape"][0])
-        per_chunk = int(told["chunk_grid"]["configuration"]["chunk_shape"][0])
+        # Straight from the chunks: after an hour there are hundreds, and a viewer asks often.
+        metadata = json.loads((array / "zarr.json").read_text(encoding="utf-8"))
+        length = int(metadata["shape"][0])
+        per_chunk = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
         parts = [np.empty((0, len(INDEX_COLUMNS)), np.int64)]
         for number, path in sorted((int(p.name.split(".")[1]), p) for p in array.glob("c.*")):
             data = np.fromfile(path, "<i8")
             columns = len(INDEX_COLUMNS)
             rows = data[: len(data) // columns * columns].reshape(-1, columns)
-            # What stands behind the end was written, but never counted.
+            # Rows behind the end were written, but never counted.
             parts.append(rows[: max(0, length - number * per_chunk)])
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise RunFailed(f"{folder} cannot be read ({error}): restore the folder from a copy.") from error
+        raise RunFailed("session.unreadable", path=folder, why=error) from error
     index = np.concatenate(parts)
-    return index[index[:, 0] > 0]  # cells are numbered from 1, and chunks are made full of zeros
+    return index[index[:, 0] > 0]  # cells are numbered from 1, new chunks are all zeros
 
 
 @dataclass(frozen=True, eq=False)
 class CropSequence:
-    """One track's crops and what is known of each.
+    """One track's crops and their flags.
 
     Attributes
     ----------
@@ -162,7 +146,7 @@ class CropSequence:
 
 
 class CropReader:
-    """The reading side, of what was there when it was made."""
+    """The reading side, of what was there when it was opened."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -170,23 +154,15 @@ class CropReader:
         self._unpacked: tuple[int, bytes] = (-1, b"")
 
     def sequence(self, cell: int, *, check: bool = True) -> CropSequence:
-        """Return a cell's sequence.
-
-        Raises
-        ------
-        KeyError
-            If there is no such cell.
-        RunFailed
-            If its crops are damaged.
-        """
+        """Return a cell's sequence; KeyError if there is none, `RunFailed` if its crops are damaged."""
         at = np.flatnonzero(self.index[:, 0] == int(cell))
         if not len(at):
             raise KeyError(cell)
-        # Where a cell stands twice (it must not), the first counts: `verify` tells.
+        # If a cell is there twice (it must not be, and `verify` finds it), the first counts.
         _, offset, length, crc = self.index[int(at[0])].tolist()
         crops = self._crops(offset, length)
         if check and crc32c(crops) != crc:
-            raise RunFailed(f"The crops of cell {cell} in {self.folder} are damaged: restore it from a copy.")
+            raise RunFailed("session.crops-damaged", cell=cell, folder=self.folder)
         flags = [
             np.asarray(self._read(name, "bool", (), FLAGS_PER_CHUNK, offset, length), np.bool_)
             for name in ("seen", "edge", "intruded")
@@ -195,7 +171,7 @@ class CropReader:
         return CropSequence(crops, frame, *flags)
 
     def damaged(self) -> list[int]:
-        """Return the cells whose crops do not fit their checksum."""
+        """Return the cells whose crops do not match their checksum."""
         return [
             cell
             for cell, offset, length, crc in self.index.tolist()
@@ -209,7 +185,7 @@ class CropReader:
     def _read(
         self, name: str, dtype: str, item: tuple[int, ...], per_chunk: int, offset: int, length: int
     ) -> NDArray[Any]:
-        """Read rows straight from the chunks: a hundred times faster than zarr for 33 crops."""
+        """Read rows straight from the chunks: for 33 crops, a hundred times as fast as zarr."""
         rows: NDArray[Any] = np.zeros((length, *item), np.dtype(dtype))
         row_bytes = rows.dtype.itemsize * math.prod(item)
         done = 0
@@ -223,19 +199,14 @@ class CropReader:
                 else:
                     data = _part(path, inside * row_bytes, take * row_bytes)
             except FileNotFoundError:
-                data = b""  # stays zeros, as for zarr; the checksum tells
+                data = b""  # zeros, as in zarr; the checksum finds it
             part = np.frombuffer(data[: len(data) // row_bytes * row_bytes], rows.dtype).reshape(-1, *item)
             rows[done : done + len(part)] = part
             done += take
         return rows
 
     def _of_crops(self, path: Path, number: int, place: int, size: int) -> bytes:
-        """Read a part of a chunk of crops, packed, plain, or of a session from before there was a codec.
-
-        Raises
-        ------
-        FileNotFoundError
-        """
+        """Read a part of a chunk of crops: packed, plain, or without a header in an older session."""
         held, data = self._unpacked
         if held != number:
             whole = CROPS_PER_CHUNK * CROP_SIDE**2
@@ -246,7 +217,7 @@ class CropReader:
                 if not header or growing.is_plain(header):
                     file.seek(len(header) + place)
                     return file.read(size)
-                # A full chunk never changes, and whoever goes from track to track asks for it again.
+                # A full chunk never changes, and the next track is often in it too.
                 data = growing.unpack(header + file.read(), whole)
             self._unpacked = number, data
         return data[place : place + size]

@@ -1,4 +1,4 @@
-"""What grows at its end, durable after every batch: zarr arrays and tables; full chunks are packed."""
+"""Zarr arrays and tables that grow at their end, durable after every batch; full chunks are packed."""
 
 from __future__ import annotations
 
@@ -18,42 +18,37 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from napari_rbcflow.ring import preallocate, rename_over, replace_file, sync_folder, write_all
+from napari_rbcflow.sentences import say
 
 log = logging.getLogger(__name__)
 
 HEADER_BYTES = 16
 _COPIED = 0x2
-"""Of the header's flags."""
+"""The flag of a header whose bytes are not packed."""
 _LEVEL = 1
-"""More packs noise no better, and takes six times as long."""
+"""Higher levels pack noise no better and take six times as long."""
 
 
 def codec() -> BloscCodec:
-    """Return the codec that both kinds of chunk are of."""
+    """Return the codec of both kinds of chunk, packed and plain."""
     return BloscCodec(typesize=1, cname="zstd", clevel=_LEVEL, shuffle="noshuffle")
 
 
 def plain_header(size: int) -> bytes:
-    """Return what stands before `size` bytes that lie plain."""
+    """Return the header of `size` plain bytes."""
     header = bytes(blosc.compress(bytes(size), b"zstd", 0, 0)[:HEADER_BYTES])
     if not header[2] & _COPIED:
-        raise RuntimeError("this numcodecs has no plain buffers: install the one that comes with zarr")
+        raise RuntimeError(say("session.numcodecs-unsuitable"))
     return header
 
 
 def is_plain(header: bytes) -> bool:
-    """Say whether the bytes behind a header lie plain."""
+    """Say whether the bytes behind a header are plain."""
     return len(header) == HEADER_BYTES and bool(header[2] & _COPIED)
 
 
 def pack(path: Path) -> None:
-    """Put a packed chunk in the place of a plain one, in one step; where it would be no smaller, leave it.
-
-    Raises
-    ------
-    OSError
-        The chunk is then as it was.
-    """
+    """Replace a plain chunk by a packed one, in one step, if that is smaller; as it was on an `OSError`."""
     data = path.read_bytes()
     if is_plain(data[:HEADER_BYTES]):
         packed = blosc.compress(memoryview(data)[HEADER_BYTES:], b"zstd", _LEVEL, 0)
@@ -65,9 +60,9 @@ def unpack(data: bytes, size: int) -> bytes:
     """Return the bytes of a chunk, packed or plain; empty where it is damaged."""
     if len(data) < HEADER_BYTES:
         return b""
-    told, _, packed = struct.unpack_from("<III", data, 4)
-    # The library believes its header: a chunk that was cut would be read beyond its end.
-    if told != size or packed != len(data):
+    plain, _, packed = struct.unpack_from("<III", data, 4)
+    # The library trusts the header: it would read beyond the end of a chunk that was cut.
+    if plain != size or packed != len(data):
         return b""
     try:
         return bytes(blosc.decompress(data))
@@ -76,21 +71,21 @@ def unpack(data: bytes, size: int) -> bytes:
 
 
 class Packer:
-    """Packs chunks one after the other in a thread of its own, so that whoever writes does not wait."""
+    """Packs chunks in a thread of its own, so that the writer does not wait."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rbcflow-pack")
 
     def pack(self, path: Path) -> None:
-        """Pack a chunk that nobody writes to any more, soon."""
+        """Pack a chunk soon, to which nobody writes any more."""
         self._thread.submit(self._pack, path)
 
     def _pack(self, path: Path) -> None:
         try:
             pack(path)
         except OSError as error:
-            # A full disk, or on Windows somebody who reads it. It is whole as it is.
-            log.info("%s stays as it is, not packed: %s", path, error)
+            # The disk is full, or on Windows somebody reads the chunk. It is whole as it is.
+            log.info("%s", say("session.log-not-packed", path=path, why=error))
 
     def close(self) -> None:
         """Wait until all are packed."""
@@ -98,32 +93,18 @@ class Packer:
 
 
 _CHUNKS_AHEAD = 64
-"""The shape grows by so many chunks at once, that the metadata need not be rewritten each time."""
+"""The shape grows by this many chunks at once, so that the metadata is seldom rewritten."""
 
 
 def chunk_path(array: Path, number: int, dimensions: int) -> Path:
-    """Where zarr keeps chunk `number` along the first axis; the array is not divided along the others."""
+    """Return where zarr keeps chunk `number` along the first axis, the only one that is divided."""
     return array / ".".join(["c", str(number), *["0"] * (dimensions - 1)])
 
 
 class GrowingArray:
-    """One array of a zarr group, appended to.
+    """One array of a zarr group (in `folder`) that rows of shape `item` are appended to.
 
-    Parameters
-    ----------
-    group : zarr group
-    folder : Path
-        Of that group.
-    name : str
-    dtype : str
-        Little-endian.
-    item : tuple of int
-        Shape of one row.
-    per_chunk : int
-        Rows a chunk.
-    attributes : dict, optional
-    packer : Packer, optional
-        Packs the chunks that are full; without one they stay as they are.
+    With a `packer` its full chunks of `per_chunk` rows are packed.
     """
 
     def __init__(
@@ -165,12 +146,7 @@ class GrowingArray:
         return self._length
 
     def write(self, rows: NDArray[Any]) -> None:
-        """Write rows behind the end, without counting them: `advance` does, once all is well.
-
-        Raises
-        ------
-        OSError
-        """
+        """Write rows behind the end, which `advance` counts once all is well."""
         rows = np.ascontiguousarray(rows, dtype=self._dtype)
         done = 0
         while done < len(rows):
@@ -186,22 +162,22 @@ class GrowingArray:
     def advance(self, rows: int) -> None:
         """Count rows as written."""
         self._length += rows
-        # What is not counted may be written over; what is still open, Windows does not replace.
+        # Rows that are not counted may be overwritten; Windows does not replace an open file.
         self._pack(min(self._length // self._per_chunk, self._chunk))
 
     def unsynced(self) -> list[int]:
-        """Return the descriptors of the files whose last writes may not be on the disk yet."""
+        """Return the descriptors of the files that may not be on the disk yet."""
         return [file.fileno() for file in self._unsynced]
 
     def synced(self) -> None:
-        """Take note that they are."""
+        """Note that they are."""
         for file in self._unsynced:
             if file is not self._file:
                 file.close()
         self._unsynced.clear()
 
     def close(self) -> None:
-        """Cut the shape to what was written; the rows are then all of the array."""
+        """Cut the shape to the rows that were written."""
         self.abandon()
         self._pack(self._length // self._per_chunk)
         self._reshape(self._length, durable=True)
@@ -260,18 +236,14 @@ class GrowingArray:
 
 
 class Table:
-    """A text table that grows at its end, and can take its last rows back."""
+    """A text table that grows at its end and can drop its last rows."""
 
     def __init__(self, path: Path, first_line: bytes) -> None:
         self._file: IO[bytes] = path.open("xb", buffering=0)
         write_all(self._file, first_line)
         os.fsync(self._file.fileno())
-        self._size = len(first_line)
-
-    @property
-    def size(self) -> int:
+        self.size = len(first_line)
         """Bytes that count."""
-        return self._size
 
     def append(self, rows: bytes) -> None:
         """Write rows, not counted before `commit`."""
@@ -279,12 +251,12 @@ class Table:
 
     def commit(self) -> None:
         """Count what was written."""
-        self._size = self._file.tell()
+        self.size = self._file.tell()
 
-    def take_back(self) -> None:
+    def roll_back(self) -> None:
         """Remove what was not counted."""
-        self._file.truncate(self._size)
-        self._file.seek(self._size)
+        self._file.truncate(self.size)
+        self._file.seek(self.size)
 
     def fileno(self) -> int:
         """Return the file's descriptor."""

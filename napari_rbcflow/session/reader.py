@@ -23,13 +23,14 @@ from napari_rbcflow.session.counting import (
     rows_counted,
 )
 from napari_rbcflow.session.crops import CropReader, CropSequence
-from napari_rbcflow.session.label_edits import COLUMNS, Change, by_hand, read_changes, standing
+from napari_rbcflow.session.label_edits import COLUMNS, LabelChange, figure_by_hand, in_force, read_changes
 from napari_rbcflow.session.schema import FractionFigure, is_being_written, read_run
-from napari_rbcflow.session.tables import CELL_TYPES, TRACK_TYPES, parsed, read_links
+from napari_rbcflow.session.tables import CELL_TYPES, TRACK_TYPES, parsed, read_links, unreadable
+from napari_rbcflow.types import Label
 
 
 class Session:
-    """A session folder as it was when it was opened; open it again to see a running one go on.
+    """A session folder as it was when it was opened; open a running one again to see more.
 
     Attributes
     ----------
@@ -49,7 +50,7 @@ class Session:
 
     @property
     def warnings(self) -> list[RunWarning]:
-        """What a person must be told of the run, grave warnings first."""
+        """What a person must know about the run, grave warnings first."""
         return warnings_of_run(self.run)
 
     @property
@@ -59,35 +60,32 @@ class Session:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """A row a track, the columns of ``cells.csv``; NaN where a stage was not run."""
+        """One row per track, the columns of ``cells.csv``; NaN where a stage was not run."""
         return _table(self.folder / "cells.csv", CELL_TYPES)
 
     @cached_property
     def tracks(self) -> pd.DataFrame:
-        """A row a position, the columns of ``tracks.csv``, of the tracks in `cells`."""
+        """One row per position of the tracks in `cells`, the columns of ``tracks.csv``."""
         closed = self.run["status"] != "running"
         tracks = _table(self.folder / "tracks.csv", TRACK_TYPES, closed=closed)
-        # A crash can come between a track's positions and its row in cells.csv, which makes it kept.
+        # A crash can come between a track's positions and its row in cells.csv, the one that counts.
         known = tracks["cell"].isin(self.cells["cell"])
         return tracks if known.all() else tracks[known].reset_index(drop=True)
 
     @cached_property
     def fraction(self) -> FractionFigure:
-        """The fraction of ``run.json``; of a run that is not closed, that of the cells kept so far."""
+        """The fraction in ``run.json``; of a run that is not closed, that of the cells saved so far."""
         if self.run["status"] == "running":
             fraction = recount(self.counted)
             return FractionFigure.of(fraction, fraction.anytime_interval(), ANYTIME)
         try:
             return FractionFigure(**self.run["fraction"])
         except (KeyError, TypeError):
-            raise BadInput(f"{self.folder} holds no fraction: its run.json is damaged.") from None
+            raise BadInput("session.no-fraction", folder=self.folder) from None
 
     @cached_property
     def counted(self) -> NDArray[np.bool_]:
-        """The counted cells in the order in which they were counted, True for tank-treading.
-
-        Where that order is lost with ``crops.zarr``, the order of `cells`.
-        """
+        """The counted cells in the order of counting (of `cells` if that is lost), True for tank-treading."""
         if self.run["status"] == "running":
             return rows_counted(self.cells)
         try:
@@ -97,28 +95,28 @@ class Session:
 
     @cached_property
     def counted_again(self) -> CountedAgain | None:
-        """The tracks counted again as the run did; None where it is not known how (`count_again`)."""
+        """The tracks counted again as the run did; None if it is not known how (`count_again`)."""
         if self.run["status"] == "running":
             return None
         return count_again(self.folder, self.run, self.cells, read_links(self.folder))
 
     @cached_property
     def changes(self) -> pd.DataFrame:
-        """A row a change that a person made, the columns of ``changes.csv``; empty if nobody did."""
+        """One row per change that a person made, the columns of ``changes.csv``."""
         rows = [[getattr(change, name) for name in COLUMNS] for change in self.changes_made]
         return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"cell": "int64"})
 
     @cached_property
-    def changes_made(self) -> list[Change]:
+    def changes_made(self) -> list[LabelChange]:
         """The same, one by one."""
         return read_changes(self.folder)
 
     @cached_property
-    def changes_standing(self) -> dict[int, Change]:
+    def changes_standing(self) -> dict[int, LabelChange]:
         """The last change of each cell that now has another label than the machine's."""
         cells = self.cells
         cells = cells[cells["cell"].isin({change.cell for change in self.changes_made})]
-        return standing(self.changes_made, dict(zip(cells["cell"], cells["label"], strict=True)))
+        return in_force(self.changes_made, dict(zip(cells["cell"], cells["label"], strict=True)))
 
     @cached_property
     def labels_by_hand(self) -> pd.Series[str]:
@@ -131,11 +129,15 @@ class Session:
 
     @cached_property
     def fraction_by_hand(self) -> FractionFigure | None:
-        """The fraction with the changes by hand; None where no cell has another label than the machine's."""
-        return by_hand(self)
+        """The fraction with the changes by hand; None if no cell has another label than the machine's."""
+        if not self.changes_standing:
+            return None
+        labels, machine = self.labels_by_hand, self.fraction
+        tank, flipping = int((labels == Label.TANK_TREADING).sum()), int((labels == Label.FLIPPING).sum())
+        return figure_by_hand(tank, flipping, machine.level, machine.method)
 
     def reread_changes(self) -> None:
-        """Take in what persons changed since; all else stays as it was when the session was opened."""
+        """Read the changes by hand again; everything else stays as it was when the session was opened."""
         for name in ("changes", "changes_made", "changes_standing", "labels_by_hand", "fraction_by_hand"):
             self.__dict__.pop(name, None)
 
@@ -162,13 +164,11 @@ class Session:
     def sequence(self, cell: int) -> CropSequence:
         """Return a cell's crops with their frames and flags; errors as `crops`."""
         if not (self.cells["cell"].to_numpy() == int(cell)).any():
-            raise BadInput(f"{self.folder} has no cell {cell}: see its cells.csv.")
+            raise BadInput("session.no-such-cell", folder=self.folder, cell=cell)
         try:
             return self._crop_reader.sequence(cell)
         except KeyError:
-            raise RunFailed(
-                f"The crops of cell {cell} are missing from {self.folder}: restore the folder from a copy."
-            ) from None
+            raise RunFailed("session.crops-missing", cell=cell, folder=self.folder) from None
 
     @cached_property
     def _crop_reader(self) -> CropReader:
@@ -182,7 +182,7 @@ def open_session(folder: Path | str, *, cells: pd.DataFrame | None = None) -> Se
     ----------
     folder : Path or str
     cells : DataFrame, optional
-        Its `cells`, where they have just been read.
+        Its `cells`, if they have just been read.
 
     Raises
     ------
@@ -194,17 +194,11 @@ def open_session(folder: Path | str, *, cells: pd.DataFrame | None = None) -> Se
 
 
 def _table(path: Path, types: dict[str, str], *, closed: bool = False) -> pd.DataFrame:
-    """Read a table's whole lines; of a session that is `closed`, without holding the file, too.
-
-    Raises
-    ------
-    RunFailed
-        If it is not there or damaged.
-    """
+    """Read a table's whole lines; of a `closed` session without holding the file in memory."""
     try:
         data: bytes | Path = path
         if not closed or not tables.ends_with_a_line(path):
             data = tables.whole_lines(path)
     except OSError as error:
-        raise RunFailed(f"{path} cannot be read ({error}): restore it from a copy.") from error
+        raise unreadable(path, error) from error
     return parsed(path, data, types)

@@ -1,4 +1,4 @@
-"""Closing a session whose process died in mid run."""
+"""Closing a session whose process died during the run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_rbcflow.errors import RunFailed
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import schema, tables
 from napari_rbcflow.session.counting import corrected_figure
 from napari_rbcflow.session.reader import Session, open_session
@@ -17,35 +18,27 @@ LOST = "run-failed"
 
 
 def counts_as_kept(session: Session) -> dict[str, Any]:
-    """Return the part of ``run.json`` that counts the labels as they were told while the run went on.
-
-    Parameters
-    ----------
-    session : Session
-        Not closed.
-    """
+    """Return the part of ``run.json`` that counts the labels as given during the run, which is not closed."""
     labels = session.cells["label"]
     cells = {name: int((labels == name.replace("_", "-")).sum()) for name in CELL_COUNTS}
     cells["tracked"] = len(labels)
-    why = "The session was not closed as usual: each label is as it was told while the run went on."
     return {
         "cells": cells,
         "fraction": plain(asdict(session.fraction)),
         "fraction_corrected": plain(asdict(corrected_figure(session.run["models"], cells, session.fraction))),
-        "focus_speed": {"said": False, "reason": why},
+        "focus_speed": {"said": False, "reason": say("session.labels-as-told")},
     }
 
 
 def close_interrupted(folder: Path, sentence: str) -> None:
-    """Say in ``run.json`` that the run failed, and count what it kept.
+    """Write into ``run.json`` that the run failed, and count what it saved.
 
-    The tables stay as they are, in the order in which the tracks ended: ``rbcflow verify`` tells what
-    is missing.
+    The tables stay in the order in which the tracks ended; ``rbcflow verify`` lists what is missing.
 
     Parameters
     ----------
     folder : Path
-        A session whose status is still ``running`` though nobody writes it.
+        A session with the status ``running`` that nobody writes any more.
     sentence : str
         Why.
 
@@ -54,17 +47,17 @@ def close_interrupted(folder: Path, sentence: str) -> None:
     BadInput
         If it is not a session.
     RunFailed
-        If somebody still writes it, or its tables cannot be read.
+        If it is still being written, or its tables cannot be read.
     """
     session = open_session(folder)
     if session.run["status"] != "running":
         return
     if is_being_written(folder):
-        raise RunFailed(f"{folder} is still being written: stop that run first.")
+        raise RunFailed("session.still-written", folder=folder)
     run = dict(session.run)
     frames = run["frames"]
     lost = frames["received"] - frames["processed"] - sum(frames["dropped"].values())
-    if lost > 0:  # by the last account, which is a second old at most
+    if lost > 0:  # as counted a second before the crash at most
         frames["dropped"][LOST] = frames["dropped"].get(LOST, 0) + lost
     run.update(
         status="failed",
@@ -73,10 +66,10 @@ def close_interrupted(folder: Path, sentence: str) -> None:
         **counts_as_kept(session),
         files={
             name: tables.fingerprint(folder / name)
-            for name in ("cells.csv", "tracks.csv", tables.NAME)
+            for name in ("cells.csv", "tracks.csv", tables.FRAGMENTS_FILE)
             if (folder / name).exists()
         },
     )
-    run["warnings"].append("The frames are counted as of the last second before the run broke.")
+    run["warnings"].append(say("session.frames-as-of-last-second"))
     schema.write_run(folder, run)
     write_report(folder, run)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.estimate import (
+    FRAGMENT,
     OTHER_SPEED,
-    PIECE,
     TOO_FEW_FRAMES,
     NetworkRates,
     UnseenFlips,
@@ -35,7 +35,7 @@ from napari_rbcflow.session.counting import (
     unseen_flips,
 )
 from napari_rbcflow.session.drawings import STYLE
-from napari_rbcflow.session.label_edits import CHANGES_FILE, STRUCK_OUT, names
+from napari_rbcflow.session.label_edits import CHANGES_FILE, STRUCK_OUT
 from napari_rbcflow.session.reader import Session
 from napari_rbcflow.session.schema import FractionFigure, grave_warnings, percent, read_run, too_few_words
 from napari_rbcflow.types import LEAST_FRAMES, Label
@@ -44,7 +44,7 @@ _MARK = 'data-changes="'
 """How a page says with how many changes it was written."""
 
 
-def tells_of_changes(folder: Path, n: int) -> bool:
+def shows_changes(folder: Path, n: int) -> bool:
     """Say whether ``report.html`` is there and was written with all `n` changes by hand.
 
     Raises
@@ -102,7 +102,7 @@ class ByHand:
         )
         return cls(
             changes=len(made),
-            names=names(list(stand.values()) or made),
+            names=", ".join(dict.fromkeys(change.by for change in list(stand.values()) or made)),
             kinds=tuple(f"{n} {kind}" for kind, n in kinds.items()),
             cells=len(stand),
             figure=figure,
@@ -227,7 +227,7 @@ def _watched(facts: Facts) -> str:
         return ""
     found = by_length(facts.run, facts.cells)
     rows = "".join(
-        f"<tr><td>{escape(g.said)}</td><td>{g.n:,}</td><td>{percent(g.estimate)}</td>"
+        f"<tr><td>{escape(g.lengths)}</td><td>{g.n:,}</td><td>{percent(g.estimate)}</td>"
         f"<td>{100 * g.low:.0f} to {100 * g.high:.0f} %</td></tr>"
         for g in found.groups
         if g.estimate is not None
@@ -468,7 +468,7 @@ def _cells_table(facts: Facts) -> str:
     """Return what became of the cells."""
     _cells_table, table, untold = facts.run["cells"], facts.cells, facts.undecided
     elsewhere = facts.other_speed
-    pieces = int((table["reason"] == PIECE).sum())
+    pieces = int((table["reason"] == FRAGMENT).sum())
     brief, least = int((table["reason"] == TOO_FEW_FRAMES).sum()), least_frames_of(facts.run)
     over_gaps = int((table["gap_frames"] > 0).sum())
     rows = {

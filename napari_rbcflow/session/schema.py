@@ -18,15 +18,16 @@ from typing import IO, Any
 import numpy as np
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate import ANYTIME, RunningFraction, Said
+from napari_rbcflow.estimate import ANYTIME, ReportedInterval, RunningFraction
 from napari_rbcflow.quality import FEW_CELLS, warnings_of_run
 from napari_rbcflow.quality import percent as percent
 from napari_rbcflow.ring import preallocate, rename_over, replace_file, sync_folder, write_all
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import SourceInfo
 from napari_rbcflow.version import __version__
 
 CELL_COUNTS = ("tracked", "too_short", "unreliable", "tank_treading", "flipping", "uncounted")
-"""`tracked` is every finished track, a row of ``cells.csv`` each; the others add up to it."""
+"""`tracked` is every finished track, a row of ``cells.csv``; the others add up to it."""
 NOT_CORRECTED = "none"
 
 
@@ -41,8 +42,7 @@ class FractionFigure:
     level : float
         Confidence level of the interval.
     method : str
-        Which interval: ``wilson``, ``fixed-width``, ``anytime``, ... (`METHOD_WORDS`); ``none`` where there
-        is none.
+        Which interval: ``wilson``, ``fixed-width``, ``anytime``, ...; ``none`` where there is none.
     n : int
         Cells counted.
     """
@@ -61,48 +61,39 @@ class FractionFigure:
         interval: tuple[float, float] | None = None,
         method: str = "wilson",
     ) -> FractionFigure:
-        """Take the figure from the running fraction.
-
-        Parameters
-        ----------
-        fraction : RunningFraction
-        interval : (float, float), optional
-            Default: Wilson's.
-        method : str
-            The name of `interval`.
-        """
+        """Take the figure from the running fraction; `method` names the interval (default: Wilson's)."""
         if not fraction.n:
             return cls(None, None, None, fraction.level, method, 0)
         low, high = fraction.interval() if interval is None else interval
         return cls(fraction.estimate, low, high, fraction.level, method, fraction.n)
 
     @classmethod
-    def saying(cls, fraction: RunningFraction, said: Said) -> FractionFigure:
-        """Take the figure from the running fraction, with the interval that belongs to how the run stands."""
-        return cls.of(fraction, said.interval, said.method)
+    def saying(cls, fraction: RunningFraction, reported: ReportedInterval) -> FractionFigure:
+        """Take the figure from the running fraction, with the interval that fits how the run goes."""
+        return cls.of(fraction, reported.interval, reported.method)
 
 
 @dataclass(frozen=True)
 class Account:
-    """How a run stands: every frame and every cell accounted for.
+    """What a run has done so far: every frame and every cell accounted for.
 
     Attributes
     ----------
     received, processed : int
         Frames; ``received = processed + sum(dropped)`` once the run has ended.
     dropped, missed : mapping of str to int
-        Frames by reason: lost by us, and never having reached us.
+        Frames by reason: those lost here, and those that never arrived.
     cells : mapping of str to int
         `CELL_COUNTS`.
     fraction, fraction_corrected : FractionFigure
     latency_ms : mapping of str to (float or None)
-        ``p50``, ``p95``, ``p99``: from a finished track's hand-over to its label.
+        ``p50``, ``p95``, ``p99``: from the hand-over of a finished track to its label.
     warnings : tuple of str
-        Plain sentences, for a person.
+        Sentences for a person.
     quality : mapping
-        Further numbers about the run's quality, by a name that carries its unit.
+        More numbers about the run's quality; each name carries its unit.
     focus_speed : mapping
-        What the speed of the cells in focus said (`FocusSpeed.as_dict`), and how many cells were set aside.
+        What the speed of the cells in focus gave (`FocusSpeed.as_dict`), and how many cells were set aside.
     """
 
     received: int = 0
@@ -133,14 +124,14 @@ class Account:
         quality: Mapping[str, Any] | None = None,
         focus_speed: Mapping[str, Any] | None = None,
     ) -> Account:
-        """Make an account from what a run counts.
+        """Make it from what a run counts.
 
         Parameters
         ----------
         received, processed, dropped, missed, cells, warnings, fraction_corrected, quality, focus_speed
             As the attributes; counts that are not given are 0.
         fraction : RunningFraction or FractionFigure
-            With the former, the interval is Wilson's: for a number of cells that was fixed beforehand.
+            Of a running fraction, Wilson's interval is taken.
         latencies_ms : sequence of float
             One for each label, warm-up left out.
         """
@@ -166,7 +157,7 @@ class Account:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the part of ``run.json`` that this is; what is not a finite number is None."""
+        """Return it as part of ``run.json``; what is not a finite number is None."""
         return {
             "frames": {
                 "received": self.received,
@@ -200,26 +191,26 @@ def plain(value: Any) -> Any:
 
 
 FORMAT = 1
-"""Version of the session folder's layout."""
+"""Version of a session folder."""
 RUN_FILE = "run.json"
 STATUSES = ("running", "finished", "stopped", "failed")
 
 
 class DamagedRun(BadInput):
-    """A folder whose ``run.json`` is missing or cannot be made sense of; what lies beside it may be whole."""
+    """A folder whose ``run.json`` is missing or unreadable; the files beside it may be whole."""
 
     def __init__(self, folder: Path, what: str) -> None:
-        super().__init__(f"{folder} is not a session folder: {what}.")
+        super().__init__("session.not-a-session", folder=folder, what=what)
         self.what = what
 
 
 def now() -> str:
-    """Return the local time with its offset from UTC, ISO 8601."""
+    """Return the local time in ISO 8601, with its offset from UTC."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def versions() -> dict[str, str | None]:
-    """Return what ran, without importing it."""
+    """Return the version of what matters, without importing it."""
     found: dict[str, str | None] = {"napari-rbcflow": __version__, "python": platform.python_version()}
     for package in ("numpy", "torch", "onnxruntime", "zarr", "napari"):
         try:
@@ -231,7 +222,7 @@ def versions() -> dict[str, str | None]:
 
 
 def source_parameters(source: SourceInfo) -> dict[str, Any]:
-    """Return what is known of the source, as it goes into `parameters`."""
+    """Return what is known of the source, as `parameters` hold it."""
     fields = asdict(source)
     warnings = fields.pop("warnings")
     details = fields.pop("details")
@@ -244,17 +235,12 @@ def source_parameters(source: SourceInfo) -> dict[str, Any]:
 
 
 def write_run(folder: Path, run: Mapping[str, Any]) -> None:
-    """Replace ``run.json`` in one step.
-
-    Raises
-    ------
-    OSError
-    """
+    """Replace ``run.json`` in one step."""
     replace_file(folder / RUN_FILE, encoded(run))
 
 
 def encoded(run: Mapping[str, Any]) -> bytes:
-    """Return what ``run.json`` holds."""
+    """Return the bytes of ``run.json``."""
     text = json.dumps(plain(run), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # A name or path that is not UTF-8 reaches us with lone surrogates; so escaped, JSON gives them back.
     return text.encode(errors="backslashreplace")
@@ -266,25 +252,25 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises
     ------
     BadInput
-        If `folder` is not a session, or one of a newer version; `DamagedRun` where only ``run.json`` tells.
+        If `folder` is not a session, or one of a newer version; `DamagedRun` where only ``run.json`` is bad.
     """
     if folder.is_file():
-        raise BadInput(f"{folder} is a file, not a session folder: give the folder that holds run.json.")
+        raise BadInput("session.is-a-file", folder=folder)
     if not folder.is_dir():
-        raise BadInput(f"{folder} is not a session folder: there is no such folder.")
+        raise BadInput("session.no-such-folder", folder=folder)
     try:
         run = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DamagedRun(folder, "it holds no run.json") from None
+        raise DamagedRun(folder, say("session.no-run-json")) from None
     except (OSError, ValueError) as error:
-        raise DamagedRun(folder, f"its run.json is damaged ({error})") from None
+        raise DamagedRun(folder, say("session.run-json-damaged", why=error)) from None
     if not isinstance(run, dict) or run.get("status") not in STATUSES:
-        raise DamagedRun(folder, "its run.json is not one of napari-rbcflow")
+        raise DamagedRun(folder, say("session.run-json-foreign"))
     version = run.get("format")
     if not isinstance(version, int):
-        raise DamagedRun(folder, "its run.json names no format")
+        raise DamagedRun(folder, say("session.run-json-without-format"))
     if version > FORMAT:
-        raise BadInput(f"{folder} was written by a newer napari-rbcflow: update to read it.")
+        raise BadInput("ring.newer-version", path=folder)
     return run
 
 
@@ -296,16 +282,12 @@ else:
 MARKER_FILE = ".writing"
 RESERVE_BYTES = 8 * 2**20
 """Held back until the close, so that a full disk still takes run.json, report.html and a sorted cells.csv."""
-
 LAST_BYTES = 256 * 2**10
-"""Of these, kept even then: another program may take what was given back before the close can use it."""
+"""The part of them that is kept even then: another program may take what was released."""
 
 
 class WritingMarker:
-    """Locked for as long as the session's process lives; the system lets go of it when that dies.
-
-    Its presence without a lock says that the session crashed.
-    """
+    """Locked while the session's process lives; without its lock it says that the session crashed."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / MARKER_FILE
@@ -314,17 +296,12 @@ class WritingMarker:
         _lock(self._file)
 
     def release_reserve(self) -> None:
-        """Give the bytes held back to whoever closes the session."""
+        """Free the bytes that were held back for the close."""
         with contextlib.suppress(OSError):
             self._file.truncate(LAST_BYTES)
 
     def become(self, path: Path, data: bytes) -> None:
-        """Put `data` in the place of `path` with the bytes that this file has; it is then no marker any more.
-
-        Raises
-        ------
-        OSError
-        """
+        """Put `data` in the place of `path` with the bytes of this file, which then marks nothing."""
         self._file.seek(0)
         write_all(self._file, data)
         self._file.truncate(len(data))
@@ -340,11 +317,8 @@ class WritingMarker:
 
 
 def is_being_written(folder: Path) -> bool:
-    """Say whether a living process writes the session in `folder`.
-
-    A shared lock needs no right to write. Where not even reading is allowed it cannot be known; then
-    yes, as a living run must never be taken for a crashed one.
-    """
+    """Say whether a living process writes the session; also where the marker may not be read."""
+    # A shared lock needs no right to write. A living run must never be taken for a crashed one.
     try:
         file = (folder / MARKER_FILE).open("rb", buffering=0)
     except PermissionError:
@@ -369,17 +343,15 @@ def _lock(file: IO[bytes], *, shared: bool = False) -> None:
 
 
 def grave_warnings(run: Mapping[str, Any]) -> list[str]:
-    """Return, in plain sentences, what forbids acting on the number (`warnings_of_run`, the grave ones)."""
+    """Return the sentences of the grave warnings of a run, which forbid acting on its number."""
     return [w.sentence for w in warnings_of_run(run) if w.grave]
 
 
 def too_few_words(n: int) -> str:
-    """Say, of a number with changes by hand, that it is of too few cells to act on; empty where it is not."""
-    if n >= FEW_CELLS:
-        return ""
-    return f"Only {n} {'cell' if n == 1 else 'cells'}: too few to act on, {FEW_CELLS} are needed at least."
+    """Say that a number with changes by hand is of too few cells to act on; empty where it is not."""
+    return "" if n >= FEW_CELLS else say("session.too-few-to-act-on", cells=n, least=FEW_CELLS)
 
 
 def mild_warnings(run: Mapping[str, Any]) -> list[str]:
-    """Return the other things that a person must be told of a run."""
+    """Return the sentences of the other warnings of a run."""
     return [w.sentence for w in warnings_of_run(run) if not w.grave]

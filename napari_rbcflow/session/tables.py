@@ -1,4 +1,4 @@
-"""``cells.csv``, ``tracks.csv``, ``pieces.csv``: how a track becomes rows, and their order."""
+"""``cells.csv``, ``tracks.csv``, ``pieces.csv``: rows of tracks, read, checked and sorted."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import RunFailed
-from napari_rbcflow.estimate import PIECE
+from napari_rbcflow.estimate import FRAGMENT
 from napari_rbcflow.ring import rename_over, replace_file, sync_folder, write_all
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Judgement, Label, Track
 
-CELL_COLUMNS = (
-    "cell",
-    "first_frame",
-    "last_frame",
-    "frames",
-    "x_first_px",
-    "y_first_px",
-    "x_last_px",
-    "y_last_px",
-    "speed_um_per_s",
-    "p_reliable",
-    "p_tank_treading",
-    "label",
-    "reason",
-    "gap_frames",
-)
+CELL_TYPES = {
+    "cell": "int64",
+    "first_frame": "int64",
+    "last_frame": "int64",
+    "frames": "int64",
+    "x_first_px": "float64",
+    "y_first_px": "float64",
+    "x_last_px": "float64",
+    "y_last_px": "float64",
+    "speed_um_per_s": "float64",
+    "p_reliable": "float64",
+    "p_tank_treading": "float64",
+    "label": "str",
+    "reason": "str",
+    "gap_frames": "int64",
+}
 """`gap_frames`: frames between the first and the last without a picture, lost or not analysed."""
+TRACK_TYPES = {"cell": "int64", "frame": "int64", "y_px": "float64", "x_px": "float64", "seen": "int64"}
+CELL_COLUMNS, TRACK_COLUMNS = tuple(CELL_TYPES), tuple(TRACK_TYPES)
 OLDER_CELL_COLUMNS = CELL_COLUMNS[:-1]
-"""Of sessions from before gaps were told."""
-TRACK_COLUMNS = ("cell", "frame", "y_px", "x_px", "seen")
+"""Older sessions have no `gap_frames`."""
 Fingerprint = dict[str, int | str]
 """A file's ``bytes`` and ``sha256``, as ``run.json`` holds them under ``files``."""
 
 
 def cell_rows(pairs: Sequence[tuple[Track, Judgement]], *, fps: float, pixel_size_um: float) -> bytes:
-    """Return the rows of ``cells.csv`` for tracks and what is said of them."""
+    """Return the rows of ``cells.csv`` for tracks and their judgements."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for track, judgement in pairs:
@@ -73,12 +75,12 @@ def cell_rows(pairs: Sequence[tuple[Track, Judgement]], *, fps: float, pixel_siz
 
 
 def speed_um_per_s(track: Track, *, fps: float, pixel_size_um: float) -> float:
-    """Return a track's speed as ``cells.csv`` tells it, to two decimals."""
+    """Return a track's speed as in ``cells.csv``, to two decimals."""
     return float(np.round(track.speed_px_per_frame() * pixel_size_um * fps, 2) + 0.0)
 
 
 def track_rows(tracks: Sequence[Track]) -> bytes:
-    """Return the rows of ``tracks.csv``, a row a position."""
+    """Return the rows of ``tracks.csv``, one for each position."""
     lines = []
     for track in tracks:
         cell = track.cell
@@ -113,13 +115,16 @@ def header(columns: Sequence[str]) -> bytes:
 
 
 def whole_lines(path: Path) -> bytes:
-    """Return a table's bytes up to its last whole line: the one behind may have been cut by a crash."""
-    data = path.read_bytes()
+    """Return a table's bytes up to its last whole line: a crash may have cut the one behind."""
+    return _whole_lines(path.read_bytes())
+
+
+def _whole_lines(data: bytes) -> bytes:
     return data[: data.rfind(b"\n") + 1]
 
 
 def ends_with_a_line(path: Path) -> bool:
-    """Say whether nothing stands behind the last whole line, and there is one."""
+    """Say whether a table has a line, and nothing behind its last whole one."""
     with path.open("rb") as file:
         if not file.seek(0, os.SEEK_END):
             return False
@@ -133,42 +138,13 @@ def fingerprint(path: Path) -> Fingerprint:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-CELL_TYPES = {
-    "cell": "int64",
-    "first_frame": "int64",
-    "last_frame": "int64",
-    "frames": "int64",
-    "x_first_px": "float64",
-    "y_first_px": "float64",
-    "x_last_px": "float64",
-    "y_last_px": "float64",
-    "speed_um_per_s": "float64",
-    "p_reliable": "float64",
-    "p_tank_treading": "float64",
-    "label": "str",
-    "reason": "str",
-    "gap_frames": "int64",
-}
-TRACK_TYPES = {"cell": "int64", "frame": "int64", "y_px": "float64", "x_px": "float64", "seen": "int64"}
-
-
-def parse_cells(path: Path, data: bytes) -> pd.DataFrame:
-    """Return whole lines of ``cells.csv``, the first line with them, as `Session.cells` has them.
-
-    Raises
-    ------
-    RunFailed
-        If they are damaged.
-    """
-    return parsed(path, data, CELL_TYPES)
-
-
-def parse_tracks(path: Path, data: bytes) -> pd.DataFrame:
-    """Return the same of ``tracks.csv``, as `Session.tracks` has them; errors as `parse_cells`."""
-    return parsed(path, data, TRACK_TYPES)
+def unreadable(path: Path, why: object) -> RunFailed:
+    """Return the error for a file of a session that is missing or damaged."""
+    return RunFailed("session.unreadable", path=path, why=why)
 
 
 def parsed(path: Path, data: bytes | Path, types: dict[str, str]) -> pd.DataFrame:
+    """Return whole lines of a table, its first line with them, or all of a file; `unreadable` if damaged."""
     if not data:  # crashed before the first line
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()})
     try:
@@ -179,53 +155,34 @@ def parsed(path: Path, data: bytes | Path, types: dict[str, str]) -> pd.DataFram
             na_values=[""],
             keep_default_na=False,
         ).fillna({name: "" for name, kind in types.items() if kind == "str"})
-        if "gap_frames" in types and "gap_frames" not in table:  # a session from before it was told
+        if "gap_frames" in types and "gap_frames" not in table:  # an older session
             table["gap_frames"] = table["last_frame"] - table["first_frame"] + 1 - table["frames"]
         return table[list(types)]
     except (ValueError, KeyError) as error:
-        raise RunFailed(f"{path} cannot be read ({error}): restore it from a copy.") from error
+        raise unreadable(path, error) from error
 
 
-_PIECE_BYTES = 16 << 20
+_BLOCK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Spans:
-    """What the positions of a session span.
-
-    Attributes
-    ----------
-    of_cell : DataFrame
-        By cell: ``size``, ``min`` and ``max`` of its frames. Only cells that are known.
-    in_order : bool
-        Whether their rows are in the order of cell, then frame.
-    surplus : int
-        Rows of other cells.
-    """
+    """What the positions of a session span."""
 
     of_cell: pd.DataFrame
+    """By cell: ``size``, ``min`` and ``max`` of its frames. Only known cells."""
     in_order: bool
+    """Whether their rows are in the order of cell, then frame."""
     surplus: int
+    """Rows of other cells."""
 
 
 def spans(path: Path, cells: NDArray[np.int64]) -> Spans:
-    """Go through ``tracks.csv``.
-
-    Parameters
-    ----------
-    path : Path
-    cells : ndarray of int64
-        Those that are known.
-
-    Raises
-    ------
-    RunFailed
-        If it cannot be read or is damaged.
-    """
+    """Go through ``tracks.csv``; `cells` are those that are known."""
     known, tables = np.unique(cells), []
     in_order, surplus, last = True, 0, (-1, -1)
-    for piece in _pieces(path):
-        table = parse_tracks(path, piece)
+    for block in _blocks(path):
+        table = parsed(path, block, TRACK_TYPES)
         cell, frame = table["cell"].to_numpy(), table["frame"].to_numpy()
         place = np.minimum(np.searchsorted(known, cell), max(0, len(known) - 1))
         kept = known[place] == cell if len(known) else np.zeros(len(cell), bool)
@@ -236,41 +193,36 @@ def spans(path: Path, cells: NDArray[np.int64]) -> Spans:
         before_cell, before_frame = np.append(last[0], cell[:-1]), np.append(last[1], frame[:-1])
         in_order &= bool(((cell > before_cell) | ((cell == before_cell) & (frame >= before_frame))).all())
         last = int(cell[-1]), int(frame[-1])
-        of_piece = pd.DataFrame({"cell": cell, "frame": frame}).groupby("cell")["frame"]
-        tables.append(of_piece.agg(["size", "min", "max"]))
+        of_block = pd.DataFrame({"cell": cell, "frame": frame}).groupby("cell")["frame"]
+        tables.append(of_block.agg(["size", "min", "max"]))
     none = pd.DataFrame({"size": [], "min": [], "max": []}, index=pd.Index([], name="cell"), dtype=np.int64)
     together = pd.concat(tables) if tables else none
     of_cell = together.groupby("cell").agg({"size": "sum", "min": "min", "max": "max"})
     return Spans(of_cell, in_order, surplus)
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
-    """Yield whole lines, each piece under the table's first one; what a crash cut behind them is left out."""
+def _blocks(path: Path) -> Iterator[bytes]:
+    """Yield blocks of whole lines, each under the table's first line; a line cut by a crash is left out."""
     try:
         with path.open("rb") as file:
             first, rest = file.readline(), b""
-            while data := file.read(_PIECE_BYTES):
+            while data := file.read(_BLOCK_BYTES):
                 data = rest + data
                 end = data.rfind(b"\n") + 1
                 if end:
                     yield first + data[:end]
                 rest = data[end:]
     except OSError as error:
-        raise RunFailed(f"{path} cannot be read ({error}): restore it from a copy.") from error
+        raise unreadable(path, error) from error
 
 
 _COMPARED = 400
-"""Bytes before the end that must still be the same: a writer may have taken rows back."""
+"""Bytes before the end that must still be the same: a writer may have removed rows."""
 
 
 @dataclass(frozen=True, eq=False)
 class CellsSoFar:
-    """``cells.csv`` up to its last whole line.
-
-    Attributes
-    ----------
-    cells : DataFrame
-    """
+    """``cells.csv`` up to its last whole line."""
 
     cells: pd.DataFrame
     _size: int
@@ -280,13 +232,7 @@ class CellsSoFar:
 
 
 def read_on(folder: Path, before: CellsSoFar | None = None) -> CellsSoFar:
-    """Read ``cells.csv``; of a table that has only grown since `before`, only what is new.
-
-    Raises
-    ------
-    RunFailed
-        If it is not there or damaged.
-    """
+    """Read ``cells.csv``; of a table that has only grown since `before`, only what is new."""
     path = folder / "cells.csv"
     try:
         with path.open("rb") as file:
@@ -299,9 +245,9 @@ def read_on(folder: Path, before: CellsSoFar | None = None) -> CellsSoFar:
                 file.seek(0)
             data = _whole_lines(file.read())
     except OSError as error:
-        raise RunFailed(f"{path} cannot be read ({error}): restore it from a copy.") from error
+        raise unreadable(path, error) from error
     first_line = data[: data.find(b"\n") + 1]
-    return CellsSoFar(parse_cells(path, data), len(data), inode, first_line, data[-_COMPARED:])
+    return CellsSoFar(parsed(path, data, CELL_TYPES), len(data), inode, first_line, data[-_COMPARED:])
 
 
 def _longer(path: Path, before: CellsSoFar, data: bytes) -> CellsSoFar:
@@ -309,68 +255,48 @@ def _longer(path: Path, before: CellsSoFar, data: bytes) -> CellsSoFar:
     new = data[len(before._last) :]
     if not new:
         return before
-    more = parse_cells(path, before._first_line + new)
+    more = parsed(path, before._first_line + new, CELL_TYPES)
     cells = pd.concat([before.cells, more], ignore_index=True)
     return CellsSoFar(cells, before._size + len(new), before._inode, before._first_line, data[-_COMPARED:])
 
 
-def _whole_lines(data: bytes) -> bytes:
-    return data[: data.rfind(b"\n") + 1]
-
-
-NAME = "pieces.csv"
-COLUMNS = ("cell", "may_continue")
+FRAGMENTS_FILE = "pieces.csv"
+FRAGMENT_COLUMNS = ("cell", "may_continue")
 Links = Mapping[int, Sequence[int]]
-"""Of each track that may be a piece, the tracks that it may continue."""
+"""Of each track that may be a fragment, the tracks that it may continue."""
 COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
 """What the fraction is made of."""
 
 
-def piece_rows(tracks: Sequence[Track]) -> bytes:
+def fragment_rows(tracks: Sequence[Track]) -> bytes:
     """Return the lines of ``pieces.csv`` for tracks."""
     return "".join(f"{t.cell},{before}\n" for t in tracks for before in t.may_continue).encode()
 
 
-def sort_pieces(path: Path) -> None:
-    """Put the lines of ``pieces.csv`` into the order of their numbers.
-
-    Raises
-    ------
-    OSError
-        The table is then as it was.
-    """
+def sort_fragments(path: Path) -> None:
+    """Put the lines of ``pieces.csv`` into the order of their numbers; left as it was on an `OSError`."""
     first, *rows = whole_lines(path).splitlines(keepends=True)
-    rows.sort(key=_numbers)
+    rows.sort(key=lambda row: [int(number) for number in row.split(b",")])
     replace_file(path, first + b"".join(rows))
 
 
-def _numbers(row: bytes) -> list[int]:
-    return [int(number) for number in row.split(b",")]
-
-
 def read_links(folder: Path) -> Links:
-    """Return the pairs of a session; empty where it has none, or is older than them.
-
-    Raises
-    ------
-    RunFailed
-        If the file cannot be read or is damaged.
-    """
-    path = folder / NAME
+    """Read ``pieces.csv``; empty where a session has none."""
+    path = folder / FRAGMENTS_FILE
     try:
         data = whole_lines(path)
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise RunFailed(f"{path} cannot be read ({error.strerror}): restore it from a copy.") from error
+        raise unreadable(path, error.strerror) from error
     links: dict[int, list[int]] = defaultdict(list)
-    if data and not data.startswith(header(COLUMNS)):
-        raise RunFailed(f"{path} does not begin with {','.join(COLUMNS)}: restore it from a copy.")
+    if data and not data.startswith(header(FRAGMENT_COLUMNS)):
+        raise RunFailed("session.wrong-first-line", path=path, columns=",".join(FRAGMENT_COLUMNS))
     try:
         for cell, before in list(csv.reader(io.StringIO(data.decode())))[1:]:
             links[int(cell)].append(int(before))
     except ValueError:
-        raise RunFailed(f"{path} holds a line that is not two numbers: restore it from a copy.") from None
+        raise RunFailed("session.not-two-numbers", path=path) from None
     return links
 
 
@@ -385,7 +311,7 @@ def behind(cell: int, links: Links) -> set[int]:
 
 
 def relatives(cell: int, links: Links) -> list[int]:
-    """Return all tracks that may be of a track's cell: those that it may continue, and those that may it."""
+    """Return all other tracks that may be of the same cell: those before it, and those that continue it."""
     return sorted(behind(cell, links) | {other for other in links if cell in behind(other, links)})
 
 
@@ -396,81 +322,52 @@ def counted_twice(links: Links, labels: Mapping[int, str]) -> list[int]:
 
 
 def findings(links: Links, labels: Mapping[int, str], reasons: Mapping[int, str]) -> list[str]:
-    """Return where a cell may have been counted twice or left out without cause, a sentence each.
-
-    Parameters
-    ----------
-    links : mapping
-    labels, reasons : mapping of int to str
-        Of every track, the machine's.
-    """
-    said = []
+    """Return where a cell may be counted twice or left out without cause, by the machine's labels."""
+    found = []
     numbers = {*links, *(before for all_ in links.values() for before in all_)}
     if unknown := sorted(numbers - set(labels)):
-        said.append(f"{NAME} names {len(unknown)} cells that are not in cells.csv (first {unknown[0]}).")
+        found.append(say("session.found-fragments-unknown", cells=len(unknown), first=unknown[0]))
     if twice := counted_twice(links, labels):
-        said.append(
-            f"cells.csv counts {len(twice)} cells that may be pieces of earlier ones (first {twice[0]})."
-        )
+        found.append(say("session.found-fragments-counted", cells=len(twice), first=twice[0]))
     counted = {cell for cell, label in labels.items() if label in COUNTED}
     alone = sorted(
-        cell for cell, reason in reasons.items() if reason == PIECE and not behind(cell, links) & counted
+        cell for cell, reason in reasons.items() if reason == FRAGMENT and not behind(cell, links) & counted
     )
     if alone:
-        said.append(
-            f"cells.csv leaves out {len(alone)} cells as pieces of counted ones, but {NAME} names none"
-            f" (first {alone[0]})."
-        )
-    return said
+        found.append(say("session.found-fragments-left-out", cells=len(alone), first=alone[0]))
+    return found
 
 
 _WINDOW_BYTES = 8 << 20
-"""Of the sorted table, gathered at once."""
+"""Bytes of the sorted table that are gathered at once."""
 _APART_BYTES = 256 << 10
-"""What lies between two tracks is read over where it is no more: tracks end nearly in their order."""
+"""A gap between two tracks that is read along with them: tracks end nearly in their order."""
 _MOST_BETWEEN = 4
-"""Times what is asked for, that is read over at most."""
+"""The gaps read along may be this many times a window."""
 _SYNCED_BYTES = 64 << 20
-"""Put on the disk at once, that the disk is at work while the rest is gathered."""
+"""Synced at once, so that the disk works while the rest is gathered."""
 
 
 def sort_cells(
     path: Path, changed: Mapping[int, tuple[str, str]] | None = None
 ) -> tuple[Fingerprint, pd.DataFrame]:
-    """Put the rows of ``cells.csv`` into the order of `last_frame`, then `cell`.
+    """Put the rows of ``cells.csv`` into the order of `last_frame`, then `cell`, and return the table.
 
-    Parameters
-    ----------
-    path : Path
-    changed : mapping of int to (str, str), optional
-        Label and reason of the cells that get others.
-
-    Returns
-    -------
-    Fingerprint
-    DataFrame
-        The table, as `Session.cells` has it.
-
-    Raises
-    ------
-    OSError
-        The table is then as it was.
-    RunFailed
-        If it is damaged.
+    `changed` holds the label and reason of the cells that get others. On an `OSError` the file is as it was.
     """
     data = whole_lines(path)
-    cells = parse_cells(path, data)
+    cells = parsed(path, data, CELL_TYPES)
     order = np.lexsort((cells["cell"].to_numpy(), cells["last_frame"].to_numpy()))
     first, *rows = data.splitlines(keepends=True)
     for row in np.flatnonzero(cells["cell"].isin(changed or ())).tolist():
-        said = (changed or {})[int(cells["cell"].iloc[row])]
+        new = (changed or {})[int(cells["cell"].iloc[row])]
         fields = rows[row].decode().split(",")
-        for column, value in zip(("label", "reason"), map(str, said), strict=True):
+        for column, value in zip(("label", "reason"), map(str, new), strict=True):
             fields[CELL_COLUMNS.index(column)] = value
             cells.loc[row, column] = value
         rows[row] = ",".join(fields).encode()
     data = first + b"".join([rows[row] for row in order.tolist()])
-    del rows  # an hour's are more than all else that the close holds
+    del rows  # after an hour they are most of what the close holds
     replace_file(path, data)
     fingerprint: Fingerprint = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     del data
@@ -480,22 +377,8 @@ def sort_cells(
 def sort_tracks(path: Path, cells: NDArray[np.int64], lengths: NDArray[np.int64]) -> Fingerprint | None:
     """Put the rows of ``tracks.csv`` into the order of `cell`, then `frame`.
 
-    Parameters
-    ----------
-    path : Path
-    cells, lengths : ndarray of int64, shape (m,)
-        The tracks in the order in which they were written, and the rows of each. Where these do not
-        fit the table, it is left alone.
-
-    Returns
-    -------
-    Fingerprint or None
-        None where it was left alone.
-
-    Raises
-    ------
-    OSError
-        The table is then as it was.
+    `cells` and `lengths` are the tracks as they were written, and the rows of each. Where they do not fit
+    the table it is left alone, and None is returned. On an `OSError` the file is as it was.
     """
     if not len(cells):
         return None
@@ -504,7 +387,7 @@ def sort_tracks(path: Path, cells: NDArray[np.int64], lengths: NDArray[np.int64]
     sum_, size = hashlib.sha256(), 0
     try:
         with path.open("rb") as file:
-            # Of each track's last line, and of the first line of all: an hour's table is too long to be held.
+            # Only where each track ends: the table of an hour is too long to be held.
             ends, n_lines = _line_ends(file, np.concatenate([[0], last]))
             if n_lines != last[-1] + 1:
                 return None
@@ -529,15 +412,7 @@ def sort_tracks(path: Path, cells: NDArray[np.int64], lengths: NDArray[np.int64]
 
 
 def _in_order(file: BinaryIO, ends: NDArray[np.int64], order: NDArray[np.int64]) -> Iterator[bytes]:
-    """Yield the first line, then the tracks in an order, as pieces of some size.
-
-    Parameters
-    ----------
-    file : binary file
-    ends : ndarray of int64, shape (m + 1,)
-        Byte behind the first line, then behind each track.
-    order : ndarray of int64, shape (m,)
-    """
+    """Yield the first line, then blocks of tracks in an order; `ends` (m + 1,): where line and tracks end."""
     yield _bytes(file, 0, int(ends[0]))
     begin, end = ends[:-1], ends[1:]
     sizes = np.cumsum(end[order] - begin[order])
@@ -550,11 +425,11 @@ def _in_order(file: BinaryIO, ends: NDArray[np.int64], order: NDArray[np.int64])
 
 
 def _gathered(file: BinaryIO, begin: NDArray[np.int64], end: NDArray[np.int64]) -> bytes:
-    """Return parts of a file one behind the other; what lies close together is read at once."""
+    """Return parts of a file, one behind the other; those close together are read at once."""
     by_place = np.argsort(begin, kind="stable")
     gaps = begin[by_place[1:]] - end[by_place[:-1]]
     between = gaps <= _APART_BYTES
-    if gaps[between].sum() > _MOST_BETWEEN * _WINDOW_BYTES:  # in no order at all: each for itself
+    if gaps[between].sum() > _MOST_BETWEEN * _WINDOW_BYTES:  # in no order at all
         between = gaps == 0
     parts: list[bytes] = [b""] * len(begin)
     for stretch in np.split(by_place, np.flatnonzero(~between) + 1):
@@ -573,26 +448,13 @@ def _bytes(file: BinaryIO, place: int, size: int) -> bytes:
 
 
 def _line_ends(file: BinaryIO, lines: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
-    """Return where some lines end (byte behind), and how many whole lines there are.
-
-    Parameters
-    ----------
-    file : binary file, at its begin
-    lines : ndarray of int64, shape (m,)
-        Numbers from 0, ascending.
-
-    Returns
-    -------
-    ends : ndarray of int64
-        Of those that are there.
-    n_lines : int
-    """
+    """Return the byte behind each of some lines (numbers from 0, ascending), and how many lines there are."""
     ends: list[NDArray[np.int64]] = []
     place = n_lines = 0
-    while piece := file.read(_PIECE_BYTES):
-        here = np.flatnonzero(np.frombuffer(piece, np.uint8) == ord("\n"))
+    while block := file.read(_BLOCK_BYTES):
+        here = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
         first, behind = np.searchsorted(lines, [n_lines, n_lines + len(here)])
         ends.append(place + 1 + here[lines[first:behind] - n_lines])
-        place += len(piece)
+        place += len(block)
         n_lines += len(here)
     return np.concatenate(ends) if ends else np.zeros(0, np.int64), n_lines

@@ -15,7 +15,7 @@ import pandas as pd
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
 from napari_rbcflow.pipeline import MovieFile, Order, Phase, RunSettings, Worker, WorkerRun
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import ChangeLog, FractionFigure, Session, by_hand, open_session
+from napari_rbcflow.session import ChangeLog, FractionFigure, Session, open_session
 from napari_rbcflow.sources import open_frames
 from napari_rbcflow.widgets.layers import SessionLayers, movie_of, session_layers
 from napari_rbcflow.widgets.movie_form import Cancelled, LayerFrames, copy_frames, file_of, new_copy_folder
@@ -247,7 +247,7 @@ def _read_session(folder: Path, show_unreliable: bool) -> MovieResult:
     session = open_session(folder)
     changed = ChangeLog(folder).labels()
     layers = session_layers(session, movie_of(session), by_hand=changed, show_unreliable=show_unreliable)
-    return MovieResult(session, layers, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), False, by_hand(session))
+    return MovieResult(session, layers, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), False, session.fraction_by_hand)
 
 
 def _reread(before: MovieResult, show_unreliable: bool) -> MovieResult:
@@ -259,5 +259,5 @@ def _reread(before: MovieResult, show_unreliable: bool) -> MovieResult:
         before,
         session=session,
         layers=replace(layers, image=before.layers.image),
-        figure_by_hand=by_hand(session),
+        figure_by_hand=session.fraction_by_hand,
     )
