@@ -24,6 +24,27 @@ LEAST_FRAMES = 6
 """Shorter sequences are kept as too short: "they indicated a problem" (Darrin et al. 2023)."""
 
 
+class RunStatus(StrEnum):
+    """How a run stands, as in ``run.json``."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class StopReason(StrEnum):
+    """What ended a run, as in ``run.json``; a failed run has a sentence in its place."""
+
+    RELIABLE = "reliable"
+    HALF_WIDTH = "half-width"
+    SECONDS = "seconds"
+    TRACKS = "tracks"
+    BASELINE = "baseline"
+    SOURCE_ENDED = "source-ended"
+    USER = "user"
+
+
 class Label(StrEnum):
     """What is said of a track."""
 
