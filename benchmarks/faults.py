@@ -31,7 +31,7 @@ from fault_cases import CASES, Case, Setting
 from faulty import Faulty
 
 from napari_rbcflow.pipeline.client import Worker
-from napari_rbcflow.pipeline.messages import Camera, Order
+from napari_rbcflow.pipeline.messages import Camera, RunRequest
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.session import verify
 
@@ -101,7 +101,7 @@ def by_worker(case: Case, setting: Setting, folder: Path, worker: Worker) -> See
     seen = Seen(case.what, "worker")
     camera: Any = Faulty(setting.camera, setting.fault, setting.mark) if setting.fault else setting.camera  # type: ignore[arg-type]
     device = "cuda" if setting.survives else "cpu"
-    run = worker.start(Order(camera, folder, RunSettings(device=device, ring_seconds=0.2)))
+    run = worker.start(RunRequest(camera, folder, RunSettings(device=device, ring_seconds=0.2)))
     pid = worker.pid
     below: dict[int, str] = {}
     at = provoke(setting, folder, pid, lambda: run.ended, below)
@@ -168,7 +168,7 @@ def finish(seen: Seen, setting: Setting, folder: Path, at: float | None, when: f
 def start_again(worker: Worker, camera: Camera, folder: Path) -> str:
     """Start and stop once more; say how that went."""
     began = time.monotonic()
-    run = worker.start(Order(camera, folder, RunSettings(device="cpu", ring_seconds=0.2)))
+    run = worker.start(RunRequest(camera, folder, RunSettings(device="cpu", ring_seconds=0.2)))
     until(lambda: run.ended or (run.snapshot is not None and run.snapshot.progress.processed > 0), PATIENCE_S)
     frames_s = time.monotonic() - began
     run.stop()

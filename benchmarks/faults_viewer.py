@@ -20,7 +20,7 @@ from faults import NO_DISK, PATIENCE_S, as_row, finish, provoke
 from faulty import Faulty
 
 from napari_rbcflow.pipeline.client import Phase
-from napari_rbcflow.pipeline.messages import Camera, Order
+from napari_rbcflow.pipeline.messages import Camera, RunRequest
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.session import verify
 
@@ -53,7 +53,7 @@ class Screen:
         self.stall_s = max(self.stall_s, time.monotonic() - began)
         time.sleep(min(seconds, 0.005))
 
-    def start(self, order: Order) -> Any:
+    def start(self, order: RunRequest) -> Any:
         """Press Start, as `rbcflow live --viewer` does."""
         return self.widget.open_with(order)
 
@@ -72,7 +72,7 @@ class Screen:
         """Press Start once more, and Stop; say how that went."""
         widget = self.widget
         # The form takes the camera; where the session goes, and the button, are a person's.
-        widget.form.fill(Order(camera, folder / "x", RunSettings(device="cpu", ring_seconds=0.2)))
+        widget.form.fill(RunRequest(camera, folder / "x", RunSettings(device="cpu", ring_seconds=0.2)))
         widget.form.folder.setText(str(folder))
         began = time.monotonic()
         widget.start_button.click()
@@ -101,7 +101,7 @@ def by_viewer(case: Case, setting: Setting, folder: Path, screen: Screen, bench:
         widget.form.fill = lambda _: None  # type: ignore[method-assign,assignment]
     screen.stall_s = 0.0
     run = screen.start(
-        Order(camera, folder, RunSettings(device="cuda" if setting.survives else "cpu", ring_seconds=0.2))
+        RunRequest(camera, folder, RunSettings(device="cuda" if setting.survives else "cpu", ring_seconds=0.2))
     )
     widget.form.__dict__.pop("fill", None)
     pid = widget._parts.worker.pid
@@ -133,7 +133,7 @@ def taken_away(how: str, screen: Screen, bench: Bench) -> Seen:
     """Close the dock, or the window, in mid run."""
     seen = Seen(f"the {how}'s x in mid run", "napari")
     folder = bench.new(how) / "session"
-    run = screen.start(Order(bench.camera()[0], folder, RunSettings(device="cpu", ring_seconds=0.2)))
+    run = screen.start(RunRequest(bench.camera()[0], folder, RunSettings(device="cpu", ring_seconds=0.2)))
     until(lambda: run.ended or goes(folder), PATIENCE_S)
     worker = screen.widget._parts.worker.pid
     below = {worker: "the worker", **children(worker)}
@@ -174,7 +174,7 @@ def to_be_killed(spec: str, session: Path, adapters: str, folder: Path) -> None:
     """Run until somebody kills this process."""
     screen = Screen(folder, None)
     screen.start(
-        Order(Camera(spec, {"mm_path": adapters}), session, RunSettings(device="cpu", ring_seconds=0.2))
+        RunRequest(Camera(spec, {"mm_path": adapters}), session, RunSettings(device="cpu", ring_seconds=0.2))
     )
     until(lambda: False, 120)
 

@@ -38,7 +38,7 @@ def main() -> None:
     from qtpy.QtWidgets import QApplication
 
     from napari_rbcflow.estimate import StopRules
-    from napari_rbcflow.pipeline.messages import Camera, Order
+    from napari_rbcflow.pipeline.messages import Camera, RunRequest
     from napari_rbcflow.pipeline.settings import RunSettings
     from napari_rbcflow.widgets.live import LiveWidget
 
@@ -65,7 +65,7 @@ def main() -> None:
             pictures = widget._parts.picture.updates
             began = time.perf_counter()
             run = widget.open_with(
-                Order(Camera("simulated", {"seed": number}), folder, RunSettings(stop=StopRules(seconds=600)))
+                RunRequest(Camera("simulated", {"seed": number}), folder, RunSettings(stop=StopRules(seconds=600)))
             )
             until(lambda before=pictures: widget._parts.picture.updates > before)
             first_pictures_s.append(time.perf_counter() - began)

@@ -25,7 +25,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.pipeline.client import Phase, Worker, WorkerRun
-from napari_rbcflow.pipeline.messages import Camera, Order
+from napari_rbcflow.pipeline.messages import Camera, RunRequest
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.widgets.picture import LivePicture
 
@@ -135,7 +135,7 @@ def main() -> None:
     asked: dict[str, Any] = {"mm_path": args.mm_path} if args.mm_path else {}
     if args.camera == "simulated":
         asked = {"seed": args.seed, "cells_per_frame": args.cells_per_frame}
-    order = Order(
+    order = RunRequest(
         Camera(args.camera, asked),
         Path(tempfile.mkdtemp(prefix="rbcflow-viewer-")) / "session",
         RunSettings(stop=StopRules(seconds=args.seconds)),

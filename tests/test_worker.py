@@ -20,7 +20,7 @@ from pretended_card import pretend_card
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.pipeline.client import Phase, Worker, WorkerRun, busy
-from napari_rbcflow.pipeline.messages import Camera, MovieFile, Order
+from napari_rbcflow.pipeline.messages import Camera, MovieFile, RunRequest
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.session import open_session, verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
@@ -35,8 +35,8 @@ def worker() -> Iterator[Worker]:
         yield worker
 
 
-def chamber(folder: Path, **rules: Any) -> Order:
-    return Order(
+def chamber(folder: Path, **rules: Any) -> RunRequest:
+    return RunRequest(
         Camera("simulated", {"seed": 3, "cells_per_frame": 60.0}),
         folder,
         RunSettings(stop=StopRules(**rules), ring_seconds=0.5),
@@ -121,7 +121,7 @@ def test_what_cannot_begin_is_refused_in_one_sentence(
     worker: Worker, tmp_path: Path, source: Camera | MovieFile, parent: str, sentence: str
 ) -> None:
     folder = tmp_path / parent / "s"
-    run = worker.start(Order(source, folder, RunSettings(stop=StopRules(reliable=1))))
+    run = worker.start(RunRequest(source, folder, RunSettings(stop=StopRules(reliable=1))))
     assert run.wait(30)
     assert run.phase is Phase.REFUSED
     assert sentence in run.sentence
@@ -163,7 +163,7 @@ def test_a_driver_that_hangs_is_left_by_stop(
     worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_rbcflow.pipeline.client.OPENING_PATIENCE_S", 1.0)
-    run = worker.start(Order(HangingCamera("open"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
+    run = worker.start(RunRequest(HangingCamera("open"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
     assert not run.wait(2)
     assert busy()
     run.stop()
@@ -181,7 +181,7 @@ def test_a_slow_driver_that_did_open_has_the_usual_time_to_end(
     monkeypatch.setattr("napari_rbcflow.pipeline.client.OPENING_PATIENCE_S", 5.0)
     with Worker() as worker:
         until(lambda: worker.ready)
-        run = worker.start(Order(HangingCamera("slowly"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
+        run = worker.start(RunRequest(HangingCamera("slowly"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
         getattr(run if how == "stop" else worker, how)()
         assert run.wait(30)
     assert run.outcome == ("stopped", "user")
@@ -189,7 +189,7 @@ def test_a_slow_driver_that_did_open_has_the_usual_time_to_end(
 
 
 def test_a_driver_that_hangs_at_the_end_does_not_hold_the_next_run(worker: Worker, tmp_path: Path) -> None:
-    run = worker.start(Order(HangingCamera("close"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
+    run = worker.start(RunRequest(HangingCamera("close"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
     until_seen(run)
     before = worker.pid
     run.stop()
@@ -246,7 +246,7 @@ def test_where_a_card_broke_that_is_told_live_and_the_next_run_has_a_new_process
 
     # So that the next Start comes while the new process is being launched.
     monkeypatch.setattr(threading.Thread, "start", slowly)
-    order = Order(BesideACard(), tmp_path / "s", RunSettings(device="cuda", ring_seconds=0.5))  # type: ignore[arg-type]
+    order = RunRequest(BesideACard(), tmp_path / "s", RunSettings(device="cuda", ring_seconds=0.5))  # type: ignore[arg-type]
     run = worker.start(order)
     before = worker.pid
     until(lambda: run.ended or (run.snapshot is not None and any("card" in w for w in run.snapshot.warnings)))
@@ -266,9 +266,9 @@ WATCHES_AND_DIES = """
 import os, sys, time
 from pathlib import Path
 from napari_rbcflow.pipeline.settings import RunSettings
-from napari_rbcflow.pipeline import Camera, Order, Worker
+from napari_rbcflow.pipeline import Camera, RunRequest, Worker
 worker = Worker()
-run = worker.start(Order(Camera("simulated"), Path(sys.argv[1]), RunSettings()))
+run = worker.start(RunRequest(Camera("simulated"), Path(sys.argv[1]), RunSettings()))
 while run.snapshot is None or not run.snapshot.progress.n:
     time.sleep(0.05)
 assert "torch" not in sys.modules

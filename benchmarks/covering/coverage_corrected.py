@@ -15,7 +15,6 @@ from napari_rbcflow.estimate import intervals
 from napari_rbcflow.estimate.error_correction import (
     JEFFREYS,
     LAPLACE,
-    LEAST_CELLS,
     LEAST_POSSIBLE,
     MOST_WIDTH,
     TOLD_OF_LET_THROUGH,
@@ -25,6 +24,7 @@ from napari_rbcflow.estimate.error_correction import (
     quantiles,
     share_of_cells,
 )
+from napari_rbcflow.estimate.intervals import FEW_CELLS
 
 DRAWS = 512
 """A sixteenth of those of a real run, where the ends move by some thousandths."""
@@ -150,7 +150,7 @@ def _shown(
             met = (over < raw) | (below > raw)
         else:
             met = high < min(raw + above, 0.995)
-        met &= n >= LEAST_CELLS
+        met &= n >= FEW_CELLS
         stop = np.where(met.any(axis=1), met.argmax(axis=1), 1999)
         rows = np.arange(len(k))
         ks.append(k[rows, stop])
@@ -259,7 +259,7 @@ def study(corner: Corner, stop: str, runs: int, seed: int, tables: Tables, metho
         parts.append((*method(of, tables), of.n))
     estimate, low, high, possible, n = (np.concatenate(part) for part in zip(*parts, strict=True))
     held = (low <= corner.p) & (corner.p <= high)
-    shown = (n >= LEAST_CELLS) & (possible >= LEAST_POSSIBLE) & (high - low <= MOST_WIDTH)
+    shown = (n >= FEW_CELLS) & (possible >= LEAST_POSSIBLE) & (high - low <= MOST_WIDTH)
     return Result(
         corner,
         runs,

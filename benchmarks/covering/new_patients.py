@@ -20,7 +20,6 @@ import numpy as np
 from scipy.special import expit
 
 from napari_rbcflow.estimate.error_correction import (
-    LEAST_CELLS,
     LEAST_POSSIBLE,
     MOST_WIDTH,
     Draws,
@@ -31,6 +30,7 @@ from napari_rbcflow.estimate.error_correction import (
     points,
     quantiles,
 )
+from napari_rbcflow.estimate.intervals import FEW_CELLS
 from napari_rbcflow.estimate.network_rates import NetworkRates, Rate
 
 DRAWS = 1024
@@ -157,7 +157,7 @@ def study(
                 ("all together", interval_of(before)),
             ):
                 _, low, high, possible = (float(x) for x in ends)
-                said = counts[0] + counts[1] >= LEAST_CELLS and possible >= LEAST_POSSIBLE
+                said = counts[0] + counts[1] >= FEW_CELLS and possible >= LEAST_POSSIBLE
                 said = said and high - low <= MOST_WIDTH
                 found.setdefault((reliable, name), []).append((low <= p <= high, said, high - low))
     return {key: _outcome(rows) for key, rows in found.items()}

@@ -5,7 +5,7 @@ from .client import WorkerRun as WorkerRun
 from .client import busy as busy
 from .messages import Camera as Camera
 from .messages import MovieFile as MovieFile
-from .messages import Order as Order
+from .messages import RunRequest as RunRequest
 from .run import Run as Run
 from .settings import MOST_LEAST_FRAMES as MOST_LEAST_FRAMES
 from .settings import RunSettings as RunSettings

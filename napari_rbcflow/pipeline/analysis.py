@@ -16,7 +16,7 @@ from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.session import Session, open_session
 from napari_rbcflow.sources import open_movie
 from napari_rbcflow.tracking import Direction
-from napari_rbcflow.types import LEAST_FRAMES, SourceInfo
+from napari_rbcflow.types import LEAST_FRAMES, RunStatus, SourceInfo
 
 RING_SECONDS = 1.0
 """The movie itself lies on disk: its session keeps only the last second of raw frames."""
@@ -105,14 +105,12 @@ def analyze(
             run.wait()
         raise
     status, reason = run.outcome
-    if status == "failed":
-        raise RunFailed(f"{reason} (what was done is in {out})")
+    if status is RunStatus.FAILED:
+        raise RunFailed("pipeline.analysis-failed", why=reason, folder=out)
     if not run.stages.tally.cells["tracked"]:
         shutil.rmtree(out)
         pale = run.account().quality.get("tracks_too_pale", 0)
-        found = f"only {pale} things too pale to be judged were" if pale else "no cell was"
-        raise BadInput(
-            f"{found} found in {movie}: check that it shows cells in bright field that flow {flow}, "
-            "and its pixel size"
-        )
+        if pale:
+            raise BadInput("pipeline.only-pale-cells", movie=movie, things=pale, flow=flow)
+        raise BadInput("pipeline.no-cell-in-movie", movie=movie, flow=flow)
     return open_session(Path(out))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import subprocess
 import threading
 import weakref
 from collections import deque
@@ -14,30 +13,30 @@ from enum import StrEnum
 from pathlib import Path
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.ipc import drain, launch
+from napari_rbcflow.ipc import Child
 from napari_rbcflow.pipeline.messages import (
     Began,
     Begin,
     Ended,
-    Looked,
     Message,
-    Order,
-    Pipe,
+    Polled,
     Ready,
     Refused,
+    RunRequest,
     Stop,
 )
-from napari_rbcflow.pipeline.status import REMEMBERED, JudgedCell, Snapshot
-from napari_rbcflow.types import SourceInfo
+from napari_rbcflow.pipeline.status import GOES_ON, REMEMBERED, JudgedCell, Snapshot
+from napari_rbcflow.sentences import say
+from napari_rbcflow.types import RunStatus, SourceInfo
 
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 20.0
-"""That a worker told to end has for its session: three for the source, the rest for a slow disk."""
+"""Seconds to wait for a worker to close its session: three for the source, the rest for a slow disk."""
 PATIENCE_PER_S = 0.01
-"""More of it for each second that the run took: a longer table takes longer to be sorted."""
+"""More of them for each second that the run took: a longer table takes longer to sort."""
 OPENING_PATIENCE_S = 8.0
-"""That a camera which is being opened has to answer, once a person pressed Stop."""
+"""Seconds to wait for a camera that is being opened, once a person pressed Stop."""
 
 
 class Phase(StrEnum):
@@ -54,30 +53,30 @@ class WorkerRun:
 
     Attributes
     ----------
-    order : Order
+    request : RunRequest
     phase : Phase
         `REFUSED`: it did not begin, and nothing was made. `ENDED`: the session is closed.
     info : SourceInfo or None
         Of the source, once it is open.
-    sentence : str
-        Why it was refused, or failed; else empty.
-    code : str
-        Why it was refused, for a program (`errors.RbcflowError.code`).
+    sentence, key : str
+        Why it was refused, or failed, for a person and for a program; else empty.
     snapshot : Snapshot or None
         The newest. Its `judged` and `counted` are only what that one brought: see `take`.
     outcome : (str, str)
-        Status and stop reason as in ``run.json``; ``("running", "")`` until it has ended.
+        Status and stop reason as in ``run.json``; `GOES_ON` until it has ended.
     remarks : tuple of str
         What else is to be said at the end.
     """
 
-    def __init__(self, order: Order, send: Callable[[Message], object], kill: Callable[[], None]) -> None:
-        self.order = order
+    def __init__(
+        self, request: RunRequest, send: Callable[[Message], object], kill: Callable[[], None]
+    ) -> None:
+        self.request = request
         self.phase = Phase.OPENING
         self.info: SourceInfo | None = None
-        self.sentence = self.code = ""
+        self.sentence = self.key = ""
         self.snapshot: Snapshot | None = None
-        self.outcome = ("running", "")
+        self.outcome = GOES_ON
         self.remarks: tuple[str, ...] = ()
         self._send, self._kill = send, kill
         self._judged: deque[JudgedCell] = deque(maxlen=REMEMBERED)
@@ -89,8 +88,7 @@ class WorkerRun:
 
     @property
     def folder(self) -> Path:
-        """The session folder."""
-        return self.order.folder
+        return self.request.folder
 
     @property
     def ended(self) -> bool:
@@ -128,11 +126,11 @@ class WorkerRun:
         if self.ended:
             return
         if self.phase is Phase.OPENING:
-            self.give_up("the source did not answer while it was being opened; check the camera or the path")
+            self.give_up(say("pipeline.source-silent-at-open"))
         elif phase is Phase.OPENING:
             self._wait_for(self.patience_s)  # it did open, and has a session to be closed now
         else:
-            self.give_up("it did not end when it was told to")
+            self.give_up(say("pipeline.worker-did-not-end"))
 
     def give_up(self, why: str) -> None:
         """Kill the worker; `lost` follows."""
@@ -153,7 +151,7 @@ class WorkerRun:
 
     def hear(self, message: Message) -> None:
         """Take in what the worker says; from the thread that listens to it."""
-        if isinstance(message, Looked):
+        if isinstance(message, Polled):
             with self._lock:
                 self._judged.extend(message.snapshot.judged)
                 self._counted += message.snapshot.counted
@@ -161,11 +159,11 @@ class WorkerRun:
         elif isinstance(message, Began):
             self.info, self.phase = message.info, Phase.RUNNING
         elif isinstance(message, Refused):
-            self.sentence, self.code = message.sentence, message.code
+            self.sentence, self.key = message.sentence, message.key
             self._end(Phase.REFUSED)
         elif isinstance(message, Ended):
             self.outcome, self.remarks = (message.status, message.reason), message.remarks
-            if message.status == "failed":
+            if message.status is RunStatus.FAILED:
                 self.sentence = message.reason
             self._end(Phase.ENDED)
 
@@ -173,14 +171,11 @@ class WorkerRun:
         """Take in that the worker died: close what it left, as failed."""
         how = self._why_killed or how
         if self.phase is Phase.OPENING and not self.folder.exists():
-            self.sentence = f"The run did not begin ({how}): start again."
+            self.sentence = say("pipeline.did-not-begin", why=how)
             self._end(Phase.REFUSED)
             return
-        self.sentence = (
-            f"The acquisition's own process ended before its session was closed ({how}): start again; what it"
-            " had until then is kept."
-        )
-        self.outcome = ("failed", self.sentence)
+        self.sentence = say("pipeline.worker-lost", why=how)
+        self.outcome = RunStatus.FAILED, self.sentence
         from napari_rbcflow.session import close_interrupted
 
         try:
@@ -194,10 +189,6 @@ class WorkerRun:
             self._giving_up.cancel()
         self.phase = phase
         self._done.set()
-
-
-_LAST_WORDS = 20
-"""Lines of the worker's standard error that are kept, to be logged if it dies."""
 
 
 class Worker:
@@ -218,41 +209,24 @@ class Worker:
 
     def _launch(self) -> None:
         self.ready = self._leaving = False
-        self._process = launch("napari_rbcflow.pipeline.worker")
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        self._pipe = Pipe(process.stdout, process.stdin)  # type: ignore[arg-type]
-        last_words: deque[str] = deque(maxlen=_LAST_WORDS)
-
-        def hear(words: str) -> None:
-            last_words.append(words)
-            log.info("worker: %s", words)
-
-        hearing = threading.Thread(
-            target=drain, args=(process.stderr, hear), name="rbcflow-worker-words", daemon=True
+        self._child = Child(
+            "napari_rbcflow.pipeline.worker", hear=lambda words: log.info("worker: %s", words)
         )
         self._listener = threading.Thread(
-            target=self._listen,
-            args=(process, self._pipe, hearing, last_words),
-            name="rbcflow-worker",
-            daemon=True,
+            target=self._listen, args=(self._child,), name="rbcflow-worker", daemon=True
         )
-        hearing.start()
         self._listener.start()
 
     @property
     def pid(self) -> int:
-        """The process's number."""
-        return self._process.pid
+        return self._child.process.pid
 
     @property
     def running(self) -> bool:
         """Whether a run goes on in it."""
         return self._run is not None and not self._run.ended
 
-    def start(self, order: Order) -> WorkerRun:
+    def start(self, request: RunRequest) -> WorkerRun:
         """Begin a run; returns at once, before the source is open.
 
         Raises
@@ -263,31 +237,29 @@ class Worker:
         if self._closed:
             raise RuntimeError("the worker is closed")
         if self.running:
-            raise BadInput("A run is going on: stop it first.")
+            raise BadInput("pipeline.run-goes-on")
         with self._launching:  # another may be on its way
             before = self._listener
-        if self._leaving or not before.is_alive() or self._process.poll() is not None:
+        if self._leaving or not before.is_alive() or self._child.process.poll() is not None:
             before.join()
             with self._launching:
                 if self._listener is before:
                     self._launch()
-        self._run = run = WorkerRun(order, self._send, self._process.kill)
+        self._run = run = WorkerRun(request, self._send, self._child.process.kill)
         try:
-            self._send(Begin(order))
+            self._send(Begin(request))
         except Exception:
             self._run = None
             raise
         if not self._listener.is_alive() and not run.ended:
-            run.lost("it was gone already")
+            run.lost(say("pipeline.worker-gone"))
         return run
 
     def _send(self, message: Message) -> None:
-        self._pipe.send(message)
+        self._child.pipe.send(message)
 
-    def _listen(
-        self, process: subprocess.Popen[bytes], pipe: Pipe, hearing: threading.Thread, last_words: deque[str]
-    ) -> None:
-        while (message := pipe.receive()) is not None:
+    def _listen(self, child: Child) -> None:
+        while (message := child.pipe.receive()) is not None:
             if isinstance(message, Ready):
                 self.ready = True
             elif self._run is not None:
@@ -295,11 +267,10 @@ class Worker:
                     self._leaving = True
                 self._run.hear(message)
         self.ready = False
-        code = process.wait()
-        hearing.join(1.0)
+        code = child.wait()
         run = self._run
         if run is not None and not run.ended:
-            log.error("the worker ended (%s); its last words:\n%s", code, "\n".join(last_words))
+            log.error("the worker ended (%s); its last words:\n%s", code, "\n".join(child.last_words))
             run.lost(f"signal {-code}" if code < 0 else f"exit code {code}")
         elif not self._leaving:
             return
@@ -311,26 +282,22 @@ class Worker:
     def close(self) -> None:
         """Stop a run in progress, wait until its session is closed, and end the process.
 
-        May be called more than once. How long a worker may take, and what becomes of a run that does not
-        end in that time, is told by `WorkerRun.stop`.
+        May be called more than once. `WorkerRun.stop` says how long a worker may take.
         """
         with self._launching:
             self._closed = True
         _open_workers.discard(self)
-        run = self._run
+        run, child = self._run, self._child
         if run is not None and not run.ended:
             # Said aloud: a copy of the pipe in a process that somebody forked here keeps it from ending.
             run.stop()
-            self._pipe.close_outgoing()
+            child.pipe.close_outgoing()
             if not run.wait(OPENING_PATIENCE_S + run.patience_s):
-                run.give_up("it did not end when it was told to")
-        self._pipe.close_outgoing()
-        self._process.kill()  # it has nothing left to lose
+                run.give_up(say("pipeline.worker-did-not-end"))
+        child.pipe.close_outgoing()
+        child.process.kill()  # it has nothing left to lose
         self._listener.join(PATIENCE_S)
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        child.end(PATIENCE_S)
 
     def __enter__(self) -> Worker:
         return self

@@ -13,11 +13,21 @@ from typing import Any
 
 from napari_rbcflow.classification import TwoStage
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.estimate import AFTER_STOP, RUN_FAILED, Said, said, stop_sentence, stopping, uncounted
+from napari_rbcflow.estimate import (
+    AFTER_STOP,
+    RUN_FAILED,
+    ReportedInterval,
+    reported_interval,
+    stop_sentence,
+    stopping,
+    uncounted,
+)
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.stages import Stages, keep_freed_memory
 from napari_rbcflow.pipeline.status import (
     COUNTED_AGAIN,
+    GOES_ON,
+    Ended,
     Pace,
     Progress,
     Snapshot,
@@ -43,7 +53,7 @@ from napari_rbcflow.tracking import (
     TrackingSettings,
     warm_up,
 )
-from napari_rbcflow.types import SourceInfo
+from napari_rbcflow.types import RunStatus, SourceInfo, StopReason
 
 _WARNED_EVERY_S = 0.25
 """A whole account is made for them, 2 ms of it; of an ended run they are always the last ones."""
@@ -65,8 +75,8 @@ class Watcher:
         self._warnings: tuple[str, ...] = ()
         self._warned_at = float("-inf")
 
-    def look(self) -> Snapshot:
-        """Return how the run stands now, and what is new since the last look; from one thread."""
+    def poll(self) -> Snapshot:
+        """Return how the run stands now, and what is new since the last poll; from one thread."""
         stages = self._run.stages
         # Counted first: a cell counted in between is then told next time, never lost.
         counted, recounts = stages.tally.counted_since(self._counted_before, self._recounts)
@@ -89,7 +99,7 @@ class Watcher:
 
     def _warned(self) -> tuple[str, ...]:
         now = time.monotonic()
-        if now - self._warned_at > _WARNED_EVERY_S or self._run.outcome[0] != "running":
+        if now - self._warned_at > _WARNED_EVERY_S or self._run.outcome[0] is not RunStatus.RUNNING:
             self._warnings, self._warned_at = tuple(self._run.warnings), now
         return self._warnings
 
@@ -100,7 +110,7 @@ def _places(positions: OpenTracks | None) -> dict[str, Any]:
     return {"cell": positions.cell, "y_px": positions.y_px, "x_px": positions.x_px}
 
 
-class QualityLooks:
+class QualityPoll:
     """Brings a run's quality into its account, and says what stands.
 
     Parameters
@@ -111,7 +121,7 @@ class QualityLooks:
     Attributes
     ----------
     warned : tuple of RunWarning or None
-        What stands, grave warnings first; None before the first look.
+        What stands, grave warnings first; None before the first poll.
     lines : tuple of QualityLine
         The measures in words.
     """
@@ -122,8 +132,8 @@ class QualityLooks:
         self.warned: tuple[RunWarning, ...] | None = None
         self.lines: tuple[QualityLine, ...] = ()
 
-    def look(self, account: Account) -> None:
-        """Look at a run that goes on; from one thread.
+    def poll(self, account: Account) -> None:
+        """Judge a run that goes on; from one thread.
 
         Parameters
         ----------
@@ -167,8 +177,6 @@ class QualityLooks:
 
 
 RECENT_LABELS = 4096
-GOES_ON = ("running", "")
-"""Status and stop reason of a run that has not ended."""
 
 
 class Standing:
@@ -181,7 +189,7 @@ class Standing:
     ----------
     stages : Stages
     tracker : Tracker
-    quality : QualityLooks
+    quality : QualityPoll
     source : FrameSource
     info : SourceInfo
     models : mapping
@@ -196,7 +204,7 @@ class Standing:
         self,
         stages: Stages,
         tracker: Tracker,
-        quality: QualityLooks,
+        quality: QualityPoll,
         *,
         source: FrameSource,
         info: SourceInfo,
@@ -210,7 +218,7 @@ class Standing:
         self._survived, self._room = survived, room
         self._began = time.monotonic()
 
-    def progress(self, outcome: tuple[str, str], pace: Pace) -> Progress:
+    def progress(self, outcome: Ended, pace: Pace) -> Progress:
         """Return how the run stands at this moment."""
         positions = self._stages.positions
         tally, seconds = self._stages.tally, self._stages.seconds
@@ -281,16 +289,16 @@ class Standing:
         far = sooner and needed_s is not None and needed_s > OPEN_END_S
         return room_words(left_s, None if far else needed_s)
 
-    def _said(self, outcome: tuple[str, str]) -> Said:
+    def _said(self, outcome: Ended) -> ReportedInterval:
         """Return the interval that is true of the run now."""
         fraction = self._stages.tally.fraction
-        return said(fraction, self._settings.stop, *outcome, self._settings.interval)
+        return reported_interval(fraction, self._settings.stop, *outcome, self._settings.interval)
 
-    def stop_sentence(self, outcome: tuple[str, str]) -> str:
+    def stop_sentence(self, outcome: Ended) -> str:
         """Return what the rule that stopped the run found, where its name does not tell."""
         return stop_sentence(outcome[1], self._settings.stop, self._stages.tally.fraction)
 
-    def account(self, outcome: tuple[str, str]) -> Account:
+    def account(self, outcome: Ended) -> Account:
         """Return the counts of ``run.json``; while the run goes on, with the last labels' latencies only."""
         whole = outcome != GOES_ON
         dropped = dict(self._stages.dropped)
@@ -328,11 +336,11 @@ log = logging.getLogger(__name__)
 MOVIE_BACKGROUND_FRAMES = 100
 """Frames whose median is the background of a movie, as in Darrin et al. 2023."""
 PATIENCE_S = 3.0
-"""That an ended run waits for its source, and a failed one for its threads."""
+"""Seconds to wait for the source of an ended run, and for the threads of a failed one."""
 BROKEN_S = 1.5
-"""That a source which broke may take to be closed."""
+"""Seconds to wait for a broken source to close."""
 HUNG_S = 0.2
-"""That a failed run waits for a source that did not answer before."""
+"""Seconds to wait for a source that did not answer before."""
 
 
 class Run:
@@ -377,15 +385,13 @@ class Run:
     def start(self) -> None:
         """Open everything and set the threads going."""
         if self.folder.exists():
-            raise BadInput(
-                f"{self.folder} exists already: choose a folder that does not, or move that one away"
-            )
+            raise BadInput("pipeline.folder-exists", folder=self.folder)
         try:
             self._prepare()
         except RunFailed as error:
             # Nothing was made yet: what breaks now is what was given.
             self.source.close()
-            raise BadInput(str(error)) from error
+            raise BadInput.told(str(error), error.key) from error
         except BaseException:
             self.source.close()
             raise
@@ -425,7 +431,7 @@ class Run:
             "ring": stages.keep_frames,
         }
         self.stages = stages
-        self._quality = QualityLooks(stages, self._tracker)
+        self._quality = QualityPoll(stages, self._tracker)
         self._standing = Standing(
             stages,
             self._tracker,
@@ -445,10 +451,7 @@ class Run:
         background: MovieBackground | SlidingBackground
         if self.settings.background == "movie":
             if not isinstance(self.source, RecordedSource) or self.info.live:
-                raise BadInput(
-                    "a background over the whole movie needs a recorded movie: "
-                    "take the sliding background for a camera"
-                )
+                raise BadInput("pipeline.movie-background-of-camera")
             background = MovieBackground(self.source.sample(MOVIE_BACKGROUND_FRAMES))
         else:
             background = SlidingBackground(self.info.height, self.info.width, fps=self.info.fps)
@@ -471,7 +474,7 @@ class Run:
 
     def stop(self) -> None:
         """End the run by a person's wish: what came is still judged, open tracks are not counted."""
-        self.stages.outcome.end("stopped", "user")
+        self.stages.outcome.end(RunStatus.STOPPED, StopReason.USER)
         self.source.stop()
 
     def _supervise(self) -> None:
@@ -482,23 +485,23 @@ class Run:
         while any(t.is_alive() for t in self._threads):
             for thread in self._threads:
                 thread.join(0.05)
-            self._pace.look(self.stages.n_received)
+            self._pace.poll(self.stages.n_received)
             tally = self.stages.tally
             self._pace.count(tally.fraction.n, tally.finished, self.stages.seconds)
             if time.monotonic() - beat >= 1.0 and not self.stages.outcome.failed:
                 beat = time.monotonic()
                 try:
                     account = self.account()
-                    self._quality.look(account)
+                    self._quality.poll(account)
                     self._say_device()
                     self._writer.heartbeat(account)
                 except Exception as error:
                     self.stages.fail(error)
             if received != self.stages.n_received:
                 received, heard = self.stages.n_received, time.monotonic()
-            if self.outcome[0] == "running" and self._hangs(time.monotonic() - heard):
+            if self.outcome[0] is RunStatus.RUNNING and self._hangs(time.monotonic() - heard):
                 self.stages.fail(self._unanswered())
-            if self.outcome[0] != "running" and self._threads[0].is_alive():
+            if self.outcome[0] is not RunStatus.RUNNING and self._threads[0].is_alive():
                 ended = ended or time.monotonic()
                 if time.monotonic() - ended > PATIENCE_S:
                     self.stages.fail(self._unanswered())
@@ -553,22 +556,20 @@ class Run:
 
         self._closing = threading.Thread(target=close, name="rbcflow-close", daemon=True)
         self._closing.start()
-        patience_s = BROKEN_S if self.outcome[0] == "failed" else PATIENCE_S
+        patience_s = BROKEN_S if self.outcome[0] is RunStatus.FAILED else PATIENCE_S
         self._closing.join(HUNG_S if self._hung or self._threads[0].is_alive() else patience_s)
         if self._closing.is_alive():
             self.stages.fail(self._unanswered())
 
     def _unanswered(self) -> RunFailed:
         self._hung = True
-        return RunFailed(f"{self.info.name} does not answer: switch the camera off and on, and start again")
+        return RunFailed("pipeline.driver-hangs", camera=self.info.name)
 
     def _find_lost_frames(self) -> None:
         """Count what a fault left unprocessed; without one, a frame that nobody counted is itself a fault."""
         lost = self.stages.n_received - self._tracker.processed - sum(self.stages.dropped.values())
         if lost and not self.stages.outcome.failed:
-            self.stages.fail(
-                RunFailed(f"{lost} frames are not accounted for: please report this with run.log")
-            )
+            self.stages.fail(RunFailed("pipeline.frames-unaccounted", frames=lost))
         if lost:
             self.stages.dropped[RUN_FAILED] += lost
 
@@ -601,9 +602,9 @@ class Run:
         return (fault,) if fault else ()
 
     @property
-    def outcome(self) -> tuple[str, str]:
-        """Status and stop reason as in ``run.json``: ``("running", "")`` until something ended the run."""
-        return self.stages.outcome.said
+    def outcome(self) -> Ended:
+        """Status and stop reason as in ``run.json``: `GOES_ON` until something ended the run."""
+        return self.stages.outcome.now
 
     @property
     def warnings(self) -> list[str]:

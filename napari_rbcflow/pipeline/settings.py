@@ -39,7 +39,7 @@ class RunSettings:
         Of a track that counts. A stiff cell that is watched for longer shows its flip more surely.
     interval : {"wilson", "jeffreys", "clopper-pearson"}
         Which is said where the number of cells did not depend on their labels; elsewhere it is the one that
-        belongs to how the run ended (`estimate.said`).
+        belongs to how the run ended (`estimate.reported_interval`).
     """
 
     patient: str = ""
@@ -56,20 +56,18 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if self.background not in ("movie", "sliding"):
-            raise BadInput(f"the background is movie or sliding, not {self.background!r}")
+            raise BadInput("pipeline.no-such-background", value=self.background)
         if self.interval not in FIXED_N:
-            raise BadInput(
-                f"the interval is {', '.join(FIXED_N[:-1])} or {FIXED_N[-1]}, not {self.interval!r}"
-            )
+            raise BadInput("pipeline.no-such-interval", names=", ".join(FIXED_N), value=self.interval)
         if not LEAST_FRAMES <= self.least_frames <= MOST_LEAST_FRAMES:
             raise BadInput(
-                f"--least-frames must lie between {LEAST_FRAMES} and {MOST_LEAST_FRAMES},"
-                f" not {self.least_frames}"
+                "pipeline.least-frames-outside",
+                least=LEAST_FRAMES,
+                most=MOST_LEAST_FRAMES,
+                value=self.least_frames,
             )
         if not 0 < self.ring_seconds <= MOST_RING_SECONDS:
-            raise BadInput(
-                f"the ring holds more than 0 and at most {MOST_RING_SECONDS:.0f} s, not {self.ring_seconds:g}"
-            )
+            raise BadInput("pipeline.ring-seconds-outside", most=MOST_RING_SECONDS, value=self.ring_seconds)
 
     def record(self, *, device: str) -> dict[str, Any]:
         """Return what of this belongs into ``run.json``, with the device that was really taken."""

@@ -24,7 +24,7 @@ from napari_rbcflow.quality import RunQuality
 from napari_rbcflow.session import SessionWriter, speed_um_per_s
 from napari_rbcflow.sources import FrameSource
 from napari_rbcflow.tracking import OpenTracks, Tracker
-from napari_rbcflow.types import Frame, Judgement, SourceInfo, Track
+from napari_rbcflow.types import Frame, Judgement, RunStatus, SourceInfo, StopReason, Track
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _MMAP_BYTES = 32 * 2**20
@@ -189,7 +189,7 @@ class Stages:
             for frame in self._source.frames():
                 if self.settings.stop.out_of_time(frame.time_s):
                     # Not `_freeze`: what came in time is still processed and counted.
-                    self.outcome.rule_met("seconds")
+                    self.outcome.rule_met(StopReason.SECONDS)
                     self._source.stop()
                     break
                 self.n_received += 1
@@ -204,10 +204,10 @@ class Stages:
                         self._to_ring.put(frame)
                 elif not self._to_ring.offer(frame):
                     self.ring_skipped += 1
-            self.outcome.end("finished", "source-ended")
+            self.outcome.end(RunStatus.FINISHED, StopReason.SOURCE_ENDED)
         except Exception as error:
             # The source broke, but nothing behind it did: what came is still judged and kept.
-            self.outcome.end("failed", reason_of(error))
+            self.outcome.end(RunStatus.FAILED, reason_of(error))
             log.error("the source broke: %s", error, exc_info=not isinstance(error, RbcflowError))
         finally:
             self._frames.close()
@@ -216,7 +216,7 @@ class Stages:
     def _why_not_taken(self) -> str:
         if self.outcome.failed:
             return RUN_FAILED
-        return "queue-full" if self.outcome.said[0] == "running" else AFTER_STOP
+        return "queue-full" if self.outcome.now[0] is RunStatus.RUNNING else AFTER_STOP
 
     def track(self) -> None:
         for frame in self._frames:
@@ -227,7 +227,7 @@ class Stages:
             self._hand_over(self._tracker.process(frame))
             self.positions = self._tracker.open_tracks()
             self.quality.add_frame(frame, self.positions)
-        reason = "source-ended" if self.outcome.source_ended else CUT_BY_STOP
+        reason = StopReason.SOURCE_ENDED if self.outcome.source_ended else CUT_BY_STOP
         self._hand_over(self._tracker.finish(reason))
         self._tracks.close()
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.estimate import ANYTIME, Rates, RuleProgress
 from napari_rbcflow.quality import LATE_LABELS_S, QualityLine, RunWarning, by_reason
+from napari_rbcflow.sentences import say
 from napari_rbcflow.sources import in_a_line
-from napari_rbcflow.types import Judgement, Label, SourceInfo, Track
+from napari_rbcflow.types import Judgement, Label, RunStatus, SourceInfo, StopReason, Track
 
 COUNTED_AGAIN = b"\x02"
 """Among the counted cells of a snapshot."""
@@ -149,7 +150,7 @@ LEAST_SHARE = 0.02
 class Pace:
     """Frames a second over the last `WINDOW_S`, cells and tracks over `RATES_S`; told by whoever looks.
 
-    Lifecycle: construct as the run begins -> `look` and `count` -> `end`.
+    Lifecycle: construct as the run begins -> `poll` and `count` -> `end`.
 
     Attributes
     ----------
@@ -160,9 +161,9 @@ class Pace:
     def __init__(self) -> None:
         self.frames_per_s = 0.0
         self._began = self._came = time.monotonic()
-        self._looks: deque[tuple[float, int]] = deque([(self._began, 0)])
+        self._polls: deque[tuple[float, int]] = deque([(self._began, 0)])
         self._counts: deque[tuple[float, int, int, float]] = deque([(self._began, 0, 0, 0.0)])
-        self._ended = False
+        self._now = False
 
     def count(self, cells: int, tracks: int, camera_s: float) -> None:
         """Take note of the cells counted, the tracks finished and the camera's time up to now."""
@@ -176,31 +177,31 @@ class Pace:
     def rates(self) -> Rates:
         """Return what came in a second of late."""
         then, now = self._counts[0], self._counts[-1]
-        if self._ended or (seconds := now[0] - then[0]) < LEAST_RATES_S:
+        if self._now or (seconds := now[0] - then[0]) < LEAST_RATES_S:
             return Rates()
         cells, tracks, camera_s = ((new - old) / seconds for new, old in zip(now[1:], then[1:], strict=True))
         return Rates(cells, tracks, camera_s)
 
-    def look(self, received: int) -> None:
+    def poll(self, received: int) -> None:
         """Take note of how many frames there are now."""
         now = time.monotonic()
-        if received > self._looks[-1][1]:
+        if received > self._polls[-1][1]:
             self._came = now
-        self._looks.append((now, received))
-        while len(self._looks) > 2 and now - self._looks[1][0] > WINDOW_S:
-            self._looks.popleft()
-        then, before = self._looks[0]
+        self._polls.append((now, received))
+        while len(self._polls) > 2 and now - self._polls[1][0] > WINDOW_S:
+            self._polls.popleft()
+        then, before = self._polls[0]
         self.frames_per_s = (received - before) / max(now - then, 1e-3)
 
     def end(self, received: int) -> None:
         """No more frames come."""
-        self.look(received)
-        self._ended = True
+        self.poll(received)
+        self._now = True
         self.frames_per_s = received / max(self._came - self._began, 1e-3)
 
     def seconds_left(self, share: float | None) -> float | None:
         """Return how long the rest takes if it goes on as before; None where that cannot be told yet."""
-        if share is None or share < LEAST_SHARE or self._ended:
+        if share is None or share < LEAST_SHARE or self._now:
             return None
         return (time.monotonic() - self._began) * (1 - share) / share
 
@@ -211,8 +212,7 @@ class Progress:
 
     Attributes
     ----------
-    status : str
-        As in ``run.json``.
+    status : RunStatus
     received, processed, dropped, missed : int
         Frames; those that came after the stop are not among the dropped, for nobody wanted them.
     seconds : float
@@ -225,7 +225,7 @@ class Progress:
     estimate : float
         NaN where no cell was counted.
     interval : (float, float)
-        While the run goes on the anytime interval, then the one that belongs to its end (`estimate.said`).
+        While the run goes on the anytime interval, then the one that belongs to its end.
     level : float
         Of the interval.
     missing : str
@@ -258,7 +258,7 @@ class Progress:
         How long the oldest finished track has waited for its label.
     """
 
-    status: str
+    status: RunStatus
     received: int
     processed: int
     dropped: int
@@ -289,12 +289,7 @@ class Progress:
 
 def behind_sentence(labels_behind_s: float) -> str:
     """Say that labels come late, while a run goes on; empty where they do not."""
-    if labels_behind_s < LATE_LABELS_S:
-        return ""
-    return (
-        f"The labels are {labels_behind_s:.0f} s behind, as frames are followed first: no cell is left out,"
-        " but the number comes late. Close other programs, or lower the frame rate."
-    )
+    return "" if labels_behind_s < LATE_LABELS_S else say("pipeline.labels-late", seconds=labels_behind_s)
 
 
 def warnings_of(
@@ -305,28 +300,21 @@ def warnings_of(
     ring_skipped: int,
 ) -> list[str]:
     """Return what a person must be told beside what the run's quality says, in plain sentences."""
-    said = list(info.warnings)
+    warnings = list(info.warnings)
     if n := sum(missed.values()):
-        said.append(
-            f"{_frames(n)} lost before reaching us ({by_reason(missed)}): cells are followed over short gaps,"
-            " and their tracks say so; over longer ones their tracks end."
-        )
+        warnings.append(say("pipeline.frames-missed", frames=n, reasons=by_reason(missed)))
     if n := dropped.get("queue-full", 0):
-        said.append(
-            f"{_frames(n)} dropped because this computer could not keep up: "
-            "close other programs, or lower the frame rate."
-        )
+        warnings.append(say("pipeline.frames-dropped", frames=n))
     if ring_skipped:
-        said.append(f"{ring_skipped} raw frames are not in the ring because the disk was too slow.")
-    return said
+        warnings.append(say("pipeline.ring-skipped", frames=ring_skipped))
+    return warnings
 
 
-def _frames(n: int) -> str:
-    return "1 frame was" if n == 1 else f"{n:,} frames were"
-
-
-SOURCE_ENDED = ("finished", "source-ended")
-_LEAVE_THE_REST_TO_COUNT = (SOURCE_ENDED, ("finished", "seconds"))
+Ended = tuple[RunStatus, str]
+"""Status and stop reason as in ``run.json``: a `StopReason`, or the sentence of a failed run."""
+GOES_ON: Ended = (RunStatus.RUNNING, "")
+SOURCE_ENDED: Ended = (RunStatus.FINISHED, StopReason.SOURCE_ENDED)
+_LEAVE_THE_REST_TO_COUNT = (SOURCE_ENDED, (RunStatus.FINISHED, StopReason.SECONDS))
 """After these, what waits to be judged still counts, and may meet a rule of the cells."""
 
 
@@ -342,37 +330,37 @@ class Outcome:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._said: tuple[str, str] | None = None
+        self._now = GOES_ON
         self.failed = False
 
     @property
-    def said(self) -> tuple[str, str]:
-        """Status and stop reason as in ``run.json``; ``("running", "")`` until something ended the run."""
-        return self._said or ("running", "")
+    def now(self) -> Ended:
+        """Status and stop reason as in ``run.json``; `GOES_ON` until something ended the run."""
+        return self._now
 
     @property
     def source_ended(self) -> bool:
         """Whether the source came to its own end."""
-        return self._said == SOURCE_ENDED
+        return self._now == SOURCE_ENDED
 
-    def end(self, status: str, reason: str) -> None:
+    def end(self, status: RunStatus, reason: str) -> None:
         """End the run, unless something else did before."""
         with self._lock:
-            if self._said is None:
-                self._said = (status, reason)
+            if self._now == GOES_ON:
+                self._now = (status, reason)
 
     def rule_met(self, reason: str) -> None:
         """A stop rule was met, be it by the last cells of a source whose end or time had just come."""
         with self._lock:
-            if self._said is None or self._said in _LEAVE_THE_REST_TO_COUNT:
-                self._said = ("finished", reason)
+            if self._now == GOES_ON or self._now in _LEAVE_THE_REST_TO_COUNT:
+                self._now = (RunStatus.FINISHED, reason)
 
     def fail(self, error: BaseException) -> bool:
         """A part of the run broke; return whether it is the first."""
         with self._lock:
             first, self.failed = not self.failed, True
             if first:
-                self._said = ("failed", reason_of(error))
+                self._now = (RunStatus.FAILED, reason_of(error))
         return first
 
 
@@ -381,6 +369,4 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, RbcflowError):
         return str(error)
     what = f"{type(error).__name__}: {in_a_line(error)}".removesuffix(": ")
-    return (
-        f"A part of the program broke ({what}): start again, and if it happens again, report it with run.log."
-    )
+    return say("pipeline.part-broke", what=what)

@@ -11,12 +11,15 @@ import threading
 from typing import Any
 
 from napari_rbcflow.errors import RbcflowError, sentence_of
-from napari_rbcflow.pipeline.messages import Began, Begin, Ended, Looked, Order, Pipe, Ready, Refused, Stop
+from napari_rbcflow.ipc import Pipe, parent
+from napari_rbcflow.pipeline.messages import Began, Begin, Ended, Polled, Ready, Refused, RunRequest, Stop
 from napari_rbcflow.pipeline.stages import keep_freed_memory
+from napari_rbcflow.sentences import say
+from napari_rbcflow.types import RunStatus
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.05
+_POLL_S = 0.05
 _HEAVY = (
     "napari_rbcflow.classification.two_stage",
     "napari_rbcflow.pipeline.run",
@@ -28,7 +31,7 @@ _HEAVY = (
 
 
 class Serving:
-    """Works off orders, one at a time, until the other end of the pipe is gone.
+    """Carries out requests, one at a time, until the other end of the pipe is gone.
 
     Whatever happens to the other end, a run that has begun is ended as one that a person stopped, and
     its session is closed.
@@ -36,36 +39,36 @@ class Serving:
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
-        self._orders: queue.Queue[Order | None] = queue.Queue()
+        self._requests: queue.Queue[RunRequest | None] = queue.Queue()
         self._stop = threading.Event()
         self._networks: dict[str, Any] = {}
 
     def serve(self) -> None:
         """Return when the other end is gone and the last session is closed."""
-        threading.Thread(target=self._listen, name="rbcflow-orders", daemon=True).start()
+        threading.Thread(target=self._listen, name="rbcflow-requests", daemon=True).start()
         self._load()
         self._pipe.send(Ready())
-        while (order := self._orders.get()) is not None:
+        while (request := self._requests.get()) is not None:
             try:
-                self._work(order)
+                self._work(request)
             except RbcflowError as error:
                 self._pipe.send(Refused(str(error), error.key))
             except Exception as error:
                 log.exception("the run could not begin")
-                self._pipe.send(Refused(f"The run could not begin ({sentence_of(error)})."))
+                self._pipe.send(Refused(say("pipeline.did-not-begin", why=sentence_of(error))))
             self._pipe.send(Ready())
 
     def end(self) -> None:
         """End the run, if there is one, and then the process."""
-        self._orders.put(None)
+        self._requests.put(None)
         self._stop.set()
 
     def _listen(self) -> None:
         while (message := self._pipe.receive()) is not None:
             if isinstance(message, Begin):
-                # Before the order is in the queue: a stop that comes behind it is meant for it.
+                # Before the request is in the queue: a stop that comes behind it is meant for it.
                 self._stop.clear()
-                self._orders.put(message.order)
+                self._requests.put(message.request)
             elif isinstance(message, Stop):
                 self._stop.set()
         self.end()
@@ -89,20 +92,20 @@ class Serving:
             self._networks[device] = networks
         return self._networks[device]
 
-    def _work(self, order: Order) -> None:
+    def _work(self, request: RunRequest) -> None:
         from napari_rbcflow.pipeline.run import Run, Watcher
 
-        source = order.source.make()
-        run = Run(source, order.folder, order.settings, self._two_stage(order.settings.device))
+        source = request.source.make()
+        run = Run(source, request.folder, request.settings, self._two_stage(request.settings.device))
         run.start()
         watcher = Watcher(run)
         self._pipe.send(Began(run.info))
         try:
-            while not run.wait(LOOK_S):
-                if self._stop.is_set() and run.outcome[0] == "running":
+            while not run.wait(_POLL_S):
+                if self._stop.is_set() and run.outcome[0] is RunStatus.RUNNING:
                     run.stop()
-                self._pipe.send(Looked(watcher.look()))
-            self._pipe.send(Looked(watcher.look()))
+                self._pipe.send(Polled(watcher.poll()))
+            self._pipe.send(Polled(watcher.poll()))
             remarks = source.remarks
         except Exception as error:
             # A run that nobody is told of must not go on.
@@ -123,17 +126,13 @@ class Serving:
 
 def main() -> None:
     """Serve on standard input and output; what libraries print goes to standard error."""
-    incoming = os.fdopen(os.dup(0), "rb")
-    outgoing = os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)
+    pipe = parent()
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     keep_freed_memory()
     # On Windows a library that is loaded while a thread waits for the pipe may wait with it.
     for heavy in _HEAVY:
         importlib.import_module(heavy)
-    serving = Serving(Pipe(incoming, outgoing))
+    serving = Serving(pipe)
     signal.signal(signal.SIGTERM, lambda *_: serving.end())
     serving.serve()
 

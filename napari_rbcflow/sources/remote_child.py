@@ -11,18 +11,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from napari_rbcflow.errors import BadInput, LiveModeOn, RbcflowError
-from napari_rbcflow.ipc import send_frame
+from napari_rbcflow.ipc import Pipe, parent
+from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.base import in_a_line
 from napari_rbcflow.sources.camera import CoreCamera
 from napari_rbcflow.sources.camera_settings import CameraSettings
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.mm_core import one_camera
+from napari_rbcflow.sources.remote import Opened, Over, Sent
 
 log = logging.getLogger(__name__)
 
@@ -81,18 +82,13 @@ class JavaCore:
         try:
             from pycromanager import Core, Studio
         except ImportError as error:
-            raise BadInput(
-                f"pycromanager cannot be loaded ({error}); install it with: pip install napari-rbcflow[all]"
-            ) from error
+            raise BadInput("sources.no-pycromanager", why=error) from error
         try:
             # A socket of its own: whatever else a program asks that Micro-Manager, frames do not wait.
             self._core = Core(port=port, new_socket=True)
             self._studio: Callable[[], Any] = lambda: Studio(port=port)
         except Exception as error:
-            raise BadInput(
-                f"No Micro-Manager answers on port {port} of this computer ({in_a_line(error)}): open it, "
-                "tick 'Run server on port' under Tools > Options, and start again."
-            ) from error
+            raise BadInput("sources.no-micro-manager", port=port, why=in_a_line(error)) from error
         # Tags that nobody here reads cost a millisecond a frame; whose Micro-Manager it is may want them.
         self._with_state = bool(self.get_include_system_state_cache())
         self.set_include_system_state_cache(False)
@@ -195,7 +191,7 @@ class RunningCamera(CoreCamera):
             _until_it_stands_still(core)
         one_camera(core, "Micro-Manager's configuration")
         if core.is_sequence_running():
-            raise BadInput("Micro-Manager is acquiring: end its acquisition there, and start again.")
+            raise BadInput("sources.micro-manager-acquiring")
 
     def _make_room(self, megabytes: int) -> None:
         # It is the user's own Micro-Manager: what it has is kept where it is enough.
@@ -222,46 +218,39 @@ def main() -> None:
     order = json.loads(sys.argv[1])
     port, end_live = order.pop("port"), order.pop("end_live")
     roi = tuple(order.pop("roi") or ()) or None
-    # Whatever a library prints, in Python or in C, must not stand among the frames.
-    incoming, outgoing = os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)
+    pipe = parent()
     # On Windows a library that is loaded while a thread waits for the pipe may wait with it.
     with contextlib.suppress(ImportError):
         importlib.import_module("pycromanager")
     camera = RunningCamera(CameraSettings(**order, roi=roi), port, end_live)
     go = threading.Event()
-    threading.Thread(target=_listen, args=(incoming, camera, go), daemon=True).start()
+    threading.Thread(target=_listen, args=(pipe, camera, go), daemon=True).start()
     try:
-        _stream(camera, outgoing, go)
+        _stream(camera, pipe, go)
     finally:
         # pycromanager's own farewells wait for a server that may be gone.
         os._exit(0)
 
 
-def _stream(camera: RunningCamera, outgoing: IO[bytes], go: threading.Event) -> None:
+def _stream(camera: RunningCamera, pipe: Pipe, go: threading.Event) -> None:
     try:
-        send_frame(outgoing, {"opened": asdict(camera.open())})
+        pipe.send(Opened(camera.open()))
         go.wait()
         for frame in camera.frames():
-            said = {"index": frame.index, "time_s": frame.time_s, "missed": dict(camera.missed)}
-            send_frame(outgoing, said, frame.image)
+            if not pipe.send(Sent(frame, dict(camera.missed))):
+                break  # nobody listens
         camera.close()
-        send_frame(outgoing, {"ended": "", "missed": dict(camera.missed)})
-    except OSError:
-        camera.close()  # nobody listens
+        pipe.send(Over(dict(camera.missed)))
     except Exception as error:
         camera.close()
-        kind = "refused" if isinstance(error, BadInput) else "failed"
-        why = str(error) if isinstance(error, RbcflowError) else f"Micro-Manager failed: {in_a_line(error)}"
-        key = getattr(error, "key", "")
-        send_frame(outgoing, {kind: why, "key": key, "missed": dict(camera.missed)})
+        known = isinstance(error, RbcflowError)
+        why = str(error) if known else say("sources.micro-manager-failed", why=in_a_line(error))
+        pipe.send(Over(dict(camera.missed), why, getattr(error, "key", "")))
 
 
-def _listen(incoming: IO[bytes], camera: RunningCamera, go: threading.Event) -> None:
+def _listen(pipe: Pipe, camera: RunningCamera, go: threading.Event) -> None:
     """Hear the word to go, and the pipe's end, which says: stop, and leave."""
-    while incoming.read(1):
+    while pipe.receive() is not None:
         go.set()
     camera.stop()
     go.set()
