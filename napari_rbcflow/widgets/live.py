@@ -12,7 +12,7 @@ from qtpy.QtCore import QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import BadInput, LiveModeOn, sentence_of
-from napari_rbcflow.pipeline import Order, Phase, Worker, WorkerRun
+from napari_rbcflow.pipeline import Phase, RunRequest, Worker, WorkerRun
 from napari_rbcflow.sentences import say
 from napari_rbcflow.widgets.cells import LiveCells
 from napari_rbcflow.widgets.dock import (
@@ -219,7 +219,7 @@ class LiveWidget(LiveLayout):
 
     # ------------------------------------------------------------------ start and stop
 
-    def open_with(self, order: Order) -> WorkerRun:
+    def open_with(self, order: RunRequest) -> WorkerRun:
         """Show an order in the form and start it, as it is."""
         self.form.fill(order)
         return self._start(order)
@@ -256,16 +256,16 @@ class LiveWidget(LiveLayout):
 
     def _offer_taken(self) -> None:
         if (refused := self.run) is not None:
-            self._begin(lambda: ending_live_mode(self.form.order(), refused.order))
+            self._begin(lambda: ending_live_mode(self.form.order(), refused.request))
 
-    def _begin(self, wanted: Callable[[], Order]) -> None:
+    def _begin(self, wanted: Callable[[], RunRequest]) -> None:
         self.message.clear()
         self.offer.hide()
         order = wanted()
         self._keep(**self.form.to_remember())
         self._start(order)
 
-    def _start(self, order: Order) -> WorkerRun:
+    def _start(self, order: RunRequest) -> WorkerRun:
         self._wake()
         # Raises before anything of the last run is taken away.
         self.run = self._parts.worker.start(order)
@@ -345,7 +345,7 @@ class LiveWidget(LiveLayout):
             if run.phase is Phase.REFUSED:
                 self.panel.clear()
                 self._show_error(run.sentence)
-                self.offer.setVisible(run.code == LiveModeOn.KEY)
+                self.offer.setVisible(run.key == LiveModeOn.KEY)
                 self.fold.setChecked(True)
                 self._scroll.verticalScrollBar().setValue(0)
             else:
