@@ -15,7 +15,7 @@ from test_session import Pair, account_of, begin, some_pairs
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.stopping import StopRules
-from napari_rbcflow.estimate.tally import PIECE, Tally
+from napari_rbcflow.estimate.tally import FRAGMENT, Tally
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import verify
 from napari_rbcflow.session.change_log import ChangeLog
@@ -82,7 +82,7 @@ def test_of_one_chain_at_most_one_counts_however_the_tracks_are_batched(
         taken = behind(judgement.cell, links) & counted
         if judgement.label in COUNTED:
             assert not taken
-        elif judgement.reason == PIECE:
+        elif judgement.reason == FRAGMENT:
             assert judgement.label is Label.UNCOUNTED
             assert labels[judgement.cell] in COUNTED
             assert taken
@@ -107,7 +107,7 @@ def test_a_piece_counts_where_none_before_it_did() -> None:
         (unreliable, "stage-2"),
         (tank, "stage-2"),
         (unreliable, "stage-2"),
-        (Label.UNCOUNTED, PIECE),  # through the unreliable one
+        (Label.UNCOUNTED, FRAGMENT),  # through the unreliable one
         (tank, "stage-2"),
     ]
 
@@ -121,7 +121,7 @@ def test_the_tally_forgets_what_is_not_named_again() -> None:
             tally.settle(part, [Judgement(t.cell, Label.FLIPPING, 0.9, 0.1, "stage-2") for t in part])
         )
     assert tally.fraction.n == 1
-    assert len(tally._now.told) == FRAGMENTS_REMEMBERED
+    assert len(tally._now.taken_before) == FRAGMENTS_REMEMBERED
 
 
 # ------------------------------------------------------------------------------- what continues what
@@ -287,7 +287,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]
     (_, (a, _)), (second, (b, _)) = take(Label.UNRELIABLE), take(Label.TANK_TREADING)
     third, (c, _) = take(Label.FLIPPING)
     pairs[second] = (replace(b, may_continue=(a.cell,)), pairs[second][1])
-    pairs[third] = (replace(c, may_continue=(b.cell,)), Judgement(c.cell, Label.UNCOUNTED, None, None, PIECE))
+    pairs[third] = (
+        replace(c, may_continue=(b.cell,)),
+        Judgement(c.cell, Label.UNCOUNTED, None, None, FRAGMENT),
+    )
     writer = begin(tmp_path_factory.mktemp("pieces") / "S")
     for at in range(0, len(pairs), 7):
         writer.keep(pairs[at : at + 7])
@@ -311,19 +314,26 @@ def test_a_cell_cannot_be_made_to_count_twice_by_hand(
 ) -> None:
     folder, cells = kept
     changes = ChangeLog(shutil.copytree(folder, tmp_path / "S"))
-    with pytest.raises(BadInput, match=r"was not judged .it may be another piece"):
+    with pytest.raises(BadInput) as not_judged:
         changes.add(cells["held"], "flipping")
-    with pytest.raises(BadInput, match=f"another piece of cell {cells['counted']}, which counts"):
+    why = say("session.not-judged-fragment")
+    assert str(not_judged.value) == say("session.cannot-be-changed", cell=cells["held"], why=why)
+    with pytest.raises(BadInput) as twice:
         changes.add(cells["unreliable"], "flipping")
+    pair = {"cell": cells["unreliable"], "other": cells["counted"]}
+    assert str(twice.value) == say("session.counted-as-another-fragment", **pair)
     changes.add(cells["counted"], "struck-out")
     changes.add(cells["unreliable"], "flipping")
-    with pytest.raises(BadInput, match=f"another piece of cell {cells['unreliable']}, which counts"):
+    with pytest.raises(BadInput) as twice:
         changes.take_back(cells["counted"])
+    pair = {"cell": cells["counted"], "other": cells["unreliable"]}
+    assert str(twice.value) == say("session.counted-as-another-fragment", **pair)
     assert verify(changes.folder).findings == []
     path = changes.folder / "changes.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
-    assert any("by hand, cell" in finding for finding in verify(changes.folder).findings)
+    by_hand = say("session.found-counted-twice-by-hand", cell=cells["unreliable"])
+    assert by_hand in verify(changes.folder).findings
 
 
 @pytest.mark.parametrize(

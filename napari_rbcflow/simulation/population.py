@@ -27,9 +27,6 @@ class Arrivals:
     y: Floats  # pixels, on the half-pixel grid: a sprite needs no interpolation across the flow
     phase: Floats  # of the cell's cycle at frame 0
 
-    def __len__(self) -> int:
-        return len(self.kind)
-
     def kept(self, which: Bools) -> Arrivals:
         """Return those that `which` marks."""
         return Arrivals(*(getattr(self, f.name)[which] for f in fields(self)))

@@ -234,9 +234,6 @@ class Detections:
     x_px: Floats32
     energy: Floats32  # blurred squared difference there, in multiples of the noise's
 
-    def __len__(self) -> int:
-        return len(self.x_px)
-
 
 class Detector:
     """Finds cells in frames of one size; not to be shared by threads, as it keeps buffers.

@@ -94,9 +94,6 @@ class FlowDetections:
     y: Floats
     log_energy: Floats
 
-    def __len__(self) -> int:
-        return len(self.x)
-
 
 class FrameProbe(Protocol):
     """Measures in the last frames, where something was detected and where nothing was."""
