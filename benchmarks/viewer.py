@@ -229,7 +229,7 @@ def main() -> None:
     )
     if opened is not None and probe.first_s is not None:
         print(f"first picture          {probe.first_s - started:.2f} s after Start ({opened:.2f} s opening)")
-    print(f"picture                {picture.said}")
+    print(f"picture                {picture.sentence}")
     for t, viewer_mb, worker_mb in memory:
         print(f"memory at {t:5.0f} s      viewer {viewer_mb:.0f} MB, worker {worker_mb:.0f} MB")
     if args.widget:

@@ -21,6 +21,7 @@ from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.pipeline.run import Run
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.status import JudgedCell
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import Session, open_session, verify
 from napari_rbcflow.session.browse import ALL, CHANGED, COUNTED, CellBrowser
 from napari_rbcflow.session.change_log import ChangeLog
@@ -211,9 +212,9 @@ def test_the_strip_stands_still_under_the_pointer(folder: Path, qtbot: Any) -> N
     strip.add([replace(told[0], cell=k) for k in range(1, 11)])
     qtbot.waitUntil(lambda: len(strip.cells) == 10, timeout=5_000)
     QCursor.setPos(strip._tiles.mapToGlobal(strip.place_of(8)))
-    qtbot.waitUntil(lambda: "stands still" in strip._said.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: strip._status.text() == say("viewer.strip-paused"), timeout=5_000)
     strip.add([replace(told[0], cell=11)])
-    qtbot.waitUntil(lambda: strip._said.text() == "stands still for the pointer; 1 newer", timeout=5_000)
+    qtbot.waitUntil(lambda: strip._status.text() == say("viewer.strip-paused-newer", newer=1), timeout=5_000)
     assert strip.cells == list(range(10, 0, -1))
     with qtbot.waitSignal(strip.chosen, timeout=2_000) as chosen:
         click(qtbot, strip, 8)
@@ -238,7 +239,7 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
     assert f"Cell {flipping}" in viewer._heading.text()
     assert re.search(r"tank-treading (0\.|1\.|&[lg]t;0\.)", viewer._facts.text())
     assert not viewer.label_buttons["flipping"].isEnabled()
-    assert not viewer.take_back.isEnabled()
+    assert not viewer.undo.isEnabled()
     playing = viewer.player.index
     qtbot.waitUntil(lambda: viewer.player.index != playing, timeout=5_000)
     picture(qtbot, viewer, "cell_viewer.png")
@@ -249,8 +250,9 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
     (change,) = changed.args
     assert (change.cell, change.was, change.now, change.by) == (flipping, "flipping", STRUCK_OUT, "Anna")
     assert ChangeLog(folder).all() == [change]
-    assert "by hand" in viewer._heading.text()
-    assert "changed by Anna" in viewer._facts.text()
+    excluded = say("viewer.cell-by-hand", label="X").removesuffix("X")
+    assert excluded in viewer._heading.text()
+    assert say("viewer.cell-changed-by", name="Anna", when="") in viewer._facts.text()
     assert load_settings().who == "Anna"
     press(qtbot, viewer.label_buttons["tank-treading"])
     figure = open_session(folder).fraction_by_hand
@@ -258,11 +260,11 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
     tank_treading = len(of_label(session, "tank-treading")) + 1
     assert figure.estimate == pytest.approx(tank_treading / session.fraction.n)
     picture(qtbot, viewer, "cell_viewer_changed.png")
-    press(qtbot, viewer.take_back)
+    press(qtbot, viewer.undo)
     assert [c.now for c in ChangeLog(folder).all()] == [STRUCK_OUT, "tank-treading", "flipping"]
     assert open_session(folder).fraction_by_hand is None
-    assert "by hand" not in viewer._heading.text()
-    assert not viewer.take_back.isEnabled()
+    assert excluded not in viewer._heading.text()
+    assert not viewer.undo.isEnabled()
     assert (folder / "cells.csv").read_bytes() == machine
     assert verify(folder).findings == []
 
@@ -273,7 +275,7 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
     assert viewer.show_cell(other, flipping)
     picture(qtbot, viewer, "cell_viewer_who.png")
     press(qtbot, viewer.label_buttons[STRUCK_OUT])
-    assert "Who changes labels?" in viewer.fault
+    assert viewer.fault == say("viewer.who", name="Anna")
     assert ChangeLog(other).all() == ChangeLog(folder).all()
     press(qtbot, viewer.sign)
     assert not viewer.sign.isVisible()
@@ -315,29 +317,30 @@ def test_stepping_through_cells(folder: Path, qtbot: Any) -> None:
     for _ in counted[1:]:
         press(qtbot, viewer.next)
     assert stepped == counted
+    place = viewer._place.text()
     press(qtbot, viewer.next)
-    assert "none after this one" in viewer._place.text()
+    assert viewer._place.text() == say("viewer.none-after", place=place)
     assert stepped == counted  # and nobody is sent anywhere
     press(qtbot, viewer.previous)
     assert stepped[-1] == counted[-2]
 
     viewer.kind.setCurrentText("unreliable")
-    assert f"{len(of_label(session, 'unreliable'))} unreliable cells" in viewer._place.text()
+    unreliable = of_label(session, "unreliable")
+    assert viewer._place.text() == say("viewer.place", kind="Unreliable", cells=len(unreliable))
     press(qtbot, viewer.next)
     everyone = session.cells["cell"].tolist()
-    unreliable = of_label(session, "unreliable")
     after = [c for c in unreliable if everyone.index(c) > everyone.index(counted[-2])]
     assert stepped[-1] == after[0]
     viewer.kind.setCurrentText(CHANGED)
-    assert viewer._place.text().startswith("0 ")
+    assert viewer._place.text() == say("viewer.place", kind="Changed by hand", cells=0)
     press(qtbot, viewer.label_buttons["tank-treading"])
-    assert viewer._place.text().startswith("1 of 1 ")
+    assert viewer._place.text() == say("viewer.place-of", kind="Changed by hand", at=1, cells=1)
 
     # A cell that was not judged is shown, but nobody can make it count.
     viewer.kind.setCurrentText(ALL)
     short = of_label(session, "too-short")[0]
     assert viewer.show_cell(folder, short)
-    assert "too few frames" in viewer._facts.text()
+    assert say("viewer.why-too-short") in viewer._facts.text()
     assert not any(button.isEnabled() for button in viewer.label_buttons.values())
 
 
@@ -438,13 +441,13 @@ def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any) -> No
     assert viewer.show_cell(folder, flipping)
     (folder / "changes.csv").mkdir()
     press(qtbot, viewer.label_buttons[STRUCK_OUT])
-    assert "changes.csv cannot be read" in viewer.fault
+    assert viewer.fault.startswith(say("session.unreadable", path=folder / "changes.csv", why="").partition(" (")[0])
     (folder / "changes.csv").rmdir()
     (folder / "report.html").unlink()
     (folder / "report.html").mkdir()
     with qtbot.waitSignal(viewer.changed, timeout=2_000):
         press(qtbot, viewer.label_buttons[STRUCK_OUT])
-    assert "kept, but report.html could not be written anew" in viewer.fault
+    assert viewer.fault.startswith(say("session.change-report-failed", why="").partition(" (")[0])
     shutil.rmtree(folder / "crops.zarr")
     assert not viewer.show_cell(folder, of_label(open_session(folder), "tank-treading")[0])
     assert viewer.fault

@@ -23,16 +23,16 @@ from stand_in.opening import Open, stand_ins
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import RunningFraction, StopRules
-from napari_rbcflow.estimate.reported import METHOD_WORDS
+from napari_rbcflow.estimate.reported import method_words
 from napari_rbcflow.estimate.stopping import Rates, to_go
 from napari_rbcflow.pipeline.client import Phase
-from napari_rbcflow.pipeline.messages import Camera, Order
+from napari_rbcflow.pipeline.messages import Camera, RunRequest
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import Account, FractionFigure, open_session, verify
-from napari_rbcflow.session.label_edits import Change, append_change
+from napari_rbcflow.session.label_edits import LabelChange, append_change
 from napari_rbcflow.session.schema import write_run
 from napari_rbcflow.types import Label
 
@@ -173,11 +173,11 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     widget.fold.setChecked(True)
     widget.form.stop.by_halfwidth.setChecked(False)
     widget.form.stop.reliable.setValue(2)
-    assert widget.controls.said.text()
+    assert widget.controls.sentence.text()
     bench.press(widget.start_button)
     # Until the camera is open, and for good where it is not.
     assert not bench.viewer.layers[0].data.any()
-    assert widget.controls.said.text() == ""
+    assert widget.controls.sentence.text() == ""
     assert panel.number.text() == ""
     assert panel.by_hand.text() == ""
     with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
@@ -269,7 +269,7 @@ def a_source_that_breaks_in_mid_run_looks_failed(bench: Bench, widget: LiveWidge
     array[:] = frames
     (movie / "c" / "150" / "0" / "0").write_bytes(b"no frame")
     with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
-        widget.open_with(Order(Camera(str(movie)), bench.folder / "S", RunSettings(patient="BG")))
+        widget.open_with(RunRequest(Camera(str(movie)), bench.folder / "S", RunSettings(patient="BG")))
     panel = widget.panel
     assert widget.run is not None
     assert widget.run.outcome[0] == "failed", widget.run.sentence
@@ -397,7 +397,7 @@ def test_live_mode_there_is_ended_by_a_button_and_what_the_camera_took_is_seen(
     bench.picture("live_mode_is_on")
     form.camera.setCurrentText(say("forms.simulated-chamber"))
     assert not offer.isVisible()
-    order = Order(
+    order = RunRequest(
         Camera("running", {"port": port, "pixel_type": "12bit"}), bench.folder / "mine", RunSettings()
     )
     with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
@@ -493,7 +493,7 @@ def test_the_number_is_never_without_its_interval_and_never_bold_under_a_grave_w
     qtbot.addWidget(panel)
     panel.show()
     panel.show_progress(progress_of(fraction), b"", [])
-    assert panel.interval.text() == "no reliable cell yet"
+    assert panel.interval.text() == say("viewer.no-cell-yet")
     assert "%" not in panel.number.text()
 
     fraction.update(tank_treading=299, flipping=1)
@@ -505,7 +505,7 @@ def test_the_number_is_never_without_its_interval_and_never_bold_under_a_grave_w
     assert int(said[0]) <= 100 * low
     assert int(said[1]) >= 100 * high
     assert "300 reliable" in panel.cells.text()
-    assert METHOD_WORDS["anytime"] in panel.cells.text()
+    assert method_words("anytime") in panel.cells.text()
     assert panel.warnings.sentences == ()
     assert "color" not in panel.number.styleSheet()
 
@@ -541,10 +541,10 @@ def test_the_end_says_what_happened_whatever_the_folder_says(qtbot: Any, tmp_pat
         "Corrected for the networks&#x27; known errors: 82.0 % (95 % interval 70.0 to 93.0 %)"
     )
     assert panel.counts.dropped.text() == "0 dropped"
-    assert METHOD_WORDS["wilson"] in panel.cells.text()
+    assert method_words("wilson") in panel.cells.text()
 
     panel.show_end("failed", "the disk is full", tmp_path)
-    assert panel.warnings.grave == ("The run failed: the disk is full",)
+    assert panel.warnings.grave == (say("viewer.run-failed", reason="the disk is full"),)
     assert panel.number.text() == "80 %"
     assert "#8f959b" in panel.number.styleSheet()
     assert "#8f959b" in panel.corrected.styleSheet()
@@ -577,7 +577,7 @@ def test_a_number_by_hand_that_cannot_go_on_is_taken_away(qtbot: Any, tmp_path: 
     fraction.update(tank_treading=40, flipping=10)
     cells.begin(tmp_path)
     cells.keep_up(progress_of(fraction))
-    change = Change("2026-01-01T00:00:00.000+00:00", "nurse", 1, Label.FLIPPING, Label.TANK_TREADING)
+    change = LabelChange("2026-01-01T00:00:00.000+00:00", "nurse", 1, Label.FLIPPING, Label.TANK_TREADING)
     append_change(tmp_path, change)
     cells.viewer.changed.emit(change)
     assert shown[-1] is not None
@@ -595,21 +595,23 @@ def test_how_far_it_is_to_each_rule_is_said() -> None:
         entries = to_go(rules, fraction, tracks=900, seconds=20.0, rates=Rates(1.0, 50.0, 1.0))
         return left_words(progress_of(fraction, rules=entries, **more))
 
-    assert said(StopRules(), total_frames=5000) == "frame 3,550 of 5,000\nabout 34 s left"
-    assert said(StopRules()) == "goes on until you press Stop"
+    frame = say("viewer.frame-of", frame=3550, frames=5000)
+    left = say("viewer.time-left", time="34 s")
+    assert said(StopRules(), total_frames=5000) == f"{frame}\n{left}"
+    assert said(StopRules()) == say("viewer.goes-on")
     assert said(StopRules(reliable=100), total_frames=5000).splitlines()[:2] == [
-        "frame 3,550 of 5,000",
-        "reliable cells: 88 cells to go, about 88\N{NO-BREAK SPACE}s",
+        frame,
+        "Reliable cells: 88 cells to go, about 88\N{NO-BREAK SPACE}s",
     ]
     lines = said(StopRules(10, 0.05, 30.0, 5_000, 0.05)).splitlines()
-    assert lines[0] == "reliable cells: reached"
-    assert lines[1].startswith("interval: from ±")
+    assert lines[0] == say("viewer.rule-reached", rule=say("viewer.rule-reliable"))
+    assert lines[1].startswith("Precision: the interval from ±")
     assert " down to ±5.0 %, about " in lines[1]
     assert lines[2:] == [
-        "time: 10 s to go",
-        "tracks: 4,100 tracks to go, about 82\N{NO-BREAK SPACE}s",
-        "baseline: reached",
-        "about 34 s left",
+        "Time: 10 s to go",
+        "Tracks: 4,100 tracks to go, about 82\N{NO-BREAK SPACE}s",
+        say("viewer.rule-reached", rule=say("viewer.rule-baseline")),
+        left,
     ]
 
 
@@ -629,9 +631,9 @@ def test_the_curve_is_the_interval_that_holds_at_every_look_and_stays_small(qtbo
         looks.append((fraction.estimate, *fraction.anytime_interval()))
     for n, *drawn in points:
         assert drawn == pytest.approx([100 * x for x in looks[int(n) - 1]])
-    assert "valid at any moment" in curve.caption.text()
-    curve.show_said(0.69, 0.71)
-    assert "Bar: the interval above" in curve.caption.text()
+    assert curve.caption.text() == say("viewer.curve-band")
+    curve.show_final(0.69, 0.71)
+    assert curve.caption.text() == say("viewer.curve-band-and-bar")
     curve.clear()
     assert len(curve.points) == 0
     assert curve.caption.text() == ""
@@ -662,7 +664,7 @@ def test_the_form_gives_back_the_order_that_it_was_filled_from(qtbot: Any, tmp_p
         ring_seconds=2.0,
         set_flow=SetFlow(20.0, 45.5, 800.0),
     )
-    order = Order(Camera(str(tmp_path / "scope.cfg"), options), tmp_path / "sessions" / "one", settings)
+    order = RunRequest(Camera(str(tmp_path / "scope.cfg"), options), tmp_path / "sessions" / "one", settings)
     form.fill(order)
     again = form.order()
     assert isinstance(again.source, Camera)

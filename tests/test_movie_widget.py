@@ -269,7 +269,7 @@ def test_a_layer_stands_for_its_file_as_long_as_it_shows_the_same(movie: Path, t
     tifffile.imwrite(deep, whole[:20].astype(np.uint16) << 4)
 
     def layer(data: Any, path: Path) -> LayerFrames:
-        return LayerFrames("a layer", data, path, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+        return LayerFrames("a layer", data, path, {})
 
     assert file_of(layer(whole, movie)) == movie
     assert file_of(layer(np.repeat(whole[..., None], 3, 3), movie)) == movie
@@ -356,7 +356,7 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     widget: tuple[Any, Any], movie: Path, long_movie: Path, tmp_path: Path, qtbot: Any
 ) -> None:
     from napari_rbcflow.pipeline.client import Phase, Worker
-    from napari_rbcflow.pipeline.messages import MovieFile, Order
+    from napari_rbcflow.pipeline.messages import MovieFile, RunRequest
     from napari_rbcflow.pipeline.settings import RunSettings
     from napari_rbcflow.widgets.dock import in_form
 
@@ -371,7 +371,7 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     w.form.fps.value = ""
     # Nor beside a run of another widget's, which would lose frames.
     with Worker() as worker:
-        worker.start(Order(MovieFile(long_movie), tmp_path / "beside", RunSettings()))
+        worker.start(RunRequest(MovieFile(long_movie), tmp_path / "beside", RunSettings()))
         press(qtbot, w.run_button)
         assert not w.job.busy
         assert w.message.grave == (say("forms.live-run-going"),)
@@ -425,7 +425,7 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     # Out of its dock in mid run: the session is closed and the process gone when that returns.
     w.form.file.value = long_movie
     press(qtbot, w.run_button)
-    qtbot.waitUntil(lambda: w.job.run.order.source.path == long_movie and w.job.run.phase is Phase.RUNNING)
+    qtbot.waitUntil(lambda: w.job.run.request.source.path == long_movie and w.job.run.phase is Phase.RUNNING)
     mine = psutil.Process().children(recursive=True)
     folder = w.job.run.folder
     assert any("napari_rbcflow.pipeline.worker" in " ".join(child.cmdline()) for child in mine)

@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sentence_keys import is_said
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.pipeline import Progress, Run, RunSettings
 from napari_rbcflow.pipeline.run import Watcher
 from napari_rbcflow.pipeline.status import JudgedCell, Snapshot
 from napari_rbcflow.ring import FrameRing, open_ring
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.types import CROP_SIDE, Frame, Label, SourceInfo
@@ -132,7 +134,7 @@ def test_what_one_sees_is_what_is_counted(tmp_path: Path, make_napari_viewer: An
     held: list[JudgedCell] = []
 
     def tick() -> None:
-        snap = watcher.look()
+        snap = watcher.poll()
         held.extend(snap.judged)
         picture.update(snap, snap.judged)
         if picture.shown is not None and not picture.held and (not seen or seen[-1][0] != picture.shown):
@@ -163,7 +165,7 @@ def test_what_one_sees_is_what_is_counted(tmp_path: Path, make_napari_viewer: An
             from PIL import Image
 
             Image.fromarray(screen).save(Path(where) / "picture.png")
-        assert "behind the camera" in picture.said
+        assert is_said("viewer.picture-behind", picture.sentence)
 
         camera = viewer.scene.camera
         view = camera.center, camera.zoom
@@ -231,7 +233,7 @@ def test_marks_are_never_drawn_on_another_frame(tmp_path: Path, picture: LivePic
     show(picture, snapshot(12, {1: (10.0, 60.0)}, newest=42), (), qtbot)  # tracked, but not in the ring
     assert picture.shown == 8
     assert marks_of(picture) == {(10.0, 40.0): NOT_YET}
-    told = re.fullmatch(r"picture (\d\.\d) s behind the camera", picture.said)
+    told = re.fullmatch(r"Picture is (\d\.\d) s behind the camera\.", picture.sentence)
     assert told is not None
     assert abs(float(told[1]) - 34 / 60) < 0.35
 
@@ -241,9 +243,9 @@ def test_marks_are_never_drawn_on_another_frame(tmp_path: Path, picture: LivePic
     show(picture, snapshot(13, {1: (10.0, 65.0)}, newest=125), (), qtbot)
     assert (picture.image.data == 8).all()
     assert marks_of(picture) == {(10.0, 40.0): Label.FLIPPING}
-    assert "stands still" in picture.said
+    assert say("viewer.picture-stuck") in picture.sentence
     assert not picture.show_cell(1, 8, 10.0, 40.0)
-    assert "gone" in picture.said
+    assert picture.sentence == say("viewer.picture-frame-gone", frame=8)
     picture.mode = "newest"
     show(picture, snapshot(13, {1: (10.0, 65.0)}, newest=125), (), qtbot)
     assert (picture.image.data == 124).all()
@@ -287,7 +289,7 @@ def test_unreliable_cells_can_be_left_unmarked_and_too_many_are_told(
     cells = {i: (i % 60, i // 60 + 1.0) for i in range(CAPACITY + 88)}
     labels = (judged(3, Label.UNRELIABLE), judged(4, Label.TANK_TREADING))
     show(picture, snapshot(0, cells), labels, qtbot)
-    assert "88 cells are not marked" in picture.said
+    assert say("viewer.picture-unmarked", cells=88) in picture.sentence
     assert len(marks_of(picture)) == CAPACITY
     assert marks_of(picture)[(4.0, 1.0)] == Label.TANK_TREADING  # what is counted is marked first
     picture.begin(info(), tmp_path / "s")
@@ -306,16 +308,16 @@ def test_a_folder_that_goes_away_is_told_in_a_sentence(
     folder = tmp_path / "s"
     picture.begin(info(), folder)
     picture.update(None)
-    assert picture.said == "waiting for the first picture"
+    assert picture.sentence == say("viewer.picture-waiting")
     monkeypatch.setattr("napari_rbcflow.widgets.picture.PATIENCE_S", 0.0)
     show(picture, None, qtbot=qtbot)
-    assert "is not a ring of frames" in picture.said
+    assert "is not a ring of frames" in picture.sentence
     put(ring_in(folder), 0, 1)
     show(picture, snapshot(1, {1: (3.0, 3.0)}), (), qtbot)
     assert picture.shown == 1
     shutil.rmtree(folder)
     show(picture, snapshot(2, {1: (3.0, 4.0)}), (), qtbot)
-    assert "has lost its frame_ledger" in picture.said
+    assert "has lost its frame_ledger" in picture.sentence
     assert not picture.show_cell(1, 1, 3.0, 3.0)
     picture.end()
 
@@ -331,7 +333,7 @@ def test_a_folder_that_goes_away_is_told_in_a_sentence(
     ring_in(tmp_path / "other", 70, 90)
     picture.begin(info(), tmp_path / "other")
     show(picture, None, qtbot=qtbot)
-    assert "another size" in picture.said
+    assert is_said("viewer.picture-other-size", picture.sentence)
 
 
 def test_a_run_that_begins_lies_on_top_of_what_was_opened_since(
@@ -370,7 +372,7 @@ def test_nothing_of_the_run_before_is_seen_while_the_next_one_opens(
     picture.blank()
     assert not picture.image.data.any()
     assert not marks_of(picture)
-    assert (picture.said, picture.held, picture.shown) == ("", False, None)
+    assert (picture.sentence, picture.held, picture.shown) == ("", False, None)
     assert (camera.center, camera.zoom) == view
     assert not picture.show_cell(1, 9, 30.0, 40.0)
     picture.show_unreliable = False

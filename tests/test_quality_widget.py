@@ -51,7 +51,7 @@ def test_rows_come_go_and_change_without_being_made_anew(qtbot: Any) -> None:
     table.show_lines([LIGHT, FLOW, DENSE])
     made = list(table._rows)
     assert [row[0].text() for row in made] == ["✓", "⚠", "▲"]
-    table.show_lines([replace(LIGHT, said="117 of 255")])
+    table.show_lines([replace(LIGHT, value="117 of 255")])
     assert table._rows == made
     assert made[0][2].text() == "117 of 255"
     assert [row[1].isVisibleTo(table) for row in made] == [True, False, False]

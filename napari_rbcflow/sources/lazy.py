@@ -15,23 +15,21 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ring import FrameGone, RingReader, open_ring
 from napari_rbcflow.sources.movie import open_movie, ring_of
 from napari_rbcflow.sources.movie_reader import NoSuchFrame
-from napari_rbcflow.types import SourceInfo
 
-_KEPT_BYTES = 32 << 20
-"""Frames read last, so that a picture drawn twice is not read twice."""
+_KEPT_BYTES = 32 << 20  # of the frames read last, so that a picture drawn twice is not read twice
 
 
 class FrameArray(ABC):
-    """Grey frames on disk, shape (frames, height, width), uint8, that look like an array.
+    """Grey frames on disk as a read-only array, shape (frames, height, width), uint8.
 
     Row k is frame `first` + k of the recording's own clock, the one that tracks are numbered by. A
-    frame that is not there (never recorded, or overwritten meanwhile) is black. Read-only; may be
-    read from any thread.
+    frame that is not there (never recorded, or overwritten since) is black. May be read from any thread.
 
     Attributes
     ----------
     path : Path
     shape : (int, int, int)
+    pixel_size_um : float
     first : int
         Number of the frame in row 0.
     """
@@ -39,9 +37,10 @@ class FrameArray(ABC):
     dtype = np.dtype(np.uint8)
     ndim = 3
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], first: int = 0) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int, int], pixel_size_um: float, first: int = 0) -> None:
         self.path = path
         self.shape = shape
+        self.pixel_size_um = pixel_size_um
         self.first = first
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
@@ -61,8 +60,8 @@ class FrameArray(ABC):
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         key = key if isinstance(key, tuple) else (key,)
-        if Ellipsis in [k for k in key if k is Ellipsis]:
-            at = next(i for i, k in enumerate(key) if k is Ellipsis)
+        at = next((i for i, k in enumerate(key) if k is Ellipsis), None)
+        if at is not None:
             key = (*key[:at], *([slice(None)] * (self.ndim - len(key) + 1)), *key[at + 1 :])
         rows, rest = (key[0], key[1:]) if key else (slice(None), ())
         wanted = np.arange(len(self))[rows]
@@ -76,14 +75,14 @@ class FrameArray(ABC):
         return many
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Read it whole: only where somebody saves it or computes over it."""
+        """Read all of it: only to save it or to compute over it."""
         return np.asarray(self[:], dtype=dtype)
 
     def __deepcopy__(self, memo: object) -> FrameArray:
         return self  # read-only: a duplicated layer reads the same file
 
     def frame(self, row: int) -> NDArray[np.uint8]:
-        """Return one frame, shape (height, width); the receiver does not write into it.
+        """Return one frame, shape (height, width), not to be written into.
 
         Raises
         ------
@@ -104,45 +103,22 @@ class FrameArray(ABC):
 
     @abstractmethod
     def _read(self, row: int) -> NDArray[np.uint8]:
-        """Read one frame.
-
-        Raises
-        ------
-        NoSuchFrame
-        RunFailed
-        """
+        """Read one frame; NoSuchFrame where there is none."""
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         with self._lock:
             self._kept.clear()
 
 
 class MovieFrames(FrameArray):
-    """A movie file; grey as the analysis sees it.
-
-    Parameters
-    ----------
-    path : Path
-
-    Attributes
-    ----------
-    info : SourceInfo
-
-    Raises
-    ------
-    BadInput
-        If it cannot be read.
-    """
+    """A movie file; grey as the analysis sees it."""
 
     def __init__(self, path: Path) -> None:
         self._movie = open_movie(path)
-        try:
-            self.info: SourceInfo = self._movie.open()
-        except BaseException:
-            self._movie.close()
-            raise
-        super().__init__(path, (self._movie.n_places, self.info.height, self.info.width))
+        self.info = self._movie.open()
+        shape = (self._movie.n_places, self.info.height, self.info.width)
+        super().__init__(path, shape, self.info.pixel_size_um)
 
     def _read(self, row: int) -> NDArray[np.uint8]:
         return self._movie.frame(row)
@@ -168,9 +144,9 @@ class RingFrames(FrameArray):
 
     def __init__(self, ring: RingReader) -> None:
         if not len(ring):
-            raise BadInput(f"{ring.path} holds no frames; give another session.")
+            raise BadInput("sources.ring-empty", name=ring.path)
         first, last = int(ring.indices[0]), int(ring.indices[-1])
-        super().__init__(ring.path, (last - first + 1, ring.height, ring.width), first)
+        super().__init__(ring.path, (last - first + 1, ring.height, ring.width), ring.pixel_size_um, first)
         self._ring = ring
 
     def _read(self, row: int) -> NDArray[np.uint8]:

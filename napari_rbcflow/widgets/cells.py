@@ -25,44 +25,41 @@ from qtpy.QtWidgets import (
 
 from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.pipeline import JudgedCell, Progress
-from napari_rbcflow.session import COUNTED, KINDS, CellBrowser, Change, ChangeLog, FractionFigure, LookedAt
+from napari_rbcflow.sentences import say
+from napari_rbcflow.session import (
+    COUNTED,
+    KINDS,
+    CellBrowser,
+    CellRecord,
+    ChangeLog,
+    FractionFigure,
+    LabelChange,
+)
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.cells_strip import CellStrip
-from napari_rbcflow.widgets.crop_player import CropPlayer, Film, facts_of, flags_said, heading_of, words_of
-from napari_rbcflow.widgets.dock import FAULT_COLOUR, LABEL_STYLES, STRUCK_OUT
+from napari_rbcflow.widgets.crop_player import CropPlayer, Film, facts_of, flags_words, heading_of, words_of
+from napari_rbcflow.widgets.dock import FAULT_COLOUR, LABEL_STYLES, STRUCK_OUT, set_text
 from napari_rbcflow.widgets.remembered import load_settings, save_settings
 
-_PACES = {"camera's pace": 1, "2 x slower": 2, "5 x slower": 5}
-_NOTHING = "Click a cell to see its whole sequence."
+_PACES = {say("viewer.pace-camera"): 1, say("viewer.pace-2"): 2, say("viewer.pace-5"): 5}
+_BUTTONS = {
+    str(Label.TANK_TREADING): say("viewer.button-tank-treading"),
+    str(Label.FLIPPING): say("viewer.button-flipping"),
+    str(Label.UNRELIABLE): say("viewer.button-unreliable"),
+}
 
 
 class CellViewer(QWidget):
-    """Shows a cell of a session, running or closed, steps to others, and takes changes of labels.
+    """Shows a cell of a session, running or closed, steps to others, and takes changes of labels."""
 
-    Lifecycle: `show_cell` or `browse` for any session, any number of times; `clear` to show nothing.
-    Nothing runs while it is hidden.
-
-    Signals
-    -------
-    changed : Change
-        After a person's change is on the disk.
-    jump : int
-        The person stepped to this cell: whoever shows the field may go there; see `shown`.
-
-    Attributes
-    ----------
-    shown : LookedAt or None
-        The cell on show.
-    """
-
-    changed = Signal(object)
-    jump = Signal(int)
+    changed = Signal(object)  # a LabelChange that is on the disk
+    jump = Signal(int)  # the person stepped to this cell: whoever shows the field may go there
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.shown: LookedAt | None = None
+        self.shown: CellRecord | None = None
         self._browser: CellBrowser | None = None
-        self._heading = QLabel(_NOTHING)
+        self._heading = QLabel(say("viewer.cell-none"))
         self._heading.setWordWrap(True)
         font = self._heading.font()
         font.setPointSizeF(1.3 * font.pointSizeF() if font.pointSizeF() > 0 else 14.0)
@@ -80,42 +77,38 @@ class CellViewer(QWidget):
         self.film.pointed.connect(self.player.stand_at)
         self._flags = QLabel()
         self._flags.setWordWrap(True)
-        self.label_buttons = {
-            label: QPushButton(text)
-            for label, text in (
-                (str(Label.TANK_TREADING), f"{LABEL_STYLES[Label.TANK_TREADING].sign} Tank-treading"),
-                (str(Label.FLIPPING), f"{LABEL_STYLES[Label.FLIPPING].sign} Flipping"),
-                (str(Label.UNRELIABLE), f"{LABEL_STYLES[Label.UNRELIABLE].sign} Unreliable"),
-                (STRUCK_OUT, "Exclude"),
-            )
-        }
+        self.label_buttons: dict[str, QPushButton] = {}
+        for label, text in _BUTTONS.items():
+            self.label_buttons[label] = button = QPushButton(f"{LABEL_STYLES[label].sign} {text}")
+            button.setToolTip(say("viewer.button-help", label=words_of(label)))
+        self.label_buttons[STRUCK_OUT] = button = QPushButton(say("viewer.button-exclude"))
+        button.setToolTip(say("viewer.exclude-help"))
         for label, button in self.label_buttons.items():
-            button.setToolTip(f"By hand: {words_of(label)}. The machine's label stays written beside it.")
             button.clicked.connect(partial(self._change, label))
-        self.take_back = QPushButton("Undo")
-        self.take_back.setToolTip("The machine's label again. What was changed meanwhile stays written.")
-        self.take_back.clicked.connect(self._take_back)
+        self.undo = QPushButton(say("viewer.undo"))
+        self.undo.setToolTip(say("viewer.undo-help"))
+        self.undo.clicked.connect(self._undo)
         self.who = QLineEdit(load_settings().who)
-        self.who.setToolTip("Who changes labels: it is written beside each change.")
-        self.who.setPlaceholderText("your name")
+        self.who.setToolTip(say("forms.person-help"))
+        self.who.setPlaceholderText(say("forms.field-person"))
         self.sign = QPushButton()
-        self.sign.setToolTip("Whoever that is not writes another name.")
+        self.sign.setToolTip(say("viewer.sign-help"))
         self.sign.clicked.connect(self._sign)
         self.who.textChanged.connect(self._show_sign)
         self._last_name = ""
         self._signed_for: Path | None = None
         self.kind = QComboBox()
         self.kind.addItems(list(KINDS))
-        self.kind.setToolTip("Which cells Previous and Next go through, by the machine's labels.")
-        self.kind.currentTextChanged.connect(self._say_place)
-        self.previous = QPushButton("◀ Previous")
-        self.next = QPushButton("Next ▶")
+        self.kind.setToolTip(say("viewer.kind-help"))
+        self.kind.currentTextChanged.connect(lambda *_: self._report_errors(self._show_place))
+        self.previous = QPushButton(say("viewer.previous"))
+        self.next = QPushButton(say("viewer.next"))
         self.previous.clicked.connect(partial(self._step, -1))
         self.next.clicked.connect(partial(self._step, 1))
         self._place = QLabel()
-        self._said = QLabel()
-        self._said.setWordWrap(True)
-        self._said.setStyleSheet(f"color: {FAULT_COLOUR}; font-weight: bold;")
+        self._fault = QLabel()
+        self._fault.setWordWrap(True)
+        self._fault.setStyleSheet(f"color: {FAULT_COLOUR}; font-weight: bold;")
         self._lay_out()
         self.clear()
 
@@ -134,11 +127,13 @@ class CellViewer(QWidget):
         buttons = QGridLayout()
         for at, button in enumerate(self.label_buttons.values()):
             buttons.addWidget(button, at // 3, at % 3)
-        buttons.addWidget(self.take_back, 1, 1)
+        buttons.addWidget(self.undo, 1, 1)
         who = QHBoxLayout()
-        who.addWidget(QLabel("by"))
+        who.addWidget(QLabel(say("viewer.by")))
         who.addWidget(self.who, 1)
         buttons.addLayout(who, 1, 2)
+        for column in range(3):
+            buttons.setColumnStretch(column, 1)
         buttons.addWidget(self.sign, 2, 0, 1, 3)
         steps = QHBoxLayout()
         for widget in (self.previous, self.kind, self.next):
@@ -152,58 +147,40 @@ class CellViewer(QWidget):
         layout.addLayout(buttons)
         layout.addLayout(steps)
         layout.addWidget(self._place)
-        layout.addWidget(self._said)
+        layout.addWidget(self._fault)
 
     @property
     def fault(self) -> str:
-        """The sentence that stands at the bottom; empty if all is well."""
-        return str(self._said.text())
+        """The sentence at the bottom; empty if all is well."""
+        return str(self._fault.text())
 
     def clear(self) -> None:
         """Show nothing."""
         self.shown = self._browser = None
-        self._heading.setText(_NOTHING)
+        self._heading.setText(say("viewer.cell-none"))
         self._show_parts()
-        self._say("")
+        self._show_fault("")
 
     def show_cell(self, session_folder: Path, cell: int) -> bool:
-        """Show a cell of a session, running or closed.
-
-        Returns
-        -------
-        bool
-            False where it cannot be shown; the widget says why.
-        """
-        if self._guarded(lambda: self._show(self._browser_of(session_folder), cell)):
+        """Show a cell of a session, running or closed; False where it cannot, and the widget says why."""
+        if self._report_errors(lambda: self._show(self._browser_of(session_folder), cell)):
             return True
-        # No cell that was on show before may be taken for this one.
+        # The cell that was shown before must not be taken for this one.
         self.shown = None
-        self._heading.setText(f"Cell {cell} cannot be shown.")
+        self._heading.setText(say("viewer.cell-not-shown", cell=cell))
         self._show_parts()
         return False
 
     def browse(self, session_folder: Path, kind: str = COUNTED) -> bool:
-        """Show the first cell of a kind, ready for Previous and Next.
-
-        Parameters
-        ----------
-        session_folder : Path
-        kind : str
-            One of `session.browsing.KINDS`.
-
-        Returns
-        -------
-        bool
-            False where there is none; the widget says so.
-        """
+        """Show the first cell of a kind of `KINDS`; False where there is none, and the widget says so."""
         self.clear()
         self.kind.setCurrentText(kind)
-        return self._guarded(lambda: self._first(self._browser_of(session_folder)))
+        return self._report_errors(lambda: self._first(self._browser_of(session_folder)))
 
     def _first(self, browser: CellBrowser) -> None:
         self._take(browser)
         cell = browser.step(None, 1, self.kind.currentText())
-        self._place_shown()
+        self._show_place()
         if cell is not None:
             self._show(browser, cell)
 
@@ -221,7 +198,7 @@ class CellViewer(QWidget):
         self._browser = browser
         if browser.folder == self._signed_for:
             return
-        # Another session, perhaps another shift: nobody's changes may bear the name of who was here before.
+        # Another session, perhaps another shift: no change may carry the name of the person before.
         self._signed_for = browser.folder
         settings = load_settings()
         self._last_name = settings.person.strip()
@@ -230,10 +207,10 @@ class CellViewer(QWidget):
 
     def _sign(self, *_: object) -> None:
         self.who.setText(self._last_name)
-        self._say("")
+        self._show_fault("")
 
     def _show_sign(self, *_: object) -> None:
-        self.sign.setText(f"I am {self._last_name}".replace("&", "&&"))
+        self.sign.setText(say("viewer.sign", name=self._last_name).replace("&", "&&"))
         self.sign.setVisible(bool(self._last_name) and not self.who.text().strip())
 
     def _show_parts(self) -> None:
@@ -241,20 +218,17 @@ class CellViewer(QWidget):
         cell = self.shown
         self.player.show_sequence(None if cell is None else cell.sequence, 60.0 if cell is None else cell.fps)
         self.film.show_sequence(None if cell is None else cell.sequence)
-        self._flags.setText("" if cell is None else "<br>".join(flags_said(cell.sequence)))
+        self._flags.setText("" if cell is None else flags_words(cell.sequence))
         self._facts.setText("" if cell is None else facts_of(cell))
         if cell is not None:
             self._heading.setText(heading_of(cell))
         present = None if cell is None or not cell.judged else cell.present_label
         for label, button in self.label_buttons.items():
             button.setEnabled(present is not None and label != present)
-        self.take_back.setEnabled(cell is not None and cell.change is not None)
-        self._place_shown()
+        self.undo.setEnabled(cell is not None and cell.change is not None)
+        self._show_place()
 
-    def _say_place(self, *_: object) -> None:
-        self._guarded(self._place_shown)
-
-    def _place_shown(self) -> None:
+    def _show_place(self, after: str = "") -> None:
         browser, kind = self._browser, self.kind.currentText()
         for button in (self.previous, self.next):
             button.setEnabled(browser is not None)
@@ -263,12 +237,20 @@ class CellViewer(QWidget):
             return
         cell = None if self.shown is None else self.shown.cell
         at, n = browser.count(-1 if cell is None else cell, kind)
-        cells = f"{n} {kind} cell{'' if n == 1 else 's'}"
-        self._place.setText(cells if at is None else f"{at} of {cells}")
+        kind = kind[0].upper() + kind[1:]
+        if at is None:
+            place = say("viewer.place", kind=kind, cells=n)
+        else:
+            place = say("viewer.place-of", kind=kind, at=at, cells=n)
+        self._place.setText(say(after, place=place) if after else place)
 
     def _step(self, step: int, *_: object) -> None:
         before = self.shown
-        if self._guarded(lambda: self._go(step)) and self.shown is not None and self.shown is not before:
+        if (
+            self._report_errors(lambda: self._go(step))
+            and self.shown is not None
+            and self.shown is not before
+        ):
             self.jump.emit(self.shown.cell)
 
     def _go(self, step: int) -> None:
@@ -278,25 +260,24 @@ class CellViewer(QWidget):
         cell = browser.step(None if self.shown is None else self.shown.cell, step, self.kind.currentText())
         if cell is not None:
             self._show(browser, cell)
-        else:  # of a run that goes on there may be one in a moment
-            self._place_shown()
-            self._place.setText(f"{self._place.text()}: none {'after' if step > 0 else 'before'} this one")
+        else:  # of a run in progress there may be one in a moment
+            self._show_place("viewer.none-after" if step > 0 else "viewer.none-before")
 
     def _change(self, label: str, *_: object) -> None:
         self._made(lambda log, cell, by: log.add(cell, label, by))
 
-    def _take_back(self, *_: object) -> None:
+    def _undo(self, *_: object) -> None:
         self._made(lambda log, cell, by: log.take_back(cell, by))
 
-    def _made(self, make: Callable[[ChangeLog, int, str], Change]) -> None:
-        """Make a change, then show the cell as it stands on the disk."""
+    def _made(self, make: Callable[[ChangeLog, int, str], LabelChange]) -> None:
+        """Make a change, then show the cell as it is on the disk."""
         shown, browser = self.shown, self._browser
         if shown is None or browser is None:
             return
         if self._last_name and not self.who.text().strip():
-            self._say(f'Who changes labels? Press "I am {self._last_name}", or write your name beside "by".')
+            self._show_fault(say("viewer.who", name=self._last_name))
             return
-        made: list[Change] = []
+        made: list[LabelChange] = []
         faults: list[str] = []
 
         def do() -> None:
@@ -311,9 +292,9 @@ class CellViewer(QWidget):
             if not playing:
                 self.player.stand_at(at)
 
-        self._guarded(do)
+        self._report_errors(do)
         if faults and faults[0]:
-            self._say(faults[0])
+            self._show_fault(faults[0])
         for change in made:
             self.changed.emit(change)
 
@@ -322,61 +303,43 @@ class CellViewer(QWidget):
             self.who.setText(name)
         settings = load_settings()
         if settings.who != name:
-            with suppress(RbcflowError):  # the name is asked for again next time, and no more is lost
+            with suppress(RbcflowError):  # nothing is lost but that the name is asked for again
                 save_settings(replace(settings, person=name))
 
-    def _guarded(self, do: Callable[[], Any]) -> bool:
+    def _report_errors(self, do: Callable[[], Any]) -> bool:
         """Do it; what goes wrong becomes one sentence."""
         try:
             do()
         except RbcflowError as error:
-            self._say(str(error))
+            self._show_fault(str(error))
             return False
         except OSError as error:
-            self._say(f"The session cannot be read ({error.strerror or error}): restore it from a copy.")
+            self._show_fault(say("viewer.session-unreadable", why=error.strerror or error))
             return False
-        self._say("")
+        self._show_fault("")
         return True
 
-    def _say(self, sentence: str) -> None:
-        if sentence != self._said.text():
-            self._said.setText(sentence)
-        self._said.setVisible(bool(sentence))
+    def _show_fault(self, sentence: str) -> None:
+        set_text(self._fault, sentence)
 
 
+# Between two readings of the number with a person's changes, during a run.
 BY_HAND_S = 1.0
-"""Between two looks at the number with a person's changes, while a run goes."""
 
 
 class LiveCells(QWidget):
-    """The strip of the cells judged last, and under it the one that was clicked.
+    """The strip of the latest judged cells, and under it the one that was clicked."""
 
-    Parameters
-    ----------
-    guarded : callable
-        Wraps a slot so that it ends in a sentence at worst.
-    show_by_hand : callable
-        Takes the fraction with a person's changes, or None.
-    say : callable
-        Takes a sentence for the person.
-    parent : QWidget, optional
-
-    Attributes
-    ----------
-    pointed : Signal(int, int, float, float)
-        A cell to be shown in the picture: cell, frame, y and x in camera pixels.
-    changed : Signal(int, str)
-        A cell has another label now, by hand.
-    """
-
-    pointed = Signal(int, int, float, float)
-    changed = Signal(int, str)
+    pointed = Signal(
+        int, int, float, float
+    )  # to be shown in the picture: cell, frame, y and x in camera pixels
+    changed = Signal(int, str)  # a cell, and its label by hand
 
     def __init__(
         self,
-        guarded: Callable[[Callable[..., None]], Callable[..., None]],
+        report_errors: Callable[[Callable[..., None]], Callable[..., None]],
         show_by_hand: Callable[[FractionFigure | None], None],
-        say: Callable[[str], None],
+        show_error: Callable[[str], None],
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
@@ -388,17 +351,17 @@ class LiveCells(QWidget):
         column.addWidget(self.strip)
         column.addWidget(self.viewer)
         self._show_by_hand = show_by_hand
-        self._say = say
+        self._show_error = show_error
         self._folder: Path | None = None
         self._progress: Progress | None = None
         self._changed = False
-        self._looked_s = 0.0
-        self.strip.chosen.connect(guarded(self.show_cell))
-        self.viewer.jump.connect(guarded(self._point))
-        self.viewer.changed.connect(guarded(self._label_changed))
+        self._read_s = 0.0
+        self.strip.chosen.connect(report_errors(self.show_cell))
+        self.viewer.jump.connect(report_errors(self._point))
+        self.viewer.changed.connect(report_errors(self._label_changed))
 
     def begin(self, folder: Path) -> None:
-        """Forget the run before; the cells to come lie in `folder`."""
+        """Forget the run before; the cells to come are in `folder`."""
         self.strip.clear()
         self.viewer.clear()
         self.viewer.hide()
@@ -419,16 +382,16 @@ class LiveCells(QWidget):
             self._point(cell)
 
     def keep_up(self, progress: Progress) -> None:
-        """Let the number with a person's changes go on with the run; one look at the disk a second."""
+        """Let the number with a person's changes follow the run."""
         self._progress = progress
-        if self._changed and time.monotonic() - self._looked_s > BY_HAND_S:
-            self._look_again()
+        if self._changed and time.monotonic() - self._read_s > BY_HAND_S:
+            self._update_by_hand()
 
     def end(self) -> None:
         """Bring the closed session's report and number up to date with what was changed meanwhile."""
         if self._changed and self._folder is not None:
             ChangeLog(self._folder).bring_report_up_to_date()
-            self._look_again()
+            self._update_by_hand()
 
     def _point(self, cell: int) -> None:
         self.strip.select(cell)
@@ -440,12 +403,12 @@ class LiveCells(QWidget):
         self._changed = True
         self.strip.mark(change.cell, change.now)  # type: ignore[attr-defined]
         self.changed.emit(change.cell, str(change.now))  # type: ignore[attr-defined]
-        self._look()
+        self._read_by_hand()
 
-    def _look(self) -> None:
+    def _read_by_hand(self) -> None:
         if self._folder is None or self._progress is None:
             return
-        self._looked_s = time.monotonic()
+        self._read_s = time.monotonic()
         progress = self._progress
         figure = ChangeLog(self._folder).figure(
             tank_treading=progress.cells["tank_treading"],
@@ -455,12 +418,12 @@ class LiveCells(QWidget):
         )
         self._show_by_hand(figure)
 
-    def _look_again(self) -> None:
+    def _update_by_hand(self) -> None:
         try:
-            self._look()
+            self._read_by_hand()
         except RbcflowError as error:
             # A person's changes may become unreadable; the run goes on without them, and says so once.
-            # The number with them would stand still beside the machine's, which goes on.
+            # The number with them would not move beside the machine's, which does.
             self._changed = False
             self._show_by_hand(None)
-            self._say(str(error))
+            self._show_error(str(error))

@@ -28,8 +28,16 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rbcflow.pipeline import JudgedCell
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import CROP_SIDE, Label
-from napari_rbcflow.widgets.crop_player import Words, grey_images, two_digits, words_of
+from napari_rbcflow.widgets.crop_player import (
+    certainty,
+    grey_images,
+    probabilities,
+    reason_words,
+    two_digits,
+    words_of,
+)
 from napari_rbcflow.widgets.dock import LABEL_STYLES, STRUCK_OUT
 
 _PICTURE = 2 * CROP_SIDE
@@ -39,7 +47,7 @@ _GAP = 4
 
 
 class CropTiles(QWidget):
-    """The crops, painted on one widget; a cell's picture is made when it first comes into sight."""
+    """The crops, painted on one widget; a cell's picture is made when it first becomes visible."""
 
     chosen = Signal(int)
 
@@ -50,7 +58,7 @@ class CropTiles(QWidget):
         self._marks: dict[int, str] = {}
         self._selected: int | None = None
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.setAccessibleName("the cells judged last")
+        self.setAccessibleName(say("viewer.strip-name"))
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
         self.setCursor(Qt.CursorShape.PointingHandCursor)
 
@@ -156,9 +164,9 @@ class CropTiles(QWidget):
         picture.fill(Qt.GlobalColor.transparent)
         painter = QPainter(picture)
         painter.setRenderHints(QPainter.RenderHint.SmoothPixmapTransform | QPainter.RenderHint.Antialiasing)
-        look, words = LABEL_STYLES[cell.label], _words(cell)
+        style, p = LABEL_STYLES[cell.label], certainty(cell)
         inside = QRect(_FRAME, _FRAME, _PICTURE, _PICTURE)
-        painter.fillRect(QRect(0, 0, _SIDE, _SIDE), QColor(look.colour))
+        painter.fillRect(QRect(0, 0, _SIDE, _SIDE), QColor(style.colour))
         painter.drawImage(inside, grey_images(cell.crop[None])[0])
         by_hand = self._mark_of(cell)
         if by_hand is not None:
@@ -170,12 +178,12 @@ class CropTiles(QWidget):
                 painter.drawRect(QRect(_FRAME + 3, _FRAME + 3, _PICTURE - 6, _PICTURE - 6))
         line = self.fontMetrics().height()
         text = self.palette().color(self.foregroundRole())
-        first, certainty = look.sign, words.certainty
+        first = style.sign
         if by_hand is not None:  # the probability was that of another label
-            first = f"{look.sign} → {LABEL_STYLES[by_hand].sign}"
-        elif certainty is not None:
-            first = f"{look.sign} {two_digits(certainty)}"
-        painter.setPen(QColor(look.colour))
+            first = f"{style.sign} → {LABEL_STYLES[by_hand].sign}"
+        elif p is not None:
+            first = f"{style.sign} {two_digits(p)}"
+        painter.setPen(QColor(style.colour))
         painter.drawText(QRect(0, _SIDE, _SIDE, line), Qt.AlignmentFlag.AlignCenter, first)
         if cell.label != Label.UNRELIABLE and cell.p_reliable is not None:
             text.setAlphaF(0.75)
@@ -183,7 +191,7 @@ class CropTiles(QWidget):
             font = painter.font()
             font.setPointSizeF(max(6.0, 0.82 * font.pointSizeF()) if font.pointSizeF() > 0 else 8.0)
             painter.setFont(font)
-            rest = f"rel. {two_digits(cell.p_reliable)}"
+            rest = say("viewer.strip-reliable", p=two_digits(cell.p_reliable))
             painter.drawText(QRect(0, _SIDE + line, _SIDE, line), Qt.AlignmentFlag.AlignHCenter, rest)
         painter.end()
         return picture
@@ -218,51 +226,42 @@ class CropTiles(QWidget):
     def event(self, event: Any) -> bool:
         if event.type() == QEvent.Type.ToolTip:
             cell = self._under(event.pos())
-            QToolTip.showText(event.globalPos(), "" if cell is None else self._told(cell), self)
+            QToolTip.showText(event.globalPos(), "" if cell is None else self._tip(cell), self)
             return True
         return bool(super().event(event))
 
-    def _told(self, cell: JudgedCell) -> str:
-        words = _words(cell)
+    def _tip(self, cell: JudgedCell) -> str:
         lines = [
-            f"Cell {cell.cell}: {words_of(cell.label)}",
-            words.probabilities,
-            f"{cell.frames} frames, {cell.first_frame} to {cell.last_frame}",
-            f"last seen at x {cell.x_px:.0f}, y {cell.y_px:.0f} px",
-            words.why,
+            say("viewer.cell", cell=cell.cell, label=words_of(cell.label)),
+            ", ".join(probabilities(cell)),
+            say("viewer.cell-frames", frames=cell.frames, first=cell.first_frame, last=cell.last_frame),
+            say("viewer.cell-last-seen", x=cell.x_px, y=cell.y_px),
+            reason_words(cell.reason),
+            say("viewer.strip-click"),
         ]
         by_hand = self._mark_of(cell)
-        if by_hand is not None:
-            lines.insert(1, f"changed by hand: {words_of(by_hand)}")
-        return "\n".join([*lines, "Click to see its whole sequence."])
+        if by_hand == STRUCK_OUT:
+            lines.insert(1, words_of(by_hand))
+        elif by_hand is not None:
+            lines.insert(1, say("viewer.cell-changed-to", label=words_of(by_hand)))
+        return "\n".join(lines)
 
 
-def _words(cell: JudgedCell) -> Words:
-    return Words(cell.label, cell.p_reliable, cell.p_tank_treading, cell.reason)
-
-
+# Cells of each kind; older ones are in the session.
 REMEMBERED = 200
-"""Cells of each kind; older ones lie in the session."""
-COUNTED_EVERY_MS = 500
-ALL_EVERY_MS = 500
-"""All judged cells come a hundred a second: more often, nobody could look at one, let alone click it."""
+# A hundred cells are judged in a second: shown more often, nobody could look at one, let alone click it.
+EVERY_MS = 500
 _COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
 _JUDGED = (*_COUNTED, Label.UNRELIABLE)
 
 
 class CellStrip(QWidget):
-    """The last judged cells, newest first; stands still while the pointer is on it.
+    """The latest judged cells, newest first; paused while the pointer is on it.
 
-    Lifecycle: reusable for any number of runs, `clear` between them. Nothing is queued: what no
-    longer fits is forgotten, and a hidden strip draws nothing.
-
-    Signals
-    -------
-    chosen : int
-        The cell that was clicked.
+    Nothing is queued: what no longer fits is forgotten, and a hidden strip draws nothing.
     """
 
-    chosen = Signal(int)
+    chosen = Signal(int)  # the cell that was clicked
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -272,12 +271,10 @@ class CellStrip(QWidget):
         self._n_shown = 0
 
         self.choice = QComboBox()
-        self.choice.addItems(["counted cells", "all judged cells"])
-        self.choice.setToolTip(
-            "Counted: tank-treading and flipping. All: unreliable cells too, the newest only."
-        )
+        self.choice.addItems([say("viewer.strip-counted"), say("viewer.strip-all")])
+        self.choice.setToolTip(say("viewer.strip-help"))
         self.choice.currentIndexChanged.connect(self._refresh)
-        self._said = QLabel()
+        self._status = QLabel()
         self._tiles = CropTiles()
         self._tiles.chosen.connect(self.chosen)
         self._area = QScrollArea()
@@ -292,9 +289,9 @@ class CellStrip(QWidget):
         self._timer.timeout.connect(self._refresh)
 
         head = QHBoxLayout()
-        head.addWidget(QLabel("Last"))
+        head.addWidget(QLabel(say("viewer.strip-latest")))
         head.addWidget(self.choice)
-        head.addWidget(self._said, 1)
+        head.addWidget(self._status, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(head)
@@ -320,13 +317,7 @@ class CellStrip(QWidget):
         self._refresh(even_if_held=True)
 
     def add(self, judged: Sequence[JudgedCell]) -> None:
-        """Take newly judged cells in, oldest first; cheap, whatever their number.
-
-        Parameters
-        ----------
-        judged : sequence of JudgedCell
-            Cells that were not judged (too short, uncounted) are passed over.
-        """
+        """Take newly judged cells in, oldest first; those not judged (too short, uncounted) are left out."""
         counted = [cell for cell in judged if cell.label in _COUNTED]
         some = [cell for cell in judged if cell.label in _JUDGED]
         self._counted.extend(counted)
@@ -334,7 +325,7 @@ class CellStrip(QWidget):
         self._n[False] += len(counted)
         self._n[True] += len(some)
         if (some if self.all_judged else counted) and self.isVisible() and not self._timer.isActive():
-            self._timer.start(ALL_EVERY_MS if self.all_judged else COUNTED_EVERY_MS)
+            self._timer.start(EVERY_MS)
 
     def draw_now(self) -> None:
         """Show what waits, beside something else in the window that is drawn anyway."""
@@ -343,22 +334,15 @@ class CellStrip(QWidget):
             self._refresh()
 
     def mark(self, cell: int, label: str | None) -> None:
-        """Show that a person gave a cell another label.
-
-        Parameters
-        ----------
-        cell : int
-        label : str or None
-            The present label; None, or the machine's own, takes the mark away.
-        """
+        """Show that a person gave a cell another label; None, or the machine's own, removes the mark."""
         self._tiles.mark(cell, label)
 
     def select(self, cell: int | None) -> None:
-        """Show which cell is looked at elsewhere."""
+        """Show which cell is open elsewhere."""
         self._tiles.select(cell)
 
     def place_of(self, cell: int) -> QPoint | None:
-        """Return the middle of a cell's crop on the painted widget; None where it is not shown."""
+        """Return the centre of a cell's crop on the painted widget; None where it is not shown."""
         return self._tiles.place_of(cell)
 
     def showEvent(self, event: Any) -> None:
@@ -373,10 +357,10 @@ class CellStrip(QWidget):
         super().hideEvent(event)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
-        """Hold still while the pointer is on the crops: nobody can click what moves."""
+        """Pause while the pointer is on the crops: nobody can click what moves."""
         if event.type() == QEvent.Type.Enter:
             self._held = True
-            self._say()
+            self._show_status()
         elif event.type() == QEvent.Type.Leave:
             self._held = False
             self._refresh()
@@ -384,19 +368,19 @@ class CellStrip(QWidget):
 
     def _refresh(self, *_: object, even_if_held: bool = False) -> None:
         if self._held and not even_if_held and self.sender() is not self.choice:
-            self._say()
+            self._show_status()
             return
         self._n_shown = self._n[self.all_judged]
         self._tiles.show_cells(list(reversed(self._judged if self.all_judged else self._counted)))
-        self._say()
+        self._show_status()
 
-    def _say(self) -> None:
+    def _show_status(self) -> None:
         newer = self._n[self.all_judged] - self._n_shown
         if not self._tiles.cells:
-            said = "none yet"
+            status = say("viewer.strip-none")
         elif self._held:
-            said = f"stands still for the pointer; {newer} newer" if newer else "stands still for the pointer"
+            status = say("viewer.strip-paused-newer", newer=newer) if newer else say("viewer.strip-paused")
         else:
-            said = "newest first"
-        if said != self._said.text():
-            self._said.setText(said)
+            status = say("viewer.strip-newest-first")
+        if status != self._status.text():
+            self._status.setText(status)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -14,22 +12,18 @@ from qtpy.QtCore import QElapsedTimer, QPoint, QRect, QSize, Qt, QTimer, Signal 
 from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap, QPolygon
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_rbcflow.session import CropSequence, LookedAt
+from napari_rbcflow.pipeline import JudgedCell
+from napari_rbcflow.sentences import say
+from napari_rbcflow.session import CellRecord, CropSequence
 from napari_rbcflow.types import CROP_SIDE, Label
-from napari_rbcflow.widgets.dock import FAULT_COLOUR, LABEL_STYLES, WARNING_COLOUR
+from napari_rbcflow.widgets.dock import FAULT_COLOUR, LABEL_STYLES, STRUCK_OUT, WARNING_COLOUR
 
+# Around the background, which is the median of a crop. Cells in focus reach 9 below and 13 above.
 GREY_EITHER_SIDE = 25
-"""Around the background, which is the median of a crop. Cells in focus reach 9 below and 13 above."""
 
 
 def grey_images(crops: NDArray[np.uint8]) -> list[QImage]:
-    """Return crops as grey pictures in one contrast.
-
-    Parameters
-    ----------
-    crops : ndarray of uint8, shape (n, h, w)
-        Of one cell: the background is taken from all of them.
-    """
+    """Return one cell's crops, shape (n, h, w), as pictures with one contrast around its background."""
     if not len(crops):
         return []
     levels = np.arange(256) - float(np.median(crops)) + GREY_EITHER_SIDE
@@ -41,65 +35,48 @@ def grey_images(crops: NDArray[np.uint8]) -> list[QImage]:
     ]
 
 
-_WORDS_WHY = {
-    "stage-1": "not sharp or not alone enough, says the first network",
-    "stage-2": "judged by both networks",
-    "undecided": "sharp enough, but the second network cannot tell whether it tank-treads or flips",
-    "other-speed": "it moves at another speed than the cells in focus, so it lies higher or lower",
-    "too-short": "seen in too few frames to be judged",
-    "after-stop": "it ended after the stop, when the number was frozen",
-    "cut-by-stop": "it was still in the picture at the stop",
-    "run-failed": "the run broke before it was judged",
-    "too-few-frames": "seen in fewer frames than a cell must be to count in this run",
-    "piece": "it may be another piece of a cell that is counted already",
+_WHY = {
+    "stage-1": "viewer.why-stage-1",
+    "stage-2": "viewer.why-stage-2",
+    "undecided": "viewer.why-undecided",
+    "other-speed": "viewer.why-other-speed",
+    "too-short": "viewer.why-too-short",
+    "after-stop": "viewer.why-after-stop",
+    "cut-by-stop": "viewer.why-cut-by-stop",
+    "run-failed": "viewer.why-run-failed",
+    "too-few-frames": "viewer.why-too-few-frames",
+    "piece": "viewer.why-piece",
 }
 
 
-@dataclass(frozen=True)
-class Words:
-    """What is said of a judged cell.
+def reason_words(reason: str) -> str:
+    """Return a reason of ``cells.csv`` in plain words."""
+    return say(_WHY[reason]) if reason in _WHY else reason
 
-    Attributes
-    ----------
-    label : str
-    p_reliable, p_tank_treading : float or None
-    reason : str
-    """
 
-    label: str
-    p_reliable: float | None
-    p_tank_treading: float | None
-    reason: str
+def certainty(cell: JudgedCell) -> float | None:
+    """Return the probability of a cell's label itself; None where there is none."""
+    if cell.label == Label.TANK_TREADING:
+        return cell.p_tank_treading
+    if cell.label == Label.FLIPPING:
+        return None if cell.p_tank_treading is None else 1 - cell.p_tank_treading
+    if cell.label == Label.UNRELIABLE and cell.reason not in ("undecided", "other-speed"):
+        return None if cell.p_reliable is None else 1 - cell.p_reliable
+    return None
 
-    @property
-    def certainty(self) -> float | None:
-        """The probability of the label itself; None where there is none."""
-        if self.label == Label.TANK_TREADING:
-            return self.p_tank_treading
-        if self.label == Label.FLIPPING:
-            return None if self.p_tank_treading is None else 1 - self.p_tank_treading
-        if self.label == Label.UNRELIABLE and self.reason not in ("undecided", "other-speed"):
-            return None if self.p_reliable is None else 1 - self.p_reliable
-        return None
 
-    @property
-    def probabilities(self) -> str:
-        """Both probabilities, or that there are none."""
-        said = []
-        if self.p_reliable is not None:
-            said.append(f"reliable {two_digits(self.p_reliable)}")
-        if self.p_tank_treading is not None:
-            said.append(f"tank-treading {two_digits(self.p_tank_treading)}")
-        return ", ".join(said) or "no probabilities"
-
-    @property
-    def why(self) -> str:
-        """The reason in plain words."""
-        return _WORDS_WHY.get(self.reason, self.reason)
+def probabilities(cell: JudgedCell | CellRecord) -> list[str]:
+    """Return both probabilities of a cell in words, or that there are none."""
+    told = []
+    if cell.p_reliable is not None:
+        told.append(say("viewer.p-reliable", p=two_digits(cell.p_reliable)))
+    if cell.p_tank_treading is not None:
+        told.append(say("viewer.p-tank-treading", p=two_digits(cell.p_tank_treading)))
+    return told or [say("viewer.p-none")]
 
 
 def two_digits(p: float) -> str:
-    """Say a probability; never as 1.00 or 0.00 what is not."""
+    """Return a probability with two decimals; as 1.00 or 0.00 only where it is that."""
     if 0.995 <= p < 1:
         return ">0.99"
     if 0 < p < 0.005:
@@ -109,89 +86,73 @@ def two_digits(p: float) -> str:
 
 def words_of(label: str) -> str:
     """Return a label's name for a person."""
-    look = LABEL_STYLES.get(label)
-    return label if look is None else look.words
+    style = LABEL_STYLES.get(label)
+    return label if style is None else style.words
 
 
-def heading_of(cell: LookedAt) -> str:
+def heading_of(cell: CellRecord) -> str:
     """Return the machine's label and the one by hand, if there is one, as rich text."""
-    look = LABEL_STYLES[cell.label]
-    machine = f"<span style='color:{look.colour}'>{look.sign} {look.words}</span>"
-    if cell.change is None:
-        return f"Cell {cell.cell}: {machine}"
-    hand = LABEL_STYLES[cell.change.now]
-    return (
-        f"Cell {cell.cell}: {machine}<br>by hand:"
-        f" <span style='color:{hand.colour}'>{hand.sign} {hand.words.removesuffix(' by hand')}</span>"
-    )
+    lines = [say("viewer.cell", cell=cell.cell, label=_coloured(cell.label, words_of(cell.label)))]
+    if cell.change is not None:
+        now = cell.change.now
+        words = say("viewer.excluded") if now == STRUCK_OUT else words_of(now)
+        lines.append(say("viewer.cell-by-hand", label=_coloured(now, words)))
+    return "<br>".join(lines)
 
 
-def facts_of(cell: LookedAt) -> str:
+def _coloured(label: str, words: str) -> str:
+    style = LABEL_STYLES[label]
+    return f"<span style='color:{style.colour}'>{style.sign} {words}</span>"
+
+
+def facts_of(cell: CellRecord) -> str:
     """Return what is known of a cell, a line each, as rich text."""
-    words = Words(cell.label, cell.p_reliable, cell.p_tank_treading, cell.reason)
     lines = [
-        *words.probabilities.split(", "),
-        words.why,
-        f"{cell.frames} frames, {cell.first_frame} to {cell.last_frame}",
-        f"{cell.speed_um_per_s:,.0f} µm/s; last seen at x {cell.x_px:.0f}, y {cell.y_px:.0f} px",
+        *probabilities(cell),
+        reason_words(cell.reason),
+        say("viewer.cell-frames", frames=cell.frames, first=cell.first_frame, last=cell.last_frame),
+        say("viewer.cell-speed", speed=cell.speed_um_per_s, x=cell.x_px, y=cell.y_px),
     ]
     if cell.change is not None:
         when = cell.change.changed[:16].replace("T", ", ")
-        lines.append(f"changed by {cell.change.by}, {when}")
+        lines.append(say("viewer.cell-changed-by", name=cell.change.by, when=when))
     return "<br>".join(escape(line) for line in lines)
 
 
-def flags_said(sequence: CropSequence) -> Sequence[str]:
-    """Say which frames need a second look, a line a kind."""
-    said = []
-    for flags, mark, words in (
-        (
-            sequence.intruded,
-            f"<span style='color:{FAULT_COLOUR}'>◥</span>",
-            "another cell stands in the crop",
-        ),
-        (
-            ~sequence.seen,
-            f"<span style='color:{WARNING_COLOUR}'>⬚</span>",
-            "the position was predicted, not seen",
-        ),
-        (sequence.edge, f"<span style='color:{WARNING_COLOUR}'>▁</span>", "cut by the edge of the field"),
-    ):
-        if n := int(np.count_nonzero(flags)):
-            said.append(f"{mark} {n} of {len(flags)} frames: {words}")
-    return said
+def flags_words(sequence: CropSequence) -> str:
+    """Say which frames need a second look, a line for each kind, as rich text."""
+    return "<br>".join(
+        f"<span style='color:{colour}'>{sign}</span> {say(key, frames=n, total=len(flags))}"
+        for flags, colour, sign, key in (
+            (sequence.intruded, FAULT_COLOUR, "◥", "viewer.flag-intruded"),
+            (~sequence.seen, WARNING_COLOUR, "⬚", "viewer.flag-unseen"),
+            (sequence.edge, WARNING_COLOUR, "▁", "viewer.flag-edge"),
+        )
+        if (n := int(np.count_nonzero(flags)))
+    )
 
 
+# At 60 frames/s every second frame is drawn, at its own moment: each drawing makes Qt compose the whole
+# window, and a live picture beside it needs the time.
 REFRESH_MS = 33
-"""At 60 frames/s every second frame is drawn, at its own moment: each drawing makes Qt put the whole
-window together anew, and a live picture beside it needs the time."""
+# Between the end of a sequence and its start.
 PAUSE_S = 0.4
-"""Between the end of a sequence and its beginning again."""
+# Then it stops: nobody looks at one cell for longer, and a run beside it needs the time.
 PLAYS_FOR_S = 20.0
-"""Then it stands still: nobody looks at one cell for longer, and a run beside it needs the time. A click
-goes on."""
 _ZOOM = 5
 _FILM_ZOOMS = (2.0, 1.5, 1.0)
 
 
 class CropPlayer(QWidget):
-    """Plays a sequence in a loop at the camera's own pace; a click stops it or lets it go on.
+    """Plays a sequence in a loop at the camera's speed while it is visible; a click pauses it or goes on."""
 
-    Its timer runs only while it can be seen.
-
-    Signals
-    -------
-    at : int
-        Which frame of the sequence is shown.
-    """
-
-    at = Signal(int)
+    at = Signal(int)  # which frame of the sequence is shown
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._images: list[QImage] = []
         self._due_s: NDArray[np.float64] = np.zeros(0)
-        self._index = 0
+        self.index = 0
         self._clock = QElapsedTimer()
         self._slower = 1
         self.playing = True
@@ -199,20 +160,15 @@ class CropPlayer(QWidget):
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._tick)
         self.setFixedSize(_ZOOM * CROP_SIDE, _ZOOM * CROP_SIDE)
-        self.setToolTip("Click to stop or go on.")
+        self.setToolTip(say("viewer.play-help"))
         self.setCursor(Qt.CursorShape.PointingHandCursor)
 
-    @property
-    def index(self) -> int:
-        """Which frame is shown."""
-        return self._index
-
     def show_sequence(self, sequence: CropSequence | None, fps: float = 60.0) -> None:
-        """Play another sequence from its beginning; None shows nothing."""
+        """Play another sequence from its start; None shows nothing."""
         self._images = [] if sequence is None else grey_images(sequence.crops)
         # A frame that never came leaves its gap: what is seen moves as the cell did.
         self._due_s = np.zeros(0) if sequence is None else (sequence.frame - sequence.frame[:1]) / fps
-        self._index = 0
+        self.index = 0
         self.at.emit(0)
         self.update()
         self.set_playing(True)
@@ -241,15 +197,15 @@ class CropPlayer(QWidget):
         if gone_s > PLAYS_FOR_S:
             self.set_playing(False)
             return
-        # The last frame stands a little, or one would not see where a sequence begins.
+        # The last frame stays a little, or nobody would see where a sequence starts.
         loop_s = float(self._due_s[-1]) + PAUSE_S / self._slower
         now_s = math.fmod(gone_s / self._slower, loop_s)
         self._set_index(int(np.searchsorted(self._due_s, now_s, side="right")) - 1)
 
     def _set_index(self, index: int) -> None:
         index = min(max(index, 0), max(0, len(self._images) - 1))
-        if index != self._index or not self.playing:
-            self._index = index
+        if index != self.index or not self.playing:
+            self.index = index
             self.at.emit(index)
             self.update()
 
@@ -273,20 +229,14 @@ class CropPlayer(QWidget):
         painter = QPainter(self)
         if self._images:
             painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
-            painter.drawImage(self.rect(), self._images[self._index])
+            painter.drawImage(self.rect(), self._images[self.index])
         painter.end()
 
 
 class Film(QWidget):
-    """All frames of a sequence in rows, those flagged that need a second look.
+    """All frames of a sequence in rows; those that need a second look are flagged."""
 
-    Signals
-    -------
-    pointed : int
-        The frame that was clicked.
-    """
-
-    pointed = Signal(int)
+    pointed = Signal(int)  # the frame that was clicked
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)

@@ -13,6 +13,7 @@ from napari.layers import Layer
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import RbcflowError
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import Session
 from napari_rbcflow.sources import FrameArray, RingFrames, open_frames
 from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, Label
@@ -21,33 +22,41 @@ from napari_rbcflow.widgets.dock import LABEL_STYLES
 LayerData = tuple[Any, dict[str, Any], str]
 
 OTHERS = "other cells"
+# One layer of marks each, so that each has its own eye; drawn in this order.
 GROUPS: tuple[str, ...] = (OTHERS, Label.FLIPPING, Label.TANK_TREADING)
-"""One layer of marks each, so that each has its own eye; drawn in this order."""
+# Key of what a layer's metadata hold of its session.
 METADATA = "rbcflow"
-"""Key of what a layer's metadata hold of its session."""
+# With more than these, the Tracks layer is hidden at first: napari 0.9.2 then takes a tenth of a second and
+# more for each step of the slider.
 SHOWN_POSITIONS = 40_000
-"""With more than these, the Tracks layer is hidden at first: napari 0.9.2 then takes a tenth of a second
-and more for each step of the slider."""
+# Bright field around a middle grey; fixed, since reading a movie for its contrast would read it whole.
 GREY_RANGE = (60, 200)
-"""Bright field around a middle grey; fixed, since reading a movie for its contrast would read it whole."""
+# Size of a mark: a little more than a cell.
 _MARK_UM = 13.0
-"""Size of a mark: a little more than a cell."""
 _TAIL = 15
+
+
+def axes_of(pixel_size_um: float, ndim: int = 3) -> dict[str, Any]:
+    """Return scale, units and labels of a layer's axes: the frame's number, then micrometres."""
+    return {
+        "scale": (1.0, pixel_size_um, pixel_size_um)[-ndim:],
+        "units": ("pixel", "um", "um")[-ndim:],  # napari's unit of what has none
+        "axis_labels": ("t", "y", "x")[-ndim:],
+    }
+
+
+def units_in(viewer: Any, layer: Any) -> NDArray[np.float64]:
+    """Return the unit of each axis of a layer in the unit of its viewer, the smallest of all layers."""
+    units = viewer.layers.units
+    if units is None:  # they do not fit together; napari then takes the numbers as they are
+        return np.ones(layer.ndim)
+    pairs = zip(layer.units, units[-layer.ndim :], strict=True)
+    return np.array([(1.0 * mine).to(theirs).magnitude for mine, theirs in pairs])
 
 
 @dataclass(frozen=True, eq=False)
 class SessionLayers:
-    """What `layers_of` makes, by role.
-
-    Attributes
-    ----------
-    image : LayerData or None
-        None where neither the ring nor the movie is there.
-    tracks : LayerData or None
-        None where there is no track.
-    marks : dict of str to LayerData
-        By group (`GROUPS`).
-    """
+    """Layer data of a session: its frames (if there are any), its tracks, the marks of each of `GROUPS`."""
 
     image: LayerData | None
     tracks: LayerData | None
@@ -56,17 +65,6 @@ class SessionLayers:
     def all(self) -> list[LayerData]:
         """Return them in the order in which they are drawn."""
         return [layer for layer in (self.image, self.tracks, *self.marks.values()) if layer is not None]
-
-
-def layers_of(
-    session: Session,
-    movie: FrameArray | None = None,
-    *,
-    by_hand: Mapping[int, str] | None = None,
-    show_unreliable: bool = True,
-) -> list[LayerData]:
-    """Return a session as napari's layer data: see `session_layers`."""
-    return session_layers(session, movie, by_hand=by_hand, show_unreliable=show_unreliable).all()
 
 
 def session_layers(
@@ -78,51 +76,38 @@ def session_layers(
 ) -> SessionLayers:
     """Make layer data of a session: an image, its tracks, and a Points layer for each group of labels.
 
-    The first axis of all is the frame's number, in which `tracks.csv` counts too; positions are in
-    camera pixels.
-
-    Parameters
-    ----------
-    session : Session
-    movie : FrameArray, optional
-        Shown instead of the ring's frames.
-    by_hand : mapping of int to str, optional
-        Labels that a person has changed, by cell.
-    show_unreliable : bool
-        Whether the marks of all other cells (unreliable, too short, struck out) are to be seen at first.
-
-    Raises
-    ------
-    RunFailed
-        If a table is missing or damaged.
+    The first axis of all is the frame's number, in which `tracks.csv` counts too; positions are in camera
+    pixels. `movie` is shown instead of the ring's frames; `by_hand` are labels that a person has changed, by
+    cell; `show_unreliable` shows the marks of all cells that are not counted at first.
     """
     table = cells_table(session, by_hand or {})
     tracks = session.tracks
-    name = session.folder.name
     rows = table.set_index("cell").loc[tracks["cell"]]
     group = rows["group"].to_numpy()
     pixel_um = _number(session.run.get("parameters", {}).get("pixel_size_um"), DEFAULT_PIXEL_SIZE_UM)
     yx = tracks[["y_px", "x_px"]].to_numpy(float)
     frame, cell = tracks["frame"].to_numpy(float), tracks["cell"].to_numpy(np.int64)
     metadata = {METADATA: {"session": str(session.folder), "cells": table.drop(columns="group")}}
+    axes = {**axes_of(pixel_um), "translate": (0.0, 0.0, 0.0)}
     marks = {}
     for kind in GROUPS:
         here = np.flatnonzero(group == kind)
-        look = LABEL_STYLES[Label.UNRELIABLE if kind == OTHERS else kind]
+        style = LABEL_STYLES[Label.UNRELIABLE if kind == OTHERS else kind]
         features = rows.iloc[here][["label", "p_reliable", "p_tank_treading"]].reset_index()
         marks[kind] = (
             np.column_stack([frame[here], yx[here]]),
             {
-                "name": kind,
+                "name": say("viewer.layer-others") if kind == OTHERS else style.words,
                 "ndim": 3,
                 "features": features,
-                "symbol": look.symbol,
+                "symbol": style.symbol,
                 "size": _MARK_UM / pixel_um * (0.5 if kind == OTHERS else 1.4),
-                "face_color": look.colour if kind == OTHERS else "transparent",
-                "border_color": look.colour,
+                "face_color": style.colour if kind == OTHERS else "transparent",
+                "border_color": style.colour,
                 "border_width": 0.0 if kind == OTHERS else 0.09,
                 "visible": show_unreliable or kind != OTHERS,
                 "metadata": metadata,
+                **axes,
             },
             "points",
         )
@@ -131,7 +116,7 @@ def session_layers(
         lines = (
             np.column_stack([cell, frame, yx]),
             {
-                "name": f"tracks of {name}",
+                "name": say("viewer.layer-tracks", name=session.folder.name),
                 "features": rows.reset_index()[["cell", "p_reliable", "p_tank_treading"]].assign(
                     group=group_values(group)
                 ),
@@ -142,20 +127,15 @@ def session_layers(
                 "blending": "translucent",
                 "visible": len(tracks) <= SHOWN_POSITIONS,
                 "metadata": metadata,
+                **axes,
             },
             "tracks",
         )
-    return SessionLayers(_image(session, movie), lines, marks)
+    return SessionLayers(_image(session, movie, pixel_um), lines, marks)
 
 
 def cells_table(session: Session, by_hand: Mapping[int, str]) -> pd.DataFrame:
-    """Return ``cells.csv``, the label by hand where there is one, and each cell's group.
-
-    Raises
-    ------
-    RunFailed
-        If the table is missing or damaged.
-    """
+    """Return ``cells.csv``, the label by hand where there is one, and each cell's group."""
     table = session.cells.copy()
     table["label_by_hand"] = table["cell"].map(dict(by_hand)).fillna("").astype(str)
     label = table["label_by_hand"].where(table["label_by_hand"] != "", table["label"])
@@ -165,7 +145,7 @@ def cells_table(session: Session, by_hand: Mapping[int, str]) -> pd.DataFrame:
 
 
 def movie_of(session: Session) -> FrameArray | None:
-    """Open the movie that a session was made from, where it still lies there and is still the same size."""
+    """Open the movie that a session was made from, where it is still there and still the same size."""
     source = session.run.get("parameters", {})
     file = (source.get("source_details") or {}).get("file")
     if not file or source.get("live"):
@@ -205,19 +185,25 @@ def _place(k: int) -> float:
     return (k + 0.5) / len(GROUPS)
 
 
-def _image(session: Session, movie: FrameArray | None) -> LayerData | None:
+def _image(session: Session, movie: FrameArray | None, pixel_um: float) -> LayerData | None:
     metadata = {METADATA: {"session": str(session.folder)}}
     if movie is not None:
         # Also where it is an earlier session's ring: as a movie its frames count from 0.
-        return image_layer(movie, movie.path.name, first=0, metadata=metadata)
+        return image_layer(movie, movie.path.name, pixel_um, first=0, metadata=metadata)
     ring = session.ring
     if ring is None or not len(ring):
         return None
-    return image_layer(RingFrames(ring), f"last frames of {session.folder.name}", metadata=metadata)
+    name = say("viewer.layer-ring", name=session.folder.name)
+    return image_layer(RingFrames(ring), name, pixel_um, metadata=metadata)
 
 
 def image_layer(
-    frames: FrameArray, name: str, *, first: int | None = None, metadata: dict[str, Any] | None = None
+    frames: FrameArray,
+    name: str,
+    pixel_size_um: float,
+    *,
+    first: int | None = None,
+    metadata: dict[str, Any] | None = None,
 ) -> LayerData:
     """Return frames as an Image layer whose first axis counts from `first`, or as the recording did."""
     return (
@@ -229,6 +215,7 @@ def image_layer(
             "colormap": "gray",
             "metadata": metadata or {},
             "rgb": False,
+            **axes_of(pixel_size_um),
         },
         "image",
     )
@@ -238,12 +225,12 @@ def _number(value: object, otherwise: float) -> float:
     return float(value) if isinstance(value, (int, float)) and value > 0 else otherwise
 
 
-_IN_SIGHT = 0.9
-"""Share of the canvas, from its middle, in which a place need not be brought nearer."""
+# Share of the canvas, around its centre, in which a place is visible enough.
+_IN_VIEW = 0.9
+# What a live picture's layers are called in their metadata.
 LIVE_ROLES = ("live", "cells")
-"""What a live picture's layers are called in their metadata."""
+# How far from a mark's centre a click still means it, in pixels of the screen.
 _REACH_PX = 25.0
-"""How far from a mark's centre a click still means it, in pixels of the screen."""
 
 
 class ResultLayers:
@@ -276,28 +263,17 @@ class ResultLayers:
         self,
         layers: SessionLayers,
         *,
-        scale: Sequence[float] = (1.0, 1.0, 1.0),
-        translate: Sequence[float] = (0.0, 0.0, 0.0),
-        with_image: bool = True,
+        placed: Mapping[str, Any] | None = None,
         own_layer: Any = None,
         live_goes_on: bool = False,
     ) -> None:
         """Show a session's layers on top of all others, the picture lowest among them.
 
-        Parameters
-        ----------
-        layers : SessionLayers
-        scale, translate : sequence of float
-            Of the layer that was analysed; (1, 1, 1) and (0, 0, 0) for a file.
-        with_image : bool
-            False where the movie is a layer of the person's own.
-        own_layer : napari.layers.Image, optional
-            That layer, where it is still there.
-        live_goes_on : bool
-            Whether a live run does; else what its picture showed last is hidden.
+        Where the movie is a layer of the person's own, that is `own_layer` (if it is still there), and
+        `placed` says where its axes are. Unless a live run goes on, what its picture showed last is hidden.
         """
         new = not self.all
-        image = layers.image if with_image else None
+        image = layers.image if placed is None else None
         if image is not None:
             self._put("image", image)
             # Not `layer.data`: napari gives plugins a stand-in, which is never the same object.
@@ -306,12 +282,12 @@ class ResultLayers:
                 before.close()
         elif (mine := self._layers.get("image")) is not None and mine in self._viewer.layers:
             mine.visible = False
-        placed = {"scale": tuple(scale), "translate": tuple(translate)}
+        placed = placed or {}
         if layers.tracks is not None:
             self._put("tracks", _with(layers.tracks, placed))
         for group in GROUPS:
             self._put(group, _with(layers.marks[group], placed))
-        # No mark may lie on a picture that it does not belong to, be it a layer that came later.
+        # No mark may be on a picture that it does not belong to, even a layer that came later.
         if own_layer is not None and own_layer in self._viewer.layers:
             own_layer.visible = True
             self._raise(own_layer)
@@ -361,21 +337,22 @@ class ResultLayers:
             layer.color_by = meta["color_by"]
         layer.name = meta["name"]
         layer.metadata = meta["metadata"]
-        layer.scale, layer.translate = meta.get("scale", layer.scale), meta["translate"]
+        for axis in ("units", "axis_labels", "scale", "translate"):
+            setattr(layer, axis, meta[axis])
 
     # ------------------------------------------------------------------ step-through
 
     def go_to(self, frame: float, y_px: float, x_px: float) -> None:
-        """Turn the viewer to a frame, and where a place in it is out of sight, to that; the zoom stays."""
+        """Turn the viewer to a frame, and to a place in it if that is not visible; the zoom stays."""
         marks = self._layers.get(GROUPS[-1])
         if marks is None:
             return
         first = self._viewer.dims.ndim - 3
-        world = np.asarray(marks.data_to_world((frame, y_px, x_px)))
+        world = np.asarray(marks.data_to_world((frame, y_px, x_px))) * units_in(self._viewer, marks)
         self._viewer.dims.set_point(first, world[0])
         camera = self._viewer.camera
         half = np.asarray(self._viewer.canvas.size, float) / (2 * max(camera.zoom, 1e-6))
-        if (np.abs(world[1:] - np.asarray(camera.center)[-2:]) > _IN_SIGHT * half).any():
+        if (np.abs(world[1:] - np.asarray(camera.center)[-2:]) > _IN_VIEW * half).any():
             camera.center = (0.0, world[1], world[2])
 
     def select(self, cell: int, frame: float) -> None:
@@ -395,7 +372,7 @@ class ResultLayers:
 
     def frame_of(self, world: Sequence[float]) -> float:
         """Return the frame's number at a place in the viewer."""
-        return float(np.asarray(self._layers[GROUPS[-1]].world_to_data(world))[-3])
+        return float(self._in_data(self._layers[GROUPS[-1]], world)[0])
 
     def cell_at(self, world: Sequence[float]) -> int | None:
         """Return the cell whose visible mark lies nearest to a place in the viewer, if one is near."""
@@ -405,22 +382,27 @@ class ResultLayers:
             layer = self._layers.get(group)
             if layer is None or layer not in self._viewer.layers or not layer.visible or not len(layer.data):
                 continue
-            place: NDArray[Any] = np.asarray(layer.world_to_data(world))[-3:]
+            place = self._in_data(layer, world)
             at = np.flatnonzero(np.abs(layer.data[:, 0] - place[0]) < 0.5)
             if not len(at):
                 continue
             far = np.hypot(*(layer.data[at, 1:] - place[1:]).T) * float(layer.scale[-1])
+            far *= units_in(self._viewer, layer)[-1]
             k = int(far.argmin())
             if far[k] <= reach and (best is None or far[k] < best[0]):
                 best = (float(far[k]), int(layer.features["cell"].iloc[at[k]]))
         return None if best is None else best[1]
 
+    def _in_data(self, layer: Any, world: Sequence[float]) -> NDArray[np.float64]:
+        place: NDArray[np.float64] = np.asarray(world, float)[-3:] / units_in(self._viewer, layer)
+        return np.asarray(layer.world_to_data(place))
+
 
 def is_of_live_picture(layer: Any) -> bool:
-    """Tell whether a live picture made a layer, and will draw into it again."""
+    """Return whether a live picture made a layer, and will draw into it again."""
     return layer.metadata.get(METADATA) in LIVE_ROLES
 
 
-def _with(made: LayerData, more: dict[str, Any]) -> LayerData:
+def _with(made: LayerData, more: Mapping[str, Any]) -> LayerData:
     data, meta, kind = made
     return data, {**meta, **more}, kind

@@ -332,7 +332,7 @@ class LiveWidget(LiveLayout):
     def _say_picture(self) -> None:
         if self._parts.is_open:
             picture = self._parts.picture
-            self.controls.say(picture.said, held=picture.held)
+            self.controls.show_sentence(picture.sentence, held=picture.held)
 
     def _finish(self, run: WorkerRun) -> None:
         """Show how a run ended; once, whatever goes wrong on the way."""

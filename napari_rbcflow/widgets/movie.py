@@ -324,10 +324,8 @@ class MovieWidget(MovieLayout):
         assert result is not None
         self.layers.show(
             result.layers,
-            scale=result.scale,
-            translate=result.translate,
-            with_image=not result.own_layer,
-            own_layer=self._own_layer if result.own_layer else None,
+            placed=result.placed,
+            own_layer=None if result.placed is None else self._own_layer,
             live_goes_on=busy(),
         )
         self.panel.show_by_hand(result.figure_by_hand)

@@ -43,9 +43,7 @@ class LayerFrames:
     name: str
     data: Any  # array-like, shape (n, height, width) or (n, height, width, 3 or 4)
     path: Path | None  # the file that the layer says it came from
-    # Of the layer, for what is drawn upon it; length 3.
-    scale: tuple[float, ...]
-    translate: tuple[float, ...]
+    placed: dict[str, Any]  # the layer's scale, translate, units and axis_labels, for what is drawn upon it
 
 
 def may_be_movie(layer: Any) -> bool:
@@ -77,14 +75,8 @@ def frames_of_layer(layer: Any) -> LayerFrames:
     path = layer.source.path
     if isinstance(data, FrameArray):
         path = data.path
-    spatial = slice(-3, None)
-    return LayerFrames(
-        name,
-        data,
-        Path(path) if path else None,
-        tuple(float(s) for s in layer.scale[spatial]),
-        tuple(float(t) for t in layer.translate[spatial]),
-    )
+    placed = {key: tuple(getattr(layer, key))[-3:] for key in ("scale", "translate", "units", "axis_labels")}
+    return LayerFrames(name, data, Path(path) if path else None, placed)
 
 
 def file_of(frames: LayerFrames) -> Path | None:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
-from napari_rbcflow.pipeline import MovieFile, Order, Phase, RunSettings, Worker, WorkerRun
+from napari_rbcflow.pipeline import MovieFile, Phase, RunRequest, RunSettings, Worker, WorkerRun
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import ChangeLog, FractionFigure, Session, open_session
 from napari_rbcflow.sources import open_frames
@@ -48,10 +48,8 @@ class MovieResult:
 
     session: Session
     layers: SessionLayers
-    # Of the movie's layer, on which tracks and marks are drawn.
-    scale: tuple[float, ...]
-    translate: tuple[float, ...]
-    own_layer: bool  # whether that is a layer of the person's own
+    # Where the axes of the person's own layer are, on which tracks and marks are drawn; None for a file.
+    placed: dict[str, Any] | None
     figure_by_hand: FractionFigure | None
 
     def place_of(self, cell: int) -> tuple[int, float, float] | None:
@@ -199,7 +197,7 @@ class MovieJob:
         source = MovieFile(path, fps=order.fps, pixel_size_um=order.pixel_size_um)
         self.stage = Stage.RUNNING
         try:
-            self.run = self._worker.start(Order(source, order.folder, order.settings))
+            self.run = self._worker.start(RunRequest(source, order.folder, order.settings))
         except BaseException:
             self._end(say("forms.analysis-not-started"))
             raise
@@ -238,16 +236,16 @@ def _read_result(order: MovieOrder, show_unreliable: bool) -> MovieResult:
         raise BadInput("forms.no-cells", movie=order.source.name, flow=flow)
     if isinstance(order.source, Path):
         layers = session_layers(session, open_frames(order.source), show_unreliable=show_unreliable)
-        return MovieResult(session, layers, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), False, None)
+        return MovieResult(session, layers, None, None)
     layers = session_layers(session, show_unreliable=show_unreliable)
-    return MovieResult(session, layers, order.source.scale, order.source.translate, True, None)
+    return MovieResult(session, layers, order.source.placed, None)
 
 
 def _read_session(folder: Path, show_unreliable: bool) -> MovieResult:
     session = open_session(folder)
     changed = ChangeLog(folder).labels()
     layers = session_layers(session, movie_of(session), by_hand=changed, show_unreliable=show_unreliable)
-    return MovieResult(session, layers, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), False, session.fraction_by_hand)
+    return MovieResult(session, layers, None, session.fraction_by_hand)
 
 
 def _reread(before: MovieResult, show_unreliable: bool) -> MovieResult:

@@ -15,7 +15,8 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE as RUN_NAME
 from napari_rbcflow.session import ChangeLog, open_session
 from napari_rbcflow.sources import open_frames, ring_of
-from napari_rbcflow.widgets.layers import METADATA, LayerData, image_layer, layers_of, movie_of
+from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM
+from napari_rbcflow.widgets.layers import METADATA, LayerData, axes_of, image_layer, movie_of, session_layers
 from napari_rbcflow.widgets.remembered import load_settings
 
 
@@ -36,9 +37,10 @@ def simulated_chamber() -> list[tuple[Any, dict[str, Any], str]]:
     cell = truth.loc[truth.index.repeat(truth.frames)]
     x = cell.x0 + cell.v * (frame - cell.t0)
     rows = np.column_stack([cell.cell, frame, cell.y, x])
+    axes = axes_of(DEFAULT_PIXEL_SIZE_UM)
     return [
-        (movie, {"name": say("forms.sample-movie")}, "image"),
-        (rows.astype(float), {"name": say("forms.sample-truth"), "tail_length": 10}, "tracks"),
+        (movie, {"name": say("forms.sample-movie"), **axes}, "image"),
+        (rows.astype(float), {"name": say("forms.sample-truth"), "tail_length": 10, **axes}, "tracks"),
     ]
 
 
@@ -67,17 +69,18 @@ def movie_reader(path: str | Sequence[str]) -> Reader | None:
 
 def _read_session(path: Path) -> list[LayerData]:
     session = open_session(path.parent if path.name == RUN_NAME else path)
-    return layers_of(
+    return session_layers(
         session,
         movie_of(session),
         by_hand=ChangeLog(session.folder).labels(),
         show_unreliable=load_settings().show_unreliable,
-    )
+    ).all()
 
 
 def _read_movie(path: Path) -> list[LayerData]:
     name = path.parent.name if path.name == "frames.zarr" else path.name
-    return [image_layer(open_frames(path), name)]
+    frames = open_frames(path)
+    return [image_layer(frames, name, frames.pixel_size_um)]
 
 
 def _with_sentence(read: Callable[[Path], list[LayerData]]) -> Reader:

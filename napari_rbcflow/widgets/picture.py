@@ -16,8 +16,9 @@ from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed, sentence_of
 from napari_rbcflow.pipeline import JudgedCell, Snapshot
 from napari_rbcflow.ring import FrameGone, RingReader, open_ring
 from napari_rbcflow.sentences import say
-from napari_rbcflow.types import SourceInfo
+from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, SourceInfo
 from napari_rbcflow.widgets.dock import FIELD_LABELS, breakable, wrapping_label
+from napari_rbcflow.widgets.layers import axes_of, units_in
 from napari_rbcflow.widgets.picture_layers import (
     LEAST_SHARE,
     NOT_COUNTED,
@@ -34,106 +35,45 @@ from napari_rbcflow.widgets.picture_layers import (
 )
 from napari_rbcflow.widgets.remembered import PictureMode
 
+# A figure that flickers cannot be read, and every repaint of a label costs that of the whole window.
 STEADY_S = 0.25
-WAITING = "waiting for the first picture"
+WAITING = say("viewer.picture-waiting")
 
-
-class Behind:
-    """Says it, and says another figure only where it is really another.
-
-    A figure that flickers cannot be read, and every repaint of a label costs a whole window's.
-    """
-
-    def __init__(self) -> None:
-        self._told_s = 0.0
-
-    def words(
-        self,
-        info: SourceInfo,
-        shown: int | None,
-        newest: int | None,
-        kept: NDArray[np.int64],
-        *,
-        lost: bool,
-        left_out: int,
-    ) -> str:
-        """Return the sentence.
-
-        Parameters
-        ----------
-        info : SourceInfo
-        shown, newest : int or None
-            The frame in the picture, and the newest that was received.
-        kept : ndarray of int64
-            The frames that the ring holds.
-        lost : bool
-            None of the frames that have marks is among them.
-        left_out : int
-            Cells without a mark for want of room.
-        """
-        if shown is None:
-            if len(kept) or info.live:
-                return WAITING
-            return "no picture yet: of a recorded movie only the last seconds are kept"
-        if newest is None:
-            newest = int(kept[-1]) if len(kept) else 0
-        behind_s = max(0.0, (newest - shown) / info.fps)
-        if abs(behind_s - self._told_s) > STEADY_S:
-            self._told_s = behind_s
-        said = f"picture {self._told_s:.1f} s behind the camera"
-        if lost:
-            said += "; it stands still: the frames tracked now are no longer kept"
-        if left_out:
-            said += f"; {left_out} cells are not marked: there are too many"
-        return said
-
-
+# The field of view around a cell, along the shorter side of the window.
 ACROSS_UM = 180.0
-"""What is seen around a cell, across the shorter side of the window."""
 
 
 class CloseUp:
-    """Moves a viewer's camera to a cell, and puts it back.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    """
+    """Moves a viewer's camera to a cell, and puts it back."""
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
         self._before: tuple[Any, float] | None = None
 
-    def go(self, y_px: float, x_px: float, pixel_size_um: float) -> None:
-        """Look at a place from near; nearer already, only move."""
+    def go(self, layer: Any, y_px: float, x_px: float) -> None:
+        """Move to a place of a layer, and nearer if the view is not near enough."""
         camera = self._viewer.scene.camera
         if self._before is None:
             self._before = (camera.center, camera.zoom)
-        camera.center = (0.0, float(y_px), float(x_px))
-        camera.zoom = max(self._before[1], min(self._viewer.canvas.size) * pixel_size_um / ACROSS_UM)
+        um = units_in(self._viewer, layer)
+        y, x = np.asarray(layer.data_to_world((y_px, x_px))) * um
+        camera.center = (0.0, float(y), float(x))
+        camera.zoom = max(self._before[1], min(self._viewer.canvas.size) / (ACROSS_UM * float(um[-1])))
 
     def back(self) -> None:
-        """Look again from where one looked before the first `go`."""
+        """Return to the view before the first `go`."""
         if self._before is not None:
             camera = self._viewer.scene.camera
             camera.center, camera.zoom = self._before
             self._before = None
 
 
+# To wait for a ring that is not there yet: a run says where it will be before it is made.
 PATIENCE_S = 3.0
-"""For a ring that is not there yet: a run says where it will be before it is made."""
 
 
 class LiveRing:
-    """Opens a session's ring as soon as it is there.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the session.
-    info : SourceInfo
-        Of the frames that are expected.
-    """
+    """Opens a session's ring as soon as it is there."""
 
     def __init__(self, folder: Path, info: SourceInfo) -> None:
         self._path = Path(folder) / "frames.zarr"
@@ -144,14 +84,8 @@ class LiveRing:
     def fresh(self) -> RingReader | None:
         """Return the ring as it is now; None where it is not there yet.
 
-        Raises
-        ------
-        BadInput
-            If it is still not there after `PATIENCE_S`, or is no ring.
-        RunFailed
-            If it is damaged, gone, or of other frames.
-        OSError
-            If it cannot be read.
+        A BadInput where it is still not there after `PATIENCE_S` or is no ring; a RunFailed where it is
+        damaged, gone, or of other frames; an OSError where it cannot be read.
         """
         if self._reader is not None:
             self._reader.refresh()
@@ -163,19 +97,17 @@ class LiveRing:
                 raise
             return None
         if (reader.height, reader.width) != (self._info.height, self._info.width):
-            raise RunFailed(f"{self._path} holds frames of another size: no picture can be shown.")
+            raise RunFailed("viewer.picture-other-size", path=self._path)
         self._reader = reader
         return reader
 
 
+# About what a cell takes to cross the field, so that most are judged while they are still in the picture.
 DELAY_S = 1.0
-"""About what a cell takes to cross the field, so that most are judged while they are still seen."""
+# A run that keeps up is less than this behind; one that is further behind gets more of the processor.
 LAG_S = 0.25
-"""A run that keeps up is less than that behind; one that is more gets the processor, the more the further."""
+# Frames tried in one update, where the ring loses them meanwhile.
 TRIES = 4
-"""Frames asked for in one update, where the ring loses them meanwhile."""
-
-_ENDED = "the run has ended"
 
 Mode = Literal["cells", "newest"]
 
@@ -183,50 +115,30 @@ Mode = Literal["cells", "newest"]
 class LivePicture:
     """One Image layer and one Points layer, made once, that show one run after the other.
 
-    Lifecycle, all in the interface's thread: construct -> (`blank` -> `begin` -> `update` again and
-    again -> `end`) for every run -> `close`. `show_cell` and `go_on` at any time after a `begin`, also after
-    `end`. Nothing here raises for what happens on the disk; `said` says it in a sentence.
+    In the interface's thread: `blank`, `begin`, `update` again and again, `end` for every run, and `close`.
+    `show_cell` and `go_on` at any time after a `begin`, also after `end`. Nothing here raises for what
+    happens on the disk; `sentence` says it.
 
-    In the mode ``cells`` the picture stands `delay_s` behind the frame tracked last, because a cell has
-    a label only once its track has ended: so cells come in grey and are coloured on their way. Marks
-    always belong to the frame that is shown. The mode ``newest`` shows the newest frame of the ring,
-    without marks, to focus and to move the stage by.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    delay_s : float
-
-    Attributes
-    ----------
-    image : napari.layers.Image
-    marks : Marks
-    shown : int or None
-        The frame in the picture.
-    held : bool
-        The picture stands still at a cell, until `go_on`.
-    said : str
-        How far the picture is behind the camera, or why there is none.
-    show_unreliable : bool
-        Whether cells that are not counted are marked.
-    updates : int
-        Pictures put on the screen since the beginning.
-    budget : DrawBudget
+    In the mode ``cells`` the picture is `delay_s` behind the frame tracked last, because a cell has a label
+    only once its track has ended: cells come in grey and are coloured on their way. Marks always belong to
+    the frame that is shown. The mode ``newest`` shows the newest frame of the ring, without marks, to focus
+    and to move the stage.
     """
 
     def __init__(self, viewer: Any, *, delay_s: float = DELAY_S) -> None:
         self.viewer = viewer
         self.delay_s = delay_s
-        self.shown: int | None = None
-        self.held, self.said = False, ""
-        self.updates = 0
+        self.shown: int | None = None  # the frame in the picture
+        self.held = False  # at a cell, until `go_on`
+        self.sentence = ""  # how far the picture is behind the camera, or why there is none
+        self.updates = 0  # pictures put on the screen since the start
         self._mode: Mode = "cells"
         self._show_unreliable = True
         self._info: SourceInfo | None = None
         self._ring: LiveRing | None = None
         self._running = self._closed = False
         self._newest: int | None = None
-        self._behind = Behind()
+        self._behind_s = 0.0
         self._history = History(0.0)
         self._moment: Moment | None = None
         self._drawn_labels: list[str] = []
@@ -235,7 +147,12 @@ class LivePicture:
         self.image = own_layer(
             viewer,
             "live",
-            lambda: viewer.add_image(np.zeros((64, 64), np.uint8), name="live", contrast_limits=(0, 255)),
+            lambda: viewer.add_image(
+                np.zeros((64, 64), np.uint8),
+                name=say("viewer.layer-live"),
+                contrast_limits=(0, 255),
+                **axes_of(DEFAULT_PIXEL_SIZE_UM, 2),
+            ),
         )
         self.marks = Marks(viewer)
         viewer.layers.selection = {self.image}
@@ -250,7 +167,7 @@ class LivePicture:
     @mode.setter
     def mode(self, mode: Mode) -> None:
         if mode not in ("cells", "newest"):
-            raise BadInput(f"the picture shows cells or newest, not {mode!r}")
+            raise BadInput("viewer.picture-wrong-mode", mode=mode)
         if mode != self._mode:
             self._mode = mode
             self._forget_shown()
@@ -267,14 +184,7 @@ class LivePicture:
             self._mark(self._moment)
 
     def begin(self, info: SourceInfo, folder: Path) -> None:
-        """Show a run from now on.
-
-        Parameters
-        ----------
-        info : SourceInfo
-        folder : Path
-            Of its session; the ring need not be there yet.
-        """
+        """Show a run from now on; the ring in its session's folder need not be there yet."""
         self.go_on()
         before = self._info
         self._info = info
@@ -287,11 +197,14 @@ class LivePicture:
         self.marks.set_pixel_size(info.pixel_size_um)
         self.marks.clear()
         bring_to_front(self.viewer, self.image, self.marks.layer)
-        another_size = self.image.data.shape != (info.height, info.width)
+        scale = (info.pixel_size_um, info.pixel_size_um)
+        another_size = (self.image.data.shape, tuple(self.image.scale)) != ((info.height, info.width), scale)
+        if another_size:
+            self.image.scale = scale
         self._draw_image(np.zeros((info.height, info.width), np.uint8))
         if another_size:
             self.viewer.reset_view()
-        self.said = WAITING
+        self.sentence = WAITING
 
     def blank(self) -> None:
         """Show nothing of the run before, until the next `begin`."""
@@ -304,18 +217,10 @@ class LivePicture:
         self._forget_shown()
         self.marks.clear()
         self._draw_image(np.zeros(self.image.data.shape, np.uint8))
-        self.said = ""
+        self.sentence = ""
 
     def update(self, snapshot: Snapshot | None, judged: Sequence[JudgedCell] = ()) -> None:
-        """Take in what is new, and show it if there is time to.
-
-        Parameters
-        ----------
-        snapshot : Snapshot or None
-            The newest; None where there is none yet.
-        judged : sequence of JudgedCell
-            Judged since the last update.
-        """
+        """Take in the newest snapshot and what was judged since the last, and show it if there is time."""
         if not self._running:
             return
         self._history.learn(judged)
@@ -331,16 +236,16 @@ class LivePicture:
             try:
                 self._show()
             except (RbcflowError, OSError) as error:
-                self.said = sentence_of(error)
+                self.sentence = sentence_of(error)
 
     def end(self) -> None:
         """Show no more of the run; the last picture stays, and `show_cell` still works."""
         if self._running:
             self._running = False
-            if self.said == WAITING:
-                self.said = "the run ended before its first picture"
+            if self.sentence == WAITING:
+                self.sentence = say("viewer.picture-ended-before")
             elif self.shown is not None and not self.held:
-                self.said = _ENDED
+                self.sentence = say("viewer.picture-ended")
 
     def close(self) -> None:
         """Let go of the run and of napari's events; the layers stay, with the last picture."""
@@ -357,19 +262,9 @@ class LivePicture:
         self._history = History(0.0)
 
     def show_cell(self, cell: int, frame: int, y_px: float, x_px: float) -> bool:
-        """Let the picture stand at a frame, close to a cell.
+        """Pause the picture at a frame, close to a cell that is there at (y, x) in camera pixels.
 
-        Parameters
-        ----------
-        cell : int
-        frame : int
-        y_px, x_px : float
-            Where the cell is in that frame, in camera pixels.
-
-        Returns
-        -------
-        bool
-            False where the ring does not hold the frame any more: `said` says so, nothing changes.
+        False where the ring no longer holds the frame: `sentence` says so, nothing changes.
         """
         try:
             reader = self._ring.fresh() if self._ring is not None else None
@@ -377,18 +272,18 @@ class LivePicture:
                 raise FrameGone
             image = reader.frame(frame)
         except FrameGone:
-            self.said = f"frame {frame} is gone: only the last seconds of raw frames are kept"
+            self.sentence = say("viewer.picture-frame-gone", frame=frame)
             return False
         except (RbcflowError, OSError) as error:
-            self.said = sentence_of(error)
+            self.sentence = sentence_of(error)
             return False
         self.held = True
         self.shown = frame
         self._pointed = (cell, y_px, x_px)
         self._draw_image(image)
         self._mark_pointed()
-        self._close_up.go(y_px, x_px, self._info.pixel_size_um if self._info else 1.0)
-        self.said = f"held at frame {frame}, cell {cell}"
+        self._close_up.go(self.image, y_px, x_px)
+        self.sentence = say("viewer.picture-paused", frame=frame, cell=cell)
         return True
 
     def learn_by_hand(self, cell: int, label: str) -> None:
@@ -423,7 +318,7 @@ class LivePicture:
         except (RbcflowError, FrameGone, OSError):
             return  # The picture that is there may stay.
         self.shown = index
-        self.said = _ENDED
+        self.sentence = say("viewer.picture-ended")
         if moment is not None and moment.frame == index:
             self._moment = moment
             self._mark(moment)
@@ -459,7 +354,8 @@ class LivePicture:
             self._moment = moment
             self.updates += 1
             break
-        self._say(reader, lost=not wanted)
+        if self._info is not None:
+            self.sentence = self._describe(self._info, reader.indices, lost=not wanted)
 
     def _wanted(self, reader: RingReader) -> Iterator[tuple[int, Moment | None]]:
         """Yield what may be shown now, the best first."""
@@ -484,15 +380,22 @@ class LivePicture:
         hidden = frozenset() if self._show_unreliable else NOT_COUNTED
         self.marks.place(moment.y_px, moment.x_px, self._drawn_labels, hidden)
 
-    def _say(self, reader: RingReader, *, lost: bool) -> None:
-        if self._info is None:
-            return
-        lost = lost and self._mode == "cells"
-        left_out = self.marks.left_out if self._moment is not None else 0
-        ring = reader.indices
-        self.said = self._behind.words(
-            self._info, self.shown, self._newest, ring, lost=lost, left_out=left_out
-        )
+    def _describe(self, info: SourceInfo, kept: NDArray[np.int64], *, lost: bool) -> str:
+        """Say how far the picture is behind; `lost` where no frame that has marks is `kept` in the ring."""
+        if self.shown is None:
+            return WAITING if len(kept) or info.live else say("viewer.picture-none-yet")
+        newest = self._newest
+        if newest is None:
+            newest = int(kept[-1]) if len(kept) else 0
+        behind_s = max(0.0, (newest - self.shown) / info.fps)
+        if abs(behind_s - self._behind_s) > STEADY_S:
+            self._behind_s = behind_s
+        sentences = [say("viewer.picture-behind", seconds=self._behind_s)]
+        if lost and self._mode == "cells":
+            sentences.append(say("viewer.picture-stuck"))
+        if self._moment is not None and self.marks.left_out:
+            sentences.append(say("viewer.picture-unmarked", cells=self.marks.left_out))
+        return " ".join(sentences)
 
 
 MODES: list[tuple[str, PictureMode]] = [
@@ -502,26 +405,18 @@ MODES: list[tuple[str, PictureMode]] = [
 
 
 class PictureControls(QWidget):
-    """The picture's mode, whether unreliable cells are marked, and the way back from a cell.
+    """The picture's mode, whether unreliable cells are marked, and the way back from a cell."""
 
-    Attributes
-    ----------
-    changed : Signal
-        Mode or tick.
-    live : Signal
-        A person wants the running picture again.
-    """
-
-    changed = Signal()
-    live = Signal()
+    changed = Signal()  # mode, or whether unreliable cells are marked
+    live = Signal()  # the live picture is wanted again
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.modes = QComboBox()
         self.modes.addItems([words for words, _ in MODES])
         self.unreliable = QCheckBox(FIELD_LABELS["show_unreliable"])
-        self.back = QPushButton("Back to the live picture")
-        self.said = wrapping_label("font-size: 13px;")
+        self.back = QPushButton(say("viewer.back-to-live"))
+        self.sentence = wrapping_label("font-size: 13px;")
         row = QHBoxLayout()
         row.addWidget(self.modes, 1)
         row.addWidget(self.unreliable)
@@ -529,7 +424,7 @@ class PictureControls(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         column.addLayout(row)
-        column.addWidget(self.said)
+        column.addWidget(self.sentence)
         column.addWidget(self.back)
         self.back.hide()
         self.modes.currentIndexChanged.connect(lambda: self.changed.emit())
@@ -546,10 +441,10 @@ class PictureControls(QWidget):
         self.modes.setCurrentIndex([value for _, value in MODES].index(mode))
         self.unreliable.setChecked(show_unreliable)
 
-    def say(self, said: str, *, held: bool) -> None:
-        """Show the picture's own words, and the way back where it stands still."""
-        text = breakable(said)
-        if self.said.text() != text:
-            self.said.setText(text)
+    def show_sentence(self, sentence: str, *, held: bool) -> None:
+        """Show the picture's sentence, and the way back where it is paused."""
+        text = breakable(sentence)
+        if self.sentence.text() != text:
+            self.sentence.setText(text)
         if self.back.isHidden() == held:
             self.back.setVisible(held)

@@ -15,25 +15,23 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
 from napari_rbcflow.pipeline import JudgedCell, Snapshot
-from napari_rbcflow.types import Label
+from napari_rbcflow.sentences import say
+from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, Label
 from napari_rbcflow.widgets.dock import LABEL_STYLES, NOT_YET, STRUCK_OUT
+from napari_rbcflow.widgets.layers import axes_of
 
 FIRST_FRAMES = 5
 _STEP = 4
+# Grey levels: an empty field is noise of two levels, which must not fill the screen.
 _LEAST_SPAN = 40.0
-"""Grey levels: an empty field is noise of two levels, which must not fill the screen."""
 
 
 class Contrast:
     """Sets the contrast limits of one Image layer from the first frames it shows.
 
-    Limits that follow every frame flicker, and cost napari a redrawn colour bar. A person's own limits
-    are never touched. Only where the lamp was changed so far that most of the picture is black or
-    white are the limits found again.
-
-    Parameters
-    ----------
-    layer : napari.layers.Image
+    Limits that follow every frame flicker, and make napari redraw the colour bar. A person's own limits are
+    never touched. The limits are found again only if the lamp was changed so far that most of the picture is
+    black or white.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -45,7 +43,7 @@ class Contrast:
         layer.events.contrast_limits.connect(self._on_change)
 
     def begin(self, *, keep_by_hand: bool) -> None:
-        """Start over with the next frame; limits set by hand stay where `keep_by_hand`."""
+        """Start over with the next frame; limits set by hand stay if `keep_by_hand`."""
         self.by_hand = self.by_hand and keep_by_hand
         self._forget()
 
@@ -54,7 +52,7 @@ class Contrast:
         self._range = (np.inf, -np.inf)
 
     def look(self, image: NDArray[np.uint8]) -> None:
-        """Take note of a frame that is about to be shown."""
+        """Learn from a frame that is about to be shown."""
         if self.by_hand:
             return
         grey = image[::_STEP, ::_STEP]
@@ -77,7 +75,7 @@ class Contrast:
                 self._ours = False
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._layer.events.contrast_limits.disconnect(self._on_change)
 
     def _on_change(self, event: Any = None) -> None:
@@ -86,43 +84,30 @@ class Contrast:
 
 
 SHARE = 0.5
+# While the run itself cannot keep up: drawing in software takes the processor from it.
 LEAST_SHARE = 0.1
-"""While the run itself cannot keep up: drawing in software takes the processor from it."""
 LONGEST_REST_S = 1.0
+# For a draw that was asked for: a hidden window is never drawn.
 LONGEST_WAIT_S = 0.5
-"""For a draw that was asked for: a window that is hidden is never drawn."""
 
 
 class DrawBudget:
     """Measures what updates and the draws after them cost, and says when there is time for the next.
 
-    After each update and each draw the interface is left alone for as long as they took (at a share
-    of a half), and no update is begun before the last one was drawn: a slow screen shows fewer
-    pictures, and never has any waiting.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-
-    Attributes
-    ----------
-    share : float
-        Of the interface's time that may go into the picture.
-    draws : int
-        Counted since the beginning.
-    draw_ms : float
-        How long the last one took, with what Qt does after it.
+    After each update and each draw the interface is left alone for as long as they took (at a share of a
+    half), and no update starts before the last one was drawn: a slow screen shows fewer pictures, and none
+    wait.
     """
 
     def __init__(self, viewer: Any) -> None:
-        self.share = SHARE
-        self.draws = 0
-        self.draw_ms = 0.0
+        self.share = SHARE  # of the interface's time that may go into the picture
+        self.draws = 0  # since the start
+        self.draw_ms = 0.0  # of the last one, with what Qt does after it
         self._free_at = 0.0
         self._asked_at: float | None = None
         self._draw_began = 0.0
-        # What Qt does after a draw (composing the window, showing it) is the greater part of its cost; this
-        # timer is the first thing that the interface comes to after that.
+        # Most of a draw's cost is what Qt does after it (composing the window, showing it); this timer is the
+        # first thing that the interface does after that.
         self._after_draw = QTimer()
         self._after_draw.setSingleShot(True)
         self._after_draw.timeout.connect(self._drawn)
@@ -148,12 +133,12 @@ class DrawBudget:
             self._pay(began)
 
     def ask_for_draw(self) -> None:
-        """Say that the update just made will be drawn."""
+        """Expect the update just made to be drawn."""
         if self._draw_events is not None:
             self._asked_at = time.perf_counter()
 
     def close(self) -> None:
-        """Measure no more."""
+        """Stop measuring."""
         self._after_draw.stop()
         if self._draw_events is not None:
             self._draw_events.disconnect(self._draw)
@@ -179,8 +164,8 @@ class DrawBudget:
 def _draw_events(viewer: Any) -> Any:
     """Return what napari's canvas emits when it draws; None where there is no window.
 
-    The only private name of napari that the picture uses: 0.9.2 tells of a draw nowhere else. Without
-    it, updates alone are measured.
+    The only private name of napari that the picture uses: 0.9.2 reports draws nowhere else. Without it, only
+    updates are measured.
     """
     with warnings.catch_warnings():
         # Opened from a menu, the viewer comes in a proxy that warns of private names; napari would show that.
@@ -191,24 +176,17 @@ def _draw_events(viewer: Any) -> Any:
             return None
 
 
+# Remembered: 12 s at 20 a second, longer than the ring.
 MOMENTS = 256
-"""Remembered: 12 s at 20 a second, longer than the ring."""
+# Labels whose lateness is remembered: one or two seconds of them.
 LATELY = 200
-"""Labels whose lateness is remembered: a second's worth, or two."""
+# Remembered: 40 s at 200 tracks a second. A cell's label is needed while its frames are shown, some 5 s.
 LABELS = 8192
-"""Remembered: 40 s at 200 tracks a second. A cell is asked for while its frames are shown, some 5 s."""
 
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """Where the open tracks stood in one frame.
-
-    Attributes
-    ----------
-    frame : int
-    cell : ndarray of int64, shape (m,)
-    y_px, x_px : ndarray of float32, shape (m,)
-    """
+    """Where the open tracks were in one frame."""
 
     frame: int
     cell: NDArray[np.int64]
@@ -219,14 +197,9 @@ class Moment:
 class History:
     """The last `MOMENTS` moments and the last `LABELS` labels of one run.
 
-    A cell's label exists only once its track has ended, so that the frame tracked last has none. Some
-    way behind it, cells carry the label with which they were counted from the middle of the field on.
-
-    Parameters
-    ----------
-    delay_frames : float
-        How far behind the frame tracked last a picture is taken. Where labels come later than in a
-        third of that, on a slow computer, the picture falls back with them.
+    A cell's label exists only once its track has ended, so the frame tracked last has none. `delay_frames`
+    behind it, cells have the label with which they were counted from the middle of the field on. Where labels
+    come later than in a third of that, on a slow computer, the picture falls back with them.
     """
 
     def __init__(self, delay_frames: float) -> None:
@@ -242,7 +215,7 @@ class History:
         return len(self._moments)
 
     def add(self, snapshot: Snapshot) -> None:
-        """Remember where the cells stood, if the snapshot tells of a frame later than the last."""
+        """Remember where the cells were, if the snapshot is of a frame later than the last."""
         frame = snapshot.frame
         if frame is None or (self._moments and frame <= self._moments[-1].frame):
             return
@@ -251,7 +224,7 @@ class History:
         self._moments.append(Moment(frame, snapshot.cell, snapshot.y_px, snapshot.x_px))
 
     def learn(self, judged: Iterable[JudgedCell]) -> None:
-        """Remember what was said of cells."""
+        """Remember the labels of cells."""
         for cell in judged:
             self._labels[cell.cell] = str(cell.label)
             if self._moments:
@@ -261,7 +234,7 @@ class History:
             del self._labels[next(iter(self._labels))]
 
     def learn_by_hand(self, cell: int, label: str) -> None:
-        """Remember what a person says of a cell; the machine's own label takes it back."""
+        """Remember a label by hand; the machine's own label undoes it."""
         self._by_hand[cell] = str(label)
         while len(self._by_hand) > LABELS:
             del self._by_hand[next(iter(self._by_hand))]
@@ -271,19 +244,14 @@ class History:
         return self._by_hand.get(cell) or self._labels.get(cell, NOT_YET)
 
     def labels(self, moment: Moment) -> list[str]:
-        """Return what is known by now of the cells of a moment."""
+        """Return the labels known by now of the cells of a moment."""
         known, by_hand = self._labels, self._by_hand
         return [by_hand.get(cell) or known.get(cell, NOT_YET) for cell in moment.cell.tolist()]
 
     def candidates(self, held: NDArray[np.int64], not_before: int = -1) -> Iterator[Moment]:
-        """Yield moments whose frame can be shown, the best first.
+        """Yield moments whose frame is among those `held` (ascending), the best first.
 
-        Parameters
-        ----------
-        held : ndarray of int64, shape (n,)
-            The frames that can be had, ascending.
-        not_before : int
-            The frame that is shown: a picture does not run backwards.
+        None is before the frame that is shown, `not_before`: a picture does not run backwards.
         """
         if not self._moments or not len(held):
             return
@@ -294,7 +262,7 @@ class History:
         lately = [late for when, late in self._late if when > last - 2 * self.delay_frames]
         late = float(np.median(lately)) if lately else 0.0
         delay = self.delay_frames + max(0.0, late - self.delay_frames / 3)
-        # The delay grows from nothing, at half speed, for a picture that stood still would look broken.
+        # The delay grows from nothing, at half speed: a picture that does not move would look broken.
         due = max(last - delay, first + (last - first) / 2)
         split = int(np.searchsorted(frames[good], due, side="right"))
         for place_of in (*good[:split][::-1], *good[split:]):
@@ -305,18 +273,11 @@ _IN_USE = "rbcflow in use"
 
 
 def own_layer(viewer: Any, role: str, make: Callable[[], Any]) -> Any:
-    """Return the layer that plays a role in a viewer: the one left there by an earlier picture, or a new one.
+    """Return the layer with a role in a viewer: the one left there by an earlier picture, or a new one.
 
-    Pictures come and go with their widget; layers stay, for removing them may crash napari. A layer in
-    which another picture still draws is left to it (see `give_back`): two runs in one layer would put
-    the marks of one on the frame of the other.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    role : str
-    make : callable
-        Adds a new one to the viewer and returns it.
+    Pictures come and go with their widget; layers stay, because removing them may crash napari. A layer in
+    which another picture still draws is left to it (see `give_back`): two runs in one layer would put the
+    marks of one on the frame of the other.
     """
     for layer in viewer.layers:
         if layer.metadata.get("rbcflow") == role and not layer.metadata.get(_IN_USE):
@@ -334,16 +295,16 @@ def give_back(layer: Any) -> None:
 
 
 def bring_to_front(viewer: Any, *own: Any) -> None:
-    """Let layers lie on top, in this order, to be seen; one that somebody threw away comes back.
+    """Put layers on top, in this order, and visible; one that somebody removed comes back.
 
-    A number must not stand beside another patient's movie that was opened over its picture.
+    A number must not be seen beside another patient's movie that was opened over its picture.
     """
     layers = viewer.layers
     for layer in own:
         if layer not in layers:
             layers.append(layer)
     for layer in own:
-        # A slice of napari's list is a list of layers anew, which is never let go of.
+        # A slice of napari's list is a new list of layers, which is never freed.
         if list(layers)[-len(own) :] != list(own):
             layers.move(layers.index(layer), len(layers))
         if not layer.visible:  # even where nothing changes, napari redraws
@@ -351,25 +312,25 @@ def bring_to_front(viewer: Any, *own: Any) -> None:
 
 
 def put_image(layer: Any, image: NDArray[np.uint8]) -> None:
-    """Show another image in a layer, at the least cost that napari allows."""
+    """Show another image in a layer as cheaply as napari allows."""
     data = layer.data
     if data.shape == image.shape and data.dtype == image.dtype and data.flags.writeable:
-        # In place: napari's setter looks at the extent, the thumbnail and the dims, and costs twice.
+        # In place: napari's setter computes extent, thumbnail and dims, and costs twice as much.
         np.copyto(data, image)
     else:
         layer.data = image
     layer.refresh(thumbnail=False, extent=False, highlight=False)
 
 
+# Marks that the layer has room for: a full field has 100 to 250 cells.
 CAPACITY = 512
-"""Marks that the layer has room for: a full field has 100 to 250 cells."""
+# Width of a mark. A red cell with its rim is some 9 um wide: no line of a counted cell's mark is on it.
 _ACROSS_UM: dict[str, float] = {Label.TANK_TREADING: 19.5, Label.FLIPPING: 18.0}
 _OTHERS_UM = 13.5
-"""Across a mark. A red cell with its rim is some 9 um wide: no line of a counted cell's mark lies on it."""
 COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
 POINTED_OUT = "pointed-out"
 
-# Least first: where marks lie on each other, or there is no room for all, the counted cells are seen.
+# Least first: where marks overlap, or there is no room for all, the counted cells are seen.
 _ORDER = (Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE, NOT_YET, STRUCK_OUT, *COUNTED, POINTED_OUT)
 _CODE = {str(name): code for code, name in enumerate(_ORDER)}
 NOT_COUNTED = frozenset({Label.TOO_SHORT, Label.UNCOUNTED, Label.UNRELIABLE})
@@ -381,26 +342,21 @@ _PARKED_SIZE_PX = 0.01
 class Marks:
     """A mark on every cell of the picture shown.
 
-    The layer is made when this is, and never removed: napari may crash where Points are, and layers
-    that are made again and again cost. All marks are in it from the start; those not needed lie,
-    invisible, on one that is (napari 0.9.2 draws also what is not `shown`).
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-
-    Attributes
-    ----------
-    layer : napari.layers.Points
-    left_out : int
-        Cells of the last `place` that found no room.
+    The layer is made once and never removed: napari may crash where Points are removed, and making layers
+    again and again is slow. All marks are in it from the start; those not needed are invisible and on one that
+    is needed (napari 0.9.2 draws also what is not `shown`).
     """
 
     def __init__(self, viewer: Any) -> None:
         self.layer = own_layer(
             viewer,
             "cells",
-            lambda: viewer.add_points(np.zeros((CAPACITY, 2)), name="cells", face_color="transparent"),
+            lambda: viewer.add_points(
+                np.zeros((CAPACITY, 2)),
+                name=say("viewer.layer-cells"),
+                face_color="transparent",
+                **axes_of(DEFAULT_PIXEL_SIZE_UM, 2),
+            ),
         )
         if len(self.layer.data) != CAPACITY:
             self.layer.data = np.zeros((CAPACITY, 2))
@@ -410,7 +366,7 @@ class Marks:
         self.layer.border_color = [_colour(name) for name in _ORDER] + ["transparent"] * fill
         self.layer.selected_data = set()
         self.layer.editable = False
-        # What napari makes of symbols and colours, one row a look, to be copied into the layer's arrays.
+        # napari's own form of symbols and colours, a row for each label, to copy into the layer's arrays.
         self._symbols = self.layer.symbol[: len(_ORDER)].copy()
         self._borders = self.layer.border_color[: len(_ORDER)].copy()
         self._faces = np.zeros_like(self._borders)
@@ -419,13 +375,15 @@ class Marks:
             self._faces[_CODE[name]] = self._borders[_CODE[name]]
             self._widths[_CODE[name]] = 0.0
         self._sizes_px = np.ones(len(_ORDER))
-        self.left_out = 0
+        self.left_out = 0  # cells of the last `place` for which there was no room
         self._placed = CAPACITY
-        self.set_pixel_size(1.0)
+        self.set_pixel_size(DEFAULT_PIXEL_SIZE_UM)
         self.clear()
 
     def set_pixel_size(self, pixel_size_um: float) -> None:
-        """Say how large a camera's pixel is, and with it how large a mark is drawn."""
+        """Set how large a camera's pixel is, and so how large a mark is drawn."""
+        if tuple(self.layer.scale) != (pixel_size_um, pixel_size_um):
+            self.layer.scale = (pixel_size_um, pixel_size_um)
         self._sizes_px[:] = [_across_um(name) / pixel_size_um for name in _ORDER]
 
     def point_out(self, y_px: float, x_px: float, label: str) -> None:
@@ -436,16 +394,10 @@ class Marks:
     def place(
         self, y_px: NDArray[Any], x_px: NDArray[Any], names: Sequence[str], hidden: Set[str] = frozenset()
     ) -> None:
-        """Put marks on these cells and on no other.
+        """Put marks on these cells and on no others.
 
-        Parameters
-        ----------
-        y_px, x_px : ndarray of float, shape (m,)
-            In camera pixels.
-        names : sequence of str, length m
-            How each looks: a key of `dock.LABEL_STYLES`, or `POINTED_OUT`.
-        hidden : set of str
-            Looks that are left away.
+        `names` says how each is drawn (a key of `dock.LABEL_STYLES`, or `POINTED_OUT`); those in `hidden` are
+        left out.
         """
         if hidden:
             kept = [i for i, name in enumerate(names) if name not in hidden]
@@ -465,12 +417,12 @@ class Marks:
         layer.border_color[:n] = self._borders[codes]
         layer.face_color[:n] = self._faces[codes]
         layer.border_width[:n] = self._widths[codes]
-        layer.data[n:] = layer.data[0]  # which is one of these, or where the last one was
+        layer.data[n:] = layer.data[0]  # one of these, or where the last one was
         layer.size[n : self._placed] = _PARKED_SIZE_PX
         layer.border_color[n : self._placed, 3] = 0.0
         layer.face_color[n : self._placed, 3] = 0.0
         self._placed = n
-        # What is left out of a refresh is dear (thumbnail) or stays as it is (the image sets the extent).
+        # What is left out of a refresh is slow (thumbnail) or does not change (the image sets the extent).
         layer.refresh(thumbnail=False, extent=False, highlight=False)
 
     def clear(self) -> None:

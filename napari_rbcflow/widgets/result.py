@@ -15,18 +15,19 @@ from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.estimate import (
     AFTER_STOP,
     ANYTIME,
-    METHOD_HELP,
+    FEW_CELLS,
     RuleProgress,
     end_sentence,
+    method_help,
     method_words,
     time_words,
 )
 from napari_rbcflow.pipeline import Progress
-from napari_rbcflow.quality import FEW_CELLS, QualityLine, Severity, quality_lines, warnings_of_run
+from napari_rbcflow.quality import QualityLine, Severity, quality_lines, warnings_of_run
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import (
     FractionFigure,
     Session,
-    by_hand,
     corrected_words,
     grave_warnings,
     mild_warnings,
@@ -50,28 +51,23 @@ STEPS = 500
 
 
 class ShareBar(QWidget):
-    """Shows a share from 0 to 1.
+    """A share from 0 to 1.
 
-    Not a QProgressBar: that one paints at once whenever its value changes, and beside napari's canvas
-    each such painting composes the whole window (38 ms at 1500 x 950 without a GPU, measured).
+    Not a QProgressBar: that one paints whenever its value changes, and beside napari's canvas each painting
+    composes the whole window (38 ms at 1500 x 950 without a GPU, measured).
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._share = 0.0
+        self.share = 0.0
         self.setFixedHeight(HEIGHT_PX)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-
-    @property
-    def share(self) -> float:
-        """What is shown."""
-        return self._share
 
     def show_share(self, share: float) -> None:
         """Show another share; painted with whatever is painted next."""
         share = round(min(1.0, max(0.0, share)) * STEPS) / STEPS
-        if share != self._share:
-            self._share = share
+        if share != self.share:
+            self.share = share
             self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
@@ -80,7 +76,7 @@ class ShareBar(QWidget):
         ink = self.palette().color(QPalette.ColorRole.WindowText)
         frame = QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5)
         filled = QRectF(frame)
-        filled.setWidth(frame.width() * self._share)
+        filled.setWidth(frame.width() * self.share)
         ink.setAlphaF(0.55)
         painter.fillRect(filled, ink)
         painter.setPen(ink)
@@ -94,8 +90,8 @@ class SessionLinks(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.line = wrapping_label("font-size: 13px;")
-        self.open_folder = QPushButton("Open the session's folder")
-        self.open_report = QPushButton("Open the report")
+        self.open_folder = QPushButton(say("viewer.open-folder"))
+        self.open_report = QPushButton(say("viewer.open-report"))
         self.open_folder.clicked.connect(lambda: self._open(""))
         self.open_report.clicked.connect(lambda: self._open("report.html"))
         row = QHBoxLayout()
@@ -118,7 +114,7 @@ class SessionLinks(QWidget):
     def show_folder(self, folder: Path) -> None:
         """Show where a session lies."""
         self._folder = Path(folder)
-        set_text(self.line, f"Session: {breakable(str(folder))}")
+        set_text(self.line, say("viewer.session", folder=breakable(str(folder))))
         self.open_report.setVisible((self._folder / "report.html").exists())
         self.show()
 
@@ -137,10 +133,7 @@ _LOOKS = {
 
 
 class QualityTable(QWidget):
-    """What `quality.lines.quality_lines` says of a run; takes no room without any.
-
-    Labels are made once and filled anew: a run changes them a few times a second.
-    """
+    """The measures of a run's quality, a row each; takes no room without any."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -149,15 +142,16 @@ class QualityTable(QWidget):
         self._grid.setHorizontalSpacing(8)
         self._grid.setVerticalSpacing(2)
         self._grid.setColumnStretch(1, 1)
+        # Made once and filled anew: a run changes them a few times a second.
         self._rows: list[tuple[QLabel, QLabel, QLabel]] = []
-        self._shown: tuple[QualityLine, ...] = ()
+        self.lines: tuple[QualityLine, ...] = ()
         self.hide()
 
     def show_lines(self, lines: Sequence[QualityLine]) -> None:
         """Show these measures instead of those before."""
-        if (shown := tuple(lines)) == self._shown:
+        if (shown := tuple(lines)) == self.lines:
             return
-        self._shown = shown
+        self.lines = shown
         while len(self._rows) < len(shown):
             self._rows.append(self._new_row())
         for k, row in enumerate(self._rows):
@@ -171,11 +165,6 @@ class QualityTable(QWidget):
         """Show nothing."""
         self.show_lines(())
 
-    @property
-    def lines(self) -> tuple[QualityLine, ...]:
-        """What is shown."""
-        return self._shown
-
     def _new_row(self) -> tuple[QLabel, QLabel, QLabel]:
         row = QLabel(), QLabel(), QLabel()
         at = len(self._rows)
@@ -188,23 +177,24 @@ class QualityTable(QWidget):
 
 def _fill(row: tuple[QLabel, QLabel, QLabel], line: QualityLine) -> None:
     mark, style = _LOOKS[line.severity]
-    for label, text in zip(row, (mark, line.name, line.said), strict=True):
+    for label, text in zip(row, (mark, line.name, line.value), strict=True):
         if label.text() != text:
             label.setText(text)
-        label.setToolTip(f"usual: {line.usual}")
+        label.setToolTip(say("viewer.usual", usual=line.usual))
     if row[0].styleSheet() != style:
         row[0].setStyleSheet(style)
         row[2].setStyleSheet(style)
 
 
-_NO_NUMBERS_LEFT = ("half-width", "baseline")
 _RULES = {
-    "reliable": "reliable cells",
-    "half-width": "interval",
-    "seconds": "time",
-    "tracks": "tracks",
-    "baseline": "baseline",
+    "reliable": say("viewer.rule-reliable"),
+    "half-width": say("viewer.rule-half-width"),
+    "seconds": say("viewer.rule-seconds"),
+    "tracks": say("viewer.rule-tracks"),
+    "baseline": say("viewer.rule-baseline"),
 }
+# Of these rules, what is missing is not a number that counts down.
+_NOT_COUNTED_DOWN = ("half-width", "baseline")
 
 
 def percent(share: float) -> str:
@@ -218,38 +208,20 @@ def percent(share: float) -> str:
 def interval_words(low: float, high: float) -> str:
     """Return an interval in whole per cent, rounded outwards: never narrower than it is."""
     # A thousandth of a point is lost in floating point before it is rounded.
-    return f"{math.floor(100 * low + 1e-3)} to {math.ceil(100 * high - 1e-3)} %"
+    return say("viewer.interval", low=math.floor(100 * low + 1e-3), high=math.ceil(100 * high - 1e-3))
 
 
-def cells_words(level: float, n: int, method: str = "") -> str:
-    """Say what stands under the interval, and what that holds for."""
-    cells = "1 reliable cell" if n == 1 else f"{n:,} reliable cells"
-    return f"{100 * level:g} % interval, from {cells}" + (f"\n({method_words(method)})" if method else "")
-
-
-def one_look_words(method: str) -> str:
-    """Say what the interval of a number with changes by hand is."""
-    return (
-        "worked out from all these cells at once" if method == ANYTIME else method_words(method).split(":")[0]
-    )
+def cells_words(level: float, n: int) -> str:
+    """Say what kind of interval it is, and from how many cells."""
+    return say("viewer.from-cells", level=100 * level, cells=n)
 
 
 def end_words(status: str, reason: str, n: int, sentence: str = "") -> str:
-    """Say how a run ended.
-
-    Parameters
-    ----------
-    status, reason : str
-        As in ``run.json``.
-    n : int
-        Cells counted.
-    sentence : str
-        What the rule that stopped it found, as in ``run.json``.
-    """
+    """Say how a run ended; `sentence` is what the rule that stopped it found, as in ``run.json``."""
     if status == "failed":
-        return f"The run failed: {reason}"
+        return say("viewer.run-failed", reason=reason)
     if status == "running":
-        return "The run has not ended."
+        return say("viewer.run-not-ended")
     return end_sentence(reason, n, sentence)
 
 
@@ -257,72 +229,49 @@ def left_words(progress: Progress) -> str:
     """Say what will stop a run, each rule on a line of its own with how long it takes at the present rate."""
     lines = []
     if progress.total_frames:
-        lines.append(f"frame {progress.processed:,} of {progress.total_frames:,}")
+        lines.append(say("viewer.frame-of", frame=progress.processed, frames=progress.total_frames))
     elif not progress.rules:
-        return "goes on until you press Stop"
+        return say("viewer.goes-on")
     lines += [_rule_words(rule) for rule in progress.rules]
     if progress.seconds_left is not None:
-        lines.append(f"about {time_words(progress.seconds_left)} left")
+        lines.append(say("viewer.time-left", time=time_words(progress.seconds_left)))
     return "\n".join(lines)
 
 
 def _rule_words(rule: RuleProgress) -> str:
     title = _RULES.get(rule.name, rule.name)
     if not rule.missing:
-        return f"{title}: reached"
-    timed = ""
-    if rule.seconds_left is not None:
-        # A unit does not stand alone on a line.
-        timed = f", about {time_words(rule.seconds_left)}".replace(" s", "\N{NO-BREAK SPACE}s")
-    to_go = "" if rule.name in _NO_NUMBERS_LEFT else " to go"
-    missing = rule.missing.removeprefix("the interval ") if rule.name == "half-width" else rule.missing
-    return f"{title}: {missing}{to_go}{timed if rule.name != 'seconds' else ''}"
+        return say("viewer.rule-reached", rule=title)
+    if rule.seconds_left is None or rule.name == "seconds":
+        key = "viewer.rule-missing" if rule.name in _NOT_COUNTED_DOWN else "viewer.rule-to-go"
+        return say(key, rule=title, missing=rule.missing)
+    key = "viewer.rule-missing-timed" if rule.name in _NOT_COUNTED_DOWN else "viewer.rule-to-go-timed"
+    # A unit is not left alone on a line.
+    time = time_words(rule.seconds_left).replace(" s", "\N{NO-BREAK SPACE}s")
+    return say(key, rule=title, missing=rule.missing, time=time)
 
 
-def too_few_line(n: int) -> str:
-    """Say that there are too few cells to act on, where that is so."""
-    return f"too few cells to act on yet: wait for {FEW_CELLS} at least" if n < FEW_CELLS else ""
-
-
-def grave_so_far(progress: Progress) -> list[str]:
-    """Return what already forbids acting on the number of a run that goes on."""
-    return [w.sentence for w in progress.warned or () if w.grave]
-
-
-def mild_so_far(progress: Progress, warnings: Sequence[str]) -> list[str]:
-    """Return what else must be said of a run that goes on: `warnings`, and what its quality says."""
-    warned = progress.warned or ()
-    grave = {w.sentence for w in warned if w.grave}
-    return [*(w.sentence for w in warned if not w.grave), *(w for w in warnings if w not in grave)]
-
-
+# Nobody reads numbers that change more often.
 REFRESH_MS = 600
-"""Nobody reads numbers that change more often."""
 _NUMBER = "font-size: 92px; font-weight: 700; padding: 0px 4px; margin: 0px;"
 _INTERVAL = "font-size: 40px; font-weight: 600; padding: 0px 4px;"
 _PLAIN = "font-size: 16px; padding: 0px 4px;"
 _CORRECTED = "font-size: 13px;"
 _BY_HAND = f"font-size: 18px; border-left: 4px solid {LABEL_STYLES[STRUCK_OUT].colour}; padding-left: 8px;"
+_SMALL_PRINT = "<span style='font-size: 13px'>{}</span>"
 _DIM = " color: #8f959b;"
-_NONE_YET = "no reliable cell yet"
 
 
 class ResultPanel(QWidget):
     """A run's fraction with its interval, its curve, its counts, its warnings and its end.
 
-    Lifecycle: `clear` -> `show_progress` as often as one likes (it draws four times a second) ->
-    `show_end`. Or `show_session` alone, for a session on disk.
-
-    Attributes
-    ----------
-    warnings : WarningBox
-        What forbids acting on the number; stands above it.
-    notes : WarningBox
-        Milder ones.
+    `clear`, then `show_progress` as often as you like, then `show_end`; or `show_session` alone, for a
+    session on disk.
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        # What forbids acting on the number is above it, milder notes at the end.
         self.warnings, self.notes = WarningBox(), WarningBox()
         self.whose = wrapping_label("font-size: 18px; font-weight: 600; padding: 0px 4px;")
         self.caption = wrapping_label(_PLAIN)
@@ -367,7 +316,6 @@ class ResultPanel(QWidget):
         ):
             column.addWidget(widget)
         column.addStretch(1)
-        # One timer, four times a second at most, only while something new was said.
         self._slow = QTimer(self)
         self._slow.setSingleShot(True)
         self._slow.timeout.connect(self._draw_waiting)
@@ -389,52 +337,41 @@ class ResultPanel(QWidget):
         self.curve.set_target(None)
         self.warnings.clear()
         self.notes.clear()
-        for label in (self.whose, self.cells, self.doubt, self.corrected, self.by_hand, self.end):
+        for label in (
+            self.whose,
+            self.caption,
+            self.number,
+            self.cells,
+            self.doubt,
+            self.corrected,
+            self.by_hand,
+            self.end,
+            self.remarks,
+            self.left,
+        ):
             set_text(label, "")
-        set_text(self.remarks, "")
-        set_text(self.left, "")
-        set_text(self.caption, "")
-        set_text(self.number, "")
-        set_text(self.interval, "no run yet")
+        set_text(self.interval, say("viewer.no-run"))
         self.links.clear()
         self.progress.hide()
 
     def show_whose(self, patient: str, sample: str) -> None:
         """Say whose number it is, so that nobody takes it for the next patient's."""
-        said = [part for part in (patient.strip(), sample.strip()) if part]
-        set_text(self.whose, " · ".join(breakable(part) for part in said) or "unnamed sample")
+        names = [breakable(part) for part in (patient.strip(), sample.strip()) if part]
+        set_text(self.whose, " · ".join(names) or say("viewer.unnamed"))
 
     def set_target(self, half_width: float | None) -> None:
         """Show in the curve how narrow the interval must get, where a stop rule asks for it."""
         self.curve.set_target(half_width)
 
     def show_progress(self, progress: Progress, counted: bytes, warnings: Sequence[str]) -> None:
-        """Show how a run stands; cheap, and drawn four times a second at most.
-
-        Parameters
-        ----------
-        progress : Progress
-        counted : bytes
-            Cells counted since this was called last, as in `Snapshot.counted`.
-        warnings : sequence of str
-        """
+        """Show how a run stands, every `REFRESH_MS` at most. `counted` is what came since the last call."""
         self._counted += counted
         self._waiting = (progress, tuple(warnings))
         if not self._slow.isActive():
             self._draw_waiting()
 
     def show_end(self, status: str, reason: str, folder: Path, remarks: Sequence[str] = ()) -> None:
-        """Show how a run ended, with what its session says.
-
-        Parameters
-        ----------
-        status, reason : str
-            As in ``run.json``.
-        folder : Path
-            The session.
-        remarks : sequence of str
-            What else is to be said, such as a simulation's own fraction.
-        """
+        """Show how a run ended, what its session says, and remarks, such as a simulation's own fraction."""
         self._draw_waiting()
         self._slow.stop()
         self._end_progress()
@@ -453,14 +390,8 @@ class ResultPanel(QWidget):
         self._show_ending(status, reason, remarks, sentence)
 
     def show_session(self, session: Session) -> None:
-        """Show a session on disk instead of what was shown before.
-
-        Raises
-        ------
-        RbcflowError
-            Where it cannot be read; nothing of it is shown then.
-        """
-        counted, figure, changed = session.counted, session.fraction, by_hand(session)
+        """Show a session on disk; an RbcflowError where it cannot be read, and nothing of it is shown."""
+        counted, figure, changed = session.counted, session.fraction, session.fraction_by_hand
         self.clear()
         run = session.run
         self.show_whose(str(run["patient"]), str(run["sample"]))
@@ -488,24 +419,23 @@ class ResultPanel(QWidget):
         if figure is None:
             set_text(self.by_hand, "")
         elif figure.estimate is None or figure.low is None or figure.high is None:
-            set_text(self.by_hand, "With the changes by hand: no reliable cell is left.")
+            set_text(self.by_hand, say("viewer.by-hand-none"))
         else:
-            set_text(
-                self.by_hand,
-                f"With the changes by hand: <b>{percent(figure.estimate)}</b>"
-                f" ({interval_words(figure.low, figure.high)},"
-                f" {cells_words(figure.level, figure.n)}; {one_look_words(figure.method)})"
-                + (f"<br>{few}" if few else ""),
+            at_once = figure.method == ANYTIME
+            number = say(
+                "viewer.by-hand",
+                percent=percent(figure.estimate),
+                interval=interval_words(figure.low, figure.high),
+                cells=cells_words(figure.level, figure.n),
+                method=say("viewer.at-once") if at_once else method_words(figure.method).split(":")[0],
             )
+            set_text(self.by_hand, "<br>".join(filter(None, (number, few))))
         self._shade(doubtful=self._doubtful)
 
     # ------------------------------------------------------------------ how it is drawn
 
     def draw_now(self) -> None:
-        """Draw what waits, beside something else in the window that is drawn anyway.
-
-        Whatever is drawn, Qt composes the whole window anew (33 ms of CPU at 1500 x 950 without a GPU).
-        """
+        """Draw what waits, beside something else that is drawn: Qt then composes the whole window anyway."""
         self._slow.stop()
         self._draw_waiting()
 
@@ -525,14 +455,17 @@ class ResultPanel(QWidget):
             dropped_by=progress.dropped_by,
             missed_by=progress.missed_by,
         )
-        grave = grave_so_far(progress)
+        warned = progress.warned or ()
+        grave = [warning.sentence for warning in warned if warning.grave]
+        mild = [warning.sentence for warning in warned if not warning.grave]
         self.warnings.say(grave=[*(self.warnings.grave if self._failed else ()), *grave])
-        self.notes.say(mild=mild_so_far(progress, warnings))
+        self.notes.say(mild=[*mild, *(warning for warning in warnings if warning not in grave)])
         self.quality.show_lines(progress.quality)
         low, high = progress.interval
         estimate = None if math.isnan(progress.estimate) else progress.estimate
         self._show_number(FractionFigure(estimate, low, high, progress.level, progress.method, progress.n))
-        set_text(self.doubt, too_few_line(progress.n) if progress.n else "")
+        few = 0 < progress.n < FEW_CELLS
+        set_text(self.doubt, say("viewer.too-few-yet", cells=FEW_CELLS) if few else "")
         self._shade(doubtful=bool(grave) or progress.n < FEW_CELLS)
         self._show_left(progress)
         self._slow.start(REFRESH_MS)
@@ -550,16 +483,17 @@ class ResultPanel(QWidget):
         self._n = figure.n
         if self.curve.isHidden():
             self.curve.show()
-        set_text(self.caption, "tank-treading fraction")
+        set_text(self.caption, say("viewer.caption"))
         if not figure.n or figure.estimate is None or figure.low is None or figure.high is None:
             set_text(self.number, "")
-            set_text(self.interval, _NONE_YET)
+            set_text(self.interval, say("viewer.no-cell-yet"))
             set_text(self.cells, "")
             return
         set_text(self.number, percent(figure.estimate))
         set_text(self.interval, interval_words(figure.low, figure.high))
-        set_text(self.cells, cells_words(figure.level, figure.n, figure.method).replace("\n", "<br>"))
-        self.cells.setToolTip(METHOD_HELP.get(figure.method, ""))
+        small_print = _SMALL_PRINT.format(method_words(figure.method)) if figure.method else ""
+        set_text(self.cells, "<br>".join(filter(None, (cells_words(figure.level, figure.n), small_print))))
+        self.cells.setToolTip(method_help(figure.method))
 
     def _show_run(self, run: Mapping[str, Any]) -> None:
         """Show what ``run.json`` says; counts and warnings in the report's words."""
@@ -567,7 +501,7 @@ class ResultPanel(QWidget):
         figure = FractionFigure(**fraction)
         self._show_number(figure)
         if figure.low is not None and figure.high is not None:
-            self.curve.show_said(figure.low, figure.high)
+            self.curve.show_final(figure.low, figure.high)
         self.counts.show_counts(cells, fraction["n"], 0)
         # What a camera still sent after the stop is not lost to the number.
         dropped = {why: n for why, n in frames["dropped"].items() if why != AFTER_STOP}
@@ -579,7 +513,7 @@ class ResultPanel(QWidget):
         self.warnings.say(grave=grave)
         self.notes.say(mild=mild_warnings(run))
         self.quality.show_lines(quality_lines(run, warnings_of_run(run)))
-        set_text(self.doubt, "Read the warning above first." if grave and fraction["n"] else "")
+        set_text(self.doubt, say("viewer.read-warning") if grave and fraction["n"] else "")
         corrected = corrected_words(run.get("fraction_corrected") or {})
         set_text(self.corrected, breakable(corrected) if fraction["n"] else "")
         self._shade(doubtful=bool(grave))
@@ -588,12 +522,12 @@ class ResultPanel(QWidget):
         # A failure stands in red above the number: said once.
         set_text(
             self.end,
-            "Results up to that moment were saved."
+            say("viewer.saved-so-far")
             if status == "failed"
             else breakable(end_words(status, reason, self._n, sentence)),
         )
         if not self._n:
-            set_text(self.interval, "no number: no reliable cell")
+            set_text(self.interval, say("viewer.no-number"))
         set_text(self.remarks, "<br>".join(breakable(remark) for remark in remarks))
         self._shade(doubtful=self._failed or bool(self.warnings.grave))
 

@@ -10,6 +10,7 @@ from qtpy.QtGui import QColor, QPainter, QPalette, QPolygonF
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rbcflow.quality import explained, lost_words
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.dock import (
     LABEL_STYLES,
@@ -22,14 +23,14 @@ from napari_rbcflow.widgets.dock import (
 
 # Behind qtpy: it takes the Qt that is already there.
 import pyqtgraph as pg  # isort: skip
-from napari_rbcflow.estimate import RunningFraction, middle
+from napari_rbcflow.estimate import RunningFraction, shrunken_estimate
 from napari_rbcflow.pipeline import COUNTED_AGAIN
 
 _FIGURE = "font-size: 15px; font-weight: 600; padding: 0px;"
 _WORD = "font-size: 14px; padding: 0px;"
 _BAD = f"font-size: 14px; background: {WARNING_COLOUR}; color: black; border-radius: 3px; padding: 1px 4px;"
 _SEEN, _RELIABLE = "seen", "reliable"
-# Two columns: what is counted stands left.
+# Two columns: what is counted is on the left.
 _PLACES = (
     (_SEEN, 0, 0),
     (_RELIABLE, 1, 0),
@@ -40,7 +41,7 @@ _PLACES = (
     (Label.TOO_SHORT, 2, 3),
     (Label.UNCOUNTED, 3, 3),
 )
-_WORDS = {_SEEN: "seen in all", _RELIABLE: "reliable"}
+_WORDS = {_SEEN: say("viewer.count-seen"), _RELIABLE: say("viewer.count-reliable")}
 
 
 class CountsTable(QWidget):
@@ -86,22 +87,12 @@ class CountsTable(QWidget):
         self.hide()
 
     def show_counts(self, cells: Mapping[str, int], reliable: int, in_picture: int) -> None:
-        """Show cells.
-
-        Parameters
-        ----------
-        cells : mapping
-            By label, named as in ``run.json``.
-        reliable : int
-            Cells counted.
-        in_picture : int
-            Cells followed now, not judged yet.
-        """
+        """Show cells by label (as in ``run.json``), those counted, and those followed now, not judged yet."""
         self.show()
         figures = {_SEEN: cells.get("tracked", 0), _RELIABLE: reliable, NOT_YET: in_picture}
         for name, label in self.figures.items():
             n = figures[name] if name in figures else cells.get(name.replace("-", "_"), 0)
-            _say(label, f"{n:,}")
+            _set_text(label, f"{n:,}")
 
     def show_frames(
         self,
@@ -114,10 +105,13 @@ class CountsTable(QWidget):
     ) -> None:
         """Show frames a second (None once the run has ended) and the frames lost, in all and by reason."""
         self.show()
-        _say(self.rate, "" if frames_per_s is None else f"{frames_per_s:.0f} frames/s")
+        _set_text(self.rate, "" if frames_per_s is None else say("viewer.frame-rate", rate=frames_per_s))
         self.rate.setVisible(frames_per_s is not None)
-        for label, word, n in ((self.dropped, "dropped", dropped), (self.missed, "missed", missed)):
-            _say(label, f"{'⚠ ' if n else ''}{n:,} {word}")
+        for label, key, n in (
+            (self.dropped, "viewer.dropped", dropped),
+            (self.missed, "viewer.missed", missed),
+        ):
+            _set_text(label, ("⚠ " if n else "") + say(key, frames=n))
             style = _BAD if n else _WORD
             if label.styleSheet() != style:
                 label.setStyleSheet(style)
@@ -138,15 +132,15 @@ def _word(name: str) -> QLabel:
     return label
 
 
-def _say(label: QLabel, text: str) -> None:
+def _set_text(label: QLabel, text: str) -> None:
     if label.text() != text:
         label.setText(text)
 
 
+# Points drawn at most; beyond, every second one goes.
 MOST_POINTS = 500
-"""Points drawn at most; beyond, every second one goes."""
+# Cells that the axis shows at least, so that the first ones do not fill it.
 _LEAST_CELLS = 20
-"""Cells that the axis shows at least, so that the first ones do not fill it."""
 
 
 def colour_axes(plot: pg.PlotItem, palette: QPalette) -> QColor:
@@ -163,12 +157,6 @@ class FractionCurve(QWidget):
     """Fraction in per cent over counted cells. Cost and memory do not grow with the run.
 
     The band is the anytime interval: whoever watches may stop the run because of what is drawn here.
-
-    Parameters
-    ----------
-    parent : QWidget, optional
-    level : float
-        Of the interval.
     """
 
     def __init__(self, parent: QWidget | None = None, *, level: float = 0.95) -> None:
@@ -192,7 +180,7 @@ class FractionCurve(QWidget):
         plot.setMenuEnabled(False)
         plot.hideButtons()
         plot.setYRange(-8, 108, padding=0)
-        plot.setLabel("bottom", "reliable cells")
+        plot.setLabel("bottom", say("viewer.reliable-cells"))
         plot.getAxis("left").setTicks([[(t, f"{t} %") for t in (0, 25, 50, 75, 100)]])
         plot.getAxis("left").setWidth(46)
         plot.getAxis("left").setStyle(hideOverlappingLabels=False)
@@ -200,7 +188,7 @@ class FractionCurve(QWidget):
         colour = QColor(LABEL_STYLES[Label.TANK_TREADING].colour)
         self._band = _Band(colour)
         self._line = pg.PlotCurveItem(pen=pg.mkPen(colour, width=2))
-        # With one cell there is no line and no band yet: the present interval is drawn for itself.
+        # With one cell there is no line and no band yet: the present interval is drawn by itself.
         self._now = pg.ErrorBarItem(pen=pg.mkPen(colour, width=2), beam=0)
         hint = pg.mkPen(LABEL_STYLES[NOT_YET].colour, width=1, style=Qt.PenStyle.DashLine)
         self._hints = [pg.InfiniteLine(angle=0, pen=hint) for _ in range(2)]
@@ -208,7 +196,7 @@ class FractionCurve(QWidget):
             plot.addItem(item)
         self._level = level
         self._target: float | None = None
-        self._said: tuple[float, float] | None = None
+        self._final: tuple[float, float] | None = None
         self._take_colours()
         self.clear()
 
@@ -216,7 +204,7 @@ class FractionCurve(QWidget):
         """Forget all cells."""
         self._fraction = RunningFraction(self._level)
         self._step = 1
-        self._said = None
+        self._final = None
         self._points: list[tuple[float, float, float, float]] = []
         self._draw()
 
@@ -225,9 +213,9 @@ class FractionCurve(QWidget):
         self._target = half_width
         self._draw()
 
-    def show_said(self, low: float, high: float) -> None:
-        """Show the interval that is said in the end as a bar behind the last cell (0 to 1)."""
-        self._said = (100 * low, 100 * high)
+    def show_final(self, low: float, high: float) -> None:
+        """Show the final interval as a bar behind the last cell (0 to 1)."""
+        self._final = (100 * low, 100 * high)
         self._draw()
 
     def add(self, counted: bytes) -> None:
@@ -272,24 +260,22 @@ class FractionCurve(QWidget):
         narrow = self._target is not None and len(points) > 0
         if len(points):
             n, estimate, low, high = points[-1]
-            low, high = self._said or (low, high)
+            low, high = self._final or (low, high)
             self._now.setData(
                 x=np.array([n]),
                 y=np.array([estimate]),
                 top=np.array([high - estimate]),
                 bottom=np.array([estimate - low]),
             )
-            at_stop = middle(self._fraction.tank_treading, self._fraction.n)
+            at_stop = shrunken_estimate(self._fraction.tank_treading, self._fraction.n)
             for line, sign in zip(self._hints, (-1, 1), strict=True):
                 line.setValue(100 * (at_stop + sign * (self._target or 0.0)))
         for line in self._hints:
             line.setVisible(narrow)
-        said = "Band: the interval that is valid at any moment."
-        if self._said is not None:
-            said += " Bar: the interval above."
-        elif narrow:
-            said += " Dashed: its width at the stop."
-        set_text(self.caption, said if len(points) else "")
+        key = "viewer.curve-band-and-target" if narrow else "viewer.curve-band"
+        if self._final is not None:
+            key = "viewer.curve-band-and-bar"
+        set_text(self.caption, say(key) if len(points) else "")
 
     def changeEvent(self, event: QEvent) -> None:
         """Follow the viewer's theme."""
