@@ -1,14 +1,13 @@
-"""From a finished track to a label: `two_stage` is the door.
+"""From a finished track to a label: `two_stage` is the entry.
 
-On the way there, in this order: `sampling` chooses the frames and takes the light out of them,
-`weight_files` reads what lies in ``weights/`` and `networks` makes of it, `batches` runs a stage over many
-tracks (`onnx_graph` on a CPU, `gpu` on a graphics card).
+`sampling` chooses the frames and removes the background light, `weight_files` reads ``weights/`` into the
+`networks`, `batches` runs a stage over many tracks (`onnx_graph` on a CPU, `gpu` on a graphics card).
 
-Before and beside it: `dataset` reads labelled sequences, `training` makes weights of them, `evaluation`
-says how good these are, `grid` makes the paper's tables anew.
+`dataset` reads labelled sequences, `training` makes weights from them, `evaluation` scores these, and `grid`
+reproduces the paper's tables.
 """
 
 import lazy_loader
 
-# What others may use of this package stands in __init__.pyi; each part is imported when it is asked for.
+# __init__.pyi lists what others may use; each part is imported on first use.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -79,8 +79,8 @@ def write_graph(networks: Sequence[nn.Module], rows: int, frames: int) -> onnx.M
     images, mask, shown = "images", "mask", frames
     if frames == 1:  # one frame has no steps: add an empty one
         frames = 2
-        images = g.op("Pad", images, _whole(0, 0, 0, 0, 0, 1, 0, 0))
-        mask = g.op("Pad", mask, _whole(0, 0, 0, 1))
+        images = g.op("Pad", images, _ints(0, 0, 0, 0, 0, 1, 0, 0))
+        mask = g.op("Pad", mask, _ints(0, 0, 0, 1))
     tracks = _Tracks(g, images, mask, rows, frames)
     blends = [network for network in networks if isinstance(network, Blend)]
     learned = [blend.learned for blend in blends] or [n for n in networks if isinstance(n, SmallNetwork)]
@@ -103,7 +103,7 @@ def write_graph(networks: Sequence[nn.Module], rows: int, frames: int) -> onnx.M
 
 
 class _Graph:
-    """Nodes and constants; `op` adds a node and gives the name of what it makes."""
+    """Nodes and constants; `op` adds a node and returns the name of its output."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -132,10 +132,10 @@ class _Graph:
         return f"v{self._named}"
 
     def reshape(self, of: str, *shape: int) -> str:
-        return self.op("Reshape", of, _whole(*shape))
+        return self.op("Reshape", of, _ints(*shape))
 
     def slice(self, of: str, axis: int, start: int, end: int) -> str:
-        return self.op("Slice", of, _whole(start), _whole(end), _whole(axis))
+        return self.op("Slice", of, _ints(start), _ints(end), _ints(axis))
 
     def root(self, of: str, least: float) -> str:
         return self.op("Sqrt", self.op("Max", of, least))
@@ -144,7 +144,7 @@ class _Graph:
         return self.op("Mul", of, of)
 
 
-def _whole(*numbers: int) -> NDArray[np.int64]:
+def _ints(*numbers: int) -> NDArray[np.int64]:
     return np.array(numbers, np.int64)
 
 
@@ -153,33 +153,35 @@ class _Tracks:
 
     def __init__(self, g: _Graph, images: str, mask: str, rows: int, frames: int) -> None:
         self.rows, self.frames, self.mask = rows, frames, mask
-        self.count = g.op("Max", g.op("ReduceSum", mask, _whole(1), keepdims=1), 1.0)
+        self.count = g.op("Max", g.op("ReduceSum", mask, _ints(1), keepdims=1), 1.0)
         self.share = g.op("Div", mask, self.count)
-        self.pictures = g.reshape(images, rows, frames, _PIXELS)
-        self.mean = g.op("MatMul", g.reshape(self.share, rows, 1, frames), self.pictures)
-        self.away = g.op("Sub", self.pictures, self.mean)
+        self.images = g.reshape(images, rows, frames, _PIXELS)
+        self.mean = g.op("MatMul", g.reshape(self.share, rows, 1, frames), self.images)
+        self.deviations = g.op("Sub", self.images, self.mean)
 
 
 def _learned(g: _Graph, tracks: _Tracks, networks: Sequence[SmallNetwork]) -> str:
     """Sum of the members' `SmallNetwork` logits, (rows, 2)."""
     rows, frames = tracks.rows, tracks.frames
-    both = [g.reshape(of, rows * frames, 1, CROP_SIDE, CROP_SIDE) for of in (tracks.pictures, tracks.away)]
+    both = [
+        g.reshape(of, rows * frames, 1, CROP_SIDE, CROP_SIDE) for of in (tracks.images, tracks.deviations)
+    ]
     seen = g.op("Concat", *both, axis=1)
     edge = networks[0]._edge
     if edge:
-        ends = _whole(CROP_SIDE - edge, CROP_SIDE - edge)
-        seen = g.op("Slice", seen, _whole(edge, edge), ends, _whole(2, 3))
+        ends = _ints(CROP_SIDE - edge, CROP_SIDE - edge)
+        seen = g.op("Slice", seen, _ints(edge, edge), ends, _ints(2, 3))
     weight = g.reshape(g.op("Transpose", tracks.mask, perm=[1, 0]), frames, rows, 1)
     lengths = g.op("Cast", g.reshape(tracks.count, rows), to=TensorProto.INT32)
     members = [_features(g, network, seen, weight, lengths, rows, frames) for network in networks]
     stacked = g.op("Concat", *members, axis=0)  # members, frames, rows, features
     share = g.reshape(g.op("Transpose", tracks.share, perm=[1, 0]), frames, rows, 1)
-    average = g.op("ReduceSum", g.op("Mul", stacked, share), _whole(1), keepdims=1)
+    average = g.op("ReduceSum", g.op("Mul", stacked, share), _ints(1), keepdims=1)
     far = g.op("Mul", g.square(g.op("Sub", stacked, average)), share)
-    spread = g.op("Sqrt", g.op("Add", g.op("ReduceSum", far, _whole(1), keepdims=0), 1e-4))
+    spread = g.op("Sqrt", g.op("Add", g.op("ReduceSum", far, _ints(1), keepdims=0), 1e-4))
     there = g.op("Greater", weight, 0.0)
-    highest = g.op("ReduceMax", g.op("Where", there, stacked, -1e4), _whole(1), keepdims=0)
-    average = g.op("Squeeze", average, _whole(1))
+    highest = g.op("ReduceMax", g.op("Where", there, stacked, -1e4), _ints(1), keepdims=0)
+    average = g.op("Squeeze", average, _ints(1))
     told = g.op("Concat", average, spread, g.op("Max", highest, -10.0), axis=2)
     return _dense(g, told, [(n.head[1], n.head[4]) for n in networks])
 
@@ -218,7 +220,7 @@ def _features(
             linear_before_reset=1,
         )
         parts.append(g.reshape(g.op("Transpose", states, perm=[0, 2, 1, 3]), frames, rows, -1))
-    return g.op("Unsqueeze", g.op("Concat", *parts, axis=2), _whole(0))
+    return g.op("Unsqueeze", g.op("Concat", *parts, axis=2), _ints(0))
 
 
 def _gates(weights: Any) -> NDArray[np.float32]:
@@ -235,13 +237,13 @@ def _dense(g: _Graph, told: str, layers: Sequence[tuple[Any, Any]]) -> str:
         told = g.op("Add", g.op("MatMul", told, weights), biases)
         if place == 0:
             told = g.op("Relu", told)
-    return g.op("ReduceSum", told, _whole(0), keepdims=0)
+    return g.op("ReduceSum", told, _ints(0), keepdims=0)
 
 
 def _handcrafted(g: _Graph, tracks: _Tracks, blends: Sequence[Blend]) -> str:
     """Sum of the members' logits from the handcrafted features, (rows, 2)."""
     features = _handcrafted_features(g, tracks, blends[0].handcrafted)
-    features = g.op("Unsqueeze", features, _whole(0))
+    features = g.op("Unsqueeze", features, _ints(0))
     centre, spread = (np.stack([getattr(b, of).numpy()[None] for b in blends]) for of in ("centre", "spread"))
     standard = g.op("Div", g.op("Sub", features, centre), spread)
     standard = g.op("Clip", standard, -FARTHEST, FARTHEST)
@@ -255,7 +257,7 @@ def _handcrafted_features(g: _Graph, tracks: _Tracks, module: HandcraftedFeature
     first = g.slice(tracks.mask, 1, 0, 1)
     rest = g.slice(tracks.mask, 1, 1, frames)
     mask = g.op("Concat", g.op("Max", first, 1.0), rest, axis=1)
-    flat = g.reshape(tracks.pictures, rows * frames, _PIXELS)
+    flat = g.reshape(tracks.images, rows * frames, _PIXELS)
     mean = g.reshape(tracks.mean, rows, _PIXELS)
     all_images = _of_images(g, module, g.op("Concat", flat, mean, axis=0), rows * (frames + 1))
     each = g.reshape(g.slice(all_images, 0, 0, rows * frames), rows, frames, -1)
@@ -270,7 +272,9 @@ def _handcrafted_features(g: _Graph, tracks: _Tracks, module: HandcraftedFeature
     # The first step also counts if there is only one frame, so that there is always one.
     stepped = g.op("Max", rest, [1.0] + [0.0] * (frames - 2))
     steps = _quantiles(g, moved, stepped, STEP_SHARES, rows, frames - 1)
-    far = g.op("MatMul", g.square(g.reshape(tracks.away, rows * frames, _PIXELS)), _column(module._disc))
+    far = g.op(
+        "MatMul", g.square(g.reshape(tracks.deviations, rows * frames, _PIXELS)), _column(module._disc)
+    )
     far = g.op("Sqrt", g.op("Add", g.reshape(far, rows, frames, 1), TINY))
     aways = _quantiles(g, far, mask, AWAY_SHARES, rows, frames)
     thirds = _thirds(g, mask, rows, frames)
@@ -278,7 +282,7 @@ def _handcrafted_features(g: _Graph, tracks: _Tracks, module: HandcraftedFeature
     picture = g.reshape(mean, rows, CROP_SIDE, CROP_SIDE)
     turned = [g.op("Slice", picture, *_backwards(*over)) for over in ((1,), (2,), (1, 2))]
     mirrored = g.op("Sub", g.reshape(g.op("Concat", *turned, axis=1), rows, 3, _PIXELS), tracks.mean)
-    mirrored = g.op("ReduceMean", g.op("Abs", mirrored), _whole(2), keepdims=0)
+    mirrored = g.op("ReduceMean", g.op("Abs", mirrored), _ints(2), keepdims=0)
     rows_of = [g.reshape(of, rows, -1) for of in (levels, steps, changed)]
     return g.op("Concat", *rows_of, of_mean, g.reshape(aways, rows, -1), mirrored, axis=1)
 
@@ -286,7 +290,7 @@ def _handcrafted_features(g: _Graph, tracks: _Tracks, module: HandcraftedFeature
 def _backwards(*axes: int) -> tuple[NDArray[np.int64], ...]:
     """Start, end, axes and steps of a slice that reverses these axes."""
     n = len(axes)
-    return _whole(*[-1] * n), _whole(*[-CROP_SIDE - 1] * n), _whole(*axes), _whole(*[-1] * n)
+    return _ints(*[-1] * n), _ints(*[-CROP_SIDE - 1] * n), _ints(*axes), _ints(*[-1] * n)
 
 
 def _column(disc: Tensor) -> NDArray[np.float32]:
@@ -296,13 +300,13 @@ def _column(disc: Tensor) -> NDArray[np.float32]:
 
 def _thirds(g: _Graph, mask: str, rows: int, frames: int) -> str:
     """Weights that give the mean of a track's first third minus that of its last, (rows, 1, frames)."""
-    count = g.op("ReduceSum", mask, _whole(1), keepdims=1)
+    count = g.op("ReduceSum", mask, _ints(1), keepdims=1)
     third = g.op("Ceil", g.op("Div", count, 3.0))
     place = np.arange(frames, dtype=np.float32)[None]
     early, late = g.op("Less", place, third), g.op("GreaterOrEqual", place, g.op("Sub", count, third))
     parts = [g.op("Mul", g.op("Cast", of, to=TensorProto.FLOAT), mask) for of in (early, late)]
     first, last = (
-        g.op("Div", of, g.op("Max", g.op("ReduceSum", of, _whole(1), keepdims=1), 1.0)) for of in parts
+        g.op("Div", of, g.op("Max", g.op("ReduceSum", of, _ints(1), keepdims=1), 1.0)) for of in parts
     )
     return g.reshape(g.op("Sub", first, last), rows, 1, frames)
 
@@ -323,8 +327,8 @@ def _quantiles(
     there = g.op("Greater", g.reshape(mask, rows, frames, 1), 0.0)
     known = g.op("Where", there, values, _BEYOND)
     names = [g.name(), g.name()]
-    ordered, _ = g.ops("TopK", known, _whole(frames), names=names, axis=1, largest=0, sorted=1)
-    last = g.op("Sub", g.op("ReduceSum", mask, _whole(1), keepdims=1), 1.0)
+    ordered, _ = g.ops("TopK", known, _ints(frames), names=names, axis=1, largest=0, sorted=1)
+    last = g.op("Sub", g.op("ReduceSum", mask, _ints(1), keepdims=1), 1.0)
     place = g.op("Mul", g.reshape(last, rows, 1, 1), np.array(shares, np.float32)[None, :, None])
     apart = g.op("Abs", g.op("Sub", np.arange(frames, dtype=np.float32)[None, None], place))
     hats = g.op("Max", g.op("Sub", 1.0, apart), 0.0)
@@ -341,7 +345,7 @@ def _of_images(g: _Graph, module: HandcraftedFeatures, flat: str, n: int) -> str
     squares = g.op("MatMul", g.square(flat), module._rings.T)
     spreads = g.root(g.op("Sub", squares, g.square(means)), 1e-6)
     pairs = g.reshape(g.square(wave), n, waves // 2, 2)
-    heights = g.root(g.op("ReduceSum", pairs, _whole(2), keepdims=0), TINY)
+    heights = g.root(g.op("ReduceSum", pairs, _ints(2), keepdims=0), TINY)
     moments = g.op("MatMul", g.op("Abs", flat), module._moments.T)
     contrast = g.op("Add", g.slice(moments, 1, 0, 1), 1e-3)
     centred = g.op("Div", g.slice(moments, 1, 1, 6), contrast)
@@ -391,5 +395,5 @@ def _extremes(g: _Graph, module: HandcraftedFeatures, flat: str) -> tuple[str, s
     beyond = np.full(end - start, _BEYOND, np.float32)
     beyond[cell - start] = -_BEYOND
     lines = g.slice(flat, 1, start, end)
-    brightest = g.op("ReduceMax", g.op("Min", lines, -beyond), _whole(1), keepdims=1)
-    return brightest, g.op("ReduceMin", g.op("Max", lines, beyond), _whole(1), keepdims=1)
+    brightest = g.op("ReduceMax", g.op("Min", lines, -beyond), _ints(1), keepdims=1)
+    return brightest, g.op("ReduceMin", g.op("Max", lines, beyond), _ints(1), keepdims=1)
