@@ -11,11 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate import RunningFraction, StopRules, clopper_pearson, jeffreys, said, wilson
+from napari_rbcflow.estimate import (
+    RunningFraction,
+    StopRules,
+    clopper_pearson,
+    jeffreys,
+    reported_interval,
+    wilson,
+)
 from napari_rbcflow.estimate.intervals import critical_value, half_width, most_cells
 from napari_rbcflow.estimate.reported import method_of, stop_sentence
 from napari_rbcflow.estimate.stopping import Rates, missing, nearest, to_go
 from napari_rbcflow.estimate.tally import Tally
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Judgement, Label, Track
 
 
@@ -133,10 +141,10 @@ def test_stop_rules_compose() -> None:
     assert StopRules(baseline=0.86).met_by(counted(86, 14)) is None
     assert StopRules(baseline=0.86).met_by(below) == StopRules(baseline=0.86).met_by(above) == "baseline"
     limit = StopRules(reliable=50, baseline=0.86)
-    assert stop_sentence("baseline", limit, below) == "The fraction lies below 86 %, the limit that was set."
+    assert stop_sentence("baseline", limit, below) == say("estimate.limit-below", limit=86)
     # As true whatever ended the run, be it in the same moment; while it goes on nothing has ended it.
     for reason in ("reliable", "user", "the camera went away"):
-        assert stop_sentence(reason, limit, above) == "The fraction lies above 86 %, the limit that was set."
+        assert stop_sentence(reason, limit, above) == say("estimate.limit-above", limit=86)
     assert stop_sentence("", limit, above) == stop_sentence("user", StopRules(), above) == ""
 
 
@@ -149,7 +157,7 @@ def test_the_half_width_rule_is_the_one_that_was_calibrated(m: int, k: int, want
     met = k + m >= n and half_width(k, k + m, z) <= wanted
     assert (rules.met_by(fraction) is not None) == met
     if met:
-        low, high = (end := said(fraction, rules, "finished", "half-width")).interval
+        low, high = (end := reported_interval(fraction, rules, "finished", "half-width")).interval
         assert end.method == "fixed-width"
         assert high - low <= 2 * wanted + 1e-12
         assert end.interval == fraction.fixed_width_interval(wanted, n)
@@ -191,13 +199,13 @@ def test_the_interval_said_belongs_to_how_the_run_ended(
 ) -> None:
     fraction = counted(160, 40)
     assert method_of(rules, status, reason) == method
-    end = said(fraction, rules, status, reason)
+    end = reported_interval(fraction, rules, status, reason)
     assert end.method == method
     if method == "fixed-width":
         assert end.interval == fraction.fixed_width_interval(0.05, rules.reliable or 1)
     else:
         assert end.interval == (wilson(160, 200) if method == "wilson" else fraction.anytime_interval())
-    other = said(fraction, rules, status, reason, "jeffreys")
+    other = reported_interval(fraction, rules, status, reason, "jeffreys")
     assert other.method == ("jeffreys" if method == "wilson" else method)
 
 
@@ -224,7 +232,7 @@ def test_a_number_of_cells_that_makes_a_width_moot_needs_no_long_search() -> Non
     ],
 )
 def test_rules_that_cannot_be_met_are_refused(bad: dict[str, float]) -> None:
-    with pytest.raises(BadInput, match="--stop-"):
+    with pytest.raises(BadInput, match="`stop_"):
         StopRules(**bad)  # type: ignore[arg-type]
 
 
@@ -302,7 +310,7 @@ def test_what_is_missing_is_said() -> None:
         "30 cells or 10 tracks or the interval clear of 80 %"
     )
     assert left(StopRules(reliable=51, tracks=91), some) == "1 cell or 1 track"
-    assert left(StopRules(), some) == "the source's end"
+    assert left(StopRules(), some) == say("estimate.missing-source-end")
 
 
 def test_how_long_each_rule_takes_at_the_present_rate() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.estimate.focus_speed import LEAST_SURE, FocusSpeed, SpeedsSeen
-from napari_rbcflow.estimate.tally import OTHER_SPEED, PIECE, Tally, counts
+from napari_rbcflow.estimate.tally import FRAGMENT, OTHER_SPEED, Tally, counts
 from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.session import Account, FractionFigure, SessionWriter, open_session, verify
 from napari_rbcflow.session.change_log import ChangeLog
@@ -114,7 +114,7 @@ def test_a_shared_speed_sets_aside_those_that_move_otherwise_and_neither_kind() 
     for seed in range(8):
         pairs = some_cells(200, seed)
         focus = learnt(pairs)
-        assert focus.speaks
+        assert focus.found
         assert focus.speed_um_per_s == pytest.approx(24 * UM_PER_S, rel=0.04)
         for track, said in pairs:
             if said.label is Label.TANK_TREADING:  # all of these are in focus
@@ -137,20 +137,20 @@ def test_a_shared_speed_sets_aside_those_that_move_otherwise_and_neither_kind() 
 @pytest.mark.parametrize("seed", range(6))
 def test_it_says_nothing_of_few_cells_or_of_none_that_share_a_speed(seed: int) -> None:
     few = some_cells(LEAST_SURE - 1, seed)
-    assert not learnt(few).speaks
+    assert not learnt(few).found
     assert "too few" in learnt(few).reason
-    assert not learnt(some_cells(60, seed, others=0)).speaks  # nothing tells how others move
-    assert not learnt(some_cells(300, seed, shared=False)).speaks
+    assert not learnt(some_cells(60, seed, others=0)).found  # nothing tells how others move
+    assert not learnt(some_cells(300, seed, shared=False)).found
     # Two speeds, as where a pump was changed: neither is that of the cells in focus.
     a, b = some_cells(150, seed, false=0.1), some_cells(150, seed + 50, false=0.1)
     for track, _ in b:
         track.x_px *= np.float32(1.8)
-    assert not learnt([*a, *b]).speaks
+    assert not learnt([*a, *b]).found
 
 
 def test_a_long_run_is_no_less_sure_of_the_speed() -> None:
     """What one height leaves is flat rather than a bell: that many cells show it is no second speed."""
-    assert learnt(some_cells(2000, others=2)).speaks
+    assert learnt(some_cells(2000, others=2)).found
 
 
 # ------------------------------------------------------------------------------- what is counted
@@ -179,7 +179,7 @@ def test_the_counts_are_those_of_the_tracks_in_their_order_whatever_the_batches(
             assert (reason == OTHER_SPEED) == tally.focus.sets_aside(of_speed(track))
     by_cell = {track.cell: track for track, _ in pairs}
     for cell, (_, reason) in labels.items():
-        if reason == PIECE:  # of one that counts in the end, not of one that was set aside since
+        if reason == FRAGMENT:  # of one that counts in the end, not of one that was set aside since
             behind, new = set(), set(by_cell[cell].may_continue)
             while new:
                 behind |= new

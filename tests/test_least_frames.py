@@ -17,9 +17,9 @@ from test_session import Pair, account_of, some_pairs
 from napari_rbcflow.cli import main
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.stopping import StopRules
-from napari_rbcflow.estimate.tally import PIECE, TOO_FEW_FRAMES, Tally, counts
+from napari_rbcflow.estimate.tally import FRAGMENT, TOO_FEW_FRAMES, Tally, counts
 from napari_rbcflow.pipeline import Run, RunSettings
-from napari_rbcflow.pipeline.messages import Camera, Order
+from napari_rbcflow.pipeline.messages import Camera, RunRequest
 from napari_rbcflow.quality.meter import Meter
 from napari_rbcflow.session import SessionWriter, open_session, verify
 from napari_rbcflow.session.counting import by_length
@@ -55,7 +55,7 @@ def test_of_the_pieces_of_a_cell_the_first_that_is_long_enough_counts(cells: lis
     assert tally.fraction.n == int(any(able))
     for k, (said, (frames, label)) in enumerate(zip(settled, cells, strict=True)):
         if k > first and label in ("tank-treading", "flipping"):
-            assert (said.label, said.reason) == (Label.UNCOUNTED, PIECE)
+            assert (said.label, said.reason) == (Label.UNCOUNTED, FRAGMENT)
         elif frames < LEAST:
             assert (said.label, said.reason) == (Label.UNCOUNTED, TOO_FEW_FRAMES)
         else:
@@ -126,7 +126,7 @@ def test_a_session_says_how_long_its_cells_were_watched(kept: Path) -> None:
     found = by_length(session.run, session.cells)
     for group in found.groups:
         if group.n:
-            assert f"<td>{group.said}</td><td>{group.n:,}</td>" in page
+            assert f"<td>{group.lengths}</td><td>{group.n:,}</td>" in page
     # Half of the repeat at twice the shear rate: 34 frames.
     assert [g.longest for g in found.groups] == [9, 17, 26, 34, 0]
     told = session.run["fraction_unseen_flips"]
@@ -221,7 +221,7 @@ def test_bad_lengths_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_napari_s_forms_ask_for_it(qtbot: QtBot, tmp_path: Path) -> None:
     form = CameraForm()
     qtbot.addWidget(form)
-    order = Order(Camera("simulated", {}), tmp_path / "S", RunSettings(least_frames=33))
+    order = RunRequest(Camera("simulated", {}), tmp_path / "S", RunSettings(least_frames=33))
     form.fill(order)
     assert form.least_frames.value() == 33
     form.least_frames.setValue(21)

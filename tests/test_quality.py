@@ -21,8 +21,9 @@ from napari_rbcflow.quality import RunWarning, SetFlow, Severity
 from napari_rbcflow.quality.drift import DriftWatch, change_in
 from napari_rbcflow.quality.meter import RECENT_S, Meter, Sums, figures_of, median_speed, speed_bin
 from napari_rbcflow.quality.monitor import RunQuality, warnings_of_run, warnings_so_far
-from napari_rbcflow.quality.rules import STAYS_S, Standing, warnings_of_figures
+from napari_rbcflow.quality.rules import STAYS_S, ActiveWarnings, warnings_of_figures
 from napari_rbcflow.quality.summary import quality_lines
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.schema import write_run
@@ -83,7 +84,7 @@ def test_a_fraction_that_falls_half_way_is_found_while_the_run_goes_on_and_where
     watch.end(counted)
     assert watch.found is not None
     assert abs(watch.found.at_cell - 150) < 40
-    assert watch.found.difference == pytest.approx(-0.4, abs=0.15)
+    assert watch.found.after - watch.found.before == pytest.approx(-0.4, abs=0.15)
 
 
 def test_what_was_found_stands_with_the_fractions_of_today() -> None:
@@ -147,31 +148,31 @@ def test_an_hour_takes_no_more_memory_than_a_minute_and_loses_nothing() -> None:
 
 
 def test_what_comes_and_goes_stands_without_a_flicker_and_leaves_when_it_is_over() -> None:
-    standing = Standing()
+    active = ActiveWarnings()
 
     def dark(level: int, severity: Severity = Severity.NOTE) -> RunWarning:
         return RunWarning("light-dark", severity, f"The picture is too dark ({level}).")
 
-    seen = [standing.look([dark(t)] if t % 3 == 0 else [], float(t)) for t in range(40)]
+    seen = [active.look([dark(t)] if t % 3 == 0 else [], float(t)) for t in range(40)]
     assert all(len(s) == 1 for s in seen)
     worded = [s[0].sentence for s in seen]
     assert len(set(worded)) <= 1 + 40 / 5
     # A graver one is said at once, a milder one not before the grave one has been away.
-    assert standing.look([dark(41, Severity.WARNING)], 41.0)[0].grave
-    assert standing.look([dark(42)], 42.0)[0].grave
-    assert standing.look([], 42.0 + STAYS_S + 0.1) == ()
+    assert active.look([dark(41, Severity.WARNING)], 41.0)[0].grave
+    assert active.look([dark(42)], 42.0)[0].grave
+    assert active.look([], 42.0 + STAYS_S + 0.1) == ()
 
 
 def test_what_was_grave_for_a_part_of_the_run_is_told_at_its_end() -> None:
-    standing = Standing()
+    active = ActiveWarnings()
     slow = RunWarning("flow-slow", Severity.WARNING, "The cells flow too slowly.")
     for t in range(100):
-        standing.look([slow] if 40 <= t < 52 else [], float(t))
-    (passed,) = standing.passed([], 100.0)
+        active.look([slow] if 40 <= t < 52 else [], float(t))
+    (passed,) = active.passed([], 100.0)
     assert (passed.key, passed.grave) == ("flow-slow", False)
-    assert passed.sentence.startswith("For 12 of 100 seconds: The cells flow")
-    assert standing.passed([], 30.0)[0].grave  # of a short run it is a great part
-    assert standing.passed([slow], 100.0) == []  # said of the whole run already
+    assert passed.sentence == say("quality.for-some-seconds", seconds=12, total=100, sentence=slow.sentence)
+    assert active.passed([], 30.0)[0].grave  # of a short run it is a great part
+    assert active.passed([slow], 100.0) == []  # said of the whole run already
 
 
 # ------------------------------------------------------------------ what is said
@@ -183,29 +184,31 @@ def test_every_grave_warning_of_an_older_session_is_still_said() -> None:
     assert [(w.grave, w.sentence) for w in warnings_of_run(older)] == [(False, "The lamp is old.")]
     few = warnings_of_run({**older, "fraction": {"n": 12}})
     assert [w.grave for w in few] == [True, False]
-    assert few[0].sentence.startswith("Only 12 cells were counted")
+    assert few[0].sentence == say("quality.warn-few-cells", cells=12)
     (one, *_) = warnings_of_run({**older, "fraction": {"n": 1}})
-    assert one.sentence.startswith("Only 1 cell was counted")
+    assert one.sentence == say("quality.warn-few-cells", cells=1)
+    assert "1 cell was" in one.sentence
     lossy = {**older["frames"], "received": 3570, "missed": {"time-gap": 60}}
     assert keys(warnings_of_run({**older, "frames": lossy})) == {"frames-lost"}
     assert keys(warnings_of_run({**older, "status": "running"})) == {"not-ended"}
-    assert [line.name for line in quality_lines(older, [])] == ["frames lost"]
+    assert [line.name for line in quality_lines(older, [])] == [say("quality.line-lost")]
 
 
 def test_nothing_is_said_of_the_fraction_s_course_before_it_was_looked_at() -> None:
     def course(n: int) -> list[str]:
         run = record({"fraction_change": None}, fraction={"n": n})
-        return [line.said for line in quality_lines(run, []) if line.name == "fraction within the run"]
+        name = say("quality.line-course")
+        return [line.value for line in quality_lines(run, []) if line.name == name]
 
-    assert [course(n) for n in (0, 2, 49, 50)] == [[], [], [], ["no change found"]]
+    assert [course(n) for n in (0, 2, 49, 50)] == [[], [], [], [say("quality.value-no-change")]]
 
 
 def test_a_share_of_white_is_said_without_powers_of_ten() -> None:
     said = [
-        line.said
+        line.value
         for white in (0.0, 5.3e-7, 4e-4, 0.37, 1.0)
         for line in quality_lines(record({"light_grey": 120.0, "saturated_share": white}), [])
-        if line.name == "light"
+        if line.name == say("quality.line-light")
     ]
     whites = ["", ", under 0.01 % white", ", 0.04 % white", ", 37 % white", ", 100 % white"]
     assert said == [f"120 of 255{white}" for white in whites]
@@ -225,7 +228,7 @@ def test_a_fraction_outside_its_own_interval_is_grave() -> None:
 def test_a_session_tells_each_warning_once_and_as_the_run_said_it() -> None:
     grave = RunWarning("flow-slow", Severity.WARNING, "The cells flow too slowly: 5.0.")
     run = record({"warnings": [grave.as_dict(), {"key": "?"}]}, warnings=[grave.sentence, "Mild."])
-    assert [w.said for w in warnings_of_run(run)] == [
+    assert [w.text for w in warnings_of_run(run)] == [
         "Warning. The cells flow too slowly: 5.0.",
         "Note. Mild.",
     ]
@@ -311,8 +314,9 @@ def test_a_measure_beyond_its_limit_is_said_with_what_to_do(
     ("shear", "height"), [(0.0, 60.0), (float("nan"), 60.0), (10.0, -1.0), (10.0, 400.0)]
 )
 def test_a_flow_that_no_chamber_has_is_refused(shear: float, height: float) -> None:
-    with pytest.raises(BadInput, match="must lie above 0"):
+    with pytest.raises(BadInput) as error:
         SetFlow(shear_rate_per_s=shear, focus_height_um=height)
+    assert error.value.key == "quality.flow-setting-outside"
 
 
 # ------------------------------------------------------------------ from frames
@@ -439,7 +443,10 @@ def test_a_run_leaves_its_quality_in_the_session_and_says_it_while_it_goes_on(
     sentences = [w["sentence"] for w in quality["warnings"]]
     assert set(sentences) <= set(record["warnings"])
     assert [w.sentence for w in run.progress().warned or ()] == sentences
-    assert {line.name for line in run.progress().quality} >= {"light", "frames lost"}
+    assert {line.name for line in run.progress().quality} >= {
+        say("quality.line-light"),
+        say("quality.line-lost"),
+    }
     assert verify(tmp_path / "s").code == 0
     page = (tmp_path / "s" / "report.html").read_text()
     assert "Quality of the run" in page

@@ -22,6 +22,7 @@ from trend_sessions import FIRST, session, weekly
 from napari_rbcflow.cli import main
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import wilson
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import FractionFigure
 from napari_rbcflow.session.change_log import ChangeLog
 from napari_rbcflow.trend import (
@@ -119,11 +120,12 @@ def test_too_few_days_are_no_baseline_and_it_is_said_how_many_more() -> None:
     for n in range(1, LEAST_DAYS):
         found = trend(weeks(*STEADY[:n]))
         assert found.baseline is None
-        assert any(f"{LEAST_DAYS - n} more needed" in sentence for sentence in summary(found))
+        missing = {"least": LEAST_DAYS, "days": n, "more": LEAST_DAYS - n}
+        assert say("trend.baseline-missing", **missing) in summary(found)
         assert below(found) == " ".join("-" * n)
     found = trend(weeks(*STEADY[:LEAST_DAYS]))
     assert found.baseline is not None
-    assert "The baseline is new" in " ".join(summary(found))
+    assert say("trend.baseline-new") in summary(found)
     # From the next day on runs are compared.
     assert below(trend(weeks(*STEADY[:LEAST_DAYS], 0.5)))[-3:] == "yes"
 
@@ -134,17 +136,18 @@ def test_too_few_days_are_no_baseline_and_it_is_said_how_many_more() -> None:
 def test_a_run_lies_below_with_its_whole_interval_or_perhaps_with_its_number() -> None:
     found = trend(weeks(*STEADY, 0.74))
     assert below(found) == "no " * 8 + "perhaps"
-    assert "lies perhaps below" in summary(found)[0]
-    assert "the number is under the limit of" in summary(found)[0]
+    limit = found.runs[-1].comparison.limit
+    assert limit is not None
+    assert say("trend.is-perhaps-below", limit=100 * limit) in summary(found)[0]
     fine = summary(trend(weeks(*STEADY)))[0]
-    assert re.search(r"does not lie below the baseline \(the limit is 7\d\.\d %\)", fine)
+    assert re.search(r"is not below the baseline \(the limit is 7\d\.\d %\)", fine)
     last = found.runs[-1]
-    assert last.verdict.against is not None
-    assert last.record.figure.high > last.verdict.against.low > 0.74  # type: ignore[operator]
+    assert last.comparison.against is not None
+    assert last.record.figure.high > last.comparison.against.low > 0.74  # type: ignore[operator]
     assert last.use is Use.BASELINE  # chance may explain it: it is no crisis
     found = trend(weeks(*STEADY, 0.66))
     assert below(found) == "no " * 8 + "yes"
-    assert "lies below the baseline: its whole interval" in summary(found)[0]
+    assert "is below the baseline: its whole interval" in summary(found)[0]
     # The same number from few cells.
     assert below(trend([*weeks(*STEADY), record(0.66, days=80, n=40)]))[-7:] == "perhaps"
 
@@ -232,20 +235,22 @@ def test_named_crises_make_no_baseline_and_are_judged_all_the_same() -> None:
     assert kept.runs[-1].use is Use.BASELINE
     assert below(kept)[-3:] == "yes"  # it is compared with the other days
     wrong = trend(runs, crises=(parse_span("2025-04-27"),))
-    assert any("No run lies in the days 2025-04-27" in note for note in wrong.notes)
+    assert say("trend.no-run-in-days", days="2025-04-27") in wrong.notes
 
 
 def test_a_baseline_made_in_a_crisis_is_told_by_runs_that_lie_above() -> None:
     found = trend(weeks(0.60, 0.61, 0.59, 0.62, 0.60, 0.84))
-    assert any("clearly above the baseline" in note for note in found.notes)
+    assert say("trend.clearly-above", day=found.runs[-1].day) in found.notes
 
 
 @pytest.mark.parametrize(
     "text", ["", ":", "monday", "2026-02-30", "2026-03-09:2026-03-02", "2026-03-02 - 2026-03-09"]
 )
 def test_what_is_no_span_of_days_is_refused(text: str) -> None:
-    with pytest.raises(BadInput, match="write FROM:TO"):
+    with pytest.raises(BadInput) as error:
         parse_span(text)
+    assert error.value.key in ("trend.not-days", "trend.not-a-date", "trend.days-backwards")
+    assert say("trend.how-to-write-days") in str(error.value)
 
 
 def test_spans_hold_both_their_ends() -> None:
@@ -325,7 +330,7 @@ def test_the_command_says_it_and_writes_a_table_and_a_picture(
     low = np.mean(v := [0.84, 0.8, 0.82, 0.86, 0.8, 0.84]) - 2 * np.std(v, ddof=1)
     assert f"--stop-baseline {low:.3f}" in out
     assert "54.0 %" in out
-    assert "BELOW the baseline" in out
+    assert say("trend.below-yes") in out
     assert "note: A session is left out" in err
     assert "The last run, 13 Apr 2026, 84.0 %" in out
 
@@ -337,7 +342,7 @@ def test_the_command_says_it_and_writes_a_table_and_a_picture(
     assert (crisis["below"], crisis["in_baseline"], crisis["why"]) == (
         "yes",
         "no",
-        "in a crisis that was named",
+        say("trend.use-crisis"),
     )
     assert (crisis["started"], crisis["n"]) == ("2026-03-30 10:15:00", "50")
     assert {row["baseline_low"] for row in rows} == {f"{low:.6f}"}
@@ -383,9 +388,9 @@ def test_bad_input_gets_one_clear_line_and_leaves_nothing(
         ([folder / "damaged"], "damaged"),
         ([undated], "does not say when"),
         ([folder, "--patient", "CY"], "No session is of patient 'CY'"),
-        ([folder, "--crisis", "monday"], "no date"),
+        ([folder, "--crisis", "monday"], "not a date"),
         ([folder, "--png", csv_], "two names"),
-        ([folder, "--csv", tmp_path / "taken.csv"], "exists already"),
+        ([folder, "--csv", tmp_path / "taken.csv"], "already exists"),
         ([], "DIR"),
     ]
     for given_, expected in cases:
@@ -399,8 +404,8 @@ def test_bad_input_gets_one_clear_line_and_leaves_nothing(
     # Named, the patient is taken out of many.
     code, out, err = rbcflow(capsys, "trend", folder, other, nobody, "--patient", "AX")
     assert code == 0
-    assert "No baseline yet" in out
-    assert "10 sessions of other patients left out" in err
+    assert say("trend.baseline-missing", least=LEAST_DAYS, days=1, more=LEAST_DAYS - 1) in out
+    assert say("trend.others-left-out", sessions=10) in err
 
 
 def test_a_session_whose_interval_lets_its_own_number_out_is_read(tmp_path: Path) -> None:
@@ -409,18 +414,20 @@ def test_a_session_whose_interval_lets_its_own_number_out_is_read(tmp_path: Path
     run = json.loads((one / "run.json").read_text())
     for figure, fault in (
         ({"low": 0.52, "high": 0.7, "method": "anytime"}, None),
-        ({"low": 0.7, "high": 0.52}, "cannot be one"),
-        ({"low": 0.4, "high": 1.2}, "cannot be one"),
-        ({"estimate": 1.5}, "cannot be one"),
+        ({"low": 0.7, "high": 0.52}, "trend.fraction-impossible"),
+        ({"low": 0.4, "high": 1.2}, "trend.fraction-impossible"),
+        ({"estimate": 1.5}, "trend.fraction-impossible"),
     ):
         (one / "run.json").write_text(json.dumps({**run, "fraction": {**run["fraction"], **figure}}))
         if fault is None:
             (read,) = gather([one]).records
             assert read.figure.estimate == 0.5
-            assert "outside its own interval" in read.doubt  # it is shown, and makes no baseline
+            # It is shown, and makes no baseline.
+            assert say("quality.warn-fraction-left-interval") in read.doubt
         else:
-            with pytest.raises(BadInput, match=fault):
+            with pytest.raises(BadInput) as error:
                 gather([one])
+            assert error.value.key == fault
 
 
 def test_runs_that_count_otherwise_are_told(tmp_path: Path) -> None:
@@ -437,11 +444,11 @@ def test_runs_that_count_otherwise_are_told(tmp_path: Path) -> None:
     assert trend(weeks(*STEADY)).notes == ()
     notes = trend([*weeks(*STEADY), record(0.8, days=80, least_frames=30)]).notes
     assert [
-        re.search("Not all runs count alike: s2026052.* counted only cells seen in 30 frames", n)
+        re.search("Not all runs were counted alike: s2026052.* counted only cells seen in 30 frames", n)
         for n in notes
     ]
     notes = trend([*weeks(*STEADY), record(0.8, days=80, leave_out_intruded=True)]).notes
-    assert "judged each track without the frames" in " ".join(notes)
+    assert say("trend.judged-without-intruded") in " ".join(notes)
 
 
 def test_runs_of_other_networks_and_of_recorded_movies_are_told(tmp_path: Path) -> None:
@@ -449,9 +456,9 @@ def test_runs_of_other_networks_and_of_recorded_movies_are_told(tmp_path: Path) 
     two = record(0.8, days=7, networks=("a", "c"), movie="/data/monday.avi")
     three = record(0.8, days=14, networks=("a", "c"), movie="/data/monday.avi")
     notes = " ".join(trend([one, two, three]).notes)
-    assert "same networks (others from 2026-03-09 on)" in notes
-    assert "2 runs were made from recorded movies" in notes
-    assert "the same movie, /data/monday.avi" in notes
+    assert say("trend.other-networks", day="2026-03-09") in notes
+    assert say("trend.from-movies", runs=2) in notes
+    assert say("trend.same-movie", runs=2, movie="/data/monday.avi") in notes
 
 
 # ---------------------------------------------------------------------- axes

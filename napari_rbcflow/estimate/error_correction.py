@@ -8,14 +8,14 @@ counted as tank-treading (k) and as flipping (m) follows from these by the netwo
 
 with c the share of tank-treading labels among unreliable cells that were let through and told. Two equations
 give A and B, and the fraction A / (A + B): Rogan and Gladen's estimator with a leak. Every rate, and the
-counting itself, is drawn from what its counts leave open; the interval is between the quantiles of the
-fractions that come out. A draw in which one of A and B is negative says 0 or 1; one in which both are says
-nothing, and counts as 0 for the low end and as 1 for the high one. Near 0 and 1 most draws may be such, and
-the interval shorter the less the counts fit the rates: so it is never shorter than that of the possible draws
-alone. The draws are a fixed Sobol sequence: the same counts give the same interval.
+counting itself, is drawn from what its counts leave open; the interval lies between the quantiles of the
+resulting fractions. A draw in which one of A and B is negative gives 0 or 1; one in which both are tells
+nothing, and counts as 0 for the low end and as 1 for the high one. Near 0 and 1 most draws may be like that,
+and the interval would be shorter the less the counts fit the rates: so it is never shorter than that of the
+possible draws alone. The draws are a fixed Sobol sequence: the same counts give the same interval.
 
 Where the rates were counted patient by patient, each is drawn as that of a patient who is not among these
-(`estimate.patients` says what is assumed). Such rates reach far, and the run itself refutes many: those that
+(`network_rates`). Such rates reach far, and the run itself refutes many: those that
 would have let more unreliable cells through than were counted, or found so few that there must have been
 more reliable cells than tracks. Only the possible draws are counted then. The interval is never shorter than
 the one of all labelled cells together, which knows nothing of how patients differ and is the only one where
@@ -27,7 +27,7 @@ References
 Rogan, W. J., Gladen, B. (1978). Estimating prevalence from the results of a screening test. American Journal
 of Epidemiology 107, 71-76: the estimator.
 Lang, Z., Reiczigel, J. (2014). Confidence limits for prevalence of disease adjusted for estimated sensitivity
-and specificity. Preventive Veterinary Medicine 113, 13-22: compared (docs/decisions/correction.md).
+and specificity. Preventive Veterinary Medicine 113, 13-22: compared (docs/decisions/estimate.md).
 Hannig, J. (2009). On generalized fiducial inference. Statistica Sinica 19, 491-544: why solved draws cover.
 Brown, L. D., Cai, T. T., DasGupta, A. (2001). Interval estimation for a binomial proportion. Statistical
 Science 16, 101-133: Jeffreys' interval, from which a rate is drawn.
@@ -44,7 +44,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from napari_rbcflow.estimate.intervals import sobol, wilson
+from napari_rbcflow.estimate.fraction import whole
+from napari_rbcflow.estimate.intervals import FEW_CELLS, wilson
 from napari_rbcflow.estimate.network_rates import (
     STAGE1,
     STAGE2,
@@ -52,21 +53,19 @@ from napari_rbcflow.estimate.network_rates import (
     Rate,
     new_pair,
     new_rate,
-    whole,
 )
+from napari_rbcflow.sentences import say
 
 METHOD = "propagated"
 DRAWS = 8192
-LEAST_CELLS = 30
-"""Counted cells below which nothing is corrected: the raw interval itself spans most of what can be."""
 MOST_WIDTH = 0.30
-"""Of an interval that is still said: 15 points to either side. Patients' fractions are 0.70 with a standard
-deviation of 0.12 between patients (Darrin et al. 2023); a wider interval tells none from another."""
+"""Width of the widest interval that is reported: 15 points to either side. Patients' fractions are 0.70 with
+a standard deviation of 0.12 between patients (Darrin et al. 2023); a wider interval tells none apart."""
 LEAST_POSSIBLE = 0.01
 """Share of draws in which neither kind is negative, below which counts and rates contradict each other."""
 _DIMENSIONS = 11
 # Pseudo-counts (hits, misses): Jeffreys' for a rate. For the leak those of Bayes and Laplace: often few or
-# none were let through, and Jeffreys' then says too little (docs/decisions/correction.md).
+# none were let through, and Jeffreys' are then too low (docs/decisions/estimate.md).
 JEFFREYS = (0.5, 0.5)
 LAPLACE = (1.0, 1.0)
 TOLD_OF_LET_THROUGH = (1.0, 0.5)
@@ -74,11 +73,11 @@ TOLD_OF_LET_THROUGH = (1.0, 0.5)
 
 
 class Draws(NamedTuple):
-    """What may be the case: each an array of one shape, the last axis being the draws.
+    """What may be the case: arrays of one shape, the last axis being the draws.
 
     `counted` is the share of the judged tracks that were counted, `raw` the share of tank-treading labels
-    among these; the others are the rates of `NetworkRates`, `let_through_told` and `let_through_tank` saying
-    how stage 2 labels the unreliable ones.
+    among these. The others are the rates of `NetworkRates`; `let_through_told` and `let_through_tank` are how
+    stage 2 labels unreliable cells.
     """
 
     counted: NDArray[np.float64]
@@ -101,12 +100,12 @@ class Corrected:
     Attributes
     ----------
     estimate, low, high : float or None
-        In [0, 1]; None where the correction would mean nothing.
+        In [0, 1]; None if the correction would mean nothing.
     level : float
     n : int
         Counted cells.
     reason : str
-        A sentence where there is no number; else empty.
+        A sentence if there is no number; else empty.
     method : str
         `METHOD`, or ``none``.
     """
@@ -133,21 +132,21 @@ def corrected_fraction(
     Parameters
     ----------
     tank_treading, flipping : int
-        Cells that were counted as such.
+        Cells that were counted.
     unreliable : int
         Tracks that were judged and not counted: unreliable, or not told. Not those too short to judge.
     rates : NetworkRates
     level : float
         In (0, 1).
     raw : (float, float), optional
-        An interval of the raw fraction at the same level that holds however the run was stopped. Where it
-        is wider than Wilson's, so is the counting's part here: as if so many fewer cells had been counted.
+        An interval of the raw fraction at the same level that is valid however the run was stopped. If it is
+        wider than Wilson's, the correction is as if so many fewer cells had been counted.
 
     Returns
     -------
     Corrected
-        Without a number, and with the reason, where too few cells were counted, the networks' rates are
-        known too poorly, or the interval is wider than `MOST_WIDTH`.
+        Without a number, and with the reason, if fewer than `FEW_CELLS` were counted, the counts do not fit
+        the rates, or the interval is wider than `MOST_WIDTH`.
 
     Raises
     ------
@@ -156,37 +155,27 @@ def corrected_fraction(
     """
     k, m, others = whole(tank_treading), whole(flipping), whole(unreliable)
     if not 0 < level < 1:
-        raise ValueError(f"the confidence level must lie between 0 and 1, not {level}")
+        raise ValueError(say("estimate.level-outside", level=level))
     n = k + m
-    if n < LEAST_CELLS:
-        cells = "1 cell was" if n == 1 else f"{n} cells were"
-        return _none(n, level, f"only {cells} counted, and {LEAST_CELLS} are the least for a correction")
+    if n < FEW_CELLS:
+        return _none(n, level, say("estimate.too-few-to-correct", cells=n, least=FEW_CELLS))
     drawn = draw(k, m, others, rates, share_of_cells(k, n, level, raw))
     estimate, low, high, possible = (float(end) for end in interval_of(drawn, level))
     new = draw_new_patient(drawn, rates) if rates.by_patient else None
     if new is not None:
         estimate, low, high, possible = interval_of_new_patient(new, drawn, level)
     if possible < LEAST_POSSIBLE:
-        return _none(
-            n,
-            level,
-            f"{k:,} tank-treading and {m:,} flipping cells do not fit the networks' known rates of errors,"
-            " which may be others here than on the cells that they were counted on",
-        )
+        return _none(n, level, say("estimate.rates-do-not-fit", tank_treading=k, flipping=m))
     if high - low > MOST_WIDTH:
-        return _none(
-            n,
-            level,
-            f"it would reach from {math.floor(100 * low)} to {math.ceil(100 * high)} %, too wide to act on,"
-            f" mostly because {_widest(drawn, new, level, rates, n)}",
-        )
+        ends = {"low": math.floor(100 * low), "high": math.ceil(100 * high)}
+        return _none(n, level, say("estimate.too-wide", **ends, why=_widest(drawn, new, level, rates, n)))
     return Corrected(estimate, low, high, float(level), n)
 
 
 def interval_of(
     drawn: Draws, level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return estimate, low and high end, and the share of draws that are possible; without the last axis."""
+    """Return estimate, low, high, and the share of draws that are possible; the last axis is gone."""
     low_draws, high_draws = true_fractions(drawn)
     inside = (low_draws > 0) & (high_draws < 1)
     alone = np.sort(np.where(inside, low_draws, 2.0), axis=-1)  # the possible first
@@ -201,7 +190,7 @@ def interval_of(
 def interval_of_new_patient(
     new: Draws, together: Draws, level: float = 0.95
 ) -> tuple[float, float, float, float]:
-    """Return the same of one run from the possible draws of `new`; at least as wide as from `together`."""
+    """Return the same for one run from the possible draws of `new`; at least as wide as from `together`."""
     tank, flip, determinant = _solved(new)
     possible = (determinant > 0) & (tank > 0) & (flip > 0) & (tank + flip <= determinant)
     low, high = (float(end) for end in interval_of(together, level)[1:3])
@@ -215,7 +204,7 @@ def interval_of_new_patient(
 
 
 def _nth(rows: NDArray[np.float64], n: NDArray[np.int64], q: float) -> NDArray[np.float64]:
-    """Return the quantile of the first `n` of each sorted row; of none, what stands first."""
+    """Return the quantile of the first `n` of each sorted row; of none, the first value."""
     at = np.maximum(np.rint(q * (n - 1)), 0).astype(np.intp)
     picked: NDArray[np.float64] = np.take_along_axis(rows, at[..., None], axis=-1)[..., 0]
     return picked
@@ -230,7 +219,7 @@ def share_of_cells(k: int, n: int, level: float, raw: tuple[float, float] | None
 
 
 def draw(k: int, m: int, others: int, rates: NetworkRates, cells: float = 1.0, draws: int = DRAWS) -> Draws:
-    """Return what the counts leave open, shape (draws,) each; the rates as those of all labelled cells."""
+    """Return what the counts leave open, shape (draws,) each, with the rates of all labelled cells."""
     u, n = points(draws), k + m
     tank, flip, untold = rates.let_through_as
 
@@ -253,7 +242,7 @@ def draw(k: int, m: int, others: int, rates: NetworkRates, cells: float = 1.0, d
 
 
 def draw_new_patient(together: Draws, rates: NetworkRates) -> Draws:
-    """Return the same draws with the rates of a patient who is not in the card, as far as it tells them."""
+    """Return the same draws with the rates, where the card tells them, of a patient who is not in it."""
     u = points(together.raw.shape[-1])
     found: dict[str, NDArray[np.float64]] = {}
     for row, names, kinds in (
@@ -275,13 +264,7 @@ def draw_new_patient(together: Draws, rates: NetworkRates) -> Draws:
 
 
 def true_fractions(drawn: Draws) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Solve for the fraction of each draw; equal but where it says nothing, there 0 and 1.
-
-    Returns
-    -------
-    low, high : ndarray of float64
-        In [0, 1], of the draws' shape.
-    """
+    """Solve for the fraction of each draw: low and high are equal, or 0 and 1 if the draw tells nothing."""
     tank, flip, determinant = _solved(drawn)
     tank, flip = np.maximum(tank, 0.0), np.maximum(flip, 0.0)
     both = tank + flip
@@ -310,31 +293,32 @@ def _solved(drawn: Draws) -> tuple[NDArray[np.float64], NDArray[np.float64], NDA
 def quantiles(
     u: NDArray[np.float64], hits: float, misses: float, prior: tuple[float, float] = JEFFREYS
 ) -> NDArray[np.float64]:
-    """Return where the rate lies with probability `u`, after so many hits and misses."""
+    """Return the quantiles of a rate at probabilities `u`, after so many hits and misses."""
     at: NDArray[np.float64] = betaincinv(hits + prior[0], misses + prior[1], u)
     return at
 
 
 @lru_cache(maxsize=4)
 def points(draws: int) -> NDArray[np.float64]:
-    """Return points that fill the unit cube evenly, never its faces; shape (dimensions, draws)."""
-    at = sobol(_DIMENSIONS, draws) + 0.5 / draws
+    """Return points that fill the unit cube evenly, never on its faces; shape (dimensions, draws)."""
+    from scipy.stats import qmc  # here, as it takes a second
+
+    at = np.ascontiguousarray(qmc.Sobol(_DIMENSIONS, scramble=False).random(draws).T) + 0.5 / draws
     at.flags.writeable = False
     return at
 
 
 def _widest(together: Draws, new: Draws | None, level: float, rates: NetworkRates, n: int) -> str:
-    """Say what the interval would be shortest without."""
-    seen = f"{rates.let_through.hits} of {rates.let_through.of}"
+    """Return the sentence about the rates without whose uncertainty the interval would be shortest."""
+    leak = rates.let_through
     parts = {
-        f"how often stage 1 lets unreliable cells through is known from {seen} only: label more"
-        " unreliable cells": (
+        say("estimate.widest-leak", hits=leak.hits, cells=leak.of): (
             "leak",
             "let_through_told",
             "let_through_tank",
         ),
-        f"only {n:,} cells were counted: measure longer": ("counted", "raw"),
-        "how often the networks are right is known from few reliable cells: label more of either kind": (
+        say("estimate.widest-cells", cells=n): ("counted", "raw"),
+        say("estimate.widest-networks"): (
             "tank_found",
             "flip_found",
             "tank_told",
@@ -357,17 +341,13 @@ def _widest(together: Draws, new: Draws | None, level: float, rates: NetworkRate
 
     widths = {why: width(new and known(new, names), known(together, names)) for why, names in parts.items()}
     why = min(widths, key=lambda why: widths[why])
-    # Were patients alike, half of what the best of these would gain, or more, were gained.
+    # Whether knowing that patients are alike would gain at least half of what the best of these would.
     if new is not None and width(None, together) <= (width(new, together) + widths[why]) / 2:
         of_rates = (rates.patients_of(name) for name in (*STAGE1, *STAGE2))
-        n_patients = min(len(names) for names in of_rates if names)
-        seen = "one patient" if n_patients == 1 else f"{n_patients} patients"
-        return (
-            f"the networks' rates differ between patients, and by how much is known from {seen} only: label"
-            " cells of more patients"
-        )
+        known_patients = min(len(names) for names in of_rates if names)
+        return say("estimate.widest-patients", patients=known_patients)
     return why
 
 
 def _none(n: int, level: float, reason: str) -> Corrected:
-    return Corrected(None, None, None, float(level), n, f"No corrected number: {reason}.", "none")
+    return Corrected(None, None, None, float(level), n, say("estimate.not-corrected", why=reason), "none")

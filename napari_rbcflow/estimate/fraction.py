@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import operator
+from typing import Any
 
 from napari_rbcflow.estimate import intervals
-from napari_rbcflow.estimate.intervals import FIXED_N, INTERVALS, ConfidenceSequence
+from napari_rbcflow.estimate.intervals import INTERVALS, ConfidenceSequence
+from napari_rbcflow.sentences import say
 
 
 class RunningFraction:
@@ -25,7 +27,7 @@ class RunningFraction:
 
     def __init__(self, level: float = 0.95) -> None:
         if not 0 < level < 1:
-            raise ValueError(f"the confidence level must lie between 0 and 1, not {level}")
+            raise ValueError(say("estimate.level-outside", level=level))
         self.level = float(level)
         self.tank_treading = 0
         self.flipping = 0
@@ -33,12 +35,7 @@ class RunningFraction:
 
     def update(self, *, tank_treading: int = 0, flipping: int = 0) -> None:
         """Count more cells."""
-        try:
-            k, m = operator.index(tank_treading), operator.index(flipping)
-        except TypeError:
-            raise ValueError(f"counts are whole numbers, not {tank_treading!r} and {flipping!r}") from None
-        if k < 0 or m < 0:
-            raise ValueError(f"counts cannot be negative: {k} and {m}")
+        k, m = whole(tank_treading), whole(flipping)
         self.tank_treading += k
         self.flipping += m
         self._sequence.update(self.tank_treading, self.n)
@@ -50,7 +47,7 @@ class RunningFraction:
 
     @property
     def estimate(self) -> float:
-        """The fraction; NaN where nothing was counted."""
+        """The fraction; NaN if nothing was counted."""
         return self.tank_treading / self.n if self.n else math.nan
 
     def interval(self, method: str = "wilson") -> tuple[float, float]:
@@ -67,21 +64,18 @@ class RunningFraction:
             For another method.
         """
         if method not in INTERVALS:
-            raise ValueError(f"the interval is {', '.join(FIXED_N[:-1])} or {FIXED_N[-1]}, not {method!r}")
+            raise ValueError(say("estimate.interval-unknown", method=method))
         return INTERVALS[method](self.tank_treading, self.n, self.level)
 
     def anytime_interval(self) -> tuple[float, float]:
-        """Return an interval that holds at every look at once, whatever rule stops the run.
-
-        See `intervals`: the looks are the calls of `update`; asking changes nothing.
-        """
+        """Return the interval that is valid after every `update` at once, whatever rule stops the run."""
         return self._sequence.interval
 
     def fixed_width_interval(self, half_width: float, at_least: int = 1) -> tuple[float, float]:
-        """Return an interval that holds for a run that stops when its half-width reaches `half_width`.
+        """Return the interval that is valid for a run that stops when its half-width reaches `half_width`.
 
-        See `intervals`: at that stop `half_width` to either side of the shrunken estimate (or up to 0 or
-        1), before it wider. The first call for a half-width takes a second or less, more for narrow ones.
+        At that stop it reaches `half_width` to either side of `shrunken_estimate` (or to 0 or 1); before, it
+        is wider. The first call for a half-width takes up to a second, more for narrow ones.
 
         Parameters
         ----------
@@ -96,8 +90,19 @@ class RunningFraction:
             For a half-width outside (0, 0.5).
         """
         if not 0 < half_width < 0.5:
-            raise ValueError(f"a half-width lies between 0 and 0.5, not {half_width}")
+            raise ValueError(say("estimate.half-width-outside", half_width=half_width))
         if not self.n:
             return 0.0, 1.0
         z = intervals.critical_value(float(half_width), self.level, at_least)
         return intervals.interval(self.tank_treading, self.n, half_width, z)
+
+
+def whole(count: Any) -> int:
+    """Return a count as an int; a ValueError if it is negative or not a whole number."""
+    try:
+        number = operator.index(count)
+    except TypeError:
+        raise ValueError(say("estimate.counts-not-whole", count=count)) from None
+    if number < 0:
+        raise ValueError(say("estimate.counts-negative", count=number))
+    return number

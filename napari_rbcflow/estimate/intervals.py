@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtri
 
 FixedN = Literal["wilson", "jeffreys", "clopper-pearson"]
-"""Their names, as ``--interval`` takes them and ``run.json`` gives them."""
+"""Their names, as in ``run.json``."""
 FIXED_N: tuple[FixedN, ...] = get_args(FixedN)
+FEW_CELLS = 30
+"""Counted cells below which the interval spans most of what a patient's fraction could be."""
 
 
 def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -91,85 +93,13 @@ INTERVALS: Mapping[str, Callable[[int, int, float], tuple[float, float]]] = {
 }
 
 
-_BITS = 30
-_POLYNOMIALS = (
-    (0, (1,)),
-    (1, (1, 3)),
-    (1, (1, 3, 1)),
-    (2, (1, 1, 1)),
-    (1, (1, 1, 3, 3)),
-    (4, (1, 3, 5, 13)),
-    (2, (1, 1, 5, 5, 17)),
-    (4, (1, 1, 5, 5, 5)),
-    (7, (1, 1, 7, 11, 19)),
-    (11, (1, 1, 5, 1, 1)),
-)
-"""Of the second dimension on: the polynomial, its inner coefficients as bits, and the first directions."""
-MOST_DIMENSIONS = len(_POLYNOMIALS) + 1
-
-
-def sobol(dimensions: int, n: int) -> NDArray[np.float64]:
-    """Return the first `n` points of the sequence, not scrambled.
-
-    Parameters
-    ----------
-    dimensions : int
-        At most `MOST_DIMENSIONS`.
-    n : int
-
-    Returns
-    -------
-    ndarray of float64, shape (dimensions, n)
-        In [0, 1); the first point is 0.
-
-    Raises
-    ------
-    ValueError
-        For too many dimensions.
-    """
-    if not 1 <= dimensions <= MOST_DIMENSIONS:
-        raise ValueError(f"this Sobol sequence has 1 to {MOST_DIMENSIONS} dimensions, not {dimensions}")
-    k = np.arange(n, dtype=np.int64)
-    gray = k ^ (k >> 1)
-    out = np.zeros((dimensions, n), np.int64)
-    for row, direction in zip(out, [_first(), *map(_directions, _POLYNOMIALS)], strict=False):
-        for bit in range(int(n).bit_length()):
-            row ^= ((gray >> bit) & 1) * (direction[bit] << (_BITS - 1 - bit))
-    return out / 2.0**_BITS
-
-
-def _first() -> list[int]:
-    return [1] * _BITS
-
-
-def _directions(polynomial: tuple[int, tuple[int, ...]]) -> list[int]:
-    """Direction numbers, continued by the polynomial's recurrence."""
-    inner, first = polynomial
-    m, degree = list(first), len(first)
-    for i in range(degree, _BITS):
-        following = m[i - degree] ^ (m[i - degree] << degree)
-        for j in range(1, degree):
-            if inner >> (degree - 1 - j) & 1:
-                following ^= m[i - j] << j
-        m.append(following)
-    return m
-
-
 _CELLS = 400.0
 _STEPS = 60
 _MOST_CELLS = 1e6
 
 
 class ConfidenceSequence:
-    """The interval after every cell so far, and what all the looks before left of it.
-
-    Lifecycle: `update` with the counts after each cell or batch -> `interval`. Looking changes nothing.
-
-    Parameters
-    ----------
-    level : float
-        In (0, 1).
-    """
+    """The anytime interval: the part that all intervals so far, one after each `update`, have in common."""
 
     def __init__(self, level: float) -> None:
         self._bound = -math.log1p(-level)
@@ -177,22 +107,20 @@ class ConfidenceSequence:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """What is left of 0 to 1: low, high."""
         return self._low, self._high
 
     def update(self, k: int, n: int) -> None:
         """Take in that there are `n` cells now, `k` of them tank-treading.
 
-        What is cut off stays cut off (running intersection): each look's interval holds with all others, so
-        their common part does. Where nothing were left, which has the chance of an error, the
-        newest look's interval stands.
+        All intervals hold at once, so their common part does (running intersection). If that were empty,
+        which has the chance of an error, the newest interval alone is kept.
         """
         m = n - k
         if not n:
             return
         peak = k / n
         low = high = None
-        # Most cells move neither end: two weighings, and no search.
+        # Most cells move neither end: two likelihood ratios, and no search.
         if self._low >= peak or _ratio(self._low, k, m) > self._bound:
             low = _edge(self._bound, k, m, 0.0, peak) if k else 0.0
         if self._high <= peak or _ratio(self._high, k, m) > self._bound:
@@ -207,10 +135,7 @@ class ConfidenceSequence:
 
 
 def cells_to_leave(p: float, estimate: float, level: float) -> float | None:
-    """Return how many cells with a fraction of `estimate` it takes until the interval leaves `p`.
-
-    None where that is more than a million, as where the two are the same.
-    """
+    """Return the cells, at most a million, of a fraction of `estimate` that make the interval exclude `p`."""
     bound = -math.log1p(-level)
     low, high = 0.0, 1.0
     while _ratio(p, estimate * high, (1 - estimate) * high) <= bound:
@@ -227,7 +152,7 @@ def cells_to_leave(p: float, estimate: float, level: float) -> float | None:
 
 
 def _ratio(p: float, k: float, m: float) -> float:
-    """Logarithm of the mixture's likelihood over that of `p`."""
+    """Return the logarithm of the mixture's likelihood over that of `p`."""
     if p <= 0.0:
         return math.inf if k else 0.0
     if p >= 1.0:
@@ -239,7 +164,7 @@ def _ratio(p: float, k: float, m: float) -> float:
 
 
 def _edge(bound: float, k: int, m: int, out: float, inside: float) -> float:
-    """Bisect for the edge of the interval, and return the side that is outside: never too narrow."""
+    """Bisect for the end of the interval, and return the side that is outside: never too narrow."""
     for _ in range(_STEPS):
         middle = (out + inside) / 2
         if middle in (out, inside):
@@ -252,52 +177,39 @@ def _edge(bound: float, k: int, m: int, out: float, inside: float) -> float:
 
 
 _SHRINK = 2.0
-"""Cells of each kind that are counted beforehand. Of 1 to 6, 2 needs the fewest cells
-(docs/decisions/estimate.md), and the same estimate can decide on the stop and stand in the middle."""
+"""Pseudo-counts of each kind. Of 1 to 6, 2 needs the fewest cells (docs/decisions/estimate.md), and the same
+estimate can decide on the stop and be the middle of the interval."""
 _NARROWEST = 0.02
-"""Half-width from which on z is that of 0.02, which takes seconds: it falls towards the normal one."""
+"""Half-width below which its z is used, as narrower ones take seconds: z falls towards the normal one."""
 _Z_STEPS = 12
-_AWAY = 1e-9
-"""Beside an interval's end, where coverage jumps."""
+_AWAY = 1e-9  # from an interval's end, where coverage jumps
 
 
 @dataclass(frozen=True, eq=False)
 class Stops:
-    """Every point at which a run may stop.
+    """Every point at which a run may stop: arrays of one shape, (m,)."""
 
-    Attributes
-    ----------
-    k, n : ndarray of int64, shape (m,)
-        Tank-treading cells, and cells in all.
-    log_paths : ndarray of float64, shape (m,)
-        Logarithm of the number of ways there that do not stop before.
-    low, high : ndarray of float64, shape (m,)
-        The interval that is said there.
-    """
-
-    k: NDArray[np.int64]
-    n: NDArray[np.int64]
-    log_paths: NDArray[np.float64]
-    low: NDArray[np.float64]
+    k: NDArray[np.int64]  # tank-treading cells
+    n: NDArray[np.int64]  # cells in all
+    log_paths: NDArray[np.float64]  # logarithm of the number of ways there that do not stop before
+    low: NDArray[np.float64]  # the interval reported there
     high: NDArray[np.float64]
 
     def chances(self, p: float) -> NDArray[np.float64]:
-        """Probability of stopping at each point where the true fraction is `p`, in (0, 1)."""
+        """Return the probability of stopping at each point if the true fraction is `p`, in (0, 1)."""
         chances: NDArray[np.float64] = np.exp(
             self.log_paths + self.k * math.log(p) + (self.n - self.k) * math.log1p(-p)
         )
         return chances
 
     def coverage(self, p: float) -> float:
-        """Probability that the interval holds the true fraction `p`."""
+        """Return the probability that the interval holds the true fraction `p`."""
         return float(self.chances(p)[(self.low <= p) & (p <= self.high)].sum())
 
     def least_coverage(self) -> tuple[float, float]:
-        """Least coverage over all fractions, and the fraction where it is.
-
-        Coverage jumps at the intervals' ends and is smooth between: both sides of each end are tried, and
-        a grid between. The rule treats both kinds of cells alike, so that half of the fractions do.
-        """
+        """Return the least coverage over all fractions, and the fraction where it is."""
+        # Coverage jumps at the intervals' ends and is smooth between. The rule treats both kinds of cells
+        # alike, so fractions above one half are enough.
         ends = np.concatenate([self.low, self.high])
         tried = np.concatenate([ends - _AWAY, ends + _AWAY, np.linspace(0.5, 0.9995, 500)])
         tried = np.unique(tried[(tried >= 0.5) & (tried < 1.0 - _AWAY)])
@@ -306,50 +218,47 @@ class Stops:
         return found[worst], float(tried[worst])
 
 
-def middle(k: float, n: int) -> float:
-    """Return the shrunken estimate, the middle of the interval."""
+def shrunken_estimate(k: float, n: int) -> float:
+    """Return the middle of the fixed-width interval: the fraction with two cells of each kind added.
+
+    Parameters
+    ----------
+    k : float
+        Tank-treading cells.
+    n : int
+        All counted cells.
+    """
     return (k + _SHRINK) / (n + 2 * _SHRINK)
 
 
 def half_width(k: float, n: int, z: float) -> float:
-    """Return the half-width that `n` cells give, `k` of them tank-treading; 0.5 where that is more."""
+    """Return the half-width that `n` cells give, `k` of them tank-treading; at most 0.5."""
     if not n:
         return 0.5
-    q = middle(k, n)
+    q = shrunken_estimate(k, n)
     return min(0.5, z * math.sqrt(q * (1 - q) / n))
 
 
 def interval(k: int, n: int, wanted: float, z: float) -> tuple[float, float]:
     """Return the interval for a run that stops at the half-width `wanted`; wider before it stops."""
-    q, half = middle(k, n), max(wanted, half_width(k, n, z))
+    q, half = shrunken_estimate(k, n), max(wanted, half_width(k, n, z))
     return (0.0 if k == 0 else max(0.0, q - half)), (1.0 if k == n else min(1.0, q + half))
 
 
 def most_cells(wanted: float, z: float) -> int:
-    """Return the number of cells with which a run has stopped, whatever they are."""
+    """Return the number of cells after which a run has stopped, whatever they are."""
     return math.ceil((z / wanted) ** 2 / 4)
 
 
 @lru_cache(maxsize=64)
 def critical_value(wanted: float, level: float = 0.95, at_least: int = 1) -> float:
-    """Return the least z for which the interval covers at the stop, for whatever fraction.
+    """Return the least z for which the interval covers at the stop, whatever the fraction.
 
-    Parameters
-    ----------
-    wanted : float
-        Half-width at which the run stops, 0 to 0.5.
-    level : float
-        Confidence level in (0, 1).
-    at_least : int
-        Cells before which the run does not stop.
-
-    Returns
-    -------
-    float
-        A little above the normal quantile: 2.000 for 0.05 at 95 %.
+    It is a little above the normal quantile: 2.000 for a half-width `wanted` of 0.05 at 95 %. `at_least`
+    cells are counted before the run may stop.
     """
     if wanted < _NARROWEST:
-        # The least number is of cells at this width: at 0.02 it would mean more than it does.
+        # `at_least` belongs to the narrower width: at 0.02 it would matter more than it does.
         wanted, at_least = _NARROWEST, 1
     normal = float(ndtri(0.5 + level / 2))
     low, high = normal, 2 * normal

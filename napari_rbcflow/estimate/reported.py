@@ -1,4 +1,4 @@
-"""Which interval is reported of a run, the one that is true of how it ended, and how it ended in words."""
+"""Which interval is reported: the one that is valid for how a run ended; and how it ended, in words."""
 
 from __future__ import annotations
 
@@ -7,30 +7,9 @@ from dataclasses import dataclass
 from napari_rbcflow.estimate.fraction import RunningFraction
 from napari_rbcflow.estimate.intervals import FIXED_N, FixedN
 from napari_rbcflow.estimate.stopping import StopRules
+from napari_rbcflow.sentences import say
 
-__all__ = [
-    "ANYTIME",
-    "FIXED_N",
-    "FIXED_WIDTH",
-    "METHOD_WORDS",
-    "Said",
-    "fraction_text",
-    "method_of",
-    "method_words",
-    "said",
-    "stop_sentence",
-]
-
-
-_ENDS = {
-    "reliable": "Stopped by itself: enough reliable cells had been counted ({n}).",
-    "half-width": "Stopped by itself: the interval was narrow enough ({n} cells).",
-    "seconds": "Stopped by itself: the set time was over.",
-    "tracks": "Stopped by itself: enough tracks had been seen.",
-    "baseline": "Stopped by itself: the interval lay wholly on one side of the limit.",
-    "source-ended": "Finished: the movie ended, or the camera's sequence.",
-    "user": "Stopped by a person.",
-}
+_ENDS = ("reliable", "half-width", "seconds", "tracks", "baseline", "source-ended", "user")
 
 
 def end_sentence(reason: str, n: int, found: str = "") -> str:
@@ -43,45 +22,20 @@ def end_sentence(reason: str, n: int, found: str = "") -> str:
     n : int
         Cells counted.
     found : str
-        ``stop_sentence`` of ``run.json``: what the rules found.
+        ``stop_sentence`` of ``run.json``.
     """
-    said = _ENDS.get(reason, f"Ended: {reason}.").format(n=f"{n:,}")
-    return f"{said} {found}".rstrip()
+    key = f"estimate.ended-{reason if reason in _ENDS else 'otherwise'}"
+    return f"{say(key, cells=n, reason=reason)} {found}".rstrip()
 
 
 FIXED_WIDTH, ANYTIME = "fixed-width", "anytime"
-METHOD_WORDS = {
-    "wilson": "Wilson's confidence interval",
-    "jeffreys": "Jeffreys' confidence interval",
-    "clopper-pearson": "Clopper and Pearson's confidence interval",
-    FIXED_WIDTH: "fixed-width interval: valid for a run that stops at this width",
-    ANYTIME: "anytime interval: valid at any moment, whenever the run is stopped",
-}
-"""Each interval in plain words."""
-_NOT_BY_LABELS = (
-    "Valid where what was seen did not decide when to stop: so many cells, a time, a whole movie."
-)
-METHOD_HELP = {
-    "wilson": _NOT_BY_LABELS,
-    "jeffreys": _NOT_BY_LABELS,
-    "clopper-pearson": _NOT_BY_LABELS,
-    FIXED_WIDTH: "Valid for a run that stops as soon as the interval has this width.",
-    ANYTIME: "Valid at every look at once, whatever stops the run.",
-}
-"""When each interval is valid, for a tooltip."""
+_METHODS = (*FIXED_N, FIXED_WIDTH, ANYTIME)
 _WHATEVER_THE_LABELS = ("reliable", "seconds", "tracks", "source-ended")
 
 
 @dataclass(frozen=True)
-class Said:
-    """An interval and its name.
-
-    Attributes
-    ----------
-    low, high : float
-    method : str
-        A key of `METHOD_WORDS`, as in ``run.json``.
-    """
+class ReportedInterval:
+    """An interval and its name, as in ``run.json``."""
 
     low: float
     high: float
@@ -89,14 +43,13 @@ class Said:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Low and high."""
         return self.low, self.high
 
 
-def said(
+def reported_interval(
     fraction: RunningFraction, rules: StopRules, status: str, reason: str, fixed_n: FixedN = "wilson"
-) -> Said:
-    """Return the interval that belongs to how a run stands or ended.
+) -> ReportedInterval:
+    """Return the interval that is valid for how a run ended, or for a run that still goes on.
 
     Parameters
     ----------
@@ -107,21 +60,21 @@ def said(
     status, reason : str
         As in ``run.json``.
     fixed_n : {"wilson", "jeffreys", "clopper-pearson"}
-        Which, where the number of cells did not depend on their labels.
+        Which one, if the number of cells did not depend on their labels.
     """
     method = method_of(rules, status, reason, fixed_n, fraction.level)
     if method == ANYTIME:
-        return Said(*fraction.anytime_interval(), method)
+        return ReportedInterval(*fraction.anytime_interval(), method)
     if method == FIXED_WIDTH:
         assert rules.halfwidth is not None
-        return Said(*fraction.fixed_width_interval(rules.halfwidth, rules.reliable or 1), method)
-    return Said(*fraction.interval(method), method)
+        return ReportedInterval(*fraction.fixed_width_interval(rules.halfwidth, rules.reliable or 1), method)
+    return ReportedInterval(*fraction.interval(method), method)
 
 
 def method_of(
     rules: StopRules, status: str, reason: str, fixed_n: FixedN = "wilson", level: float = 0.95
 ) -> str:
-    """Return the name of that interval; parameters as `said`."""
+    """Return the name of that interval; parameters as `reported_interval`."""
     if status != "finished" or rules.baseline is not None:
         return ANYTIME
     if rules.width_matters(level):
@@ -130,32 +83,34 @@ def method_of(
 
 
 def method_words(method: str) -> str:
-    """Say in plain words what an interval holds for."""
-    return METHOD_WORDS.get(method, method)
+    """Say what an interval is, by its name in ``run.json``."""
+    return say(f"estimate.interval-{method}") if method in _METHODS else method
+
+
+def method_help(method: str) -> str:
+    """Say when an interval is valid, for a tooltip; empty for an unknown one."""
+    if method in FIXED_N:
+        return say("estimate.valid-fixed-n")
+    return say(f"estimate.valid-{method}") if method in _METHODS else ""
 
 
 def fraction_text(
     estimate: float, interval: tuple[float, float], n: int, level: float = 0.95, method: str = ""
 ) -> str:
-    """Say the fraction, never without its interval, and what that holds for."""
+    """Say the fraction, never without its interval, and when that is valid."""
     if not n:
-        return "no fraction: no reliable cell"
-    low, high = interval
-    cells = "1 reliable cell" if n == 1 else f"{n} reliable cells"
-    return (
-        f"tank-treading {100 * estimate:.1f} % "
-        f"({100 * level:.0f} % interval {100 * low:.1f} to {100 * high:.1f} %, {cells})"
-        + (f"\n{method_words(method)}" if method else "")
-    )
+        return say("estimate.fraction-none")
+    low, high = (100 * end for end in interval)
+    text = say("estimate.fraction", estimate=100 * estimate, level=100 * level, low=low, high=high, cells=n)
+    return f"{text}\n{method_words(method)}" if method else text
 
 
 def stop_sentence(reason: str, rules: StopRules, fraction: RunningFraction) -> str:
-    """Say on which side of the limit the fraction lies, where one was set and the cells tell.
+    """Say on which side of the limit the fraction is, if one was set and the anytime interval excludes it.
 
-    Whatever ended the run: with a limit the interval that holds at every look is said, and the side by it.
     Empty while the run goes on (no `reason`).
     """
     side = rules.side(fraction) if reason else None
     if side is None:
         return ""
-    return f"The fraction lies {side} {100 * (rules.baseline or 0):g} %, the limit that was set."
+    return say(f"estimate.limit-{side}", limit=100 * (rules.baseline or 0))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import intervals
 from napari_rbcflow.estimate.fraction import RunningFraction
 from napari_rbcflow.estimate.intervals import cells_to_leave
+from napari_rbcflow.sentences import say
+from napari_rbcflow.types import StopReason
 
 USUAL_RELIABLE = 200
-"""Cells, where nobody says: about what one acquisition of Darrin et al. 2023 holds (120 to 270)."""
+"""Default number of cells: about what one acquisition of Darrin et al. 2023 holds (120 to 270)."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,8 @@ class StopRules:
 
     A rule that is None asks for nothing; without any, the source's end or a person stops the run.
 
-    The half-width is that of the interval which will be said. For a run that only its width can stop, that
-    is the fixed-width one. Where a baseline may stop it too, it is the interval that holds at every look,
-    as then no other one does (see `reported`).
+    The half-width is that of the interval that will be reported: the fixed-width one or, if a baseline may
+    stop the run too, the anytime one, as then no other is valid (see `reported`).
 
     Attributes
     ----------
@@ -32,11 +34,11 @@ class StopRules:
     halfwidth : float or None
         In (0, 0.5).
     seconds : float or None
-        Of camera time.
+        Camera time.
     tracks : int or None
         Tracks finished, counted or not.
     baseline : float or None
-        In (0, 1): stops when the interval that holds at every look lies wholly below or above it.
+        In (0, 1): stops when the whole anytime interval is below or above it.
 
     Raises
     ------
@@ -51,27 +53,23 @@ class StopRules:
     baseline: float | None = None
 
     def __post_init__(self) -> None:
-        if self.reliable is not None and self.reliable < 1:
-            raise BadInput(f"--stop-reliable must be at least 1, not {self.reliable}")
+        for setting, count in (("stop_reliable", self.reliable), ("stop_tracks", self.tracks)):
+            if count is not None and count < 1:
+                raise BadInput("estimate.must-be-one", setting=setting, value=count)
         if self.halfwidth is not None and not 0 < self.halfwidth < 0.5:
-            raise BadInput(f"--stop-halfwidth must lie between 0 and 0.5, not {self.halfwidth:g}")
+            raise BadInput("estimate.stop-halfwidth-outside", value=self.halfwidth)
         if self.seconds is not None and not self.seconds > 0:
-            raise BadInput(f"--stop-seconds must be above 0, not {self.seconds:g}")
-        if self.tracks is not None and self.tracks < 1:
-            raise BadInput(f"--stop-tracks must be at least 1, not {self.tracks}")
+            raise BadInput("estimate.must-be-positive", setting="stop_seconds", value=self.seconds)
         if self.baseline is not None and not 0 < self.baseline < 1:
-            raise BadInput(f"--stop-baseline must lie between 0 and 1 (0.86 for 86 %), not {self.baseline:g}")
+            raise BadInput("estimate.stop-baseline-outside", value=self.baseline)
 
     def prepare(self, level: float = 0.95) -> None:
-        """Work out what takes long, up to a second or a few, before the run and not in it."""
+        """Calculate what takes up to a few seconds before the run, not in it."""
         if self.width_matters(level) and self.baseline is None:
             self.critical_value(level)
 
     def width_matters(self, level: float) -> bool:
-        """Whether the half-width asks for anything.
-
-        Not where `reliable` cells make every interval that narrow: then their number is fixed beforehand.
-        """
+        """Whether the half-width matters: not if `reliable` cells make every interval that narrow."""
         if self.halfwidth is None:
             return False
         if self.reliable is None or self.baseline is not None:
@@ -85,63 +83,56 @@ class StopRules:
         return intervals.critical_value(self.halfwidth, level, self.reliable or 1)
 
     def half_width(self, fraction: RunningFraction) -> float:
-        """Return the half-width that is compared with `halfwidth`; 0.5 where nothing was counted."""
+        """Return the half-width that is compared with `halfwidth`; 0.5 if nothing was counted."""
         if self.baseline is not None:
             low, high = fraction.anytime_interval()
             return (high - low) / 2
         return intervals.half_width(fraction.tank_treading, fraction.n, self.critical_value(fraction.level))
 
     def side(self, fraction: RunningFraction) -> str | None:
-        """Return ``below`` or ``above`` where the interval at every look leaves the baseline, else None."""
+        """Return ``below`` or ``above`` if the anytime interval excludes the baseline, else None."""
         if self.baseline is None:
             return None
         low, high = fraction.anytime_interval()
         return "below" if high < self.baseline else "above" if low > self.baseline else None
 
-    def met_by(self, fraction: RunningFraction, tracks: int = 0) -> str | None:
-        """Return the rule that is met, named as in ``run.json``, else None; the time is `out_of_time`.
+    def met_by(self, fraction: RunningFraction, tracks: int = 0) -> StopReason | None:
+        """Return the rule that is met, named as in ``run.json``, else None; for the time, see `out_of_time`.
 
-        Where two are met by the same track, cells go before the baseline, and that before tracks.
+        If the same track meets two, cells go before the baseline, and that before tracks.
         """
         if reason := self._cells_met(fraction):
             return reason
         if self.side(fraction):
-            return "baseline"
-        return "tracks" if self.tracks is not None and tracks >= self.tracks else None
+            return StopReason.BASELINE
+        return StopReason.TRACKS if self.tracks is not None and tracks >= self.tracks else None
 
-    def _cells_met(self, fraction: RunningFraction) -> str | None:
-        """Where cells and width are asked for, both must hold, and the one met last is named."""
+    def _cells_met(self, fraction: RunningFraction) -> StopReason | None:
+        """If cells and width are asked for, both must be met, and the one met last is named."""
         if self.reliable is not None and fraction.n < self.reliable:
             return None
         if not self.width_matters(fraction.level):
-            return "reliable" if self.reliable is not None else None
+            return StopReason.RELIABLE if self.reliable is not None else None
         assert self.halfwidth is not None
         if not fraction.n or self.half_width(fraction) > self.halfwidth:
             return None
-        # The count rises by one a cell: that it stands just at N means that the width was there before.
-        return "reliable" if fraction.n == self.reliable else "half-width"
+        # The count rises by one a cell: if it is just N, the width was reached before.
+        return StopReason.RELIABLE if fraction.n == self.reliable else StopReason.HALF_WIDTH
 
     def out_of_time(self, seconds: float) -> bool:
         """Whether the camera has run long enough."""
         return self.seconds is not None and seconds >= self.seconds
 
 
-_TOGETHER = ("reliable", "half-width")
-"""Both of these must hold; of all others, one is enough."""
+_TOGETHER = (StopReason.RELIABLE, StopReason.HALF_WIDTH)
+"""Both of these must be met; of all others, one is enough."""
 _FEW = 5
-"""Cells before which the fraction says nothing of how many more are needed."""
-SOURCES_END = "the source's end"
+"""Cells before which the fraction does not tell how many more are needed."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What came in a second of late; None where that cannot be told yet.
-
-    Attributes
-    ----------
-    cells, tracks, camera_s : float or None
-        Reliable cells, finished tracks and seconds of camera time, a second of the clock on the wall.
-    """
+    """Reliable cells, finished tracks and camera seconds in a recent second of wall time; None if unknown."""
 
     cells: float | None = None
     tracks: float | None = None
@@ -154,17 +145,16 @@ class RuleProgress:
 
     Attributes
     ----------
-    name : str
-        As the stop reason in ``run.json``.
+    name : StopReason
     missing : str
-        In a few words, what it still lacks; empty where it is met.
+        In a few words, what is still missing; empty if it is met.
     share : float
         0 to 1, of the cells, tracks or seconds that it takes in all.
     seconds_left : float or None
-        At the present rate, by the present fraction; None where that cannot be told.
+        At the present rate and fraction; None if unknown.
     """
 
-    name: str
+    name: StopReason
     missing: str
     share: float
     seconds_left: float | None
@@ -173,47 +163,37 @@ class RuleProgress:
 def to_go(
     rules: StopRules, fraction: RunningFraction, *, tracks: int, seconds: float, rates: Rates = Rates()
 ) -> tuple[RuleProgress, ...]:
-    """Return how far it is to each rule in force; a few microseconds.
-
-    Parameters
-    ----------
-    rules : StopRules
-    fraction : RunningFraction
-    tracks : int
-        Finished so far.
-    seconds : float
-        Of camera time so far.
-    rates : Rates
-    """
-    said = []
+    """Return how far it is to each rule in force, after so many finished `tracks` and camera `seconds`."""
+    progress = []
     if rules.reliable is not None:
         left = rules.reliable - fraction.n
-        words = _number_of(left, "cell") if left > 0 else ""
-        said.append(_entry("reliable", words, fraction.n, rules.reliable, rates.cells))
+        words = say("estimate.missing-cells", cells=left) if left > 0 else ""
+        progress.append(_entry(StopReason.RELIABLE, words, fraction.n, rules.reliable, rates.cells))
     if rules.halfwidth is not None and rules.width_matters(fraction.level):
-        half = rules.half_width(fraction)
-        wide = not fraction.n or half > rules.halfwidth
-        words = f"the interval from ±{100 * half:.1f} down to ±{100 * rules.halfwidth:.1f} %" if wide else ""
-        said.append(_entry("half-width", words, fraction.n, _cells_for_width(rules, fraction), rates.cells))
+        half, words = rules.half_width(fraction), ""
+        if not fraction.n or half > rules.halfwidth:
+            words = say("estimate.missing-half-width", now=100 * half, wanted=100 * rules.halfwidth)
+        needed = _cells_for_width(rules, fraction)
+        progress.append(_entry(StopReason.HALF_WIDTH, words, fraction.n, needed, rates.cells))
     if rules.seconds is not None:
-        left_s = max(0.0, rules.seconds - seconds)
-        said.append(_entry("seconds", f"{left_s:.0f} s", seconds, rules.seconds, rates.camera_s))
+        words = say("estimate.missing-seconds", seconds=max(0.0, rules.seconds - seconds))
+        progress.append(_entry(StopReason.SECONDS, words, seconds, rules.seconds, rates.camera_s))
     if rules.tracks is not None:
         left = max(0, rules.tracks - tracks)
-        words = _number_of(left, "track") if left else ""
-        said.append(_entry("tracks", words, tracks, rules.tracks, rates.tracks))
+        words = say("estimate.missing-tracks", tracks=left) if left else ""
+        progress.append(_entry(StopReason.TRACKS, words, tracks, rules.tracks, rates.tracks))
     if rules.baseline is not None:
-        words = f"the interval clear of {100 * rules.baseline:g} %" if rules.side(fraction) is None else ""
+        words = ""
+        if rules.side(fraction) is None:
+            words = say("estimate.missing-baseline", limit=100 * rules.baseline)
         needed = _cells_for_baseline(rules.baseline, fraction)
-        said.append(_entry("baseline", words, fraction.n, needed, rates.cells))
-    return tuple(said)
+        progress.append(_entry(StopReason.BASELINE, words, fraction.n, needed, rates.cells))
+    return tuple(progress)
 
 
-def _number_of(n: int, thing: str) -> str:
-    return f"{n:,} {thing}{'' if n == 1 else 's'}"
-
-
-def _entry(name: str, missing: str, have: float, needed: float | None, rate: float | None) -> RuleProgress:
+def _entry(
+    name: StopReason, missing: str, have: float, needed: float | None, rate: float | None
+) -> RuleProgress:
     if not missing:
         return RuleProgress(name, "", 1.0, 0.0)
     if needed is None:
@@ -223,7 +203,7 @@ def _entry(name: str, missing: str, have: float, needed: float | None, rate: flo
 
 
 def _cells_for_width(rules: StopRules, fraction: RunningFraction) -> float | None:
-    """Return the cells at which the half-width is reached if the fraction stays as it is."""
+    """Return the cells at which the half-width is reached if the fraction stays the same."""
     assert rules.halfwidth is not None
     n = fraction.n
     if n < _FEW:
@@ -249,12 +229,16 @@ def _cells_for_baseline(baseline: float, fraction: RunningFraction) -> float | N
 
 
 def missing(rules: Iterable[RuleProgress]) -> str:
-    """Say in a few words what is still missing, for the line that a person watches."""
+    """Say in a few words what is still missing until a run stops."""
     rules = list(rules)
     if not rules:
-        return SOURCES_END
-    cells = " and ".join(r.missing for r in rules if r.name in _TOGETHER and r.missing)
-    return " or ".join(filter(None, [cells, *(r.missing for r in rules if r.name not in _TOGETHER)]))
+        return say("estimate.missing-source-end")
+    together = [r.missing for r in rules if r.name in _TOGETHER and r.missing]
+    if len(together) == 2:
+        together = [say("estimate.missing-both", one=together[0], other=together[1])]
+    alone = [r.missing for r in rules if r.name not in _TOGETHER and r.missing]
+    parts = [*together, *alone]
+    return reduce(lambda one, other: say("estimate.missing-either", one=one, other=other), parts or [""])
 
 
 def nearest(rules: Sequence[RuleProgress]) -> tuple[float | None, float | None]:
@@ -274,7 +258,7 @@ def nearest(rules: Sequence[RuleProgress]) -> tuple[float | None, float | None]:
 
 
 def time_words(seconds: float) -> str:
-    """Say how long something will take, roughly."""
+    """Return roughly how long something takes, with its unit."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 5400:

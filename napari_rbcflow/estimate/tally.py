@@ -22,24 +22,24 @@ from napari_rbcflow.estimate.fraction import RunningFraction
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.types import FRAGMENTS_REMEMBERED, Judgement, Label
 
+# Why a track does not count: reasons in ``cells.csv``.
 CUT_BY_STOP = "cut-by-stop"
 AFTER_STOP = "after-stop"
 RUN_FAILED = "run-failed"
-PIECE = "piece"
-"""Of a track that may be another piece of a cell that was counted already."""
+FRAGMENT = "piece"
+"""The track may be another fragment of a cell that was counted already."""
 TOO_FEW_FRAMES = "too-few-frames"
-"""Of a track that was judged, but is shorter than the least length that was asked for. Unreliable ones too:
-none of so few frames can be counted by mistake, so the correction for such mistakes must not count them."""
+"""The track was judged, but has fewer frames than were asked for. Unreliable ones too: none of so few frames
+can be counted by mistake, so the correction for such mistakes must not count them."""
 OTHER_SPEED = "other-speed"
-"""Of a track that the networks took for reliable, but that moves as cells out of focus do (`focus_speed`)."""
+"""The networks judged the track reliable, but it moves as cells out of focus do (`focus_speed`)."""
 LEARNT_AGAIN = 1.2
-"""Times as many tracks that stage 1 passed, after which the speed in focus is learnt again."""
+"""Factor by which the tracks that stage 1 passed must grow before the speed in focus is learnt again."""
 _JUDGED = (Label.TANK_TREADING, Label.FLIPPING, Label.UNRELIABLE)
-_NOT_FINISHED = (CUT_BY_STOP, AFTER_STOP, RUN_FAILED)
 
 
-class Handed(Protocol):
-    """What the tally asks of a track: a `Track`, or a row of ``cells.csv`` when a run is counted again."""
+class Countable(Protocol):
+    """What the tally needs of a track: a `Track`, or a row of ``cells.csv`` when a run is counted again."""
 
     @property
     def cell(self) -> int: ...
@@ -50,34 +50,33 @@ class Handed(Protocol):
     def __len__(self) -> int: ...
 
 
-T = TypeVar("T", bound=Handed)
+T = TypeVar("T", bound=Countable)
 
 
 class Tally:
-    """Counts judged tracks, one cell once, until a stop rule is met; then the number is frozen.
+    """Counts judged tracks, each cell once, until a stop rule is met; then the number is final.
 
     The track that meets the rule is the last that may count, whatever the batches: the cell that is enough,
     or the last of as many tracks as were asked for.
 
-    A cell that is lost and found again leaves two tracks or more. Of a chain of them (each track names
-    those that it may continue) the first that can be judged counts, and what may continue it, directly or
-    through others, does not. One that is too short to count leaves that to the next.
+    A cell that is lost and found again leaves two tracks or more. Of a chain of them (each track names those
+    that it may continue) the first that can be judged counts, and those that may continue it, directly or
+    through others, do not. One that is too short to count leaves that to the next.
 
-    The speed of the cells in focus is learnt from the tracks themselves (`focus_speed`), the first time when
-    there are enough, then each time there are `LEARNT_AGAIN` times as many, where a stop rule is met, and at
-    the end. Each time all tracks are counted again by what it says, so the number may rise or fall. Where
-    that takes back that a rule is met, the run goes on. The counts depend on the tracks and their order, not
-    on batches or time.
+    The speed of the cells in focus is learnt from the tracks themselves (`focus_speed`): the first time when
+    there are enough, then each time there are `LEARNT_AGAIN` times as many, when a stop rule is met, and at
+    the end. Each time all tracks are counted again with it, so the number may rise or fall; if a rule is then
+    no longer met, the run goes on. The counts depend on the tracks and their order, not on batches or time.
 
-    Lifecycle, a batch at a time: `settle` says what becomes of each track -> the caller puts that on
-    disk -> `count` counts it. So what is counted is on disk, and a crash in between costs a count,
-    never a cell. At the end `finish`; then `changed` says which tracks count otherwise than `settle` said.
+    Lifecycle, for each batch: `settle` returns what becomes of each track -> the caller writes that to disk
+    -> `count` counts it. So what is counted is on disk, and a crash in between costs a count, never a cell.
+    At the end `finish`; then `changed` tells which tracks count otherwise than `settle` returned.
 
     Parameters
     ----------
     rules : StopRules
     least_frames : int, optional
-        Of a track that counts; 0 for any that was judged.
+        Fewest frames of a track that counts; 0 for any that was judged.
     speed : callable, optional
         Returns the speed of a track in um/s, rounded as in ``cells.csv``. Without it, none is learnt.
     """
@@ -96,17 +95,16 @@ class Tally:
 
     @property
     def fraction(self) -> RunningFraction:
-        """Of the cells that count now."""
         return self._now.fraction
 
     @property
     def cells(self) -> Counter[str]:
-        """``tracked`` and one count a label, named as in ``run.json``."""
+        """``tracked`` and one count for each label, named as in ``run.json``."""
         return self._now.cells
 
     @property
     def counted(self) -> bytearray:
-        """The counted cells in their order, 1 for tank-treading and 0 for flipping: a byte a cell."""
+        """The counted cells in their order, one byte each: 1 for tank-treading and 0 for flipping."""
         return self._now.counted
 
     @property
@@ -121,7 +119,6 @@ class Tally:
 
     @property
     def focus(self) -> FocusSpeed:
-        """What is said of the speed of cells in focus."""
         return self._now.focus
 
     @property
@@ -130,19 +127,9 @@ class Tally:
         return self._now.set_aside
 
     def counted_since(self, n: int, recounts: int) -> tuple[bytes, int]:
-        """Return the cells counted after the first `n`, or all where all were counted again since.
+        """Return the cells counted after the first `n`, as `counted`, and how often all were counted again.
 
-        Parameters
-        ----------
-        n, recounts : int
-            How many were taken before, and what this returned with them.
-
-        Returns
-        -------
-        bytes
-            As `counted`.
-        int
-            How often all were counted again; another number than `recounts` means that these are all.
+        All of them, if all were counted again since this returned `recounts`.
         """
         now = self._now
         return bytes(now.counted[n if now.recounts == recounts else 0 :]), now.recounts
@@ -151,23 +138,22 @@ class Tally:
         """Return the tracks that may still count: those that the stop did not cut, before the stop."""
         return [] if self.enough else [t for t in tracks if t.reason != CUT_BY_STOP]
 
-    def settle(self, tracks: Sequence[Handed], judged: Sequence[Judgement]) -> list[Judgement]:
-        """Return a judgement for every track, in order.
+    def settle(self, tracks: Sequence[Countable], judged: Sequence[Judgement]) -> list[Judgement]:
+        """Return the final judgement of every track, in order.
 
         Parameters
         ----------
         tracks : sequence of Track
-            As they were handed over: a track comes behind those that it may continue.
+            In the order in which they ended: a track comes after those that it may continue.
         judged : sequence of Judgement
             Of the tracks that `to_judge` returned for the same `tracks`, in order.
 
         Returns
         -------
         list of Judgement
-            Tracks behind the one that meets the stop rule, those that the stop cut, and those that
-            would count but may be of a cell that was counted, and those that are too short, are
-            ``uncounted``. Those at another speed than cells in focus, as far as that is known by then, are
-            ``unreliable``. Those of them that were judged keep their probabilities.
+            ``uncounted`` are tracks after the one that meets the stop rule, those that the stop cut, those
+            that may belong to a counted cell, and those that are too short. ``unreliable`` are those at
+            another speed than cells in focus, as far as that is known by then. All keep their probabilities.
         """
         trial = self._now.copy()
         coming = iter(judged)
@@ -176,16 +162,16 @@ class Tally:
             judgement = None if self.enough or track.reason == CUT_BY_STOP else next(coming)
             if trial.enough or judgement is None:
                 why = CUT_BY_STOP if track.reason == CUT_BY_STOP else AFTER_STOP
-                way = _Way(track.cell, track.may_continue, uncounted(track, why))
-                trial.add(way)
+                kept = _JudgedTrack(track.cell, track.may_continue, uncounted(track, why))
+                trial.add(kept)
             else:
-                way = self._add(trial, track, judgement)
-            settled.append(trial.tell(way))
+                kept = self._add(trial, track, judgement)
+            settled.append(trial.settle(kept))
         self._coming = settled, trial
         return settled
 
     def count(self, settled: Sequence[Judgement]) -> None:
-        """Count what `settle` returned, or other tracks, which a fault left unjudged."""
+        """Count what `settle` returned, or other tracks, which a failure left unjudged."""
         if self._coming is not None and list(settled) == self._coming[0]:
             self._now = self._coming[1]
         else:
@@ -199,54 +185,54 @@ class Tally:
         self._coming = None
 
     def finish(self) -> None:
-        """Count all by the speed that the whole run tells; nothing changes where a stop rule froze it."""
+        """Count all with the speed learnt from the whole run, unless a stop rule made the number final."""
         if not self.enough and self._now.stale:
             now = self._now.copy()
             now.learn()
             self._now = now
 
     def changed(self) -> dict[int, tuple[Label, str]]:
-        """Return label and reason of each track that is now another than `settle` said."""
+        """Return label and reason of each track whose label is no longer the one that `settle` returned."""
         return self._now.changed()
 
-    def _add(self, trial: _Counts, track: Handed, judgement: Judgement) -> _Way:
-        """Add a judged track; the speed in focus is learnt again where that is due."""
-        brief, speed = len(track) < self._least_frames, 0.0
+    def _add(self, trial: _Counts, track: Countable, judgement: Judgement) -> _JudgedTrack:
+        """Add a judged track; the speed in focus is learnt again if that is due."""
+        too_short, speed = len(track) < self._least_frames, 0.0
         if self._speed is not None and judgement.p_reliable is not None:
             speed = self._speed(track)
             # Stage 2 may be asked of a cell that stage 1 then discards, as either kind has its own threshold.
             passed = judgement.p_tank_treading is not None and judgement.reason != "stage-1"
-            if not brief:  # of those the table does not keep why
+            if not too_short:  # for those the table does not keep why
                 trial.see(speed, judgement.p_reliable, passed=passed)
-        way = _Way(track.cell, track.may_continue, judgement, brief, speed)
+        kept = _JudgedTrack(track.cell, track.may_continue, judgement, too_short, speed)
         trial.finished += 1
-        trial.add(way)
+        trial.add(kept)
         if trial.learning_is_due:
             trial.learn()
         trial.enough = self._rules.met_by(trial.fraction, trial.finished)
         if trial.enough and trial.stale:
             trial.learn()
             trial.enough = self._rules.met_by(trial.fraction, trial.finished)
-        return way
+        return kept
 
 
-class _Way(NamedTuple):
-    """A track that was judged, as far as it must be counted again."""
+class _JudgedTrack(NamedTuple):
+    """What is needed of a judged track to count it again."""
 
     cell: int
     may_continue: tuple[int, ...]
     judgement: Judgement
-    brief: bool = False
+    too_short: bool = False
     speed: float = 0.0
 
     def settled(self, focus: FocusSpeed, taken: Mapping[int, bool]) -> Judgement:
-        """Say what becomes of it, where of some of the tracks before it is known whether they are `taken`."""
+        """Return its final judgement; `taken` as of `_Counts`, of earlier tracks."""
         judgement = self.judgement
         if counts(judgement) and focus.sets_aside(self.speed):
             judgement = replace(judgement, label=Label.UNRELIABLE, reason=OTHER_SPEED)
         if counts(judgement) and self.continues(taken):
-            return _set_aside(judgement, PIECE)
-        if self.brief and judgement.label in _JUDGED:
+            return _set_aside(judgement, FRAGMENT)
+        if self.too_short and judgement.label in _JUDGED:
             return _set_aside(judgement, TOO_FEW_FRAMES)
         return judgement
 
@@ -256,7 +242,7 @@ class _Way(NamedTuple):
 
 
 class _Counts:
-    """The counts after some track. A copy is added to, and takes its place once that is on disk."""
+    """The counts after some track. Tracks are added to a copy, which replaces it once they are on disk."""
 
     def __init__(self, focus: FocusSpeed) -> None:
         self.fraction = RunningFraction()
@@ -266,71 +252,70 @@ class _Counts:
         self.enough: str | None = None
         self.focus = focus
         self.seen = SpeedsSeen()
+        # Whether tracks were added since a speed was learnt, and there are enough to learn from.
         self.stale = False
-        """Whether tracks were added since a speed was learnt, and there are enough to learn from."""
         self._learn_at = LEAST_SURE
+        # Of the tracks that would count at no speed.
         self.plain: Counter[str] = Counter()
-        """Of the tracks that would count at no speed."""
-        self.ways: Appended[_Way] = Appended()
-        """The others, and those through which they hang together."""
-        self.said: Appended[tuple[Label, str]] = Appended()
-        """What was told of each of `ways`."""
-        # Of each track: whether it, or one that it may continue, counts; as it was told, and as it is now.
-        self.told: dict[int, bool] = {}
+        # The other tracks, and those that link them.
+        self.tracks: Appended[_JudgedTrack] = Appended()
+        # Label and reason that were returned for each of `tracks`.
+        self.returned: Appended[tuple[Label, str]] = Appended()
+        # Of each track: whether it, or one that it may continue, counts; as was returned, and as it is now.
+        self.taken_before: dict[int, bool] = {}
         self.taken: dict[int, bool] = {}
 
     def copy(self) -> _Counts:
-        """Return another one that can be added to."""
         other = copy.copy(self)
         other.fraction, other.seen = copy.deepcopy(self.fraction), self.seen.copy()
-        for name in ("cells", "counted", "plain", "ways", "said", "told", "taken"):
+        for name in ("cells", "counted", "plain", "tracks", "returned", "taken_before", "taken"):
             setattr(other, name, getattr(self, name).copy())
         return other
 
     @property
     def learning_is_due(self) -> bool:
-        """Whether a speed should be learnt now."""
         return len(self.seen.passed) >= self._learn_at
 
     def see(self, speed: float, p_reliable: float, *, passed: bool) -> None:
-        """Take in the speed of a track that stage 1 judged."""
+        """Add the speed of a track that stage 1 judged."""
         self.seen.add(speed, p_reliable, passed)
         self.stale = len(self.seen.passed) >= LEAST_SURE
 
-    def add(self, way: _Way) -> None:
-        """Add a track."""
+    def add(self, track: _JudgedTrack) -> None:
         self.cells["tracked"] += 1
         self.plain["tracked"] += 1
-        judgement = way.settled(self.focus, self.taken)
+        judgement = track.settled(self.focus, self.taken)
         self.cells[_name(judgement.label)] += 1
         self.set_aside += judgement.reason == OTHER_SPEED
-        # A track that cannot count matters where a later one may continue through it one that can.
-        if counts(way.judgement) or any(cell in self.taken for cell in way.may_continue):
-            self.ways.append(way)
-            self.taken[way.cell] = counts(judgement) or way.continues(self.taken)
+        # A track that cannot count matters if it links a later track to one that can.
+        if counts(track.judgement) or any(cell in self.taken for cell in track.may_continue):
+            self.tracks.append(track)
+            self.taken[track.cell] = counts(judgement) or track.continues(self.taken)
         else:
             self.plain[_name(judgement.label)] += 1
-        if _add(self.fraction, judgement):
-            self.counted.append(judgement.label is Label.TANK_TREADING)
+        if counts(judgement):
+            tank = judgement.label is Label.TANK_TREADING
+            self.counted.append(tank)
+            self.fraction.update(tank_treading=int(tank), flipping=int(not tank))
 
-    def tell(self, way: _Way) -> Judgement:
-        """Say what is told of the track added last: by what is known now, and was told of those before it."""
-        judgement = way.settled(self.focus, self.told)
-        if self.ways.last is way:
-            self.said.append((judgement.label, judgement.reason))
-        self.told[way.cell] = counts(judgement) or way.continues(self.told)
-        # None of those before is named again.
-        for cell in list(islice(self.told, max(0, len(self.told) - FRAGMENTS_REMEMBERED))):
-            del self.told[cell]
+    def settle(self, track: _JudgedTrack) -> Judgement:
+        """Return the judgement of the track added last, by what is known now and was returned before."""
+        judgement = track.settled(self.focus, self.taken_before)
+        if self.tracks.last is track:
+            self.returned.append((judgement.label, judgement.reason))
+        self.taken_before[track.cell] = counts(judgement) or track.continues(self.taken_before)
+        # Later tracks name none of the earlier ones.
+        for cell in list(islice(self.taken_before, max(0, len(self.taken_before) - FRAGMENTS_REMEMBERED))):
+            del self.taken_before[cell]
             self.taken.pop(cell, None)
         return judgement
 
     def learn(self) -> None:
-        """Learn the speed of the cells in focus, and count all again by it."""
+        """Learn the speed of the cells in focus, and count all tracks again with it."""
         before = self.focus
         self.focus, self.stale = self.seen.learn(), False
         self._learn_at = max(LEAST_SURE, math.ceil(LEARNT_AGAIN * len(self.seen.passed)))
-        if not (before.speaks or self.focus.speaks):
+        if not (before.found or self.focus.found):
             return
         self.recounts += 1
         self.cells, self.counted, self.set_aside = self.plain.copy(), bytearray(), 0
@@ -346,43 +331,32 @@ class _Counts:
         self.taken = {cell: taken.get(cell, was) for cell, was in self.taken.items()}
 
     def changed(self) -> dict[int, tuple[Label, str]]:
-        """As `Tally.changed`."""
-        now = ((way.cell, (judgement.label, judgement.reason)) for way, judgement in self._again({}))
-        return {cell: said for (cell, said), told in zip(now, self.said, strict=True) if said != told}
+        now = ((track.cell, (judgement.label, judgement.reason)) for track, judgement in self._again({}))
+        return {cell: new for (cell, new), old in zip(now, self.returned, strict=True) if new != old}
 
-    def _again(self, taken: dict[int, bool]) -> Iterator[tuple[_Way, Judgement]]:
+    def _again(self, taken: dict[int, bool]) -> Iterator[tuple[_JudgedTrack, Judgement]]:
         """Settle all tracks again, in their order."""
-        for way in self.ways:
-            judgement = way.settled(self.focus, taken)
-            taken[way.cell] = counts(judgement) or way.continues(taken)
-            yield way, judgement
+        for track in self.tracks:
+            judgement = track.settled(self.focus, taken)
+            taken[track.cell] = counts(judgement) or track.continues(taken)
+            yield track, judgement
 
 
-def uncounted(track: Handed, reason: str) -> Judgement:
+def uncounted(track: Countable, reason: str) -> Judgement:
     """Return the judgement of a track that is kept but was not judged."""
     return Judgement(track.cell, Label.UNCOUNTED, None, None, reason)
 
 
 def _set_aside(judgement: Judgement, reason: str) -> Judgement:
-    """Return a judgement that is not counted; its probabilities tell what the networks saw in the track."""
+    """Return a judgement that is not counted, with the networks' probabilities kept."""
     return replace(judgement, label=Label.UNCOUNTED, reason=reason)
 
 
 def counts(judgement: Judgement) -> bool:
-    """Whether a judgement is one of those that the fraction is made of."""
+    """Whether a judgement counts for the fraction."""
     return judgement.label in (Label.TANK_TREADING, Label.FLIPPING)
 
 
 def _name(label: Label) -> str:
-    """Return what a label's count is called in ``run.json``."""
+    """Return the name of a label's count in ``run.json``."""
     return label.replace("-", "_")
-
-
-def _add(fraction: RunningFraction, judgement: Judgement) -> bool:
-    if judgement.label is Label.TANK_TREADING:
-        fraction.update(tank_treading=1)
-    elif judgement.label is Label.FLIPPING:
-        fraction.update(flipping=1)
-    else:
-        return False
-    return True

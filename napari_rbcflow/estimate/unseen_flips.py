@@ -1,4 +1,4 @@
-"""The fraction corrected for flips that nobody saw, because the cell was not watched long enough."""
+"""The fraction corrected for flips that were not seen because the cell was not watched long enough."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from scipy.special import betaincinv, ndtr
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.error_correction import share_of_cells
-from napari_rbcflow.estimate.intervals import wilson
+from napari_rbcflow.estimate.intervals import FEW_CELLS, wilson
 from napari_rbcflow.estimate.network_rates import Rate
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import LEAST_FRAMES, Label
 
 if TYPE_CHECKING:
@@ -24,53 +25,31 @@ if TYPE_CHECKING:
 ASPECT_RATIO = 0.3
 """Thickness over diameter of a red cell."""
 TURN_SHARE = 13.0 / 68.0
-"""Of the time after which the picture repeats, the turn itself takes so much (Jeffery's orbit, the face seen
+"""Share of the time after which the picture repeats that the turn itself takes (Jeffery's orbit, the face
 going from a flat disc to an edge and back)."""
 
 
 def repeat_frames(shear_rate_per_s: float = 10.0, fps: float = 60.0) -> float:
-    """Frames after which the picture of a flipping cell repeats: half of Jeffery's period.
+    """Return the frames after which the picture of a flipping cell repeats: half of Jeffery's period.
 
-    Parameters
-    ----------
-    shear_rate_per_s : float, optional
-    fps : float, optional
-
-    Returns
-    -------
-    float
-        pi (r + 1 / r) / shear rate for the aspect ratio r = 0.3, in frames: 68.5 at 10 1/s and 60 frames/s.
-
-    Raises
-    ------
-    BadInput
-        For rates that are not above 0.
+    It is pi (r + 1 / r) / shear rate for the aspect ratio r = 0.3: 68.5 frames at 10 1/s and 60 frames/s.
 
     References
     ----------
     Jeffery, Proc. R. Soc. Lond. A 102 (1922) 161.
     """
-    for name, rate in (("shear rate", shear_rate_per_s), ("frame rate", fps)):
+    for setting, rate in (("shear_rate_per_s", shear_rate_per_s), ("fps", fps)):
         if not (math.isfinite(rate) and rate > 0):
-            raise BadInput(f"the {name} must be above 0, not {rate:g}")
+            raise BadInput("estimate.must-be-positive", setting=setting, value=rate)
     return math.pi * (ASPECT_RATIO + 1.0 / ASPECT_RATIO) * fps / shear_rate_per_s
 
 
 def turn_seen(repeats: ArrayLike, *, reach: float = 0.0) -> NDArray[np.float64]:
-    """Chance that a track shows a turn, for a cell at whatever phase.
+    """Return the chance that a track shows a turn, for a cell at any phase.
 
-    Parameters
-    ----------
-    repeats : array_like of float
-        Length of the track over that after which the picture repeats.
-    reach : float, optional
-        How far the turn may reach out of the track: 0 where its middle must lie within, 1 where its first or
-        its last frame is enough.
-
-    Returns
-    -------
-    ndarray of float64
-        From L / 68 to (L + 13) / 68, at most 1, for L frames at 10 1/s and 60 frames/s.
+    `repeats` is the length of the track over the time after which the picture repeats. `reach` is how far the
+    turn may reach out of the track: 0 if its middle must be within, 1 if its first or last frame is enough.
+    The chance goes from L / 68 to (L + 13) / 68, at most 1, for L frames at 10 1/s and 60 frames/s.
     """
     return np.clip(np.asarray(repeats, np.float64) + reach * TURN_SHARE, 0.0, 1.0)
 
@@ -78,7 +57,7 @@ def turn_seen(repeats: ArrayLike, *, reach: float = 0.0) -> NDArray[np.float64]:
 Floats = NDArray[np.float64]
 
 _NODES = 3
-"""Of each rate, for what its counts leave open (Gauss and Hermite's)."""
+"""Nodes of Gauss-Hermite quadrature for each rate, over what its counts leave open."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +67,12 @@ class SeenFlips:
     Attributes
     ----------
     name : str
-        What stands as the method in ``run.json``.
+        The method in ``run.json``.
     middle, part, none : Rate or float
-        Where the track shows the middle of a turn, some of a turn without its middle, nothing of one. A
-        number is taken as known; the uncertainty of a rate goes into the interval.
+        If the track shows the middle of a turn, some of a turn without its middle, nothing of one. A number
+        is taken as known; the uncertainty of a rate goes into the interval.
     stage2 : str
-        Beginning of the hash of the stage 2 that was counted; empty for any.
+        First characters of the hash of the stage 2 that was counted; empty for any.
     """
 
     name: str
@@ -103,17 +82,7 @@ class SeenFlips:
     stage2: str = ""
 
     def chance(self, repeats: Floats) -> Floats:
-        """Return the chance for each track.
-
-        Parameters
-        ----------
-        repeats : ndarray of float64, shape (n,)
-            Length of each track over that after which a flipping cell's picture repeats.
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-        """
+        """Return the chance for each track, shape (n,); `repeats` as in `turn_seen`."""
         rates = [rate.value if isinstance(rate, Rate) else rate for rate in self._rates]
         chance: Floats = _mixed(repeats, np.array([rates]))[0]
         return chance
@@ -126,7 +95,7 @@ class SeenFlips:
         return _mixed(repeats, rates), weights
 
     def interval(self, repeats: Floats) -> tuple[Floats, Floats]:
-        """Return how well the chance is known at each length: two standard deviations to either side."""
+        """Return the chance at each length, less and plus two standard deviations."""
         chances, weights = self.possible(repeats)
         mean = weights @ chances
         spread = 2 * np.sqrt(np.maximum(weights @ (chances - mean) ** 2, 0.0))
@@ -145,7 +114,7 @@ def _mixed(repeats: Floats, rates: Floats) -> Floats:
 
 
 def _nodes(rate: Rate | float) -> tuple[Floats, Floats]:
-    """Return values that a rate may have, and their weights: normal in its logit, half a cell added."""
+    """Return values that a rate may have, and their weights: normal in the logit, half a cell added."""
     if not isinstance(rate, Rate):
         return np.array([rate]), np.ones(1)
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
@@ -162,53 +131,43 @@ MEASURED = SeenFlips(
     stage2="df0108e96b41342a",
 )
 """The shipped networks on 800 flipping cells in focus of the simulated chamber at each of 13 lengths, 8 to 80
-frames, those that stage 1 let through and stage 2 could tell; made by ``python benchmarks/unseen_flips.py
-passages PASSAGES.csv``. The least that can have been missed, where a real stiff cell is told by its form
+frames, of those that stage 1 let through and stage 2 could tell; made by ``python benchmarks/unseen_flips.py
+passages PASSAGES.csv``. The least that can have been missed, if a real stiff cell is recognised by its shape
 alone less often than a simulated one."""
 
 TURNS_ONLY = SeenFlips("turns-only", middle=1.0, part=0.0, none=0.0)
-"""Theory: a cell is told only by a turn whose middle was seen, L / 68. The most that can have been missed."""
+"""Theory: a flip is recognised only if the middle of a turn was seen, L / 68. The most that can be missed."""
 
 
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
-"""Where the groups of lengths end: shares of the time after which a flipping cell's picture repeats."""
+"""Ends of the groups of lengths: shares of the time after which a flipping cell's picture repeats."""
 LEAST_OF_A_KIND = 5
-"""Of each kind, for a trend to be tested: with fewer the test's normal distribution is a guess."""
+"""Cells of each kind that a test for a trend needs: with fewer its normal distribution is a guess."""
 SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class LengthGroup:
-    """The counted cells of some lengths.
+    """The counted cells of some lengths."""
 
-    Attributes
-    ----------
-    shortest, longest : int
-        Frames; `longest` is 0 where there is no end.
-    tank_treading, flipping : int
-    estimate : float or None
-        Tank-treading share; None where the group is empty.
-    low, high : float
-        Wilson's interval, for the number of cells as it is.
-    """
-
-    shortest: int
-    longest: int
+    shortest: int  # frames
+    longest: int  # frames; 0 if there is no end
     tank_treading: int
     flipping: int
-    estimate: float | None
-    low: float
+    estimate: float | None  # tank-treading share; None if the group is empty
+    low: float  # Wilson's interval
     high: float
 
     @property
     def n(self) -> int:
-        """Cells counted."""
         return self.tank_treading + self.flipping
 
     @property
-    def said(self) -> str:
+    def lengths(self) -> str:
         """The lengths in words: ``18 to 34``."""
-        return f"{self.shortest} to {self.longest}" if self.longest else f"{self.shortest} and more"
+        if not self.longest:
+            return say("estimate.frames-from", shortest=self.shortest)
+        return say("estimate.frames-between", shortest=self.shortest, longest=self.longest)
 
 
 @dataclass(frozen=True)
@@ -222,9 +181,8 @@ class FractionByLength:
     level : float
         Of the groups' intervals.
     z, p : float or None
-        Test for a trend (`cochran_armitage`): z below 0 where the fraction falls with the chance to see a
-        turn, p two-sided. None where it cannot be told: too few of a kind, or every track long enough to
-        show a turn.
+        Test for a trend (`cochran_armitage`): z is below 0 if the fraction falls with the chance to see a
+        turn, p is two-sided. None if there are too few of a kind, or all tracks can show a turn.
     """
 
     groups: tuple[LengthGroup, ...]
@@ -238,24 +196,15 @@ class FractionByLength:
         return self.z is not None and self.p is not None and self.z < 0 and self.p < SIGNIFICANT
 
     def sentence(self) -> str:
-        """Say in plain words what the trend means."""
+        """Say what the trend means."""
         if self.z is None or self.p is None:
-            return (
-                "Whether flips were missed in short tracks cannot be told from these cells: they are too few,"
-                " or all were watched long enough to show a turn."
-            )
+            return say("estimate.flips-unknown")
         chance = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
         if self.falls:
-            return (
-                f"The fraction is higher among cells that were watched briefly ({chance}): flips were"
-                " probably missed in short tracks, and the true fraction is lower. Count longer tracks only."
-            )
+            return say("estimate.flips-missed", chance=chance)
         if self.p < SIGNIFICANT:
-            return (
-                f"The fraction is lower among cells that were watched briefly ({chance}): missed flips do not"
-                " explain that. Their tracks may be cut by other cells or by the light."
-            )
-        return f"No sign of missed flips in short tracks ({chance})."
+            return say("estimate.flips-do-not-explain", chance=chance)
+        return say("estimate.flips-no-sign", chance=chance)
 
 
 def fraction_by_length(
@@ -285,9 +234,9 @@ def fraction_by_length(
         For a level, shear rate or frame rate that cannot be, or a table without these columns.
     """
     if not 0 < level < 1:
-        raise BadInput(f"the confidence level must lie between 0 and 1, not {level}")
+        raise BadInput("estimate.level-outside", level=level)
     if missing := {"frames", "label"} - set(cells.columns):
-        raise BadInput(f"a table of cells needs the column {sorted(missing)[0]}: give that of cells.csv")
+        raise BadInput("estimate.column-missing", column=min(missing))
     counted = cells[cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])]
     frames = counted["frames"].to_numpy(np.int64)
     tank = (counted["label"] == Label.TANK_TREADING).to_numpy(np.bool_)
@@ -307,20 +256,12 @@ def fraction_by_length(
 def cochran_armitage(
     scores: ArrayLike, hits: ArrayLike, beside: ArrayLike | None = None
 ) -> tuple[float | None, float | None]:
-    """Test whether a share rises or falls with a score: Cochran and Armitage's, every unit its own score.
+    """Test whether a share rises or falls with a score (Cochran and Armitage), every unit its own score.
 
-    Parameters
-    ----------
-    scores : array_like of float, shape (n,)
-    hits : array_like of bool, shape (n,)
-    beside : array_like of float, shape (n,), optional
-        What the share may change with as well: it and its square are taken out first, by least squares.
-
-    Returns
-    -------
-    z, p : float or None
-        z above 0 where the share rises; p two-sided, by the normal distribution. None with fewer than
-        `LEAST_OF_A_KIND` hits or misses, or where the scores are alike.
+    `scores` and `hits` have shape (n,); so has `beside`, what the share may change with as well: it and its
+    square are taken out first, by least squares. z is above 0 if the share rises; p is two-sided, by the
+    normal distribution. Both are None with fewer than `LEAST_OF_A_KIND` hits or misses, or if all scores are
+    alike.
 
     References
     ----------
@@ -348,24 +289,16 @@ def cochran_armitage(
     return z, float(2 * ndtr(-abs(z)))
 
 
-FEW_CELLS = 30
 LEAST_SEEN = 0.3
-"""Where flips are seen less often than that, in the mean over the counted cells, the correction is most of
-the number."""
+"""Share of flips seen, mean over the counted cells, below which the correction is most of the number."""
 WIDEST = 0.3
-"""Of an interval that still says something."""
+"""Width of the widest interval that still tells something."""
 TOO_FEW, TOO_SHORT, TOO_WIDE, OTHER_NETWORKS = (
     "too-few-cells",
     "tracks-too-short",
     "too-uncertain",
     "other-networks",
 )
-_SENTENCES = {
-    TOO_FEW: f"fewer than {FEW_CELLS} cells were counted",
-    TOO_SHORT: "the tracks are so short that most flips would go unseen",
-    TOO_WIDE: "the interval would span most of what the fraction could be",
-    OTHER_NETWORKS: "how often flips are seen was measured with other networks",
-}
 _STEPS = 600
 _F_NODES = 9
 
@@ -377,14 +310,14 @@ class UnseenFlips:
     Attributes
     ----------
     estimate, low, high : float or None
-        None where the correction is meaningless; `reason` says why.
+        None if the correction is meaningless; `reason` says why.
     level : float
     method : str
         Name of the curve.
     n : int
         Cells counted.
     seen : float or None
-        Chance that a flipping cell is called so, in the mean over the counted cells' lengths. None where no
+        Mean over the counted cells' lengths of the chance that a flipping cell is called flipping. None if no
         cell was counted, or the curve was measured with other networks.
     reason : str
         Empty, ``too-few-cells``, ``tracks-too-short``, ``too-uncertain`` or ``other-networks``.
@@ -404,8 +337,8 @@ class UnseenFlips:
         return asdict(self)
 
     def why_not(self) -> str:
-        """Say why there is no corrected fraction; empty where there is one."""
-        return _SENTENCES.get(self.reason, self.reason)
+        """Say why there is no corrected fraction; empty if there is one."""
+        return say(f"estimate.uncorrected-{self.reason}", least=FEW_CELLS) if self.reason else ""
 
 
 def correct_unseen_flips(
@@ -428,16 +361,16 @@ def correct_unseen_flips(
     curve : SeenFlips
         `MEASURED` or `TURNS_ONLY`, or one of your own.
     shear_rate_per_s, fps : float, optional
-        Of the run: the curve is one of turns, not of frames.
+        Of the run: the curve is by turns, not by frames.
     level : float, optional
         In (0, 1).
     false_flips : (int, int), optional
-        Tank-treading cells called flipping, of how many, as counted where the truth is known: then these
-        errors are corrected for too. None: only for unseen flips.
+        Tank-treading cells called flipping, and of how many, as counted on cells whose truth is known: then
+        these errors are corrected for too. None: only for unseen flips.
     stage2 : str, optional
-        Hash of the run's own stage 2: a curve that was measured with another says nothing of it.
+        Hash of the run's own stage 2: a curve that was measured with another is not used.
     raw : (float, float), optional
-        An interval of the raw fraction at the same level that holds for how the run was stopped. Where it is
+        An interval of the raw fraction at the same level that is valid for how the run was stopped. If it is
         wider than Wilson's, each cell weighs less (`share_of_cells`), and the interval is wider.
 
     Returns
@@ -447,14 +380,15 @@ def correct_unseen_flips(
     Raises
     ------
     BadInput
-        For a level or rates that cannot be, counts that are none, or a table without these columns.
+        For a level or rates that are impossible, or a table without these columns.
     """
     if not 0 < level < 1:
-        raise BadInput(f"the confidence level must lie between 0 and 1, not {level}")
+        raise BadInput("estimate.level-outside", level=level)
     if missing := {"frames", "label"} - set(cells.columns):
-        raise BadInput(f"a table of cells needs the column {sorted(missing)[0]}: give that of cells.csv")
+        raise BadInput("estimate.column-missing", column=min(missing))
     if false_flips is not None and not 0 <= false_flips[0] <= false_flips[1]:
-        raise BadInput(f"of {false_flips[1]} tank-treading cells {false_flips[0]} cannot be called flipping")
+        called, of_cells = false_flips
+        raise BadInput("estimate.false-flips-impossible", called=called, cells=of_cells)
     counted = cells[cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])]
     lengths, which = np.unique(counted["frames"].to_numpy(np.int64), return_inverse=True)
     repeats = lengths / repeat_frames(shear_rate_per_s, fps)
@@ -468,7 +402,7 @@ def correct_unseen_flips(
         return UnseenFlips(None, None, None, level, curve.name, n, seen, reason)
 
     if curve.stage2 and stage2 and not stage2.startswith(curve.stage2):
-        # The curve is none of these networks': neither is the share that it says would be seen.
+        # The curve is of other networks, and so is the share of flips seen.
         return UnseenFlips(None, None, None, level, curve.name, n, None, OTHER_NETWORKS)
     if n < FEW_CELLS or seen is None:
         return none(TOO_FEW)
@@ -490,16 +424,16 @@ def _share(
     level: float,
     false_flips: tuple[int, int] | None,
 ) -> tuple[float, float, float]:
-    """Return the share of flipping cells, likeliest, low and high, from (weighed) counts by length."""
+    """Return the likeliest share of flipping cells, low and high, from weighted counts by length."""
     chances, weights = curve.possible(repeats)
     wrong, wrong_weights = np.zeros(1), np.ones(1)
     if false_flips is not None:
         k, n = false_flips
-        # Middles of parts of equal probability.
+        # Midpoints of parts of equal probability.
         quantiles = (np.arange(_F_NODES) + 0.5) / _F_NODES
         wrong = betaincinv(k + 0.5, n - k + 0.5, quantiles)
         wrong_weights = np.full(_F_NODES, 1 / _F_NODES)
-    # Jeffreys' prior of a share is even in the angle whose squared sine it is.
+    # Jeffreys' prior of a share is uniform in the angle whose squared sine it is.
     phi = np.sin((np.arange(_STEPS) + 0.5) / _STEPS * np.pi / 2) ** 2
     likelihoods, weight = [], []
     for chance, a in zip(chances, weights, strict=True):
@@ -512,7 +446,7 @@ def _share(
     best = _peak(likelihood)
     below = np.cumsum(likelihood) - likelihood / 2
     low, high = np.interp([(1 - level) / 2, (1 + level) / 2], below / likelihood.sum(), phi)
-    # As for a plain share: where no cell flipped, none at all is possible.
+    # As for a plain share: if no cell flipped, a share of 0 is possible.
     if not flipping.any():
         best = low = 0.0
     if not treading.any():

@@ -1,11 +1,10 @@
 from .meter import SetFlow as SetFlow
-from .monitor import REASONS as REASONS
 from .monitor import RunQuality as RunQuality
 from .monitor import by_reason as by_reason
 from .monitor import explained as explained
 from .monitor import lost_words as lost_words
+from .monitor import reason_words as reason_words
 from .monitor import warnings_of_run as warnings_of_run
-from .rules import FEW_CELLS as FEW_CELLS
 from .rules import LATE_LABELS_S as LATE_LABELS_S
 from .rules import percent as percent
 from .summary import QualityLine as QualityLine

@@ -1,4 +1,4 @@
-"""Whether the fraction changed within a run: a test that may be looked at while the run goes on."""
+"""Whether the fraction changed within a run: a test that may be repeated while the run goes on."""
 
 from __future__ import annotations
 
@@ -8,57 +8,30 @@ import numpy as np
 from scipy.special import kolmogorov
 
 ALPHA = 0.01
-"""A run whose fraction does not change is said to have drifted in less than this share of cases, all looks
-of the run and the one at its end together."""
+"""Share of steady runs that are reported as drifting, at most: all tests of a run together."""
 FIRST_LOOK, GROWTH = 50, 1.5
-"""Cells at the first look, and from one look to the next: a million cells are looked at 25 times."""
+"""Cells at the first test, and their growth from one to the next: a million cells are tested 25 times."""
 
 
 @dataclass(frozen=True)
-class Change:
-    """Where the counted cells part best into those before and those after.
+class FractionChange:
+    """The point that best divides the counted cells into those before and those after."""
 
-    Attributes
-    ----------
-    p_value : float
-        Of the run's not having changed.
-    at_cell : int
-        So many cells were counted before.
-    before, after : float
-        The fraction of either part.
-    cells : int
-        Counted in both.
-    """
-
-    p_value: float
-    at_cell: int
-    before: float
+    p_value: float  # of the run's not having changed
+    at_cell: int  # counted cells before
+    before: float  # the fraction before
     after: float
-    cells: int
-
-    @property
-    def difference(self) -> float:
-        """How much the fraction rose, -1 to 1."""
-        return self.after - self.before
+    cells: int  # counted before and after
 
 
-def change_in(counted: bytes | bytearray) -> Change | None:
+def change_in(counted: bytes | bytearray) -> FractionChange | None:
     """Compare the running count of tank-treading cells with a straight line.
 
-    The greatest distance from the line that leads from the first cell to the last, over its standard
-    deviation were the cells in any order, has Kolmogorov's distribution for many cells (the CUSUM test for
-    one change at an unknown time). For few cells and fractions near 0 or 1 it raises fewer false alarms than
-    it says.
-
-    Parameters
-    ----------
-    counted : bytes
-        The counted cells in order, 1 for tank-treading and 0 for flipping.
-
-    Returns
-    -------
-    Change or None
-        None where nothing can have changed: under two cells, or all of one kind.
+    The greatest distance from the line from the first cell to the last, over its standard deviation if the
+    cells were in random order, has Kolmogorov's distribution for many cells (the CUSUM test for one change at
+    an unknown time). For few cells and fractions near 0 or 1 there are fewer false alarms than it says.
+    `counted` holds the counted cells in order, 1 for tank-treading and 0 for flipping. None if nothing can
+    have changed: under two cells, or all of one kind.
 
     References
     ----------
@@ -75,7 +48,7 @@ def change_in(counted: bytes | bytearray) -> Change | None:
     at = int(np.argmax(away[:-1]))
     distance = float(away[at]) / float(np.sqrt(share * (1 - share) * n * n / (n - 1)))
     before = int(sums[at])
-    return Change(
+    return FractionChange(
         p_value=float(kolmogorov(distance)),
         at_cell=at + 1,
         before=before / (at + 1),
@@ -85,42 +58,37 @@ def change_in(counted: bytes | bytearray) -> Change | None:
 
 
 class DriftWatch:
-    """Looks at a run's counted cells as they grow; what was found once stands.
+    """Tests a run's counted cells as they grow, and keeps the newest change that it found.
 
-    It stands with its cell and its p value; the fractions before and after that cell are those of all the
-    cells counted by now. Where the cells before are counted again otherwise, it stands no more.
+    The cell and the p value are kept as found; the fractions before and after that cell are updated with the
+    cells counted since. If the cells before it are counted again otherwise, the change is dropped.
 
-    Half of `ALPHA` belongs to the looks on the way, at `FIRST_LOOK` cells and each time there are `GROWTH`
-    times as many (the j-th look has the share 1 / (j (j + 1)) of it), the other half to the look at the end:
-    by Bonferroni, the false alarms of all looks together stay below `ALPHA`.
-
-    Attributes
-    ----------
-    found : Change or None
-        The newest change that was found.
+    Half of `ALPHA` belongs to the tests on the way, at `FIRST_LOOK` cells and each time there are `GROWTH`
+    times as many (test j has the share 1 / (j (j + 1)) of it), the other half to the test at the end: by
+    Bonferroni, the false alarms of all tests together stay below `ALPHA`.
     """
 
     def __init__(self) -> None:
-        self.found: Change | None = None
+        self.found: FractionChange | None = None
         self._looks = 0
         self._found_in = b""
 
-    def look(self, counted: bytes | bytearray) -> Change | None:
-        """Look where a look is due, and return what stands found; cheap where none is."""
+    def look(self, counted: bytes | bytearray) -> FractionChange | None:
+        """Test if a test is due, and return the change found so far."""
         if len(counted) >= FIRST_LOOK * GROWTH**self._looks:
-            # Of looks that were passed over, only the last is made; their shares are not spent on it.
+            # Of tests that were skipped, only the last is made; their shares are not spent on it.
             while len(counted) >= FIRST_LOOK * GROWTH**self._looks:
                 self._looks += 1
             self._test(counted, ALPHA / 2 / (self._looks * (self._looks + 1)))
-        return self._today(counted)
+        return self._updated(counted)
 
-    def end(self, counted: bytes | bytearray) -> Change | None:
-        """Look for the last time, at a run's end, and return what stands found."""
+    def end(self, counted: bytes | bytearray) -> FractionChange | None:
+        """Test for the last time, at a run's end, and return the change found."""
         self._test(counted, ALPHA / 2)
-        return self._today(counted)
+        return self._updated(counted)
 
-    def _today(self, counted: bytes | bytearray) -> Change | None:
-        """Tell what was found with the cells that were counted since; a few microseconds."""
+    def _updated(self, counted: bytes | bytearray) -> FractionChange | None:
+        """Return the change that was found, updated with the cells counted since; a few microseconds."""
         if not counted.startswith(self._found_in):
             self.found, self._found_in = None, b""
         found = self.found

@@ -1,4 +1,4 @@
-"""Takes the measures of a run as it goes, in a few microseconds a frame and a fixed room."""
+"""Measures the quality of a run as it goes, in a few microseconds a frame and constant memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.quality.drift import Change
+from napari_rbcflow.quality.drift import FractionChange
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Judgement, Track
 
 SLOWEST_UM_PER_S, SPEED_STEP, SPEED_BINS = 5.0, 0.02, 500
@@ -22,79 +22,56 @@ RADIUS_STEP_UM, RADIUS_BINS = 0.05, 200
 GREYS = 256
 
 
-def _counts(n: int) -> NDArray[np.int64]:
+def _zeros(n: int) -> NDArray[np.int64]:
     return np.zeros(n, np.int64)
 
 
 @dataclass(slots=True, eq=False)
 class Sums:
-    """Sums over some seconds of a run; those of two spans add up to those of both.
-
-    Attributes
-    ----------
-    frames : int
-    tracked_frames, open_tracks : int
-        Frames in which cells were looked for, and cells followed, summed over these.
-    greys : ndarray of int64, shape (256,)
-        Sampled pixels by grey.
-    flicker : float
-        Squares of the change of light from each frame to the next, as a share of the light.
-    flicker_frames : int
-    judged, reliable : int
-        Tracks that stage 1 judged, and those of them that it let pass.
-    tracks, too_short : int
-        All tracks, and those that were lost within a few frames.
-    positions, intruded : int
-        Of judged tracks, and those of them with another cell in the crop.
-    speeds : ndarray of int64, shape (SPEED_BINS,)
-        Reliable tracks by speed.
-    radii, other_radii : ndarray of int64, shape (RADIUS_BINS,)
-        Reliable tracks, and one in a few of the others, by the radius of their rim.
-    """
+    """Sums over some seconds of a run; those of two spans add up to those of both."""
 
     frames: int = 0
-    tracked_frames: int = 0
-    open_tracks: int = 0
-    greys: NDArray[np.int64] = field(default_factory=lambda: _counts(GREYS))
-    flicker: float = 0.0
+    tracked_frames: int = 0  # with cells searched for
+    open_tracks: int = 0  # cells followed, summed over `tracked_frames`
+    greys: NDArray[np.int64] = field(default_factory=lambda: _zeros(GREYS))  # sampled pixels by grey
+    flicker: float = 0.0  # squares of the relative change of light from frame to frame
     flicker_frames: int = 0
-    judged: int = 0
-    reliable: int = 0
+    judged: int = 0  # tracks that stage 1 judged
+    reliable: int = 0  # those of them that it let pass
     tracks: int = 0
-    too_short: int = 0
-    positions: int = 0
-    intruded: int = 0
-    speeds: NDArray[np.int64] = field(default_factory=lambda: _counts(SPEED_BINS))
-    radii: NDArray[np.int64] = field(default_factory=lambda: _counts(RADIUS_BINS))
-    other_radii: NDArray[np.int64] = field(default_factory=lambda: _counts(RADIUS_BINS))
+    too_short: int = 0  # tracks lost within a few frames
+    positions: int = 0  # of judged tracks
+    intruded: int = 0  # those of them with another cell in the crop
+    speeds: NDArray[np.int64] = field(default_factory=lambda: _zeros(SPEED_BINS))  # reliable tracks
+    radii: NDArray[np.int64] = field(default_factory=lambda: _zeros(RADIUS_BINS))  # reliable tracks, by rim
+    other_radii: NDArray[np.int64] = field(default_factory=lambda: _zeros(RADIUS_BINS))  # some of the others
 
     def add(self, other: Sums) -> None:
-        """Add what `other` holds."""
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 def speed_bin(speed_um_per_s: float) -> int:
-    """Return where a speed is counted; one below the slowest with the slowest."""
+    """Return the bin of a speed; one below the slowest goes with the slowest."""
     if not speed_um_per_s > SLOWEST_UM_PER_S:
         return 0
     return min(SPEED_BINS - 1, int(np.log(speed_um_per_s / SLOWEST_UM_PER_S) / np.log1p(SPEED_STEP)))
 
 
 def median_speed(speeds: NDArray[np.int64]) -> float | None:
-    """Return the median of counted speeds, um/s; None where there are none."""
-    at = place_at(speeds, 0.5)
+    """Return the median of counted speeds, um/s; None if there are none."""
+    at = quantile_bin(speeds, 0.5)
     return None if at is None else float(SLOWEST_UM_PER_S * (1 + SPEED_STEP) ** at)
 
 
 def radius_at(radii: NDArray[np.int64], share: float) -> float | None:
-    """Return the radius below which a share of the counted ones lies, um; None where there are none."""
-    at = place_at(radii, share)
+    """Return the radius below which a share of the counted ones is, um; None if there are none."""
+    at = quantile_bin(radii, share)
     return None if at is None else at * RADIUS_STEP_UM
 
 
-def place_at(counts: NDArray[np.int64], share: float) -> float | None:
-    """Return where a share of the counts lies below, within the bin by its part; None of nothing."""
+def quantile_bin(counts: NDArray[np.int64], share: float) -> float | None:
+    """Return the (fractional) bin below which a share of the counts is; None if there are none."""
     total = int(counts.sum())
     if not total:
         return None
@@ -109,20 +86,15 @@ _Y, _X = np.mgrid[-_HALF : _HALF + 1, -_HALF : _HALF + 1]
 _R2 = (_X * _X + _Y * _Y).astype(np.float32)
 _INSIDE = _R2 <= (_HALF - 0.5) ** 2
 _CHI2_MEDIAN = 2 * np.log(2) / 2
-"""Median over mean of the square of a gradient's two components where there is only noise."""
+"""Median over mean of the square of a gradient's two components in pure noise."""
 
 
 def rim_radius_um(track: Track) -> float | None:
-    """Return the radius at which a cell's edges lie, as its crops are scaled.
+    """Return the radius of a cell's rim in um; None if no frame serves, or nothing rises above the noise.
 
-    The root mean square distance from the crop's middle, weighted by the squared gradient of the mean of
-    up to five frames in which no other cell stands and the field's edge is far. A cell in focus has its
-    dark rim there.
-
-    Returns
-    -------
-    float or None
-        In um; None where no frame serves, or nothing stands above the noise.
+    It is the root mean square distance from the crop's centre, weighted by the squared gradient of the mean
+    of up to five frames without another cell and away from the field's edge. A cell in focus has its dark rim
+    there.
     """
     alone = np.flatnonzero(~track.intruded & ~track.edge)
     if not len(alone):
@@ -134,7 +106,7 @@ def rim_radius_um(track: Track) -> float | None:
     weight = np.where(_INSIDE, squared - noise, 0.0)
     total = float(weight.sum())
     moment = float((weight * _R2).sum())
-    # Where noise is all there is, the weights cancel and their mean says nothing.
+    # In pure noise the weights cancel and their mean is meaningless.
     if total < 2 * noise * np.sqrt(_INSIDE.sum()) or moment <= 0:
         return None
     return CROP_PIXEL_SIZE_UM * float(np.sqrt(moment / total))
@@ -148,12 +120,12 @@ def _squared_gradient(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 MEDIUM_INDEX = 1.35
-"""Refractive index of the dextran solution: a focus that the objective's travel puts at 60 um lies 1.35
-times as high in it (docs/decisions/chamber.md). That the published 60 um are such travel is inferred from
-the speed of the published cells."""
+"""Refractive index of the dextran solution: a focus that the objective's travel puts at 60 um is 1.35 times
+as high in it (docs/decisions/simulation.md). That the published 60 um are such travel is inferred from the
+speed of the published cells."""
 ABOVE_FOCUS_UM = 6.5
-"""Cells that an expert judges stand 2 to 11 um over the plane in focus: the fit of the simulated chamber to
-the published crops (docs/decisions/chamber.md)."""
+"""Height above the plane in focus of the cells that an expert judges, 2 to 11 um: the fit of the simulated
+chamber to the published crops (docs/decisions/simulation.md)."""
 
 
 @dataclass(frozen=True)
@@ -165,14 +137,14 @@ class SetFlow:
     shear_rate_per_s : float
         At the wall.
     focus_height_um : float
-        From the wall to where the focus is set. It is taken for the objective's own travel: the paper says
-        "60 um from the bottom wall" and not how that was measured, but its cells move as if it were.
+        From the wall to where the focus is set, taken as the objective's own travel: the paper says "60 um
+        from the bottom wall" and not how that was measured, but its cells move as if it were.
     chamber_height_um : float
 
     Raises
     ------
     BadInput
-        On what no chamber can have.
+        For values that no chamber can have.
     """
 
     shear_rate_per_s: float = 10.0
@@ -180,18 +152,16 @@ class SetFlow:
     chamber_height_um: float = 1000.0
 
     def __post_init__(self) -> None:
-        for option, value, most in (
-            ("--shear-rate", self.shear_rate_per_s, 10_000.0),
-            ("--focus-height-um", self.focus_height_um, 300.0),
-        ):
+        for setting, most in (("shear_rate_per_s", 10_000.0), ("focus_height_um", 300.0)):
+            value = getattr(self, setting)
             if not (math.isfinite(value) and 0 < value <= most):
-                raise BadInput(f"{option} must lie above 0 and be at most {most:,.0f}, not {value:g}")
+                raise BadInput("quality.flow-setting-outside", setting=setting, most=most, value=value)
         if not self.chamber_height_um > 2 * self.height_um:
-            raise BadInput("the focus must lie in the lower half of the chamber")
+            raise BadInput("quality.focus-in-upper-half")
 
     @property
     def height_um(self) -> float:
-        """Height over the wall at which the cells that are judged reliable are taken to stand."""
+        """Assumed height above the wall of the cells that are judged reliable."""
         return MEDIUM_INDEX * self.focus_height_um + ABOVE_FOCUS_UM
 
     @property
@@ -200,7 +170,7 @@ class SetFlow:
         return self.shear_rate_per_s * self._speed_per_shear_um
 
     def shear_rate_of(self, speed_um_per_s: float) -> float:
-        """Return the wall shear rate that a speed of the reliable cells tells, 1/s."""
+        """Return the wall shear rate that follows from a speed of the reliable cells, 1/s."""
         return speed_um_per_s / self._speed_per_shear_um
 
     @property
@@ -209,31 +179,18 @@ class SetFlow:
 
 
 PAPERS_FIELD_UM2 = 830.0 * 655.0
-"""Field of Darrin et al. 2023, in which 100 to 250 cells stand."""
+"""Field of Darrin et al. 2023, which holds 100 to 250 cells."""
 INTRUSION_UM = (CROP_SIDE / 2 + 3) * CROP_PIXEL_SIZE_UM
-"""Nearer than this along both axes, the tracker marks another cell as standing in the crop."""
+"""Distance along both axes below which the tracker marks another cell as intruding into the crop."""
 _LEAST_RADII = 20
 
 
 def figures_of(sums: Sums, *, field_um2: float, flow: SetFlow) -> dict[str, Any]:
-    """Return the measures of some seconds of a run.
-
-    Parameters
-    ----------
-    sums : Sums
-    field_um2 : float
-        Area of the picture.
-    flow : SetFlow
-
-    Returns
-    -------
-    dict
-        By the names of ``quality`` in ``run.json``; None where nothing was seen that tells.
-    """
+    """Return the measures of some seconds of a run, named as ``quality`` in ``run.json``; None if unknown."""
     sampled = int(sums.greys.sum())
     a_frame = _share(sums.open_tracks, sums.tracked_frames)
     speed = median_speed(sums.speeds)
-    told: dict[str, Any] = {
+    return {
         "frames": sums.frames,
         "tracks": sums.tracks,
         "tracks_judged": sums.judged,
@@ -256,11 +213,10 @@ def figures_of(sums: Sums, *, field_um2: float, flow: SetFlow) -> dict[str, Any]
         "rim_radius_um": _radius(sums.radii, 0.5),
         "rim_radius_of_all_um": _radius(sums.radii + sums.other_radii, 0.1),
     }
-    return told
 
 
-def over_time(meter: Meter, change: Change | None) -> dict[str, Any]:
-    """Return the measures that tell one time of a run from another."""
+def over_time(meter: Meter, change: FractionChange | None) -> dict[str, Any]:
+    """Return the measures that compare times of a run."""
     least, most = meter.block_speeds or (None, None)
     darkest, brightest = meter.light or (None, None)
     return {
@@ -281,7 +237,7 @@ def over_time(meter: Meter, change: Change | None) -> dict[str, Any]:
 
 
 def by_chance(cells_per_um2: float) -> float:
-    """Return the share of crops that hold another cell where cells stand anywhere, by Poisson's law."""
+    """Return the share of crops that hold another cell if cells are placed at random (Poisson)."""
     return float(-np.expm1(-cells_per_um2 * (2 * INTRUSION_UM) ** 2))
 
 
@@ -289,47 +245,33 @@ def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _radius(radii: np.ndarray[Any, np.dtype[np.int64]], share: float) -> float | None:
+def _radius(radii: NDArray[np.int64], share: float) -> float | None:
     return radius_at(radii, share) if int(radii.sum()) >= _LEAST_RADII else None
 
 
 def number(figures: Mapping[str, Any], name: str) -> float | None:
-    """Return one of the measures where it is there and a number; an older session has fewer."""
+    """Return a measure if it is a number, else None; an older session has fewer."""
     value = figures.get(name)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 RECENT_S = 15
-"""Seconds of camera time that "now" means: 1,500 tracks at the paper's load, 50 of them reliable."""
+"""Seconds of camera time in "now": 1,500 tracks at the paper's load, 50 of them reliable."""
 _SAMPLED_PX = 6000
 _RADIUS_OF_EVERY = 8
-"""Of unreliable tracks one in so many is measured; of reliable ones each."""
+"""Every so many-th unreliable track is measured, and every reliable one."""
 _BLOCK_TRACKS = 40
-"""Reliable tracks whose median speed is compared with that of other times of the run."""
+"""Reliable tracks in a row whose median speed is compared with other times of the run."""
+_GREYS = np.arange(256, dtype=np.float64)
 
 
 class Meter:
-    """Adds up what tells a run's quality. Frames from one thread, tracks from another, read from any.
-
-    Parameters
-    ----------
-    fps, pixel_size_um : float
-        Of the camera.
-
-    Attributes
-    ----------
-    block_speeds : (float, float) or None
-        Least and greatest median speed of `_BLOCK_TRACKS` reliable tracks in a row, um/s.
-    light : (float, float) or None
-        Least and greatest light, the mean of a second, grey.
-    light_change : float
-        Greatest change of light from one second to the next, as a share of the light.
-    """
+    """Adds up the measures of a run. Frames come from one thread, tracks from another; any may read."""
 
     def __init__(self, *, fps: float, pixel_size_um: float) -> None:
         self._um_per_s_of_px = fps * pixel_size_um
         self._lock = threading.Lock()
-        self._before = Sums()  # all but the seconds in `_recent` and the one at hand
+        self._before = Sums()  # all but the seconds in `_recent` and the current one
         self._recent: deque[Sums] = deque()
         self._now = Sums()
         self._second = 0
@@ -338,29 +280,20 @@ class Meter:
         self._last_second: float | None = None
         self._block: list[float] = []
         self._unreliable = 0
+        # Least and greatest: median speed of `_BLOCK_TRACKS` reliable tracks, um/s; mean grey of a second.
         self.block_speeds: tuple[float, float] | None = None
         self.light: tuple[float, float] | None = None
+        # Greatest relative change of light from one second to the next.
         self.light_change = 0.0
 
-    # ------------------------------------------------------------------- frames
-
     def add_frame(self, image: NDArray[np.uint8], time_s: float, open_tracks: int | None) -> None:
-        """Take in a frame that was tracked.
-
-        Parameters
-        ----------
-        image : ndarray of uint8, shape (height, width)
-        time_s : float
-            Of the camera.
-        open_tracks : int or None
-            Cells that are followed in it; None while the background is not known yet.
-        """
+        """Add a tracked frame, uint8, with the cells followed in it; None before the background is known."""
         step = max(1, int(np.sqrt(image.size / _SAMPLED_PX)))
         sampled = np.bincount(image[::step, ::step].ravel(), minlength=256)
         level = float(sampled @ _GREYS) / float(sampled.sum())
         with self._lock:
             if int(time_s) != self._second:
-                self._turn(int(time_s))
+                self._begin_second(int(time_s))
             now = self._now
             now.frames += 1
             if open_tracks is not None:
@@ -373,8 +306,7 @@ class Meter:
             self._level = level
             self._levels = self._levels[0] + level, self._levels[1] + 1
 
-    def _turn(self, second: int) -> None:
-        """Close the second at hand."""
+    def _begin_second(self, second: int) -> None:
         self._second = second
         self._recent.append(self._now)
         self._now = Sums()
@@ -391,10 +323,8 @@ class Meter:
             self.light_change = max(self.light_change, abs(mean / self._last_second - 1.0))
         self._last_second = mean
 
-    # ------------------------------------------------------------------- tracks
-
     def add_tracks(self, pairs: Iterable[tuple[Track, Judgement]]) -> None:
-        """Take in tracks that were judged, or left uncounted."""
+        """Add tracks that were judged, or left uncounted."""
         for track, judgement in pairs:
             judged, reliable = judgement.p_reliable is not None, judgement.p_tank_treading is not None
             speed = abs(track.speed_px_per_frame()) * self._um_per_s_of_px
@@ -429,10 +359,8 @@ class Meter:
         least, most = self.block_speeds or (median, median)
         self.block_speeds = min(least, median), max(most, median)
 
-    # -------------------------------------------------------------------- views
-
     def sums(self, *, recent: bool = False) -> Sums:
-        """Return what was added up, over the whole run or its last `RECENT_S` seconds."""
+        """Return the sums over the whole run or its last `RECENT_S` seconds."""
         total = Sums()
         with self._lock:
             if not recent:
@@ -440,6 +368,3 @@ class Meter:
             for second in (*self._recent, self._now):
                 total.add(second)
         return total
-
-
-_GREYS = np.arange(256, dtype=np.float64)

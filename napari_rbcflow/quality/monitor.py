@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from napari_rbcflow.estimate import FEW_CELLS
 from napari_rbcflow.quality import rules
-from napari_rbcflow.quality.drift import Change, DriftWatch
+from napari_rbcflow.quality.drift import DriftWatch, FractionChange
 from napari_rbcflow.quality.meter import Meter, SetFlow, figures_of, over_time
-from napari_rbcflow.quality.rules import Standing, percent, warnings_of_figures
+from napari_rbcflow.quality.rules import ActiveWarnings, warnings_of_figures
 from napari_rbcflow.quality.warning import RunWarning, Severity, sorted_by_weight
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Frame, Judgement, SourceInfo, Track
 
-if TYPE_CHECKING:  # whoever only watches a run needs no tracking
+if TYPE_CHECKING:  # a process that only watches a run needs no tracking
     from napari_rbcflow.tracking import OpenTracks
 
-REASONS = {
-    "queue-full": "this computer could not keep up",
-    "after-stop": "came after the stop",
-    "run-failed": "left when the run failed",
-    "image-number": "gap in the camera's numbering",
-    "time-gap": "gap in the camera's time",
-    "overflow": "the camera's buffer overflowed",
-}
-"""What the names of ``run.json`` mean."""
+_REASONS = ("queue-full", "after-stop", "run-failed", "image-number", "time-gap", "overflow")
+
+
+def reason_words(reason: str) -> str:
+    """Say why frames were lost, by the name in ``run.json``."""
+    return say(f"quality.lost-{reason}") if reason in _REASONS else reason
 
 
 def by_reason(counts: Mapping[str, int]) -> str:
@@ -32,14 +31,21 @@ def by_reason(counts: Mapping[str, int]) -> str:
 
 
 def lost_words(*, dropped: Mapping[str, int], missed: Mapping[str, int]) -> str:
-    """Return the same of both kinds of loss; empty where none was: ``missed: time-gap 7; dropped: ...``."""
-    kinds = (("missed", by_reason(missed)), ("dropped", by_reason(dropped)))
-    return "; ".join(f"{kind}: {said}" for kind, said in kinds if said)
+    """Return the same of both kinds of loss, or nothing: ``missed: time-gap 7; dropped: ...``."""
+    kinds = []
+    if said := by_reason(missed):
+        kinds.append(say("quality.frames-missed", reasons=said))
+    if said := by_reason(dropped):
+        kinds.append(say("quality.frames-dropped", reasons=said))
+    return "; ".join(kinds)
 
 
 def explained(counts: Mapping[str, int]) -> str:
     """Return a line for each reason, with what it means."""
-    return "\n".join(f"{n:,} {reason}: {REASONS.get(reason, reason)}" for reason, n in _sorted(counts))
+    return "\n".join(
+        say("quality.reason-explained", frames=n, reason=reason, meaning=reason_words(reason))
+        for reason, n in _sorted(counts)
+    )
 
 
 def _sorted(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -48,18 +54,18 @@ def _sorted(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 NOTE, WARNING = Severity.NOTE, Severity.WARNING
 _SECONDS_TO_SEE_A_CELL = 10.0
-"""Camera time. The background takes one second, a crossing another."""
+"""Camera time. The background takes one second, a cell's crossing another."""
 _SECONDS_TO_COUNT_A_CELL = 60.0
 
 
 def warnings_of_run(run: Mapping[str, Any]) -> list[RunWarning]:
-    """Return what a person must be told of a run, grave warnings first.
+    """Return the warnings of a run, grave ones first.
 
     Parameters
     ----------
     run : mapping
-        What ``run.json`` holds, of any version. Where the run itself left its list (``quality``,
-        ``warnings``), that is believed; else it is made from the counts.
+        What ``run.json`` holds, of any version. The list that the run itself left (``quality``, ``warnings``)
+        is used; without one, the warnings are made from the counts.
     """
     quality = run.get("quality") or {}
     kept = quality.get("warnings")
@@ -74,23 +80,14 @@ def warnings_of_run(run: Mapping[str, Any]) -> list[RunWarning]:
 
 
 def warnings_of_counts(run: Mapping[str, Any]) -> list[RunWarning]:
-    """Return what frames, cells, fraction and ``quality`` of a run that has ended say."""
+    """Return what follows from frames, cells, fraction and ``quality`` of a run that has ended."""
     return [*_frames(run), *_cells(run), *_interval(run), *warnings_of_figures(run.get("quality") or {})]
 
 
 def warnings_so_far(run: Mapping[str, Any], *, seconds: float, open_tracks: int) -> list[RunWarning]:
-    """Return what already must be said of a run that goes on.
+    """Return the warnings of a run that goes on, after `seconds` of camera time.
 
     What is true of every run in its first seconds (nothing was seen, cells are few) is no warning yet.
-
-    Parameters
-    ----------
-    run : mapping
-        As `warnings_of_counts`.
-    seconds : float
-        Of camera time, so far.
-    open_tracks : int
-        Cells that are followed now.
     """
     told = [*_frames(run, live=True), *_interval(run), *warnings_of_figures(run.get("quality") or {})]
     if seconds >= _SECONDS_TO_SEE_A_CELL and not run["cells"]["tracked"] + open_tracks:
@@ -100,23 +97,15 @@ def warnings_so_far(run: Mapping[str, Any], *, seconds: float, open_tracks: int)
     return sorted_by_weight(told)
 
 
-_NO_CELL = RunWarning(
-    "no-cell",
-    WARNING,
-    "No cell was seen: check focus, light and flow, and measure again.",
-)
-_NONE_COUNTED = RunWarning(
-    "none-counted",
-    WARNING,
-    "Cells were seen, but none could be counted: check the focus (60 µm above the wall) and measure again.",
-)
+_NO_CELL = RunWarning.saying("no-cell", WARNING)
+_NONE_COUNTED = RunWarning.saying("none-counted", WARNING)
 
 
 def _ending(run: Mapping[str, Any]) -> Iterator[RunWarning]:
     if run["status"] == "failed":
-        yield RunWarning("failed", WARNING, f"The run failed: {run['stop_reason']}")
+        yield RunWarning.saying("failed", WARNING, reason=run["stop_reason"])
     elif run["status"] == "running":
-        yield RunWarning("not-ended", WARNING, "The run has not ended: this is how it stood.")
+        yield RunWarning.saying("not-ended", WARNING)
 
 
 def _frames(run: Mapping[str, Any], *, live: bool = False) -> Iterator[RunWarning]:
@@ -126,29 +115,20 @@ def _frames(run: Mapping[str, Any], *, live: bool = False) -> Iterator[RunWarnin
     lost, of = dropped + missed, frames["received"] + missed
     if not of:
         if not live:
-            yield RunWarning(
-                "no-frame", WARNING, "No frame came: check that the camera is connected and running."
-            )
+            yield RunWarning.saying("no-frame", WARNING)
         return
     if lost / of >= rules.LOST:
-        yield RunWarning(
-            "frames-lost",
-            WARNING,
-            f"{lost:,} of {of:,} frames ({percent(lost / of)}) were lost: cells were cut or"
-            " overlooked. Close other programs or lower the frame rate, and measure again.",
-        )
+        yield RunWarning.saying("frames-lost", WARNING, lost=lost, frames=of, share=100 * (lost / of))
     not_analysed = (run.get("quality") or {}).get("not_analysed") or {}
     if left_out := sum(not_analysed.values()):
         share = left_out / max(1, frames["processed"])
         why = ", ".join(f"{reason.replace('-', ' ')}: {n:,}" for reason, n in sorted(not_analysed.items()))
-        what = "focus" if set(not_analysed) == {"out-of-focus"} else "lamp and focus"
-        grave = share >= rules.NOT_ANALYSED
-        yield RunWarning(
-            "frames-not-analysed",
-            WARNING if grave else NOTE,
-            f"{left_out:,} frames{f' ({percent(share)})' if grave else ''} could not be analysed ({why}):"
-            f" check {what}{', and measure again' if grave else ''}.",
-        )
+        check = "-focus" if set(not_analysed) == {"out-of-focus"} else "-lamp"
+        values: dict[str, Any] = {"frames": left_out, "share": 100 * share, "why": why}
+        if share >= rules.NOT_ANALYSED:
+            yield RunWarning.saying("frames-not-analysed", WARNING, f"{check}-grave", **values)
+        else:
+            yield RunWarning.saying("frames-not-analysed", NOTE, check, **values)
 
 
 def _cells(run: Mapping[str, Any]) -> Iterator[RunWarning]:
@@ -159,34 +139,23 @@ def _cells(run: Mapping[str, Any]) -> Iterator[RunWarning]:
         yield _NO_CELL
     elif not counted:
         yield _NONE_COUNTED
-    elif counted < rules.FEW_CELLS:
-        cells = "1 cell was" if counted == 1 else f"{counted} cells were"
-        yield RunWarning(
-            "few-cells",
-            WARNING,
-            f"Only {cells} counted: the true fraction may lie anywhere in the interval. Measure longer.",
-        )
+    elif counted < FEW_CELLS:
+        yield RunWarning.saying("few-cells", WARNING, cells=counted)
 
 
 def _interval(run: Mapping[str, Any]) -> Iterator[RunWarning]:
-    """The anytime interval keeps what earlier cells ruled out, so the later ones may lie outside it."""
+    """The anytime interval keeps what earlier cells ruled out, so the later ones may be outside it."""
     estimate, low, high = (run["fraction"].get(name) for name in ("estimate", "low", "high"))
     if None not in (estimate, low, high) and not low <= estimate <= high:
-        yield RunWarning(
-            "fraction-left-interval",
-            WARNING,
-            "The fraction lies outside its own interval, which earlier cells had narrowed: it seems to have"
-            " changed during the run. The sample, the flow or the focus changed: check them, and measure"
-            " again with a fresh sample.",
-        )
+        yield RunWarning.saying("fraction-left-interval", WARNING)
 
 
 class RunQuality:
-    """Measures a run as it goes, and says what a person must be told of it.
+    """Measures a run as it goes, and gives its warnings.
 
-    Lifecycle: construct -> `add_frame` from the thread that tracks, `add_tracks` from the one that judges,
-    `look` from the one that looks after the run -> `close`, once, when the others have ended. `figures` from
-    any thread, at any time.
+    Lifecycle: construct -> `add_frame` from the tracking thread, `add_tracks` from the judging thread, `look`
+    from the thread that supervises the run -> `close`, once, when the others have ended. `figures` from any
+    thread, at any time.
 
     Parameters
     ----------
@@ -200,30 +169,30 @@ class RunQuality:
         self._flow = flow or SetFlow()
         self._meter = Meter(fps=info.fps, pixel_size_um=info.pixel_size_um)
         self._drift = DriftWatch()
-        self._standing = Standing()
+        self._active = ActiveWarnings()
 
     def add_frame(self, frame: Frame, at: OpenTracks) -> None:
-        """Take in a frame that was tracked, and the cells that are followed since."""
+        """Add a tracked frame, and the cells that are followed in it."""
         self._meter.add_frame(frame.image, frame.time_s, None if at.frame is None else len(at.cell))
 
     def add_tracks(self, pairs: Iterable[tuple[Track, Judgement]]) -> None:
-        """Take in tracks with what was said of them, as they are counted."""
+        """Add judged tracks, as they are counted."""
         self._meter.add_tracks(pairs)
 
     def figures(self, *, recent: bool = False) -> dict[str, Any]:
         """Return ``quality`` of ``run.json``, over the whole run or its last seconds."""
         return self._figures(self._drift.found, recent=recent)
 
-    def _figures(self, change: Change | None, *, recent: bool = False) -> dict[str, Any]:
+    def _figures(self, change: FractionChange | None, *, recent: bool = False) -> dict[str, Any]:
         sums = self._meter.sums(recent=recent)
         figures = figures_of(sums, field_um2=self._field_um2, flow=self._flow)
-        # What tells one time from another belongs to the whole run.
+        # Measures that compare times belong to the whole run.
         return figures if recent else {**figures, **over_time(self._meter, change)}
 
     def look(
         self, run: Mapping[str, Any], counted: bytes | bytearray, *, seconds: float, open_tracks: int
     ) -> tuple[RunWarning, ...]:
-        """Return the warnings that stand now, grave ones first.
+        """Return the warnings that are active now, grave ones first.
 
         Parameters
         ----------
@@ -239,7 +208,7 @@ class RunQuality:
         self._drift.look(counted)
         now = warnings_of_figures(self.figures(recent=True))
         whole = warnings_so_far(run, seconds=seconds, open_tracks=open_tracks)
-        return self._standing.look([*now, *whole], seconds)
+        return self._active.look([*now, *whole], seconds)
 
     def close(
         self,
@@ -249,7 +218,7 @@ class RunQuality:
         not_analysed: Mapping[str, int],
         seconds: float,
     ) -> tuple[dict[str, Any], list[RunWarning]]:
-        """Return ``quality`` of a run that has ended, its warnings among it, and these.
+        """Return ``quality`` of a run that has ended, with its warnings in it, and the warnings.
 
         Parameters
         ----------
@@ -258,12 +227,12 @@ class RunQuality:
         counted : bytes
             The counted cells in order.
         not_analysed : mapping of str to int
-            Frames in which nothing could be looked for, by reason.
+            Frames that could not be analysed, by reason.
         seconds : float
             Camera time of the run.
         """
         self._drift.end(counted)
         quality = {**self.figures(), "not_analysed": dict(not_analysed)}
         told = warnings_of_counts({**run, "quality": quality})
-        told += self._standing.passed(told, seconds)
+        told += self._active.passed(told, seconds)
         return {**quality, "warnings": [w.as_dict() for w in told]}, told

@@ -1,4 +1,4 @@
-"""What the measures of a run's quality say, in plain words with what to do, and from where on."""
+"""Which measures of a run give a warning, and from what value on."""
 
 from __future__ import annotations
 
@@ -8,23 +8,18 @@ from typing import Any
 
 from napari_rbcflow.quality.meter import number
 from napari_rbcflow.quality.warning import RunWarning, Severity, sorted_by_weight
+from napari_rbcflow.sentences import say
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The range in which nothing is said, and the wider one beyond which the warning is grave.
-
-    Attributes
-    ----------
-    note, warning : (float, float)
-        Lowest and highest value without a note, and without a grave warning.
-    """
+    """The range without a note, and the wider one without a grave warning."""
 
     note: tuple[float, float]
     warning: tuple[float, float]
 
     def broken_by(self, value: float) -> int:
-        """Return how badly, by its sign too low or too high: 0, 1 for a note, 2 for a grave warning."""
+        """Return 0, 1 for a note or 2 for a grave warning; negative if the value is too low."""
         if value < self.note[0]:
             return -2 if value < self.warning[0] else -1
         if value > self.note[1]:
@@ -35,44 +30,43 @@ class Limits:
 INFINITE = float("inf")
 
 LOST = 0.01
-"""Share of all frames, dropped or missed, from which on the loss is grave: tracks of about 30 frames are
-then cut by a lost frame in a quarter of the cases."""
+"""Share of all frames, dropped or missed, from which the loss is grave: tracks of about 30 frames are then
+cut by a lost frame in a quarter of the cases."""
 NOT_ANALYSED = 0.05
-"""Share of the frames without light, focus or background, from which on that is grave: beyond a moment."""
-FEW_CELLS = 30
-"""Below that the interval spans most of what a patient's fraction could be."""
+"""Share of frames without light, focus or background from which that is grave: more than a moment."""
 RELIABLE_SHARE = Limits(note=(0.04, 0.25), warning=(0.03, INFINITE))
-"""Stage 1 lets 1.4 % of the unreliable through (its card): where 4 % pass, that is a third of what passes,
-where 3 % pass nearly half, and then the number is no longer one of reliable cells. In the paper 3.4 % of all
-are reliable, in its densest set 5; here tracks that are too pale to be judged are not among all."""
+"""Stage 1 lets 1.4 % of the unreliable through (its card): if 4 % pass, that is a third of what passes, if 3
+% pass nearly half, and then the number is no longer one of reliable cells. In the paper 3.4 % of all are
+reliable, in its densest set 5; here tracks that are too pale to be judged are not among all."""
 SHEAR = Limits(note=(0.75, 1.4), warning=(0.6, 1.67))
 """Measured over set shear rate. Cells of the published crops move 20 to 30 px a frame, where 22 are expected:
-0.9 to 1.4. Beyond, the flow or the focus's height is not what was set, and the fraction depends on both."""
+0.9 to 1.4. Beyond, the flow or the height of the focus is not what was set, and the fraction depends on
+both."""
 UNSTEADY = Limits(note=(0.0, 1.25), warning=(0.0, 1.67))
 """Fastest over slowest 40 reliable cells in a row."""
 PER_FIELD = Limits(note=(40.0, 300.0), warning=(0.0, 500.0))
 """Cells in the paper's field; it has 100 to 250."""
 CLUMPS = Limits(note=(0.0, 1.9), warning=(0.0, 2.4))
-"""Crops with a neighbour over what chance would bring at that density."""
+"""Crops with a neighbour, over those expected by chance at that density."""
 CLUMPS_LEAST_SHARE = 0.1
 LIGHT_GREY = Limits(note=(50.0, 195.0), warning=(20.0, INFINITE))
-"""A rim is 9 % darker than the field: 2 grey levels at 20. A bright middle is 30 % brighter: 255 at 195."""
+"""A rim is 9 % darker than the field: 2 grey levels at 20. A bright centre is 30 % brighter: 255 at 195."""
 SATURATED = Limits(note=(0.0, 0.0002), warning=(0.0, 0.0005))
-"""Share of the picture's pixels at 255: they are the middles of cells before they are the field."""
+"""Share of the picture's pixels at 255: they are the centres of cells before they are the field."""
 BLACK = Limits(note=(0.0, 0.001), warning=(0.0, 0.02))
 FLICKER = Limits(note=(0.0, 0.02), warning=(0.0, INFINITE))
 LIGHT_JUMP = 0.1
 LIGHT_DRIFT = 1.3
 RIM_RADIUS_UM = Limits(note=(2.9, 3.8), warning=(2.75, 4.0))
-"""Of reliable cells, median. Published crops: 3.1 (flipping) to 3.6 um (tank-treading)."""
+"""Median of reliable cells. Published crops: 3.1 (flipping) to 3.6 um (tank-treading)."""
 RIM_RADIUS_OF_ALL_UM = Limits(note=(2.4, 3.6), warning=(2.4, 3.6))
-"""Of all cells, the tenth part that is smallest; told where there are too few reliable ones."""
+"""Tenth percentile of all cells; used if there are too few reliable ones."""
 CHANGE = 0.05
 """Of the fraction within a run: the half-width that a run usually asks for."""
 LOST_TRACKS = 0.5
 """Share of tracks that were lost within a few frames."""
 LATE_LABELS_S = 2.0
-"""From which on it is told that labels come late: ten times what they take on a computer that keeps up."""
+"""Delay of labels from which it is reported: ten times the delay on a computer that keeps up."""
 
 LEAST_TRACKS = 300
 LEAST_RELIABLE = 20
@@ -80,13 +74,17 @@ LEAST_FRAMES = 120
 
 
 STAYS_S = 10.0
-"""That a warning stays after its cause was seen last."""
+"""Seconds for which a warning stays after its cause was last seen."""
 _REWORDED_EVERY_S = 5.0
-"""Numbers in a sentence change no more often."""
+"""Least seconds between changes of the numbers in a sentence."""
+LEAST_S = 5.0
+"""Seconds for which a grave warning must have been true to be reported at the end."""
+GRAVE_SHARE = 0.2
+"""Share of a run from which a warning that has passed is grave for the whole run."""
 
 
 @dataclass(slots=True)
-class _Stood:
+class _Seen:
     warning: RunWarning
     last_true_s: float
     worded_s: float
@@ -94,89 +92,64 @@ class _Stood:
     worst: RunWarning | None = None
 
 
-class Standing:
-    """Which warnings stand, as somebody looks at a run again and again, in camera time."""
+class ActiveWarnings:
+    """The warnings that are shown while a run goes on. They stay a while, so that they do not flicker."""
 
     def __init__(self) -> None:
-        self._stood: dict[str, _Stood] = {}
+        self._seen: dict[str, _Seen] = {}
         self._looked_s: float | None = None
 
     def look(self, warnings: Iterable[RunWarning], now_s: float) -> tuple[RunWarning, ...]:
-        """Take in what is true now, and return what stands, grave warnings first.
-
-        Parameters
-        ----------
-        warnings : iterable of RunWarning
-        now_s : float
-            Seconds, never less than before.
-        """
+        """Add the warnings that are true now, in camera time, and return the active ones, grave first."""
         since = 0.0 if self._looked_s is None else max(0.0, now_s - self._looked_s)
         self._looked_s = now_s
-        for warning in sorted_by_weight(warnings)[::-1]:  # grave ones last, so that they overrule
-            stood = self._stood.get(warning.key)
-            if stood is None:
-                self._stood[warning.key] = stood = _Stood(warning, now_s, now_s)
-            elif self._is_new(stood, warning, now_s):
-                stood.warning, stood.worded_s = warning, now_s
-            stood.last_true_s = now_s
+        for warning in sorted_by_weight(warnings)[::-1]:  # grave ones last, so that they win
+            seen = self._seen.get(warning.key)
+            if seen is None:
+                self._seen[warning.key] = seen = _Seen(warning, now_s, now_s)
+            elif self._is_new(seen, warning, now_s):
+                seen.warning, seen.worded_s = warning, now_s
+            seen.last_true_s = now_s
             if warning.grave:
-                stood.grave_s += since
-                stood.worst = warning
-        return self.standing
+                seen.grave_s += since
+                seen.worst = warning
+        return self.active
 
     @staticmethod
-    def _is_new(stood: _Stood, warning: RunWarning, now_s: float) -> bool:
-        if not Standing._stands(stood, now_s) or (warning.grave and not stood.warning.grave):
+    def _is_new(seen: _Seen, warning: RunWarning, now_s: float) -> bool:
+        if not ActiveWarnings._is_active(seen, now_s) or (warning.grave and not seen.warning.grave):
             return True
-        # A grave warning that became a mild one waits too: at its limit it would come and go.
-        return now_s - stood.worded_s >= (
-            _REWORDED_EVERY_S if warning.grave is stood.warning.grave else STAYS_S
+        # A grave warning that became mild waits too: at its limit it would come and go.
+        return now_s - seen.worded_s >= (
+            _REWORDED_EVERY_S if warning.grave is seen.warning.grave else STAYS_S
         )
 
     @staticmethod
-    def _stands(stood: _Stood, now_s: float) -> bool:
-        return now_s - stood.last_true_s <= STAYS_S
+    def _is_active(seen: _Seen, now_s: float) -> bool:
+        return now_s - seen.last_true_s <= STAYS_S
 
     @property
-    def standing(self) -> tuple[RunWarning, ...]:
-        """What stands since the last look."""
+    def active(self) -> tuple[RunWarning, ...]:
         now = self._looked_s or 0.0
-        return tuple(sorted_by_weight(s.warning for s in self._stood.values() if self._stands(s, now)))
+        return tuple(sorted_by_weight(s.warning for s in self._seen.values() if self._is_active(s, now)))
 
     def passed(self, told: Iterable[RunWarning], seconds: float) -> list[RunWarning]:
-        """Return the grave warnings that stood for a time, but of which the whole run says nothing.
+        """Return the grave warnings that were active for a time but are not `told` of the whole run of
+        `seconds`.
 
-        Parameters
-        ----------
-        told : iterable of RunWarning
-            What is said of the whole run.
-        seconds : float
-            Its length.
-
-        Returns
-        -------
-        list of RunWarning
-            Grave where they stood for `GRAVE_SHARE` of the run, else notes.
+        They are grave if they were active for `GRAVE_SHARE` of the run, else notes.
         """
         known = {w.key for w in told if w.grave}
         past = []
-        for key, stood in self._stood.items():
-            if stood.worst is None or key in known or stood.grave_s < LEAST_S:
+        for key, seen in self._seen.items():
+            if seen.worst is None or key in known or seen.grave_s < LEAST_S:
                 continue
-            grave = stood.grave_s >= GRAVE_SHARE * max(seconds, LEAST_S)
-            past.append(
-                RunWarning(
-                    key,
-                    Severity.WARNING if grave else Severity.NOTE,
-                    f"For {stood.grave_s:.0f} of {seconds:.0f} seconds: {stood.worst.sentence}",
-                )
-            )
+            grave = seen.grave_s >= GRAVE_SHARE * max(seconds, LEAST_S)
+            severity = Severity.WARNING if grave else Severity.NOTE
+            times = {"seconds": seen.grave_s, "total": seconds}
+            sentence = say("quality.for-some-seconds", **times, sentence=seen.worst.sentence)
+            past.append(RunWarning(key, severity, sentence))
         return past
-
-
-LEAST_S = 5.0
-GRAVE_SHARE = 0.2
-"""Of a run, from which on what stood for a time is grave for the whole."""
 
 
 Figures = Mapping[str, Any]
@@ -186,7 +159,7 @@ NOTE, WARNING = Severity.NOTE, Severity.WARNING
 
 
 def warnings_of_figures(figures: Figures) -> list[RunWarning]:
-    """Return what the measures of ``quality`` say; nothing of those that are not there."""
+    """Return the warnings that follow from the measures in ``quality``; missing ones give none."""
     return [warning for rule in _RULES for warning in rule(figures)]
 
 
@@ -202,24 +175,13 @@ def _reliable(figures: Figures) -> Iterator[RunWarning]:
     share, judged = number(figures, "reliable_share"), number(figures, "tracks_judged")
     if share is None or judged is None or judged < LEAST_TRACKS:
         return
-    # Three standard deviations: chance alone must not say it.
+    # Three standard deviations: chance alone must not give the warning.
     spread = 3 * (max(share, 1 / judged) * (1 - share) / judged) ** 0.5
     low = RELIABLE_SHARE.broken_by(min(share + spread, RELIABLE_SHARE.note[0]))
     if low < 0:
-        yield RunWarning(
-            "reliable-few",
-            _severity(low),
-            f"Only {percent(share)} of the cells could be judged, where 4 to 8 % are usual: where so few are"
-            " sharp and alone, many of those counted may be wrongly let through. Set the focus to 60 µm above"
-            " the wall, clean the chamber, and measure again.",
-        )
+        yield RunWarning.saying("reliable-few", _severity(low), share=100 * share)
     elif RELIABLE_SHARE.broken_by(share) > 0:
-        yield RunWarning(
-            "reliable-many",
-            NOTE,
-            f"{percent(share)} of the cells were judged reliable, where 4 to 8 % are usual. Look at some of"
-            " the cells that were counted.",
-        )
+        yield RunWarning.saying("reliable-many", NOTE, share=100 * share)
 
 
 def _light(figures: Figures) -> Iterator[RunWarning]:
@@ -230,44 +192,20 @@ def _light(figures: Figures) -> Iterator[RunWarning]:
     white, black = number(figures, "saturated_share") or 0.0, number(figures, "black_share") or 0.0
     saturated = SATURATED.broken_by(white)
     if saturated > 0:
-        yield RunWarning(
-            "light-saturated",
-            _severity(saturated),
-            f"The picture is too bright: {share_words(white)} of it is pure white, first of all the middles"
-            " of cells, which the networks need. Lower the lamp or the exposure until no cell is white, and"
-            " measure again.",
-        )
+        yield RunWarning.saying("light-saturated", _severity(saturated), white=share_words(white))
     elif level > 0:
-        yield RunWarning(
-            "light-bright",
-            _severity(level),
-            f"The picture is bright ({grey:.0f} of 255): bright cells may become pure white. Lower the lamp"
-            " or the exposure.",
-        )
+        yield RunWarning.saying("light-bright", _severity(level), grey=grey)
     if level < 0 or BLACK.broken_by(black) > 0:
-        yield RunWarning(
-            "light-dark",
-            _severity(min(level, -BLACK.broken_by(black))),
-            f"The picture is too dark ({grey:.0f} of 255): faint cells are overlooked. Raise the lamp or the"
-            " exposure until the field is at 100 to 150.",
-        )
+        dark = _severity(min(level, -BLACK.broken_by(black)))
+        yield RunWarning.saying("light-dark", dark, grey=grey)
     flicker = number(figures, "flicker_share") or 0.0
     if FLICKER.broken_by(flicker):
-        yield RunWarning(
-            "light-flicker",
-            NOTE,
-            f"The light flickers by {percent(flicker)} from frame to frame. Use a lamp on direct current.",
-        )
+        yield RunWarning.saying("light-flicker", NOTE, flicker=100 * flicker)
     least, most = number(figures, "light_least_grey"), number(figures, "light_most_grey")
     jump = number(figures, "light_change_in_a_second_share") or 0.0
     if least and most and (jump > LIGHT_JUMP or most / least > LIGHT_DRIFT):
-        how = "at a stroke" if jump > LIGHT_JUMP else "slowly"
-        yield RunWarning(
-            "light-changed",
-            NOTE,
-            f"The light changed {how} during the run, between {least:.0f} and {most:.0f} of 255. Leave lamp"
-            " and camera alone while a run goes on, and shield it from other light.",
-        )
+        how = "-suddenly" if jump > LIGHT_JUMP else "-slowly"
+        yield RunWarning.saying("light-changed", NOTE, how, least=least, most=most)
 
 
 def _size(figures: Figures) -> int:
@@ -285,52 +223,28 @@ def _pixel_size(figures: Figures) -> Iterator[RunWarning]:
     if not off:
         return
     rim = number(figures, "rim_radius_um")
-    said = f" ({2 * rim:.1f} µm from rim to rim, where 6 to 7.5 are usual)" if rim is not None else ""
-    yield RunWarning(
-        "pixel-size",
-        _severity(off),
-        f"The cells look too {'small' if off < 0 else 'large'}{said}: the pixel size is probably wrong, and"
-        " the networks then judge wrongly. Check pixel size, objective and binning, and measure again.",
-    )
+    measured = "" if rim is None else say("quality.rim-to-rim", diameter=2 * rim)
+    size = "-small" if off < 0 else "-large"
+    yield RunWarning.saying("pixel-size", _severity(off), size, measured=measured)
 
 
 def _flow(figures: Figures) -> Iterator[RunWarning]:
     shear, wanted = number(figures, "shear_rate_per_s"), number(figures, "shear_rate_set_per_s")
     if not _enough(figures, "tracks_reliable", LEAST_RELIABLE):
         return
-    if shear is not None and wanted:
-        off = SHEAR.broken_by(shear / wanted)
-        if off:
-            slow = off < 0
-            yield RunWarning(
-                "flow-slow" if slow else "flow-fast",
-                _severity(off),
-                f"The cells flow too {'slowly' if slow else 'fast'}: as if the shear rate at the wall were"
-                f" {shear:.1f} per second instead of {wanted:g}. How many cells tank-tread depends on it."
-                f" Check the pump's rate{' and for leaks and bubbles' if slow else ''}, that the focus stands"
-                f" {number(figures, 'focus_height_um') or 60:.0f} µm above the wall, and the frame rate; then"
-                " measure again.",
-            )
+    if shear is not None and wanted and (off := SHEAR.broken_by(shear / wanted)):
+        key = "flow-slow" if off < 0 else "flow-fast"
+        height = number(figures, "focus_height_um") or 60
+        yield RunWarning.saying(key, _severity(off), shear=shear, wanted=wanted, height=height)
     least, most = number(figures, "speed_least_um_per_s"), number(figures, "speed_most_um_per_s")
     if least and most and (unsteady := UNSTEADY.broken_by(most / least)):
-        yield RunWarning(
-            "flow-unsteady",
-            _severity(unsteady),
-            f"The flow was not steady: cells in focus moved at {least:,.0f} to {most:,.0f} µm/s. Wait until"
-            " the pump runs evenly, remove bubbles, do not touch the focus, and measure again.",
-        )
+        yield RunWarning.saying("flow-unsteady", _severity(unsteady), least=least, most=most)
 
 
 def _direction(figures: Figures) -> Iterator[RunWarning]:
     share = number(figures, "too_short_share")
     if share is not None and share > LOST_TRACKS and _enough(figures, "tracks", 8):
-        yield RunWarning(
-            "flow-nowhere",
-            WARNING,
-            f"{percent(share)} of the tracks were lost within a few frames: cells do not move as expected."
-            " Check that the set direction of flow is that of the picture, that they flow along its long"
-            " side, and the frame rate.",
-        )
+        yield RunWarning.saying("flow-nowhere", WARNING, share=100 * share)
 
 
 def _density(figures: Figures) -> Iterator[RunWarning]:
@@ -339,19 +253,9 @@ def _density(figures: Figures) -> Iterator[RunWarning]:
         return
     dense = PER_FIELD.broken_by(cells)
     if dense > 0:
-        yield RunWarning(
-            "cells-dense",
-            _severity(dense),
-            f"Too many cells: {cells:.0f} in a field of 830 x 655 µm, where 100 to 250 are usual. They hide"
-            " each other. Dilute the sample further.",
-        )
+        yield RunWarning.saying("cells-dense", _severity(dense), cells=cells)
     elif dense < 0 and _enough(figures, "tracks", 1):
-        yield RunWarning(
-            "cells-sparse",
-            NOTE,
-            f"Few cells: {cells:.0f} in a field of 830 x 655 µm, where 100 to 250 are usual. The number is"
-            " not wrong, but the run takes long. Dilute the sample less.",
-        )
+        yield RunWarning.saying("cells-sparse", NOTE, cells=cells)
 
 
 def _clumps(figures: Figures) -> Iterator[RunWarning]:
@@ -360,12 +264,8 @@ def _clumps(figures: Figures) -> Iterator[RunWarning]:
         return
     clumped = CLUMPS.broken_by(share / chance)
     if clumped > 0 and share > CLUMPS_LEAST_SHARE:
-        yield RunWarning(
-            "cells-clumped",
-            _severity(clumped),
-            f"Cells stick together: in {percent(share)} of the pictures another cell stands close by, where"
-            f" chance would bring {percent(chance)}. Mix the sample gently anew, and measure again.",
-        )
+        severity = _severity(clumped)
+        yield RunWarning.saying("cells-clumped", severity, share=100 * share, chance=100 * chance)
 
 
 def _drift(figures: Figures) -> Iterator[RunWarning]:
@@ -375,13 +275,9 @@ def _drift(figures: Figures) -> Iterator[RunWarning]:
     before, after, at = number(change, "before"), number(change, "after"), number(change, "at_cell")
     if before is None or after is None or at is None:
         return
-    yield RunWarning(
-        "fraction-drifts",
-        WARNING if abs(after - before) >= CHANGE else NOTE,
-        f"The fraction changed within the run: {percent(before)} of the first {at:,.0f} cells counted,"
-        f" {percent(after)} of those after. Chance does this in under one run in a hundred. The sample, the"
-        " flow or the focus changed: check them, and measure again with a fresh sample.",
-    )
+    severity = WARNING if abs(after - before) >= CHANGE else NOTE
+    before, after = 100 * before, 100 * after
+    yield RunWarning.saying("fraction-drifts", severity, before=before, after=after, cells=at)
 
 
 _RULES: tuple[Rule, ...] = (
@@ -397,13 +293,13 @@ _RULES: tuple[Rule, ...] = (
 
 
 def percent(share: float) -> str:
-    """Return a share with one decimal, as per cent."""
+    """Return a share in per cent, with one decimal."""
     return f"{100 * share:.1f} %"
 
 
 def share_words(share: float) -> str:
-    """Return a share that may be very small, as per cent."""
+    """Return a share that may be very small, in per cent."""
     percent = 100 * share
     if 0 < percent < 0.01:
-        return "under 0.01 %"
+        return say("quality.under-a-hundredth")
     return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"

@@ -1,4 +1,4 @@
-"""The measures of a run in words: a line each, for report and napari."""
+"""The measures of a run in words, one line each, for the report and napari."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from napari_rbcflow.quality.drift import FIRST_LOOK
 from napari_rbcflow.quality.meter import number
 from napari_rbcflow.quality.rules import percent, share_words
 from napari_rbcflow.quality.warning import RunWarning, Severity
+from napari_rbcflow.sentences import say
 
 
 @dataclass(frozen=True)
@@ -18,21 +19,16 @@ class QualityLine:
 
     Attributes
     ----------
-    name, said, usual : str
-        What is measured, how it is, how it usually is.
+    name, value, usual : str
+        What is measured, its value, and the usual value.
     severity : Severity or None
-        Of the gravest warning that it led to; None where all is well.
+        The highest of the warnings that it led to; None if there is none.
     """
 
     name: str
-    said: str
+    value: str
     usual: str
     severity: Severity | None
-
-    @property
-    def verdict(self) -> str:
-        """``well``, ``note`` or ``warning``."""
-        return "well" if self.severity is None else str(self.severity)
 
 
 def quality_lines(run: Mapping[str, Any], warnings: Iterable[RunWarning]) -> list[QualityLine]:
@@ -41,16 +37,16 @@ def quality_lines(run: Mapping[str, Any], warnings: Iterable[RunWarning]) -> lis
     Parameters
     ----------
     run : mapping
-        ``frames``, ``fraction`` and ``quality`` as in ``run.json``; an older session has few measures.
+        ``frames``, ``fraction`` and ``quality`` as in ``run.json``; an older session has fewer measures.
     warnings : iterable of RunWarning
-        What is said of it.
+        Of the run.
     """
-    said = list(warnings)
+    warnings = list(warnings)
 
-    def line(name: str, words: str, usual: str, *keys: str) -> QualityLine:
-        of_it = [w.severity for w in said if w.key.startswith(keys)]
-        worst = Severity.WARNING if Severity.WARNING in of_it else of_it[0] if of_it else None
-        return QualityLine(name, words, usual, worst)
+    def line(name: str, value: str, usual: str, *keys: str) -> QualityLine:
+        severities = [w.severity for w in warnings if w.key.startswith(keys)]
+        worst = Severity.WARNING if Severity.WARNING in severities else next(iter(severities), None)
+        return QualityLine(name, value, usual, worst)
 
     quality = run.get("quality") or {}
     return [line(*parts) for parts in (*_cells(quality), *_picture(run, quality), *_course(run, quality))]
@@ -62,40 +58,41 @@ Parts = tuple[str, ...]
 def _cells(quality: Mapping[str, Any]) -> Iterator[Parts]:
     share = number(quality, "reliable_share")
     if share is not None:
-        yield "cells sharp and alone", percent(share), "4 to 8 %", "reliable"
+        yield say("quality.line-reliable"), percent(share), say("quality.usual-reliable"), "reliable"
     cells = number(quality, "cells_per_papers_field")
     if cells is not None:
-        yield "cells in 830 x 655 µm", f"{cells:.0f}", "100 to 250", "cells-dense", "cells-sparse"
+        name, usual = say("quality.line-cells"), say("quality.usual-cells")
+        yield name, f"{cells:.0f}", usual, "cells-dense", "cells-sparse"
     close, chance = number(quality, "neighbour_share"), number(quality, "neighbour_share_by_chance")
     if close is not None and chance is not None:
-        yield "another cell close by", percent(close), f"{percent(chance)} by chance", "cells-clumped"
+        usual = say("quality.usual-neighbours", chance=100 * chance)
+        yield say("quality.line-neighbours"), percent(close), usual, "cells-clumped"
     rim, of_all = number(quality, "rim_radius_um"), number(quality, "rim_radius_of_all_um")
     if rim is not None:
-        yield "size of a cell, rim to rim", f"{2 * rim:.1f} µm", "6 to 7.5 µm", "pixel-size"
+        yield say("quality.line-size"), f"{2 * rim:.1f} µm", say("quality.usual-size"), "pixel-size"
     elif of_all is not None:
-        yield "size of the smaller cells", f"{2 * of_all:.1f} µm", "5 to 7 µm", "pixel-size"
+        yield say("quality.line-smaller"), f"{2 * of_all:.1f} µm", say("quality.usual-smaller"), "pixel-size"
 
 
 def _picture(run: Mapping[str, Any], quality: Mapping[str, Any]) -> Iterator[Parts]:
     shear, wanted = number(quality, "shear_rate_per_s"), number(quality, "shear_rate_set_per_s")
     speed = number(quality, "speed_um_per_s")
     if shear is not None and speed is not None and wanted:
-        yield (
-            "shear rate, by the speed",
-            f"{shear:.1f} per s ({speed:,.0f} µm/s)",
-            f"{wanted:g} per s",
-            "flow",
-        )
+        value = say("quality.value-shear", shear=shear, speed=speed)
+        yield say("quality.line-shear"), value, say("quality.usual-shear", wanted=wanted), "flow"
     grey = number(quality, "light_grey")
     if grey is not None:
-        white = number(quality, "saturated_share") or 0.0
-        also = f", {share_words(white)} white" if white else ""
-        yield "light", f"{grey:.0f} of 255{also}", "100 to 150", "light"
+        white = number(quality, "saturated_share")
+        value = say("quality.value-light", grey=grey)
+        if white:
+            value = say("quality.value-light-white", grey=grey, white=share_words(white))
+        yield say("quality.line-light"), value, say("quality.usual-light"), "light"
     not_analysed = quality.get("not_analysed")
     processed = run["frames"]["processed"]
     if isinstance(not_analysed, Mapping) and processed:
         share = sum(not_analysed.values()) / processed
-        yield "frames dark or out of focus", percent(share), "none", "frames-not-analysed"
+        name, usual = say("quality.line-not-analysed"), say("quality.usual-none")
+        yield name, percent(share), usual, "frames-not-analysed"
 
 
 def _course(run: Mapping[str, Any], quality: Mapping[str, Any]) -> Iterator[Parts]:
@@ -105,11 +102,12 @@ def _course(run: Mapping[str, Any], quality: Mapping[str, Any]) -> Iterator[Part
     )
     if frames["received"]:
         share = lost / (frames["received"] + sum(frames["missed"].values()))
-        yield "frames lost", percent(share), "none", "frames-lost"
-    # Before the first look nothing was tested (`drift`).
+        yield say("quality.line-lost"), percent(share), say("quality.usual-none"), "frames-lost"
+    # Before the first test of `drift` nothing is known.
     change = quality.get("fraction_change")
+    name, usual = say("quality.line-course"), say("quality.usual-course")
     if isinstance(change, Mapping):
-        words = f"{percent(change['before'])}, then {percent(change['after'])}"
-        yield "fraction within the run", words, "no change", "fraction"
+        before, after = 100 * change["before"], 100 * change["after"]
+        yield name, say("quality.value-course", before=before, after=after), usual, "fraction"
     elif "fraction_change" in quality and run["fraction"]["n"] >= FIRST_LOOK:
-        yield "fraction within the run", "no change found", "no change", "fraction"
+        yield name, say("quality.value-no-change"), usual, "fraction"

@@ -1,4 +1,4 @@
-"""A thing that a person must be told of a run."""
+"""A warning or note about a run."""
 
 from __future__ import annotations
 
@@ -7,24 +7,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from napari_rbcflow.sentences import say
+
 
 class Severity(StrEnum):
-    """How much a warning weighs, and the word that stands before it."""
+    """How serious a warning is."""
 
     NOTE = "note"
-    """The number stands; something could be better."""
+    """The number is valid; something could be better."""
     WARNING = "warning"
-    """Grave: nobody should act on the number without a second thought."""
-
-    @property
-    def word(self) -> str:
-        """The word that stands before the sentence."""
-        return "Warning" if self is Severity.WARNING else "Note"
+    """Grave: nobody should act on the number without thinking twice."""
 
 
 @dataclass(frozen=True)
 class RunWarning:
-    """What a person must be told, and how much it weighs.
+    """A warning or note.
 
     Attributes
     ----------
@@ -32,22 +29,27 @@ class RunWarning:
         Its name in ``run.json`` and docs/warnings.md: ``flow-slow``, ``light-dark``, ...
     severity : Severity
     sentence : str
-        What is wrong and what to do, in plain words, without the severity's word.
+        What is wrong and what to do.
     """
 
     key: str
     severity: Severity
     sentence: str
 
+    @classmethod
+    def saying(cls, key: str, severity: Severity, variant: str = "", **values: object) -> RunWarning:
+        """Return the warning with its sentence; `variant` is the rest of the key of the sentence."""
+        return cls(key, severity, say(f"quality.warn-{key}{variant}", **values))
+
     @property
     def grave(self) -> bool:
-        """Whether nobody should act on the number without a second thought."""
+        """Whether nobody should act on the number without thinking twice."""
         return self.severity is Severity.WARNING
 
     @property
-    def said(self) -> str:
-        """The sentence behind its word: ``Warning. The picture is dark: ...``."""
-        return f"{self.severity.word}. {self.sentence}"
+    def text(self) -> str:
+        """The sentence after its severity: ``Warning. The picture is dark: ...``."""
+        return say(f"quality.severity-{self.severity}", sentence=self.sentence)
 
     def as_dict(self) -> dict[str, str]:
         """Return it as ``run.json`` holds it."""
@@ -55,7 +57,7 @@ class RunWarning:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> RunWarning | None:
-        """Take one from ``run.json``; None where it is not one."""
+        """Return one from ``run.json``; None if it is not one."""
         try:
             return cls(str(told["key"]), Severity(told["severity"]), str(told["sentence"]))
         except (KeyError, TypeError, ValueError):
@@ -63,6 +65,6 @@ class RunWarning:
 
 
 def sorted_by_weight(warnings: Iterable[RunWarning]) -> list[RunWarning]:
-    """Return grave ones first, else in their order, each sentence once."""
+    """Return grave ones first, otherwise in their order, each sentence once."""
     once = {w.sentence: w for w in sorted(warnings, key=lambda w: not w.grave, reverse=True)}
     return sorted(once.values(), key=lambda w: not w.grave)

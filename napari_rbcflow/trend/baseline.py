@@ -1,4 +1,4 @@
-"""A patient's own baseline: mean and two standard deviations, and which runs lie below it."""
+"""A patient's own baseline, mean and two standard deviations, and which runs are below it."""
 
 from __future__ import annotations
 
@@ -12,31 +12,22 @@ import numpy as np
 from scipy.special import ndtr, stdtrit
 
 LEAST_DAYS = 4
-"""From fewer days no baseline is said: its limit would be little more than chance."""
+"""Fewest days of a baseline: the limit of fewer would be little more than chance."""
 DEVIATIONS = 2.0
 
 
 @dataclass(frozen=True)
 class Day:
-    """What was measured on one day, as it enters the baseline.
-
-    Attributes
-    ----------
-    estimate : float
-        The fraction, in [0, 1].
-    n : int
-        Cells counted.
-    """
+    """What was measured on one day: the fraction, in [0, 1], of `n` counted cells."""
 
     estimate: float
     n: int
 
     @classmethod
     def of(cls, runs: Sequence[tuple[float, int]]) -> Day:
-        """Take the runs of a day together, each (estimate, n) weighing as many cells as it counted.
+        """Combine the runs (estimate, n) of a day, weighted by their cells.
 
-        A day that was measured three times is no three days: the spread between days is what a
-        baseline is made of.
+        A day that was measured three times is not three days: a baseline is about the spread between days.
         """
         n = sum(cells for _, cells in runs)
         return cls(sum(estimate * cells for estimate, cells in runs) / n, n)
@@ -44,12 +35,12 @@ class Day:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Mean and standard deviation over days, each day weighing the same, as in the paper.
+    """Mean and standard deviation over days, each day with the same weight, as in the paper.
 
     Attributes
     ----------
     mean, sd : float
-        Of the fraction; `sd` with one degree of freedom taken off.
+        Of the fraction; `sd` with n - 1 degrees of freedom.
     days : int
     counting_sd : float
         The standard deviation that counting so many cells alone would give.
@@ -62,12 +53,12 @@ class Baseline:
 
     @classmethod
     def of(cls, days: Sequence[Day]) -> Baseline | None:
-        """Return the baseline of these days; None of fewer than `LEAST_DAYS`."""
+        """Return the baseline of these days; None for fewer than `LEAST_DAYS`."""
         if len(days) < LEAST_DAYS:
             return None
         estimates = np.array([day.estimate for day in days])
         n = np.array([day.n for day in days], np.float64)
-        # Two cells of each kind added, as none flipping of 200 does not mean that none ever flips.
+        # Two cells of each kind are added: no flipping cell of 200 does not mean that none ever flips.
         p = (estimates * n + 2) / (n + 4)
         return cls(
             mean=float(estimates.mean()),
@@ -88,20 +79,20 @@ class Baseline:
 
     @property
     def limit(self) -> float:
-        """As `low`, but with no standard deviation below what counting alone makes.
+        """As `low`, but with a standard deviation no smaller than counting alone gives.
 
-        Days that happen to lie closer together than counting so many cells lets them would else make an
-        ordinary day look low.
+        Otherwise days that happen to be closer together than counting allows would make an ordinary day look
+        low.
         """
         return max(0.0, self.mean - DEVIATIONS * max(self.sd, self.counting_sd))
 
     @property
     def sure_low(self) -> float:
-        """The limit that also a baseline of so few days carries; at least 0, and never above `low`.
+        """The limit that allows for a baseline of few days; at least 0, and never above `low`.
 
-        A steady patient's next run falls below it as rarely as below two standard deviations of a baseline
-        from ever so many days (one in 44): the prediction limit for one more value from a normal sample. No
-        standard deviation below what counting alone makes is believed.
+        A steady patient's next run falls below it as rarely as below two standard deviations of a baseline of
+        infinitely many days (one in 44): the prediction limit for one more value from a normal sample. The
+        standard deviation is no smaller than counting alone gives.
 
         References
         ----------
@@ -117,7 +108,7 @@ class Baseline:
 
 @cache
 def few_days_factor(days: int) -> float:
-    """Return how many standard deviations of so few days stand for two of ever so many: 3.7 for four days."""
+    """Return the standard deviations of few days that equal two of infinitely many: 3.7 for four days."""
     return float(stdtrit(days - 1, ndtr(DEVIATIONS))) * math.sqrt(1 + 1 / days)
 
 
@@ -126,13 +117,13 @@ IN_A_ROW = 3
 
 
 class Below(StrEnum):
-    """Whether a run lies below the patient's baseline."""
+    """Whether a run is below the patient's baseline."""
 
     YES = "yes"
     PERHAPS = "perhaps"
     NO = "no"
     UNKNOWN = ""
-    """There are too few other days, or its number must not be acted on."""
+    """Too few other days, or the run's number must not be acted on."""
 
 
 @dataclass(frozen=True)
@@ -146,20 +137,20 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What is said of one run.
+class Comparison:
+    """One run compared with the baseline.
 
     Attributes
     ----------
     below : Below
     against : Baseline or None
-        That of the other days.
+        Of the other days.
     limit : float or None
-        Under it, a fraction lies at least perhaps below.
+        A fraction under it is at least perhaps below.
     in_a_row : bool
-        It lies below for the sake of another day close to it.
+        It is below because another day close to it is low, too.
     above : bool
-        It lies as clearly above as others lie below.
+        It is as clearly above as others are below.
     """
 
     below: Below
@@ -173,18 +164,14 @@ DayRuns = Sequence[Measured]
 
 
 def left_out(days: Sequence[DayRuns], candidates: Collection[int]) -> set[int]:
-    """Return the places of the days that lie below the baseline which the other candidates make.
+    """Return the places of the days that are below the baseline that the other `candidates` make.
 
-    Parameters
-    ----------
-    days : sequence of sequence of Measured
-        In the order of time, each with one run or more.
-    candidates : collection of int
-        Places of the days that may make the baseline.
+    `days` are in the order of time, each with one run or more; `candidates` are places of the days that may
+    make the baseline.
     """
     found: set[int] = set()
     most = min(len(candidates) - LEAST_DAYS, (len(candidates) - 1) // 2)
-    # Low in two senses, as a low number from few cells has a high upper end.
+    # Low in two senses: a low number from few cells has a high upper end.
     keys: tuple[Callable[[int], float], ...] = (
         lambda d: min(run.high for run in days[d]),
         lambda d: min(run.estimate for run in days[d]),
@@ -196,27 +183,19 @@ def left_out(days: Sequence[DayRuns], candidates: Collection[int]) -> set[int]:
             if _all_below(days, low, set(candidates) - low):
                 found = low
                 break
-    # What is left may hold a day that only now stands out.
+    # Among the rest, a day may stand out only now.
     while len(found) < most:
         rest = set(candidates) - found
-        said = judge(days, rest)
-        out = [d for d in rest if any(verdict.below is Below.YES for verdict in said[d])]
+        compared = judge(days, rest)
+        out = [d for d in rest if any(run.below is Below.YES for run in compared[d])]
         if not out:
             break
         found.add(min(out, key=keys[0]))
     return found
 
 
-def judge(days: Sequence[DayRuns], made_from: Collection[int]) -> list[list[Verdict]]:
-    """Return the verdict on each run of each day.
-
-    Parameters
-    ----------
-    days : sequence of sequence of Measured
-        In the order of time.
-    made_from : collection of int
-        Places of the days that make the baseline.
-    """
+def judge(days: Sequence[DayRuns], made_from: Collection[int]) -> list[list[Comparison]]:
+    """Compare each run of each day with the baseline of the days at the places `made_from`."""
     whole = Baseline.of([_day(days[d]) for d in sorted(made_from)])
     against = [
         Baseline.of([_day(days[d]) for d in sorted(made_from) if d != place]) if place in made_from else whole
@@ -224,7 +203,7 @@ def judge(days: Sequence[DayRuns], made_from: Collection[int]) -> list[list[Verd
     ]
     deep = [_any_deep(runs, base) for runs, base in zip(days, against, strict=True)]
     return [
-        [_verdict(run, base, whole, confirmed=_near(place, deep)) for run in runs]
+        [_compare(run, base, whole, confirmed=_near(place, deep)) for run in runs]
         for place, (runs, base) in enumerate(zip(days, against, strict=True))
     ]
 
@@ -233,28 +212,28 @@ def _all_below(days: Sequence[DayRuns], low: set[int], rest: set[int]) -> bool:
     base = Baseline.of([_day(days[d]) for d in sorted(rest)])
     deep = [place in low and _any_deep(runs, base) for place, runs in enumerate(days)]
     return all(
-        any(_verdict(run, base, base, confirmed=_near(d, deep)).below is Below.YES for run in days[d])
+        any(_compare(run, base, base, confirmed=_near(d, deep)).below is Below.YES for run in days[d])
         for d in low
     )
 
 
-def _verdict(run: Measured, base: Baseline | None, whole: Baseline | None, *, confirmed: bool) -> Verdict:
+def _compare(run: Measured, base: Baseline | None, whole: Baseline | None, *, confirmed: bool) -> Comparison:
     if base is None or whole is None:
-        return Verdict(Below.UNKNOWN)
-    # What lies under the baseline that is shown is never called fine.
+        return Comparison(Below.UNKNOWN)
+    # A run under the baseline that is shown is never called fine.
     limit = max(base.limit, whole.low)
     if _deep(run, base):
         if run.high < base.low:
-            return Verdict(Below.YES, base, limit)
+            return Comparison(Below.YES, base, limit)
         if confirmed:
-            return Verdict(Below.YES, base, limit, in_a_row=True)
+            return Comparison(Below.YES, base, limit, in_a_row=True)
     if run.estimate < limit:
-        return Verdict(Below.PERHAPS, base, limit)
-    return Verdict(Below.NO, base, limit, above=run.estimate > base.sure_high and run.low > base.high)
+        return Comparison(Below.PERHAPS, base, limit)
+    return Comparison(Below.NO, base, limit, above=run.estimate > base.sure_high and run.low > base.high)
 
 
 def _deep(run: Measured, base: Baseline) -> bool:
-    """Whether the fraction lies below what chance in a baseline from few days explains."""
+    """Whether the fraction is below what chance in a baseline of few days explains."""
     return run.estimate < base.sure_low
 
 
@@ -263,7 +242,7 @@ def _any_deep(runs: DayRuns, base: Baseline | None) -> bool:
 
 
 def _near(place: int, deep: Sequence[bool]) -> bool:
-    """Whether another day, so near that both are among `IN_A_ROW` in a row, lies deep too."""
+    """Whether another day within `IN_A_ROW` days in a row is deep, too."""
     first = max(0, place - IN_A_ROW + 1)
     return any(deep[d] for d in range(first, min(len(deep), place + IN_A_ROW)) if d != place)
 

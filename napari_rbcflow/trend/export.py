@@ -35,10 +35,10 @@ COLUMNS = (
 
 
 def rows(trend: Trend) -> list[dict[str, Any]]:
-    """Return a row a session, in the order of time; empty where nothing is to be said.
+    """Return a row a session, in the order of time, with empty fields where nothing is known.
 
-    `below` is yes, perhaps or no; under `limit_for_this_run`, which is made from the other days, a fraction
-    lies at least perhaps below. The baseline's columns are the same in all rows.
+    `below` is yes, perhaps or no. `limit_for_this_run` is made from the other days; a fraction under it is at
+    least perhaps below. The baseline's columns are the same in all rows.
     """
     base = trend.baseline
     same: dict[str, Any] = {"baseline_days": trend.baseline_days}
@@ -53,7 +53,7 @@ def rows(trend: Trend) -> list[dict[str, Any]]:
 
 
 def as_csv(trend: Trend) -> bytes:
-    """Return the table as CSV, with the mark by which spreadsheets know UTF-8."""
+    """Return the table as CSV, in UTF-8 with the byte order mark that spreadsheets need."""
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
@@ -62,7 +62,7 @@ def as_csv(trend: Trend) -> bytes:
 
 
 def _row(run: TrendRun) -> dict[str, Any]:
-    record, limit = run.record, run.verdict.limit
+    record, limit = run.record, run.comparison.limit
     return {
         "session": str(record.folder),
         "started": f"{record.started:%Y-%m-%d %H:%M:%S}",

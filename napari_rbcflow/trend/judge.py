@@ -1,4 +1,4 @@
-"""A patient's runs over time, judged against the patient's own baseline, and in plain sentences."""
+"""A patient's runs over time, compared with the patient's own baseline, and what that means in words."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from enum import StrEnum
 from functools import cached_property
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.quality import percent
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import FractionFigure
 from napari_rbcflow.trend.baseline import (
     DEVIATIONS,
     LEAST_DAYS,
     Baseline,
     Below,
+    Comparison,
     Day,
     Measured,
-    Verdict,
     few_days_factor,
     judge,
     left_out,
@@ -35,53 +35,46 @@ from napari_rbcflow.trend.records import (
 
 
 class Use(StrEnum):
-    """Whether a run makes the baseline, or why not; for a person."""
+    """Whether a run makes the baseline, or why not."""
 
-    BASELINE = "in the baseline"
-    CRISIS = "in a crisis that was named"
-    BELOW = "left out: that day lies below the others"
-    OUTSIDE = "not in the days of the baseline"
-    DOUBT = "not used"
+    BASELINE = "baseline"
+    CRISIS = "crisis"
+    BELOW = "below"
+    OUTSIDE = "outside"
+    DOUBT = "doubt"
 
 
 @dataclass(frozen=True)
 class TrendRun:
-    """One run of a trend.
-
-    Attributes
-    ----------
-    record : Record
-    use : Use
-    verdict : Verdict
-    """
+    """One run of a trend."""
 
     record: Record
     use: Use
-    verdict: Verdict
+    comparison: Comparison
 
     @property
     def day(self) -> date:
-        """The day on which it was started, by the clock on the wall."""
+        """The day on which it was started, in local time."""
         return self.record.started.date()
 
     @property
     def below(self) -> Below:
-        """Whether it lies below the baseline."""
-        return self.verdict.below
+        """Whether it is below the baseline."""
+        return self.comparison.below
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What a person says of the days.
+    """What a person chose about the days.
 
     Attributes
     ----------
     crises : tuple of Span
-        Days that make no baseline.
+        Days that are not in the baseline.
     baseline_days : Span or None
-        Only these make it; None: all.
+        Only these are in it; None: all.
     automatic : bool
-        Whether days that lie below all others are left out by themselves.
+        Whether days that are below the others are left out automatically.
     """
 
     crises: tuple[Span, ...] = ()
@@ -90,11 +83,10 @@ class Choices:
 
     @property
     def named(self) -> tuple[Span, ...]:
-        """All spans."""
         return self.crises if self.baseline_days is None else (*self.crises, self.baseline_days)
 
     def allow(self, day: date) -> bool:
-        """Say whether a day is one of those that the baseline is to be made of."""
+        """Whether the baseline may include a day."""
         return self.baseline_days is None or day in self.baseline_days
 
 
@@ -107,7 +99,7 @@ class Trend:
     patient : str
     runs : tuple of TrendRun
     baseline : Baseline or None
-        None where it would be made from fewer than `LEAST_DAYS` days.
+        None if fewer than `LEAST_DAYS` days make it.
     baseline_days : int
         Days that make the baseline, or would.
     choices : Choices
@@ -132,19 +124,19 @@ class Trend:
         """The last run whose number can be used."""
         return next((run for run in reversed(self.runs) if run.use is not Use.DOUBT), None)
 
-    def below(self, verdict: Below) -> list[TrendRun]:
-        """Return the runs of which this is said."""
-        return [run for run in self.runs if run.below is verdict and run.use is not Use.DOUBT]
+    def below(self, below: Below) -> list[TrendRun]:
+        """Return the usable runs with this comparison."""
+        return [run for run in self.runs if run.below is below and run.use is not Use.DOUBT]
 
 
 def trend_of(gathered: Gathered, *, patient: str | None = None, choices: Choices | None = None) -> Trend:
-    """Judge a patient's runs.
+    """Compare a patient's runs with the patient's own baseline.
 
     Parameters
     ----------
     gathered : Gathered
     patient : str, optional
-        Whose; needed where the sessions are of several patients.
+        Needed if the sessions are of several patients.
     choices : Choices, optional
 
     Returns
@@ -154,8 +146,8 @@ def trend_of(gathered: Gathered, *, patient: str | None = None, choices: Choices
     Raises
     ------
     BadInput
-        Where the sessions are of different patients, of none, or of different pixel sizes, shear rates or
-        focus heights.
+        If the sessions are of different patients, of none, or of different pixel sizes, shear rates or focus
+        heights.
     """
     choices = choices or Choices()
     records, notes = _of_one_patient(gathered, patient)
@@ -165,17 +157,17 @@ def trend_of(gathered: Gathered, *, patient: str | None = None, choices: Choices
     by_day = [[_measured(r) for r in used if r.started.date() == day] for day in days]
     may = {place for place, day in enumerate(days) if choices.allow(day) and not within(day, choices.crises)}
     low = left_out(by_day, may) if choices.automatic else set()
-    verdicts = judge(by_day, may - low)
+    comparisons = judge(by_day, may - low)
     making = [Day.of([(m.estimate, m.n) for m in by_day[place]]) for place in sorted(may - low)]
 
     runs, seen = [], Counter[int]()
     for record in records:
         day = record.started.date()
         if record.doubt:
-            runs.append(TrendRun(record, Use.DOUBT, Verdict(Below.UNKNOWN)))
+            runs.append(TrendRun(record, Use.DOUBT, Comparison(Below.UNKNOWN)))
             continue
         place = days.index(day)
-        verdict = verdicts[place][seen[place]]
+        comparison = comparisons[place][seen[place]]
         seen[place] += 1
         if within(day, choices.crises):
             use = Use.CRISIS
@@ -183,7 +175,7 @@ def trend_of(gathered: Gathered, *, patient: str | None = None, choices: Choices
             use = Use.OUTSIDE
         else:
             use = Use.BELOW if place in low else Use.BASELINE
-        runs.append(TrendRun(record, use, verdict))
+        runs.append(TrendRun(record, use, comparison))
     return Trend(
         patient=records[0].patient,
         runs=tuple(runs),
@@ -208,194 +200,148 @@ def _of_one_patient(gathered: Gathered, patient: str | None) -> tuple[list[Recor
         wanted = " ".join(patient.split())
         mine = [record for record in records if record.patient == wanted]
         if not mine:
-            there = (
-                ", ".join(repr(name) for name in sorted(gathered.patients) if name) or "none that is named"
-            )
-            raise BadInput(f"No session is of patient {wanted!r}: there are {there}.")
+            names = ", ".join(repr(name) for name in sorted(gathered.patients) if name)
+            if not names:
+                raise BadInput("trend.no-patient-named", patient=wanted)
+            raise BadInput("trend.no-such-patient", patient=wanted, patients=names)
         nameless = sum(not record.patient for record in records)
         others = len(records) - len(mine) - nameless
         if others:
-            whose = "another patient" if others == 1 else "other patients"
-            notes.append(f"{_sessions(others)} of {whose} left out.")
+            notes.append(say("trend.others-left-out", sessions=others))
         if nameless:
-            notes.append(f"{_sessions(nameless)} left out, as no patient is named there.")
+            notes.append(say("trend.nameless-left-out", sessions=nameless))
         records = mine
     counts = Counter(record.patient for record in records)
     if "" in counts:
-        nameless_one = next(record for record in records if not record.patient)
-        raise BadInput(
-            f"{nameless_one.folder} names no patient: leave it out (--patient NAME chooses whose sessions are"
-            ' taken), or write the name as "patient" into its run.json.'
-        )
+        folder = next(record.folder for record in records if not record.patient)
+        raise BadInput("trend.names-no-patient", folder=folder)
     if len(counts) > 1:
         odd = min(reversed(counts), key=lambda name: counts[name])
-        where = next(record.folder for record in records if record.patient == odd)
-        named = ", ".join(f"{name} ({n})" for name, n in counts.most_common())
-        raise BadInput(
-            f"The sessions are of different patients, {named}: choose one with --patient NAME, or leave out"
-            f" {where}, which is of {odd}."
+        folder = next(record.folder for record in records if record.patient == odd)
+        patients = ", ".join(
+            say("trend.patient-and-sessions", patient=name, sessions=n) for name, n in counts.most_common()
         )
+        raise BadInput("trend.different-patients", patients=patients, folder=folder, patient=odd)
     return records, notes
-
-
-def _sessions(n: int) -> str:
-    return "One session" if n == 1 else f"{n} sessions"
 
 
 def _notes(used: Sequence[Record], runs: Sequence[TrendRun], named: Sequence[Span]) -> list[str]:
     notes = [run.record.remark for run in runs if run.record.remark]
     notes += [
-        f"No run lies in the days {span} that were named: check the dates."
-        for span in named
-        if not any(run.day in span for run in runs)
+        say("trend.no-run-in-days", days=span) for span in named if not any(run.day in span for run in runs)
     ]
     if len({record.networks for record in used}) > 1:
         first = next(record for record in used if record.networks != used[0].networks)
-        notes.append(
-            f"Not all runs were judged by the same networks (others from {first.started:%Y-%m-%d} on): a step"
-            " there may be theirs and not the patient's."
-        )
+        notes.append(say("trend.other-networks", day=f"{first.started:%Y-%m-%d}"))
     notes += notes_on_counting(used)
     movies = Counter(record.movie for record in used if record.movie)
     if movies:
-        n = sum(movies.values())
-        stand = (
-            "One run was made from a recorded movie: it stands"
-            if n == 1
-            else (f"{n} runs were made from recorded movies: they stand")
-        )
-        notes.append(f"{stand} at the day of the analysis, which need not be that of the blood.")
-    notes += [
-        f"{n} runs were made from the same movie, {file}: each counts." for file, n in movies.items() if n > 1
-    ]
-    above = [run for run in runs if run.verdict.above]
+        notes.append(say("trend.from-movies", runs=sum(movies.values())))
+    notes += [say("trend.same-movie", runs=n, movie=file) for file, n in movies.items() if n > 1]
+    above = [run for run in runs if run.comparison.above]
     if above:
-        notes.append(
-            f"The run of {above[-1].day} lies clearly above the baseline: if the days of the baseline were"
-            " those of a crisis, name them with --crisis FROM:TO."
-        )
+        notes.append(say("trend.clearly-above", day=above[-1].day))
     return notes
 
 
 _MANY_DAYS_FACTOR = 2.15
 """From 26 days on a baseline is as good as certain: half a year of weeks, as in the paper."""
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-"""Not the system's own: a report reads the same everywhere."""
+MONTHS = tuple(say("trend.months").split())
+"""Not those of the system: a report reads the same everywhere."""
 
 
 def day_words(day: date) -> str:
     """Return a day as a person writes it."""
-    return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
+    return say("trend.day", day=day.day, month=MONTHS[day.month - 1], year=day.year)
 
 
 def number_words(figure: FractionFigure) -> str:
     """Return a fraction, never without its interval and its cells."""
     if figure.estimate is None or figure.low is None or figure.high is None:
-        return "no number"
-    return (
-        f"{percent(figure.estimate)} ({100 * figure.low:.1f} to {percent(figure.high)},"
-        f" {figure.n:,} {'cell' if figure.n == 1 else 'cells'})"
+        return say("trend.no-number")
+    estimate, low, high = 100 * figure.estimate, 100 * figure.low, 100 * figure.high
+    return say("trend.number", estimate=estimate, low=low, high=high, cells=figure.n)
+
+
+def days_of(runs: Sequence[TrendRun]) -> str:
+    """Return the days of some runs, each once."""
+    return ", ".join(dict.fromkeys(day_words(run.day) for run in runs))
+
+
+def _baseline_words(trend: Trend) -> str:
+    """Say the baseline, or how many days are missing for one."""
+    base = trend.baseline
+    if base is None:
+        missing = {"days": trend.baseline_days, "more": trend.days_missing}
+        return say("trend.baseline-missing", least=LEAST_DAYS, **missing)
+    return say(
+        "trend.baseline",
+        mean=100 * base.mean,
+        deviations=100 * DEVIATIONS * base.sd,
+        days=base.days,
+        low=100 * base.low,
+        high=100 * base.high,
     )
 
 
-def baseline_words(trend: Trend) -> str:
-    """Say the baseline, or how much is missing for one."""
+def _few_days_words(trend: Trend) -> str:
+    """Say how certain the baseline itself is; empty without one, or if it is certain."""
     base = trend.baseline
-    if base is None:
-        days = f"{trend.baseline_days} {'day' if trend.baseline_days == 1 else 'days'}"
-        return (
-            f"No baseline yet: it takes {LEAST_DAYS} days outside crises, and there"
-            f" {'is' if trend.baseline_days == 1 else 'are'} {days}; {trend.days_missing} more needed."
-        )
-    return (
-        f"Baseline: {percent(base.mean)} +- {100 * DEVIATIONS * base.sd:.1f} (mean and two standard"
-        f" deviations of {base.days} days outside crises): {100 * base.low:.1f} to {percent(base.high)}."
-    )
-
-
-def few_days_words(trend: Trend) -> str:
-    """Say how far the baseline itself is to be trusted; empty without one."""
-    base = trend.baseline
-    if base is None:
-        return ""
-    if few_days_factor(base.days) < _MANY_DAYS_FACTOR:
+    if base is None or few_days_factor(base.days) < _MANY_DAYS_FACTOR:
         return ""
     if base.days == LEAST_DAYS:
-        return "The baseline is new: its own days have not been compared with others yet."
-    return (
-        f"From {base.days} days the limit is itself uncertain: a steady patient's next run lies below"
-        f" {percent(base.sure_low)} once in 44 runs."
-    )
+        return say("trend.baseline-new")
+    return say("trend.baseline-uncertain", days=base.days, limit=100 * base.sure_low)
 
 
-def verdict_words(trend: Trend) -> str:
-    """Say how the last usable run stands to the baseline."""
+def _last_run_words(trend: Trend) -> str:
+    """Say how the last usable run compares with the baseline."""
     run = trend.last
     if run is None:
-        return "No run of this patient holds a number that can be used."
-    last = "The last run" if run is trend.runs[-1] else "The last run that can be used"
-    return f"{last}, {day_words(run.day)}, {number_words(run.record.figure)}, {_against(run)}."
+        return say("trend.no-usable-run")
+    key = "trend.last-run" if run is trend.runs[-1] else "trend.last-usable-run"
+    words = {"day": day_words(run.day), "number": number_words(run.record.figure)}
+    return say(key, **words, comparison=_comparison_words(run.comparison))
 
 
-def others_words(trend: Trend) -> str:
-    """Say which earlier runs lie below, or perhaps do; empty where none does."""
-    said = []
-    for below, words in ((Below.YES, "Below the baseline"), (Below.PERHAPS, "Perhaps below")):
-        runs = [run for run in trend.below(below) if run is not trend.last]
-        if runs:
-            days = ", ".join(dict.fromkeys(day_words(run.day) for run in runs))
-            said.append(f"{words} before: {days}.")
-    return " ".join(said)
+def _earlier_words(trend: Trend) -> str:
+    """Say which earlier runs are below, or perhaps are; empty if none is."""
+    words = []
+    for below, key in (
+        (Below.YES, "trend.earlier-below"),
+        (Below.PERHAPS, "trend.earlier-perhaps-below"),
+    ):
+        if runs := [run for run in trend.below(below) if run is not trend.last]:
+            words.append(say(key, days=days_of(runs)))
+    return " ".join(words)
 
 
 def summary(trend: Trend) -> list[str]:
-    """Return all that is to be said, the most important first."""
-    return [
-        line
-        for line in (
-            verdict_words(trend),
-            others_words(trend),
-            baseline_words(trend),
-            few_days_words(trend),
-        )
-        if line
-    ]
+    """Return all sentences about a trend, the most important first."""
+    words = (_last_run_words, _earlier_words, _baseline_words, _few_days_words)
+    return [line for words_of in words if (line := words_of(trend))]
 
 
 def below_words(run: TrendRun) -> str:
-    """Say in a word or two whether a run lies below; empty where its number cannot be used."""
-    if run.use is Use.DOUBT:
-        return ""
-    return {
-        Below.YES: "BELOW the baseline",
-        Below.PERHAPS: "perhaps below",
-        Below.NO: "not below",
-        Below.UNKNOWN: "not compared yet",
-    }[run.below]
+    """Say in a word or two whether a run is below; empty if its number cannot be used."""
+    return "" if run.use is Use.DOUBT else say(f"trend.below-{run.below or 'unknown'}")
 
 
 def use_words(run: TrendRun) -> str:
-    """Say what became of a run: used for the baseline, or why not."""
-    return f"{run.use}: {run.record.doubt}" if run.use is Use.DOUBT else str(run.use)
+    """Say whether a run is in the baseline, or why not."""
+    return say(f"trend.use-{run.use}", why=run.record.doubt)
 
 
-def _against(run: TrendRun) -> str:
-    base, limit = run.verdict.against, run.verdict.limit
+def _comparison_words(run: Comparison) -> str:
+    base, limit = run.against, run.limit
     if base is None or limit is None:
-        return "cannot be compared yet: there are too few other days"
-    under = f"under the limit of {percent(limit)}"
+        return say("trend.is-unknown")
     if run.below is Below.YES:
-        if run.verdict.in_a_row:
-            return (
-                f"lies below the baseline: {under}, like another of the last three days measured; that seldom"
-                " happens by chance"
-            )
-        return f"lies below the baseline: its whole interval is under {percent(base.low)}"
+        if run.in_a_row:
+            return say("trend.is-below-in-a-row", limit=100 * limit)
+        return say("trend.is-below", low=100 * base.low)
     if run.below is Below.PERHAPS:
-        return (
-            f"lies perhaps below the baseline: the number is {under}, but chance may explain it; measure"
-            " again, or count more cells"
-        )
-    if run.verdict.above:
-        return f"lies above the baseline, {percent(base.high)}"
-    return f"does not lie below the baseline (the limit is {percent(limit)})"
+        return say("trend.is-perhaps-below", limit=100 * limit)
+    if run.above:
+        return say("trend.is-above", high=100 * base.high)
+    return say("trend.is-not-below", limit=100 * limit)

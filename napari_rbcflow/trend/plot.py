@@ -1,149 +1,33 @@
-"""A trend as a picture, to be printed on one page."""
+"""A trend as a picture that is printed on one page, and the axes that it shares with the widget."""
 
 from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import cache
-
-from PIL import Image, ImageDraw, ImageFont
+from typing import TYPE_CHECKING, Any
 
 from napari_rbcflow.quality import percent
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import FLIPPING_COLOUR, TANK_TREADING_COLOUR
 from napari_rbcflow.trend.baseline import Below
-from napari_rbcflow.trend.judge import MONTHS, Trend, TrendRun, Use, day_words, summary
+from napari_rbcflow.trend.judge import (
+    MONTHS,
+    Trend,
+    TrendRun,
+    Use,
+    below_words,
+    day_words,
+    days_of,
+    summary,
+)
 from napari_rbcflow.trend.records import Span
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-_REGULAR = (
-    "DejaVuSans.ttf",
-    "LiberationSans-Regular.ttf",
-    "NotoSans-Regular.ttf",
-    "segoeui.ttf",
-    "Arial.ttf",
-)
-_BOLD = (
-    "DejaVuSans-Bold.ttf",
-    "LiberationSans-Bold.ttf",
-    "NotoSans-Bold.ttf",
-    "segoeuib.ttf",
-    "Arial Bold.ttf",
-)
-_WIDE = ("NotoSansCJK-Regular.ttc", "msyh.ttc", "meiryo.ttc", "PingFang.ttc", "Arial Unicode.ttf")
-"""For names in scripts that the others lack."""
-
-
-@cache
-def font_for(text: str, size: int, *, bold: bool = False) -> Font:
-    """Return a font that has every letter of `text`; else one that has most of the Latin ones."""
-    first: Font | None = None
-    for font in _fonts(size, bold):
-        first = first or font
-        if _has(font, text):
-            return font
-    assert first is not None
-    return first
-
-
-def _fonts(size: int, bold: bool) -> Iterator[Font]:
-    for name in (*(_BOLD if bold else ()), *_REGULAR, *_WIDE):
-        try:
-            yield ImageFont.truetype(name, size)
-        except OSError:
-            continue
-    yield ImageFont.load_default(size)  # Pillow carries it: plain English letters
-
-
-def _has(font: Font, text: str) -> bool:
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        return text.isascii()
-    nothing = bytes(font.getmask("\uffff"))
-    return all(c.isspace() or bytes(font.getmask(c)) != nothing for c in set(text))
-
-
-_FINE = 2
-"""Drawn so many times larger and then reduced, which smooths lines: Pillow itself does not."""
-
-
-class Canvas:
-    """A white picture.
-
-    Parameters
-    ----------
-    width, height : int
-        In pixels.
-    """
-
-    def __init__(self, width: int, height: int) -> None:
-        self._picture = Image.new("RGB", (width * _FINE, height * _FINE), "white")
-        self._draw = ImageDraw.Draw(self._picture, "RGBA")
-
-    def line(self, points: Sequence[tuple[float, float]], colour: str, width: float = 2.0) -> None:
-        """Draw through all points."""
-        self._draw.line(_fine(points), fill=colour, width=max(1, round(width * _FINE)), joint="curve")
-
-    def dashes(self, x0: float, x1: float, y: float, colour: str, width: float = 2.0) -> None:
-        """Draw a level line of dashes."""
-        x = x0
-        while x < x1:
-            self.line([(x, y), (min(x + 14, x1), y)], colour, width)
-            x += 24
-
-    def box(self, x0: float, y0: float, x1: float, y1: float, colour: str) -> None:
-        """Fill a rectangle."""
-        self._draw.rectangle([v * _FINE for v in (x0, y0, x1, y1)], fill=colour)
-
-    def disc(self, x: float, y: float, radius: float, colour: str, *, filled: bool = True) -> None:
-        """Draw a disc, or a ring that is white inside."""
-        at = [v * _FINE for v in (x - radius, y - radius, x + radius, y + radius)]
-        width = round(radius * 0.4 * _FINE)
-        self._draw.ellipse(at, fill=colour if filled else "white", outline=colour, width=width)
-
-    def shape(self, points: Sequence[tuple[float, float]], colour: str, *, filled: bool = True) -> None:
-        """Draw a closed outline, filled or white inside."""
-        self._draw.polygon(_fine(points), fill=colour if filled else "white")
-        self.line([*points, points[0]], colour, 3)
-
-    def text(
-        self, x: float, y: float, text: str, size: int, colour: str = "#1a1a1a", *, anchor: str = "la",
-        bold: bool = False,
-    ) -> None:  # fmt: skip
-        """Write one line or several; `anchor` as Pillow's, ``ma``: centred, from the top."""
-        for k, row in enumerate(text.split("\n")):
-            font = font_for(row, size * _FINE, bold=bold)
-            self._draw.text(
-                (x * _FINE, (y + 1.25 * size * k) * _FINE), row, fill=colour, font=font, anchor=anchor
-            )
-
-    def width_of(self, text: str, size: int, *, bold: bool = False) -> float:
-        """Return how wide a line would be."""
-        return float(self._draw.textlength(text, font=font_for(text, size * _FINE, bold=bold))) / _FINE
-
-    def wrapped(self, text: str, size: int, room: float, *, bold: bool = False) -> str:
-        """Return a text broken between its words so that it fits into `room`."""
-        rows = [""]
-        for word in text.replace(" %", "\u00a0%").split(" "):
-            longer = f"{rows[-1]} {word}".strip()
-            if rows[-1] and self.width_of(longer, size, bold=bold) > room:
-                rows.append(word)
-            else:
-                rows[-1] = longer
-        return "\n".join(rows)
-
-    def png(self, dpi: int) -> bytes:
-        """Return the picture as PNG."""
-        file = io.BytesIO()
-        self._picture.reduce(_FINE).save(file, format="PNG", dpi=(dpi, dpi), optimize=True)
-        return file.getvalue()
-
-
-def _fine(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [(x * _FINE, y * _FINE) for x, y in points]
-
+if TYPE_CHECKING:
+    from matplotlib.text import Text
 
 _LEAST_DAYS_SHOWN = 6.0
 _LEAST_SHARE_SHOWN = 0.25
@@ -152,7 +36,7 @@ _STEP_MONTHS = (1, 2, 3, 6, 12, 24, 60, 120)
 
 
 def at_day(moment: datetime) -> float:
-    """Return a moment as days, by the clock on the wall; whole numbers are midnights."""
+    """Return a moment in days of local time; whole numbers are midnights."""
     wall = moment.replace(tzinfo=None)
     begin = datetime(wall.year, wall.month, wall.day)
     return wall.toordinal() + (wall - begin) / timedelta(days=1)
@@ -177,7 +61,7 @@ class Scale:
 
     @classmethod
     def of(cls, trend: Trend) -> Scale:
-        """Span all runs, with their intervals and the baseline."""
+        """Return axes that span all runs, with their intervals and the baseline."""
         days = [at_day(run.record.started) for run in trend.runs]
         middle, half = (days[0] + days[-1]) / 2, max(days[-1] - days[0], _LEAST_DAYS_SHOWN) / 2
         shown = [0.95]
@@ -190,26 +74,27 @@ class Scale:
         return cls(middle - 1.06 * half, middle + 1.06 * half, min(low, 1 - _LEAST_SHARE_SHOWN), 1.0)
 
     def ends_of(self, span: Span) -> tuple[float, float]:
-        """Return where the days of a span begin and end, as far as they are on the axis."""
+        """Return where the days of a span begin and end, cut to the axis."""
         begin = self.first_day if span.first is None else float(span.first.toordinal())
         end = self.last_day if span.last is None else span.last.toordinal() + 1.0
         return max(begin, self.first_day), min(end, self.last_day)
 
     def shares(self) -> list[float]:
-        """Return the fractions to be written at the axis."""
+        """Return the fractions that are labelled on the axis."""
         step = 0.05 if self.high - self.low <= 0.35 else 0.1 if self.high - self.low <= 0.7 else 0.2
         first = math.ceil(self.low / step - 1e-9)
         return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
     def dates(self, most: int = 9) -> list[tuple[float, str]]:
-        """Return at most so many days to be written at the axis, with their words."""
+        """Return at most so many days that are labelled on the axis, with their words."""
         first = date.fromordinal(math.ceil(self.first_day))
         last = date.fromordinal(max(math.floor(self.last_day), first.toordinal()))
         every: list[Sequence[date]] = [list(_by_days(first, last, step)) for step in _STEP_DAYS]
         every += [list(_by_months(first, last, step)) for step in _STEP_MONTHS]
         days = next((days for days in every if len(days) <= most), every[-1])
+        pairs = zip(days, [None, *days], strict=False)
         by_month = len(days) > 1 and all(day.day == 1 for day in days)
-        return [(float(day.toordinal()), _said(day, before, by_month)) for day, before in _pairs(days)]
+        return [(float(day.toordinal()), _date_words(day, before, by_month)) for day, before in pairs]
 
 
 def _by_days(first: date, last: date, step: int) -> Iterator[date]:
@@ -229,194 +114,242 @@ def _by_months(first: date, last: date, step: int) -> Iterator[date]:
             yield day
 
 
-def _pairs(days: Sequence[date]) -> Iterator[tuple[date, date | None]]:
-    return zip(days, [None, *days], strict=False)
-
-
-def _said(day: date, before: date | None, by_month: bool) -> str:
+def _date_words(day: date, before: date | None, by_month: bool) -> str:
     name = MONTHS[day.month - 1] if by_month else f"{day.day} {MONTHS[day.month - 1]}"
     return f"{name}\n{day.year}" if before is None or before.year != day.year else name
 
 
 WIDTH, HEIGHT, DPI = 2400, 1500, 210
-"""A4 across, with margins."""
-GREY = "#8a8a8a"
-BAND, CRISIS = TANK_TREADING_COLOUR + "26", FLIPPING_COLOUR + "24"
+"""A4 landscape, with margins; in pixels."""
+GREY, BLACK = "#8a8a8a", "#1a1a1a"
 _LEFT, _RIGHT, _BOTTOM = 150, 60, 330
 _SMALL, _MEDIUM, _LARGE = 27, 34, 52
 _MOST_LABELLED = 40
-"""With more runs than this, numbers beside the marks would hide each other."""
-
-
-@dataclass(frozen=True)
-class _Plot:
-    """Where the axes lie on the page."""
-
-    scale: Scale
-    top: float
-    bottom: float = HEIGHT - _BOTTOM
-    left: float = _LEFT
-    right: float = WIDTH - _RIGHT
-
-    def x(self, day: float) -> float:
-        span = self.scale.last_day - self.scale.first_day
-        share = (day - self.scale.first_day) / span
-        return self.left + (self.right - self.left) * share
-
-    def y(self, fraction: float) -> float:
-        share = (fraction - self.scale.low) / (self.scale.high - self.scale.low)
-        return self.bottom - (self.bottom - self.top) * share
+"""Runs above which numbers beside the marks would hide each other."""
+_FONTS = (
+    "DejaVu Sans",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Microsoft YaHei",
+    "Meiryo",
+    "PingFang SC",
+    "Arial Unicode MS",
+)
+"""The first comes with matplotlib; the others are for names in scripts that it lacks."""
 
 
 def as_png(trend: Trend) -> bytes:
-    """Draw a trend.
+    """Draw a trend as a PNG of `WIDTH` x `HEIGHT` pixels.
+
+    Parameters
+    ----------
+    trend : Trend
 
     Returns
     -------
     bytes
-        A PNG of `WIDTH` x `HEIGHT` pixels.
     """
-    canvas = Canvas(WIDTH, HEIGHT)
-    plot = _Plot(Scale.of(trend), top=_heading(canvas, trend) + 40)
-    _crises(canvas, plot, trend)
-    _baseline(canvas, plot, trend)
-    _axes(canvas, plot)
-    for run in sorted(trend.runs, key=lambda run: run.use is not Use.DOUBT):
-        _run(canvas, plot, run, labelled=len(trend.runs) <= _MOST_LABELLED)
-    _legend(canvas, trend)
-    return canvas.png(DPI)
+    from matplotlib import font_manager, rc_context
+
+    installed = set(font_manager.get_font_names())
+    fonts = [name for name in _FONTS if name in installed]
+    file = io.BytesIO()
+    with (
+        # `text.parse_math`: a name may hold a dollar sign.
+        rc_context({"font.family": fonts, "text.parse_math": False}),
+        warnings.catch_warnings(action="ignore", category=UserWarning),  # a letter that no font has
+    ):
+        _Page(trend).figure.savefig(file, format="png")
+    return file.getvalue()
 
 
-def _heading(canvas: Canvas, trend: Trend) -> float:
-    """Write who, what and how it stands; return where that ends."""
-    canvas.text(_LEFT, 40, f"{trend.patient}: tank-treading fraction", _LARGE, bold=True)
-    first, last = trend.runs[0].day, trend.runs[-1].day
-    when = " to ".join(dict.fromkeys((day_words(first), day_words(last))))
-    runs = "one run" if len(trend.runs) == 1 else f"{len(trend.runs)} runs"
-    canvas.text(WIDTH - _RIGHT, 52, f"{runs}, {when}", _MEDIUM, GREY, anchor="ra")
-    y, room = 125.0, WIDTH - _LEFT - _RIGHT - 40
-    verdict, *more = summary(trend)
-    alarm = trend.last is not None and trend.last.below in (Below.YES, Below.PERHAPS)
-    said = canvas.wrapped(verdict, _MEDIUM + 4, room, bold=True)
-    canvas.text(_LEFT, y, said, _MEDIUM + 4, FLIPPING_COLOUR if alarm else "#1a1a1a", bold=True)
-    y += 1.25 * (_MEDIUM + 4) * (said.count("\n") + 1) + 6
-    said = canvas.wrapped(" ".join(more), _SMALL + 2, room)
-    canvas.text(_LEFT, y, said, _SMALL + 2, "#333333")
-    return y + 1.25 * (_SMALL + 2) * (said.count("\n") + 1)
+class _Page:
+    """One printed page. Positions and sizes are in pixels from the top left."""
+
+    def __init__(self, trend: Trend) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self._trend = trend
+        self.figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI)
+        FigureCanvasAgg(self.figure)  # measures texts
+        scale, top = Scale.of(trend), self._heading() + 40
+        bottom, width = HEIGHT - _BOTTOM, WIDTH - _LEFT - _RIGHT
+        self._axes = self.figure.add_axes(
+            (_LEFT / WIDTH, 1 - bottom / HEIGHT, width / WIDTH, (bottom - top) / HEIGHT)
+        )
+        self._draw_axes(scale)
+        self._draw_days(scale)
+        for run in sorted(trend.runs, key=lambda run: run.use is not Use.DOUBT):
+            self._draw_run(run)
+        self._legend()
+        self._small_print()
+
+    def _text(self, x: float, y: float, text: str, size: float, colour: str = BLACK, **style: Any) -> Text:
+        return self.figure.text(
+            x / WIDTH, 1 - y / HEIGHT, text, size=_points(size), color=colour, va="top", **style
+        )
+
+    def _wrapped(
+        self, y: float, text: str, size: float, colour: str, most_lines: int = 9, **style: Any
+    ) -> float:
+        """Write a paragraph, broken between words, and return where it ends."""
+        label = self._text(_LEFT, y, "", size, colour, linespacing=1.15, **style)
+        lines = [""]
+        for word in text.replace(" %", "\N{NO-BREAK SPACE}%").split(" "):
+            longer = f"{lines[-1]} {word}".strip()
+            label.set_text(longer)
+            if lines[-1] and label.get_window_extent().width > WIDTH - _LEFT - _RIGHT:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+        label.set_text("\n".join(lines[:most_lines]) + (" ..." if len(lines) > most_lines else ""))
+        return HEIGHT - float(label.get_window_extent().y0)
+
+    def _heading(self) -> float:
+        """Write who, what and how it is; return where that ends."""
+        trend = self._trend
+        self._text(_LEFT, 40, say("trend.picture-title", patient=trend.patient), _LARGE, weight="bold")
+        first, last = day_words(trend.runs[0].day), day_words(trend.runs[-1].day)
+        days = first if first == last else say("trend.picture-days", first=first, last=last)
+        runs = say("trend.picture-runs", runs=len(trend.runs), days=days)
+        self._text(WIDTH - _RIGHT, 52, runs, _MEDIUM, GREY, ha="right")
+        verdict, *more = summary(trend)
+        alarm = trend.last is not None and trend.last.below in (Below.YES, Below.PERHAPS)
+        colour = FLIPPING_COLOUR if alarm else BLACK
+        y = self._wrapped(130, verdict, _MEDIUM + 4, colour, weight="bold")
+        return self._wrapped(y + 14, " ".join(more), _SMALL + 2, "#333333")
+
+    def _draw_axes(self, scale: Scale) -> None:
+        axes = self._axes
+        axes.set(xlim=(scale.first_day, scale.last_day), ylim=(scale.low, scale.high), axisbelow=True)
+        axes.spines[["left", "top", "right"]].set_visible(False)
+        axes.spines["bottom"].set_color(GREY)
+        shares, dates = scale.shares(), scale.dates()
+        axes.set_yticks(shares, [f"{100 * share:.0f} %" for share in shares])
+        axes.set_xticks([day for day, _ in dates], [words for _, words in dates])
+        axes.grid(axis="y", color="#e8e8e8", linewidth=0.6)
+        axes.tick_params("both", labelsize=_points(_SMALL), labelcolor=BLACK, color=GREY, pad=4)
+        axes.tick_params("y", length=0)
+
+    def _draw_days(self, scale: Scale) -> None:
+        axes, base = self._axes, self._trend.baseline
+        for span in self._trend.choices.crises:
+            begin, end = scale.ends_of(span)
+            if end > begin:
+                axes.axvspan(begin, end, color=FLIPPING_COLOUR, alpha=0.14, linewidth=0)
+                axes.text(
+                    (begin + end) / 2,
+                    0.98,
+                    say("trend.picture-crisis"),
+                    transform=axes.get_xaxis_transform(),
+                    color=FLIPPING_COLOUR,
+                    size=_points(_SMALL),
+                    ha="center",
+                    va="top",
+                )
+        if base is not None:
+            axes.axhspan(base.low, base.high, color=TANK_TREADING_COLOUR, alpha=0.15, linewidth=0)
+            axes.axhline(base.mean, color=TANK_TREADING_COLOUR, linewidth=0.7)
+            axes.axhline(base.low, color=TANK_TREADING_COLOUR, linewidth=1.1)
+            axes.axhline(base.sure_low, color=TANK_TREADING_COLOUR, linewidth=0.7, dashes=(7, 5))
+
+    def _draw_run(self, run: TrendRun) -> None:
+        from matplotlib.transforms import offset_copy
+
+        axes, figure, by_hand = self._axes, run.record.figure, run.record.by_hand
+        x, style = at_day(run.record.started), _mark(run)
+        if figure.estimate is None or figure.low is None or figure.high is None:
+            # At the bottom of the plot, as there is no number.
+            axes.plot([x], [0.03], transform=axes.get_xaxis_transform(), **style)
+            return
+        bar = {"color": style["color"], "linewidth": 1.1, "marker": "_", "markersize": 6}
+        axes.plot([x, x], [figure.low, figure.high], **bar)
+        if by_hand is not None and by_hand.estimate is not None:
+            beside = offset_copy(axes.transData, self.figure, x=24, units="dots")
+            axes.plot([x], [by_hand.estimate], transform=beside, **_BY_HAND)
+        axes.plot([x], [figure.estimate], zorder=3, clip_on=False, **style)
+        if len(self._trend.runs) <= _MOST_LABELLED and run.below in (Below.YES, Below.PERHAPS):
+            right = axes.transData.transform((x, 0))[0] < WIDTH - _RIGHT - 120
+            axes.annotate(
+                percent(figure.estimate),
+                (x, figure.estimate),
+                (7 if right else -7, -3),
+                textcoords="offset points",
+                ha="left" if right else "right",
+                va="top",
+                size=_points(_SMALL),
+                weight="bold" if run.below is Below.YES else "normal",
+                color=style["color"],
+            )
+
+    def _legend(self) -> None:
+        """Explain the marks that are on the page."""
+        from matplotlib.lines import Line2D
+
+        runs = self._trend.runs
+        seen = {(run.use is Use.DOUBT, run.below): run for run in runs}
+        marks = [Line2D([], [], label=_words(run), **_mark(run)) for _, run in sorted(seen.items())]
+        if any(run.record.by_hand for run in runs):
+            marks.append(Line2D([], [], label=say("trend.legend-by-hand"), **_BY_HAND))
+        self.figure.legend(
+            handles=marks,
+            loc="upper left",
+            bbox_to_anchor=(_LEFT / WIDTH, (_BOTTOM - 105) / HEIGHT),
+            ncols=len(marks),
+            frameon=False,
+            fontsize=_points(_SMALL),
+            borderpad=0,
+            borderaxespad=0,
+            handlelength=1,
+            handletextpad=0.6,
+            columnspacing=1.8,
+        )
+
+    def _small_print(self) -> None:
+        trend = self._trend
+        words = [say("trend.picture-bars")]
+        if trend.baseline is not None:
+            words.append(say("trend.picture-band"))
+        if doubts := [run for run in trend.runs if run.use is Use.DOUBT]:
+            words.append(say("trend.picture-not-used", days=days_of(doubts)))
+        text = " ".join([*words, *trend.notes])
+        self._wrapped(HEIGHT - _BOTTOM + 166, text, _SMALL - 4, "#444444", most_lines=3)
+        self._text(_LEFT, HEIGHT - 44, say("trend.picture-foot"), _SMALL - 7, GREY)
 
 
-def _crises(canvas: Canvas, plot: _Plot, trend: Trend) -> None:
-    for span in trend.choices.crises:
-        begin, end = (plot.x(day) for day in plot.scale.ends_of(span))
-        if end > begin:
-            canvas.box(begin, plot.top, end, plot.bottom, CRISIS)
-            canvas.text((begin + end) / 2, plot.top + 10, "crisis", _SMALL, FLIPPING_COLOUR, anchor="ma")
+def _points(pixels: float) -> float:
+    return pixels * 72 / DPI
 
 
-def _baseline(canvas: Canvas, plot: _Plot, trend: Trend) -> None:
-    base = trend.baseline
-    if base is None:
-        return
-    canvas.box(plot.left, plot.y(base.high), plot.right, plot.y(base.low), BAND)
-    canvas.line([(plot.left, plot.y(base.mean)), (plot.right, plot.y(base.mean))], TANK_TREADING_COLOUR, 2)
-    canvas.line([(plot.left, plot.y(base.low)), (plot.right, plot.y(base.low))], TANK_TREADING_COLOUR, 3)
-    if base.sure_low > plot.scale.low:
-        canvas.dashes(plot.left, plot.right, plot.y(base.sure_low), TANK_TREADING_COLOUR, 2)
-
-
-def _axes(canvas: Canvas, plot: _Plot) -> None:
-    for share in plot.scale.shares():
-        y = plot.y(share)
-        canvas.line([(plot.left, y), (plot.right, y)], "#00000018", 1.5)
-        canvas.text(plot.left - 16, y, f"{100 * share:.0f} %", _SMALL, anchor="rm")
-    for day, words in plot.scale.dates():
-        x = plot.x(day)
-        canvas.line([(x, plot.bottom), (x, plot.bottom + 12)], GREY, 2)
-        canvas.text(x, plot.bottom + 20, words, _SMALL, anchor="ma")
-    canvas.line([(plot.left, plot.bottom), (plot.right, plot.bottom)], GREY, 2)
-
-
-def _run(canvas: Canvas, plot: _Plot, run: TrendRun, *, labelled: bool) -> None:
-    figure, by_hand = run.record.figure, run.record.by_hand
-    x, colour = plot.x(at_day(run.record.started)), _colour(run)
-    if figure.estimate is None or figure.low is None or figure.high is None:
-        _cross(canvas, x, plot.bottom - 16, GREY)
-        return
-    y = plot.y(figure.estimate)
-    for share in (figure.low, figure.high):
-        canvas.line([(x - 9, plot.y(share)), (x + 9, plot.y(share))], colour, 3)
-    canvas.line([(x, plot.y(figure.low)), (x, plot.y(figure.high))], colour, 3)
-    if by_hand is not None and by_hand.estimate is not None:
-        _diamond(canvas, x + 24, plot.y(by_hand.estimate))
-    _mark(canvas, x, y, run)
-    if labelled and run.below in (Below.YES, Below.PERHAPS):
-        side, anchor = (20, "la") if x < plot.right - 120 else (-20, "ra")
-        words, bold = percent(figure.estimate), run.below is Below.YES
-        canvas.text(x + side, y + 10, words, _SMALL, colour, anchor=anchor, bold=bold)
-
-
-def _mark(canvas: Canvas, x: float, y: float, run: TrendRun) -> None:
-    colour = _colour(run)
-    if run.use is Use.DOUBT:
-        _cross(canvas, x, y, colour)
-    elif run.below is Below.YES:
-        canvas.shape([(x - 17, y - 12), (x + 17, y - 12), (x, y + 18)], colour)
-    else:
-        canvas.disc(x, y, 12, colour, filled=run.below is Below.NO)
-
-
-def _colour(run: TrendRun) -> str:
-    if run.use is Use.DOUBT:
-        return GREY
-    return FLIPPING_COLOUR if run.below in (Below.YES, Below.PERHAPS) else TANK_TREADING_COLOUR
-
-
-def _cross(canvas: Canvas, x: float, y: float, colour: str) -> None:
-    canvas.line([(x - 11, y - 11), (x + 11, y + 11)], colour, 5)
-    canvas.line([(x - 11, y + 11), (x + 11, y - 11)], colour, 5)
-
-
-def _diamond(canvas: Canvas, x: float, y: float) -> None:
-    canvas.shape([(x - 10, y), (x, y - 10), (x + 10, y), (x, y + 10)], "#1a1a1a", filled=False)
-
-
-def _legend(canvas: Canvas, trend: Trend) -> None:
-    """Explain the marks that are on the page, and say what must be known of the runs."""
-    x, y = float(_LEFT), HEIGHT - _BOTTOM + 118.0
-    seen: dict[tuple[bool, Below], TrendRun] = {}
-    for run in trend.runs:
-        seen.setdefault((run.use is Use.DOUBT, run.below), run)
-    entries = [(run, _LEGEND[key]) for key, run in sorted(seen.items(), key=lambda item: item[0])]
-    for run, words in entries:
-        _mark(canvas, x + 12, y + 15, run)
-        canvas.text(x + 36, y, words, _SMALL)
-        x += canvas.width_of(words, _SMALL) + 90
-    if any(run.record.by_hand for run in trend.runs):
-        _diamond(canvas, x + 12, y + 15)
-        canvas.text(x + 36, y, "with changes by hand", _SMALL)
-    y += 48
-    said = "Bars: the run's own interval. "
-    if trend.baseline is not None:
-        said += "Band: the baseline. Dashed line: the lower limit that allows for its few days. "
-    doubts = [run for run in trend.runs if run.use is Use.DOUBT]
-    if doubts:
-        days = ", ".join(dict.fromkeys(day_words(run.day) for run in doubts))
-        said += f"Not used, see the reports: {days}. "
-    said += " ".join(trend.notes)
-    size, room = _SMALL - 4, WIDTH - _LEFT - _RIGHT
-    rows = canvas.wrapped(said, size, room).split("\n")
-    canvas.text(_LEFT, y, "\n".join(rows[:3]) + (" ..." if len(rows) > 3 else ""), size, "#444444")
-    canvas.text(_LEFT, HEIGHT - 44, _FOOT, size - 3, GREY)
-
-
-_FOOT = (
-    "For research; not a medical device. Mean and two standard deviations as in Darrin et al., Scientific"
-    " Reports 13 (2023) 745."
-)
-_LEGEND = {
-    (False, Below.NO): "not below",
-    (False, Below.PERHAPS): "perhaps below",
-    (False, Below.YES): "below the baseline",
-    (False, Below.UNKNOWN): "not compared yet",
-    (True, Below.UNKNOWN): "not used (unfinished, failed or doubtful)",
+_BY_HAND: dict[str, Any] = {
+    "marker": "D",
+    "color": BLACK,
+    "markerfacecolor": "white",
+    "markersize": 5,
+    "linestyle": "none",
 }
+
+
+def _mark(run: TrendRun) -> dict[str, Any]:
+    """Return the style of a run's mark."""
+    style: dict[str, Any] = {
+        "color": TANK_TREADING_COLOUR,
+        "marker": "o",
+        "markersize": 8,
+        "linestyle": "none",
+    }
+    if run.use is Use.DOUBT:
+        return style | {"color": GREY, "marker": "x", "markeredgewidth": 1.8, "markersize": 7}
+    if run.below is Below.YES:
+        return style | {"color": FLIPPING_COLOUR, "marker": "v", "markersize": 11}
+    if run.below is Below.PERHAPS:
+        style["color"] = FLIPPING_COLOUR
+    return style if run.below is Below.NO else style | {"markerfacecolor": "white", "markeredgewidth": 1.8}
+
+
+def _words(run: TrendRun) -> str:
+    """Return what the mark of a run means."""
+    if run.use is Use.DOUBT:
+        return say("trend.legend-not-used")
+    return say("trend.legend-below") if run.below is Below.YES else below_words(run)

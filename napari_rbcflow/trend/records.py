@@ -1,4 +1,4 @@
-"""Session folders, found and read: one record a session, and whether they were measured alike."""
+"""Finds and reads session folders, one record a session, and checks that they were measured alike."""
 
 from __future__ import annotations
 
@@ -13,29 +13,22 @@ from typing import Any
 
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.quality import SetFlow
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE as RUN_NAME
 from napari_rbcflow.session import FractionFigure, Session, grave_warnings, open_session
 from napari_rbcflow.types import LEAST_FRAMES
 
-_HOW = "write FROM:TO with dates such as 2026-03-02:2026-03-09, or one date"
-
 
 @dataclass(frozen=True)
 class Span:
-    """Days from `first` to `last`, both included; None is open.
-
-    Raises
-    ------
-    BadInput
-        Where it ends before it begins.
-    """
+    """Days from `first` to `last`, both included; None is open. BadInput if it ends before it begins."""
 
     first: date | None
     last: date | None
 
     def __post_init__(self) -> None:
         if self.first is not None and self.last is not None and self.last < self.first:
-            raise BadInput(f"{self} ends before it begins: {_HOW}.")
+            raise BadInput("trend.days-backwards", days=self, how=say("trend.how-to-write-days"))
 
     def __contains__(self, day: date) -> bool:
         return (self.first is None or self.first <= day) and (self.last is None or day <= self.last)
@@ -47,27 +40,21 @@ class Span:
 
 
 def parse_span(text: str) -> Span:
-    """Return the days of ``FROM:TO``, ``FROM:``, ``:TO`` or ``DATE``.
-
-    Raises
-    ------
-    BadInput
-        For anything else.
-    """
+    """Return the days of ``FROM:TO``, ``FROM:``, ``:TO`` or ``DATE``; BadInput for anything else."""
     first, colon, last = text.strip().partition(":")
     if not (first.strip() or last.strip()):
-        raise BadInput(f"{text!r} is no span of days: {_HOW}.")
+        raise BadInput("trend.not-days", text=text, how=say("trend.how-to-write-days"))
     begin = _date(first, text)
     return Span(begin, _date(last, text) if colon else begin)
 
 
 def parse_spans(text: str) -> tuple[Span, ...]:
-    """Return the spans of a field in which several stand, between commas, semicolons or spaces."""
+    """Return several spans that are separated by commas, semicolons or spaces."""
     return tuple(parse_span(part) for part in text.replace(",", " ").replace(";", " ").split())
 
 
 def within(day: date, spans: Iterable[Span]) -> bool:
-    """Say whether a day lies in one of them."""
+    """Whether a day is in one of these spans."""
     return any(day in span for span in spans)
 
 
@@ -77,38 +64,38 @@ def _date(text: str, whole: str) -> date | None:
     try:
         return date.fromisoformat(text.strip())
     except ValueError:
-        raise BadInput(f"{whole!r} is no span of days ({text.strip()!r} is no date): {_HOW}.") from None
+        how = say("trend.how-to-write-days")
+        raise BadInput("trend.not-a-date", text=whole, date=text.strip(), how=how) from None
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a trend takes from one session.
+    """What a trend uses of one session.
 
     Attributes
     ----------
     folder : Path
     started : datetime
-        With its offset from UTC; its day is the one of the clock on the wall.
+        With its offset from UTC; its day is the one of local time.
     patient, sample, status : str
     pixel_size_um : float or None
     figure : FractionFigure
-        The machine's.
+        The machine's number.
     corrected, by_hand : FractionFigure or None
-        None where there is none.
     doubt : str
-        Why the number must not be acted on; empty where it may.
+        Why the number must not be acted on; empty if it may be.
     networks : tuple of str
         The hashes of both.
     movie : str
-        The file that it was made from; empty for a live run.
+        The file that was analysed; empty for a live run.
     remark : str
-        What else a person must know of it; empty if nothing.
+        A sentence about the session; empty if there is none.
     shear_rate_per_s, focus_height_um : float
         As they were set.
     least_frames : int
-        Of a counted track.
+        Fewest frames of a counted track.
     leave_out_intruded : bool
-        Whether tracks were judged without the frames in which another cell stood in the crop.
+        Whether tracks were judged without the frames in which another cell was in the crop.
     """
 
     folder: Path
@@ -124,7 +111,7 @@ class Record:
     networks: tuple[str, ...] = ()
     movie: str = ""
     remark: str = ""
-    # Sessions that do not say have these.
+    # Sessions that do not tell have these.
     shear_rate_per_s: float = SetFlow().shear_rate_per_s
     focus_height_um: float = SetFlow().focus_height_um
     least_frames: int = LEAST_FRAMES
@@ -132,7 +119,7 @@ class Record:
 
     @property
     def named(self) -> str:
-        """The session for a person: its folder's name."""
+        """The name of its folder."""
         return self.folder.name or str(self.folder)
 
 
@@ -145,7 +132,7 @@ class Gathered:
     records : tuple of Record
         By start.
     notes : tuple of str
-        What else a person must know, such as a session that cannot be read.
+        What else a person must know, such as a session that could not be read.
     """
 
     records: tuple[Record, ...]
@@ -153,7 +140,7 @@ class Gathered:
 
     @property
     def patients(self) -> tuple[str, ...]:
-        """Names, the one measured last first; an empty one where a session names none."""
+        """Names, the one measured last first; empty for sessions without one."""
         return tuple(dict.fromkeys(record.patient for record in reversed(self.records)))
 
 
@@ -165,12 +152,12 @@ def gather(paths: Sequence[Path], progress: Callable[[int, int], None] | None = 
     paths : sequence of Path
         Sessions, or folders that hold sessions, one level down. A session given twice counts once.
     progress : callable, optional
-        Called with how many were read, of how many.
+        Called with the numbers of sessions read and of all.
 
     Raises
     ------
     BadInput
-        Where there is no session, or one that was named itself cannot be used.
+        If there is no session, or one that was named itself cannot be used.
     """
     named, found = _sessions(paths)
     records: list[Record] = []
@@ -182,11 +169,11 @@ def gather(paths: Sequence[Path], progress: Callable[[int, int], None] | None = 
         except RbcflowError as error:
             if folder in named:
                 raise
-            notes.append(f"A session is left out: {error}")
+            notes.append(say("trend.session-left-out", why=error))
         if progress is not None:
             progress(k + 1, len(everything))
     if not records:
-        raise BadInput(" ".join(notes) or "There is no session: give session folders.")
+        raise BadInput.told(" ".join(notes) or say("trend.no-session"), "trend.no-session")
     records.sort(key=lambda record: (record.started, str(record.folder)))
     return _without_copies(records, notes)
 
@@ -194,7 +181,7 @@ def gather(paths: Sequence[Path], progress: Callable[[int, int], None] | None = 
 def _sessions(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Return the folders that were named themselves, and those that were found in others."""
     if not paths:
-        raise BadInput("There is no session: give session folders, or a folder that holds some.")
+        raise BadInput("trend.no-session")
     named: dict[str, Path] = {}
     found: dict[str, Path] = {}
     for given in paths:
@@ -202,16 +189,14 @@ def _sessions(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         if path.name == RUN_NAME and path.is_file():
             path = path.parent
         if not path.is_dir() or (path / RUN_NAME).exists():
-            named[_real(path)] = path  # what is no session is told by whoever opens it
+            named[_real(path)] = path  # opening it tells whether it is a session
             continue
         try:
             inside = sorted(entry for entry in path.iterdir() if _holds_a_run(entry))
         except OSError as error:
-            raise BadInput(f"{path} cannot be read ({error.strerror}): choose another folder.") from None
+            raise BadInput("trend.folder-unreadable", folder=path, why=error.strerror) from None
         if not inside:
-            raise BadInput(
-                f"{path} is no session and holds none: give session folders, or the folder that they lie in."
-            )
+            raise BadInput("trend.holds-no-session", folder=path)
         found.update((_real(entry), entry) for entry in inside)
     return list(named.values()), [path for real, path in found.items() if real not in named]
 
@@ -220,7 +205,7 @@ def _holds_a_run(folder: Path) -> bool:
     try:
         return (folder / RUN_NAME).is_file()
     except PermissionError:
-        return True  # so that it is told, not overlooked
+        return True  # so that it is reported, not overlooked
 
 
 def _real(path: Path) -> str:
@@ -228,21 +213,13 @@ def _real(path: Path) -> str:
 
 
 def read_record(folder: Path) -> Record:
-    """Read one session.
-
-    Raises
-    ------
-    BadInput
-        If it is not a session, or does not say when it was started.
-    RunFailed
-        If a table that is needed is damaged.
-    """
+    """Read one session; an `RbcflowError` if it cannot be used."""
     session = open_session(folder)
     run = session.run
     try:
         started = datetime.fromisoformat(run["started"])
     except (KeyError, TypeError, ValueError):
-        raise BadInput(f"{folder} does not say when it was started: its run.json is damaged.") from None
+        raise BadInput("trend.no-start", folder=folder) from None
     by_hand, fault = _by_hand(session)
     parameters = run.get("parameters") or {}
     return Record(
@@ -267,18 +244,18 @@ def read_record(folder: Path) -> Record:
 
 
 def _sound(session: Session) -> FractionFigure:
-    """Return the machine's number, if it can be one."""
+    """Return the machine's number, if it is possible."""
     figure = session.fraction
-    said: tuple[Any, ...] = (figure.estimate, figure.low, figure.high)
+    ends: tuple[Any, ...] = (figure.estimate, figure.low, figure.high)
     try:
-        estimate, low, high = said
+        estimate, low, high = ends
         # The anytime interval may exclude its own estimate (docs/decisions/estimate.md).
-        sound = said == (None, None, None) or (0 <= low <= high <= 1 and 0 <= estimate <= 1)
+        sound = ends == (None, None, None) or (0 <= low <= high <= 1 and 0 <= estimate <= 1)
         sound = sound and figure.n == int(figure.n) >= 0
     except (TypeError, ValueError):
         sound = False
     if not sound:
-        raise BadInput(f"{session.folder} cannot be used: the fraction in its run.json cannot be one.")
+        raise BadInput("trend.fraction-impossible", folder=session.folder)
     return figure
 
 
@@ -286,25 +263,25 @@ def _doubt(session: Session) -> str:
     try:
         grave = grave_warnings(session.run)
     except (KeyError, TypeError, AttributeError):
-        raise BadInput(f"{session.folder} cannot be used: its run.json is damaged.") from None
+        raise BadInput("trend.run-damaged", folder=session.folder) from None
     if session.interrupted:
-        grave = ["The run was interrupted, and its session never closed.", *grave[1:]]
+        grave = [say("trend.interrupted"), *grave[1:]]
     if not grave and session.fraction.estimate is None:
-        grave = ["It holds no number."]
+        grave = [say("trend.holds-no-number")]
     return " ".join(grave)
 
 
 def _by_hand(session: Session) -> tuple[FractionFigure | None, str]:
-    """Return the number with the changes by hand, and a sentence where they are damaged."""
+    """Return the number with the changes by hand, and a sentence if they are damaged."""
     try:
         return (session.fraction_by_hand if session.changes_made else None), ""
     except RbcflowError as error:
-        return None, f"What persons changed in {session.folder} is not known: {error}"
+        return None, say("trend.changes-unknown", folder=session.folder, why=error)
 
 
-def _figure(said: Any) -> FractionFigure | None:
+def _figure(told: Any) -> FractionFigure | None:
     try:
-        figure = FractionFigure(**{field.name: said[field.name] for field in fields(FractionFigure)})
+        figure = FractionFigure(**{field.name: told[field.name] for field in fields(FractionFigure)})
     except (KeyError, TypeError):
         return None
     return None if None in (figure.estimate, figure.low, figure.high) else figure
@@ -329,45 +306,44 @@ def _one_line(text: Any) -> str:
 
 
 def _without_copies(records: Sequence[Record], notes: Sequence[str]) -> Gathered:
-    """Take one of the copies of a session: two runs do not start in the same millisecond and count alike."""
+    """Keep one of the copies of a session: no two runs start in the same millisecond and count the same."""
     kept: dict[tuple[Any, ...], Record] = {}
-    said = list(notes)
+    notes = list(notes)
     for record in records:
         key = (record.started, record.patient, record.sample, record.figure)
         if key in kept:
-            said.append(f"{record.folder} is a copy of {kept[key].folder}: counted once.")
+            original = kept[key].folder
+            notes.append(say("trend.session-copied", folder=record.folder, original=original))
         else:
             kept[key] = record
-    return Gathered(tuple(kept.values()), tuple(said))
+    return Gathered(tuple(kept.values()), tuple(notes))
 
 
-Value = float | None
-_Setting = tuple[str, str, str, Callable[[Record], Value]]
-_SETTINGS: tuple[_Setting, ...] = (
-    ("pixel sizes", " µm", "--pixel-size-um", lambda record: record.pixel_size_um),
-    ("shear rates", " per s", "--shear-rate", lambda record: record.shear_rate_per_s),
-    ("focus heights", " µm", "--focus-height-um", lambda record: record.focus_height_um),
+# Key of the word, Python's name of the setting, unit.
+_SETTINGS = (
+    ("trend.pixel-sizes", "pixel_size_um", " µm"),
+    ("trend.shear-rates", "shear_rate_per_s", " per s"),
+    ("trend.focus-heights", "focus_height_um", " µm"),
 )
 
 
 def must_be_measured_alike(records: Sequence[Record]) -> None:
-    """Refuse sessions whose numbers cannot be compared: how many cells tank-tread depends on these settings.
-
-    Raises
-    ------
-    BadInput
-        Naming the first that differs from most.
-    """
-    for what, unit, option, value_of in _SETTINGS:
-        values = [value_of(record) for record in records]
+    """Raise BadInput if settings on which the fraction depends differ, naming the first odd session."""
+    for key, setting, unit in _SETTINGS:
+        values = [getattr(record, setting) for record in records]
         most = Counter(values).most_common(1)[0][0]
         for record, value in zip(records, values, strict=True):
             if not _alike(value, most):
-                said, usual = ("none" if v is None else f"{v:g}{unit}" for v in (value, most))
+                shown, usual = (
+                    say("trend.value-none") if v is None else f"{v:g}{unit}" for v in (value, most)
+                )
                 raise BadInput(
-                    f"The sessions are of different {what}: {record.folder} has {said}, the others {usual}."
-                    " Leave it out, or, where that was set wrongly, analyse its movie again with the right"
-                    f" {option}."
+                    "trend.different-settings",
+                    what=say(key),
+                    folder=record.folder,
+                    value=shown,
+                    usual=usual,
+                    setting=setting,
                 )
 
 
@@ -375,31 +351,25 @@ def notes_on_counting(used: Sequence[Record]) -> list[str]:
     """Return a sentence for each rule of counting that not all sessions share."""
     notes = []
     for words_of in (_least_length, _frames_judged):
-        said = [words_of(record) for record in used]
-        if len(set(said)) < 2:
+        words = [words_of(record) for record in used]
+        if len(set(words)) < 2:
             continue
-        most = Counter(said).most_common(1)[0][0]
-        odd = next(k for k, words in enumerate(said) if words != most)
-        run = used[odd]
-        notes.append(
-            f"Not all runs count alike: {run.named} of {run.started:%Y-%m-%d} {said[odd]}, where most"
-            f" others {most}. A difference may come from that and not from the patient."
-        )
+        usual = Counter(words).most_common(1)[0][0]
+        run, how = next((run, w) for run, w in zip(used, words, strict=True) if w != usual)
+        day = f"{run.started:%Y-%m-%d}"
+        notes.append(say("trend.counted-otherwise", session=run.named, day=day, how=how, usual=usual))
     return notes
 
 
 def _least_length(record: Record) -> str:
-    return f"counted only cells seen in {record.least_frames} frames or more"
+    return say("trend.counted-from-frames", frames=record.least_frames)
 
 
 def _frames_judged(record: Record) -> str:
-    frames = (
-        "without the frames in which another cell stood close by" if record.leave_out_intruded else "whole"
-    )
-    return f"judged each track {frames}"
+    return say("trend.judged-without-intruded" if record.leave_out_intruded else "trend.judged-whole")
 
 
-def _alike(one: Value, other: Value) -> bool:
+def _alike(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=1e-3)
