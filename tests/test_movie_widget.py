@@ -163,7 +163,16 @@ def test_a_file_is_analysed_shown_and_gone_through(
     assert viewer.dims.current_step[0] == place[0]
     shown = [layer for layer in marks if layer.selected_data]
     assert [layer.features["cell"].iloc[min(layer.selected_data)] for layer in shown] == [cell]
-    assert w.layers.cell_at((place[0], place[1] + 2, place[2] - 2)) == cell
+    pixel_um = float(image.scale[1])
+    near = (place[0], (place[1] + 2) * pixel_um, (place[2] - 2) * pixel_um)
+    assert w.layers.cell_at(near) == cell
+    assert w.layers.frame_of(near) == place[0]
+    # Somebody's layer in another unit gives that to the whole viewer.
+    nm = viewer.add_image(np.zeros((9, 9), np.uint8), units=("nm", "nm"))
+    assert w.layers.cell_at((near[0], 1000 * near[1], 1000 * near[2])) == cell
+    assert w.layers.cell_at(near) is None
+    viewer.layers.remove(nm)
+    viewer.reset_view()
     assert w.layers.cell_at((place[0], -300.0, -300.0)) is None
     take_picture(qtbot, viewer, "movie-cell.png")
     w.tabs.setCurrentIndex(0)
@@ -178,7 +187,7 @@ def test_a_file_is_analysed_shown_and_gone_through(
     )
     other_cell = layer.features["cell"].iloc[other]
     canvas = viewer.window._qt_viewer.canvas.native
-    y, x = (layer.data[other, 1:] - viewer.camera.center[1:]) * viewer.camera.zoom
+    y, x = (layer.data[other, 1:] * pixel_um - viewer.camera.center[1:]) * viewer.camera.zoom
     place_on_screen = QPoint(round(canvas.width() / 2 + x), round(canvas.height() / 2 + y))
     qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=place_on_screen)
     assert w.cell_viewer.shown.cell == other_cell
@@ -320,6 +329,7 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
     assert (since.name, own) == ("opened since", layer)
     assert [type(one).__name__ for one in others] == ["Tracks", "Points", "Points", "Points"]
     assert all(tuple(one.scale) == (1, 0.5, 0.5) for one in others)
+    assert all(one.units == own.units for one in others)
 
     # What cannot be analysed is refused in a sentence, and nothing is made.
     wrong = {

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sentence_keys import is_said
 from trend_sessions import session, weekly
 
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session.change_log import ChangeLog
 
 pytest.importorskip("qtpy", reason="no Qt")
@@ -92,16 +94,17 @@ def test_a_folder_is_dropped_a_point_clicked_and_all_of_it_saved(
     assert widget.message.sentences == ()
     # The patient that was measured last is shown; the other can be chosen.
     assert (widget.patient.value, set(widget.patient.choices)) == ("BG", {"BG", "Zoë"})
-    assert "does not lie below the baseline" in widget.verdict.text()
+    assert is_said("trend.last-run", widget.verdict.text())
+    assert is_said("trend.is-not-below", widget.verdict.text())
     assert "20 Apr 2026" in widget.summary.text()
-    assert "One session of another patient" in widget.notes.text()
+    assert say("trend.others-left-out", sessions=1) in widget.notes.text()
     trend = widget.trend
     assert [run.below.value for run in trend.runs] == ["no"] * 4 + [""] + ["no"] * 2 + ["yes"] * 2 + [
         "no"
     ] * 2
     assert widget.table.rowCount() == 11
     assert widget.table.item(0, 0).text().startswith("2026-05-04")
-    assert "✕ not used" in [widget.table.item(row, 4).text() for row in range(11)]
+    assert f"✕ {say('viewer.trend-not-used')}" in [widget.table.item(row, 4).text() for row in range(11)]
     assert "✎" in widget.table.item(7, 1).text()
 
     # A click on a point chooses its row; a second one opens its report.
@@ -112,7 +115,7 @@ def test_a_folder_is_dropped_a_point_clicked_and_all_of_it_saved(
     qtbot.mouseClick(widget.plot.viewport, Qt.MouseButton.LeftButton, pos=position_of(widget.plot, 7))
     assert widget.chosen == 7
     assert {index.row() for index in widget.table.selectedIndexes()} == {3}
-    assert "2026-04-13" in widget.report_button.text()
+    assert widget.report_button.text() == say("viewer.trend-report-of", day="2026-04-13")
     qtbot.mouseClick(widget.report_button, Qt.MouseButton.LeftButton)
     assert opened == [str(trend.runs[7].record.folder / "report.html")]
     take_picture(qtbot, viewer, "trend_widget.png")
@@ -140,14 +143,14 @@ def test_what_is_wrong_is_said_and_nothing_old_stands_there(
     _, widget = docked
     show(qtbot, widget, sessions / "week-00", sessions / "week-01")
     assert widget.table.rowCount() == 2
-    assert "No baseline yet" in widget.summary.text()
-    assert "too few other days" in widget.verdict.text()
+    assert is_said("trend.baseline-missing", widget.summary.text())
+    assert say("trend.is-unknown") in widget.verdict.text()
     with qtbot.waitSignal(widget.shown, timeout=20_000):  # several folders, as the field tells them
         widget.show_pressed()
     assert widget.table.rowCount() == 2
 
     write(qtbot, widget.crises, "yesterday")
-    assert "no date" in widget.message.grave[0]
+    assert is_said("trend.not-a-date", widget.message.grave[0])
     assert widget.result.isHidden()
     write(qtbot, widget.crises, "")
     assert widget.message.sentences == ()
@@ -155,7 +158,7 @@ def test_what_is_wrong_is_said_and_nothing_old_stands_there(
 
     (tmp_path / "empty").mkdir()
     show(qtbot, widget, tmp_path / "empty")
-    assert "holds none" in widget.message.grave[0]
+    assert is_said("trend.holds-no-session", widget.message.grave[0])
     assert widget.result.isHidden()
     assert widget.patient.choices == ()
 

@@ -88,6 +88,7 @@ FIELD_LABELS = {
     "picture_hz": say("forms.field-picture-hz"),
     "picture_delay_s": say("forms.field-picture-delay"),
     "show_unreliable": say("forms.field-show-unreliable"),
+    "crises": say("viewer.trend-crises"),
 }
 
 

@@ -343,8 +343,8 @@ class Marks:
     """A mark on every cell of the picture shown.
 
     The layer is made once and never removed: napari may crash where Points are removed, and making layers
-    again and again is slow. All marks are in it from the start; those not needed are invisible and on one that
-    is needed (napari 0.9.2 draws also what is not `shown`).
+    again and again is slow. All marks are in it from the start; those not needed are invisible and on one
+    that is needed (napari 0.9.2 draws also what is not `shown`).
     """
 
     def __init__(self, viewer: Any) -> None:

@@ -1,4 +1,4 @@
-"""A patient over time in napari's dock: the sentence, the picture and the table."""
+"""A patient over time in napari's dock: the comparison, the picture and the table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 from magicgui.types import FileDialogMode
 from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit
 from qtpy.QtCore import (  # type: ignore[attr-defined]
-    QEvent,
     QSignalBlocker,
     QSize,
     Qt,
@@ -34,9 +33,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
+from napari_rbcflow.errors import BadInput, RbcflowError
+from napari_rbcflow.estimate import method_words
 from napari_rbcflow.quality import percent
 from napari_rbcflow.ring import replace_file
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE as RUN_NAME
 from napari_rbcflow.trend import (
     Below,
@@ -57,29 +58,34 @@ from napari_rbcflow.trend import (
 )
 from napari_rbcflow.widgets.dock import (
     FAULT_COLOUR,
+    FIELD_LABELS,
     WARNING_COLOUR,
-    WarningBox,
+    Dock,
     breakable,
-    report_errors,
+    in_form,
     set_text,
     wrapping_label,
 )
 from napari_rbcflow.widgets.remembered import load_settings
 from napari_rbcflow.widgets.trend_plot import NOT_USED, TrendPlot, mark_of
 
-_HEADINGS = ("Date", "Fraction", "Interval", "Cells", "Below?", "Baseline", "Sample", "Session")
+_HEADINGS = (
+    say("viewer.trend-date"),
+    say("viewer.trend-fraction"),
+    say("viewer.trend-interval"),
+    say("viewer.trend-cells"),
+    say("viewer.trend-below"),
+    say("viewer.trend-in-baseline"),
+    FIELD_LABELS["sample"],
+    say("viewer.trend-session"),
+)
 _HEIGHT = 260
 
 
 class RunsTable(QTableWidget):
-    """A row a run, the newest first, as a person looks for that.
+    """A row for each run, the newest first."""
 
-    Attributes
-    ----------
-    chosen, opened : Signal
-        A row was chosen, or clicked twice: its place in `Trend.runs`.
-    """
-
+    # A row was chosen, or clicked twice: its place in `Trend.runs`.
     chosen = Signal(int)
     opened = Signal(int)
 
@@ -115,7 +121,7 @@ class RunsTable(QTableWidget):
         self.blockSignals(False)
 
     def choose(self, place: int) -> None:
-        """Mark a run's row, and bring it into sight."""
+        """Select a run's row, and scroll to it."""
         self.selectRow(self._place(place))
         self.scrollTo(self.model().index(self._place(place), 0))
 
@@ -129,53 +135,43 @@ class RunsTable(QTableWidget):
 
 
 def _cells(run: TrendRun) -> list[tuple[str, str]]:
-    """Return what stands in a row, each with its tip."""
+    """Return the texts of a row, each with its tooltip."""
     record, figure = run.record, run.record.figure
     fraction = interval = "–"
     if figure.estimate is not None and figure.low is not None and figure.high is not None:
         fraction = percent(figure.estimate)
         interval = f"{100 * figure.low:.1f} to {100 * figure.high:.1f}"
-    tip = f"{100 * figure.level:g} % interval: {figure.method}"
+    tips = [say("viewer.trend-which-interval", level=100 * figure.level, method=method_words(figure.method))]
     if record.by_hand is not None:
         fraction += " ✎"
-        tip += f"\nwith changes by hand: {number_words(record.by_hand)}"
+        tips.append(say("viewer.trend-by-hand", number=number_words(record.by_hand)))
     if record.corrected is not None:
-        tip += f"\ncorrected for the networks' errors: {number_words(record.corrected)}"
+        tips.append(say("viewer.trend-corrected", number=number_words(record.corrected)))
+    tip, used = "\n".join(tips), run.use is Use.BASELINE
     return [
         (f"{record.started:%Y-%m-%d %H:%M}", ""),
         (fraction, tip),
         (interval, tip),
         (f"{figure.n:,}", ""),
-        (f"{mark_of(run).sign} {below_words(run) or 'not used'}", use_words(run)),
-        ("yes" if run.use is Use.BASELINE else "no", use_words(run)),
+        (f"{mark_of(run).sign} {below_words(run) or say('viewer.trend-not-used')}", use_words(run)),
+        (say("viewer.trend-yes" if used else "viewer.trend-no"), use_words(run)),
         (record.sample, record.sample),
         (record.named, str(record.folder)),
     ]
 
 
-class _Given(Exception):
-    """Nobody waits for it any more."""
+class _GivenUp(Exception):
+    """Nobody waits for the result any more."""
 
 
 class ReadingJob:
-    """Reads the sessions of some folders, one call at a time; a folder on a slow network stops nobody.
-
-    Attributes
-    ----------
-    read : (int, int)
-        Sessions read so far, and in all.
-    """
+    """Reads the sessions of some folders in a thread: a folder on a slow network stops nobody."""
 
     def __init__(self) -> None:
-        self.read = (0, 0)
+        self.read = (0, 0)  # sessions, so far and in all
         self._pool: ThreadPoolExecutor | None = None
         self._future: Future[Gathered] | None = None
         self._given_up = threading.Event()
-
-    @property
-    def busy(self) -> bool:
-        """Whether something is being read, or waits to be taken."""
-        return self._future is not None
 
     def start(self, paths: Sequence[Path]) -> None:
         """Begin; what was being read is given up."""
@@ -187,13 +183,7 @@ class ReadingJob:
         self._future = self._pool.submit(self._gather, tuple(paths), self._given_up)
 
     def take(self) -> Gathered | None:
-        """Return what was read, once; None as long as it is being read.
-
-        Raises
-        ------
-        RbcflowError
-            As `gather`.
-        """
+        """Return what was read, once; None while it is being read; raises what `gather` raises."""
         if self._future is None or not self._future.done():
             return None
         future, self._future = self._future, None
@@ -210,7 +200,7 @@ class ReadingJob:
     def _gather(self, paths: Sequence[Path], given_up: threading.Event) -> Gathered:
         def progress(done: int, of: int) -> None:
             if given_up.is_set():
-                raise _Given
+                raise _GivenUp
             self.read = (done, of)
 
         return gather(paths, progress)
@@ -222,49 +212,62 @@ _VERDICTS = {
     Below.PERHAPS: f"{_VERDICT} border: 2px solid {WARNING_COLOUR};",
 }
 _SHOW = "font-size: 18px; font-weight: 600; padding: 7px; background: #1b6fa8; color: white;"
+POLL_MS = 60
 
 
-class TrendFace(QWidget):
-    """The parts and their layout; nothing of what they do.
+class TrendWidget(Dock):
+    """A folder of sessions, read in a thread; compared again whenever patient or days are changed."""
 
-    Attributes
-    ----------
-    folder, patient, crises, baseline_days : magicgui widgets
-    message : WarningBox
-    """
+    shown = Signal()  # a trend is shown, or `message` says why none is
 
     def __init__(self) -> None:
         super().__init__()
-        self.setMinimumWidth(400)
+        self._lay_out()
+        self.trend: Trend | None = None
+        self.chosen: int | None = None  # the place in `trend.runs`
+        self._gathered: Gathered | None = None
+        self._judged_by = self._written()
+        self._job = ReadingJob()
+        self._connect()
+        set_text(self.status, "")
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self._report_errors(self._tick))
+        # Not through `self`, which is then half gone.
+        job = self._job
+        self.destroyed.connect(lambda: job.close())
+        if (app := QApplication.instance()) is not None:
+            app.aboutToQuit.connect(job.close)
+        self._built = True
+        folder = load_settings().sessions_folder
+        self.folder.line_edit.value = str(folder)
+        if _may_hold_sessions(folder):
+            self._report_errors(self.show_pressed)()
+
+    def _lay_out(self) -> None:
         self.setAcceptDrops(True)
-        self.folder = FileEdit(label="Folder with sessions", mode=FileDialogMode.EXISTING_DIRECTORY)
-        self.patient = ComboBox(label="Patient", choices=[])
-        self.crises = LineEdit(label="Crises")
-        self.baseline_days = LineEdit(label="Baseline from")
+        self.folder = FileEdit(label=say("viewer.trend-folder"), mode=FileDialogMode.EXISTING_DIRECTORY)
+        self.patient = ComboBox(label=FIELD_LABELS["patient"], choices=[])
+        self.crises = LineEdit(label=FIELD_LABELS["crises"])
+        self.baseline_days = LineEdit(label=say("viewer.trend-baseline"))
         self.folder.line_edit.native.setAcceptDrops(False)  # a dropped folder is for the whole dock
-        self.folder.tooltip = "A session, or a folder that holds sessions; it can be dropped here too."
-        self.crises.native.setPlaceholderText("FROM:TO, such as 2026-03-02:2026-03-09; several with commas")
-        self.crises.tooltip = (
-            "Days that make no baseline. Days that lie clearly below all others are left out by themselves."
-        )
-        self.baseline_days.native.setPlaceholderText("all days outside crises, or FROM:TO")
+        self.folder.tooltip = say("viewer.trend-folder-help")
+        self.crises.native.setPlaceholderText(say("viewer.trend-crises-example"))
+        self.crises.tooltip = say("viewer.trend-crises-help")
+        self.baseline_days.native.setPlaceholderText(say("viewer.trend-baseline-example"))
         self.container: Container[Any] = Container()
         self.container.extend([self.folder, self.patient, self.crises, self.baseline_days])
         self.container.margins = (0, 0, 0, 0)
-        self.show_button = QPushButton("Show")
+        self.show_button = QPushButton(say("viewer.trend-show"))
         self.show_button.setStyleSheet(_SHOW)
-        self.message = WarningBox()
         self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
         self.verdict = wrapping_label(_VERDICT)
         self.summary = wrapping_label("font-size: 14px; padding: 0px 4px;")
         self.notes = wrapping_label("font-size: 13px; padding: 0px 4px;")
         self.plot, self.table = TrendPlot(), RunsTable()
-        self.report_button = QPushButton("Open the report")
-        self.crisis_button = QPushButton("This day was a crisis")
-        self.table_button, self.picture_button = (
-            QPushButton("Save table ..."),
-            QPushButton("Save picture ..."),
-        )
+        self.report_button = QPushButton(say("viewer.open-report"))
+        self.crisis_button = QPushButton(say("viewer.trend-crisis-day"))
+        self.table_button = QPushButton(say("viewer.trend-save-table"))
+        self.picture_button = QPushButton(say("viewer.trend-save-picture"))
         self.result = QWidget()
         column = QVBoxLayout(self.result)
         column.setContentsMargins(0, 0, 0, 0)
@@ -287,73 +290,26 @@ class TrendFace(QWidget):
         """Wide enough for the table's first columns."""
         return QSize(520, 900)
 
-    def show_verdict(self, words: str, below: Below) -> None:
-        """Say how the last run stands, in the colour that belongs to it."""
-        self.verdict.setText(words)
-        self.verdict.setStyleSheet(_VERDICTS.get(below, _VERDICT))
-
-
-def _row(*buttons: QPushButton) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for button in buttons:
-        row.addWidget(button)
-    return row
-
-
-POLL_MS = 60
-
-
-class TrendWidget(TrendFace):
-    """A folder of sessions, read in a thread; judged anew whenever patient or crises are changed.
-
-    Attributes
-    ----------
-    shown : Signal
-        A trend is shown, or `message` says why none is.
-    trend : Trend or None
-        What is shown.
-    chosen : int or None
-        The place in `trend.runs` of the run that was chosen.
-    """
-
-    shown = Signal()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trend: Trend | None = None
-        self.chosen: int | None = None
-        self._gathered: Gathered | None = None
-        self._judged_by = self._written()
-        self._job = ReadingJob()
-        self._connect()
-        set_text(self.status, "")
-        self._timer = QTimer(self)
-        self._timer.timeout.connect(self._guarded(self._tick))
-        # Not through `self`, which is then half gone.
-        job = self._job
-        self.destroyed.connect(lambda: job.close())
-        if (app := QApplication.instance()) is not None:
-            app.aboutToQuit.connect(job.close)
-        folder = load_settings().sessions_folder
-        self.folder.line_edit.value = str(folder)
-        if _may_hold_sessions(folder):
-            self._guarded(self.show_pressed)()
+    def shut_down(self) -> None:
+        """Stop reading."""
+        self._timer.stop()
+        self._job.close()
 
     def _connect(self) -> None:
-        self.show_button.clicked.connect(self._guarded(lambda *_: self.show_pressed()))
-        self.folder.line_edit.native.returnPressed.connect(self._guarded(self.show_pressed))
-        self.patient.changed.connect(self._guarded(lambda *_: self._judge()))
+        self.show_button.clicked.connect(self._report_errors(lambda *_: self.show_pressed()))
+        self.folder.line_edit.native.returnPressed.connect(self._report_errors(self.show_pressed))
+        self.patient.changed.connect(self._report_errors(lambda *_: self._judge()))
         for field in (self.crises, self.baseline_days):
-            # Not at every letter: half a date is no date.
-            field.native.editingFinished.connect(self._guarded(self._days_written))
-        self.plot.clicked.connect(self._guarded(self.choose))
-        self.table.chosen.connect(self._guarded(self.choose))
+            # Not at every letter: half a date is not a date.
+            field.native.editingFinished.connect(self._report_errors(self._days_written))
+        self.plot.clicked.connect(self._report_errors(self.choose))
+        self.table.chosen.connect(self._report_errors(self.choose))
         for part in (self.plot, self.table):
-            part.opened.connect(self._guarded(self.open_report))
-        self.report_button.clicked.connect(self._guarded(lambda *_: self.open_report(self.chosen)))
-        self.crisis_button.clicked.connect(self._guarded(lambda *_: self._name_crisis()))
-        self.table_button.clicked.connect(self._guarded(lambda *_: self._save("csv", "Table", as_csv)))
-        self.picture_button.clicked.connect(self._guarded(lambda *_: self._save("png", "Picture", as_png)))
+            part.opened.connect(self._report_errors(self.open_report))
+        self.report_button.clicked.connect(self._report_errors(lambda *_: self.open_report(self.chosen)))
+        self.crisis_button.clicked.connect(self._report_errors(lambda *_: self._name_crisis()))
+        self.table_button.clicked.connect(self._report_errors(lambda *_: self._save(_TABLE)))
+        self.picture_button.clicked.connect(self._report_errors(lambda *_: self._save(_PICTURE)))
 
     # ------------------------------------------------------------------ reading
 
@@ -362,25 +318,19 @@ class TrendWidget(TrendFace):
         self.show_folders(_paths(self.folder.line_edit.value))
 
     def show_folders(self, paths: Sequence[Path]) -> None:
-        """Read these sessions, or folders of sessions; `shown` tells when it is done.
-
-        Raises
-        ------
-        BadInput
-            Where there is none.
-        """
+        """Read these sessions, or folders of sessions; `shown` is emitted when it is done."""
         if not paths:
-            raise BadInput("There is no folder: choose one that holds sessions.")
+            raise BadInput("viewer.trend-no-folder")
         self.message.clear()
         self.folder.line_edit.value = os.pathsep.join(map(str, paths))
         self._job.start(paths)
-        set_text(self.status, "reading the sessions ...")
+        set_text(self.status, say("viewer.trend-reading"))
         self._timer.start(POLL_MS)
 
     def _tick(self) -> None:
         done, of = self._job.read
         if of:
-            set_text(self.status, f"reading the sessions: {done:,} of {of:,}")
+            set_text(self.status, say("viewer.trend-reading-of", done=done, sessions=of))
         try:
             gathered = self._job.take()
         except BaseException:
@@ -407,7 +357,7 @@ class TrendWidget(TrendFace):
     # ------------------------------------------------------------------ judging and showing
 
     def _judge(self) -> None:
-        """Show the chosen patient's runs, judged by what stands in the form."""
+        """Show the chosen patient's runs, compared by the days in the form."""
         if self._gathered is None:
             return
         self.message.clear()
@@ -415,7 +365,7 @@ class TrendWidget(TrendFace):
         try:
             days = parse_spans(self.baseline_days.value)
             if len(days) > 1:
-                raise BadInput("The baseline is of one span of days: write FROM:TO, or nothing.")
+                raise BadInput("viewer.trend-one-span")
             choices = Choices(parse_spans(self.crises.value), days[0] if days else None)
             self._show(trend_of(self._gathered, patient=self.patient.value or None, choices=choices))
         except RbcflowError:
@@ -435,15 +385,13 @@ class TrendWidget(TrendFace):
         self.trend = trend
         self.result.show()
         verdict, *more = summary(trend)
-        self.show_verdict(breakable(verdict), trend.last.below if trend.last else Below.UNKNOWN)
+        below = trend.last.below if trend.last else Below.UNKNOWN
+        self.verdict.setText(breakable(verdict))
+        self.verdict.setStyleSheet(_VERDICTS.get(below, _VERDICT))
         if trend.baseline is not None and trend.baseline.low > 0:
-            limit = f"{100 * trend.baseline.low:.1f} %"
-            more.append(
-                f"For live runs that stop at the limit: “Stop when clearly off the baseline” {limit}."
-            )
+            more.append(in_form(say("viewer.trend-limit", limit=100 * trend.baseline.low)))
         set_text(self.summary, "<br>".join(map(breakable, more)))
-        notes = [note.replace("--crisis FROM:TO", "“Crises”") for note in trend.notes]
-        set_text(self.notes, "<br>".join("▲ " + breakable(note) for note in notes))
+        set_text(self.notes, "<br>".join("▲ " + breakable(in_form(note)) for note in trend.notes))
         self.plot.show_trend(trend)
         self.table.show_trend(trend)
         self._choose_nothing()
@@ -457,38 +405,32 @@ class TrendWidget(TrendFace):
     # ------------------------------------------------------------------ one run
 
     def choose(self, place: int) -> None:
-        """Point at a run in picture and table; the buttons are then about it."""
+        """Select a run in picture and table; the buttons are then about it."""
         if self.trend is None:
             return
         self.chosen = place
         self.plot.choose(place)
         with QSignalBlocker(self.table):
             self.table.choose(place)
-        self.report_button.setText(f"Open the report of {self.trend.runs[place].day}")
+        self.report_button.setText(say("viewer.trend-report-of", day=self.trend.runs[place].day))
         self.report_button.setEnabled(True)
         self.crisis_button.setEnabled(True)
 
     def _choose_nothing(self) -> None:
         self.chosen = None
         self.plot.choose(None)
-        self.report_button.setText("Open the report")
+        self.report_button.setText(say("viewer.open-report"))
         self.report_button.setEnabled(False)
         self.crisis_button.setEnabled(False)
 
     def open_report(self, place: int | None) -> None:
-        """Open a run's report in the browser.
-
-        Raises
-        ------
-        BadInput
-            If it has none.
-        """
+        """Open a run's report in the browser."""
         if self.trend is None or place is None:
             return
         self.choose(place)
         report = self.trend.runs[place].record.folder / "report.html"
         if not report.exists():
-            raise BadInput(f"{report} does not exist: the run was not closed.")
+            raise BadInput("viewer.trend-no-report", report=report)
         QDesktopServices.openUrl(QUrl.fromLocalFile(str(report)))
 
     def _name_crisis(self) -> None:
@@ -499,12 +441,13 @@ class TrendWidget(TrendFace):
                 self.crises.value = ", ".join([*days, day])
                 self._judge()
 
-    def _save(self, ending: str, what: str, make: Callable[[Trend], bytes]) -> None:
+    def _save(self, file: tuple[str, str, str, Callable[[Trend], bytes]]) -> None:
         if self.trend is None:
             return
+        ending, title, files, make = file
         name = "".join(c if c.isalnum() else "-" for c in self.trend.patient) or "trend"
         chosen, _ = QFileDialog.getSaveFileName(
-            self, f"{what} of {self.trend.patient}", f"{name}.{ending}", f"{what} (*.{ending})"
+            self, say(title, patient=self.trend.patient), f"{name}.{ending}", say(files)
         )
         if chosen:
             path = Path(chosen)
@@ -512,9 +455,8 @@ class TrendWidget(TrendFace):
             try:
                 replace_file(path, make(self.trend))
             except OSError as error:
-                said = error.strerror or str(error)
-                raise RunFailed(f"{path} cannot be written ({said}): choose another folder.") from error
-            set_text(self.status, breakable(f"Saved: {path}"))
+                raise BadInput("forms.file-not-written", path=path, why=error.strerror or error) from error
+            set_text(self.status, breakable(say("viewer.trend-saved", path=path)))
 
     # ------------------------------------------------------------------ drag and drop
 
@@ -527,25 +469,23 @@ class TrendWidget(TrendFace):
         """Show the sessions that were dropped."""
         paths = _dropped(event)
         event.acceptProposedAction()
-        self._guarded(self.show_folders)(paths)
+        self._report_errors(self.show_folders)(paths)
 
-    # ------------------------------------------------------------------ faults, and being taken away
 
-    def _guarded(self, slot: Callable[..., None]) -> Callable[..., None]:
-        """Let a slot end in a sentence at worst, never in a traceback window."""
-        return report_errors(slot, "the trend widget", lambda sentence: self.message.say(grave=[sentence]))
+# What can be saved: the file's ending, the dialog's title, its filter, and what makes the file.
+_TABLE = "csv", "viewer.trend-table-of", "viewer.trend-table-files", as_csv
+_PICTURE = "png", "viewer.trend-picture-of", "viewer.trend-picture-files", as_png
 
-    def event(self, event: QEvent) -> bool:
-        """Hear of being taken out of the dock."""
-        handled = bool(super().event(event))
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None and hasattr(self, "_timer"):
-            self._timer.stop()
-            self._job.close()
-        return handled
+
+def _row(*buttons: QPushButton) -> QHBoxLayout:
+    row = QHBoxLayout()
+    for button in buttons:
+        row.addWidget(button)
+    return row
 
 
 def _paths(text: str) -> list[Path]:
-    """Return the folders that stand in the field: one, or several as a drop of several writes them."""
+    """Return the folders in the field: one, or several as a drop of several writes them."""
     text = text.strip()
     if not text or Path(text).expanduser().exists():
         parts = [text] if text else []

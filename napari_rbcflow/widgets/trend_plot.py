@@ -28,19 +28,7 @@ GREY = LABEL_STYLES[Label.UNRELIABLE].colour
 
 @dataclass(frozen=True)
 class Mark:
-    """One run's mark.
-
-    Attributes
-    ----------
-    symbol : str
-        Of pyqtgraph.
-    colour : str
-    filled : bool
-    size : int
-        In pixels.
-    sign : str
-        One character, for the table.
-    """
+    """How a run is drawn: a symbol of pyqtgraph, its size in pixels, and one character for the table."""
 
     symbol: str
     colour: str
@@ -64,20 +52,15 @@ def mark_of(run: TrendRun) -> Mark:
 
 
 HEIGHT = 300
+# Dates that there is room for in a dock.
 _DATES = 5
-"""Dates that there is room for in a dock."""
 _SEE_THROUGH = 45
 
 
 class TrendPlot(QWidget):
-    """Runs over the dates; nothing in it can be dragged, so that a click is a click.
+    """Runs over the dates; nothing in it can be dragged, so that a click is a click."""
 
-    Attributes
-    ----------
-    clicked, opened : Signal
-        A run was clicked, or clicked twice: its place in `Trend.runs`.
-    """
-
+    # A run was clicked, or clicked twice: its place in `Trend.runs`.
     clicked = Signal(int)
     opened = Signal(int)
 
@@ -152,7 +135,7 @@ class TrendPlot(QWidget):
         assert self._trend is not None
         record = self._trend.runs[place].record
         estimate = record.figure.estimate
-        # A run without a number stands at the bottom.
+        # A run without a number is at the bottom.
         return at_day(record.started), 100 * (Scale.of(self._trend).low if estimate is None else estimate)
 
     def _draw_days(self, trend: Trend, scale: Scale) -> None:
@@ -213,8 +196,8 @@ class TrendPlot(QWidget):
         if self._trend is None or not isinstance(data, int):
             return ""
         run = self._trend.runs[data]
-        said = (day_words(run.day), number_words(run.record.figure), below_words(run) or run.record.doubt)
-        return "\n".join(words for words in said if words)
+        lines = (day_words(run.day), number_words(run.record.figure), below_words(run) or run.record.doubt)
+        return "\n".join(filter(None, lines))
 
     def changeEvent(self, event: QEvent) -> None:
         """Follow the viewer's theme."""
@@ -228,7 +211,7 @@ class TrendPlot(QWidget):
 
 
 class _StillView(pg.PlotWidget):  # type: ignore[misc]
-    """The wheel scrolls what the plot stands in."""
+    """The wheel scrolls what the plot is in."""
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         event.ignore()
