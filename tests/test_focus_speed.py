@@ -15,6 +15,7 @@ from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.estimate.focus_speed import LEAST_SURE, FocusSpeed, SpeedsSeen
 from napari_rbcflow.estimate.tally import FRAGMENT, OTHER_SPEED, Tally, counts
 from napari_rbcflow.pipeline import Run, RunSettings
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import Account, FractionFigure, SessionWriter, open_session, verify
 from napari_rbcflow.session.change_log import ChangeLog
 from napari_rbcflow.session.counting import corrected_figure
@@ -265,11 +266,12 @@ def test_a_session_closed_after_cells_were_set_aside_is_whole_and_all_readers_ag
     assert session.fraction_by_hand is not None
     assert session.fraction_by_hand.n == n + 1  # a person's word stands above the speed
     page = (writer.folder / "report.html").read_text(encoding="utf-8")
-    assert f"{tally.set_aside} cells were left out for moving otherwise" in page
+    speed = run["focus_speed"]["speed_um_per_s"]
+    assert say("report.focus-speed", speed=speed, cells=tally.set_aside) in page
     # A label that does not follow from the speeds is found.
     table = writer.folder / "cells.csv"
     table.write_text(table.read_text().replace(",unreliable,other-speed", ",flipping,stage-2", 1))
-    assert any("speed of cells in focus" in said for said in verify(writer.folder).findings)
+    assert any("speed of the cells in focus" in said for said in verify(writer.folder).findings)
 
 
 def test_a_session_that_crashed_before_its_close_holds_the_labels_as_they_were_told(tmp_path: Path) -> None:

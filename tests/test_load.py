@@ -195,7 +195,7 @@ def test_why_frames_were_lost_is_said_while_the_run_goes_on(qtbot: Any) -> None:
     assert counts.missed.text() == "⚠ 10 missed"
     assert counts.reasons.text() == "missed: time-gap 7, overflow 3; dropped: queue-full 12"
     assert counts.missed.toolTip() == (
-        "7 time-gap: gap in the camera's time\n3 overflow: the camera's buffer overflowed"
+        "7 time-gap: gap in the camera's times\n3 overflow: the camera's buffer overflowed"
     )
     if pictures := os.environ.get("RBCFLOW_PICTURES"):
         panel.grab().save(str(Path(pictures) / "frames-lost.png"))

@@ -95,28 +95,15 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class Corrected:
-    """The corrected fraction, or why there is none.
+    """The corrected fraction, or why there is none."""
 
-    Attributes
-    ----------
-    estimate, low, high : float or None
-        In [0, 1]; None if the correction would mean nothing.
-    level : float
-    n : int
-        Counted cells.
-    reason : str
-        A sentence if there is no number; else empty.
-    method : str
-        `METHOD`, or ``none``.
-    """
-
-    estimate: float | None
+    estimate: float | None  # None, as are the ends, if the correction would mean nothing
     low: float | None
     high: float | None
     level: float
-    n: int
-    reason: str = ""
-    method: str = METHOD
+    n: int  # counted cells
+    reason: str = ""  # a sentence if there is no number
+    method: str = METHOD  # or "none"
 
 
 def corrected_fraction(

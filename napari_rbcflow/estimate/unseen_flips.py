@@ -64,22 +64,14 @@ _NODES = 3
 class SeenFlips:
     """How often a flipping cell is called flipping, of those that are counted.
 
-    Attributes
-    ----------
-    name : str
-        The method in ``run.json``.
-    middle, part, none : Rate or float
-        If the track shows the middle of a turn, some of a turn without its middle, nothing of one. A number
-        is taken as known; the uncertainty of a rate goes into the interval.
-    stage2 : str
-        First characters of the hash of the stage 2 that was counted; empty for any.
+    A number is taken as known; the uncertainty of a rate goes into the interval.
     """
 
-    name: str
-    middle: Rate | float
-    part: Rate | float
-    none: Rate | float
-    stage2: str = ""
+    name: str  # the method in ``run.json``
+    middle: Rate | float  # if the track shows the middle of a turn
+    part: Rate | float  # some of a turn without its middle
+    none: Rate | float  # nothing of a turn
+    stage2: str = ""  # first characters of the hash of the stage 2 that was counted; empty for any
 
     def chance(self, repeats: Floats) -> Floats:
         """Return the chance for each track, shape (n,); `repeats` as in `turn_seen`."""
@@ -233,11 +225,7 @@ def fraction_by_length(
     BadInput
         For a level, shear rate or frame rate that cannot be, or a table without these columns.
     """
-    if not 0 < level < 1:
-        raise BadInput("estimate.level-outside", level=level)
-    if missing := {"frames", "label"} - set(cells.columns):
-        raise BadInput("estimate.column-missing", column=min(missing))
-    counted = cells[cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])]
+    counted = _counted(cells, level)
     frames = counted["frames"].to_numpy(np.int64)
     tank = (counted["label"] == Label.TANK_TREADING).to_numpy(np.bool_)
     repeat = repeat_frames(shear_rate_per_s, fps)
@@ -251,6 +239,15 @@ def fraction_by_length(
     speeds = counted.get("speed_um_per_s")
     z, p = cochran_armitage(turn_seen(frames / repeat, reach=1.0), tank, speeds)
     return FractionByLength(tuple(groups), level, z, p)
+
+
+def _counted(cells: pd.DataFrame, level: float) -> pd.DataFrame:
+    """Return the rows of counted cells, after checking the arguments."""
+    if not 0 < level < 1:
+        raise BadInput("estimate.level-outside", level=level)
+    if missing := {"frames", "label"} - set(cells.columns):
+        raise BadInput("estimate.column-missing", column=min(missing))
+    return cells[cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])]
 
 
 def cochran_armitage(
@@ -382,14 +379,10 @@ def correct_unseen_flips(
     BadInput
         For a level or rates that are impossible, or a table without these columns.
     """
-    if not 0 < level < 1:
-        raise BadInput("estimate.level-outside", level=level)
-    if missing := {"frames", "label"} - set(cells.columns):
-        raise BadInput("estimate.column-missing", column=min(missing))
+    counted = _counted(cells, level)
     if false_flips is not None and not 0 <= false_flips[0] <= false_flips[1]:
         called, of_cells = false_flips
         raise BadInput("estimate.false-flips-impossible", called=called, cells=of_cells)
-    counted = cells[cells["label"].isin([Label.TANK_TREADING, Label.FLIPPING])]
     lengths, which = np.unique(counted["frames"].to_numpy(np.int64), return_inverse=True)
     repeats = lengths / repeat_frames(shear_rate_per_s, fps)
     flips = (counted["label"] == Label.FLIPPING).to_numpy()

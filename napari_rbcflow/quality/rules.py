@@ -134,10 +134,9 @@ class ActiveWarnings:
         return tuple(sorted_by_weight(s.warning for s in self._seen.values() if self._is_active(s, now)))
 
     def passed(self, told: Iterable[RunWarning], seconds: float) -> list[RunWarning]:
-        """Return the grave warnings that were active for a time but are not `told` of the whole run of
-        `seconds`.
+        """Return the grave warnings that were active for a time but are not `told` of the whole run.
 
-        They are grave if they were active for `GRAVE_SHARE` of the run, else notes.
+        They are grave if they were active for `GRAVE_SHARE` of its `seconds`, else notes.
         """
         known = {w.key for w in told if w.grave}
         past = []

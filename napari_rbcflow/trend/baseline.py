@@ -24,13 +24,13 @@ class Day:
     n: int
 
     @classmethod
-    def of(cls, runs: Sequence[tuple[float, int]]) -> Day:
-        """Combine the runs (estimate, n) of a day, weighted by their cells.
+    def of(cls, runs: Sequence[Measured]) -> Day:
+        """Combine the runs of a day, weighted by their cells.
 
         A day that was measured three times is not three days: a baseline is about the spread between days.
         """
-        n = sum(cells for _, cells in runs)
-        return cls(sum(estimate * cells for estimate, cells in runs) / n, n)
+        n = sum(run.n for run in runs)
+        return cls(sum(run.estimate * run.n for run in runs) / n, n)
 
 
 @dataclass(frozen=True)
@@ -138,26 +138,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One run compared with the baseline.
-
-    Attributes
-    ----------
-    below : Below
-    against : Baseline or None
-        Of the other days.
-    limit : float or None
-        A fraction under it is at least perhaps below.
-    in_a_row : bool
-        It is below because another day close to it is low, too.
-    above : bool
-        It is as clearly above as others are below.
-    """
+    """One run compared with the baseline."""
 
     below: Below
-    against: Baseline | None = None
-    limit: float | None = None
-    in_a_row: bool = False
-    above: bool = False
+    against: Baseline | None = None  # of the other days
+    limit: float | None = None  # a fraction under it is at least perhaps below
+    in_a_row: bool = False  # below because another day close to it is low, too
+    above: bool = False  # as clearly above as others are below
 
 
 DayRuns = Sequence[Measured]
@@ -196,9 +183,11 @@ def left_out(days: Sequence[DayRuns], candidates: Collection[int]) -> set[int]:
 
 def judge(days: Sequence[DayRuns], made_from: Collection[int]) -> list[list[Comparison]]:
     """Compare each run of each day with the baseline of the days at the places `made_from`."""
-    whole = Baseline.of([_day(days[d]) for d in sorted(made_from)])
+    whole = Baseline.of([Day.of(days[d]) for d in sorted(made_from)])
     against = [
-        Baseline.of([_day(days[d]) for d in sorted(made_from) if d != place]) if place in made_from else whole
+        Baseline.of([Day.of(days[d]) for d in sorted(made_from) if d != place])
+        if place in made_from
+        else whole
         for place in range(len(days))
     ]
     deep = [_any_deep(runs, base) for runs, base in zip(days, against, strict=True)]
@@ -209,7 +198,7 @@ def judge(days: Sequence[DayRuns], made_from: Collection[int]) -> list[list[Comp
 
 
 def _all_below(days: Sequence[DayRuns], low: set[int], rest: set[int]) -> bool:
-    base = Baseline.of([_day(days[d]) for d in sorted(rest)])
+    base = Baseline.of([Day.of(days[d]) for d in sorted(rest)])
     deep = [place in low and _any_deep(runs, base) for place, runs in enumerate(days)]
     return all(
         any(_compare(run, base, base, confirmed=_near(d, deep)).below is Below.YES for run in days[d])
@@ -245,7 +234,3 @@ def _near(place: int, deep: Sequence[bool]) -> bool:
     """Whether another day within `IN_A_ROW` days in a row is deep, too."""
     first = max(0, place - IN_A_ROW + 1)
     return any(deep[d] for d in range(first, min(len(deep), place + IN_A_ROW)) if d != place)
-
-
-def _day(runs: DayRuns) -> Day:
-    return Day.of([(run.estimate, run.n) for run in runs])

@@ -158,7 +158,7 @@ def trend_of(gathered: Gathered, *, patient: str | None = None, choices: Choices
     may = {place for place, day in enumerate(days) if choices.allow(day) and not within(day, choices.crises)}
     low = left_out(by_day, may) if choices.automatic else set()
     comparisons = judge(by_day, may - low)
-    making = [Day.of([(m.estimate, m.n) for m in by_day[place]]) for place in sorted(may - low)]
+    making = [Day.of(by_day[place]) for place in sorted(may - low)]
 
     runs, seen = [], Counter[int]()
     for record in records:
