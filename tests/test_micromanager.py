@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refused import refused
 
 from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.camera import MicroManagerCamera
+from napari_rbcflow.sources.camera_settings import CameraSettings
 from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.sources.frame_loss import LossLedger
-from napari_rbcflow.sources.grey import grey_of, matching
+from napari_rbcflow.sources.grey import camera_grey, match_pixel_type
 from napari_rbcflow.sources.mm_core import start_core, stop_core
 from napari_rbcflow.types import Frame
 
@@ -56,7 +59,7 @@ def test_demo_camera_runs_through_the_real_core_and_every_frame_is_accounted_for
         assert (info.width, info.height, info.live, info.n_frames) == (1376, 1096, True, None)
         assert 20 < info.fps < 70  # as measured: a busy machine slows this camera
         assert not info.pixel_size_known
-        assert any("pixel size" in warning for warning in info.warnings)
+        assert say("sources.no-calibration", camera="Camera", pixel=0.605) in info.warnings
         frames = run_for(camera, 3)
     indices = np.array([frame.index for frame in frames])
     assert (np.diff(indices) > 0).all()
@@ -120,7 +123,9 @@ def test_close_under_a_running_thread_ends_it_with_a_sentence(demo: Path) -> Non
 
 def test_settings_are_read_back(demo: Path) -> None:
     camera = MicroManagerCamera(
-        fps=100, exposure_ms=2.2, binning=2, roi=(8, 16, 320, 240), pixel_size_um=1.21
+        settings=CameraSettings(
+            fps=100, exposure_ms=2.2, binning=2, roi=(8, 16, 320, 240), pixel_size_um=1.21
+        )
     )
     with camera as info:
         assert (info.width, info.height) == (320, 240)
@@ -131,7 +136,7 @@ def test_settings_are_read_back(demo: Path) -> None:
         assert (info.pixel_size_um, info.pixel_size_known) == (1.21, True)
         assert info.exposure_ms == pytest.approx(10, abs=0.1)
         assert 20 < info.fps < 120
-        assert any("exposure sets its frame rate" in warning for warning in info.warnings)
+        assert any(say("sources.because-of-demo") in warning for warning in info.warnings)
 
 
 CONFIG = """
@@ -150,28 +155,28 @@ PixelSize_um,Res,0.31
 
 
 @pytest.mark.parametrize(
-    ("pixel_type", "bits", "mode", "said"),
+    ("pixel_type", "bits", "mode", "warning"),
     [
         ("8bit", 8, "Artificial Waves", None),
-        ("16bit", 12, "Artificial Waves", "12 bits"),
-        ("32bitRGB", 8, "Color Test Pattern", "in colour"),
+        ("16bit", 12, "Artificial Waves", say("sources.deep-camera", camera="Cam", bits=12, divisor=16)),
+        ("32bitRGB", 8, "Color Test Pattern", say("sources.in-colour", name="Cam")),
     ],
 )
 def test_a_configuration_file_gives_grey_at_its_own_calibration(
-    demo: Path, tmp_path: Path, pixel_type: str, bits: int, mode: str, said: str | None
+    demo: Path, tmp_path: Path, pixel_type: str, bits: int, mode: str, warning: str | None
 ) -> None:
     config = tmp_path / "scope.cfg"
     config.write_text(CONFIG.format(pixel_type=pixel_type, bits=bits, mode=mode))
     camera = open_source(str(config), mm_path=demo, exposure_ms=12.5, fps=300, pixel_size_um=0.605)
     with camera as info:
         assert info.details["not_as_asked"].endswith("frames/s, not 300")
-        assert any("no setting for the frame rate" in warning for warning in info.warnings)
+        assert say("sources.no-fps-setting", camera="Cam") in info.warnings
         assert info.details["pixel_size_from"] == "calibration"
         assert (info.name, info.width, info.height) == ("Cam", 320, 200)
         assert (info.pixel_size_um, info.pixel_size_known) == (0.31, True)
-        assert any("calibration" in warning for warning in info.warnings)
+        assert say("sources.calibration-used", calibrated=0.31, given=0.605) in info.warnings
         assert info.exposure_ms == 12.5
-        assert said is None or any(said in warning for warning in info.warnings)
+        assert warning is None or warning in info.warnings
         frame = next(iter(camera.frames()))
     assert frame.image.dtype == np.uint8
     assert frame.image.shape == (200, 320)
@@ -184,7 +189,8 @@ def test_a_calibration_that_no_microscope_has_is_not_believed(demo: Path, tmp_pa
     config.write_text(text + "Property,Cam,Exposure,7.5\n")
     with open_source(str(config), mm_path=demo, pixel_size_um=0.4) as info:
         assert (info.pixel_size_um, info.pixel_size_known) == (0.4, True)
-        assert any("31 um: implausible, ignored" in warning for warning in info.warnings)
+        origin = say("sources.origin-calibration")
+        assert say("sources.pixel-size-implausible", origin=origin, pixel=31) in info.warnings
         assert info.exposure_ms == 7.5  # the configuration's own, not the paper's
 
 
@@ -211,15 +217,17 @@ def test_whatever_the_depth_the_grey_is_that_of_8_bits(bits: int) -> None:
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     raw = grey.astype(np.uint16) << (bits - 8)
     warnings: list[str] = []
-    assert np.array_equal(grey_of(raw, bits, "Cam", warnings).apply(raw), grey)
-    assert len(warnings) == 1
-    assert f"gives {bits} bits" in warnings[0]
+    assert np.array_equal(camera_grey(raw, bits, "Cam", warnings).apply(raw), grey)
+    assert warnings == [say("sources.deep-camera", camera="Cam", bits=bits, divisor=1 << (bits - 8))]
     left = grey.astype(np.uint16) << 8  # in the upper bits, which no camera of fewer than 16 can fill else
-    assert np.array_equal(grey_of(left, bits, "Cam", []).apply(left), grey)
+    assert np.array_equal(camera_grey(left, bits, "Cam", []).apply(left), grey)
     if bits < 16:
         dark: list[str] = []
-        grey_of(raw, 16, "Cam", dark)
-        assert "choose 8-bit pixels" in dark[0]
+        camera_grey(raw, 16, "Cam", dark)
+        unused = say(
+            "sources.bits-unused", camera="Cam", bits=16, greatest=int(raw.max()), held=bits + bits % 2
+        )
+        assert dark[0] == unused
 
 
 @pytest.mark.parametrize(
@@ -240,60 +248,62 @@ def test_whatever_the_depth_the_grey_is_that_of_8_bits(bits: int) -> None:
 def test_a_pixel_type_is_found_under_the_cameras_own_name(
     wanted: str, allowed: list[str], meant: str | None
 ) -> None:
-    assert matching(wanted, allowed) == meant
+    assert match_pixel_type(wanted, allowed) == meant
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "key", "words"),
     [
-        (None, "does not exist"),
-        ("# nothing\n", "names no camera"),
-        ("what is this\n", "names no camera|cannot load"),
-        ("Device,C,Lumenera,LumeneraCamera\nProperty,Core,Initialize,1\n", "Lumenera.*--mm-path"),
-        ("Device,C,DemoCamera,NoSuchDevice\nProperty,Core,Initialize,1\n", "cannot load scope.cfg"),
-        (CONFIG.format(pixel_type="7bit", bits=8, mode="Noise"), "cannot load scope.cfg"),
+        (None, "config-missing", None),
+        ("# nothing\n", "config-no-camera", None),
+        ("what is this\n", "config-no-camera", None),
+        ("Device,C,Lumenera,LumeneraCamera\nProperty,Core,Initialize,1\n", "config-unreadable", "Lumenera"),
+        ("Device,C,DemoCamera,NoSuchDevice\nProperty,Core,Initialize,1\n", "config-unreadable", "scope.cfg"),
+        (CONFIG.format(pixel_type="7bit", bits=8, mode="Noise"), "config-unreadable", "scope.cfg"),
     ],
 )
 def test_a_wrong_configuration_is_refused_and_the_next_one_opens(
-    demo: Path, tmp_path: Path, text: str | None, sentence: str
+    demo: Path, tmp_path: Path, text: str | None, key: str, words: str | None
 ) -> None:
     config = tmp_path / "scope.cfg"
     if text is not None:
         config.write_text(text)
-    with pytest.raises(BadInput, match=sentence) as refused, open_source(str(config)):
+    with pytest.raises(BadInput, match=words) as caught, open_source(str(config)):
         pass
-    assert "\n" not in str(refused.value)
-    with MicroManagerCamera(roi=(0, 0, 128, 64)) as info:
+    assert caught.value.key == f"sources.{key}"
+    assert "\n" not in str(caught.value)
+    with MicroManagerCamera(settings=CameraSettings(roi=(0, 0, 128, 64))) as info:
         assert info.width == 128
 
 
 @pytest.mark.parametrize(
-    ("asked", "sentence"),
+    ("asked", "key", "words"),
     [
-        ({"binning": 3}, "cannot bin by 3; it can by 1, 2, 4, 8"),
-        ({"roi": (1300, 0, 100, 100)}, "does not fit"),
-        ({"roi": (0, 0, 63, 100)}, "at least"),
-        ({"fps": 0}, "0.1 to 10,000 frames/s"),
-        ({"pixel_size_um": 0.01}, "0.05 to 5 um"),
-        ({"binning": 0}, "1 or more"),
-        ({"pixel_type": "7bit"}, "no pixel type '7bit'; it has 16bit, 32bit, 32bitRGB, 64bitRGB, 8bit"),
-        ({"pixel_type": " "}, "leave it out"),
-        ({"pixel_type": "32bit"}, "gives 32-bit grey values: choose 8-bit ones"),
-        ({"exposure_ms": -1}, "0.001 to 10,000 ms"),
-        ({"mm_path": "/no/such/folder"}, "--mm-path"),
+        ({"binning": 3}, "binning-unknown", "by 3.* 1, 2, 4, 8"),
+        ({"roi": (1300, 0, 100, 100)}, "field-too-large", "1300,0,100,100"),
+        ({"roi": (0, 0, 63, 100)}, "field-too-small", "63 x 100"),
+        ({"fps": 0}, "fps-impossible", "0.1 to 10,000 frames/s"),
+        ({"pixel_size_um": 0.01}, "pixel-size-impossible", "0.05 to 5 µm"),
+        ({"binning": 0}, "binning-impossible", None),
+        ({"pixel_type": "7bit"}, "pixel-type-unknown", "'7bit'.* 16bit, 32bit, 32bitRGB, 64bitRGB, 8bit"),
+        ({"pixel_type": " "}, "pixel-type-empty", None),
+        ({"pixel_type": "32bit"}, "camera-32-bit-grey", None),
+        ({"exposure_ms": -1}, "exposure-impossible", "0.001 to 10,000 ms"),
+        ({"mm_path": "/no/such/folder"}, "mm-path-no-folder", "/no/such/folder"),
     ],
 )
 def test_settings_that_the_camera_cannot_take_are_refused(
-    demo: Path, asked: dict[str, object], sentence: str
+    demo: Path, asked: dict[str, object], key: str, words: str | None
 ) -> None:
-    with pytest.raises(BadInput, match=sentence), open_source("demo", **asked):  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=words) as caught, open_source("demo", **asked):  # type: ignore[arg-type]
         pass
+    assert caught.value.key == f"sources.{key}"
 
 
 def test_a_second_camera_at_the_same_time_is_refused_and_the_first_goes_on(demo: Path) -> None:
-    first = MicroManagerCamera(roi=(0, 0, 128, 64))
+    first = MicroManagerCamera(settings=CameraSettings(roi=(0, 0, 128, 64)))
     with first:
-        with pytest.raises(BadInput, match="in use"):
+        with refused(BadInput, "sources.camera-in-use"):
             MicroManagerCamera().open()
         assert len(run_for(first, 0.2)) > 3
 
@@ -303,7 +313,7 @@ def test_a_core_that_somebody_else_started_is_left_alone(demo: Path) -> None:
 
     start_headless(str(demo), config_file=None, python_backend=True, buffer_size_mb=16)
     try:
-        with pytest.raises(BadInput, match="Something else"):
+        with refused(BadInput, "sources.core-in-use"):
             MicroManagerCamera().open()
     finally:
         stop_core(None)
@@ -313,10 +323,10 @@ def test_a_core_that_somebody_else_started_is_left_alone(demo: Path) -> None:
 
 def test_without_the_packages_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "mm_test_adapters", None)
-    with pytest.raises(BadInput, match=r"pip install napari-rbcflow\[all\]"):
+    with refused(BadInput, "sources.demo-missing"):
         MicroManagerCamera().open()
     monkeypatch.setitem(__import__("sys").modules, "pycromanager", None)
-    with pytest.raises(BadInput, match=r"pip install napari-rbcflow\[all\]"):
+    with refused(BadInput, "sources.packages-missing"):
         MicroManagerCamera(mm_path=Path(__file__).parent).open()
 
 
@@ -336,7 +346,7 @@ class Faulty:
 
 @pytest.fixture
 def faulty(demo: Path) -> Iterator[tuple[MicroManagerCamera, Faulty]]:
-    camera = MicroManagerCamera(roi=(0, 0, 128, 64))
+    camera = MicroManagerCamera(settings=CameraSettings(roi=(0, 0, 128, 64)))
     with camera:
         camera._core = Faulty(camera._core)
         yield camera, camera._core
@@ -351,8 +361,9 @@ def test_a_camera_that_falls_silent_fails_the_run(faulty: tuple[MicroManagerCame
             got.append(frame)
             core.silent = len(got) >= 10
 
-    with pytest.raises(RunFailed, match="sent no frame for 2 s"):
+    with pytest.raises(RunFailed, match=" 2 s") as failed:
         until_silent()
+    assert failed.value.key == "sources.camera-silent"
     assert len(got) >= 10
 
 
@@ -363,14 +374,15 @@ def test_a_core_that_throws_fails_the_run(faulty: tuple[MicroManagerCamera, Faul
         for _ in camera.frames():
             core.thrown = "Error in device\nCamera unplugged"
 
-    with pytest.raises(RunFailed, match="DemoCamera failed") as failed:
+    with pytest.raises(RunFailed, match="DemoCamera") as failed:
         until_unplugged()
+    assert failed.value.key == "sources.camera-failed"
     assert "unplugged" in str(failed.value)
     assert "\n" not in str(failed.value)
 
 
 def test_an_overflow_is_counted_and_the_run_goes_on(demo: Path) -> None:
-    camera = MicroManagerCamera(fps=100)
+    camera = MicroManagerCamera(settings=CameraSettings(fps=100))
     with camera:
         camera._core.set_circular_buffer_memory_footprint(16)  # 11 frames
         frames = []

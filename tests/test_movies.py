@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from refused import refused
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import FrameRing
+from napari_rbcflow.sentences import say
 from napari_rbcflow.simulation import SimulatedChamber
 from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.sources.movie import open_movie
@@ -235,7 +237,7 @@ def test_lossy_movies_keep_their_order_and_their_grey(
         sampled = source.sample(9)
         out = np.stack([frame.image for frame in source.frames()])
     assert info.n_frames == N
-    assert not any("colour" in warning for warning in info.warnings)
+    assert say("sources.video-in-colour", name=name) not in info.warnings
     assert np.abs(out.astype(int) - frames).mean() < 2
     np.testing.assert_array_equal(sampled, out[[0, 5, 10, 15, 20, 24, 29, 34, 39]])
 
@@ -255,7 +257,7 @@ def test_a_stack_that_lost_only_its_end_is_read_with_a_warning(movie: np.ndarray
     path = cut(_tif(tmp_path / "m.tif", movie, imagej=True), -100)
     with (source := open_movie(path)) as info:
         np.testing.assert_array_equal(np.stack([frame.image for frame in source.frames()]), movie)
-    assert any("cut short after its last frame" in warning for warning in info.warnings)
+    assert say("sources.tiff-cut-after-frames", name="m.tif", frames=N) in info.warnings
 
 
 def test_colour_becomes_luminance(tmp_path: Path) -> None:
@@ -277,8 +279,8 @@ def test_colour_becomes_luminance(tmp_path: Path) -> None:
         with (source := open_movie(path)) as info:
             out = np.stack([frame.image for frame in source.frames()])
         assert np.abs(out - luminance).max() <= 1, what
-        assert any("in colour" in warning for warning in info.warnings), what
-    assert any("alpha" in warning for warning in _warnings(paths["tiff with alpha"]))
+        assert say("sources.in-colour", name=path.name) in info.warnings, what
+    assert say("sources.alpha-ignored", name="a.tif") in _warnings(paths["tiff with alpha"])
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
@@ -289,7 +291,7 @@ def test_deep_movies_are_shifted_by_one_amount(bits: int, tmp_path: Path) -> Non
     with (source := open_movie(tmp_path / "d.tif")) as info:
         out = np.stack([frame.image for frame in source.frames()])
     np.testing.assert_array_equal(out, deep >> (bits - 8))
-    assert any(f"up to {bits} bits" in warning for warning in info.warnings)
+    assert say("sources.deep-movie", name="d.tif", bits=bits, divisor=1 << (bits - 8)) in info.warnings
 
 
 def _warnings(path: Path) -> tuple[str, ...]:
@@ -302,9 +304,10 @@ def _scale(path: Path, **asked: float) -> tuple[float | None, float | None]:
     with open_movie(path, **asked) as info:
         assert info.fps_known or info.fps == 60
         assert info.pixel_size_known or info.pixel_size_um == 0.605
-        told = " ".join(info.warnings)
-        assert ("frame rate" in told) is not info.fps_known
-        assert ("pixel size:" in told) is not info.pixel_size_known
+        fps_unknown = say("sources.fps-unknown", name=path.name, fps=60)
+        assert (fps_unknown in info.warnings) is not info.fps_known
+        pixel_size_unknown = say("sources.pixel-size-unknown", name=path.name, pixel=0.605)
+        assert (pixel_size_unknown in info.warnings) is not info.pixel_size_known
         return (info.fps if info.fps_known else None), (info.pixel_size_um if info.pixel_size_known else None)
 
 
@@ -347,7 +350,9 @@ def test_frame_rate_and_pixel_size_come_from_user_then_file_then_default(
         metadata=ome | {"PhysicalSizeX": 5.0, "PhysicalSizeXUnit": "m", "TimeIncrement": 1e-9},
     )
     tiff("binned twice over", metadata={"fps": 0.05, "pixel_size_um": 6.05})
-    assert sum("implausible" in w for w in _warnings(tmp_path / "binned twice over.tif")) == 2
+    warnings = _warnings(tmp_path / "binned twice over.tif")
+    assert say("sources.fps-implausible", origin="binned twice over.tif", fps=0.05) in warnings
+    assert say("sources.pixel-size-implausible", origin="binned twice over.tif", pixel=6.05) in warnings
     assert said == {
         "plain": (None, None),
         "inches": (None, None),
@@ -419,97 +424,143 @@ def _two_sizes(path: Path, frames: np.ndarray) -> Path:
     return path
 
 
-BAD: dict[str, tuple[str, Callable[[Path, np.ndarray], object], str]] = {
-    "missing": ("m.avi", lambda p, f: None, "does not exist"),
-    "text": ("m.avi", lambda p, f: _text(p), "cannot be read as a movie"),
-    "text, by its name a tiff": ("m.tif", lambda p, f: _text(p), "cannot be read as a TIFF"),
-    "no bytes": ("m.avi", lambda p, f: _text(p, ""), "is empty"),
-    "empty folder": ("m", lambda p, f: p.mkdir(), "holds no TIFF"),
-    "avi without frames": ("m.avi", lambda p, f: riff_avi(p, f[:0]), "is empty"),
+# By what is wrong: the file's name, how it is made, the error's key, and what its sentence must hold.
+BAD: dict[str, tuple[str, Callable[[Path, np.ndarray], object], str, str | None]] = {
+    "missing": ("m.avi", lambda p, f: None, "sources.no-file", None),
+    "text": ("m.avi", lambda p, f: _text(p), "sources.not-a-movie", None),
+    "text, by its name a tiff": ("m.tif", lambda p, f: _text(p), "sources.tiff-unreadable", None),
+    "no bytes": ("m.avi", lambda p, f: _text(p, ""), "sources.file-empty", None),
+    "empty folder": ("m", lambda p, f: p.mkdir(), "sources.folder-empty", None),
+    "avi without frames": ("m.avi", lambda p, f: riff_avi(p, f[:0]), "sources.no-frames", None),
     "avi cut": (
         "m.avi",
         lambda p, f: cut(write_video(p, f), 0.6),
-        "promises 40 frames and 23 are whole.*ffmpeg",
+        "sources.cut-short-of-promise",
+        "40 frames and 23 are.*ffmpeg",
     ),
     "avi cut, no index": (
         "m.avi",
         lambda p, f: cut(riff_avi(p, f, index=False), -10),
-        "promises 40 frames and 39 are",
+        "sources.cut-short-of-promise",
+        "40 frames and 39",
     ),
-    "avi cut in its index": ("m.avi", lambda p, f: cut(riff_avi(p, f), -10), "cut short: 40 are whole"),
-    "avi cut in its header": ("m.avi", lambda p, f: cut(write_video(p, f), 0.01), "cannot be read|cut short"),
+    "avi cut in its index": (
+        "m.avi",
+        lambda p, f: cut(riff_avi(p, f), -10),
+        "sources.cut-short",
+        "40 frames",
+    ),
+    "avi cut in its header": (
+        "m.avi",
+        lambda p, f: cut(write_video(p, f), 0.01),
+        "sources.not-a-movie",
+        None,
+    ),
+    "avi cut in its first frame": (
+        "m.avi",
+        lambda p, f: cut(riff_avi(p, f[:2], index=False), 0.3),
+        "sources.avi-no-whole-frame",
+        None,
+    ),
     "mp4 cut": (
         "m.mp4",
         lambda p, f: cut(write_video(p, f[:, :, :96], "libx264", "yuv420p"), 0.7),
-        "cannot be read as a movie",
+        "sources.not-a-movie",
+        None,
     ),
-    "tiff cut": ("m.tif", lambda p, f: cut(tiff_one_write_a_frame(p, f), 0.6), "cut short"),
+    "tiff cut": (
+        "m.tif",
+        lambda p, f: cut(tiff_one_write_a_frame(p, f), 0.6),
+        "sources.cut-short-of-promise",
+        None,
+    ),
     "tiff cut in its data": (
         "m.tif",
         lambda p, f: cut(_tif(p, f, imagej=True), 0.5),
-        "promises 40 frames and 20 are whole",
+        "sources.cut-short-of-promise",
+        "40 frames and 20",
     ),
     "tiff cut, compressed": (
         "m.tif",
         lambda p, f: cut(_tif(p, f, compression="zlib"), 0.9),
-        "promises 40 frames and 35 are whole",
+        "sources.cut-short-of-promise",
+        "40 frames and 35",
     ),
     "ome-tiff cut": (
         "m.tif",
         lambda p, f: cut(_tif(p, f, ome=True, metadata={"axes": "TYX"}), 0.6),
-        "breaks off",
+        "sources.cut-in-list",
+        None,
     ),
-    "tiff whose writer died": ("m.tif", _broken_link, "breaks off"),
-    "tiff of one image": ("m.tif", lambda p, f: _tif(p, f[0]), "is a single image"),
-    "tiff of floats": ("m.tif", lambda p, f: _tif(p, f.astype(np.float32)), "float32.*save it as"),
-    "tiff of two sizes": ("m.tif", _two_sizes, "frames that differ"),
+    "tiff whose writer died": ("m.tif", _broken_link, "sources.cut-in-list", None),
+    "tiff of one image": ("m.tif", lambda p, f: _tif(p, f[0]), "sources.single-image", None),
+    "tiff of floats": ("m.tif", lambda p, f: _tif(p, f.astype(np.float32)), "sources.not-grey", "float32"),
+    "tiff of two sizes": ("m.tif", _two_sizes, "sources.tiff-frames-differ", None),
     "tiff of two channels": (
         "m.tif",
         lambda p, f: _tif(p, f.reshape(20, 2, HEIGHT, WIDTH), imagej=True, metadata={"axes": "TCYX"}),
+        "sources.too-many-axes",
         "C: 2",
     ),
-    "tiff too small": ("m.tif", lambda p, f: _tif(p, f[:, :63]), "98 x 63 px"),
+    "tiff too small": ("m.tif", lambda p, f: _tif(p, f[:, :63]), "sources.frames-too-small", "98 x 63 px"),
     "folder of mixed sizes": (
         "m",
         lambda p, f: _folder(p, f[0], f[1], f[2][:-2]),
-        "frames that differ: 0.tif.*2.tif",
+        "sources.folder-frames-differ",
+        "0.tif.*2.tif",
     ),
-    "folder with one cut": ("m", lambda p, f: cut(_folder(p, *f[:3]) / "1.tif", -10), "1.tif is cut short"),
-    "folder of stacks": ("m", lambda p, f: _folder(p, f[:5], f[5:10]), "holds several frames"),
-    "zarr of no frames": ("m.zarr", lambda p, f: zarr_array(p, f[:0]), "is empty"),
-    "zarr of one image": ("m.zarr", lambda p, f: zarr_array(p, f[0]), "single image"),
+    "folder with one cut": (
+        "m",
+        lambda p, f: cut(_folder(p, *f[:3]) / "1.tif", -10),
+        "sources.folder-file-cut",
+        "1.tif",
+    ),
+    "folder of stacks": ("m", lambda p, f: _folder(p, f[:5], f[5:10]), "sources.folder-of-stacks", None),
+    "zarr of no frames": ("m.zarr", lambda p, f: zarr_array(p, f[:0]), "sources.no-frames", None),
+    "zarr of one image": ("m.zarr", lambda p, f: zarr_array(p, f[0]), "sources.zarr-single-image", None),
     "zarr half written": (
         "m.zarr",
         _unwritten,
-        "15 of its 40 frames were never written, the first of them frame 25",
+        "sources.zarr-unwritten",
+        "15 of its 40 frames.*frame 25",
     ),
-    "zarr v2 half written": ("m.zarr", lambda p, f: _unwritten(p, f, zarr_format=2), "15 of its 40 frames"),
+    "zarr v2 half written": (
+        "m.zarr",
+        lambda p, f: _unwritten(p, f, zarr_format=2),
+        "sources.zarr-unwritten",
+        "15 of its 40 frames",
+    ),
     "zarr shard half written": (
         "m.zarr",
         lambda p, f: _unwritten(p, f, shards=(N, HEIGHT, WIDTH)),
-        "last 15 of its 40",
+        "sources.zarr-empty-end",
+        "15 of its 40",
     ),
     "zarr of two channels": (
         "m.zarr",
         lambda p, f: zarr_array(p, f.reshape(20, 2, HEIGHT, WIDTH)),
-        "axis|axes|more than",
+        "sources.too-many-axes",
+        None,
     ),
     "zarr group of many": (
         "m.zarr",
         lambda p, f: [zarr_array(p / k, f[:3]) for k in "ab"] and zarr.open_group(p, mode="a"),
+        "sources.zarr-many-arrays",
         "2 arrays",
     ),
     "zarr damaged": (
         "m.zarr",
         lambda p, f: _text(zarr_array(p, f) / "zarr.json", "{"),
-        "cannot be read as a Zarr",
+        "sources.zarr-unreadable",
+        None,
     ),
     "zarr with a damaged end": (
         "m.zarr",
         lambda p, f: [cut(q, 0.5) for q in zarr_array(p, f).glob("c/**/0") if q.is_file()],
-        "cannot be read",
+        "sources.unreadable",
+        None,
     ),
-    "ring without frames": ("s", lambda p, f: session(p, f[:0]), "holds no frames"),
+    "ring without frames": ("s", lambda p, f: session(p, f[:0]), "sources.ring-empty", None),
 }
 
 
@@ -531,9 +582,10 @@ def test_the_whole_frames_of_a_cut_stack_can_be_kept_as_the_sentence_says(
         whole, n = movie, 20
         path = _tif(tmp_path / "m.tif", movie, imagej=True)
     cut(path, 0.5)
-    with pytest.raises(BadInput, match=rf"promises {len(whole)} frames and {n} are whole") as refused:
+    with pytest.raises(BadInput, match=rf" {len(whole)} frames and {n} are whole") as caught:
         open_movie(path).open()
-    script = str(refused.value).partition('python -c "')[2].removesuffix('"')
+    assert caught.value.key == "sources.cut-short-of-promise"
+    script = str(caught.value).partition('python -c "')[2].removesuffix('"')
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     with (source := open_movie(tmp_path / "whole.tif")) as info:
         assert info.pixel_size_known == (kind == "compressed")
@@ -542,20 +594,21 @@ def test_the_whole_frames_of_a_cut_stack_can_be_kept_as_the_sentence_says(
 
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_movie_is_refused_in_one_sentence(what: str, movie: np.ndarray, tmp_path: Path) -> None:
-    name, make, sentence = BAD[what]
+    name, make, key, words = BAD[what]
     make(tmp_path / name, movie)
-    with pytest.raises(BadInput, match=sentence) as refused, open_movie(tmp_path / name):
+    with pytest.raises(BadInput, match=words) as caught, open_movie(tmp_path / name):
         pass
-    assert "\n" not in str(refused.value)
+    assert caught.value.key == key
+    assert "\n" not in str(caught.value)
 
 
 def test_impossible_settings_are_refused(movie: np.ndarray, tmp_path: Path) -> None:
     path = _tif(tmp_path / "m.tif", movie)
     for fps in (0, -1, 0.09, 10_001, float("inf")):
-        with pytest.raises(BadInput, match=r"give 0.1 to 10,000 frames/s"):
+        with refused(BadInput, "sources.fps-impossible"):
             open_movie(path, fps=fps)
     for size in (0, float("nan"), 0.04, 60.5):
-        with pytest.raises(BadInput, match=r"give 0.05 to 5 um"):
+        with refused(BadInput, "sources.pixel-size-impossible"):
             open_movie(path, pixel_size_um=size)
 
 
@@ -579,21 +632,24 @@ def test_a_ring_with_gaps_keeps_places_and_times_and_says_what_is_damaged(
     with (path / "frames" / "c" / "2" / "0" / "0").open("r+b") as file:
         file.write(b"\0\0\0")
     source = open_movie(path)
-    with source, pytest.raises(RunFailed, match=r"Frame 34 .*damaged"):
+    with source, pytest.raises(RunFailed, match="34") as caught:
         list(source.frames())
+    assert caught.value.key == "ring.frame-damaged"
 
 
 def test_damage_in_the_middle_fails_after_the_last_good_frame(movie: np.ndarray, tmp_path: Path) -> None:
     path = zarr_array(tmp_path / "m.zarr", movie, chunks=(1, HEIGHT, WIDTH))
     (path / "c" / "17" / "0" / "0").write_bytes(b"not a chunk")
     source, good = open_movie(path), []
-    with source, pytest.raises(RunFailed, match=r"Frame 17 of m.zarr could not be read.*17 of 40"):
+    with source, pytest.raises(RunFailed, match=r"Frame 17 of m.zarr.*17 of 40") as caught:
         good.extend(source.frames())
+    assert caught.value.key == "sources.movie-broken"
     np.testing.assert_array_equal(np.stack([frame.image for frame in good]), movie[:17])
     # A background is taken before anything is made: then it is the input that is bad.
     source = open_movie(path)
-    with source, pytest.raises(BadInput, match=r"Frame 17 of m.zarr cannot be read.*damaged; record"):
+    with source, pytest.raises(BadInput, match=r"Frame 17 of m.zarr") as refusal:
         source.sample(N)
+    assert refusal.value.key == "sources.frame-unreadable"
 
 
 def test_damage_in_the_middle_of_a_decoded_movie_is_named_by_its_frame(
@@ -606,8 +662,9 @@ def test_damage_in_the_middle_of_a_decoded_movie_is_named_by_its_frame(
     with path.open("r+b") as file:
         file.seek(place + size // 8)
         file.write(b"\xff" * (size // 2))
-    with pytest.raises(BadInput, match=r"m.mkv cannot be read at frame 17"):
+    with pytest.raises(BadInput, match=r"m.mkv .* frame 17") as caught:
         open_movie(path).open()
+    assert caught.value.key == "sources.unreadable-at-frame"
 
 
 def test_played_at_its_own_pace_every_frame_comes_in_its_time_or_after(
@@ -658,25 +715,32 @@ def test_a_long_movie_is_streamed(tmp_path: Path) -> None:
     assert peak < 8 * 1096 * 1376
 
 
-@pytest.mark.parametrize(("spec", "sentence"), [("nothing-like-it", "choose simulated"), ("", "choose")])
-def test_what_is_no_source_is_refused_with_the_choices(spec: str, sentence: str) -> None:
-    with pytest.raises(BadInput, match=sentence):
+@pytest.mark.parametrize("spec", ["nothing-like-it", ""])
+def test_what_is_no_source_is_refused_with_the_choices(spec: str) -> None:
+    with refused(BadInput, "sources.no-such-source"):
         open_source(spec)
 
 
 def test_settings_that_a_source_has_not_are_refused(movie: np.ndarray, tmp_path: Path) -> None:
     path = _tif(tmp_path / "m.tif", movie)
-    with pytest.raises(BadInput, match="no --exposure-ms"):
+    with pytest.raises(BadInput, match="`exposure_ms`") as caught:
         open_source(str(path), exposure_ms=2.2)
-    for spec in ("simulated", str(path), "demo", "scope.cfg"):
+    assert caught.value.key == "sources.movie-lacks"
+    for spec, key in (
+        ("simulated", "sources.simulation-lacks"),
+        (str(path), "sources.movie-lacks"),
+        ("demo", "sources.camera-lacks"),
+        ("scope.cfg", "sources.camera-lacks"),
+    ):
         asked: dict[str, object] = {"port": 4827}
         if spec not in ("demo", "scope.cfg"):
             asked |= {"mm_path": tmp_path, "binning": 2, "roi": (0, 0, 64, 64)}
         if spec != "simulated":
             asked |= {"seed": 0, "tank_fraction": 0.8, "cells_per_frame": 115.0}
         for name, value in asked.items():
-            with pytest.raises(BadInput, match=f"no --{name.replace('_', '-')};"):
+            with pytest.raises(BadInput, match=f"`{name}`") as caught:
                 open_source(spec, **{name: value})  # type: ignore[arg-type]
+            assert caught.value.key == key
     assert isinstance(open_source("simulated", seed=3, fps=30), SimulatedChamber)
 
 

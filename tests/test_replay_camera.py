@@ -77,20 +77,21 @@ def test_16_bits_and_colour_arrive_as_the_same_grey(replay: Replay, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("fault", "sentence"),
+    ("fault", "key", "words"),
     [
-        ({"SilentAfter": 60}, "sent no frame for 2 s; check its cable"),
-        ({"BreaksAfter": 60}, "Cam failed: .*pulled out"),
+        ({"SilentAfter": 60}, "sources.camera-silent", "Cam .* 2 s"),
+        ({"BreaksAfter": 60}, "sources.camera-failed", "Cam .*pulled out"),
     ],
 )
 def test_a_camera_that_goes_away_fails_the_run_in_a_sentence(
-    replay: Replay, tmp_path: Path, fault: dict[str, int], sentence: str
+    replay: Replay, tmp_path: Path, fault: dict[str, int], key: str, words: str
 ) -> None:
     config = replay.config(tmp_path, a_movie(100), **fault)
     camera = open_source(str(config), mm_path=replay.adapters)
     got: list[int] = []
-    with camera, pytest.raises(RunFailed, match=sentence) as failed:
+    with camera, pytest.raises(RunFailed, match=words) as failed:
         got.extend(frame.index for frame in camera.frames())
+    assert failed.value.key == key
     assert got == list(range(60))
     assert "\n" not in str(failed.value)
 

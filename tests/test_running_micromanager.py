@@ -16,6 +16,7 @@ from known_movie import a_movie
 from stand_in.opening import Open, free_port, stand_ins
 
 from napari_rbcflow.errors import BadInput, LiveModeOn, RunFailed
+from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.types import Frame
 
@@ -70,19 +71,27 @@ def test_what_was_set_there_is_read_back_and_what_differs_is_told(micro_manager:
     assert details["not_as_asked"] == (
         f"field 8,4,96,64, not 8,4,100,70; exposure 16.67 ms, not 40; {info.fps:.4g} frames/s, not 60"
     )
-    for told in (
-        "The field 8,4,100,70 was asked for; Infinity has 8,4,96,64.",
-        "An exposure of 40 ms was asked for; Infinity has 16.67 ms (setting the frame rate changed it).",
+    field, exposure, rate = (say(f"sources.setting-{name}") for name in ("field", "exposure", "fps"))
+    for key, values in (
+        ("not-as-asked", {"setting": field, "asked": "8,4,100,70", "actual": "8,4,96,64"}),
+        (
+            "not-as-asked-because",
+            {
+                "setting": exposure,
+                "asked": "40",
+                "actual": "16.67 ms",
+                "why": say("sources.because-of-setting", setting=rate),
+            },
+        ),
+        ("not-as-asked", {"setting": rate, "asked": "60", "actual": f"{info.fps:.4g} frames/s"}),
     ):
-        assert told in info.warnings
-    assert any("60 frames/s were asked for; Infinity has 30" in told for told in info.warnings)
+        assert say(f"sources.{key}", camera="Infinity", **values) in info.warnings
 
     # It all stays set there; what was not asked for and changed is told too.
     with open_source("running", port=port, exposure_ms=50) as info:
         assert info.details["roi_px"] == "8,4,96,64"
-        assert "Setting the exposure changed Infinity's frame rate from 60 frames/s to 20 frames/s." in (
-            info.warnings
-        )
+        changed = {"setting": exposure, "other": rate, "before": "60 frames/s", "after": "20 frames/s"}
+        assert say("sources.setting-changed", camera="Infinity", **changed) in info.warnings
     # Exposure fits the rate that is asked for, not the one that was set: it is set again behind it.
     with open_source("running", port=port, exposure_ms=2.2, fps=60) as info:
         assert info.exposure_ms == 2.2
@@ -163,8 +172,9 @@ def test_a_server_that_dies_ends_the_run_in_a_sentence(micro_manager: Open, how:
             if how == "killed" and len(got) == 90:
                 server.kill()
 
-    with camera, pytest.raises(RunFailed, match="does not answer any more") as failed:
+    with camera, pytest.raises(RunFailed) as failed:
         until_dead()
+    assert failed.value.key == "sources.micro-manager-gone"
     assert "\n" not in str(failed.value)
     assert len(got) >= 90
     assert time.monotonic() - last[0] < 5  # calls into a dead server hang for ever
@@ -198,20 +208,22 @@ def test_a_stop_before_the_camera_is_open_is_heard(micro_manager: Open) -> None:
 
 def test_where_nobody_answers_a_sentence_says_what_to_tick() -> None:
     with (
-        pytest.raises(BadInput, match="Run server on port") as refused,
+        pytest.raises(BadInput) as refused,
         open_source("running", port=free_port()),
     ):
         pass
+    assert refused.value.key == "sources.no-micro-manager"
     assert "\n" not in str(refused.value)
 
 
 def test_live_mode_is_ended_only_where_one_says_so(micro_manager: Open) -> None:
     port, _ = micro_manager(a_movie(90), live=True, ends_after=90)
     with (
-        pytest.raises(LiveModeOn, match=r"Live mode is on.*--end-live-mode"),
+        pytest.raises(LiveModeOn) as refused,
         open_source("running", port=port),
     ):
         pass
+    assert refused.value.key == "sources.live-mode-on"
     camera = open_source("running", port=port, end_live_mode=True)
     with camera:
         assert len(list(camera.frames())) == 90
@@ -245,9 +257,12 @@ def test_the_command_keeps_what_came_until_the_server_was_killed(micro_manager: 
     server.kill()
     _, said = run.communicate(timeout=60)
     assert run.returncode == 1
-    assert "Micro-Manager does not answer any more" in said
+    assert say("sources.micro-manager-gone") in said
     assert "Infinity: 320 x 256 px · 60 frames/s · 9 ms · binning 2 · 16bit-MONO" in said
-    assert "Not as asked: exposure 9 ms, not 12.5." in said
+    different = say(
+        "sources.difference", setting=say("sources.setting-exposure"), actual="9 ms", asked="12.5"
+    )
+    assert say("sources.line-not-as-asked", differences=different) in said
     kept = json.loads((folder / "run.json").read_text())
     assert kept["status"] == "failed"
     took = kept["parameters"]["source_details"]

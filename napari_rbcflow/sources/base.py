@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import FrameSource as FrameSource
 from napari_rbcflow.types import RecordedSource as RecordedSource
 from napari_rbcflow.types import SourceInfo
 
-LEAST_SIDE_PX = 64
-"""Twice a crop: in less no cell can be followed."""
+MIN_SIDE_PX = 64  # twice a crop: in a smaller frame no cell can be followed
 FPS_RANGE = (0.1, 10_000.0)
-PIXEL_RANGE_UM = (0.05, 5.0)
-"""In the field: from a 100x objective with small pixels to a 2x objective, binned."""
+PIXEL_RANGE_UM = (0.05, 5.0)  # of a pixel in the field: from 100x with small pixels to 2x, binned
 EXPOSURE_RANGE_MS = (0.001, 10_000.0)
 
 
-def can_be(value: float, bounds: tuple[float, float]) -> bool:
-    """Tell whether a value lies within bounds; NaN does not."""
+def is_within(value: float, bounds: tuple[float, float]) -> bool:
+    """Tell whether a value is within bounds; NaN is not."""
     return bounds[0] <= value <= bounds[1]
 
 
@@ -30,61 +29,66 @@ def check_settings(
     BadInput
         With the bounds.
     """
-    for value, said, bounds, unit in (
-        (fps, "A frame rate of {:g} frames/s", FPS_RANGE, "frames/s"),
-        (pixel_size_um, "A pixel of {:g} um", PIXEL_RANGE_UM, "um"),
-        (exposure_ms, "An exposure of {:g} ms", EXPOSURE_RANGE_MS, "ms"),
+    for value, key, (low, high) in (
+        (fps, "sources.fps-impossible", FPS_RANGE),
+        (pixel_size_um, "sources.pixel-size-impossible", PIXEL_RANGE_UM),
+        (exposure_ms, "sources.exposure-impossible", EXPOSURE_RANGE_MS),
     ):
-        if value is not None and not can_be(value, bounds):
-            low, high = bounds
-            raise BadInput(f"{said.format(value)} is not possible; give {low:g} to {high:,g} {unit}.")
+        if value is not None and not is_within(value, (low, high)):
+            raise BadInput(key, value=value, low=low, high=high)
 
 
 def in_a_line(error: BaseException, longest: int = 400) -> str:
     """Return an error's text, which may be many lines with causes in brackets, as one clause."""
-    said = " ".join(str(error).replace(" [ ", ": ").replace(" ]", "").split()).rstrip(". ")
-    return said if len(said) <= longest else said[: longest - 3] + "..."
+    text = " ".join(str(error).replace(" [ ", ": ").replace(" ]", "").split()).rstrip(". ")
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
-_PIXEL_FROM = {
-    "calibration": "from Micro-Manager's calibration",
-    "setting": "as it was set",
-    "default": "not specified, the default is used",
+def source_line(info: SourceInfo) -> str:
+    """Return field, frame rate, exposure, binning, pixel type and pixel size in a line, as read back."""
+    details = info.details
+    parts = [
+        say("sources.line-size", width=info.width, height=info.height),
+        say("sources.line-fps", fps=info.fps),
+    ]
+    if info.exposure_ms is not None:
+        parts.append(say("sources.line-exposure", exposure=info.exposure_ms))
+    if "binning" in details:
+        parts.append(say("sources.line-binning", binning=details["binning"]))
+    if "pixel_type" in details:
+        parts.append(details["pixel_type"])
+    key = "sources.line-pixel-size" if info.pixel_size_known else "sources.line-pixel-size-default"
+    return " · ".join([*parts, say(key, pixel=info.pixel_size_um)])
+
+
+_LONG_PIXEL_SIZE = {
+    "": "sources.long-pixel-size",
+    "calibration": "sources.long-pixel-size-calibrated",
+    "setting": "sources.long-pixel-size-set",
+    "default": "sources.long-pixel-size-default",
 }
 
 
-def took_words(info: SourceInfo) -> str:
-    """Return field, frame rate, exposure, binning, pixel type and pixel size in a line, as read back."""
+def source_lines(info: SourceInfo) -> list[str]:
+    """Return the same at length, and the source's warnings, a line each."""
     details = info.details
-    said = [f"{info.width} x {info.height} px", f"{info.fps:.4g} frames/s"]
-    if info.exposure_ms is not None:
-        said.append(f"{info.exposure_ms:.4g} ms")
-    if "binning" in details:
-        said.append(f"binning {details['binning']}")
-    if "pixel_type" in details:
-        said.append(details["pixel_type"])
-    said.append(f"{info.pixel_size_um:.4g} µm/px" + ("" if info.pixel_size_known else " (?)"))
-    return " · ".join(said)
-
-
-def took_lines(info: SourceInfo) -> list[str]:
-    """Return the same at length, and whatever the source has to say, a line each."""
-    details = info.details
-    lines = [f"{info.name}: what it really does, not what was asked."]
+    lines = [say("sources.long-title", name=info.name)]
     if "adapter" in details:
-        lines.append(f"Camera: {details['adapter']}, {details.get('bit_depth', '?')} bits")
+        bits = details.get("bit_depth", "?")
+        lines.append(say("sources.long-camera", adapter=details["adapter"], bits=bits))
     if "roi_px" in details:
-        lines.append(f"Field: x, y, width, height {details['roi_px']} px")
-    measured = "fps_measured" in details
-    how = ", measured" if measured else "" if info.fps_known else ", not specified: the default"
-    lines.append(f"Frame rate: {info.fps:.4g} a second{how}")
+        lines.append(say("sources.long-field", roi=details["roi_px"]))
+    if "fps_measured" in details:
+        key = "sources.long-fps-measured"
+    else:
+        key = "sources.long-fps" if info.fps_known else "sources.long-fps-default"
+    lines.append(say(key, fps=info.fps))
     origin = details.get("pixel_size_from", "" if info.pixel_size_known else "default")
-    words = _PIXEL_FROM.get(origin, "")
-    lines.append(f"Pixel: {info.pixel_size_um:.4g} µm" + (f", {words}" if words else ""))
+    lines.append(say(_LONG_PIXEL_SIZE[origin], pixel=info.pixel_size_um))
     return [*lines, *(f"▲ {warning}" for warning in info.warnings)]
 
 
-def amiss_words(info: SourceInfo) -> str:
-    """Return what is not as it was asked for, in a few words; empty where all is."""
-    amiss = info.details.get("not_as_asked", "")
-    return f"Not as asked: {amiss}." if amiss else ""
+def not_as_asked_line(info: SourceInfo) -> str:
+    """Return what is not as it was asked for, in a few words; empty where everything is."""
+    differences = info.details.get("not_as_asked", "")
+    return say("sources.line-not-as-asked", differences=differences) if differences else ""

@@ -1,4 +1,4 @@
-"""From what a person writes after ``--camera`` to the source it means."""
+"""From the name that a person gives a source to the source itself."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from typing import Any
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.base import FrameSource
-
-CHOICES = (
-    "simulated, demo (Micro-Manager's DemoCamera), a Micro-Manager configuration (FILE.cfg), running "
-    "(Micro-Manager already open) or a movie"
-)
+from napari_rbcflow.sources.camera_settings import CameraSettings
 
 
 def open_source(
@@ -32,7 +28,7 @@ def open_source(
 ) -> FrameSource:
     """Return the live source that `spec` names, not yet opened.
 
-    Every setting is None where the user said nothing: the source's own default then holds.
+    A setting that is None is left to the source's own default.
 
     Parameters
     ----------
@@ -40,11 +36,14 @@ def open_source(
         ``simulated``, ``demo``, ``FILE.cfg``, ``running``, or the path of a movie, which then
         plays at its own pace.
     port : int or None
-        Of a running Micro-Manager's server, on this computer; None: 4827, its usual one.
+        Of a running Micro-Manager's server, on this computer; None: 4827, Micro-Manager's default.
     end_live_mode : bool or None
         Stop Micro-Manager's Live mode where it is on; else that is an error.
-    mm_path, exposure_ms, fps, binning, roi, pixel_size_um, pixel_type
-        As in `MicroManagerCamera`; a movie takes `fps` and `pixel_size_um`, the simulation also
+    mm_path : Path or str or None
+        Folder of Micro-Manager's device adapters. None: the configuration's own folder, an installed
+        Micro-Manager or the test adapters, whichever is there.
+    exposure_ms, fps, binning, roi, pixel_size_um, pixel_type
+        As in `CameraSettings`; a movie takes `fps` and `pixel_size_um`, the simulation also
         `exposure_ms`.
     seed, tank_fraction, cells_per_frame
         Of the simulated chamber, as in `ChamberSettings`.
@@ -54,60 +53,46 @@ def open_source(
     BadInput
         For a spec that names nothing, or a setting that its source does not have.
     """
+    camera = CameraSettings(exposure_ms, fps, binning, roi, pixel_size_um, pixel_type)
     of_running = {"port": port, "end_live_mode": end_live_mode}
     of_camera = {"binning": binning, "roi": roi, "pixel_type": pixel_type}
     of_chamber = {"seed": seed, "tank_fraction": tank_fraction, "cells_per_frame": cells_per_frame}
     if spec == "simulated":
         from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 
-        _refuse("The simulated chamber", **of_running, mm_path=mm_path, **of_camera)
-        given = {
-            **of_chamber,
-            "fps": fps,
-            "pixel_size_um": pixel_size_um,
-            "exposure_ms": exposure_ms,
-        }
-        asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return SimulatedChamber(ChamberSettings(**asked), paced=True)
+        _refuse("sources.simulation-lacks", **of_running, mm_path=mm_path, **of_camera)
+        settings = of_chamber | {"fps": fps, "pixel_size_um": pixel_size_um, "exposure_ms": exposure_ms}
+        given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+        return SimulatedChamber(ChamberSettings(**given), paced=True)
     if spec == "running":
         from napari_rbcflow.sources.remote import USUAL_PORT, RunningMicroManager
 
-        _refuse("A Micro-Manager that is already open", mm_path=mm_path, **of_chamber)
+        _refuse("sources.running-lacks", mm_path=mm_path, **of_chamber)
         return RunningMicroManager(
-            USUAL_PORT if port is None else port,
-            exposure_ms=exposure_ms,
-            fps=fps,
-            binning=binning,
-            roi=roi,
-            pixel_size_um=pixel_size_um,
-            pixel_type=pixel_type,
-            end_live=bool(end_live_mode),
+            USUAL_PORT if port is None else port, **vars(camera), end_live=bool(end_live_mode)
         )
     if spec == "demo" or Path(spec).suffix.lower() == ".cfg":
         from napari_rbcflow.sources.camera import MicroManagerCamera
 
-        _refuse("A camera in this program's own Micro-Manager", **of_running, **of_chamber)
-        return MicroManagerCamera(
-            None if spec == "demo" else Path(spec),
-            mm_path=mm_path,
-            exposure_ms=exposure_ms,
-            fps=fps,
-            binning=binning,
-            roi=roi,
-            pixel_size_um=pixel_size_um,
-            pixel_type=pixel_type,
-        )
+        _refuse("sources.camera-lacks", **of_running, **of_chamber)
+        return MicroManagerCamera(None if spec == "demo" else Path(spec), camera, mm_path=mm_path)
     if not spec or not Path(spec).exists():
-        raise BadInput(f"There is no camera or movie {spec!r}; choose {CHOICES}.")
+        raise BadInput("sources.no-such-source", name=spec)
     from napari_rbcflow.sources.movie import open_movie
 
-    _refuse("A movie", **of_running, mm_path=mm_path, exposure_ms=exposure_ms, **of_camera, **of_chamber)
+    _refuse(
+        "sources.movie-lacks",
+        **of_running,
+        mm_path=mm_path,
+        exposure_ms=exposure_ms,
+        **of_camera,
+        **of_chamber,
+    )
     return open_movie(spec, fps=fps, pixel_size_um=pixel_size_um, paced=True)
 
 
-def _refuse(what: str, **settings: object) -> None:
+def _refuse(key: str, **settings: object) -> None:
     """Refuse settings that would be ignored in silence."""
     for name, value in settings.items():
         if value is not None:
-            option = "--" + name.replace("_", "-")
-            raise BadInput(f"{what} has no {option}; leave it out.")
+            raise BadInput(key, setting=name)

@@ -18,14 +18,12 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.types import Frame
 
-_LATE = 0.5
-"""An interval longer by this many periods than the image numbers explain is looked into."""
-_LONGEST_HOLD = 4
-"""Frames held back to see whether a late one was only late; 67 ms at 60 frames/s."""
+_LATE = 0.5  # periods by which an interval may be longer than the image numbers explain
+_LONGEST_HOLD = 4  # frames held back to see whether one was only late; 67 ms at 60 frames/s
+# Image numbers that jump farther than the time allows, by this factor and so many frames, began anew.
 _AHEAD, _AHEAD_FRAMES = 1.1, 10
-"""Image numbers that jump farther than the time allows, by this factor and as many frames, began anew."""
-_LEARN = 0.02
-_LEARN_LIMIT = 0.1
+# How fast the period follows the intervals, and how far from its first value it may go.
+_LEARN, _LEARN_LIMIT = 0.02, 0.1
 
 
 class _Held(NamedTuple):
@@ -37,14 +35,9 @@ class _Held(NamedTuple):
 class LossLedger:
     """Give every frame its place; count what is missing between, by reason.
 
-    A frame that comes late is held back until those after it tell: if they come close behind, it
-    was only late; if they keep the new distance, frames were lost before it. A camera slowed by
-    half a period or less lost nothing.
-
-    Parameters
-    ----------
-    period_ms : float
-        Time between frames, as measured; followed slowly, within a tenth of this.
+    A late frame is held back until those after it tell: if they come close behind, it was only late;
+    if they keep the new distance, frames were lost before it. A camera slowed by half a period or less
+    lost nothing. The measured `period_ms` is followed slowly, within a tenth of it.
     """
 
     def __init__(self, period_ms: float) -> None:
@@ -56,16 +49,7 @@ class LossLedger:
         self._held: list[_Held] = []
 
     def take(self, number: int, time_ms: float, image: NDArray[np.uint8]) -> list[Frame]:
-        """Take the next frame as it came; return those whose place is now known, in order.
-
-        Parameters
-        ----------
-        number : int
-            ImageNumber as Micro-Manager counts.
-        time_ms : float
-            On one clock for the whole run.
-        image : ndarray of uint8
-        """
+        """Take the next frame with Micro-Manager's ImageNumber and the run's time; return those placed."""
         if self._began_ms is None:
             self._began_ms = time_ms
             self._number, self._time_ms = number, time_ms
@@ -94,7 +78,7 @@ class LossLedger:
         return done
 
     def restarted(self, reason: str) -> list[Frame]:
-        """Say that the camera was started again: what is missing until its next frame has this reason."""
+        """Note that the camera was started again: what is missing until its next frame has this reason."""
         self._reason = reason
         return self._settle()
 
@@ -103,7 +87,7 @@ class LossLedger:
         return self._settle()
 
     def _ahead_of_time(self, step: int, time_ms: float) -> bool:
-        """Whether the image number jumped farther than frames could go by: two signs that contradict."""
+        """Tell whether the image number jumped farther than the time allows."""
         steps = step + sum(one.steps for one in self._held)
         most = _AHEAD * (time_ms - self._time_ms) / self._period_ms + _AHEAD_FRAMES
         return step > 1 and steps > most
@@ -136,14 +120,14 @@ class LossLedger:
 
 
 class CoreClock:
-    """One time over restarts: the tags' time since the sequence began, bridged by the core's clock."""
+    """One time across restarts: the tags' time since the sequence began, bridged by the core's clock."""
 
     def __init__(self) -> None:
         self._offset_ms: float | None = 0.0
         self._last_ms = self._last_wall_ms = 0.0
 
     def restarted(self) -> None:
-        """Say that the next frame comes from a sequence begun anew."""
+        """Note that the next frame comes from a new sequence."""
         self._offset_ms = None
 
     def read(self, tags: Mapping[str, str]) -> tuple[int, float]:

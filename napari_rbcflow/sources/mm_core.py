@@ -12,41 +12,21 @@ from typing import Any
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources.base import in_a_line
 
-_ONE = threading.Lock()
-"""pycromanager keeps its core in a global: a second one would be the first."""
+_ONE = threading.Lock()  # pycromanager keeps its core in a global: a second one would be the first
 
 
 def start_core(folders: Sequence[Path]) -> Any:
-    """Start the core; `stop_core` gives it back.
-
-    Parameters
-    ----------
-    folders : sequence of Path
-        Where device adapters are looked for, first to last.
-
-    Returns
-    -------
-    object
-        An MMCore with snake_case methods.
-
-    Raises
-    ------
-    BadInput
-        If Micro-Manager's packages are not installed, or a core is in use already.
-    """
+    """Return a core with snake_case methods that finds its device adapters in `folders`, first to last."""
     try:
         from mmpycorex.launcher import is_pymmcore_active
         from pycromanager import Core, start_headless
     except ImportError as error:
-        raise BadInput(
-            f"Micro-Manager's Python packages cannot be loaded ({error}); "
-            "install them with: pip install napari-rbcflow[all]"
-        ) from error
+        raise BadInput("sources.packages-missing", why=error) from error
     if not _ONE.acquire(blocking=False):
-        raise BadInput("A Micro-Manager camera is in use in this program already; stop that run first.")
+        raise BadInput("sources.camera-in-use")
     if is_pymmcore_active():
         _ONE.release()
-        raise BadInput("Something else in this program uses Micro-Manager's core; stop that first.")
+        raise BadInput("sources.core-in-use")
     try:
         for folder in folders:  # on Windows the adapters find their makers' libraries this way
             if str(folder) not in os.environ["PATH"].split(os.pathsep):
@@ -75,7 +55,7 @@ def stop_core(core: Any) -> None:
             stop_headless()
         _PYMMCORES.clear()
         if core is not None:
-            # Methods that mmpycorex hung on it hold it, as it holds them: three threads a core for ever.
+            # Methods that mmpycorex added hold it, as it holds them: three threads a core for ever.
             vars(core).clear()
         if hasattr(Engine, "singleton"):
             del Engine.singleton  # else the next core would never be used
@@ -85,16 +65,10 @@ def stop_core(core: Any) -> None:
 
 
 def adapter_folders(mm_path: Path | None, config: Path | None) -> list[Path]:
-    """Return where adapters are looked for: what the user says, else what is installed.
-
-    Raises
-    ------
-    BadInput
-        If there is nowhere to look, with how to say where.
-    """
+    """Return the folders of device adapters: what the user gave, else what is installed."""
     if mm_path is not None:
         if not mm_path.is_dir():
-            raise BadInput(f"{mm_path} is no folder; give Micro-Manager's own folder with --mm-path.")
+            raise BadInput("sources.mm-path-no-folder", path=mm_path)
         return [mm_path]
     folders: list[Path] = []
     if config is not None:
@@ -107,8 +81,8 @@ def adapter_folders(mm_path: Path | None, config: Path | None) -> list[Path]:
     if folders:
         return folders
     if config is None:
-        raise BadInput("The DemoCamera is not installed; install it with: pip install napari-rbcflow[all]")
-    raise BadInput("Micro-Manager was not found; give its folder with --mm-path.")
+        raise BadInput("sources.demo-missing")
+    raise BadInput("sources.mm-not-found")
 
 
 def _installed() -> Path | None:
@@ -129,21 +103,12 @@ DEMO_HEIGHT, DEMO_WIDTH = 1096, 1376
 
 
 def load_demo(core: Any) -> None:
-    """Load the DemoCamera as the instrument's camera would be: its field, 8 bit.
-
-    Raises
-    ------
-    BadInput
-        Where it is not installed.
-    """
+    """Load the DemoCamera as the instrument's camera would be: its field, 8 bit."""
     try:
         core.load_device("Camera", "DemoCamera", "DCam")
         core.initialize_device("Camera")
     except Exception as error:
-        raise BadInput(
-            f"Micro-Manager's DemoCamera cannot be loaded ({in_a_line(error)}); "
-            "reinstall with: pip install napari-rbcflow[all]"
-        ) from error
+        raise BadInput("sources.demo-unloadable", why=in_a_line(error)) from error
     core.set_camera_device("Camera")
     core.set_property("Camera", "PixelType", "8bit")
     core.set_property("Camera", "OnCameraCCDXSize", str(DEMO_WIDTH))
@@ -151,34 +116,19 @@ def load_demo(core: Any) -> None:
 
 
 def configure(core: Any, config: Path, folders: Sequence[Path]) -> None:
-    """Load a configuration file and make sure that it has one camera.
-
-    Raises
-    ------
-    BadInput
-        If it cannot be loaded, or names no camera or several at once.
-    """
+    """Load a configuration file and make sure that it names one camera."""
     try:
         core.load_system_configuration(str(config))
     except Exception as error:
         where = " and ".join(str(folder) for folder in folders)
-        raise BadInput(
-            f"Micro-Manager cannot load {config.name} ({in_a_line(error)}); correct the file, or give "
-            f"the folder of the Micro-Manager that it was made with by --mm-path (looked in {where})."
-        ) from error
+        why = in_a_line(error)
+        raise BadInput("sources.config-unreadable", name=config.name, why=why, folders=where) from error
     one_camera(core, config.name)
 
 
-def one_camera(core: Any, where: str) -> None:
-    """Make sure that a configuration has one camera.
-
-    Raises
-    ------
-    BadInput
-    """
+def one_camera(core: Any, name: str) -> None:
+    """Make sure that a configuration names one camera."""
     if not core.get_camera_device():
-        raise BadInput(
-            f"{where} names no camera; choose a default camera in Micro-Manager's hardware wizard."
-        )
+        raise BadInput("sources.config-no-camera", name=name)
     if core.get_number_of_camera_channels() > 1:
-        raise BadInput(f"{where} names several cameras at once; choose one as the default camera.")
+        raise BadInput("sources.config-several-cameras", name=name)

@@ -1,4 +1,4 @@
-"""A recorded movie as a source: all formats behind one door, an earlier session's ring too."""
+"""A recorded movie as a source, whatever its format, an earlier session's ring too."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
+from napari_rbcflow.sentences import say
 from napari_rbcflow.sources import tiff, zarr_movie
-from napari_rbcflow.sources.base import LEAST_SIDE_PX, RecordedSource, check_settings, in_a_line
+from napari_rbcflow.sources.base import MIN_SIDE_PX, RecordedSource, check_settings, in_a_line
 from napari_rbcflow.sources.grey import GreyRule, Raw, decide_grey
 from napari_rbcflow.sources.movie_reader import (
     BrokenFrame,
@@ -39,24 +40,22 @@ def ring_of(folder: Path) -> Path | None:
 
 
 class RingMovieReader(MovieReader):
-    """The frames that a ring held when it was opened. Their places and times count from the oldest."""
+    """The frames that a ring held when it was opened; places and times count from the oldest."""
 
-    def __init__(self, ring: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         from napari_rbcflow.ring import open_ring
 
-        self._ring = open_ring(ring)
-        n = len(self._ring.indices)
-        if not n:
-            raise BadInput(f"{name} holds no frames: its ring is empty; give another session.")
-        self.facts = FileFacts(n, format="session ring")
-        self.facts.n_places = int(self._ring.indices[-1] - self._ring.indices[0]) + 1
-        self.facts.take_fps(self._ring.fps, f"The ring of {name}")
-        self.facts.take_pixel_size(self._ring.pixel_size_um, f"The ring of {name}")
-        self.facts.details["first_frame_of_session"] = str(int(self._ring.indices[0]))
-        if self._ring.damaged_rows:
-            self.facts.warnings.append(
-                f"The ring of {name} has {self._ring.damaged_rows} damaged rows, whose frames are lost."
-            )
+        self._ring = ring = open_ring(folder)
+        if not len(ring.indices):
+            raise BadInput("sources.ring-empty", name=name)
+        self.facts = facts = FileFacts(len(ring.indices), format="session ring")
+        facts.n_places = int(ring.indices[-1] - ring.indices[0]) + 1
+        origin = say("sources.origin-ring", name=name)
+        facts.take_fps(ring.fps, origin)
+        facts.take_pixel_size(ring.pixel_size_um, origin)
+        facts.details["first_frame_of_session"] = str(int(ring.indices[0]))
+        if ring.damaged_rows:
+            facts.warnings.append(say("sources.ring-rows-damaged", name=name, rows=ring.damaged_rows))
 
     def frames(self) -> Iterator[RawFrame]:
         indices, times = self._ring.indices, self._ring.times_s
@@ -70,7 +69,7 @@ class RingMovieReader(MovieReader):
     def frame(self, place: int) -> Raw:
         index = int(self._ring.indices[0]) + place
         if index not in self._ring.indices:
-            raise NoSuchFrame(f"{self._ring.path} does not hold frame {index}")
+            raise NoSuchFrame(place)
         return self._frame(index)
 
     def _frame(self, index: int) -> Raw:
@@ -79,18 +78,11 @@ class RingMovieReader(MovieReader):
         try:
             return self._ring.frame(index)
         except FrameGone as error:
-            raise RunFailed(
-                f"{self._ring.path} has lost frame {index} to newer ones: read it when its run has ended."
-            ) from error
-
-    def close(self) -> None:
-        """The ring holds nothing open."""
+            raise RunFailed("sources.ring-frame-lost", path=self._ring.path, frame=index) from error
 
 
-_LOOKED_AT = 32
-"""Frames that are looked at to decide how a deep or colour movie becomes grey."""
-_LONGEST_SLEEP_S = 0.05
-"""So that `stop` is heard while the pace waits."""
+_GREY_SAMPLES = 32  # frames that decide how a deep or colour movie becomes grey
+_LONGEST_SLEEP_S = 0.05  # so that `stop` is heard while a paced movie waits
 
 
 def open_movie(
@@ -115,9 +107,7 @@ def open_movie(
     """
     path = Path(path)
     if not path.exists():
-        raise BadInput(
-            f"{path} does not exist; give a movie file, a folder of TIFF frames, a Zarr or a session."
-        )
+        raise BadInput("sources.no-file", path=path)
     check_settings(fps=fps, pixel_size_um=pixel_size_um)
     return Movie(path, fps=fps, pixel_size_um=pixel_size_um, paced=paced)
 
@@ -158,15 +148,16 @@ class Movie(RecordedSource):
             except RbcflowError:
                 raise
             except Exception as error:  # each format's library has its own kinds
-                raise RunFailed(_broken(name, count, n, error)) from error
+                why = in_a_line(error)
+                raise RunFailed("sources.movie-broken", name=name, why=why, read=count, frames=n) from error
             if raw is None or image is None:
                 if count < n:
-                    raise RunFailed(_broken(name, count, n, None))
+                    raise RunFailed("sources.movie-ends-early", name=name, read=count, frames=n)
                 return
             if image.shape != (info.height, info.width):
-                size = f"{image.shape[1]} x {image.shape[0]}"
+                height, width = image.shape
                 raise RunFailed(
-                    f"Frame {raw.place} of {name} is {size}, unlike those before it; the run ends there."
+                    "sources.frame-size-changed", frame=raw.place, name=name, width=width, height=height
                 )
             self._missed += raw.place - last - 1
             last, count = raw.place, count + 1
@@ -185,13 +176,11 @@ class Movie(RecordedSource):
                 out[k] = self._grey.apply(raw)
                 k += 1
         except RbcflowError as error:  # a frame that a running session has lost meanwhile
-            raise BadInput(str(error)) from error
+            raise BadInput.told(str(error), error.key) from error
         except Exception as error:
             place = error.place if isinstance(error, BrokenFrame) else places[k]
-            raise BadInput(
-                f"Frame {place} of {info.name} cannot be read ({in_a_line(error)}): the movie is damaged; "
-                "record or export it again."
-            ) from error
+            why = in_a_line(error)
+            raise BadInput("sources.frame-unreadable", frame=place, name=info.name, why=why) from error
         return out
 
     @property
@@ -201,24 +190,15 @@ class Movie(RecordedSource):
         return facts.n_frames if facts.n_places is None else facts.n_places
 
     def frame(self, index: int) -> NDArray[np.uint8]:
-        """Return the frame of that `Frame.index`, grey as in `frames`; from one thread at a time.
-
-        Raises
-        ------
-        NoSuchFrame
-            If there is none.
-        RunFailed
-            If it cannot be read.
-        """
+        """Return the frame of that `Frame.index`, grey as in `frames`; from one thread at a time."""
         reader, info = self._opened()
         try:
             return self._grey.apply(reader.frame(index))
         except (NoSuchFrame, RbcflowError):
             raise
         except Exception as error:
-            raise RunFailed(
-                f"Frame {index} of {info.name} cannot be read ({in_a_line(error)}): the movie is damaged."
-            ) from error
+            why = in_a_line(error)
+            raise RunFailed("sources.frame-unreadable", frame=index, name=info.name, why=why) from error
 
     def stop(self) -> None:
         self._stopped.set()
@@ -241,35 +221,36 @@ class Movie(RecordedSource):
     def _look(self, reader: MovieReader) -> SourceInfo:
         facts, name = reader.facts, self.path.name
         if facts.n_frames == 0:
-            raise BadInput(f"{name} is empty: it has no frames.")
+            raise BadInput("sources.no-frames", name=name)
         if facts.n_frames == 1:
-            raise BadInput(f"{name} is a single image; give a movie.")
+            raise BadInput("sources.single-image", name=name)
         try:
             first = next(iter(reader.at([0])))
             deep = first.dtype.itemsize > 1 or first.ndim > 2
-            places = spread(_LOOKED_AT, facts.n_frames) if deep else [0, facts.n_frames - 1]
+            places = spread(_GREY_SAMPLES, facts.n_frames) if deep else [0, facts.n_frames - 1]
             # The last frame is always among them: where it can be read, the file is whole.
-            self._grey = decide_grey(reader.at(places), what=name, order=facts.order, inverted=facts.inverted)
+            self._grey = decide_grey(reader.at(places), name=name, order=facts.order, inverted=facts.inverted)
         except BadInput:
             raise
         except Exception as error:
-            where = f" at frame {error.place}" if isinstance(error, BrokenFrame) else ""
-            raise BadInput(
-                f"{name} cannot be read{where} ({in_a_line(error)}); record or export it again."
-            ) from error
+            why = in_a_line(error)
+            if isinstance(error, BrokenFrame):
+                raise BadInput(
+                    "sources.unreadable-at-frame", name=name, frame=error.place, why=why
+                ) from error
+            raise BadInput("sources.unreadable", name=name, why=why) from error
         height, width = first.shape[:2]
-        if min(height, width) < LEAST_SIDE_PX:
+        if min(height, width) < MIN_SIDE_PX:
             raise BadInput(
-                f"{name} has frames of {width} x {height} px; give a movie of at least "
-                f"{LEAST_SIDE_PX} x {LEAST_SIDE_PX} px."
+                "sources.frames-too-small", name=name, width=width, height=height, least=MIN_SIDE_PX
             )
         warnings = [*facts.warnings, *self._grey.warnings]
         fps = self._fps or facts.fps
         if fps is None:
-            warnings.append(f"{name} does not say its frame rate: {DEFAULT_FPS:g} frames/s is taken.")
+            warnings.append(say("sources.fps-unknown", name=name, fps=DEFAULT_FPS))
         pixel = self._pixel_size_um or facts.pixel_size_um
         if pixel is None:
-            warnings.append(f"{name} does not say its pixel size: {DEFAULT_PIXEL_SIZE_UM:g} um is taken.")
+            warnings.append(say("sources.pixel-size-unknown", name=name, pixel=DEFAULT_PIXEL_SIZE_UM))
         return SourceInfo(
             name=name,
             height=height,
@@ -306,18 +287,13 @@ def _reader_of(path: Path) -> MovieReader:
                 return zarr_movie.ZarrReader(path)
             return tiff.open_tiff_folder(path)
         if path.stat().st_size == 0:
-            raise BadInput(f"{path.name} is empty: 0 bytes; record it again.")
+            raise BadInput("sources.file-empty", name=path.name)
         if path.suffix.lower() in tiff.SUFFIXES:
             return tiff.TiffReader(path)
         from napari_rbcflow.sources.video import VideoReader
 
         return VideoReader(path)
     except PermissionError as error:
-        raise BadInput(f"{path} may not be read; give yourself the right to, or copy it.") from error
+        raise BadInput("sources.no-permission", path=path) from error
     except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror or error}).") from error
-
-
-def _broken(name: str, count: int, n: int, error: Exception | None) -> str:
-    why = f" ({in_a_line(error)})" if error else ""
-    return f"Frame {count} of {name} could not be read{why}: {count} of {n} frames were, the rest is damaged."
+        raise BadInput("sources.path-unreadable", path=path, why=error.strerror or error) from error

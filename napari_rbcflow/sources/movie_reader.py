@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from napari_rbcflow.sources.base import FPS_RANGE, PIXEL_RANGE_UM, can_be
+from napari_rbcflow.sentences import say
+from napari_rbcflow.sources.base import FPS_RANGE, PIXEL_RANGE_UM, is_within
 from napari_rbcflow.sources.grey import ColourOrder, Raw
 
 
@@ -33,10 +34,7 @@ class NoSuchFrame(LookupError):
 
 @dataclass
 class FileFacts:
-    """What a file says of itself; None where it says nothing, or nothing that can be believed.
-
-    `n_places` is how long the recording's clock ran, where that is more than its frames.
-    """
+    """What a file says of itself; None where it says nothing, or nothing plausible."""
 
     n_frames: int
     fps: float | None = None
@@ -46,29 +44,29 @@ class FileFacts:
     format: str = ""
     details: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    n_places: int | None = None
+    n_places: int | None = None  # counted by the recording's clock, where those are more than its frames
 
-    def take_fps(self, fps: float | None, said_by: str) -> None:
-        """Believe a frame rate where a camera could have it."""
+    def take_fps(self, fps: float | None, origin: str) -> None:
+        """Take a frame rate that a camera could have."""
         if fps is None or fps == 0:
             return
-        if can_be(fps, FPS_RANGE):
+        if is_within(fps, FPS_RANGE):
             self.fps = float(fps)
         else:
-            self.warnings.append(f"{said_by} says {fps:g} frames/s: implausible, ignored.")
+            self.warnings.append(say("sources.fps-implausible", origin=origin, fps=fps))
 
-    def take_pixel_size(self, size_um: float | None, said_by: str) -> None:
-        """Believe a pixel size where a microscope could have it."""
+    def take_pixel_size(self, size_um: float | None, origin: str) -> None:
+        """Take a pixel size that a microscope could have."""
         if size_um is None or size_um == 0:
             return
-        if can_be(size_um, PIXEL_RANGE_UM):
+        if is_within(size_um, PIXEL_RANGE_UM):
             self.pixel_size_um = float(size_um)
         else:
-            self.warnings.append(f"{said_by} says a pixel of {size_um:g} um: implausible, ignored.")
+            self.warnings.append(say("sources.pixel-size-implausible", origin=origin, pixel=size_um))
 
 
 class MovieReader(ABC):
-    """One open movie file. Made by a format's own constructor, which raises BadInput for a bad file.
+    """One open movie file; its constructor raises BadInput for a bad one.
 
     Reading may raise whatever the format's library raises, or `BrokenFrame`; `Movie` turns that into
     one sentence.
@@ -76,29 +74,21 @@ class MovieReader(ABC):
 
     facts: FileFacts
 
-    @abstractmethod
     def frames(self) -> Iterator[RawFrame]:
         """Yield every frame in order. Each image is the receiver's own (no buffer used again)."""
+        for place, image in enumerate(self.at(range(self.facts.n_frames))):
+            yield RawFrame(place, None, image)
 
     @abstractmethod
     def at(self, places: Sequence[int]) -> Iterator[Raw]:
-        """Yield the frames at these places, ascending, each from 0 to `facts.n_frames` - 1.
-
-        Does not disturb `frames`.
-        """
+        """Yield the frames at ascending places, 0 to `facts.n_frames` - 1; does not disturb `frames`."""
 
     def frame(self, place: int) -> Raw:
-        """Return the frame at this place of the recording's clock, the one that `frames` tells.
-
-        Raises
-        ------
-        NoSuchFrame
-        """
+        """Return the frame at this place of the recording's clock; NoSuchFrame where there is none."""
         return next(iter(self.at([place])))
 
-    @abstractmethod
-    def close(self) -> None:
-        """Give the file back; more than once is fine."""
+    def close(self) -> None:  # noqa: B027 some formats hold nothing open
+        """Close the file; more than once is fine."""
 
 
 _UNITS_UM = {
@@ -120,7 +110,7 @@ _UNITS_S = {
 
 
 def in_um(value: float, unit: str | None) -> float | None:
-    """Return a length in micrometres; None where the unit is no length (``pixel``, ``reference frame``)."""
+    """Return a length in µm; None where the unit is not one of length (``pixel``, ``reference frame``)."""
     factor = _UNITS_UM.get((unit or "").strip().lower())
     return None if factor is None else value * factor
 

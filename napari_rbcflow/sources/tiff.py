@@ -16,16 +16,14 @@ import numpy as np
 import tifffile
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.base import in_a_line
 from napari_rbcflow.sources.grey import Raw
-from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, RawFrame, in_s, in_um
+from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, in_s, in_um
 
 
 def chain_is_whole(path: Path) -> bool:
-    """Follow the chain of image directories to its end; False where it points outside the file.
-
-    tifffile stops at such a place with no more than a line in its log.
-    """
+    """Follow the chain of image directories; False where it leaves the file, where tifffile just stops."""
     size = path.stat().st_size
     with path.open("rb", buffering=0) as file:
         head = file.read(16)
@@ -51,17 +49,14 @@ def chain_is_whole(path: Path) -> bool:
 
 
 def frames_promised(tif: tifffile.TiffFile) -> int:
-    """Return how many frames ImageJ's description promises; 0 where there is none.
-
-    Of a file cut in its data tifffile shows the first frame alone.
-    """
+    """Return how many frames ImageJ's description promises; of a cut file tifffile shows the first alone."""
     return int(_number((tif.imagej_metadata or {}).get("images")) or 0) if tif.is_imagej else 0
 
 
 def frames_described(tif: tifffile.TiffFile) -> int:
-    """Return how many frames tifffile's own description tells of; 0 where there is none for all of them."""
-    said = tif.shaped_metadata if tif.is_shaped else None
-    shape = said[0].get("shape", ()) if said and len(said) == 1 else ()
+    """Return how many frames tifffile's own description promises; 0 where it does not cover all."""
+    described = tif.shaped_metadata if tif.is_shaped else None
+    shape = described[0].get("shape", ()) if described and len(described) == 1 else ()
     page = tif.pages.first.shape
     return math.prod(shape[: -len(page)]) if tuple(shape[-len(page) :]) == tuple(page) else 0
 
@@ -75,55 +70,57 @@ def read_metadata(tif: tifffile.TiffFile, facts: FileFacts, name: str) -> None:
     if tif.is_imagej:
         _from_imagej(tif, facts, name)
     if tif.is_shaped and tif.shaped_metadata:
-        said = tif.shaped_metadata[0]
+        described = tif.shaped_metadata[0]
         if facts.fps is None:
-            facts.take_fps(_number(said.get("fps")), name)
+            facts.take_fps(_number(described.get("fps")), name)
         if facts.pixel_size_um is None:
-            facts.take_pixel_size(_number(said.get("pixel_size_um")), name)
+            facts.take_pixel_size(_number(described.get("pixel_size_um")), name)
 
 
 def _from_ome(xml: str | None, facts: FileFacts, name: str) -> None:
     try:
         root = ElementTree.fromstring(xml or "")
     except ElementTree.ParseError:
-        facts.warnings.append(f"The OME description of {name} cannot be read.")
+        facts.warnings.append(say("sources.ome-unreadable", name=name))
         return
+    origin = say("sources.origin-ome", name=name)
     pixels = next((e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), None)
     if pixels is None:
         return
     interval = _number(pixels.get("TimeIncrement"))
     if interval:
         seconds = in_s(interval, pixels.get("TimeIncrementUnit", "s"))
-        facts.take_fps(1 / seconds if seconds else None, f"The OME description of {name}")
+        facts.take_fps(1 / seconds if seconds else None, origin)
     size = _number(pixels.get("PhysicalSizeX"))
     if size:
         unit = pixels.get("PhysicalSizeXUnit", "µm")  # the schema's default
         size_um = in_um(size, unit)
         if size_um is None:
-            facts.warnings.append(f"{name} gives its pixel in {unit}, which is no length.")
-        facts.take_pixel_size(size_um, f"The OME description of {name}")
+            facts.warnings.append(say("sources.pixel-unit-unknown", name=name, unit=unit))
+        facts.take_pixel_size(size_um, origin)
 
 
-def _from_micromanager(said: Mapping[str, Any] | None, facts: FileFacts, name: str) -> None:
-    summary = (said or {}).get("Summary") or {}
+def _from_micromanager(metadata: Mapping[str, Any] | None, facts: FileFacts, name: str) -> None:
+    summary = (metadata or {}).get("Summary") or {}
+    origin = say("sources.origin-micro-manager", name=name)
     if facts.pixel_size_um is None:
-        facts.take_pixel_size(_number(summary.get("PixelSize_um")), f"Micro-Manager's summary in {name}")
+        facts.take_pixel_size(_number(summary.get("PixelSize_um")), origin)
     interval_ms = _number(summary.get("Interval_ms"))
     if facts.fps is None and interval_ms:
-        facts.take_fps(1000 / interval_ms, f"Micro-Manager's summary in {name}")
+        facts.take_fps(1000 / interval_ms, origin)
 
 
 def _from_imagej(tif: tifffile.TiffFile, facts: FileFacts, name: str) -> None:
-    said = tif.imagej_metadata or {}
+    described = tif.imagej_metadata or {}
+    origin = say("sources.origin-imagej", name=name)
     if facts.fps is None:
-        interval = _number(said.get("finterval"))
-        seconds = in_s(interval, str(said.get("tunit", "s"))) if interval else None
-        fps = 1 / seconds if seconds else _number(said.get("fps"))
-        facts.take_fps(fps, f"ImageJ's description in {name}")
+        interval = _number(described.get("finterval"))
+        seconds = in_s(interval, str(described.get("tunit", "s"))) if interval else None
+        facts.take_fps(1 / seconds if seconds else _number(described.get("fps")), origin)
     if facts.pixel_size_um is None and "XResolution" in tif.pages.first.tags:
         pixels, units = tif.pages.first.tags["XResolution"].value
-        size_um = in_um(units / pixels, str(said.get("unit", ""))) if pixels else None
-        facts.take_pixel_size(size_um, f"ImageJ's description in {name}")
+        size_um = in_um(units / pixels, str(described.get("unit", ""))) if pixels else None
+        facts.take_pixel_size(size_um, origin)
 
 
 def _number(value: object) -> float | None:
@@ -139,7 +136,7 @@ _MOST_CHANNELS = 8
 
 
 class TiffReader(MovieReader):
-    """One TIFF with many frames; read page by page, or straight from its place where pages are contiguous."""
+    """One TIFF with many frames, read page by page, or by their places where they are contiguous."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -152,11 +149,7 @@ class TiffReader(MovieReader):
             raise
         except Exception as error:  # tifffile raises many kinds for a damaged file
             self.close()
-            raise BadInput(_unreadable(path, error)) from error
-
-    def frames(self) -> Iterator[RawFrame]:
-        for place in range(self.facts.n_frames):
-            yield RawFrame(place, None, self._frame(place))
+            raise BadInput("sources.tiff-unreadable", name=path.name, why=in_a_line(error)) from error
 
     def at(self, places: Sequence[int]) -> Iterator[Raw]:
         for place in places:
@@ -186,28 +179,25 @@ class TiffReader(MovieReader):
         if not whole and self._offset is None:
             frames = max(frames, frames_described(tif))
         self._frame_bytes: int = math.prod(self._shape) * self._dtype.itemsize
-        there = self._frames_there(frames)
+        there = self._whole_frames(frames)
         # Only a description that counts the frames makes up for a list of them that breaks off.
         counted = self._offset is not None and (tif.is_imagej or tif.is_shaped)
         self.facts = FileFacts(frames, inverted=keyframe.photometric == 0, format=f"TIFF {self._dtype.name}")
         if there < frames or not (whole or counted):
-            said = f"it promises {frames} frames and" if there < frames else "its list of frames breaks off,"
             read_metadata(tif, self.facts, name)
-            raise BadInput(
-                f"{name} is cut short: {said} {there} {'is' if there == 1 else 'are'} whole; "
-                f"record it again, copy it again from where it was made{self._how_to_keep(there)}"
-            )
+            remedy = self._remedy(there)
+            if there < frames:
+                raise BadInput(
+                    "sources.cut-short-of-promise", name=name, frames=frames, whole=there, remedy=remedy
+                )
+            raise BadInput("sources.cut-in-list", name=name, whole=there, remedy=remedy)
         if not whole:
-            self.facts.warnings.append(
-                f"{name} is cut short after its last frame: all {frames} frames are read."
-            )
+            self.facts.warnings.append(say("sources.tiff-cut-after-frames", name=name, frames=frames))
         if keyframe.photometric == 3:
-            self.facts.warnings.append(
-                f"{name} has a colour table, which is left out: its stored values are the grey."
-            )
+            self.facts.warnings.append(say("sources.tiff-colour-table", name=name))
         read_metadata(tif, self.facts, name)
 
-    def _frames_there(self, promised: int) -> int:
+    def _whole_frames(self, promised: int) -> int:
         size = int(self._tif.filehandle.size)
         if self._offset is not None:
             return min(promised, (size - self._offset) // self._frame_bytes)
@@ -219,10 +209,10 @@ class TiffReader(MovieReader):
                 return place
         return min(promised, len(self._pages))
 
-    def _how_to_keep(self, there: int) -> str:
-        """Return the rest of a sentence: the command that saves the whole frames of a cut file."""
+    def _remedy(self, there: int) -> str:
+        """Return what to do about a cut file, with the command that saves its whole frames."""
         if there < 2:
-            return "."
+            return say("sources.record-or-copy")
         if self._offset is None:
             needed, frames = "", f"imread({self._path.name!r}, key=range({there}))"
         else:
@@ -231,13 +221,14 @@ class TiffReader(MovieReader):
             needed = "import numpy; "
             frames = f"numpy.memmap({self._path.name!r}, {stored!r}, 'r', {self._offset}, {shape})"
         known = {"fps": self.facts.fps, "pixel_size_um": self.facts.pixel_size_um}
-        said = {name: value for name, value in known.items() if value is not None}
+        metadata = {name: value for name, value in known.items() if value is not None}
         photometric = int(self._photometric)
         colours = f", photometric={photometric}" if photometric in (0, 1, 2) else ""
-        return (
-            f', or keep those with: python -c "{needed}from tifffile import *; '
-            f"imwrite('whole.tif', {frames}{colours}, metadata={said})\""
+        command = (
+            f'python -c "{needed}from tifffile import *; '
+            f"imwrite('whole.tif', {frames}{colours}, metadata={metadata})\""
         )
+        return say("sources.record-copy-or-keep", command=command)
 
     def _frame(self, place: int) -> Raw:
         if self._offset is None:
@@ -256,36 +247,29 @@ class TiffFolderReader(MovieReader):
     def __init__(self, folder: Path, files: Sequence[Path]) -> None:
         self._files = sorted(files, key=_natural)
         first: tuple[Any, ...] | None = None
-        inverted = False
         self.facts = FileFacts(len(self._files), format="folder of TIFFs")
         for file in self._files:
             with _open(file) as tif:
                 page = tif.pages.first
                 if len(tif.pages) > 1:
-                    raise BadInput(
-                        f"{folder.name}/{file.name} holds several frames; give that file, not its folder."
-                    )
-                if (
-                    max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
-                    > tif.filehandle.size
-                ):
-                    raise BadInput(
-                        f"{folder.name}/{file.name} is cut short; record it again, or take it out."
-                    )
+                    raise BadInput("sources.folder-of-stacks", folder=folder.name, name=file.name)
+                ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
+                if max(ends, default=0) > tif.filehandle.size:
+                    raise BadInput("sources.folder-file-cut", folder=folder.name, name=file.name)
                 kind = (page.shape, page.dtype)
                 if first is None:
-                    first, inverted = kind, page.photometric == 0
+                    first = kind
+                    self.facts.inverted = page.photometric == 0
                     read_metadata(tif, self.facts, file.name)
                 elif kind != first:
                     raise BadInput(
-                        f"{folder.name} holds frames that differ: {self._files[0].name} is {_say(*first)}, "
-                        f"{file.name} is {_say(*kind)}; give a folder with one movie in it."
+                        "sources.folder-frames-differ",
+                        folder=folder.name,
+                        first=self._files[0].name,
+                        first_kind=_kind_text(*first),
+                        other=file.name,
+                        other_kind=_kind_text(*kind),
                     )
-        self.facts.inverted = inverted
-
-    def frames(self) -> Iterator[RawFrame]:
-        for place, image in enumerate(self.at(range(len(self._files)))):
-            yield RawFrame(place, None, image)
 
     def at(self, places: Sequence[int]) -> Iterator[Raw]:
         for place in places:
@@ -293,15 +277,12 @@ class TiffFolderReader(MovieReader):
                 page = tif.pages.first
                 yield _channels_last(page.asarray(), page.shape)
 
-    def close(self) -> None:
-        """Nothing is held open between frames."""
-
 
 def open_tiff_folder(folder: Path) -> MovieReader:
     """Return a reader for a folder of TIFFs; a folder with one stack in it is that stack."""
     files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
     if not files:
-        raise BadInput(f"{folder.name} holds no TIFF frames, Zarr or session; give a movie.")
+        raise BadInput("sources.folder-empty", name=folder.name)
     return TiffReader(files[0]) if len(files) == 1 else TiffFolderReader(folder, files)
 
 
@@ -310,12 +291,12 @@ def _open(path: Path) -> tifffile.TiffFile:
         with _quiet():
             return tifffile.TiffFile(path)
     except Exception as error:
-        raise BadInput(_unreadable(path, error)) from error
+        raise BadInput("sources.tiff-unreadable", name=path.name, why=in_a_line(error)) from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep tifffile's log still: what it tells of a damaged file there is said here in one sentence."""
+    """Silence tifffile's log: what it tells of a damaged file there becomes one sentence here."""
     log = logging.getLogger("tifffile")
     before = log.level
     log.setLevel(logging.CRITICAL)
@@ -323,10 +304,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    return f"{path.name} cannot be read as a TIFF ({in_a_line(error)}); record or export it again."
 
 
 def _pages_found(tif: tifffile.TiffFile) -> list[Any]:
@@ -342,13 +319,13 @@ def _series(tif: tifffile.TiffFile, name: str) -> list[Any]:
     """Return the series that make up the movie: the first, or all where a writer made one a frame."""
     series = list(tif.series)
     if not series:
-        raise BadInput(f"{name} is empty: it has no frames.")
+        raise BadInput("sources.no-frames", name=name)
     if len(series) == 1 or tif.is_ome or tif.is_imagej:
         return series[:1]
     kinds = {(s.keyframe.shape, s.keyframe.dtype) for s in series}
     if len(kinds) > 1:
-        sizes = " and ".join(sorted(_say(*kind) for kind in kinds)[:2])
-        raise BadInput(f"{name} holds frames that differ ({sizes}); give a movie whose frames are all alike.")
+        first, second, *_ = sorted(_kind_text(*kind) for kind in kinds)
+        raise BadInput("sources.tiff-frames-differ", name=name, first=first, second=second)
     return series
 
 
@@ -359,10 +336,8 @@ def _frames_of(series: Any, name: str) -> int:
     long = [(axis, n) for axis, n in zip(axes, shape, strict=True) if n > 1]
     # Writers that know nothing of time call the frames channels; no camera has so many of those.
     if len(long) > 1 or any(axis == "S" or (axis == "C" and n <= _MOST_CHANNELS) for axis, n in long):
-        said = ", ".join(f"{axis}: {n}" for axis, n in long)
-        raise BadInput(
-            f"{name} has more than frames in it ({said}); export one channel and one plane over time."
-        )
+        axes = ", ".join(f"{axis}: {n}" for axis, n in long)
+        raise BadInput("sources.too-many-axes", name=name, axes=axes)
     return math.prod(shape)
 
 
@@ -371,7 +346,7 @@ def _channels_last(image: Raw, shape: tuple[int, ...]) -> Raw:
     return np.moveaxis(image, 0, 2) if planar else image
 
 
-def _say(shape: tuple[int, ...], dtype: Any) -> str:
+def _kind_text(shape: tuple[int, ...], dtype: Any) -> str:
     return f"{' x '.join(map(str, shape))} {dtype}"
 
 

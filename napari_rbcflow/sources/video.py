@@ -6,7 +6,7 @@ import json
 import shlex
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,36 +17,22 @@ import numpy as np
 from av.codec.context import ThreadType
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.grey import ColourOrder, Raw
 from napari_rbcflow.sources.movie_reader import BrokenFrame, FileFacts, MovieReader, NoSuchFrame, RawFrame
 
-_HEADER_LIMIT = 1 << 20
-"""Nobody's stream headers are longer; a longer one is not read."""
+_HEADER_LIMIT = 1 << 20  # no recorder's stream headers are longer
 
 
 @dataclass
 class AviFacts:
-    """Frames promised by the headers, whole frames found, and the rate as written.
+    """Frames promised by the headers, whole frames found, and the rate as written."""
 
-    Attributes
-    ----------
-    promised : int
-        0 where the recorder did not write it (it does so when it closes the file).
-    whole : int
-        Frames whose data are all there; repeated frames (empty chunks) are not among them.
-    places : int
-        `whole` and the repeated ones.
-    fps : float or None
-        None for a rate or scale of zero.
-    cut : bool
-        The file ends before a chunk does.
-    """
-
-    promised: int = 0
-    whole: int = 0
-    places: int = 0
-    fps: float | None = None
-    cut: bool = False
+    promised: int = 0  # by the recorder when it closes the file; 0 where it did not
+    whole: int = 0  # whose data are all there; repeated frames (empty chunks) are not among them
+    places: int = 0  # `whole` and the repeated ones
+    fps: float | None = None  # None for a rate or scale of zero
+    cut: bool = False  # the file ends before a chunk does
     video_stream: int | None = None
 
 
@@ -135,37 +121,11 @@ def _read_headers(headers: bytes, facts: AviFacts) -> None:
         place += 8 + size + (size & 1)
 
 
-Opener = Callable[[], tuple[av.container.InputContainer, av.VideoStream]]
-
-
 class VideoCursor:
-    """Stays where it read last, so that the next frame costs one frame.
+    """Stays where it read last in a reader's movie, so that the next frame costs one frame."""
 
-    Parameters
-    ----------
-    opener : callable
-        Gives the container anew, and its video stream.
-    image_of : callable
-        Turns a decoded frame into an array.
-    frames : callable
-        Gives all frames in order, with their places: the way that is always right.
-    counts_frames : bool
-        Time stamps are frame numbers (AVI).
-    intra_only : bool
-        Every frame is a key frame.
-    """
-
-    def __init__(
-        self,
-        opener: Opener,
-        image_of: Callable[[av.VideoFrame], Raw],
-        frames: Callable[[], Iterator[RawFrame]],
-        *,
-        counts_frames: bool,
-        intra_only: bool,
-    ) -> None:
-        self._opener, self._image_of, self._frames = opener, image_of, frames
-        self._counts_frames = counts_frames
+    def __init__(self, reader: VideoReader) -> None:
+        self._reader = reader
         self._container: av.container.InputContainer | None = None
         self._decoded: Iterator[av.VideoFrame] = iter(())
         self._in_order: Iterator[RawFrame] | None = None
@@ -173,18 +133,12 @@ class VideoCursor:
         self._shown: RawFrame | None = None
         self._at = -1
         # An AVI of dependent frames has no time stamps that tell the order of display.
-        self._seeks = intra_only or not counts_frames
+        self._seeks = reader.intra_only or not reader.counts_frames
         self._stamps: list[int] = []
         self._keys: list[int] = []
 
     def read(self, place: int) -> Raw:
-        """Return the frame at a place, or where the recorder repeated one, the one it repeated.
-
-        Raises
-        ------
-        NoSuchFrame
-            If the movie has none there.
-        """
+        """Return the frame at a place, or the one that the recorder repeated there; else NoSuchFrame."""
         if self._seeks:
             with suppress(av.FFmpegError, LookupError):
                 return self._by_seeking(place)
@@ -192,7 +146,7 @@ class VideoCursor:
         return self._by_decoding(place)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         container, self._container = self._container, None
         if container is not None:
             container.close()
@@ -200,10 +154,10 @@ class VideoCursor:
 
     def _by_seeking(self, place: int) -> Raw:
         if self._container is None:
-            self._container, self._stream = self._opener()
-            if not self._counts_frames:
+            self._container, self._stream = _open(self._reader.path)
+            if not self._reader.counts_frames:
                 self._index()
-        if self._counts_frames:
+        if self._reader.counts_frames:
             stamp, starts, near = place, [place], self._at == place - 1
         else:
             stamp = self._stamps[place]
@@ -226,22 +180,20 @@ class VideoCursor:
         return image
 
     def _decode_to(self, stamp: int, *, from_key: bool = False) -> Raw | None:
-        """Return the frame of that time stamp, if it comes; after a seek only once a key frame came."""
+        """Return the frame of that time stamp, if it comes; after a seek only from a key frame on."""
         whole = not from_key
         for frame in self._decoded:
             if frame.pts is None or frame.pts > stamp:
-                return None  # a repeated frame, or an index that lies
+                return None  # a repeated frame, or a wrong index
             whole = whole or bool(frame.key_frame)
             if frame.pts == stamp:
-                return self._image_of(frame) if whole else None
+                return self._reader.image(frame) if whole else None
         return None
 
     def _index(self) -> None:
-        container, stream = self._opener()
-        try:
+        container, stream = _open(self._reader.path)
+        with container:
             packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
-        finally:
-            container.close()
         if any(pts is None for pts, _ in packets):
             raise LookupError("no time stamps")
         self._stamps = sorted(pts for pts, _ in packets if pts is not None)
@@ -252,7 +204,7 @@ class VideoCursor:
     def _by_decoding(self, place: int) -> Raw:
         if self._in_order is None or self._shown is None or place < self._shown.place:
             self._restart()
-            self._in_order = self._frames()
+            self._in_order = self._reader.frames()
             self._next = next(self._in_order, None)
         while self._next is not None and self._next.place <= place:
             self._shown, self._next = self._next, next(self._in_order, None)
@@ -272,12 +224,12 @@ class VideoReader(MovieReader):
 
     Grey and luminance-chrominance codecs give grey directly (luminance, full range); others are
     asked for bgr24, which is exact for palettes and RGB alike. Where every frame is a key frame
-    and the container counts frames (AVI), places are found by seeking, and the frame's own time
-    stamp is checked; else one decoding pass.
+    and the container counts frames (AVI), `at` seeks and checks the frame's own time stamp; else it
+    decodes the movie once.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         avi = inspect_avi(path)
         self._container, self._stream = _open(path)
         self._cursor: VideoCursor | None = None
@@ -288,13 +240,14 @@ class VideoReader(MovieReader):
             raise
 
     def _facts_of(self, avi: AviFacts | None) -> None:
-        context, name = self._stream.codec_context, self._path.name
+        context, name = self._stream.codec_context, self.path.name
         pixels = context.pix_fmt
         if not pixels:
-            raise BadInput(f"{name} is in a codec that cannot be read here; save it as an uncompressed AVI.")
+            raise BadInput("sources.codec-unknown", name=name)
         self._format, order = _wanted_format(pixels)
         self._palette: Raw | None = None
-        self._counts_frames = avi is not None
+        self.counts_frames = avi is not None  # in its time stamps
+        self.intra_only = context.codec.intra_only  # every frame is a key frame
         n = avi.whole if avi else self._count_packets()
         self.facts = FileFacts(
             n, order=order, format=f"{self._container.format.name} {context.name} {pixels}"
@@ -307,56 +260,43 @@ class VideoReader(MovieReader):
             _refuse_cut(avi, name)
             self.facts.take_fps(avi.fps, name)
             if n and not avi.promised:
-                self.facts.warnings.append(
-                    f"{name} was not closed by its recorder: {n} frames were found, the last may be missing."
-                )
+                self.facts.warnings.append(say("sources.avi-not-closed", name=name, frames=n))
         self.facts.take_pixel_size(_pixel_size(self._container.metadata.get("comment", "")), name)
         if self._format == "gray" and not pixels.startswith("gray") and n:
             self._warn_of_colour()
         if pixels == "pal8" and n:
             self._palette = self._read_palette()
-        self._seekable = avi is not None and avi.whole == avi.places and context.codec.intra_only
+        self._seekable = avi is not None and avi.whole == avi.places and self.intra_only
         self.facts.n_places = avi.places if avi else None
-        self._intra_only = context.codec.intra_only
 
     def frames(self) -> Iterator[RawFrame]:
-        container, stream = _open(self._path)
-        try:
+        container, stream = _open(self.path)
+        with container:
             last = -1
             for count, frame in enumerate(container.decode(stream)):
                 # An AVI counts frames in its time stamps, so a frame that the recorder repeated
                 # (an empty chunk) shows as a gap; elsewhere time stamps are rounded: count.
-                pts = frame.pts if self._counts_frames else None
+                pts = frame.pts if self.counts_frames else None
                 last = pts if pts is not None and pts > last else max(count, last + 1)
-                yield RawFrame(last, None, self._image(frame))
-        finally:
-            container.close()
+                yield RawFrame(last, None, self.image(frame))
 
     def at(self, places: Sequence[int]) -> Iterator[Raw]:
         if not self._seekable:
             yield from self._at_by_decoding(places)
             return
-        container, stream = _open(self._path)
-        try:
+        container, stream = _open(self.path)
+        with container:
             for done, place in enumerate(places):
                 container.seek(place, stream=stream)
                 frame = next(container.decode(stream), None)
-                if frame is None or frame.pts != place:  # no index, or one that lies
+                if frame is None or frame.pts != place:  # no index, or a wrong one
                     yield from self._at_by_decoding(places[done:])
                     return
-                yield self._image(frame)
-        finally:
-            container.close()
+                yield self.image(frame)
 
     def frame(self, place: int) -> Raw:
         if self._cursor is None:
-            self._cursor = VideoCursor(
-                lambda: _open(self._path),
-                self._image,
-                self.frames,
-                counts_frames=self._counts_frames,
-                intra_only=self._intra_only,
-            )
+            self._cursor = VideoCursor(self)
         return self._cursor.read(place)
 
     def close(self) -> None:
@@ -367,24 +307,24 @@ class VideoReader(MovieReader):
     def _at_by_decoding(self, places: Sequence[int]) -> Iterator[Raw]:
         wanted = iter(places)
         place = next(wanted, None)
-        container, stream = _open(self._path)
+        container, stream = _open(self.path)
         count = 0
         try:
-            for frame in container.decode(stream):
-                if place is None:
-                    return
-                if count == place:
-                    yield self._image(frame)
-                    place = next(wanted, None)
-                count += 1
+            with container:
+                for frame in container.decode(stream):
+                    if place is None:
+                        return
+                    if count == place:
+                        yield self.image(frame)
+                        place = next(wanted, None)
+                    count += 1
         except av.FFmpegError as error:
             raise BrokenFrame(count, error) from error
-        finally:
-            container.close()
         if place is not None:
-            raise BrokenFrame(count, EOFError("the movie ends before it"))
+            raise BrokenFrame(count, EOFError(say("sources.ends-before-frame")))
 
-    def _image(self, frame: av.VideoFrame) -> Raw:
+    def image(self, frame: av.VideoFrame) -> Raw:
+        """Return a decoded frame as an array."""
         if self._palette is not None:
             indices, _ = frame.to_ndarray()
             entries: Raw = self._palette[indices]
@@ -395,31 +335,27 @@ class VideoReader(MovieReader):
     def _read_palette(self) -> Raw:
         """Return grey, shape (256,), or BGR, shape (256, 3), of each palette entry.
 
-        FFmpeg sends the palette with the first packet only: a frame that was sought has none.
+        FFmpeg sends the palette with the first packet only: after a seek a frame has none.
         """
-        container, stream = _open(self._path)
-        try:
+        container, stream = _open(self.path)
+        with container:
             argb = next(container.decode(stream)).to_ndarray()[1]
-        finally:
-            container.close()
         bgr = np.ascontiguousarray(argb[:, :0:-1])
         return bgr[:, 0].copy() if np.array_equal(bgr.min(axis=1), bgr.max(axis=1)) else bgr
 
     def _count_packets(self) -> int:
-        """Count frames without decoding: other containers' headers may say nothing or guess."""
+        """Count frames without decoding: the headers of containers other than AVI may be silent or guess."""
         return sum(1 for packet in self._container.demux(self._stream) if packet.size)
 
     def _warn_of_colour(self) -> None:
-        container, stream = _open(self._path)
-        try:
+        container, stream = _open(self.path)
+        with container:
             frame = next(container.decode(stream), None)
             if frame is None:
                 return
             bgr = frame.to_ndarray(format="bgr24").astype(np.int16)
             if int(np.ptp(bgr[::4, ::4], axis=2).max()) > 16:  # beyond what a codec does to grey
-                self.facts.warnings.append(f"{self._path.name} is in colour: its luminance is used as grey.")
-        finally:
-            container.close()
+                self.facts.warnings.append(say("sources.video-in-colour", name=self.path.name))
 
 
 def _wanted_format(pixels: str) -> tuple[str, ColourOrder]:
@@ -443,30 +379,30 @@ def _refuse_cut(avi: AviFacts, name: str) -> None:
         return
     if not avi.whole:
         if avi.cut or avi.promised:
-            raise BadInput(f"{name} is cut short before its first whole frame; record it again.")
-        raise BadInput(f"{name} is empty: it has no frames.")
-    promise = f"its header promises {avi.promised} frames and " if avi.promised > avi.places else ""
-    raise BadInput(
-        f"{name} is cut short: {promise}{avi.whole} are whole; record it again, or keep those with: "
-        f"ffmpeg -i {shlex.quote(name)} -frames:v {avi.whole} -c copy whole.avi"
-    )
+            raise BadInput("sources.avi-no-whole-frame", name=name)
+        raise BadInput("sources.no-frames", name=name)
+    command = f"ffmpeg -i {shlex.quote(name)} -frames:v {avi.whole} -c copy whole.avi"
+    remedy = say("sources.record-copy-or-keep", command=command)
+    if avi.promised > avi.places:
+        raise BadInput(
+            "sources.cut-short-of-promise", name=name, frames=avi.promised, whole=avi.whole, remedy=remedy
+        )
+    raise BadInput("sources.cut-short", name=name, whole=avi.whole, remedy=remedy)
 
 
 def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
     try:
         container = av.open(str(path))
     except av.FFmpegError as error:
-        raise BadInput(
-            f"{path.name} cannot be read as a movie (FFmpeg: {error.strerror or error}); "
-            "give an AVI, a TIFF stack or folder, a Zarr or a session folder."
-        ) from error
+        why = error.strerror or error
+        raise BadInput("sources.not-a-movie", name=path.name, why=why) from error
     if not container.streams.video:
         container.close()
-        raise BadInput(f"{path.name} holds no video; give a movie.")
+        raise BadInput("sources.no-video", name=path.name)
     stream = container.streams.video[0]
     if stream.codec_context is None:
         container.close()
-        raise BadInput(f"{path.name} is in a codec that cannot be read here; save it as an uncompressed AVI.")
+        raise BadInput("sources.codec-unknown", name=path.name)
     if stream.codec_context.name != "rawvideo":
         stream.thread_type = ThreadType.AUTO
     return container, stream

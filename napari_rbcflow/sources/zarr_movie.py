@@ -12,18 +12,18 @@ import numpy as np
 import zarr
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.base import in_a_line
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, RawFrame, in_s, in_um
 
-_BLOCK_BYTES = 64 << 20
-"""Frames are read a chunk at a time, but never more than this at once."""
-_MARKS = ("zarr.json", ".zarray", ".zgroup")
+_BLOCK_BYTES = 64 << 20  # frames are read a chunk at a time, but never more than this at once
+_METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
 
 
 def is_zarr(folder: Path) -> bool:
     """Tell whether a folder is a Zarr array or group."""
-    return any((folder / mark).is_file() for mark in _MARKS)
+    return any((folder / name).is_file() for name in _METADATA_FILES)
 
 
 class ZarrReader(MovieReader):
@@ -34,9 +34,7 @@ class ZarrReader(MovieReader):
         try:
             node = zarr.open(str(path), mode="r")
         except Exception as error:  # zarr raises many kinds for damaged metadata
-            raise BadInput(
-                f"{name} cannot be read as a Zarr ({in_a_line(error)}); give an array or OME-Zarr."
-            ) from error
+            raise BadInput("sources.zarr-unreadable", name=name, why=in_a_line(error)) from error
         self.facts = FileFacts(0)
         if isinstance(node, zarr.Array):
             self._array, axes, scale = node, None, None
@@ -70,11 +68,8 @@ class ZarrReader(MovieReader):
         for place in places:
             yield self._read(place, place + 1)[0]
 
-    def close(self) -> None:
-        """Zarr holds nothing open."""
-
     def _refuse_empty_end(self, name: str) -> None:
-        """Inside a shard the files do not tell; a writer that was killed leaves its end empty."""
+        """Refuse a shard whose end is empty: its writer was killed, which the files alone do not show."""
         shards, n = getattr(self._array, "shards", None), self.facts.n_frames
         if shards is None:
             return
@@ -82,10 +77,7 @@ class ZarrReader(MovieReader):
         while empty < min(n, shards[self._t]) and not self._read(n - empty - 1, n - empty).any():
             empty += 1
         if empty:
-            raise BadInput(
-                f"{name} is incomplete: the last {empty} of its {n} frames are empty; record it again, "
-                "or cut the array there."
-            )
+            raise BadInput("sources.zarr-empty-end", name=name, empty=empty, frames=n)
 
     def _read(self, start: int, stop: int) -> Raw:
         """Return frames `start` to `stop`, shape (n, y, x) or (n, y, x, channels)."""
@@ -100,18 +92,16 @@ class ZarrReader(MovieReader):
 def _first_level(group: Any, name: str) -> tuple[Any, Sequence[Any] | None, list[float] | None]:
     """Return the array of an NGFF image's finest level, its axes and its scale; else a group's only array."""
     attributes = dict(group.attrs)
-    said = attributes.get("ome", attributes)
-    if "bioformats2raw.layout" in said and "0" in group:
+    ome = attributes.get("ome", attributes)
+    if "bioformats2raw.layout" in ome and "0" in group:
         return _first_level(group["0"], name)
-    scales = said.get("multiscales")
+    scales = ome.get("multiscales")
     if scales:
         try:
             level = scales[0]["datasets"][0]
             array = group[level["path"]]
         except (KeyError, IndexError, TypeError) as error:
-            raise BadInput(
-                f"{name} is an OME-Zarr whose first level is missing ({in_a_line(error)}); export it again."
-            ) from error
+            raise BadInput("sources.zarr-level-missing", name=name, why=in_a_line(error)) from error
         axes = scales[0].get("axes") or ["t", "c", "z", "y", "x"][-array.ndim :]
         scale = [1.0] * array.ndim
         for step in [
@@ -124,9 +114,7 @@ def _first_level(group: Any, name: str) -> tuple[Any, Sequence[Any] | None, list
     arrays = [array for _, array in group.arrays()]
     if len(arrays) == 1:
         return arrays[0], None, None
-    raise BadInput(
-        f"{name} is a Zarr group with {len(arrays)} arrays and no OME description; give one array's folder."
-    )
+    raise BadInput("sources.zarr-many-arrays", name=name, arrays=len(arrays))
 
 
 def _frame_axes(shape: tuple[int, ...], axes: Sequence[Any] | None, name: str) -> str:
@@ -135,42 +123,39 @@ def _frame_axes(shape: tuple[int, ...], axes: Sequence[Any] | None, name: str) -
         if len(shape) == 4 and shape[3] in (3, 4):
             return "tyxs"
         if len(shape) < 3:
-            raise BadInput(f"{name} holds a single image of shape {shape}; give a movie with axes t, y, x.")
+            raise BadInput("sources.zarr-single-image", name=name, shape=shape)
         axes = ["?"] * (len(shape) - 3) + ["t", "y", "x"]
         if len(shape) == 5:  # written as OME-Zarr's order without its description
             axes = ["t", "?", "?", "y", "x"]
     names = [str(a["name"] if isinstance(a, Mapping) else a).lower() for a in axes]
     if len(names) != len(shape) or "y" not in names or "x" not in names:
-        raise BadInput(
-            f"{name} has axes {', '.join(names)} for shape {shape}; give a movie with axes t, y, x."
-        )
+        raise BadInput("sources.zarr-wrong-axes", name=name, axes=", ".join(names), shape=shape)
     long = [a for a, n in zip(names, shape, strict=True) if a not in "yx" and n > 1]
     if "t" not in names and long == ["z"]:
         names[names.index("z")] = "t"  # recorders without a time axis stack frames along z
         long = ["t"]
     if "t" not in names:
-        raise BadInput(f"{name} has no time axis (axes {', '.join(names)}); give a movie with axes t, y, x.")
+        raise BadInput("sources.zarr-no-time", name=name, axes=", ".join(names))
     if "c" in long and shape[names.index("c")] in (3, 4) and set(long) <= {"t", "c"}:
         names[names.index("c")] = "s"
         long.remove("c")
     if set(long) - {"t"}:
-        said = ", ".join(f"{a}: {n}" for a, n in zip(names, shape, strict=True) if a in long)
-        raise BadInput(
-            f"{name} has more than frames in it ({said}); export one channel and one plane over time."
-        )
+        text = ", ".join(f"{a}: {n}" for a, n in zip(names, shape, strict=True) if a in long)
+        raise BadInput("sources.too-many-axes", name=name, axes=text)
     return "".join(a if a in ("t", "y", "x", "s") else "-" for a in names)
 
 
 def _take_scale(axes: str, units: list[str | None], scale: list[float], facts: FileFacts, name: str) -> None:
-    """Take NGFF's scale; a scale of 1 without a unit is what writers put who know nothing."""
+    """Take NGFF's scale; writers that know nothing put a scale of 1 without a unit."""
+    origin = say("sources.origin-ome", name=name)
     for axis, unit, step in zip(axes, units, scale, strict=True):
         if unit is None or step <= 0:
             continue
         if axis == "t":
             seconds = in_s(step, unit)
-            facts.take_fps(1 / seconds if seconds else None, f"The OME description of {name}")
+            facts.take_fps(1 / seconds if seconds else None, origin)
         elif axis == "x":
-            facts.take_pixel_size(in_um(step, unit), f"The OME description of {name}")
+            facts.take_pixel_size(in_um(step, unit), origin)
 
 
 def _take_attributes(attributes: Mapping[str, Any], facts: FileFacts, name: str) -> None:
@@ -196,7 +181,5 @@ def _refuse_unwritten(array: Any, axes: str, folder: Path, name: str) -> None:
     }
     if missing:
         lost = sum(min(per_chunk, n_frames - k * per_chunk) for k in missing)
-        raise BadInput(
-            f"{name} is incomplete: {lost} of its {n_frames} frames were never written, the first of them "
-            f"frame {min(missing) * per_chunk}; record it again, or cut the array there."
-        )
+        first = min(missing) * per_chunk
+        raise BadInput("sources.zarr-unwritten", name=name, lost=lost, frames=n_frames, first=first)
