@@ -8,19 +8,19 @@ from napari_rbcflow.sentences import say
 
 
 class RbcflowError(Exception):
-    """Base of what is said to a person: one clear sentence, no traceback.
+    """Base of the errors that a person reads: one clear sentence, no traceback.
 
     Parameters
     ----------
     key : str
-        Where the sentence stands (`napari_rbcflow.sentences`).
+        Of the sentence (`napari_rbcflow.sentences`).
     **values : object
-        What stands in its braces.
+        For its braces.
 
     Attributes
     ----------
     key : str
-        What a program knows the error by, also where it comes from another process.
+        By which a program recognises the error, even from another process.
     """
 
     def __init__(self, key: str, /, **values: object) -> None:
@@ -40,19 +40,19 @@ class RbcflowError(Exception):
 
 
 class BadInput(RbcflowError):
-    """What the user gave cannot be used. Raised before anything is made; commands exit 2."""
+    """What the user gave cannot be used. Raised before anything is created; commands exit 2."""
 
 
 class LiveModeOn(BadInput):
-    """The running Micro-Manager shows its camera live: somebody must say that this may be ended."""
+    """The running Micro-Manager is in Live mode, and nobody said that this may be ended."""
 
     KEY = "sources.live-mode-on"
 
 
 class RunFailed(RbcflowError):
-    """Something broke while running. What was had is kept; commands exit 1."""
+    """Something broke during a run. Results so far are kept; commands exit 1."""
 
 
 def sentence_of(error: BaseException) -> str:
-    """Return what a person is told of an error: our own sentence, or the name of what nobody foresaw."""
+    """Return the sentence of our own errors; of others, their type and text."""
     return str(error) if isinstance(error, RbcflowError) else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""What every part shares: a frame, a track, what is said of it, and the numbers of the optics.
+"""What every part shares: a frame, a track, its judgement, and the numbers of the optics.
 
 Optics and geometry are those of Darrin et al., Scientific Reports 13 (2023) 745; what the paper leaves open
 is inferred from its published crops. They are defaults: settings and files override them.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 CROP_SIDE = 31
 """Side of a cell's crop, in pixels of `CROP_PIXEL_SIZE_UM`."""
 CROP_PIXEL_SIZE_UM = 0.605
-"""Pixel of every crop, whatever the camera's own."""
+"""Pixel of every crop, whatever the pixel of the camera."""
 DEFAULT_PIXEL_SIZE_UM = 0.605
 DEFAULT_FPS = 60.0
 LEAST_FRAMES = 6
@@ -46,7 +46,7 @@ class StopReason(StrEnum):
 
 
 class Label(StrEnum):
-    """What is said of a track."""
+    """What a track was judged to be."""
 
     TANK_TREADING = "tank-treading"
     FLIPPING = "flipping"
@@ -57,17 +57,17 @@ class Label(StrEnum):
 
 @dataclass(slots=True, frozen=True, eq=False)
 class Frame:
-    """One frame as it came.
+    """One frame of a source.
 
     Attributes
     ----------
     index : int
-        Place on the source's own clock, from 0. A gap in the indices is frames that were missed:
-        they never reached us, and `FrameSource.missed` says why.
+        Place on the source's own clock, from 0. A gap in the indices is frames that never reached this
+        program: `FrameSource.missed` says why.
     time_s : float
         Camera time in seconds since the first frame; nominal (index / fps) for a movie.
     image : ndarray of uint8, shape (height, width)
-        Grey. Belongs to whoever receives it; nobody writes into it.
+        Grey. Belongs to the receiver; nobody writes into it.
     """
 
     index: int
@@ -82,26 +82,26 @@ class SourceInfo:
     Attributes
     ----------
     name : str
-        For a person: ``simulated chamber``, ``DemoCamera``, the movie's file name.
+        For a person: ``simulated chamber``, ``DemoCamera``, the name of the movie's file.
     height, width : int
         Of every frame, in pixels.
     fps : float
-        Frames per second, `fps_known` False where it is only the default.
+        Frames per second; `fps_known` is False if this is only the default.
     pixel_size_um : float
-        `pixel_size_known` False where it is only the default.
+        `pixel_size_known` is False if this is only the default.
     exposure_ms : float or None
     n_frames : int or None
-        None where it cannot be known beforehand.
+        None if it cannot be known beforehand.
     live : bool
-        True: frames come at their own pace, whether we are ready or not, and those that find no room
-        are dropped. False: the source waits for us.
+        True: frames come at their own pace, and those for which there is no room are dropped. False: the
+        source waits for its reader.
     can_wait : bool
-        A live source that loses nothing by waiting, a movie in a camera's place: it falls behind where we
-        are slow, and drops no frame, so that its result does not depend on the computer's load.
+        A live source that loses nothing by waiting, a movie in a camera's place: it falls behind a slow
+        reader and drops no frame, so that its result does not depend on the computer's load.
     details : mapping of str to str
-        What else belongs in the record: file, codec, camera, adapter, seed.
+        Other things for the record: file, codec, camera, adapter, seed.
     warnings : tuple of str
-        Plain sentences for log and report.
+        Sentences for the log and the report.
     """
 
     name: str
@@ -126,34 +126,32 @@ Floats32 = NDArray[np.float32]
 Grey = NDArray[np.uint8]
 
 LEAST_ALONE = 12
-"""With fewer frames in which no other cell stands in the crop, a track is judged by all that it has.
-A fifth of a flip's cycle."""
+"""A fifth of a flip's cycle: with fewer frames alone in its crop, a track is judged by all its frames."""
 FRAGMENTS_REMEMBERED = 8192
 """A track may continue one of this many before it, and none earlier: half a minute at the paper's maximum
-load, where the slowest cell crosses the field in a third of that."""
+load; the slowest cell crosses the field in a third of that."""
 
 
 class FrameSource(ABC):
     """Where frames come from.
 
-    Lifecycle: construct (cheap, touches nothing) -> `open` -> iterate `frames` once, in one
-    thread -> `close`. `stop` may be called from any thread at any time, more than once; `frames`
-    then ends within a second and the camera stops. `close` may be called more than once, also
-    after a failed `open`, and leaves no thread, process or camera behind. ``with source:`` opens
-    and closes.
+    Lifecycle: construct (cheap, touches nothing) -> `open` -> iterate `frames` once, in one thread ->
+    `close`. `stop` may be called from any thread at any time, more than once; `frames` then ends within a
+    second and the camera stops. `close` may be called more than once, also after a failed `open`, and leaves
+    no thread, process or camera behind. ``with source:`` opens and closes.
 
     Raises
     ------
     BadInput
-        From `open`, where what was asked for cannot be had.
+        From `open`, if what was asked for is not available.
     RunFailed
-        From `frames`, where the source breaks (the camera went away, the movie is cut short):
-        one sentence. All frames before that were yielded.
+        From `frames`, if the source breaks (the camera went away, the movie is cut short). All frames before
+        that were yielded.
     """
 
     @abstractmethod
     def open(self) -> SourceInfo:
-        """Make ready, and say what will come."""
+        """Get ready, and say what will come."""
 
     @abstractmethod
     def frames(self) -> Iterator[Frame]:
@@ -161,28 +159,28 @@ class FrameSource(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Ask for no more frames; returns at once."""
+        """Ask for no more frames; return at once."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give everything back."""
+        """Release everything."""
 
     @property
     def missed(self) -> Mapping[str, int]:
-        """Frames that never reached us, by reason (``image-number``, ``time-gap``, ``overflow``, ...)."""
+        """Frames that never reached this program, by reason (``image-number``, ``time-gap``, ...)."""
         return {}
 
     @property
     def silence_s(self) -> float | None:
-        """Seconds without a frame after which `frames` must be taken for hung; None where it never is.
+        """Seconds without a frame after which `frames` counts as hung; None if it never does.
 
-        A source that can tell says so itself, and earlier.
+        A source that can tell raises by itself, and earlier.
         """
         return None
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What is to be said at the end beside the result, such as a simulation's own fraction."""
+        """Sentences to show with the result, such as a simulation's own fraction."""
         return ()
 
     def __enter__(self) -> SourceInfo:
@@ -193,7 +191,7 @@ class FrameSource(ABC):
 
 
 class RecordedSource(FrameSource):
-    """A source whose frames can be read in any order, so that a background over it all is possible."""
+    """A source whose frames can be read in any order, so that its background can be a median of them all."""
 
     @abstractmethod
     def sample(self, n: int) -> NDArray[np.uint8]:
@@ -204,38 +202,38 @@ class RecordedSource(FrameSource):
         Raises
         ------
         BadInput
-            Where one of them cannot be read.
+            If one of them cannot be read.
         """
 
 
 @dataclass(slots=True, eq=False)
 class Track:
-    """One finished track: a cell's way through the field, one entry a frame.
+    """One finished track: a cell's way through the field, one entry per frame.
 
     Attributes
     ----------
     cell : int
         Number of the track, from 1, in order of first detection; unique in a run.
     frames : ndarray of int64, shape (n,)
-        Frame indices as the source gave them (`Frame.index`), ascending. A frame that never reached us, was
-        dropped or could not be analysed leaves a gap: nothing is put in its place.
+        Indices of the frames (`Frame.index`), ascending. A frame that never reached this program, was dropped
+        or could not be analysed leaves a gap.
     y_px, x_px : ndarray of float32, shape (n,)
         Position in camera pixels; (0, 0) is the centre of the upper left pixel.
     seen : ndarray of bool, shape (n,)
         False where the position was predicted (through an overlap), not detected.
     intruded : ndarray of bool, shape (n,)
-        True where another cell stands in the crop.
+        True where another cell is in the crop.
     edge : ndarray of bool, shape (n,)
-        True where the crop was cut by the field's edge and replicates it.
+        True where the crop reaches beyond the field, whose last pixels it repeats there.
     crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
         Raw grey at `CROP_PIXEL_SIZE_UM`.
     reason : str
         Why the track ended: ``left-field``, ``lost``, ``ambiguous``, ``source-ended`` or
         ``cut-by-stop``.
     may_continue : tuple of int
-        Numbers of earlier tracks that may be of the same cell, ascending: then this one is another
-        fragment of it. A track that ended ``ambiguous`` is named with the one that it could not be told
-        from. What those tracks may continue themselves is not repeated.
+        Numbers of earlier tracks that may be fragments of the same cell, ascending. A track that ended
+        ``ambiguous`` is named with the one that it could not be told from. What those tracks may continue
+        themselves is not repeated.
     """
 
     cell: int
@@ -254,42 +252,40 @@ class Track:
 
     @property
     def too_short(self) -> bool:
-        """Fewer frames than the paper keeps."""
+        """Whether it has fewer frames than the paper keeps."""
         return len(self.frames) < LEAST_FRAMES
 
     @property
     def crops_alone(self) -> NDArray[np.uint8]:
-        """Those crops in which no other cell stands, where there are `LEAST_ALONE` of them; else all."""
+        """The crops without another cell, if there are `LEAST_ALONE` of them; else all crops."""
         alone = ~self.intruded
         return self.crops[alone] if alone.sum() >= LEAST_ALONE and not alone.all() else self.crops
 
     @property
     def gap_frames(self) -> int:
-        """Frames between the first and the last of which there is no picture."""
+        """Frames between the first and the last that are missing."""
         return int(self.frames[-1] - self.frames[0]) + 1 - len(self.frames)
 
     def speed_px_per_frame(self) -> float:
-        """Mean speed along x between first and last position, by the frames that went by in between, those
-        without a picture too; 0 for a single position.
-        """  # noqa: D205
+        """Return the mean speed along x over all frames from first to last; 0 for a single position."""
         span = int(self.frames[-1] - self.frames[0])
         return float(self.x_px[-1] - self.x_px[0]) / span if span else 0.0
 
 
 @dataclass(slots=True, frozen=True)
 class Judgement:
-    """What is said of one track.
+    """The label of one track, and the probabilities that it was made from.
 
     Attributes
     ----------
     cell : int
     label : Label
     p_reliable, p_tank_treading : float or None
-        Probabilities rounded to four decimals, the label made from the rounded ones. None where
-        the stage was not run: neither for a track too short, the second not for an unreliable one.
+        Rounded to four decimals; the label is made from the rounded ones. None if the stage was not run:
+        both for a track too short, the second for an unreliable one.
     reason : str
-        In a word why: the track's own reason, ``too-short``, ``stage-1``, ``stage-2``, ``undecided``
-        (reliable, but of neither kind surely enough: labelled unreliable), ...
+        Why, in a word: the track's own reason, ``too-short``, ``stage-1``, ``stage-2``, ``undecided``
+        (reliable, but not clearly of either kind: labelled unreliable), ...
     """
 
     cell: int

@@ -17,7 +17,8 @@ from napari_rbcflow.benchmark.child import in_child, stepwise
 from napari_rbcflow.classification.networks.blend import Blend
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.cli import main
-from napari_rbcflow.errors import RunFailed
+from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.sentences import say
 
 FRAME_MS = 1e3 / 60
 
@@ -122,8 +123,9 @@ def test_bad_input_gets_one_sentence_at_once_and_leaves_nothing(
 
 
 def test_a_disk_too_full_is_told_beforehand(tmp_path: Path) -> None:
-    with pytest.raises(suite.BadInput, match="make room"):
+    with pytest.raises(BadInput) as error:
         suite.benchmark(folder=tmp_path, effort=Effort(height=2**20, width=2**20))
+    assert error.value.key == "benchmark.disk-too-small"
     assert not list(tmp_path.iterdir())
 
 
@@ -132,10 +134,26 @@ def die(order: Any, say: Any) -> None:
     os._exit(3)
 
 
+def refuse(order: Any, report: Any) -> None:
+    print("a library's chatter", flush=True)
+    raise BadInput("benchmark.no-folder", folder=order)
+
+
+def break_down(order: Any, report: Any) -> None:
+    raise ZeroDivisionError(order)
+
+
 def test_a_measuring_process_that_dies_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     said: list[tuple[float, str]] = []
-    with pytest.raises(RunFailed, match="exit code 3"):
+    with pytest.raises(RunFailed) as error:
         in_child(f"{__name__}:die", "here", lambda *so_far: said.append(so_far))
+    assert str(error.value) == say("benchmark.process-died", code=3)
+    with pytest.raises(BadInput) as bad:
+        in_child(f"{__name__}:refuse", "here", lambda *_: None)
+    assert bad.value.key == "benchmark.no-folder"
+    with pytest.raises(RunFailed) as broken:
+        in_child(f"{__name__}:break_down", "here", lambda *_: None)
+    assert broken.value.key == "benchmark.process-failed"
     assert said == [(0.5, "here")]
 
 

@@ -11,14 +11,17 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import tifffile
 
 from napari_rbcflow.cli import cli, main
+from napari_rbcflow.cli.group import echo
 from napari_rbcflow.cli.terminal import running_line
 from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import RunWarning, Severity
+from napari_rbcflow.sentences import say
 
 
 def rbcflow(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -169,6 +172,20 @@ def test_bad_input_gets_one_clear_line_and_leaves_nothing(
         assert lines[0].startswith("rbcflow: ")
         assert "unexpected" not in lines[0], f"{name}: {err}"
         assert sorted(tmp_path.rglob("*")) == before, name
+
+
+def test_a_setting_is_called_as_the_option_of_the_command_that_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, err = rbcflow(capsys, "demo", "-o", tmp_path / "s", "--stop-halfwidth", "2")
+    asked = say("estimate.stop-halfwidth-outside", value=2.0)
+    assert "`stop_halfwidth`" in asked
+    assert asked.replace("`stop_halfwidth`", "--stop-halfwidth") in err
+    _, _, err = rbcflow(capsys, "train", tmp_path, "-o", tmp_path / "s", "--stage", "1")
+    assert "`" not in err
+    with click.Context(cli.commands["grid"]):
+        echo("Leave out `stages`, `split` and `test`.")
+    assert capsys.readouterr().out == "Leave out --stage, split and --test.\n"
 
 
 def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

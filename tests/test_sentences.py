@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import napari_rbcflow
+from napari_rbcflow.cli import cli
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.sentences import all_sentences, fields, name_settings, say
 
@@ -77,6 +78,23 @@ def test_a_number_chooses_its_wording(monkeypatch):
 def test_a_setting_is_called_as_its_user_knows_it():
     text = "Give the folder as `mm_path`."
     assert name_settings(text, lambda name: "--" + name.replace("_", "-")) == "Give the folder as --mm-path."
+
+
+def test_a_setting_in_backticks_is_an_option_of_a_command_or_an_argument_in_python():
+    known = {option.name for command in cli.commands.values() for option in command.params}
+    for _, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.arg):
+                known.add(node.arg)
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                known.add(node.target.id)
+    unknown = [
+        f"{key}: `{name}`"
+        for key, text in SENTENCES.items()
+        for name in re.findall("`([a-z][a-z0-9_]*)`", text)
+        if name not in known
+    ]
+    assert not unknown, "\n".join(unknown)
 
 
 def test_an_error_keeps_its_key_and_its_sentence_from_one_process_to_another():

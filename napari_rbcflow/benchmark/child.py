@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
-import multiprocessing
 import os
-import signal
 import sys
 import threading
 import time
@@ -15,93 +12,66 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.errors import RbcflowError, RunFailed
+from napari_rbcflow.ipc import Child, parent
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.sources import FrameSource
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, SourceInfo
 
 _PATIENCE_S = 5.0
-Say = Callable[[float, str], None]
+Report = Callable[[float, str], None]
+"""Takes the share done, 0 to 1, and what is being done."""
 
 
-def in_child(work: str, order: Any, progress: Say) -> dict[str, Any]:
-    """Do `work` in a fresh Python process, and return what it returns.
-
-    Parameters
-    ----------
-    work : str
-        ``module:function``, so that nobody here need load what it needs; it gets the order, and whom to
-        tell how far it is.
-    order : object
-        That can be pickled.
-    progress : callable
-        Called here with the share that is done, and a note.
+def in_child(work: str, order: Any, progress: Report) -> dict[str, Any]:
+    """Do `work`, a ``module:function`` of an order and a `Report`, in a fresh process; return its result.
 
     Raises
     ------
     BadInput, RunFailed
-        As `work` raised them; `RunFailed` too where the process breaks or dies.
+        As `work` raised them; `RunFailed` too if the process breaks or dies.
     """
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(there, work, order), daemon=True)
-    process.start()
-    there.close()
+    child = Child(__name__, work)
     try:
-        while True:
-            try:
-                kind, said = here.recv()
-            except EOFError:
-                process.join()
-                raise RunFailed(
-                    f"the measuring process died (exit code {process.exitcode}): close other programs, "
-                    "it may have run out of memory, and try again"
-                ) from None
-            if kind == "progress":
-                progress(*said)
-            elif kind == "result":
-                result: dict[str, Any] = said
-                return result
-            elif kind == "bad-input":
-                raise BadInput(said)
-            else:
-                raise RunFailed(said)
+        child.pipe.send(order)
+        while (message := child.pipe.receive()) is not None:
+            if isinstance(message, RbcflowError):
+                raise message
+            if isinstance(message, dict):
+                return message
+            progress(*message)
+        raise RunFailed("benchmark.process-died", code=child.wait())
     except BaseException:  # an interrupt too: nothing that it does is wanted any more
-        process.kill()
+        child.process.kill()
         raise
     finally:
-        process.join(_PATIENCE_S)
-        process.kill()
-        process.join()
-        here.close()
+        child.pipe.close_outgoing()
+        child.end(_PATIENCE_S)
 
 
-def _serve(there: Connection, work: str, order: Any) -> None:
-    # Ctrl-C is for the parent to hear, which then ends us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Nothing of a library's chatter may stand in the parent's terminal.
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
-    said: tuple[str, Any]
+def main() -> None:
+    """Do the work whose name is the argument, and tell the parent."""
+    pipe = parent()
+
+    def report(share: float, note: str) -> None:
+        if not pipe.send((share, note)):
+            os._exit(1)  # nobody listens any more
+
     try:
-        module, _, function = work.partition(":")
-        measure = getattr(importlib.import_module(module), function)
-        said = ("result", measure(order, lambda share, note: there.send(("progress", (share, note)))))
-    except BadInput as error:
-        said = ("bad-input", str(error))
-    except RunFailed as error:
-        said = ("failed", str(error))
-    except BaseException as error:
+        module, _, function = sys.argv[1].partition(":")
+        pipe.send(getattr(importlib.import_module(module), function)(pipe.receive(), report))
+    except RbcflowError as error:
+        pipe.send(error)
+    except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        said = ("failed", f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})")
-    with contextlib.suppress(OSError):
-        there.send(said)
+        where = {"file": last.filename, "line": last.lineno}
+        pipe.send(RunFailed("benchmark.process-failed", kind=type(error).__name__, why=error, **where))
 
 
 step_clock = time.perf_counter if sys.platform == "win32" else time.process_time
@@ -112,20 +82,10 @@ step_clock = time.perf_counter if sys.platform == "win32" else time.process_time
 def stepwise(
     steps: Mapping[str, tuple[type, str]], clock: Callable[[], float] = step_clock
 ) -> Iterator[dict[str, float]]:
-    """Have each call of a method add its seconds to its step.
+    """Have each call of a method add its seconds to its step; the caller may set them back to 0.
 
-    Parameters
-    ----------
-    steps : mapping of str to (class, str)
-        Methods by the step's name.
-    clock : callable
-        `step_clock` counts what threads of a library did meanwhile (OpenCV's) too, so nothing else may
-        run in the process; `time.thread_time` counts the calling thread alone.
-
-    Yields
-    ------
-    dict of str to float
-        Seconds so far, by name; the caller may set them back to 0.
+    `step_clock` also counts what threads of a library do meanwhile (OpenCV's), so nothing else may run in
+    the process; `time.thread_time` counts the calling thread alone.
     """
     spent = dict.fromkeys(steps, 0.0)
 
@@ -221,15 +181,7 @@ def held(chamber: ChamberSettings, frames: int) -> NDArray[np.uint8]:
 
 
 class PlayedFilm(FrameSource):
-    """A film played in a camera's place, at its pace, again and again.
-
-    Parameters
-    ----------
-    film : ndarray of uint8, shape (frames, height, width)
-    pixel_size_um : float
-    seconds : float
-        How long.
-    """
+    """A film played in a camera's place, at its pace, in a loop for so many seconds."""
 
     def __init__(self, film: NDArray[np.uint8], pixel_size_um: float, seconds: float) -> None:
         self._film, self._pixel_size_um = film, pixel_size_um
@@ -237,7 +189,6 @@ class PlayedFilm(FrameSource):
         self._stop = threading.Event()
 
     def open(self) -> SourceInfo:
-        """Say what will come."""
         _, height, width = self._film.shape
         return SourceInfo(
             "benchmark", height, width, DEFAULT_FPS, self._pixel_size_um, n_frames=self._n, live=True
@@ -253,42 +204,41 @@ class PlayedFilm(FrameSource):
             yield Frame(k, k / DEFAULT_FPS, self._film[k % len(self._film)].copy())
 
     def stop(self) -> None:
-        """End the frames."""
         self._stop.set()
 
     def close(self) -> None:
-        """Nothing to give back."""
+        pass
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What is simulated and how long each part is measured.
+    """What is simulated, and for how long each part is measured.
 
     Attributes
     ----------
     height, width : int
-        Of the binned field, pixels of `pixel_size_um`; the full sensor has twice as many each way.
+        Of the binned field, in pixels of `pixel_size_um`; the full sensor has twice as many each way.
     pixel_size_um : float
     cells, many_cells : float
-        In a frame, mean: the usual load and a crowded one.
+        Mean cells per frame: the usual load and a crowded one.
     movie_frames : int
         Of the movie with `cells`, which is tracked, analysed and played live.
     held_frames : int
-        Of it that are held in memory, for what is measured in a loop.
+        Of these, held in memory for what is measured in a loop.
     crowded_frames, sensor_frames : int
-        Of the movies with `many_cells` and at the full sensor; each is tracked twice over.
+        Of the movies with `many_cells` and at the full sensor; each is tracked twice.
     ring_frames : int
         Written to the ring.
     judged_tracks : int
     live_s : float
     endless_frames : int
-        Tracked in a loop, late against early, at most.
+        Tracked in a loop at most, to compare late with early.
     endless_s : float or None
-        ... and no longer than this, by the clock; None for as long as it takes.
+        Most seconds for that, by the clock; None for as long as it takes.
     copied_bytes : int
         Of the block that is copied to find the memory's bandwidth; many times the cache.
     variety : float
-        Of the simulated cells (`ChamberSettings`): few different ones are rendered in less time.
+        Of the simulated cells (`ChamberSettings`): fewer different ones are rendered in less time.
     """
 
     height: int = 1096
@@ -310,7 +260,7 @@ class Effort:
 
     @property
     def disk_bytes(self) -> int:
-        """What is on the disk at once, at most: the movie, and the sessions with their rings."""
+        """The most on the disk at once: the movie, and the sessions with their rings."""
         session_s = self.movie_frames / DEFAULT_FPS + self.live_s
         return (self.movie_frames + 120) * self.height * self.width + int(session_s * 10e6)
 
@@ -337,16 +287,12 @@ QUICK = Effort(
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a measuring process is told.
-
-    Attributes
-    ----------
-    effort : Effort
-    device : {"auto", "cpu", "cuda"}
-    folder : Path
-        Its own, for whatever it writes.
-    """
+    """What a measuring process is told; `folder` is its own, for whatever it writes."""
 
     effort: Effort
     device: str
     folder: Path
+
+
+if __name__ == "__main__":
+    main()

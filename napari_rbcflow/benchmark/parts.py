@@ -15,6 +15,7 @@ from napari_rbcflow.benchmark.child import Stopwatch, stepwise
 from napari_rbcflow.benchmark.report import Figure, Floor
 from napari_rbcflow.classification import TwoStage
 from napari_rbcflow.ring import FrameRing
+from napari_rbcflow.sentences import say
 from napari_rbcflow.tracking import (
     CentroidFinder,
     Cropper,
@@ -41,7 +42,7 @@ STEPS = {
     "store": (TrackStore, "write"),
 }
 NOT_DETECTION_OR_LINKING = ("background", "crops", "store")
-"""What is not detection and linking. All else in the tracker is, whatever becomes part of it."""
+"""All other steps of the tracker count as detection and linking."""
 RING_FRAMES = 60
 TRACKS_PER_S = 200.0
 """Tracks that end in a second, at most (inferred from Darrin et al. 2023)."""
@@ -60,17 +61,7 @@ def tracker_of(film: Film, pixel_size_um: float) -> Tracker:
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """What tracking a film cost, milliseconds of CPU a frame, and what came out.
-
-    Attributes
-    ----------
-    total_ms : float
-    steps_ms : dict of str to float
-        By the names of `STEPS`.
-    tracks : list of Track
-    cells : float
-        In tracks, a frame.
-    """
+    """What tracking a film cost, in milliseconds of CPU per frame, and the mean cells in tracks per frame."""
 
     total_ms: float
     steps_ms: dict[str, float]
@@ -79,14 +70,13 @@ class Tracked:
 
     @property
     def detection_and_linking_ms(self) -> float:
-        """All that is neither background nor crops."""
         return self.total_ms - sum(self.steps_ms[name] for name in NOT_DETECTION_OR_LINKING)
 
 
 def track(film: Film, pixel_size_um: float, frames: int) -> Tracked:
-    """Track `frames` frames of a film that is played again and again; its first time through does not count.
+    """Track `frames` frames of a film in a loop; its first time through does not count.
 
-    Where the film begins again, every cell is lost and another found: that is paid for too.
+    Each time the film begins again, every cell is lost and another found: that costs time too.
     """
     tracker = tracker_of(film, pixel_size_um)
     tracks: list[Track] = []
@@ -120,7 +110,7 @@ def tracking_figures(
             tracked.detection_and_linking_ms,
             aim_ms=aim_ms,
             floor=detection + linking + refining,
-            note=f"{cells:.0f} cells a frame in tracks",
+            note=say("benchmark.note-cells", cells=cells),
         ),
         Figure(f"... detection, {where}", steps_ms["light"] + steps_ms["detection"], floor=detection),
         Figure(f"... linking, {where}", steps_ms["linking"], floor=linking),
@@ -140,7 +130,7 @@ def tracking_figures(
 
 
 def movie_background_s(film: Film) -> float:
-    """CPU seconds of the median of 100 frames, once a recorded movie."""
+    """Return the CPU seconds of the median of 100 frames, needed once per recorded movie."""
     chosen = film[np.linspace(0, len(film) - 1, min(len(film), 100)).astype(int)]
     watch = Stopwatch()
     MovieBackground(chosen)
@@ -174,20 +164,15 @@ def ring(film: Film, pixel_size_um: float, cells: int, frames: int, folder: Path
         ms,
         aim_ms=RING_AIM_MS,
         floor=machine.ring(height, width, cells),
-        note=f"{wall_ms:.1f} ms by the clock",
+        note=say("benchmark.note-clock", ms=wall_ms),
     )
 
 
 def judging(two_stage: TwoStage, tracks: Sequence[Track], n: int) -> tuple[list[Figure], Floor | None]:
     """Judge `n` tracks that tracking found: as in the paper's blood, and all of them in both stages.
 
-    CPU time of the judging thread on a CPU, time by the clock on a GPU, where the thread only waits.
-
-    Returns
-    -------
-    figures : list of Figure
-    floor : Floor or None
-        Of one track of the paper's blood; None on a GPU, whose best is not measured here.
+    CPU time of the judging thread on a CPU; time by the clock on a GPU, where the thread only waits. Beside
+    the figures, the floor of one track of the paper's blood; None on a GPU, whose best is not measured here.
     """
     long = [t.crops for t in tracks if not t.too_short]
     crops = [long[k % len(long)] for k in range(n)]
@@ -213,7 +198,7 @@ def judging(two_stage: TwoStage, tracks: Sequence[Track], n: int) -> tuple[list[
                 clock="wall" if gpu else "cpu",
                 aim_ms=aim_ms,
                 floor=least[-1] and least[-1].times(a_frame),
-                note=f"{1 / track_s:.0f} tracks a second, of {frames:.0f} frames",
+                note=say("benchmark.note-judged", tracks=1 / track_s, frames=frames),
             )
         )
     return figures, least[0]

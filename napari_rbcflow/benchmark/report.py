@@ -6,23 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from napari_rbcflow.sentences import say
 from napari_rbcflow.types import DEFAULT_FPS
 
 FRAME_MS = 1e3 / DEFAULT_FPS
-"""What a frame may take where frames come at 60 a second."""
+"""What a frame may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """What a step cannot do without.
-
-    Attributes
-    ----------
-    bytes : float
-        That must be read and written a frame.
-    operations : float
-        Floating-point, a frame.
-    """
+    """Bytes that a step must read and write, and floating-point operations that it must do, per frame."""
 
     bytes: float
     operations: float = 0.0
@@ -31,31 +24,18 @@ class Floor:
         return Floor(self.bytes + other.bytes, self.operations + other.operations)
 
     def times(self, factor: float) -> Floor:
-        """Return `factor` times as much."""
         return Floor(factor * self.bytes, factor * self.operations)
 
     def ms(self, gb_per_s: float, gflop_per_s: float) -> float:
-        """Time that one core takes for it at the rates measured here; they do not overlap in ours."""
+        """Return the time that one core takes for both, one after the other."""
         return 1e3 * (self.bytes / (1e9 * gb_per_s) + self.operations / (1e9 * gflop_per_s))
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table.
+    """One line of the table: milliseconds per frame, of CPU time of all threads or by the clock.
 
-    Attributes
-    ----------
-    name : str
-        What was measured, for a person.
-    ms : float
-        Milliseconds a frame.
-    clock : {"cpu", "wall"}
-        CPU time of all threads together, or time by the clock.
-    aim_ms : float or None
-        What the project set itself, on a two-core machine.
-    floor : Floor or None
-    note : str
-        What else is to be known.
+    `aim_ms` is the project's aim, on a two-core machine.
     """
 
     name: str
@@ -83,7 +63,6 @@ class Figure:
         }
 
 
-_HEADINGS = ("", "ms a frame", "of a frame", "x real time", "aim ms", "met", "floor ms", "x floor", "")
 _FLAT_MB = 1.0
 """Growth in 1000 frames up to which memory counts as flat: an hour of it is 0.2 GB."""
 _STEADY = 1.1
@@ -91,33 +70,49 @@ _STEADY = 1.1
 
 
 def as_text(record: Mapping[str, Any]) -> str:
-    """Return the table of `suite.benchmark`'s record, and what else there is to say."""
+    """Return the table of a benchmark's record, and what else there is to say."""
     machine = record["machine"]
     lines = [
-        f"{machine['cpu']}, {machine['cores_allowed']} cores, {machine['memory_gb']:.0f} GB, "
-        f"networks on {machine['device']}; load {machine['load']:.1f} when it began",
-        f"{record['size']}; full sensor {record['full_size']}; memory copies "
-        f"{machine['copy_gb_per_s']:.1f} GB/s, one core does {machine['gflop_per_s']:.0f} GFLOP/s",
+        say(
+            "benchmark.machine",
+            cpu=machine["cpu"],
+            cores=machine["cores_allowed"],
+            memory=machine["memory_gb"],
+            device=machine["device"],
+            load=machine["load"],
+        ),
+        say(
+            "benchmark.sizes",
+            size=record["size"],
+            full_size=record["full_size"],
+            copies=machine["copy_gb_per_s"],
+            gflop=machine["gflop_per_s"],
+        ),
         "",
-        *_aligned([_HEADINGS, *(_row(figure) for figure in record["figures"])]),
+        *_aligned([_headings(), *(_row(figure) for figure in record["figures"])]),
         "",
-        f"CPU time of all threads, except where it says (clock). A frame is {record['frame_ms']:.2f} ms.",
-        "Floor: bytes moved over the memory's bandwidth, and a network's operations at one core's best rate.",
+        say("benchmark.clocks", ms=record["frame_ms"]),
+        say("benchmark.floors"),
         "",
         *_sentences(record),
     ]
     return "\n".join(lines)
 
 
+def _headings() -> tuple[str, ...]:
+    keys = ("ms", "share", "ratio", "aim", "met", "floor", "times-floor")
+    return ("", *(say(f"benchmark.head-{key}") for key in keys), "")
+
+
 def _row(figure: Mapping[str, Any]) -> tuple[str, ...]:
-    aim, floor = figure["aim_ms"], figure["floor_ms"]
+    name, aim, floor = figure["name"], figure["aim_ms"], figure["floor_ms"]
     return (
-        figure["name"] + (" (clock)" if figure["clock"] == "wall" else ""),
+        say("benchmark.by-clock", name=name) if figure["clock"] == "wall" else name,
         f"{figure['ms_per_frame']:.2f}",
         f"{100 * figure['share_of_frame']:.0f} %",
         f"{figure['ratio_to_real_time']:.1f}",
         "" if aim is None else f"{aim:.1f}",
-        "" if aim is None else ("yes" if figure["aim_met"] else "NO"),
+        "" if aim is None else say("benchmark.met" if figure["aim_met"] else "benchmark.not-met"),
         "" if floor is None else f"{floor:.3f}",
         "" if figure["times_floor"] is None else f"{figure['times_floor']:.0f}",
         figure["note"],
@@ -136,20 +131,31 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _sentences(record: Mapping[str, Any]) -> list[str]:
-    endless, analysed, live = record["endless"], record["analysed"], record["live"]
-    slower, growth = endless["late_to_early"], endless["growth_mb_per_1000_frames"]
-    pace = "no slower" if slower <= _STEADY else "SLOWER"
-    memory = "flat" if growth <= _FLAT_MB else "GROWS"
-    late = {name: "none" if ms is None else f"{ms:.0f}" for name, ms in live["latency_ms"].items()}
-    lost = sum(live["dropped"].values())
+    endless, live = record["endless"], record["live"]
+    times, growth = endless["late_to_early"], endless["growth_mb_per_1000_frames"]
+    latency = {
+        name: say("benchmark.no-latency") if ms is None else f"{ms:.0f}"
+        for name, ms in live["latency_ms"].items()
+    }
     return [
-        f"Late against early: {slower:.2f} times the CPU time a frame, over "
-        f"{endless['minutes_of_frames']:.1f} min of frames ({pace}).",
-        f"Memory: {growth:+.2f} MB in 1000 frames ({memory}); analysing held {analysed['peak_mb']:.0f} MB "
-        "at most.",
-        f"Live, {live['seconds']:.0f} s at 60 frames/s: {lost} of {live['received']} frames lost, "
-        f"{live['ring_skipped']} not in the ring. From a track's end to its label on the disk: "
-        f"p50 {late['p50']}, p95 {late['p95']}, p99 {late['p99']} ms.",
-        f"The background of a recorded movie: {record['movie_background_s']:.2f} s of CPU, once.",
-        f"Measured in {record['seconds']:.0f} s.",
+        say(
+            "benchmark.steady" if times <= _STEADY else "benchmark.slower",
+            times=times,
+            minutes=endless["minutes_of_frames"],
+        ),
+        say(
+            "benchmark.memory-flat" if growth <= _FLAT_MB else "benchmark.memory-grows",
+            growth=growth,
+            peak=record["analysed"]["peak_mb"],
+        ),
+        say(
+            "benchmark.live-run",
+            seconds=live["seconds"],
+            lost=sum(live["dropped"].values()),
+            received=live["received"],
+            skipped=live["ring_skipped"],
+            **latency,
+        ),
+        say("benchmark.movie-background", seconds=record["movie_background_s"]),
+        say("benchmark.took", seconds=record["seconds"]),
     ]

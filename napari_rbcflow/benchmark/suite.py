@@ -14,13 +14,14 @@ import numpy as np
 import tifffile
 
 from napari_rbcflow.benchmark import child, parts, whole
-from napari_rbcflow.benchmark.child import Effort, Order, Say, in_child
+from napari_rbcflow.benchmark.child import Effort, Order, Report, in_child
 from napari_rbcflow.benchmark.machine import bandwidth_gb_per_s, facts, gflop_per_s
 from napari_rbcflow.benchmark.report import FRAME_MS, Figure, Floor
 from napari_rbcflow.benchmark.whole import endless
 from napari_rbcflow.classification import TwoStage
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.pipeline import keep_freed_memory
+from napari_rbcflow.sentences import say
 from napari_rbcflow.simulation import simulate_movie
 from napari_rbcflow.tracking import warm_up
 from napari_rbcflow.types import DEFAULT_FPS
@@ -30,58 +31,58 @@ AIM_MS, AIM_CROWDED_MS, AIM_SENSOR_MS = 6.0, 9.0, 25.0
 MOVIE = "chamber.tif"
 
 
-def measure_parts(order: Order, say: Say) -> dict[str, Any]:
+def measure_parts(order: Order, report: Report) -> dict[str, Any]:
     """Measure each part for itself, late against early, and the machine; leaves `MOVIE` in the folder."""
     effort = order.effort
     keep_freed_memory()  # as a run does
-    say(0.0, "loading the networks")
+    report(0.0, say("benchmark.loading"))
     two_stage = TwoStage.load(order.device)
     two_stage.warm_up()
-    say(0.05, "measuring the memory")
+    report(0.05, say("benchmark.measuring-memory"))
     machine = {
         **facts(),
         "device": two_stage.device,
         "copy_gb_per_s": bandwidth_gb_per_s(effort.copied_bytes),
         "gflop_per_s": gflop_per_s(),
     }
-    say(0.1, "simulating a chamber")
+    report(0.1, say("benchmark.simulating"))
     usual = child.settings(effort, cells=effort.cells)
     seconds = effort.movie_frames / DEFAULT_FPS
     simulate_movie(
         order.folder / MOVIE,
         seconds=seconds,
         settings=usual,
-        progress=lambda k, n: say(0.1 + 0.1 * k / n, "simulating a chamber"),
+        progress=lambda k, n: report(0.1 + 0.1 * k / n, say("benchmark.simulating")),
     )
     film = np.array(tifffile.memmap(order.folder / MOVIE, mode="r")[: effort.held_frames])
-    say(0.22, "compiling")
+    report(0.22, say("benchmark.compiling"))
     warm_up(effort.pixel_size_um)
     warm_up(effort.pixel_size_um / 2)
-    say(0.25, f"tracking {effort.cells:.0f} cells")
+    report(0.25, say("benchmark.tracking", cells=effort.cells))
     size, full = (f"{b * effort.width} x {b * effort.height}" for b in (1, 2))
     tracked = parts.track(film, effort.pixel_size_um, len(film))
     figures = parts.tracking_figures(film, tracked, effort.pixel_size_um, f"{effort.cells:.0f} cells", AIM_MS)
     tracking_floor = figures[-1].floor
     background_s = parts.movie_background_s(film)
-    say(0.35, f"tracking {effort.many_cells:.0f} cells")
+    report(0.35, say("benchmark.tracking", cells=effort.many_cells))
     crowd = child.settings(effort, cells=effort.many_cells)
     other = child.held(crowd, effort.crowded_frames)
     crowded = parts.track(other, effort.pixel_size_um, len(other))
     figures += parts.tracking_figures(
         other, crowded, effort.pixel_size_um, f"{effort.many_cells:.0f} cells", AIM_CROWDED_MS
     )
-    say(0.45, f"simulating the full sensor of {full}")
+    report(0.45, say("benchmark.simulating-sensor", size=full))
     sensor = child.settings(effort, cells=effort.cells, binned=2)
     other = child.held(sensor, effort.sensor_frames)
-    say(0.6, "tracking at the full sensor")
+    report(0.6, say("benchmark.tracking-sensor"))
     full_tracked = parts.track(other, sensor.pixel_size_um, len(other))
     figures += parts.tracking_figures(other, full_tracked, sensor.pixel_size_um, "full sensor", AIM_SENSOR_MS)
     del other
-    say(0.7, "writing to the ring")
+    report(0.7, say("benchmark.writing-ring"))
     figures.append(
         parts.ring(film, effort.pixel_size_um, round(effort.cells), effort.ring_frames, order.folder)
     )
-    say(0.72, "judging tracks")
+    report(0.72, say("benchmark.judging"))
     judged, track_floor = parts.judging(two_stage, tracked.tracks, effort.judged_tracks)
     figures += judged
     late = endless(
@@ -90,7 +91,9 @@ def measure_parts(order: Order, say: Say) -> dict[str, Any]:
         frames=effort.endless_frames,
         most_s=effort.endless_s,
         folder=order.folder,
-        progress=lambda share, note: say(0.77 + 0.23 * share, f"late against early: {note}"),
+        progress=lambda share, seconds: report(
+            0.77 + 0.23 * share, say("benchmark.late-early", seconds=seconds)
+        ),
     )
     return {
         "machine": machine,
@@ -105,7 +108,7 @@ def measure_parts(order: Order, say: Say) -> dict[str, Any]:
     }
 
 
-def measure_whole(order: Order, say: Say) -> dict[str, Any]:
+def measure_whole(order: Order, report: Report) -> dict[str, Any]:
     """Analyse `MOVIE` in the folder, and play it live."""
     effort, movie = order.effort, order.folder / MOVIE
     gpu = order.device != "cpu"
@@ -114,12 +117,15 @@ def measure_whole(order: Order, say: Say) -> dict[str, Any]:
             movie,
             order.folder / "analysed",
             "cpu",
-            lambda share, note: say(0.5 * share, f"analysing: {note}"),
+            lambda share, frames: report(0.5 * share, say("benchmark.analysing", frames=frames)),
         )
     }
     if gpu:
         found["analysed_on_gpu"] = whole.analysed(
-            movie, order.folder / "on-gpu", order.device, lambda share, note: say(0.5, f"on the GPU: {note}")
+            movie,
+            order.folder / "on-gpu",
+            order.device,
+            lambda share, frames: report(0.5, say("benchmark.analysing-gpu", frames=frames)),
         )
     found["live"] = whole.live(
         tifffile.memmap(movie, mode="r"),
@@ -127,7 +133,7 @@ def measure_whole(order: Order, say: Say) -> dict[str, Any]:
         effort.live_s,
         order.folder / "live",
         order.device,
-        lambda share, note: say(0.6 + 0.4 * share, f"live: {note}"),
+        lambda share, seconds: report(0.6 + 0.4 * share, say("benchmark.live", seconds=seconds)),
     )
     return found
 
@@ -155,28 +161,29 @@ def benchmark(
     device : {"auto", "cpu", "cuda"}
         Where the networks run.
     minutes : float, optional
-        Of frames that are tracked late against early, instead of what fits into three minutes in all.
+        Minutes of frames tracked to compare late with early. Default: as many as fit into three minutes of
+        measuring in all.
     folder : Path, optional
-        Where movie, ring and sessions lie meanwhile; on the disk that is meant. Default: the system's folder
+        For the movie, ring and sessions meanwhile, on the disk to be measured. Default: the system's folder
         for temporary files.
     effort : Effort, optional
         How much is measured.
     progress : callable
-        Called with the share that is done, and what is being measured.
+        Called with the share done, 0 to 1, and what is being measured.
 
     Returns
     -------
     dict
-        Ready for JSON: ``frame_ms``, ``seconds`` (that measuring took), ``machine``, ``figures`` (a list,
+        Ready for JSON: ``frame_ms``, ``seconds`` (of measuring), ``machine``, ``figures`` (a list,
         each as `Figure.record`), ``endless``, ``analysed``, ``live``, ``memory``, ``movie_background_s``,
         ``effort``.
 
     Raises
     ------
     BadInput
-        For a device or folder that cannot be had, or a disk too full.
+        If the device or folder is not available, or the disk too full.
     RunFailed
-        Where measuring broke. Nothing is left behind either way.
+        If measuring broke. Nothing is left behind either way.
     """
     effort = _effort(effort or Effort(), minutes)
     where = _place(folder, effort)
@@ -186,7 +193,7 @@ def benchmark(
             prefix="rbcflow-benchmark-", dir=where, ignore_cleanup_errors=True
         )
     except OSError as error:
-        raise BadInput(f"{where} cannot be written to ({error.strerror}): choose another folder.") from None
+        raise BadInput("benchmark.folder-read-only", folder=where, why=error.strerror) from None
     with place as made:
         order = Order(effort, device, Path(made))
         parts = in_child(f"{_MEASURING}:measure_parts", order, _within(progress, 0.0, _PARTS_SHARE))
@@ -199,24 +206,21 @@ def _effort(effort: Effort, minutes: float | None) -> Effort:
     if minutes is None:
         return effort
     if not 0 < minutes <= MOST_MINUTES:
-        raise BadInput(f"minutes must lie above 0 and be at most {MOST_MINUTES:.0f}, not {minutes:g}.")
+        raise BadInput("benchmark.minutes-outside", most=MOST_MINUTES, minutes=minutes)
     return replace(effort, endless_frames=round(minutes * 60 * DEFAULT_FPS), endless_s=None)
 
 
 def _place(folder: Path | None, effort: Effort) -> Path:
     where = Path(tempfile.gettempdir()) if folder is None else folder
     if not where.is_dir():
-        raise BadInput(f"There is no folder {where}: make it first, or choose another.")
+        raise BadInput("benchmark.no-folder", folder=where)
     free, needed = shutil.disk_usage(where).free, 1.2 * effort.disk_bytes
     if free < needed:
-        raise BadInput(
-            f"Measuring needs {needed / 1e9:.1f} GB for a while, but {where} has {free / 1e9:.1f} left: "
-            "make room, or choose another folder."
-        )
+        raise BadInput("benchmark.disk-too-small", needed=needed / 1e9, free=free / 1e9, folder=where)
     return where
 
 
-def _within(progress: Callable[[float, str], None], first: float, last: float) -> Say:
+def _within(progress: Callable[[float, str], None], first: float, last: float) -> Report:
     return lambda share, note: progress(first + (last - first) * share, note)
 
 
@@ -251,13 +255,13 @@ def _of_whole(parts: dict[str, Any], whole: dict[str, Any]) -> list[Figure]:
             analysed["wall_ms_per_frame"],
             clock="wall",
             aim_ms=AIM_ANALYSED_MS,
-            note=f"start-up of {analysed['start_up_s']:.1f} s apart",
+            note=say("benchmark.note-start-up", seconds=analysed["start_up_s"]),
         ),
         Figure(
             "... its CPU time, all threads",
             analysed["cpu_ms_per_frame"],
             floor=floor,
-            note=f"{60 * analysed['tracks'] / analysed['frames']:.0f} tracks a second",
+            note=say("benchmark.note-tracks", tracks=60 * analysed["tracks"] / analysed["frames"]),
         ),
         Figure(f"... its busiest thread, {busiest[0]}", busiest[1]),
     ]
@@ -269,7 +273,7 @@ def _of_whole(parts: dict[str, Any], whole: dict[str, Any]) -> list[Figure]:
                 gpu["wall_ms_per_frame"],
                 clock="wall",
                 aim_ms=AIM_ANALYSED_MS,
-                note=f"start-up of {gpu['start_up_s']:.1f} s apart",
+                note=say("benchmark.note-start-up", seconds=gpu["start_up_s"]),
             )
         )
     lost = sum(live["dropped"].values())
@@ -277,7 +281,7 @@ def _of_whole(parts: dict[str, Any], whole: dict[str, Any]) -> list[Figure]:
         Figure(
             "a live run at 60 frames/s, CPU time, all threads",
             live["cpu_ms_per_frame"],
-            note=f"{lost} of {live['received']} frames lost",
+            note=say("benchmark.note-lost", lost=lost, received=live["received"]),
         )
     )
     return figures

@@ -16,14 +16,16 @@ from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.pipeline import Run, RunSettings, Stages, analyze
 from napari_rbcflow.ring import FrameRing
-from napari_rbcflow.types import DEFAULT_FPS, Frame
+from napari_rbcflow.types import DEFAULT_FPS, Frame, RunStatus
 
+Progress = Callable[[float, float], None]
+"""Takes the share done, 0 to 1, and the seconds or frames that it is about."""
 A_BLOCK = 40
-"""Frames between two looks at the clock and the memory."""
+"""Frames between readings of the clock and the memory."""
 _LEAST_BLOCKS = 8
 """Two a quarter."""
 _WARM_FRAMES = 90
-"""Not counted: until the background stands nothing is tracked, and then the frames held are caught up."""
+"""Not counted: nothing is tracked before there is a background, and then the waiting frames are caught up."""
 
 
 def endless(
@@ -33,30 +35,14 @@ def endless(
     frames: int,
     most_s: float | None,
     folder: Path,
-    progress: Callable[[float, str], None],
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Track a film again and again and keep its frames in the ring; tracks are let go of as they end.
+    """Track a film in a loop, for `frames` frames or `most_s` seconds, and keep its frames in the ring.
 
-    Parameters
-    ----------
-    film : ndarray of uint8, shape (n, height, width)
-    pixel_size_um : float
-    frames : int
-        At most.
-    most_s : float or None
-        By the clock; None for as long as it takes.
-    folder : Path
-        For the ring.
-    progress : callable
-        Called with the share that is done, and a note.
-
-    Returns
-    -------
-    dict
-        ``late_to_early``: CPU time a frame of the last quarter over that of the second (the first warms
-        up), of each the lower quartile of its blocks: other programs only ever add, and at random;
-        ``late_to_early_mean``: the same of the means. ``growth_mb_per_1000_frames``: of the memory held,
-        between the same two quarters.
+    ``late_to_early`` is the CPU time per frame of the last quarter over that of the second (the first warms
+    up), each the lower quartile of its blocks, because other programs only ever add time, and at random;
+    ``late_to_early_mean`` is the same of the means. ``growth_mb_per_1000_frames`` is the growth of memory
+    between the same two quarters.
     """
     _, height, width = film.shape
     tracker = tracker_of(film, pixel_size_um)
@@ -71,7 +57,7 @@ def endless(
     )
     blocks = max(_LEAST_BLOCKS, frames // A_BLOCK)
     ends = np.linspace(0, max(frames, blocks), blocks + 1).astype(int)[1:].tolist()
-    # All asked for beforehand, so that looking does not itself grow.
+    # Allocated beforehand, so that measuring does not itself take memory.
     ms, memory_mb = np.zeros(blocks), np.zeros(blocks)
     t = tracks = done = 0
 
@@ -92,7 +78,7 @@ def endless(
             ms[done - 1] = 1e3 * watch.cpu_s / (t - before)
             memory_mb[done - 1] = resident_mb()
             of_time = 0.0 if most_s is None else whole.wall_s / most_s
-            progress(min(1.0, max(done / blocks, of_time)), f"{end / DEFAULT_FPS:.0f} s of frames")
+            progress(min(1.0, max(done / blocks, of_time)), end / DEFAULT_FPS)
             if of_time > 1 and done >= _LEAST_BLOCKS:
                 break
     finally:
@@ -122,16 +108,14 @@ THREADS = {
     "judging": (Stages, "judge"),
     "ring": (Stages, "keep_frames"),
 }
-"""The busiest is what a machine with cores enough would wait for."""
-
-Say = Callable[[float, str], None]
+"""With enough cores, a run is as fast as the busiest of them."""
 
 
-def analysed(movie: Path, out: Path, device: str, progress: Say) -> dict[str, Any]:
-    """Analyse a movie, as ``rbcflow analyze`` does, and tell what each frame cost.
+def analysed(movie: Path, out: Path, device: str, progress: Progress) -> dict[str, Any]:
+    """Analyse a movie, as ``rbcflow analyze`` does: what each frame cost.
 
-    Counted is from the first frame that is read until the session is closed. What comes before
-    (networks, kernels, the movie's background) is told apart, as ``start_up_s``.
+    From the first frame that is read until the session is closed. What comes before (networks, kernels, the
+    movie's background) is ``start_up_s``.
     """
     whole = Stopwatch()
     with since_first(Stages, "receive") as begun, stepwise(THREADS, time.thread_time) as threads:
@@ -139,7 +123,7 @@ def analysed(movie: Path, out: Path, device: str, progress: Say) -> dict[str, An
             movie,
             out,
             device=device,
-            progress=lambda p, info: progress(p.processed / (info.n_frames or 1), f"{p.processed} frames"),
+            progress=lambda p, info: progress(p.processed / (info.n_frames or 1), p.processed),
         )
         (watch,) = begun
         wall_s, cpu_s = watch.wall_s, watch.cpu_s
@@ -157,7 +141,7 @@ def analysed(movie: Path, out: Path, device: str, progress: Say) -> dict[str, An
 
 
 def live(
-    film: Film, pixel_size_um: float, seconds: float, out: Path, device: str, progress: Say
+    film: Film, pixel_size_um: float, seconds: float, out: Path, device: str, progress: Progress
 ) -> dict[str, Any]:
     """Run live on a film played at 60 frames/s: what was lost, and how late the labels came."""
     settings = RunSettings(stop=StopRules(), device=device, ring_seconds=2.0)
@@ -167,15 +151,15 @@ def live(
         watch = Stopwatch()
         while not run.wait(0.2):
             now_s = run.progress().seconds
-            progress(min(1.0, now_s / seconds), f"{now_s:.0f} s live")
+            progress(min(1.0, now_s / seconds), now_s)
         wall_s, cpu_s = watch.wall_s, watch.cpu_s
     except BaseException:
         run.stop()
         run.wait()
         raise
     status, reason = run.outcome
-    if status == "failed":
-        raise RunFailed(f"the benchmark's live run failed: {reason}")
+    if status == RunStatus.FAILED:
+        raise RunFailed("benchmark.live-failed", reason=reason)
     account = run.account(whole=True)
     said = account.as_dict()
     return {

@@ -7,14 +7,14 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.types import LEAST_FRAMES
+from napari_rbcflow.sentences import name_settings, say
 from napari_rbcflow.version import __version__
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ _IN_A_DRIVER = ("rbcflow-opening", "rbcflow-source", "rbcflow-close", "rbcflow-c
 """Threads that call into a camera; when a command ends, only one that hangs still lives."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help=say("cli.rbcflow"),
+)
 @click.version_option(__version__, prog_name="rbcflow")
-@click.option("--debug", is_flag=True, help="Show the traceback where something goes wrong.")
+@click.option("--debug", is_flag=True, help=say("cli.debug"))
 def cli(debug: bool) -> None:
-    """Tank-treading fraction of red blood cells in shear flow, live or from a movie.
-
-    Example: rbcflow demo
-    """
+    """``rbcflow``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,31 +53,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _exit_code(arguments: list[str], debug: bool) -> int:
     try:
         result = cli.main(arguments, prog_name="rbcflow", standalone_mode=False)
+        return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 2
     except click.ClickException as error:
-        return _say(error.format_message(), 2, debug)
-    except BadInput as error:
-        return _say(str(error), 2, debug)
-    except RunFailed as error:
-        return _say(str(error), 1, debug)
+        return _fail(error.format_message(), 2, debug)
+    except (BadInput, RunFailed) as error:
+        command = next((cli.commands[name] for name in arguments if name in cli.commands), cli)
+        return _fail(_name_options(str(error), command), 2 if isinstance(error, BadInput) else 1, debug)
     except (KeyboardInterrupt, click.Abort):
-        return _say("stopped", 1, debug)
+        return _fail(say("cli.stopped"), 1, debug)
     except Exception as error:
-        return _say(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1, debug)
-    return result if isinstance(result, int) else 0
+        return _fail(say("cli.unexpected", kind=type(error).__name__, why=error), 1, debug)
 
 
-def _say(sentence: str, code: int, debug: bool) -> int:
+def _fail(sentence: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     click.echo("rbcflow: " + " ".join(sentence.split()), err=True)
     return code
 
 
+def echo(sentence: str, *, err: bool = False) -> None:
+    """Print what another package says, with settings named as options of the command that runs."""
+    context = click.get_current_context(silent=True)
+    click.echo(_name_options(sentence, context.command if context else cli), err=err)
+
+
+def _name_options(sentence: str, command: click.Command) -> str:
+    options = {p.name: max(p.opts, key=len) for p in command.params if isinstance(p, click.Option)}
+    return name_settings(sentence, lambda name: options.get(name, name))
+
+
 FIXED_N = ("wilson", "jeffreys", "clopper-pearson")
-"""As in `estimate.fixed_n`, which takes SciPy's half a second to import."""
+"""As in `estimate`, which takes SciPy's half a second to import."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,101 +104,73 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 PATH = click.Path(path_type=Path)
-debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, help="Show the traceback on an error."
-)
-output_option = click.option(
-    "-o", "--output", required=True, type=PATH, help="Session folder to make; must not exist yet."
-)
+debug_option = click.option("--debug", is_flag=True, expose_value=False, help=say("cli.debug"))
+output_option = click.option("-o", "--output", required=True, type=PATH, help=say("cli.output"))
 device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the networks run."
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help=say("cli.device")
 )
 flow_option = click.option(
     "--flow",
     type=click.Choice(["left-to-right", "right-to-left"]),
     default="left-to-right",
     show_default=True,
-    help="Where cells flow to in the picture.",
+    help=say("cli.flow"),
 )
 set_flow_options = options(
-    click.option("--shear-rate", type=float, help="At the wall, as the pump is set, 1/s [default: 10]."),
-    click.option(
-        "--focus-height-um",
-        type=float,
-        help="Travel of the objective from the wall to the focus [default: 60]. A flow that fits not both "
-        "is warned of.",
-    ),
+    click.option("--shear-rate", type=float, help=say("cli.shear-rate")),
+    click.option("--focus-height-um", type=float, help=say("cli.focus-height")),
 )
 record_options = options(
-    click.option("--patient", default="", help="Patient, for the record."),
-    click.option("--sample", default="", help="Sample, for the record."),
+    click.option("--patient", default="", help=say("cli.patient")),
+    click.option("--sample", default="", help=say("cli.sample")),
 )
 stop_options = options(
-    click.option("--stop-reliable", type=int, metavar="N", help="Stop at N reliable cells."),
-    click.option(
-        "--stop-halfwidth",
-        type=float,
-        metavar="H",
-        help="Stop where the interval is +-H (0.05: 5 points) or less, at N cells or more.",
-    ),
-    click.option("--stop-seconds", type=float, metavar="S", help="Stop after S seconds."),
-    click.option("--stop-tracks", type=int, metavar="M", help="Stop at M tracks, counted or not."),
-    click.option(
-        "--stop-baseline",
-        type=float,
-        metavar="B",
-        help="Stop where the fraction surely lies below or above B (0.86 for 86 %).",
-    ),
+    click.option("--stop-reliable", type=int, metavar="N", help=say("cli.stop-reliable")),
+    click.option("--stop-halfwidth", type=float, metavar="H", help=say("cli.stop-halfwidth")),
+    click.option("--stop-seconds", type=float, metavar="S", help=say("cli.stop-seconds")),
+    click.option("--stop-tracks", type=int, metavar="M", help=say("cli.stop-tracks")),
+    click.option("--stop-baseline", type=float, metavar="B", help=say("cli.stop-baseline")),
 )
 interval_option = click.option(
-    "--interval",
-    type=click.Choice(FIXED_N),
-    default="wilson",
-    show_default=True,
-    help="Where what was seen did not decide when to stop; elsewhere, the one that holds there is said. "
-    "wilson and jeffreys cover in 95 of 100 runs in the mean, near 0 and 100 % in as few as 84; "
-    "clopper-pearson never in fewer than 95, and is wider.",
+    "--interval", type=click.Choice(FIXED_N), default="wilson", show_default=True, help=say("cli.interval")
 )
-viewer_option = click.option(
-    "--viewer/--no-viewer", default=None, help="Open napari [default: where there is a display]."
-)
+viewer_option = click.option("--viewer/--no-viewer", default=None, help=say("cli.viewer"))
 intruded_option = click.option(
     "--leave-out-intruded/--keep-intruded",
     default=True,
     show_default=True,
-    help="Judge a track without the frames in which another cell stands in its crop, as the paper did.",
+    help=say("cli.leave-out-intruded"),
 )
-least_frames_option = click.option(
-    "--least-frames",
-    type=int,
-    default=LEAST_FRAMES,
-    show_default=True,
-    metavar="N",
-    help="Count only cells seen in N frames or more: a flip shows more surely in a long track.",
-)
+# Without a default, as numpy would be imported for it, which takes longer than all the rest.
+least_frames_option = click.option("--least-frames", type=int, metavar="N", help=say("cli.least-frames"))
 ring_option = click.option(
     "--ring-seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=5.0,
     show_default=True,
-    help="Raw frames that frames.zarr keeps, in seconds.",
+    help=say("cli.ring-seconds"),
 )
 
 
-def flow_set(shear_rate: float | None, focus_height_um: float | None) -> SetFlow:
-    """Return the flow as it was set; the paper's where nobody says."""
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given or have a default."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def set_flow(options: dict[str, Any]) -> SetFlow:
+    """Take the flow as it was set out of `options`; the paper's if it was not."""
     from napari_rbcflow.quality import SetFlow
 
-    said = {"shear_rate_per_s": shear_rate, "focus_height_um": focus_height_um}
-    return SetFlow(**{name: value for name, value in said.items() if value is not None})
+    names = {"shear_rate": "shear_rate_per_s", "focus_height_um": "focus_height_um"}
+    return SetFlow(**given({name: options.pop(option) for option, name in names.items()}))
 
 
-def must_be_makeable(file: Path) -> None:
-    """Refuse a file or folder that is there or cannot be made: now, not after the work."""
+def must_be_new(file: Path) -> None:
+    """Refuse a file or folder that exists or cannot be created: now, not after the work."""
     folder = file.absolute().parent
     if file.exists():
-        raise BadInput(f"{file} exists already: choose another name, or move it away")
+        raise BadInput("cli.file-exists", file=file)
     if not folder.is_dir():
-        raise BadInput(f"{file} cannot be made: there is no folder {folder}")
+        raise BadInput("cli.no-folder-for-file", file=file, folder=folder)
     if not os.access(folder, os.W_OK):
-        raise BadInput(f"{file} cannot be made: the folder {folder} cannot be written to")
+        raise BadInput("cli.folder-read-only", file=file, folder=folder)

@@ -7,14 +7,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from napari_rbcflow.estimate import missing, time_words
-from napari_rbcflow.quality import FEW_CELLS, LATE_LABELS_S, lost_words
+from napari_rbcflow.cli.group import echo
+from napari_rbcflow.estimate import FEW_CELLS, missing, time_words
+from napari_rbcflow.quality import LATE_LABELS_S, lost_words
+from napari_rbcflow.sentences import say
+from napari_rbcflow.types import StopReason
 
 if TYPE_CHECKING:
     from napari_rbcflow.pipeline import Progress as RunProgress
@@ -22,63 +26,70 @@ if TYPE_CHECKING:
     from napari_rbcflow.quality import RunWarning
 
 
-READ_FIRST = " - read the warning above first"
-
-
 def say_number(number: str, warnings: Sequence[RunWarning]) -> None:
-    """Print the grave warnings, then the number, on the same stream: who keeps one keeps both.
-
-    Parameters
-    ----------
-    number : str
-        With its interval.
-    warnings : sequence of RunWarning
-        All that must be said of the run.
-    """
+    """Print the grave warnings, then the number, on the same stream: who keeps one keeps both."""
     grave = [warning for warning in warnings if warning.grave]
     for warning in grave:
-        click.echo(warning.said)
-    click.echo(number + (READ_FIRST if grave else ""))
+        echo(warning.text)
+    click.echo(say("cli.read-first", number=number) if grave else number)
 
 
 def say_notes(warnings: Sequence[RunWarning]) -> None:
-    """Print the other warnings, beside the result."""
+    """Print the other warnings on standard error."""
     for warning in warnings:
         if not warning.grave:
-            click.echo(warning.said, err=True)
+            echo(warning.text, err=True)
+
+
+def print_result(
+    folder: Path,
+    warnings: Sequence[RunWarning],
+    number: str,
+    more: Sequence[str] = (),
+    remarks: Sequence[str] = (),
+) -> None:
+    """Print a run's number, unless it is empty, with its warnings, and where its session is."""
+    from napari_rbcflow.session import words_of
+
+    if number:
+        say_number(number, warnings)
+        for line in (words_of(folder), *more):
+            if line:
+                echo(line)
+    say_notes(warnings)
+    for remark in remarks:
+        echo(remark)
+    click.echo(say("cli.session", folder=folder))
 
 
 REFRESH_S = 0.2
 PLAIN_EVERY_S = 5.0
-"""Between lines where the output is no terminal, so that a log stays readable."""
+"""Seconds between lines if the output is no terminal, so that a log stays readable."""
 
 
 def running_line(p: RunProgress) -> str:
-    """Return the one line that is shown while a run goes; what the window's edge may cut off comes last.
+    """Return the one line that is shown during a run; what the window may cut off comes last.
 
-    The interval is the one that holds at every look, as whoever sees it may stop the run. A number that
-    must not be acted on is behind that word, as what the edge cuts off is the end of the line.
+    The interval is the one that is valid at any moment, because whoever sees it may stop the run. A number
+    that must not be acted on comes after a warning.
     """
-    lost = ""
-    if n := p.dropped + p.missed:
-        why = lost_words(dropped=p.dropped_by, missed=p.missed_by)
-        lost = f"  {n} frame{'' if n == 1 else 's'} lost{f' ({why})' if why else ''}"
-    if p.labels_behind_s >= LATE_LABELS_S:
-        lost += f"  labels {p.labels_behind_s:.0f} s behind"
-    said = "no reliable cell yet"
+    number = say("cli.running-none-yet")
     if p.n:
         low, high = p.interval
-        said = f"tank-treading {100 * p.estimate:.1f} % ({100 * low:.1f}-{100 * high:.1f}, n {p.n})"
-        if any(w.grave for w in p.warned or ()):
-            return f"WARNING, read above  {_line(p, said + lost)}"
-        if p.n < FEW_CELLS:
-            return f"WARNING, too few cells  {_line(p, said + lost)}"
-    return _line(p, said + lost)
-
-
-def _line(p: RunProgress, said: str) -> str:
-    tracks = p.cells["tracked"]
-    return f"{p.seconds:.0f} s  {tracks} track{'' if tracks == 1 else 's'}  {said}  to go: {to_go(p)}"
+        number = say(
+            "cli.running-number", estimate=100 * p.estimate, low=100 * low, high=100 * high, cells=p.n
+        )
+    if frames := p.dropped + p.missed:
+        if why := lost_words(dropped=p.dropped_by, missed=p.missed_by):
+            number = say("cli.running-lost-why", number=number, frames=frames, why=why)
+        else:
+            number = say("cli.running-lost", number=number, frames=frames)
+    if p.labels_behind_s >= LATE_LABELS_S:
+        number = say("cli.running-behind", number=number, seconds=p.labels_behind_s)
+    line = say("cli.running", seconds=p.seconds, tracks=p.cells["tracked"], number=number, missing=to_go(p))
+    if p.n and any(w.grave for w in p.warned or ()):
+        return say("cli.running-read-above", line=line)
+    return say("cli.running-too-few", line=line) if 0 < p.n < FEW_CELLS else line
 
 
 def to_go(p: RunProgress) -> str:
@@ -86,8 +97,10 @@ def to_go(p: RunProgress) -> str:
     if not p.rules:
         return p.missing
     timed = [
-        replace(rule, missing=f"{rule.missing} (about {time_words(rule.seconds_left)})")
-        if rule.missing and rule.seconds_left is not None and rule.name != "seconds"
+        replace(
+            rule, missing=say("cli.missing-timed", missing=rule.missing, time=time_words(rule.seconds_left))
+        )
+        if rule.missing and rule.seconds_left is not None and rule.name != StopReason.SECONDS
         else rule
         for rule in p.rules
     ]
@@ -95,21 +108,19 @@ def to_go(p: RunProgress) -> str:
 
 
 def follow(run: Run) -> None:
-    """Show the running line until the run has ended, and on lines of their own, once each, what is grave and
-    what broke without ending the run.
-    """  # noqa: D205
+    """Show the running line until the run has ended, and above it, once each, what is grave or broke."""
     terminal = sys.stderr.isatty()
     printed = time.monotonic()
-    told: set[str] = set()
+    shown: set[str] = set()
     while not run.wait(REFRESH_S):
         progress = run.progress()
         width = Console(stderr=True).width
-        grave = {warning.key: warning.said for warning in progress.warned or () if warning.grave}
-        also = {said: said for said in (*run.survived, progress.room) if said}
+        grave = {warning.key: warning.text for warning in progress.warned or () if warning.grave}
+        also = {sentence: sentence for sentence in (*run.survived, progress.room) if sentence}
         for key, sentence in (grave | also).items():
-            if key not in told:
-                told.add(key)
-                click.echo(("\r" + " " * (width - 1) + "\r" if terminal else "") + sentence, err=True)
+            if key not in shown:
+                shown.add(key)
+                echo(("\r" + " " * (width - 1) + "\r" if terminal else "") + sentence, err=True)
         if terminal:
             click.echo("\r" + running_line(progress)[: width - 1].ljust(width - 1), nl=False, err=True)
         elif time.monotonic() - printed >= PLAIN_EVERY_S:
