@@ -160,7 +160,7 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     )
     assert panel.number.text().startswith(f"{100 * figure.estimate:.0f}")
     assert panel.curve.n == figure.n
-    assert panel.end.text() == "Stopped by a person."
+    assert panel.end.text() == say("estimate.ended-user")
     assert f"{figure.n - 1} reliable" in panel.by_hand.text()
     assert "simulation" in panel.remarks.text()
     assert panel.open_folder.isVisible()
@@ -182,7 +182,7 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     assert panel.by_hand.text() == ""
     with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
         pass
-    assert panel.end.text() == "Stopped by itself: enough reliable cells had been counted (2)."
+    assert panel.end.text() == say("estimate.ended-reliable", cells=2)
     assert "Only 2 cells" in panel.warnings.grave[0]
     assert [verify(path).code for path in sessions(bench)] == [0, 0]
     assert list(bench.viewer.layers) == layers
@@ -391,7 +391,7 @@ def test_live_mode_there_is_ended_by_a_button_and_what_the_camera_took_is_seen(
         (sentence,) = widget.message.grave
         return sentence
 
-    assert "Live mode is on in Micro-Manager" in refused()
+    assert refused() == in_form(say("sources.live-mode-on"))
     assert offer.isVisible()
     assert offer.text() in widget.message.grave[0]
     bench.picture("live_mode_is_on")
@@ -426,7 +426,11 @@ def test_live_mode_there_is_ended_by_a_button_and_what_the_camera_took_is_seen(
     )
     assert "from Micro-Manager's calibration" in line.toolTip()
     assert line.differs.text() == "▲ Not as asked: 30 frames/s, not 60."
-    assert "60 frames/s were asked for; Infinity has 30 frames/s." in line.toolTip()
+    setting = say("sources.setting-fps")
+    asked_for = say(
+        "sources.not-as-asked", setting=setting, camera="Infinity", actual="30 frames/s", asked="60"
+    )
+    assert asked_for in line.toolTip()
     bench.picture("live_camera_took")
     bench.press(widget.stop_button)
     with bench.qtbot.waitSignal(widget.ended, timeout=60_000):

@@ -22,6 +22,7 @@ from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.pipeline.client import Phase, Worker, WorkerRun, busy
 from napari_rbcflow.pipeline.messages import Camera, MovieFile, RunRequest
 from napari_rbcflow.pipeline.settings import RunSettings
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session, verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.types import SourceInfo
@@ -98,8 +99,9 @@ def test_a_stop_is_heard_while_it_opens_and_while_it_runs(
     assert early.outcome == ("stopped", "user")
     assert verify(tmp_path / "early").code == 0
     run = worker.start(chamber(tmp_path / "s"))
-    with pytest.raises(BadInput, match="stop it first"):
+    with pytest.raises(BadInput) as error:
         worker.start(chamber(tmp_path / "second"))
+    assert error.value.key == "pipeline.run-goes-on"
     until(lambda: counting(run))
     run.stop()
     assert run.wait(30)
@@ -108,23 +110,23 @@ def test_a_stop_is_heard_while_it_opens_and_while_it_runs(
 
 
 @pytest.mark.parametrize(
-    ("source", "parent", "sentence"),
+    ("source", "parent", "key"),
     [
-        (Camera("no such camera"), ".", "no camera or movie"),
-        (Camera("nowhere/x.cfg"), ".", "nowhere"),
-        (Camera("simulated", {"binning": 2}), ".", "no --binning"),
-        (Camera("simulated"), "missing", "make that first"),
-        (MovieFile(Path("missing.avi")), ".", "does not exist"),
+        (Camera("no such camera"), ".", "sources.no-such-source"),
+        (Camera("nowhere/x.cfg"), ".", "sources.config-missing"),
+        (Camera("simulated", {"binning": 2}), ".", "sources.simulation-lacks"),
+        (Camera("simulated"), "missing", "session.no-parent-folder"),
+        (MovieFile(Path("missing.avi")), ".", "sources.no-file"),
     ],
 )
 def test_what_cannot_begin_is_refused_in_one_sentence(
-    worker: Worker, tmp_path: Path, source: Camera | MovieFile, parent: str, sentence: str
+    worker: Worker, tmp_path: Path, source: Camera | MovieFile, parent: str, key: str
 ) -> None:
     folder = tmp_path / parent / "s"
     run = worker.start(RunRequest(source, folder, RunSettings(stop=StopRules(reliable=1))))
     assert run.wait(30)
     assert run.phase is Phase.REFUSED
-    assert sentence in run.sentence
+    assert run.key == key
     assert "\n" not in run.sentence
     assert not folder.exists()
 
@@ -169,7 +171,7 @@ def test_a_driver_that_hangs_is_left_by_stop(
     run.stop()
     assert run.wait(20)
     assert run.phase is Phase.REFUSED
-    assert "did not answer" in run.sentence
+    assert say("pipeline.source-silent-at-open") in run.sentence
     assert not (tmp_path / "s").exists()
     assert not busy()
 
