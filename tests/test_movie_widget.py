@@ -169,6 +169,7 @@ def test_a_file_is_analysed_shown_and_gone_through(
     assert w.layers.frame_of(near) == place[0]
     # Somebody's layer in another unit gives that to the whole viewer.
     nm = viewer.add_image(np.zeros((9, 9), np.uint8), units=("nm", "nm"))
+    viewer.reset_view()
     assert w.layers.cell_at((near[0], 1000 * near[1], 1000 * near[2])) == cell
     assert w.layers.cell_at(near) is None
     viewer.layers.remove(nm)
@@ -429,7 +430,7 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     newer.mkdir()
     (newer / "run.json").write_text(json.dumps({**run, "format": 99}))
     w._report_errors(w.show_session)(newer)
-    assert "newer napari-rbcflow: update" in w.message.grave[0]
+    assert w.message.grave == (say("ring.newer-version", path=newer),)
     assert not w.job.busy
 
     # Out of its dock in mid run: the session is closed and the process gone when that returns.

@@ -21,9 +21,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.pipeline import MOST_LEAST_FRAMES, Camera, MovieFile, Order, RunSettings
+from napari_rbcflow.pipeline import MOST_LEAST_FRAMES, Camera, MovieFile, RunRequest, RunSettings
 from napari_rbcflow.sentences import say
-from napari_rbcflow.sources import USUAL, CameraSettings, parse_roi, roi_text
+from napari_rbcflow.sources import USUAL_PIXEL_TYPES, CameraSettings, parse_roi, roi_text
 from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES
 from napari_rbcflow.widgets.dock import FIELD_LABELS
@@ -207,7 +207,7 @@ def _field(name: str) -> tuple[QWidget, QLineEdit]:
     box = QComboBox()
     box.setEditable(True)
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    box.addItems(["", *USUAL])
+    box.addItems(["", *USUAL_PIXEL_TYPES])
     edit = box.lineEdit()  # type: ignore[assignment]
     return box, edit
 
@@ -300,13 +300,13 @@ class CameraForm(QWidget):
 
     # ------------------------------------------------------------------ out
 
-    def order(self) -> Order:
+    def order(self) -> RunRequest:
         """Return what was chosen, with the path of a session that does not exist yet."""
         options = self._options()
         spec = self._spec()
         settings = self.run_settings()
         path = new_session(self.folder.text(), settings.patient, settings.sample)
-        return Order(Camera(spec, options), path, settings)
+        return RunRequest(Camera(spec, options), path, settings)
 
     def run_settings(self) -> RunSettings:
         """Return what was chosen for the run itself."""
@@ -363,7 +363,7 @@ class CameraForm(QWidget):
         self._fill_flow(settings.flow)
         self.folder.setText(str(settings.sessions_folder))
 
-    def fill(self, order: Order) -> None:
+    def fill(self, order: RunRequest) -> None:
         """Show an order."""
         source, settings = order.source, order.settings
         options: dict[str, Any]

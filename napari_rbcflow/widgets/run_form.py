@@ -22,10 +22,10 @@ from qtpy.QtWidgets import (
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import USUAL_RELIABLE, StopRules
-from napari_rbcflow.pipeline import Camera, Order
+from napari_rbcflow.pipeline import Camera, RunRequest
 from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.sentences import say
-from napari_rbcflow.sources import amiss_words, took_lines, took_words
+from napari_rbcflow.sources import not_as_asked_line, source_line, source_lines
 from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import SourceInfo
 from napari_rbcflow.widgets.dock import FIELD_LABELS, WARNING_COLOUR, set_text, wrapping_label
@@ -151,7 +151,7 @@ class StopForm(QWidget):
     def _ticked(self) -> None:
         note = ""
         if not any(tick.isChecked() for tick in self._ticks):
-            note = say("forms.runs-until-stopped")
+            note = say("viewer.goes-on")
         elif self.by_reliable.isChecked() and self.by_halfwidth.isChecked():
             note = say("forms.stop-needs-both")
         set_text(self.note, note)
@@ -201,14 +201,14 @@ class CameraLine(QWidget):
 
     def show_info(self, info: SourceInfo) -> None:
         """Show what a source that is open does."""
-        set_text(self.took, escape(took_words(info)))
-        self.setToolTip("\n".join(took_lines(info)))
-        amiss = amiss_words(info)
+        set_text(self.took, escape(source_line(info)))
+        self.setToolTip("\n".join(source_lines(info)))
+        amiss = not_as_asked_line(info)
         set_text(self.differs, f"▲ {escape(amiss)}" if amiss else "")
         self.show()
 
 
-def ending_live_mode(wanted: Order, refused: Order) -> Order:
+def ending_live_mode(wanted: RunRequest, refused: RunRequest) -> RunRequest:
     """Return the order, with Live mode ended: what was refused, unless the form says something else now."""
     # Where only the folder differs, nothing was made: the name refused is still free.
     same = (wanted.source, wanted.settings) == (refused.source, refused.settings)

@@ -13,14 +13,14 @@ from napari_rbcflow.pipeline import Phase
 from napari_rbcflow.sentences import say
 
 if TYPE_CHECKING:
-    from napari_rbcflow.pipeline import Order, WorkerRun
+    from napari_rbcflow.pipeline import RunRequest, WorkerRun
     from napari_rbcflow.widgets.live import LiveWidget
 
 
 log = logging.getLogger(__name__)
 
 
-def watch(order: Order) -> WorkerRun:
+def watch(order: RunRequest) -> WorkerRun:
     """Open napari and run the order in the live widget, until the window and the session are closed."""
     viewer = napari.Viewer(title="napari-rbcflow")
     widget = docked(viewer)
