@@ -21,6 +21,7 @@ from napari_rbcflow.estimate.tally import FRAGMENT, TOO_FEW_FRAMES, Tally, count
 from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.pipeline.messages import Camera, RunRequest
 from napari_rbcflow.quality.meter import Meter
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import SessionWriter, open_session, verify
 from napari_rbcflow.session.counting import by_length
 from napari_rbcflow.session.schema import read_run, write_run
@@ -121,8 +122,8 @@ def test_a_session_says_how_long_its_cells_were_watched(kept: Path) -> None:
     assert verify(kept).findings == []
     session = open_session(kept)
     page = (kept / "report.html").read_text(encoding="utf-8")
-    assert f"judged, but seen in under {LEAST}" in page
-    assert f"under {LEAST} frames are not counted" in page
+    assert say("report.cells-too-few-frames", frames=LEAST) in page
+    assert say("report.least-length-used", frames=LEAST) in page
     found = by_length(session.run, session.cells)
     for group in found.groups:
         if group.n:
@@ -135,7 +136,7 @@ def test_a_session_says_how_long_its_cells_were_watched(kept: Path) -> None:
     assert f"{100 * told['turns_only']['estimate']:.1f} %</b> (95 % interval" in page
     # Of other networks it is not known how many flips they notice.
     assert told["seen"] is None
-    assert page.count("in 100 flips being noticed") == 1
+    assert page.count("in 100 flips noticed") == 1
 
 
 @pytest.mark.parametrize(
@@ -207,14 +208,16 @@ def test_a_run_counts_only_what_was_watched_long_enough(tmp_path: Path) -> None:
 
 def test_bad_lengths_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for least in (0, 5, -3, 100_000):
-        with pytest.raises(BadInput, match="--least-frames"):
+        with pytest.raises(BadInput) as error:
             RunSettings(least_frames=least)
+        assert error.value.key == "pipeline.least-frames-outside"
     assert replace(RunSettings(), least_frames=30).record(device="cpu")["least_frames"] == 30
     out = tmp_path / "S"
     with pytest.raises(SystemExit) as end:
         main(["demo", "-o", str(out), "--no-viewer", "--least-frames", "2"])
     assert end.value.code == 2
-    assert "--least-frames must lie between 6 and 1000, not 2" in capsys.readouterr().err
+    outside = say("pipeline.least-frames-outside", least=6, most=1000, value=2)
+    assert outside.replace("`least_frames`", "--least-frames") in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -255,7 +255,7 @@ class _Counts:
         # Whether tracks were added since a speed was learnt, and there are enough to learn from.
         self.stale = False
         self._learn_at = LEAST_SURE
-        # Of the tracks that would count at no speed.
+        # Counts of the tracks whose label no speed can change.
         self.plain: Counter[str] = Counter()
         # The other tracks, and those that link them.
         self.tracks: Appended[_JudgedTrack] = Appended()
@@ -304,7 +304,7 @@ class _Counts:
         if self.tracks.last is track:
             self.returned.append((judgement.label, judgement.reason))
         self.taken_before[track.cell] = counts(judgement) or track.continues(self.taken_before)
-        # Later tracks name none of the earlier ones.
+        # No later track names those before the last `FRAGMENTS_REMEMBERED`.
         for cell in list(islice(self.taken_before, max(0, len(self.taken_before) - FRAGMENTS_REMEMBERED))):
             del self.taken_before[cell]
             self.taken.pop(cell, None)
