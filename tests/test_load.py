@@ -20,6 +20,7 @@ from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.pipeline import Run, RunSettings, stages
 from napari_rbcflow.pipeline.stages import Stages
 from napari_rbcflow.pipeline.status import Progress
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session
 from napari_rbcflow.session.verification import verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
@@ -119,7 +120,7 @@ def test_a_track_tells_of_frames_that_the_camera_lost(
     assert run.wait(90)
     assert run.outcome == ("finished", "source-ended")
     assert run.progress().missed_by == {"time-gap": 27}
-    assert "27 frames were lost before reaching us (time-gap 27)" in " ".join(run.warnings)
+    assert say("pipeline.frames-missed", frames=27, reasons="time-gap 27") in run.warnings
     session = check_gaps(run.folder, {60, *range(80, 85), *range(105, 115), *range(140, 151)})
     cells = session.cells
     for first, last in ((60, 60), (80, 84), (105, 114)):
@@ -156,7 +157,7 @@ def test_a_track_tells_of_frames_that_we_dropped(tmp_path: Path, monkeypatch: py
     assert told.dropped_by == {"queue-full": len(lost)}
     assert 0 < len(lost) == told.dropped
     assert f"dropped: queue-full {len(lost)}" in running_line(told)
-    assert any("could not keep up" in warning for warning in run.warnings)
+    assert say("pipeline.frames-dropped", frames=len(lost)) in run.warnings
     cells = check_gaps(run.folder, lost).cells
     # A machine that is busy beside loses more than a track can go over.
     assert len(crossing(cells, min(lost), max(lost))) >= 3 or max(lost) - min(lost) >= 10
@@ -194,11 +195,10 @@ def test_why_frames_were_lost_is_said_while_the_run_goes_on(qtbot: Any) -> None:
     assert counts.dropped.text() == "⚠ 12 dropped"
     assert counts.missed.text() == "⚠ 10 missed"
     assert counts.reasons.text() == "missed: time-gap 7, overflow 3; dropped: queue-full 12"
-    assert counts.missed.toolTip() == (
-        "7 time-gap: gap in the camera's times\n3 overflow: the camera's buffer overflowed"
-    )
+    gap, overflow = say("quality.lost-time-gap"), say("quality.lost-overflow")
+    assert counts.missed.toolTip() == f"7 time-gap: {gap}\n3 overflow: {overflow}"
     if pictures := os.environ.get("RBCFLOW_PICTURES"):
         panel.grab().save(str(Path(pictures) / "frames-lost.png"))
     line = running_line(losing)
     assert "22 frames lost (missed: time-gap 7, overflow 3; dropped: queue-full 12)" in line
-    assert "labels 7 s behind" in line
+    assert say("cli.running-behind", number="", seconds=6.7) in line
