@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from jinja2 import Environment, nodes
 
 import napari_rbcflow
 from napari_rbcflow.cli import cli
@@ -24,6 +25,11 @@ KEY = re.compile(
 def trees():
     for path in sorted(PACKAGE.rglob("*.py")):
         yield path.relative_to(PACKAGE), ast.parse(path.read_text("utf-8"))
+
+
+def templates():
+    for path in sorted(PACKAGE.rglob("*.j2")):
+        yield path.relative_to(PACKAGE), Environment().parse(path.read_text("utf-8"))
 
 
 def test_every_key_in_the_code_has_its_sentence_with_the_values_that_are_given():
@@ -47,6 +53,12 @@ def test_every_key_in_the_code_has_its_sentence_with_the_values_that_are_given()
                 and given != fields(SENTENCES[key])
             ):
                 wrong.append(f"{path}:{node.lineno}: {key} holds {set(fields(SENTENCES[key]))}, not {given}")
+    for path, tree in templates():
+        for call in tree.find_all(nodes.Call):
+            if isinstance(call.node, nodes.Name) and call.node.name == "say":
+                given, first = {keyword.key for keyword in call.kwargs}, call.args[0]
+                if isinstance(first, nodes.Const) and given != fields(SENTENCES.get(first.value, "{none}")):
+                    wrong.append(f"{path}:{call.lineno}: {first.value} does not hold {given}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -58,6 +70,8 @@ def test_every_sentence_is_said_somewhere():
                 said.add(node.value)
             if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
                 starts.add(node.values[0].value)
+    for _, tree in templates():
+        said |= {const.value for const in tree.find_all(nodes.Const)}
     starts = {
         start for start in starts if start.partition(".")[0] in FILES and len(start.partition(".")[2]) > 2
     }

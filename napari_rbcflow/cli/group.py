@@ -37,10 +37,10 @@ def cli(debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``rbcflow``."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     # Taken out beforehand, so that it may stand anywhere and covers the parsing too.
-    debug = "--debug" in given
-    code = _exit_code([a for a in given if a != "--debug"], debug)
+    debug = "--debug" in words
+    code = _exit_code([word for word in words if word != "--debug"], debug)
     if any(thread.name in _IN_A_DRIVER for thread in threading.enumerate()):
         # A driver that does not return would hold up the end of Python for as long.
         for stream in (sys.stdout, sys.stderr):
