@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+from sentence_keys import is_said
 
 from napari_rbcflow import analyze
 from napari_rbcflow.sentences import say
@@ -127,6 +128,54 @@ def test_a_session_opens_with_its_movie_or_its_ring(
     assert not said
 
 
+def test_live_movie_and_session_have_the_same_axes(
+    analysed: tuple[Path, Path], tmp_path: Path, make_napari_viewer: Any, qtbot: Any, said: list[Any]
+) -> None:
+    """So that napari names the axes, and its scale bar is right, whatever is opened together."""
+    from napari_rbcflow.types import SourceInfo
+    from napari_rbcflow.widgets.picture import LivePicture
+
+    movie, folder = analysed
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1200, 800)
+    viewer.scale_bar.visible = viewer.axes.visible = True
+    viewer.open_sample(PLUGIN, "simulated_chamber")
+    viewer.open(folder, plugin=PLUGIN)
+    viewer.open(movie, plugin=PLUGIN)
+    viewer.open(folder / "frames.zarr", plugin=PLUGIN)
+    for pixel_um in (0.605, 0.31):
+        picture = LivePicture(viewer)
+        picture.begin(SourceInfo("another camera", 100, 200, 60.0, pixel_um, live=True), tmp_path)
+        assert tuple(picture.image.scale) == tuple(picture.marks.layer.scale) == (pixel_um, pixel_um)
+        qtbot.wait(100)
+        picture.close()
+    assert [str(unit) for unit in viewer.layers.units] == ["pixel", "micrometer", "micrometer"]
+    assert viewer.dims.axis_labels == ("t", "y", "x")
+    for layer in viewer.layers:
+        assert tuple(layer.axis_labels) == ("t", "y", "x")[-layer.ndim :]
+        assert layer.units == viewer.layers.units[-layer.ndim :]
+        if layer.ndim == 3:
+            assert tuple(layer.scale) == (1.0, 0.605, 0.605)
+    # A place in camera pixels is brought to the centre of the window, and back.
+    before = viewer.scene.camera.center
+    picture._close_up.go(picture.image, 50.0, 20.0)
+    assert viewer.scene.camera.center[1:] == pytest.approx((50 * 0.31, 20 * 0.31))
+    picture._close_up.back()
+    assert viewer.scene.camera.center == before
+    for layer in viewer.layers:
+        layer.visible = True
+    viewer.reset_view()
+    qtbot.wait(200)
+    screen = viewer.screenshot(canvas_only=False, flash=False)
+    (bar,) = viewer.window._qt_viewer.canvas._viewer_overlay_to_visual[viewer.canvas.overlays.scale_bar]
+    assert bar.node.text.text.endswith("µm")
+    if where := os.environ.get("RBCFLOW_PICTURES"):
+        from PIL import Image
+
+        Image.fromarray(screen).save(Path(where) / "axes.png")
+    assert not said
+
+
 def test_cells_and_tracks_are_saved_from_the_layers(
     analysed: tuple[Path, Path], tmp_path: Path, make_napari_viewer: Any, said: list[Any]
 ) -> None:
@@ -153,7 +202,7 @@ def test_cells_and_tracks_are_saved_from_the_layers(
         pd.read_csv(folder / "tracks.csv")[["cell", "frame", "y_px", "x_px"]],
     )
     assert saved_tracks["label"].notna().all()
-    viewer.layers.selection = {viewer.add_points(np.zeros((2, 3)), name="mine")}
+    viewer.layers.selection = {viewer.add_points(np.zeros((2, 3)), name="mine", units=tracks.units)}
     with pytest.raises(BadInput, match="'mine' holds no cells of a session"):
         viewer.layers.save(str(tmp_path / "mine.csv"), selected=True, plugin=PLUGIN)
     assert not said
@@ -181,8 +230,8 @@ def test_what_cannot_be_opened_is_one_message(
     viewer.window._qt_viewer._qt_open([str(cut)], stack=False, plugin=PLUGIN)
     assert not viewer.layers
     first, second = (record.message for record in said)
-    assert first == f"{newer} was written by a newer napari-rbcflow: update to read it."
-    assert second.startswith("cut.avi is cut short:")
+    assert first == say("ring.newer-version", path=newer)
+    assert is_said("sources.cut-short-of-promise", second)
 
 
 @pytest.mark.parametrize(

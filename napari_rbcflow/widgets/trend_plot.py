@@ -82,8 +82,9 @@ class TrendPlot(QWidget):
         plot.setMouseEnabled(x=False, y=False)
         plot.showGrid(y=True, alpha=0.25)
         plot.getAxis("left").setWidth(46)
-        for name in ("left", "bottom"):
-            plot.getAxis(name).setStyle(hideOverlappingLabels=False)
+        plot.getAxis("left").setStyle(hideOverlappingLabels=False)
+        # The first date, with its year, is wider than the default lets labels be at the ends of an axis.
+        plot.getAxis("bottom").setStyle(hideOverlappingLabels=45)
         self._spots = pg.ScatterPlotItem(hoverable=True, tip=self._tip)
         self._spots.sigClicked.connect(self._spot_clicked)
         self._chosen = pg.ScatterPlotItem(symbol="o", size=24, brush=None)
