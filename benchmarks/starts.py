@@ -64,9 +64,8 @@ def main() -> None:
             folder = Path(scratch) / str(number)
             pictures = widget._parts.picture.updates
             began = time.perf_counter()
-            run = widget.open_with(
-                RunRequest(Camera("simulated", {"seed": number}), folder, RunSettings(stop=StopRules(seconds=600)))
-            )
+            chamber = Camera("simulated", {"seed": number})
+            run = widget.open_with(RunRequest(chamber, folder, RunSettings(stop=StopRules(seconds=600))))
             until(lambda before=pictures: widget._parts.picture.updates > before)
             first_pictures_s.append(time.perf_counter() - began)
             widget.stop_button.click()
@@ -89,7 +88,8 @@ def main() -> None:
         f"worst {max(first_pictures_s):.2f} s"
     )
     viewer.close()
-    print(f"worker after the window was closed: {'gone' if worker._process.poll() is not None else 'THERE'}")
+    gone = worker._child.process.poll() is not None
+    print(f"worker after the window was closed: {'gone' if gone else 'THERE'}")
 
 
 if __name__ == "__main__":

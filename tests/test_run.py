@@ -15,10 +15,10 @@ import pytest
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.estimate import RunningFraction, StopRules, said, wilson
-from napari_rbcflow.estimate.reported import METHOD_WORDS
+from napari_rbcflow.estimate import RunningFraction, StopRules, method_words, reported_interval, wilson
 from napari_rbcflow.pipeline import Run, RunSettings, analyze
 from napari_rbcflow.quality.monitor import warnings_so_far
+from napari_rbcflow.sentences import say
 from napari_rbcflow.session import Account, FractionFigure, open_session, writer
 from napari_rbcflow.session.counting import recount
 from napari_rbcflow.session.schema import write_run
@@ -191,26 +191,29 @@ def test_the_interval_that_belongs_to_the_end_is_said_and_proved(
     session = open_session(run.folder)
     # The order of counting is another one than that of cells.csv, and is known from the session alone.
     assert bytes(session.counted) == bytes(run.stages.tally.counted)
-    end = said(recount(session.counted), rules, "finished", reason, settings.interval)
+    end = reported_interval(recount(session.counted), rules, "finished", reason, settings.interval)
     assert (figure["low"], figure["high"]) == pytest.approx(end.interval, abs=1e-12)  # type: ignore[index]
     assert verify(run.folder).findings == []
     shown = run.progress()
     assert (shown.interval, shown.method) == (end.interval, method)
-    page = (run.folder / "report.html").read_text()
-    assert html.escape(METHOD_WORDS[method]) in page
+    page = html.unescape((run.folder / "report.html").read_text())
+    assert method_words(method) in page
     if reason == "tracks":
         assert sum(~session.cells["reason"].isin(["after-stop", "cut-by-stop"])) == rules.tracks
     if reason == "baseline":
-        assert record["stop_sentence"] == "The fraction lies above 45 %, the limit that was set."
+        assert record["stop_sentence"] == say("estimate.limit-above", limit=45)
         assert record["stop_sentence"] in page
         assert record["stop_sentence"] == shown.stop_sentence
     # Whoever says another interval, or another rule, is found out.
     record["fraction"] = {**figure, "method": "wilson" if method != "wilson" else "anytime"}  # type: ignore[dict-item]
     write_run(run.folder, record)
-    assert any("belongs the" in finding for finding in verify(run.folder).findings)
+    right = {"status": "finished", "reason": reason, "right": method, "told": record["fraction"]["method"]}  # type: ignore[index]
+    assert say("session.found-interval-of-another-end", **right) in verify(run.folder).findings
     record["fraction"] = {**figure, "low": figure["low"] - 0.01}  # type: ignore[dict-item,index]
     write_run(run.folder, record)
-    assert any("low end" in finding for finding in verify(run.folder).findings)
+    differs = {"told": record["fraction"]["low"], "right": figure["low"]}  # type: ignore[index]
+    found = say("session.found-end-differs", name="low", method=method, **differs)
+    assert found in verify(run.folder).findings
 
 
 class SaysLate(SaysByTurns):
@@ -260,13 +263,13 @@ def test_a_fraction_that_leaves_its_own_interval_is_told() -> None:
     fraction, warned = RunningFraction(), []
     for i in range(200):
         fraction.update(tank_treading=int(i < 60), flipping=int(i >= 60))
-        figure = FractionFigure.saying(fraction, said(fraction, StopRules(), "running", ""))
+        figure = FractionFigure.saying(fraction, reported_interval(fraction, StopRules(), "running", ""))
         run = Account.of(received=9, processed=9, dropped={}, missed={}, cells={}, fraction=figure).as_dict()
         warned.append(warnings_so_far(run, seconds=30.0, open_tracks=5))
     assert warned[59] == []
     (warning,) = next(filter(None, warned))
     assert (warning.key, warning.grave) == ("fraction-left-interval", True)
-    assert warning.sentence.startswith("The fraction lies outside its own interval")
+    assert warning.sentence == say("quality.warn-fraction-left-interval")
 
 
 def test_how_far_it_is_to_each_rule_is_told_while_the_run_goes_on(tmp_path: Path) -> None:
@@ -355,7 +358,7 @@ def test_a_driver_that_hangs_does_not_hang_the_run(tmp_path: Path) -> None:
         assert run.wait(15), "a stop must end the run whatever the driver does"
         status, reason = run.outcome
         assert status == "failed"
-        assert "does not answer" in reason
+        assert reason == say("pipeline.driver-hangs", camera=run.info.name)
         assert verify(run.folder).code == 0
     finally:
         source.released.set()
@@ -363,8 +366,9 @@ def test_a_driver_that_hangs_does_not_hang_the_run(tmp_path: Path) -> None:
 
 def test_a_folder_that_exists_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(BadInput, match="exists already"):
+    with pytest.raises(BadInput) as error:
         Run(chamber(1), tmp_path, RunSettings(), SaysAll()).start()
+    assert error.value.key == "session.exists"
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -385,8 +389,9 @@ def test_a_movie_without_a_cell_says_so_and_leaves_nothing(tmp_path: Path) -> No
 
     noise = np.random.default_rng(0).normal(125, 1.8, (60, 200, 300)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "empty.tif", noise, photometric="minisblack")
-    with pytest.raises(BadInput, match="no cell"):
+    with pytest.raises(BadInput) as error:
         analyze(tmp_path / "empty.tif", tmp_path / "s", device="cpu")
+    assert error.value.key == "pipeline.no-cell-in-movie"
     assert not (tmp_path / "s").exists()
 
 
@@ -411,8 +416,9 @@ def test_a_full_disk_fails_the_run_and_says_so_and_what_was_counted_is_there(
     filler = small_disk / "filler"
     while not (run.stages.tally.fraction.n and run.progress().room):  # it is told before it happens
         assert not run.wait(0.05)
-    assert run.progress().room.startswith("At this rate the disk has room for")
-    assert any("the disk has room for" in warning for warning in run.warnings)
+    begins = say("session.disk-fills", time="").partition(" in ")[0]
+    assert run.progress().room.startswith(begins)
+    assert any(warning.startswith(begins) for warning in run.warnings)
     with contextlib.suppress(OSError), filler.open("wb") as file:
         while True:
             file.write(bytes(4096))

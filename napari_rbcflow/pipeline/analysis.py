@@ -19,7 +19,7 @@ from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES, RunStatus, SourceInfo
 
 RING_SECONDS = 1.0
-"""The movie itself lies on disk: its session keeps only the last second of raw frames."""
+"""The movie itself is on disk, so its session keeps only the last second of raw frames."""
 
 
 def analyze(
@@ -46,26 +46,26 @@ def analyze(
     movie : path
         AVI, TIFF stack or folder, OME-TIFF, (OME-)Zarr, or an earlier session's ring.
     out : path
-        The session folder to make; must not exist.
+        The session folder to create; must not exist.
     fps, pixel_size_um : float, optional
         Override what the file says.
     device : {"auto", "cpu", "cuda"}
     background : {"movie", "sliding"}
-        The median of 100 frames spread over the movie, or of the last seconds.
+        The median of 100 frames from the whole movie, or of the last seconds.
     flow : {"left-to-right", "right-to-left"}
-        Where cells flow to in the picture.
+        Direction of flow in the picture.
     patient, sample : str
         For the record.
     leave_out_intruded : bool
-        Judge a track without the frames in which another cell stands in its crop.
+        Judge a track without the frames in which another cell is in its crop.
     least_frames : int
         Of a track that counts, 6 or more.
     interval : {"wilson", "jeffreys", "clopper-pearson"}
         Of the fraction of the whole movie.
     set_flow : SetFlow, optional
-        The flow as it was set, the paper's by default: the cells' speed is compared with it.
+        The flow as it was set, the paper's by default; the measured speed of the cells is compared with it.
     progress : callable, optional
-        Called a few times a second with how it stands.
+        Called a few times a second.
 
     Returns
     -------
@@ -74,9 +74,9 @@ def analyze(
     Raises
     ------
     BadInput
-        Nothing was made.
+        Nothing was created.
     RunFailed
-        What was had is in `out`.
+        The results so far are in `out`.
     """
     source = open_movie(Path(movie), fps=fps, pixel_size_um=pixel_size_um)
     settings = RunSettings(

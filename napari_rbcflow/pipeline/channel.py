@@ -11,11 +11,10 @@ T = TypeVar("T")
 
 
 class Channel(Generic[T]):
-    """Hands items from producers to one consumer, in order, at most `capacity` waiting.
+    """Hands items from producers to one consumer, in order, with at most `capacity` waiting.
 
-    Lifecycle: `put` or `offer` -> `close` (no more will come; the consumer still gets what waits)
-    or `abort` (nobody will take any more; who waits is let go). `queue.Queue` has no such ends
-    before Python 3.13.
+    Lifecycle: `put` or `offer` -> `close` (no more will come; the consumer still gets what waits) or `abort`
+    (nobody will take any more; all who wait are released). `queue.Queue` has no such ends before Python 3.13.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -33,7 +32,7 @@ class Channel(Generic[T]):
         return len(self._items)
 
     def first(self) -> T | None:
-        """Return the item that has waited longest, and leave it; None where none waits."""
+        """Return the item that has waited longest, without taking it; None if none waits."""
         with self._changed:
             return self._items[0] if self._items else None
 
@@ -47,7 +46,7 @@ class Channel(Generic[T]):
             return True
 
     def put(self, item: T) -> bool:
-        """Put the item, waiting for room; return False where the channel ended meanwhile."""
+        """Put the item, waiting for room; return False if the channel ended meanwhile."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or len(self._items) < self._capacity)
             if self._ended:
@@ -76,7 +75,7 @@ class Channel(Generic[T]):
             yield batch[0]
 
     def wait_for_fewer(self, most: int, timeout_s: float) -> bool:
-        """Wait until fewer than `most` items wait or no more will come; return whether it is so in time."""
+        """Wait until fewer than `most` items wait or no more will come; return whether they do in time."""
         with self._changed:
             return self._changed.wait_for(lambda: self._ended or len(self._items) < most, timeout_s)
 
@@ -87,13 +86,13 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """Let go of everybody who waits; what was not taken stays for `leftover`."""
+        """Release everybody who waits; what was not taken stays for `leftover`."""
         with self._changed:
             self._aborted = True
             self._changed.notify_all()
 
     def leftover(self) -> list[T]:
-        """Return what nobody took, and forget it."""
+        """Take what nobody took."""
         with self._changed:
             items = list(self._items)
             self._items.clear()

@@ -1,4 +1,4 @@
-"""The side that watches: starts the worker's process, gives orders, and keeps what it is told of the run."""
+"""The side that watches: starts the worker's process, requests runs, and keeps what it is told of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from napari_rbcflow.pipeline.messages import (
     RunRequest,
     Stop,
 )
-from napari_rbcflow.pipeline.status import GOES_ON, REMEMBERED, JudgedCell, Snapshot
+from napari_rbcflow.pipeline.status import GOES_ON, REMEMBERED, JudgedCell, Outcome, Snapshot
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import RunStatus, SourceInfo
 
@@ -55,30 +54,28 @@ class WorkerRun:
     ----------
     request : RunRequest
     phase : Phase
-        `REFUSED`: it did not begin, and nothing was made. `ENDED`: the session is closed.
+        `REFUSED`: it did not begin, and nothing was created. `ENDED`: the session is closed.
     info : SourceInfo or None
         Of the source, once it is open.
     sentence, key : str
         Why it was refused, or failed, for a person and for a program; else empty.
     snapshot : Snapshot or None
-        The newest. Its `judged` and `counted` are only what that one brought: see `take`.
-    outcome : (str, str)
-        Status and stop reason as in ``run.json``; `GOES_ON` until it has ended.
+        The newest. Its `judged` and `counted` hold only what is new in it: see `take`.
+    outcome : Outcome
+        `GOES_ON` until it has ended.
     remarks : tuple of str
-        What else is to be said at the end.
+        Sentences to show with the result.
     """
 
-    def __init__(
-        self, request: RunRequest, send: Callable[[Message], object], kill: Callable[[], None]
-    ) -> None:
+    def __init__(self, request: RunRequest, child: Child) -> None:
         self.request = request
+        self._child = child
         self.phase = Phase.OPENING
         self.info: SourceInfo | None = None
         self.sentence = self.key = ""
         self.snapshot: Snapshot | None = None
         self.outcome = GOES_ON
         self.remarks: tuple[str, ...] = ()
-        self._send, self._kill = send, kill
         self._judged: deque[JudgedCell] = deque(maxlen=REMEMBERED)
         self._counted = bytearray()
         self._lock = threading.Lock()
@@ -100,18 +97,18 @@ class WorkerRun:
         return self._done.wait(timeout_s)
 
     def stop(self) -> None:
-        """End the run by a person's wish; returns at once.
+        """End the run by a person's wish; return at once.
 
-        Who does not answer is not waited for for ever: a worker that neither opens nor ends in time is
-        killed, and the run then refused, or failed with what it had kept.
+        A worker that neither opens the source nor ends in time is killed. The run is then refused, or failed
+        with what it had saved.
         """
-        self._send(Stop())
+        self._child.pipe.send(Stop())
         if self._giving_up is None and not self.ended:
             self._wait_for(OPENING_PATIENCE_S if self.phase is Phase.OPENING else self.patience_s)
 
     @property
     def patience_s(self) -> float:
-        """How long its worker may take to end it."""
+        """Seconds that its worker may take to end it."""
         seconds = self.snapshot.progress.seconds if self.snapshot is not None else 0.0
         return PATIENCE_S + PATIENCE_PER_S * seconds
 
@@ -128,21 +125,17 @@ class WorkerRun:
         if self.phase is Phase.OPENING:
             self.give_up(say("pipeline.source-silent-at-open"))
         elif phase is Phase.OPENING:
-            self._wait_for(self.patience_s)  # it did open, and has a session to be closed now
+            self._wait_for(self.patience_s)  # it did open, and has a session to close now
         else:
             self.give_up(say("pipeline.worker-did-not-end"))
 
     def give_up(self, why: str) -> None:
         """Kill the worker; `lost` follows."""
         self._why_killed = why
-        self._kill()
+        self._child.process.kill()
 
     def take(self) -> tuple[tuple[JudgedCell, ...], bytes]:
-        """Return the cells judged and those counted since this was asked last.
-
-        Of the judged ones the last `REMEMBERED` at most; of the counted ones every single one, in
-        order, as in `Snapshot.counted`.
-        """
+        """Return the cells judged since the last call, `REMEMBERED` at most, and all those counted."""
         with self._lock:
             judged, counted = tuple(self._judged), bytes(self._counted)
             self._judged.clear()
@@ -150,7 +143,7 @@ class WorkerRun:
         return judged, counted
 
     def hear(self, message: Message) -> None:
-        """Take in what the worker says; from the thread that listens to it."""
+        """Take in a message; from the thread that listens to the worker."""
         if isinstance(message, Polled):
             with self._lock:
                 self._judged.extend(message.snapshot.judged)
@@ -162,20 +155,20 @@ class WorkerRun:
             self.sentence, self.key = message.sentence, message.key
             self._end(Phase.REFUSED)
         elif isinstance(message, Ended):
-            self.outcome, self.remarks = (message.status, message.reason), message.remarks
-            if message.status is RunStatus.FAILED:
-                self.sentence = message.reason
+            self.outcome, self.remarks = message.outcome, message.remarks
+            if self.outcome.status is RunStatus.FAILED:
+                self.sentence = self.outcome.reason
             self._end(Phase.ENDED)
 
     def lost(self, how: str) -> None:
-        """Take in that the worker died: close what it left, as failed."""
+        """Close what a worker that died left behind, as failed."""
         how = self._why_killed or how
         if self.phase is Phase.OPENING and not self.folder.exists():
             self.sentence = say("pipeline.did-not-begin", why=how)
             self._end(Phase.REFUSED)
             return
         self.sentence = say("pipeline.worker-lost", why=how)
-        self.outcome = RunStatus.FAILED, self.sentence
+        self.outcome = Outcome(RunStatus.FAILED, self.sentence)
         from napari_rbcflow.session import close_interrupted
 
         try:
@@ -192,12 +185,12 @@ class WorkerRun:
 
 
 class Worker:
-    """A process that runs what it is told, one run at a time.
+    """A process that runs what is requested, one run at a time.
 
-    Lifecycle: construct (launches the process, which loads the networks in the background) -> `start`
-    as often as wished, each run after the end of the one before -> `close`. A process that died is
-    replaced, at once where a run went with it, so that the next `start` finds the networks loaded. Where
-    `close` is forgotten, it happens when Python ends.
+    Lifecycle: construct (launches the process, which loads the networks in the background) -> `start` as
+    often as wished, each run after the end of the one before -> `close`, which happens by itself when Python
+    ends. A process that died is replaced; at once if a run died with it, so that the next finds the networks
+    loaded.
     """
 
     def __init__(self) -> None:
@@ -227,7 +220,7 @@ class Worker:
         return self._run is not None and not self._run.ended
 
     def start(self, request: RunRequest) -> WorkerRun:
-        """Begin a run; returns at once, before the source is open.
+        """Begin a run; return at once, before the source is open.
 
         Raises
         ------
@@ -245,18 +238,15 @@ class Worker:
             with self._launching:
                 if self._listener is before:
                     self._launch()
-        self._run = run = WorkerRun(request, self._send, self._child.process.kill)
+        self._run = run = WorkerRun(request, self._child)
         try:
-            self._send(Begin(request))
+            self._child.pipe.send(Begin(request))
         except Exception:
             self._run = None
             raise
         if not self._listener.is_alive() and not run.ended:
             run.lost(say("pipeline.worker-gone"))
         return run
-
-    def _send(self, message: Message) -> None:
-        self._child.pipe.send(message)
 
     def _listen(self, child: Child) -> None:
         while (message := child.pipe.receive()) is not None:
@@ -271,7 +261,10 @@ class Worker:
         run = self._run
         if run is not None and not run.ended:
             log.error("the worker ended (%s); its last words:\n%s", code, "\n".join(child.last_words))
-            run.lost(f"signal {-code}" if code < 0 else f"exit code {code}")
+            if code < 0:
+                run.lost(say("pipeline.worker-signal", signal=-code))
+            else:
+                run.lost(say("pipeline.worker-exit-code", code=code))
         elif not self._leaving:
             return
         # Only after a run: a process that dies by itself would be launched again and again.
@@ -289,13 +282,13 @@ class Worker:
         _open_workers.discard(self)
         run, child = self._run, self._child
         if run is not None and not run.ended:
-            # Said aloud: a copy of the pipe in a process that somebody forked here keeps it from ending.
+            # Say so: a copy of the pipe in a process that somebody forked here may keep it from ending.
             run.stop()
             child.pipe.close_outgoing()
             if not run.wait(OPENING_PATIENCE_S + run.patience_s):
                 run.give_up(say("pipeline.worker-did-not-end"))
         child.pipe.close_outgoing()
-        child.process.kill()  # it has nothing left to lose
+        child.process.kill()  # its sessions are closed
         self._listener.join(PATIENCE_S)
         child.end(PATIENCE_S)
 

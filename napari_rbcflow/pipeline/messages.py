@@ -8,22 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from napari_rbcflow.pipeline.settings import RunSettings
-from napari_rbcflow.pipeline.status import Snapshot
+from napari_rbcflow.pipeline.status import Outcome, Snapshot
 from napari_rbcflow.sources import FrameSource
-from napari_rbcflow.types import RunStatus, SourceInfo
+from napari_rbcflow.types import SourceInfo
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A live source.
-
-    Attributes
-    ----------
-    spec : str
-        As after ``--camera``.
-    options : mapping
-        Keyword arguments of `sources.open_source`; what is left out, the source decides.
-    """
+    """A live source: `spec` as after ``--camera``, and keyword arguments of `sources.open_source`."""
 
     spec: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -37,14 +29,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class MovieFile:
-    """A recorded movie.
-
-    Attributes
-    ----------
-    path : Path
-    fps, pixel_size_um : float or None
-        Override what the file says.
-    """
+    """A recorded movie; `fps` and `pixel_size_um` override what the file says."""
 
     path: Path
     fps: float | None = None
@@ -59,15 +44,7 @@ class MovieFile:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """One run: from where, into which folder, and how.
-
-    Attributes
-    ----------
-    source : Camera or MovieFile
-    folder : Path
-        The session folder; must not exist.
-    settings : RunSettings
-    """
+    """One run: from which source, into which session folder (which must not exist), and how."""
 
     source: Camera | MovieFile
     folder: Path
@@ -121,8 +98,7 @@ class Ended:
     ends with this run, because something in it hangs.
     """
 
-    status: RunStatus
-    reason: str
+    outcome: Outcome
     remarks: tuple[str, ...] = ()
     leaving: bool = False
 

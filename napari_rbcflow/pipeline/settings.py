@@ -1,4 +1,4 @@
-"""What a person chooses for a run."""
+"""The settings of a run."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class RunSettings:
         For the record.
     device : {"auto", "cpu", "cuda"}
     background : {"movie", "sliding"}
-        The median of frames spread over the whole movie, or of the last seconds.
+        The median of frames from the whole movie, or of the last seconds.
     flow : {"left-to-right", "right-to-left"}
-        Where cells flow to in the picture.
+        Direction of flow in the picture.
     set_flow : SetFlow
-        The flow as it was set: the cells' speed is compared with it.
+        The flow as it was set; the measured speed of the cells is compared with it.
     stop : StopRules
     ring_seconds : float
-        Raw frames that the ring keeps.
+        Seconds of raw frames to keep.
     leave_out_intruded : bool
-        Judge a track without the frames in which another cell stands in its crop, as the paper did.
+        Judge a track without the frames in which another cell is in its crop, as the paper did.
     least_frames : int
-        Of a track that counts. A stiff cell that is watched for longer shows its flip more surely.
+        Of a track that counts: in a longer track, a stiff cell shows its flip more reliably.
     interval : {"wilson", "jeffreys", "clopper-pearson"}
-        Which is said where the number of cells did not depend on their labels; elsewhere it is the one that
-        belongs to how the run ended (`estimate.reported_interval`).
+        Reported if the number of cells did not depend on their labels; else it is the one that is valid for
+        the run's end (`estimate.reported_interval`).
     """
 
     patient: str = ""
@@ -70,7 +70,7 @@ class RunSettings:
             raise BadInput("pipeline.ring-seconds-outside", most=MOST_RING_SECONDS, value=self.ring_seconds)
 
     def record(self, *, device: str) -> dict[str, Any]:
-        """Return what of this belongs into ``run.json``, with the device that was really taken."""
+        """Return the settings for ``run.json``, with the device that was really used."""
         return {
             "background": self.background,
             "flow": self.flow,
@@ -89,6 +89,5 @@ class RunSettings:
         }
 
     def ring_frames(self, info: SourceInfo) -> int:
-        """Return how many frames the ring holds."""
         frames = max(1, round(self.ring_seconds * info.fps))
         return min(frames, info.n_frames) if info.n_frames else frames

@@ -19,7 +19,7 @@ from napari_rbcflow.errors import RbcflowError, sentence_of
 from napari_rbcflow.estimate import AFTER_STOP, CUT_BY_STOP, RUN_FAILED, Tally
 from napari_rbcflow.pipeline.channel import Channel
 from napari_rbcflow.pipeline.settings import RunSettings
-from napari_rbcflow.pipeline.status import Outcome, RecentCells, reason_of
+from napari_rbcflow.pipeline.status import Ending, RecentCells, reason_of
 from napari_rbcflow.quality import RunQuality
 from napari_rbcflow.session import SessionWriter, speed_um_per_s
 from napari_rbcflow.sources import FrameSource
@@ -37,11 +37,11 @@ _ARENAS = 2
 def keep_freed_memory() -> None:
     """Tell glibc to keep what a run frees; does nothing elsewhere, and may be called more than once.
 
-    Every frame and every batch needs buffers of a few megabytes for some milliseconds. By default glibc
-    gives each back to the system when it is freed, and the system clears every page of the next one:
-    the two networks spent up to half of their time on that (docs/decisions/viewer.md). Both values must
-    be set: either one alone switches off glibc's own adaptation and makes it worse. What a process
-    holds stays at its peak, and is bounded by the queues.
+    Every frame and every batch needs buffers of a few megabytes for some milliseconds. By default glibc gives
+    each back to the system when it is freed, and the system clears every page of the next one: the networks
+    spent up to half of their time on that (docs/decisions/viewer.md). Both values must be set: either one
+    alone switches off glibc's own adaptation and makes it worse. The memory of a process stays at its peak,
+    which the queues limit.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -53,17 +53,11 @@ def keep_freed_memory() -> None:
 
 
 def touch_frames(height: int, width: int, n: int) -> None:
-    """Ask the system for the memory of the first `n` frames, before they come.
+    """Ask the system for the memory of the first `n` 8-bit frames, before they come.
 
-    The system hands out each page when it is first written to, and where it has to find one that takes
-    longer than the frame lasts: a whole sensor's first frames (6 MB) cost a virtual machine 18 ms each.
-    Where freed memory is kept (`keep_freed_memory`), they find it ready; elsewhere nothing is done. To be
-    called by the thread that takes the frames in, as what one heap keeps another cannot use.
-
-    Parameters
-    ----------
-    height, width, n : int
-        Of 8-bit frames.
+    The system hands out each page when it is first written to. If it has to find one, that takes longer than
+    a frame lasts: a whole sensor's first frames (6 MB) cost a virtual machine 18 ms each. Call it in the
+    thread that receives the frames, because one heap cannot use what another keeps (`keep_freed_memory`).
     """
     if not sys.platform.startswith("linux"):
         return
@@ -77,17 +71,17 @@ WAITING_BYTES = 512 * 2**20
 """Of frames that wait for tracking: six seconds of 1376 x 1096 at 60 frames/s, 1.5 of a whole sensor."""
 WAITING_TRACKS = 4096
 MOST_TRACKS = 32
-"""Judged at once where so many wait: that is cheaper, but the first of them are told only with the last."""
+"""Judged at once if so many wait: that is cheaper, but the first of them get their labels with the last."""
 _TO_KEEP = 4
-"""Judged batches that may wait for the disk."""
+"""Most judged batches that wait for the disk."""
 GIVE_WAY_S = 0.25
-"""Of frames that wait for tracking, from which on judging waits for it: a frame that finds no room is lost, a
+"""Seconds of frames that wait for tracking, from which on judging gives way: a frame without room is lost, a
 track that waits is only late."""
 _LATEST = WAITING_TRACKS // 2
-"""Tracks that may wait for that reason. Beyond, judging goes on: a full queue would hold up tracking."""
+"""Most tracks that wait for that reason: a full queue would hold up tracking."""
 _LOOK_S = 0.05
 FIRST_S = 1.25
-"""Of frames that the first background and the catching up after it hold."""
+"""Seconds of frames held until there is a background and tracking has caught up."""
 
 
 class Stages:
@@ -98,32 +92,16 @@ class Stages:
         receive --frames--> track --tracks--> judge --labels--> keep_tracks --> session, tally, stop rule
            \--------frames--------> keep_frames --> ring
 
-    A camera never waits: a frame that finds no room is dropped and counted with its reason. So judging gives
-    way while frames wait for tracking. A recorded source does wait, also where it plays in a camera's place.
-    A work that raises is handed to `fail` by whoever runs it.
-
-    Parameters
-    ----------
-    source : FrameSource
-        Open.
-    info : SourceInfo
-    tracker : Tracker
-    two_stage : TwoStage
-    writer : SessionWriter
-    settings : RunSettings
+    A camera never waits: a frame for which there is no room is dropped and counted with its reason. So
+    judging gives way while frames wait for tracking. A recorded source does wait, even if it plays in a
+    camera's place. Whoever runs a work that raises hands the error to `fail`.
 
     Attributes
     ----------
-    settings : RunSettings
-    tally : Tally
-    outcome : Outcome
     newest : Frame or None
         The newest frame received.
     positions : OpenTracks or None
-        The last frame that was processed, and where the open tracks stood in it.
-    judged : RecentCells
-        The cells judged last.
-    quality : RunQuality
+        The last frame that was processed, with the positions of the open tracks.
     n_received, ring_skipped : int
         Frames received, and those of them that the ring had no time for.
     dropped : Counter of str
@@ -131,7 +109,7 @@ class Stages:
     seconds : float
         Camera time of the last frame that was processed.
     latencies_ms : array of float
-        From a track's hand-over to its label on disk. Four bytes a label, so that hours stay small.
+        From the end of a track to its label on disk. Four bytes each, so that hours stay small.
     stranded : list of Track
         Tracks that were not judged or not kept because a part broke.
     """
@@ -145,14 +123,14 @@ class Stages:
         writer: SessionWriter,
         settings: RunSettings,
     ) -> None:
-        self._source, self._info, self.settings = source, info, settings
-        self._tracker, self._two_stage, self._writer = tracker, two_stage, writer
+        self.source, self.info, self.settings = source, info, settings
+        self.tracker, self.two_stage, self.writer = tracker, two_stage, writer
         self.tally = Tally(
             settings.stop,
             settings.least_frames,
             speed=lambda track: speed_um_per_s(track, fps=info.fps, pixel_size_um=info.pixel_size_um),
         )
-        self.outcome = Outcome()
+        self.ending = Ending()
         self.newest: Frame | None = None
         self.positions: OpenTracks | None = None
         self.judged = RecentCells()
@@ -171,52 +149,52 @@ class Stages:
         self._few_frames = max(2, min(round(GIVE_WAY_S * info.fps), room // 4))
         self._tracks: Channel[tuple[Track, float]] = Channel(WAITING_TRACKS)
         self._to_keep: Channel[tuple[list[tuple[Track, float]], list[Judgement]]] = Channel(_TO_KEEP)
-        # When the oldest of what is judged now, and of what is kept now, was handed over.
+        # When the oldest track that is being judged, and the oldest that is being kept, was handed over.
         self._in_judging: float | None = None
         self._in_keeping: float | None = None
         self._to_ring: Channel[Frame] = Channel(16)
 
     def receive(self) -> None:
-        # Of a movie that lies on disk anyway, only what the ring will still hold at the end is copied.
+        # A movie is on disk anyway: only the frames that the ring will hold at the end are copied.
         first_kept = 0
-        if not self._info.live and self._info.n_frames is not None:
-            first_kept = self._info.n_frames - self.settings.ring_frames(self._info)
+        if not self.info.live and self.info.n_frames is not None:
+            first_kept = self.info.n_frames - self.settings.ring_frames(self.info)
         try:
             if not self._waits:
                 touch_frames(
-                    self._info.height, self._info.width, min(self._room, round(FIRST_S * self._info.fps))
+                    self.info.height, self.info.width, min(self._room, round(FIRST_S * self.info.fps))
                 )
-            for frame in self._source.frames():
+            for frame in self.source.frames():
                 if self.settings.stop.out_of_time(frame.time_s):
                     # Not `_freeze`: what came in time is still processed and counted.
-                    self.outcome.rule_met(StopReason.SECONDS)
-                    self._source.stop()
+                    self.ending.rule_met(StopReason.SECONDS)
+                    self.source.stop()
                     break
                 self.n_received += 1
                 self.newest = frame
                 taken = self._frames.put(frame) if self._waits else self._frames.offer(frame)
                 if not taken:
                     self._drop(self._why_not_taken())
-                if self.outcome.failed:
+                if self.ending.failed:
                     continue
-                if not self._info.live:
+                if not self.info.live:
                     if frame.index >= first_kept:
                         self._to_ring.put(frame)
                 elif not self._to_ring.offer(frame):
                     self.ring_skipped += 1
-            self.outcome.end(RunStatus.FINISHED, StopReason.SOURCE_ENDED)
+            self.ending.end(RunStatus.FINISHED, StopReason.SOURCE_ENDED)
         except Exception as error:
-            # The source broke, but nothing behind it did: what came is still judged and kept.
-            self.outcome.end(RunStatus.FAILED, reason_of(error))
+            # The source broke, but nothing behind it did: what came before is still judged and kept.
+            self.ending.end(RunStatus.FAILED, reason_of(error))
             log.error("the source broke: %s", error, exc_info=not isinstance(error, RbcflowError))
         finally:
             self._frames.close()
             self._to_ring.close()
 
     def _why_not_taken(self) -> str:
-        if self.outcome.failed:
+        if self.ending.failed:
             return RUN_FAILED
-        return "queue-full" if self.outcome.now[0] is RunStatus.RUNNING else AFTER_STOP
+        return "queue-full" if self.ending.outcome.status is RunStatus.RUNNING else AFTER_STOP
 
     def track(self) -> None:
         for frame in self._frames:
@@ -224,11 +202,11 @@ class Stages:
                 self._drop(AFTER_STOP)
                 continue
             self.seconds = frame.time_s
-            self._hand_over(self._tracker.process(frame))
-            self.positions = self._tracker.open_tracks()
+            self._hand_over(self.tracker.process(frame))
+            self.positions = self.tracker.open_tracks()
             self.quality.add_frame(frame, self.positions)
-        reason = StopReason.SOURCE_ENDED if self.outcome.source_ended else CUT_BY_STOP
-        self._hand_over(self._tracker.finish(reason))
+        reason = StopReason.SOURCE_ENDED if self.ending.source_ended else CUT_BY_STOP
+        self._hand_over(self.tracker.finish(reason))
         self._tracks.close()
 
     def _hand_over(self, tracks: Sequence[Track]) -> None:
@@ -242,7 +220,7 @@ class Stages:
             self._in_judging = batch[0][1]
             tracks = [track for track, _ in batch]
             try:
-                judged = self._two_stage.judge(
+                judged = self.two_stage.judge(
                     self.tally.to_judge(tracks), leave_out_intruded=self.settings.leave_out_intruded
                 )
             except Exception:
@@ -254,7 +232,7 @@ class Stages:
         self._to_keep.close()
 
     def keep_tracks(self) -> None:
-        # While the disk takes what was judged, the next are judged; what waits goes to the disk at once.
+        # While judged tracks go to the disk, the next are judged; all that wait go to the disk together.
         while some := self._to_keep.take(_TO_KEEP):
             batch = [pair for pairs, _ in some for pair in pairs]
             self._in_keeping = batch[0][1]
@@ -272,10 +250,8 @@ class Stages:
                 self._freeze(self.tally.enough)
 
     def _next_tracks(self) -> list[tuple[Track, float]]:
-        """Take what the networks judge at the cost of one, or what came within the time that it may wait
-        since its hand-over; more only where many wait. Not before tracking has caught up.
-        """  # noqa: D205
-        batch, linger_s = self._two_stage.batch, self._two_stage.linger_s
+        """Wait for tracking, then take a batch, or fewer tracks once the oldest has waited long enough."""
+        batch, linger_s = self.two_stage.batch, self.two_stage.linger_s
         self._give_way()
         if waiting := self._tracks.first():
             linger_s -= time.perf_counter() - waiting[1]
@@ -285,7 +261,7 @@ class Stages:
         return taken
 
     def _give_way(self) -> None:
-        """Wait while frames that may be dropped wait for tracking, and there is room for its tracks."""
+        """Wait while frames that may be dropped wait for tracking, and there is room for more tracks."""
         while not self._waits and len(self._tracks) < _LATEST:
             if self._frames.wait_for_fewer(self._few_frames, _LOOK_S):
                 break
@@ -294,7 +270,7 @@ class Stages:
         """Put tracks on disk, and only then count them."""
         pairs = list(zip(tracks, judgements, strict=True))
         try:
-            self._writer.keep(pairs)
+            self.writer.keep(pairs)
         except Exception:
             self.stranded += tracks
             raise
@@ -304,18 +280,16 @@ class Stages:
 
     def keep_frames(self) -> None:
         for frame in self._to_ring:
-            self._writer.ring.append(frame)
+            self.writer.ring.append(frame)
 
     def lag_s(self) -> float:
-        """Return how far the run is behind: the camera time of the frames that wait for tracking, or how
-        far the labels are behind (`labels_behind_s`), whichever is more.
-        """  # noqa: D205
-        return max(self.labels_behind_s(), len(self._frames) / self._info.fps)
+        """Return how far the run is behind: its labels, or its waiting frames if that is more."""
+        return max(self.labels_behind_s(), len(self._frames) / self.info.fps)
 
     def labels_behind_s(self) -> float:
         """Return how long the oldest finished track has waited for its label."""
         to_keep, waiting = self._to_keep.first(), self._tracks.first()
-        # In the order in which they were handed over.
+        # Oldest first.
         for handed_over in (
             self._in_keeping,
             to_keep[0][0][1] if to_keep else None,
@@ -327,19 +301,19 @@ class Stages:
         return 0.0
 
     def _freeze(self, reason: str) -> None:
-        self.outcome.rule_met(reason)
+        self.ending.rule_met(reason)
         self._frozen.set()
-        self._source.stop()
+        self.source.stop()
 
     def fail(self, error: BaseException) -> None:
         """End the run at once: let go of every thread that waits, and stop the source."""
-        if self.outcome.fail(error):
+        if self.ending.fail(error):
             known = isinstance(error, RbcflowError)
             log.error("%s", sentence_of(error), exc_info=None if known else error)
         for channel in (self._frames, self._tracks, self._to_keep, self._to_ring):
             channel.abort()
         with contextlib.suppress(Exception):
-            self._source.stop()
+            self.source.stop()
 
     def _drop(self, reason: str) -> None:
         with self._lock:

@@ -33,8 +33,8 @@ _HEAVY = (
 class Serving:
     """Carries out requests, one at a time, until the other end of the pipe is gone.
 
-    Whatever happens to the other end, a run that has begun is ended as one that a person stopped, and
-    its session is closed.
+    Whatever happens to the other end, a run that has begun is ended as if a person had stopped it, and its
+    session is closed.
     """
 
     def __init__(self, pipe: Pipe) -> None:
@@ -66,7 +66,7 @@ class Serving:
     def _listen(self) -> None:
         while (message := self._pipe.receive()) is not None:
             if isinstance(message, Begin):
-                # Before the request is in the queue: a stop that comes behind it is meant for it.
+                # Before the request is in the queue: a stop that follows is meant for it.
                 self._stop.clear()
                 self._requests.put(message.request)
             elif isinstance(message, Stop):
@@ -74,7 +74,7 @@ class Serving:
         self.end()
 
     def _load(self) -> None:
-        """Load and compile what the first run would wait for; a fault shows again where it matters."""
+        """Load and compile what the first run would wait for; a fault shows again in the run."""
         from napari_rbcflow.tracking import warm_up
 
         try:
@@ -118,7 +118,7 @@ class Serving:
             why = "a thread of the run that ended still waits for its source"
         elif run.survived:  # a driver that broke stays broken in the process that it broke in
             why = "what broke may work again in another process"
-        self._pipe.send(Ended(*run.outcome, remarks=remarks, leaving=bool(why)))
+        self._pipe.send(Ended(run.outcome, remarks, leaving=bool(why)))
         if why:
             log.error("%s: this process ends, and the next run gets a new one", why)
             os._exit(1)

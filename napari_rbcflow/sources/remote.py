@@ -1,8 +1,8 @@
 """A Micro-Manager that is already open, over pycromanager's ZMQ server.
 
-If that Micro-Manager dies, a call to it hangs for ever, and so would the exit of the program that called.
-So the calls are made in a process of their own (`remote_child`), which can be killed; frames come from it
-over a pipe (`ipc`).
+If that Micro-Manager dies, a call to it never returns, and the program that called could not exit. So the
+calls are made in a process of their own (`remote_child`), which can be killed; frames come from it over a
+pipe (`ipc`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from napari_rbcflow.types import Frame, SourceInfo
 USUAL_PORT = 4827
 _TO_OPEN_S = 30.0
 _SILENT_S, _SILENT_FRAMES = 3.0, 30
-"""Without a word from the process, which itself complains earlier of a camera that sends nothing: the
-server is gone, or hangs."""
+"""After this time without a message, the server is gone or hangs: if only the camera sends nothing, the
+process says so earlier."""
 _TO_END_S = 2.0
 _TO_LEAVE_S = 0.5
 _POLL_S = 0.1
@@ -50,7 +50,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Over:
-    """From the child: no more frames come; the sentence says why where something broke."""
+    """From the child: no more frames come. If something broke, the sentence says what."""
 
     missed: dict[str, int] = field(default_factory=dict)
     sentence: str = ""
@@ -70,7 +70,7 @@ class RunningMicroManager(FrameSource):
     exposure_ms, fps, binning, roi, pixel_size_um, pixel_type
         As in `MicroManagerCamera`.
     end_live : bool
-        Stop Micro-Manager's Live mode where it is on; else that is an error.
+        Stop Micro-Manager's Live mode if it is on; else that is an error.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class RunningMicroManager(FrameSource):
             raise RuntimeError("open the camera first")
         patience_s = max(_SILENT_S, _SILENT_FRAMES / self._info.fps)
         if self._child is not None:
-            # What the camera sent before this word would wait, and be old.
+            # What the camera sent earlier would have to wait, and be old.
             self._child.pipe.send("go")
         while True:
             message = self._next(_TO_END_S if self._stopped.is_set() else patience_s)
@@ -151,7 +151,7 @@ class RunningMicroManager(FrameSource):
         return dict(self._missed)
 
     def _read(self, child: Child) -> None:
-        """Take what comes until the end; after `close` nobody wants it, but the sender must get rid of it."""
+        """Take all messages, even those after `close`, which nobody wants but the sender must get rid of."""
         while True:
             message: _Message | None = child.pipe.receive()
             while not self._closed.is_set():
@@ -162,7 +162,7 @@ class RunningMicroManager(FrameSource):
                 return
 
     def _next(self, patience_s: float) -> _Message | None:
-        """Return the next message; None where there is none in time, or the process is gone."""
+        """Return the next message; None if none comes in time, or the process is gone."""
         until = time.monotonic() + patience_s
         while not self._closed.is_set() and time.monotonic() < until:
             with contextlib.suppress(queue.Empty):

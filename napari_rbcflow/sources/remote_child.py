@@ -44,38 +44,21 @@ _WITHOUT: dict[str, Any] = {
     "clear_circular_buffer": None,
     "snap_image": None,
 }
-"""What an answer is taken to be where that Micro-Manager has no such method: others are older, or newer, than
-those that we have seen. What frames cannot be had without is not among them."""
+"""Answers assumed if that Micro-Manager, older or newer than those known here, has no such method."""
 
 
 class TaggedImage(NamedTuple):
-    """A frame as the core inside this process gives it.
-
-    Attributes
-    ----------
-    pix : ndarray, shape (height, width) of uint8 or uint16, or (height, width, 4) of uint8: BGRA
-    tags : dict of str to str
-    """
+    """A frame as the core of pymmcore gives it: (height, width) of uint8 or uint16, or BGRA of uint8."""
 
     pix: Raw
     tags: dict[str, str]
 
 
 class JavaCore:
-    """What is not written out here goes to the server under the same name.
+    """The core of a running Micro-Manager, made to look like that of pymmcore.
 
-    Over the server, arrays are flat, some tags are numbers, a field is a Rectangle and a list of
-    names an object of Java's.
-
-    Parameters
-    ----------
-    port : int
-        Of the server, on this machine.
-
-    Raises
-    ------
-    BadInput
-        Where no Micro-Manager answers on that port.
+    All other methods go to the server under the same name. From the server, arrays are flat, some tags are
+    numbers, a field of view is a Rectangle, and a list of names is a Java object.
     """
 
     def __init__(self, port: int) -> None:
@@ -84,12 +67,12 @@ class JavaCore:
         except ImportError as error:
             raise BadInput("sources.no-pycromanager", why=error) from error
         try:
-            # A socket of its own: whatever else a program asks that Micro-Manager, frames do not wait.
+            # A socket of its own, so that frames do not wait for other calls.
             self._core = Core(port=port, new_socket=True)
             self._studio: Callable[[], Any] = lambda: Studio(port=port)
         except Exception as error:
             raise BadInput("sources.no-micro-manager", port=port, why=in_a_line(error)) from error
-        # Tags that nobody here reads cost a millisecond a frame; whose Micro-Manager it is may want them.
+        # These tags cost a millisecond per frame and nobody here reads them; the user may want them later.
         self._with_state = bool(self.get_include_system_state_cache())
         self.set_include_system_state_cache(False)
 
@@ -162,19 +145,11 @@ def _strings(vector: Any) -> list[str]:
 
 
 _TO_END_LIVE_S = 2.0
-"""Micro-Manager's window ends its sequence behind our back, a frame or two later."""
+"""Micro-Manager's window ends its sequence a frame or two later."""
 
 
 class RunningCamera(CoreCamera):
-    """The camera of the Micro-Manager whose server is at `port`.
-
-    Parameters
-    ----------
-    settings : CameraSettings
-    port : int
-    end_live : bool
-        Stop Micro-Manager's Live mode where it is on; else that is an error.
-    """
+    """The camera of the Micro-Manager whose server is at `port`."""
 
     def __init__(self, settings: CameraSettings, port: int, end_live: bool) -> None:
         super().__init__(settings)
@@ -188,13 +163,13 @@ class RunningCamera(CoreCamera):
             if not self._end_live:
                 raise LiveModeOn(LiveModeOn.KEY)
             core.end_live_mode()
-            _until_it_stands_still(core)
-        one_camera(core, "Micro-Manager's configuration")
+            _wait_for_sequence_end(core)
+        one_camera(core, say("sources.running-configuration"))
         if core.is_sequence_running():
             raise BadInput("sources.micro-manager-acquiring")
 
     def _make_room(self, megabytes: int) -> None:
-        # It is the user's own Micro-Manager: what it has is kept where it is enough.
+        # It is the user's own Micro-Manager: its buffer is kept if it is large enough.
         if self._core.get_circular_buffer_memory_footprint() < megabytes:
             super()._make_room(megabytes)
 
@@ -203,18 +178,18 @@ class RunningCamera(CoreCamera):
         core.give_back()
 
 
-def _until_it_stands_still(core: Any) -> None:
+def _wait_for_sequence_end(core: Any) -> None:
     until = time.monotonic() + _TO_END_LIVE_S
     while core.is_sequence_running() and time.monotonic() < until:
         time.sleep(0.02)
 
 
 _TO_STOP_S = 1.5
-"""A stop that takes longer, for the server hangs, is not waited for."""
+"""If a stop takes longer, the server hangs."""
 
 
 def main() -> None:
-    """Open the camera, say so, wait for the word to go, stream until told to stop."""
+    """Open the camera, say so, wait for the word to go, then send frames until told to stop."""
     order = json.loads(sys.argv[1])
     port, end_live = order.pop("port"), order.pop("end_live")
     roi = tuple(order.pop("roi") or ()) or None
@@ -228,7 +203,7 @@ def main() -> None:
     try:
         _stream(camera, pipe, go)
     finally:
-        # pycromanager's own farewells wait for a server that may be gone.
+        # A normal exit of pycromanager waits for a server that may be gone.
         os._exit(0)
 
 
@@ -249,7 +224,7 @@ def _stream(camera: RunningCamera, pipe: Pipe, go: threading.Event) -> None:
 
 
 def _listen(pipe: Pipe, camera: RunningCamera, go: threading.Event) -> None:
-    """Hear the word to go, and the pipe's end, which says: stop, and leave."""
+    """Hear the word to go, and the end of the pipe, which means stop and exit."""
     while pipe.receive() is not None:
         go.set()
     camera.stop()
