@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 
 from napari_rbcflow.estimate import RunningFraction, wilson
 from napari_rbcflow.estimate.intervals import critical_value, half_width, most_cells, stops
+from napari_rbcflow.sentences import say
 
 ASKED = {0.5: 1.1, 0.7: 1.1, 0.86: 1.1, 0.95: 1.25, 0.99: 1.5}
 """Cells in the mean at most, as a share of what Wilson's interval needs where p is known beforehand."""
@@ -106,5 +107,5 @@ def test_the_interval_at_the_stop_and_before() -> None:
     assert low > 0.9
     assert high == 1.0
     for bad in (0.0, 0.5, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="half-width"):
+        with pytest.raises(ValueError, match=say("estimate.half-width-outside", half_width=bad)):
             fraction.fixed_width_interval(bad)
