@@ -158,7 +158,9 @@ def test_a_finished_session_tells_of_its_changes(closed: Path, monkeypatch: pyte
     assert figure.estimate is not None
     said = shown(closed / "report.html")
     assert f"With 2 changes by hand by Anna, Bo &lt;b&gt;, MD: {100 * figure.estimate:.1f} %" in said
-    assert "1 struck out, 1 from flipping to tank-treading" in said
+    excluded = say("report.by-hand-excluded", cells=1)
+    relabelled = say("report.by-hand-relabelled", cells=1, machine="flipping", now="tank-treading")
+    assert f"{excluded}, {relabelled}" in said
     assert said.index(f"{100 * machine.estimate:.1f} %") < said.index("changes by hand")
     assert verify(closed).findings == []
     assert {name: (closed / name).read_bytes() for name in kept} == kept
@@ -167,7 +169,8 @@ def test_a_finished_session_tells_of_its_changes(closed: Path, monkeypatch: pyte
 
     for cell in (FLIPPING[0], FLIPPING[1]):
         log.take_back(cell, "Anna")
-    assert "Changes by hand by Anna, Bo &lt;b&gt;, MD were all taken back." in shown(closed / "report.html")
+    undone = say("report.by-hand-undone", names="Anna, Bo <b>, MD")
+    assert undone in html.unescape(shown(closed / "report.html"))
     assert open_session(closed).fraction_by_hand is None
     assert verify(closed).code == 0
 
@@ -177,12 +180,12 @@ def test_a_finished_session_tells_of_its_changes(closed: Path, monkeypatch: pyte
     for cell in TANK_TREADING[9:] + FLIPPING[1:]:
         log.add(cell, "struck-out", "Anna")
     page = (closed / "report.html").read_text()
-    assert "Only 9 cells: too few to act on, 30 are needed at least." in page
-    assert "<p class='corrected by-hand few'" in page
+    assert say("session.too-few-to-act-on", cells=9, least=30) in page
+    assert '<p class="corrected by-hand few"' in page
     for cell in TANK_TREADING[:9]:
         log.add(cell, "struck-out", "Anna")
     assert open_session(closed).fraction_by_hand == FractionFigure(None, None, None, 0.95, "wilson", 0)
-    assert "no number , as no cell is left to count" in shown(closed / "report.html")
+    assert "no number , because no cell is left to count" in shown(closed / "report.html")
 
 
 def test_a_session_without_changes_is_as_before(whole: Path) -> None:
@@ -398,13 +401,13 @@ def test_an_uncounted_cell_never_comes_to_count(closed: Path) -> None:
 
 def test_while_another_process_writes_the_session(tmp_path: Path) -> None:
     from napari_rbcflow.pipeline.client import Worker
-    from napari_rbcflow.pipeline.messages import Order
+    from napari_rbcflow.pipeline.messages import RunRequest
     from napari_rbcflow.pipeline.settings import RunSettings
 
     folder = tmp_path / "S"
     worker = Worker()
     try:
-        run = worker.start(Order(SmallChamber(), folder, RunSettings(device="cpu")))  # type: ignore[arg-type]
+        run = worker.start(RunRequest(SmallChamber(), folder, RunSettings(device="cpu")))  # type: ignore[arg-type]
         counted: list[int] = []
         end = time.monotonic() + 120
         while len(counted) < 3 and not run.ended and time.monotonic() < end:

@@ -463,7 +463,7 @@ def test_killed_in_mid_run(tmp_path: Path) -> None:
     # And never without what forbids acting on that number.
     edit(folder, "frames", "missed", to={"camera": 90})
     (finding,) = verify(folder).findings
-    grave = [warning.said for warning in open_session(folder).warnings if warning.key == "frames-lost"]
+    grave = [warning.text for warning in open_session(folder).warnings if warning.key == "frames-lost"]
     assert finding.startswith(grave[0])
     assert finding.endswith(interrupted)
 
@@ -836,10 +836,10 @@ def test_cells_that_cannot_be_told_are_a_row_of_their_own(tmp_path: Path, pairs:
     assert verify(folder).code == 0
     page = re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text())
     blurred = sum(said.reason == "stage-1" for _, said in pairs)
-    assert re.search(rf"blurred or not alone\s+{blurred}\s", page)
-    assert re.search(r"of neither kind surely enough\s+3\s", page)
+    assert re.search(rf"{say('report.cells-blurred')}\s+{blurred}\s", page)
+    assert re.search(rf"{say('report.cells-undecided')}\s+3\s", page)
     assert f"alone enough to be judged ({len(counted)} were)" in page
-    assert "3 it could not tell: they are not counted" in page
+    assert say("report.undecided", cells=3) in page
 
 
 def test_a_report_that_fails_loses_nothing_else(tmp_path: Path, pairs: list[Pair]) -> None:
@@ -1030,7 +1030,7 @@ def test_the_report(tmp_path: Path, pairs: list[Pair]) -> None:
     # A grave warning stands above the number, whatever it is.
     failed = write(tmp_path / "F", pairs, status="failed", dropped={"queue-full": 5})
     shown = (failed / "report.html").read_text()
-    assert "<div class='number doubtful'>" in shown
+    assert '<div class="number doubtful">' in shown
     # Grey, the interval and the numbers under it too.
     assert re.search(
         r"\.doubtful \.big[^{]*\.doubtful \.interval[^{]*\.corrected b[^{]*\{ color: #999", shown
@@ -1040,14 +1040,16 @@ def test_the_report(tmp_path: Path, pairs: list[Pair]) -> None:
 
     few = write(tmp_path / "W", [p for p in pairs if p[1].label != "tank-treading"])
     shown = (few / "report.html").read_text()
-    assert shown.index("cells were counted: the true fraction may lie anywhere") < shown.index("0.0 %")
+    assert shown.index(say("quality.warn-few-cells", cells=open_session(few).fraction.n)) < shown.index(
+        "0.0 %"
+    )
 
     # Where nothing was counted there is no number to read.
     none = write(tmp_path / "N", [p for p in pairs if p[1].reason != "stage-2"])
     shown = (none / "report.html").read_text()
-    assert "No number" in shown
-    assert "none could be counted" in shown
-    assert not re.search(r"class='big'>[\d.]", shown)
+    assert say("report.no-number") in shown
+    assert say("quality.warn-none-counted") in shown
+    assert not re.search(r'class="big">[\d.]', shown)
 
     before = (failed / "report.html").read_bytes()
     assert write_report(failed).read_bytes() == before  # it can be made again from the folder alone

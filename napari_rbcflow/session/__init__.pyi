@@ -7,12 +7,12 @@ from .counting import corrected_figure as corrected_figure
 from .counting import corrected_words as corrected_words
 from .counting import words_of as words_of
 from .crops import CropSequence as CropSequence
-from .drawings import FLIPPING_COLOUR as FLIPPING_COLOUR
-from .drawings import TANK_TREADING_COLOUR as TANK_TREADING_COLOUR
 from .label_edits import LabelChange as LabelChange
 from .reader import Session as Session
 from .reader import open_session as open_session
 from .recovery import close_interrupted as close_interrupted
+from .report import FLIPPING_COLOUR as FLIPPING_COLOUR
+from .report import TANK_TREADING_COLOUR as TANK_TREADING_COLOUR
 from .schema import RUN_FILE as RUN_FILE
 from .schema import Account as Account
 from .schema import FractionFigure as FractionFigure

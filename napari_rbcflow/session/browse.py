@@ -131,7 +131,7 @@ class CellBrowser:
         return CellRecord(
             cell=int(cell),
             label=str(row["label"]),
-            change=session.changes_standing.get(int(cell)),
+            change=session.changes_in_force.get(int(cell)),
             p_reliable=_number(row["p_reliable"]),
             p_tank_treading=_number(row["p_tank_treading"]),
             first_frame=int(row["first_frame"]),
@@ -188,7 +188,7 @@ class CellBrowser:
         if kind == COUNTED:
             chosen = table["label"].isin(tables.COUNTED)
         elif kind == CHANGED:
-            chosen = table["cell"].isin(list(session.changes_standing))
+            chosen = table["cell"].isin(list(session.changes_in_force))
         elif kind == ALL:
             chosen = pd.Series(True, index=table.index)
         else:

@@ -112,7 +112,7 @@ class Session:
         return read_changes(self.folder)
 
     @cached_property
-    def changes_standing(self) -> dict[int, LabelChange]:
+    def changes_in_force(self) -> dict[int, LabelChange]:
         """The last change of each cell that now has another label than the machine's."""
         cells = self.cells
         cells = cells[cells["cell"].isin({change.cell for change in self.changes_made})]
@@ -122,7 +122,7 @@ class Session:
     def labels_by_hand(self) -> pd.Series[str]:
         """The label of each row of `cells` with the changes by hand; `cells` keeps the machine's."""
         labels = self.cells["label"].copy()
-        by_cell = {cell: change.now for cell, change in self.changes_standing.items()}
+        by_cell = {cell: change.now for cell, change in self.changes_in_force.items()}
         changed = self.cells["cell"].isin(by_cell)
         labels[changed] = self.cells["cell"][changed].map(by_cell)
         return labels
@@ -130,7 +130,7 @@ class Session:
     @cached_property
     def fraction_by_hand(self) -> FractionFigure | None:
         """The fraction with the changes by hand; None if no cell has another label than the machine's."""
-        if not self.changes_standing:
+        if not self.changes_in_force:
             return None
         labels, machine = self.labels_by_hand, self.fraction
         tank, flipping = int((labels == Label.TANK_TREADING).sum()), int((labels == Label.FLIPPING).sum())
@@ -138,7 +138,7 @@ class Session:
 
     def reread_changes(self) -> None:
         """Read the changes by hand again; everything else stays as it was when the session was opened."""
-        for name in ("changes", "changes_made", "changes_standing", "labels_by_hand", "fraction_by_hand"):
+        for name in ("changes", "changes_made", "changes_in_force", "labels_by_hand", "fraction_by_hand"):
             self.__dict__.pop(name, None)
 
     @cached_property

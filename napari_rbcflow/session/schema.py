@@ -18,9 +18,9 @@ from typing import IO, Any
 import numpy as np
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.estimate import ANYTIME, ReportedInterval, RunningFraction
-from napari_rbcflow.quality import FEW_CELLS, warnings_of_run
+from napari_rbcflow.estimate import ANYTIME, FEW_CELLS, ReportedInterval, RunningFraction
 from napari_rbcflow.quality import percent as percent
+from napari_rbcflow.quality import warnings_of_run
 from napari_rbcflow.ring import preallocate, rename_over, replace_file, sync_folder, write_all
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import SourceInfo

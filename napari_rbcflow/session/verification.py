@@ -220,7 +220,7 @@ def _ending(session: Session) -> Iterator[str]:
         else:
             frames = len(session.ring) if session.ring is not None else 0
             # Whoever reads a number here must first read what forbids acting on it.
-            grave = [w.said for w in session.warnings if w.grave and w.key != "not-ended"]
+            grave = [w.text for w in session.warnings if w.grave and w.key != "not-ended"]
             recovered = say(
                 "session.found-interrupted",
                 tracks=len(session.cells),
@@ -332,7 +332,7 @@ def _by_hand(session: Session) -> Iterator[str]:
     machine = dict(zip(session.cells["cell"], session.cells["label"], strict=True))
     again = session.counted_again if audit.changes else None
     yield from faults_of_changes(audit, machine, {} if again is None else again.told)
-    if session.changes_standing:
+    if session.changes_in_force:
         labels = dict(zip(session.cells["cell"], session.labels_by_hand, strict=True))
         for cell in tables.counted_twice(tables.read_links(session.folder), labels):
             yield say("session.found-counted-twice-by-hand", cell=cell)
