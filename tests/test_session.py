@@ -14,7 +14,6 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,13 +23,13 @@ import numcodecs.blosc
 import numpy as np
 import pytest
 import zarr
+from factories import MODELS, SOURCE, Pair, account_of, begin, some_pairs, write
 from sentence_keys import any_said, is_said
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, wilson
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import (
-    Account,
     ChangeLog,
     FractionFigure,
     SessionWriter,
@@ -44,126 +43,12 @@ from napari_rbcflow.session.recovery import close_interrupted
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.schema import plain
 from napari_rbcflow.session.writer import DiskRoom, room_words
-from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
-
-HEIGHT, WIDTH = 40, 60
-SOURCE = SourceInfo("test chamber", HEIGHT, WIDTH, 60.0, 0.605, exposure_ms=2.2, details={"seed": "4"})
-MODELS = {"stage1": {"name": "one", "hash": "0123abcd"}, "stage2": {"name": "two", "hash": "4567cdef"}}
-Pair = tuple[Track, Judgement]
-
-
-def some_pairs(n: int, seed: int = 0, longest: int = 40, greys: tuple[int, int] = (100, 142)) -> list[Pair]:
-    """Tracks of every label, ending in another order than that of their numbers; as noisy as a picture."""
-    rng = np.random.default_rng(seed)
-    pairs = []
-    for cell in rng.permutation(np.arange(1, n + 1)).tolist():
-        length = int(rng.integers(1, longest))
-        frames = int(rng.integers(0, 200)) + np.cumsum(rng.integers(1, 3, length))
-        track = Track(
-            cell=cell,
-            frames=frames.astype(np.int64),
-            y_px=rng.uniform(-0.004, HEIGHT, length).astype(np.float32),
-            x_px=np.cumsum(rng.uniform(5, 30, length)).astype(np.float32),
-            seen=rng.random(length) > 0.1,
-            intruded=rng.random(length) > 0.9,
-            edge=rng.random(length) > 0.9,
-            crops=rng.integers(*greys, (length, 31, 31), dtype=np.uint8),
-            reason="left-field",
-        )
-        kind = rng.integers(4)
-        if track.too_short:
-            said = Judgement(cell, Label.TOO_SHORT, None, None, "too-short")
-        elif kind == 0:
-            said = Judgement(cell, Label.UNRELIABLE, round(rng.uniform(0, 0.4999), 4), None, "stage-1")
-        elif kind == 1:
-            said = Judgement(cell, Label.UNCOUNTED, None, None, "cut-by-stop")
-        else:
-            tank = rng.random() < 0.8
-            p = round(rng.uniform(0.5, 1) if tank else rng.uniform(0, 0.4999), 4)
-            label = Label.TANK_TREADING if tank else Label.FLIPPING
-            said = Judgement(cell, label, round(rng.uniform(0.5, 1), 4), p, "stage-2")
-        pairs.append((track, said))
-    return pairs
-
-
-def begin(
-    folder: Path, patient: str = "BG", source: SourceInfo = SOURCE, ring_frames: int = 4
-) -> SessionWriter:
-    return SessionWriter.create(
-        folder,
-        source=source,
-        parameters={"background": "sliding", "stop_halfwidth": 0.05},
-        models=MODELS,
-        patient=patient,
-        sample="run 1",
-        ring_frames=ring_frames,
-    )
-
-
-def account_of(pairs: list[Pair], **changes: Any) -> Account:
-    cells: Counter[str] = Counter(said.label.replace("-", "_") for _, said in pairs)
-    fraction = RunningFraction()
-    fraction.update(tank_treading=cells["tank_treading"], flipping=cells["flipping"])
-    cells["tracked"] = len(pairs)
-    given: dict[str, Any] = {
-        "received": 300,
-        "processed": 295,
-        "dropped": {"after-stop": 5},
-        "missed": {},
-        "cells": cells,
-        "fraction": fraction,
-        "latencies_ms": np.linspace(10, 110, 101).tolist(),
-    }
-    return Account.of(**(given | changes))
-
-
-def write(
-    folder: Path, pairs: list[Pair], *, batch: int = 7, status: str = "finished", **changes: Any
-) -> Path:
-    patient = changes.pop("patient", "BG")
-    writer = begin(folder, patient)
-    for first in range(0, len(pairs), batch):
-        writer.keep(pairs[first : first + batch])
-    for index in range(6):
-        writer.ring.append(Frame(index, index / 60, np.full((HEIGHT, WIDTH), index, np.uint8)))
-        writer.ring.append_crops(index, [1, 2], [3, 4], [5, 6], np.full((2, 31, 31), index, np.uint8))
-    writer.heartbeat(account_of(pairs))
-    reason = "the camera went away" if status == "failed" else "source-ended"
-    writer.close(account_of(pairs, **changes), status=status, stop_reason=changes.get("reason", reason))
-    return folder
+from napari_rbcflow.types import Judgement, Label
 
 
 @pytest.fixture(scope="module")
 def pairs() -> list[Pair]:
     return some_pairs(90)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, pairs: list[Pair]) -> Path:
-    """A finished session; do not touch it, `copied` may be."""
-    return write(tmp_path_factory.mktemp("session") / "S", pairs)
-
-
-@pytest.fixture
-def copied(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "S"))
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real disk of 24 MB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = shutil.which("mount")
-    if (
-        mount is None
-        or subprocess.run(
-            [mount, "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True, check=False
-        ).returncode
-    ):
-        pytest.skip("a small disk cannot be mounted here (needs root on Linux)")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 def test_what_a_session_holds(whole: Path, pairs: list[Pair]) -> None:
@@ -415,7 +300,7 @@ KILLED = """
 import sys, numpy as np
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_session import begin, some_pairs, account_of
+from factories import begin, some_pairs, account_of
 from napari_rbcflow.types import Frame
 
 writer = begin(Path(sys.argv[1]))
@@ -905,6 +790,7 @@ def test_a_table_that_cannot_be_replaced_ends_no_session(
     assert finding == say(f"session.found-{name.partition('.')[0]}-order")
 
 
+@pytest.mark.parametrize("small_disk", [24], indirect=True)
 def test_a_disk_too_small_is_known_before_the_run(small_disk: Path) -> None:
     with pytest.raises(BadInput) as error:
         begin(small_disk / "S", source=replace(SOURCE, height=1096, width=1376), ring_frames=40)
@@ -919,6 +805,7 @@ def keep_in_dozens(writer: SessionWriter, pairs: list[Pair], kept: list[Pair]) -
 
 
 @pytest.mark.parametrize("reserve", [8 * 2**20, 300_000])
+@pytest.mark.parametrize("small_disk", [24], indirect=True)
 def test_a_full_disk_in_mid_run(small_disk: Path, monkeypatch: pytest.MonkeyPatch, reserve: int) -> None:
     monkeypatch.setattr(schema, "RESERVE_BYTES", reserve)
     folder = small_disk / "S"
