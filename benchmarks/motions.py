@@ -46,7 +46,7 @@ def played(settings: ChamberSettings, folder: Path) -> tuple[Session, pd.DataFra
     run.wait()
     status, reason = run.outcome
     if status == "failed":
-        raise RunFailed(reason)
+        raise RunFailed.told(reason)
     return open_session(folder), source.truth
 
 

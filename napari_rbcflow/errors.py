@@ -24,7 +24,7 @@ class RbcflowError(Exception):
     """
 
     def __init__(self, key: str, /, **values: object) -> None:
-        super().__init__(key if " " in key else say(key, **values))  # TRANSITION: a sentence itself
+        super().__init__(say(key, **values))
         self.key = key
 
     @classmethod
