@@ -86,7 +86,7 @@ def carry_out(request: RunRequest, viewer: bool | None) -> None:
         raise BadInput("session.exists", folder=request.folder)
     problem = "" if viewer is False else no_viewer()
     if viewer and problem:
-        raise BadInput.told(problem)
+        raise BadInput(problem)
     if sys.stderr.isatty():
         click.echo(say("cli.opening"), err=True)
     if viewer is False or problem:
