@@ -30,7 +30,7 @@ from napari_rbcflow.pipeline.run import RECENT_LABELS
 from napari_rbcflow.pipeline.status import RecentCells
 from napari_rbcflow.quality.monitor import RunQuality
 from napari_rbcflow.ring import FrameGone, FrameRing, open_ring
-from napari_rbcflow.session import Account, FractionFigure, SessionWriter, open_session, verify
+from napari_rbcflow.session import RunSummary, FractionFigure, SessionWriter, open_session, verify
 from napari_rbcflow.session.counting import corrected_figure
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
@@ -179,9 +179,9 @@ class Kept:
         self.quality.add_tracks(pairs)
         self.latencies_ms.extend([100.0] * len(pairs))
 
-    def account(self, *, whole: bool = False) -> Account:
+    def account(self, *, whole: bool = False) -> RunSummary:
         fraction = FractionFigure.of(self.tally.fraction)
-        account = Account.of(
+        account = RunSummary.of(
             received=self.frames,
             processed=self.frames,
             dropped={},

@@ -20,7 +20,7 @@ import numpy as np
 import zarr
 
 from napari_rbcflow.ring import FrameRing, open_ring
-from napari_rbcflow.session import Account, SessionWriter, verify
+from napari_rbcflow.session import RunSummary, SessionWriter, verify
 from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
 
 HEIGHT, WIDTH, FPS = 1096, 1376, 60.0
@@ -122,10 +122,10 @@ def session(folder: Path, n: int) -> None:
     timed(
         f"SessionWriter.keep of {TRACKS} tracks of 33 frames, fsync'd", n, lambda i: writer.keep(batches[i])
     )
-    timed("SessionWriter.heartbeat", 20, lambda _: writer.heartbeat(Account()))
+    timed("SessionWriter.heartbeat", 20, lambda _: writer.heartbeat(RunSummary()))
     cells = {"tracked": TRACKS * n, "unreliable": TRACKS * n}
     timed(
-        f"close of {TRACKS * n} tracks", 1, lambda _: writer.close(Account(cells=cells), "finished", "user")
+        f"close of {TRACKS * n} tracks", 1, lambda _: writer.close(RunSummary(cells=cells), "finished", "user")
     )
     timed("verify of that session", 1, lambda _: print(*verify(folder / "session").findings, end=""))
 

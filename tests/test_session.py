@@ -23,7 +23,7 @@ import numcodecs.blosc
 import numpy as np
 import pytest
 import zarr
-from factories import MODELS, SOURCE, Pair, account_of, begin, some_pairs, write
+from factories import MODELS, SOURCE, Pair, account_of, begin, some_pairs, swap_text, write
 from sentence_keys import any_said, is_said
 
 from napari_rbcflow.errors import BadInput, RunFailed
@@ -378,12 +378,6 @@ def edit(folder: Path, *keys: str, to: Any) -> None:
 
 def drop_lines(path: Path, n: int) -> None:
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-n]))
-
-
-def swap_text(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
 
 
 DAMAGE = {

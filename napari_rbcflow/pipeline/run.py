@@ -36,8 +36,8 @@ from napari_rbcflow.quality import LATE_LABELS_S, QualityLine, RunWarning, by_re
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import (
     OPEN_END_S,
-    Account,
     FractionFigure,
+    RunSummary,
     SessionWriter,
     corrected_figure,
     room_words,
@@ -100,7 +100,7 @@ RECENT_LABELS = 4096
 
 
 class Reporter:
-    """Says how a run stands: `Progress` for whoever watches it, `Account` for ``run.json``.
+    """Says how a run stands: `Progress` for whoever watches it, `RunSummary` for ``run.json``.
 
     Both take the outcome, because the interval depends on it: `GOES_ON` until the session is being closed.
     """
@@ -163,14 +163,14 @@ class Reporter:
             labels_behind_s=stages.labels_behind_s(),
         )
 
-    def account(self, outcome: Outcome) -> Account:
+    def account(self, outcome: Outcome) -> RunSummary:
         """Return the counts of ``run.json``; during the run, with the latencies of the last labels only."""
         stages, tally = self.stages, self.stages.tally
         ended = outcome != GOES_ON
         dropped, cells = dict(stages.dropped), dict(tally.cells)
         fraction = FractionFigure.saying(tally.fraction, self._interval(outcome))
         focus = tally.focus.as_dict()
-        account = Account.of(
+        account = RunSummary.of(
             received=stages.n_received,
             processed=stages.tracker.processed,
             dropped=dropped,
@@ -186,7 +186,7 @@ class Reporter:
         )
         return self._with_quality(account, ended)
 
-    def heartbeat(self) -> Account:
+    def heartbeat(self) -> RunSummary:
         """Return the account of a run that goes on, and check its quality; from one thread."""
         account, stages = self.account(GOES_ON), self.stages
         positions, run = stages.positions, account.as_dict()
@@ -207,7 +207,7 @@ class Reporter:
         fraction = self.stages.tally.fraction
         return reported_interval(fraction, self.settings.stop, *outcome, self.settings.interval)
 
-    def _with_quality(self, account: Account, ended: bool) -> Account:
+    def _with_quality(self, account: RunSummary, ended: bool) -> RunSummary:
         stages = self.stages
         not_analysed = dict(stages.tracker.not_analysed)
         if ended and self._closed is None:
@@ -524,6 +524,6 @@ class Run:
         ended = self._done.is_set()
         return self._reporter.progress(self.outcome if ended else GOES_ON)
 
-    def account(self, *, whole: bool = False) -> Account:
+    def account(self, *, whole: bool = False) -> RunSummary:
         """Return the counts of ``run.json``: of a run that goes on, or of the `whole` that has ended."""
         return self._reporter.account(self.outcome if whole else GOES_ON)

@@ -14,8 +14,8 @@ from .recovery import close_interrupted as close_interrupted
 from .report import FLIPPING_COLOUR as FLIPPING_COLOUR
 from .report import TANK_TREADING_COLOUR as TANK_TREADING_COLOUR
 from .schema import RUN_FILE as RUN_FILE
-from .schema import Account as Account
 from .schema import FractionFigure as FractionFigure
+from .schema import RunSummary as RunSummary
 from .schema import grave_warnings as grave_warnings
 from .schema import mild_warnings as mild_warnings
 from .schema import read_run as read_run

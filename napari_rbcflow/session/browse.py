@@ -100,9 +100,8 @@ class CellBrowser:
     def session(self) -> Session:
         """The session as it stands on the disk now."""
         seen = tuple(_state(self.folder / name) for name in ("cells.csv", "changes.csv", "run.json"))
-        running = self._session.run["status"] == "running"
         # run.json is rewritten each second of a run, and holds nothing about a cell.
-        if seen[:1] != self._seen[:1] or (seen[2:] != self._seen[2:] and not running):
+        if seen[:1] != self._seen[:1] or (seen[2:] != self._seen[2:] and not self._session.running):
             self._cells = read_on(self.folder, self._cells)
             self._session = open_session(self.folder, cells=self._cells.cells)
             self._ordered = None

@@ -35,7 +35,7 @@ from napari_rbcflow.session.tables import (
     unreadable,
     whole_lines,
 )
-from napari_rbcflow.types import LEAST_FRAMES, Label
+from napari_rbcflow.types import LEAST_FRAMES, Label, RunStatus
 
 _LABEL, _REASON = CELL_COLUMNS.index("label"), CELL_COLUMNS.index("reason")
 _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR})
@@ -137,7 +137,7 @@ class ChangeLog:
         try:
             run = read_run(self.folder)
             # Whoever writes the session writes its page too, and two at once would spoil it.
-            if run["status"] == "running" or is_being_written(self.folder):
+            if run["status"] == RunStatus.RUNNING or is_being_written(self.folder):
                 return
             if shows_changes(self.folder, len(self.all())):
                 return

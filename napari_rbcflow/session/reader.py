@@ -26,7 +26,7 @@ from napari_rbcflow.session.crops import CropReader, CropSequence
 from napari_rbcflow.session.label_edits import COLUMNS, LabelChange, figure_by_hand, in_force, read_changes
 from napari_rbcflow.session.schema import FractionFigure, is_being_written, read_run
 from napari_rbcflow.session.tables import CELL_TYPES, TRACK_TYPES, parsed, read_links, unreadable
-from napari_rbcflow.types import Label
+from napari_rbcflow.types import Label, RunStatus
 
 
 class Session:
@@ -54,9 +54,14 @@ class Session:
         return warnings_of_run(self.run)
 
     @property
+    def running(self) -> bool:
+        """Whether ``run.json`` says that the run goes on: it does, or was interrupted."""
+        return bool(self.run["status"] == RunStatus.RUNNING)
+
+    @property
     def interrupted(self) -> bool:
         """Whether the run ended without closing its session (a crash, a power cut)."""
-        return self.run["status"] == "running" and not is_being_written(self.folder)
+        return self.running and not is_being_written(self.folder)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -66,8 +71,7 @@ class Session:
     @cached_property
     def tracks(self) -> pd.DataFrame:
         """One row per position of the tracks in `cells`, the columns of ``tracks.csv``."""
-        closed = self.run["status"] != "running"
-        tracks = _table(self.folder / "tracks.csv", TRACK_TYPES, closed=closed)
+        tracks = _table(self.folder / "tracks.csv", TRACK_TYPES, closed=not self.running)
         # A crash can come between a track's positions and its row in cells.csv, the one that counts.
         known = tracks["cell"].isin(self.cells["cell"])
         return tracks if known.all() else tracks[known].reset_index(drop=True)
@@ -75,7 +79,7 @@ class Session:
     @cached_property
     def fraction(self) -> FractionFigure:
         """The fraction in ``run.json``; of a run that is not closed, that of the cells saved so far."""
-        if self.run["status"] == "running":
+        if self.running:
             fraction = recount(self.counted)
             return FractionFigure.of(fraction, fraction.anytime_interval(), ANYTIME)
         try:
@@ -86,7 +90,7 @@ class Session:
     @cached_property
     def counted(self) -> NDArray[np.bool_]:
         """The counted cells in the order of counting (of `cells` if that is lost), True for tank-treading."""
-        if self.run["status"] == "running":
+        if self.running:
             return rows_counted(self.cells)
         try:
             return counted_cells(self.folder, self.cells)
@@ -96,7 +100,7 @@ class Session:
     @cached_property
     def counted_again(self) -> CountedAgain | None:
         """The tracks counted again as the run did; None if it is not known how (`count_again`)."""
-        if self.run["status"] == "running":
+        if self.running:
             return None
         return count_again(self.folder, self.run, self.cells, read_links(self.folder))
 

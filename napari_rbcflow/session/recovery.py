@@ -13,6 +13,7 @@ from napari_rbcflow.session.counting import corrected_figure
 from napari_rbcflow.session.reader import Session, open_session
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.schema import CELL_COUNTS, is_being_written, plain
+from napari_rbcflow.types import RunStatus
 
 LOST = "run-failed"
 
@@ -50,7 +51,7 @@ def close_interrupted(folder: Path, sentence: str) -> None:
         If it is still being written, or its tables cannot be read.
     """
     session = open_session(folder)
-    if session.run["status"] != "running":
+    if not session.running:
         return
     if is_being_written(folder):
         raise RunFailed("session.still-written", folder=folder)
@@ -60,7 +61,7 @@ def close_interrupted(folder: Path, sentence: str) -> None:
     if lost > 0:  # as counted a second before the crash at most
         frames["dropped"][LOST] = frames["dropped"].get(LOST, 0) + lost
     run.update(
-        status="failed",
+        status=RunStatus.FAILED,
         stop_reason=sentence,
         ended=schema.now(),
         **counts_as_kept(session),

@@ -23,7 +23,7 @@ from napari_rbcflow.quality import percent as percent
 from napari_rbcflow.quality import warnings_of_run
 from napari_rbcflow.ring import preallocate, rename_over, replace_file, sync_folder, write_all
 from napari_rbcflow.sentences import say
-from napari_rbcflow.types import SourceInfo
+from napari_rbcflow.types import RunStatus, SourceInfo
 from napari_rbcflow.version import __version__
 
 CELL_COUNTS = ("tracked", "too_short", "unreliable", "tank_treading", "flipping", "uncounted")
@@ -74,7 +74,7 @@ class FractionFigure:
 
 
 @dataclass(frozen=True)
-class Account:
+class RunSummary:
     """What a run has done so far: every frame and every cell accounted for.
 
     Attributes
@@ -123,7 +123,7 @@ class Account:
         fraction_corrected: FractionFigure | None = None,
         quality: Mapping[str, Any] | None = None,
         focus_speed: Mapping[str, Any] | None = None,
-    ) -> Account:
+    ) -> RunSummary:
         """Make it from what a run counts.
 
         Parameters
@@ -193,7 +193,6 @@ def plain(value: Any) -> Any:
 FORMAT = 1
 """Version of a session folder."""
 RUN_FILE = "run.json"
-STATUSES = ("running", "finished", "stopped", "failed")
 
 
 class DamagedRun(BadInput):
@@ -264,7 +263,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise DamagedRun(folder, say("session.no-run-json")) from None
     except (OSError, ValueError) as error:
         raise DamagedRun(folder, say("session.run-json-damaged", why=error)) from None
-    if not isinstance(run, dict) or run.get("status") not in STATUSES:
+    if not isinstance(run, dict) or run.get("status") not in list(RunStatus):
         raise DamagedRun(folder, say("session.run-json-foreign"))
     version = run.get("format")
     if not isinstance(version, int):

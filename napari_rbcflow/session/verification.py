@@ -34,9 +34,9 @@ from napari_rbcflow.session.reader import Session, open_session
 from napari_rbcflow.session.report import shows_changes
 from napari_rbcflow.session.schema import CELL_COUNTS, DamagedRun, FractionFigure, is_being_written
 from napari_rbcflow.session.tables import spans
-from napari_rbcflow.types import LEAST_FRAMES, Label
+from napari_rbcflow.types import LEAST_FRAMES, Label, RunStatus, StopReason
 
-_MET_BY_CELLS = ("reliable", "half-width", "baseline", "tracks")
+_MET_BY_CELLS = (StopReason.RELIABLE, StopReason.HALF_WIDTH, StopReason.BASELINE, StopReason.TRACKS)
 
 
 def findings_of_fraction(told: dict[str, Any], k: int, m: int) -> Iterator[str]:
@@ -104,7 +104,7 @@ def findings_of_stop(session: Session) -> Iterator[str]:
             return
         if met.reason != reason:
             yield say("session.found-other-rule-met", reason=reason, met=met.reason)
-    elif met is not None and run["status"] == "finished":
+    elif met is not None and run["status"] == RunStatus.FINISHED:
         yield say("session.found-rule-met-before", reason=reason, met=met.reason)
     if met is not None and met.tracks != len(labels):
         yield say("session.found-rule-met-by-track", met=met.reason, track=met.tracks, tracks=len(labels))
@@ -129,7 +129,7 @@ def findings_of_corrected(session: Session) -> Iterator[str]:
     run = session.run
     told = run.get("fraction_corrected") or {}
     # A failed run may have been closed by another process, which does not compute it.
-    if rules_of(run["parameters"]) is None or run["status"] == "failed":
+    if rules_of(run["parameters"]) is None or run["status"] == RunStatus.FAILED:
         return
     if told.get("estimate") is None and not told.get("reason"):
         yield say("session.found-nothing-corrected")
@@ -189,7 +189,7 @@ def verify(folder: Path | str) -> Verification:
         session = open_session(folder)
     except DamagedRun as error:
         # Without run.json it is as after a crash: only the tables and arrays can be trusted.
-        session = Session(Path(folder), {"status": "running"})
+        session = Session(Path(folder), {"status": RunStatus.RUNNING})
         if not (there := list(_recoverable(session))):
             return Verification(NOT_A_SESSION, [str(error)])
         findings.append(say("session.found-run-lost", what=error.what, parts=", ".join(there)))
@@ -208,13 +208,9 @@ def verify(folder: Path | str) -> Verification:
     return Verification(INCOMPLETE if findings else WHOLE, findings)
 
 
-def _running(session: Session) -> bool:
-    return bool(session.run["status"] == "running")
-
-
 def _ending(session: Session) -> Iterator[str]:
     run = session.run
-    if _running(session):
+    if session.running:
         if is_being_written(session.folder):
             yield say("session.found-still-running")
         else:
@@ -268,7 +264,7 @@ def _frames(session: Session) -> Iterator[str]:
     dropped = sum(frames["dropped"].values())
     if min([received, processed, *frames["dropped"].values(), *frames["missed"].values()]) < 0:
         yield say("session.found-negative-frames")
-    if not _running(session) and received != processed + dropped:
+    if not session.running and received != processed + dropped:
         yield say(
             "session.found-frames-do-not-add-up", received=received, processed=processed, dropped=dropped
         )
@@ -284,13 +280,13 @@ def _tables(session: Session) -> Iterator[str]:
     if len(twice):
         yield say("session.found-cells-repeated", cells=len(twice), first=twice[0])
     yield from _labels(cells)
-    if not _running(session):
+    if not session.running:
         yield from _counts(session)
         order = cells.sort_values(["last_frame", "cell"], kind="stable").index
         if not np.array_equal(order, np.arange(len(cells))):
             yield say("session.found-cells-order")
     tracks = spans(session.folder / "tracks.csv", cells["cell"].to_numpy())
-    if not _running(session):
+    if not session.running:
         if not tracks.in_order:
             yield say("session.found-tracks-order")
         if tracks.surplus:
@@ -306,21 +302,21 @@ def _tables(session: Session) -> Iterator[str]:
 
 
 def _watched(session: Session) -> Iterator[str]:
-    if not _running(session):
+    if not session.running:
         yield from faults_of_lengths(session.run, session.cells)
 
 
 def _fragments(session: Session) -> Iterator[str]:
     cells, links = session.cells, tables.read_links(session.folder)
     kept = set(cells["cell"])
-    if _running(session):  # a crash can come between these lines and a track's row in cells.csv
+    if session.running:  # a crash can come between these lines and a track's row in cells.csv
         links = {cell: before for cell, before in links.items() if cell in kept}
     labels = dict(zip(cells["cell"], cells["label"], strict=True))
     yield from tables.findings(links, labels, dict(zip(cells["cell"], cells["reason"], strict=True)))
 
 
 def _unchanged(session: Session) -> Iterator[str]:
-    if _running(session):
+    if session.running:
         return
     for name, told in session.run["files"].items():
         if tables.fingerprint(session.folder / name) != told:
@@ -337,7 +333,7 @@ def _by_hand(session: Session) -> Iterator[str]:
         for cell in tables.counted_twice(tables.read_links(session.folder), labels):
             yield say("session.found-counted-twice-by-hand", cell=cell)
     page = session.folder / "report.html"
-    if not _running(session) and page.exists() and not shows_changes(session.folder, len(audit.changes)):
+    if not session.running and page.exists() and not shows_changes(session.folder, len(audit.changes)):
         yield say("session.found-report-behind")
 
 
@@ -381,7 +377,7 @@ def _counts(session: Session) -> Iterator[str]:
 
 
 def _number(session: Session) -> Iterator[str]:
-    if not _running(session):
+    if not session.running:
         yield from findings_of_interval(session)
         yield from findings_of_stop(session)
         yield from findings_of_focus_speed(session)
@@ -395,7 +391,7 @@ def _crops(session: Session) -> Iterator[str]:
     without = frames.index.difference(lengths.index)
     if len(without):
         yield say("session.found-crops-missing", missing=len(without), cells=len(frames), first=without[0])
-    if not _running(session):
+    if not session.running:
         surplus = lengths.index.difference(frames.index)
         if len(surplus):
             yield say("session.found-crops-surplus", cells=len(surplus), first=surplus[0])
@@ -418,7 +414,7 @@ def _ring(session: Session) -> Iterator[str]:
 
 
 def _report(session: Session) -> Iterator[str]:
-    if not _running(session):
+    if not session.running:
         for name in ("report.html", "run.log"):
             path = session.folder / name
             if not path.exists() or not path.stat().st_size:

@@ -27,8 +27,8 @@ from napari_rbcflow.session.growing import Table
 from napari_rbcflow.session.reader import Session
 from napari_rbcflow.session.recovery import counts_as_kept
 from napari_rbcflow.session.report import write_report
-from napari_rbcflow.session.schema import Account, WritingMarker
-from napari_rbcflow.types import Judgement, SourceInfo, Track
+from napari_rbcflow.session.schema import RunSummary, WritingMarker
+from napari_rbcflow.types import Judgement, RunStatus, SourceInfo, Track
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -192,10 +192,10 @@ def first_run(
     """Return ``run.json`` of a run that starts now."""
     return {
         "format": schema.FORMAT,
-        "status": "running",
+        "status": RunStatus.RUNNING,
         "stop_reason": None,
         "stop_sentence": "",
-        **Account(warnings=source.warnings).as_dict(),
+        **RunSummary(warnings=source.warnings).as_dict(),
         "parameters": {**schema.source_parameters(source), **dict(parameters)},
         "models": dict(models),
         "versions": schema.versions(),
@@ -369,7 +369,7 @@ class SessionWriter:
         with self._of_run:
             self._run["parameters"][name] = value
 
-    def heartbeat(self, account: Account) -> None:
+    def heartbeat(self, account: RunSummary) -> None:
         """Write the counts so far into ``run.json``; `RunFailed` if the disk does not take them."""
         with self._of_run, disk_faults(self.folder):
             if not self._closed:
@@ -379,7 +379,7 @@ class SessionWriter:
 
     def close(
         self,
-        account: Account,
+        account: RunSummary,
         status: str,
         stop_reason: str,
         stop_sentence: str = "",
@@ -391,8 +391,9 @@ class SessionWriter:
 
         Parameters
         ----------
-        account : Account
-        status : {"finished", "stopped", "failed"}
+        account : RunSummary
+        status : RunStatus or str
+            Anything but running.
         stop_reason : str
             As in ``run.json``.
         stop_sentence : str
@@ -423,7 +424,7 @@ class SessionWriter:
                 self._marker.remove()
 
     def _close(
-        self, account: Account, status: str, stop_reason: str, changed: Mapping[int, tuple[str, str]]
+        self, account: RunSummary, status: str, stop_reason: str, changed: Mapping[int, tuple[str, str]]
     ) -> None:
         self._marker.release_reserve()
         self.ring.close()
@@ -436,7 +437,7 @@ class SessionWriter:
         cells = self._sort_tables(changed)
         if changed and cells is None:
             # Another label than its table holds must not be counted.
-            self._run.update(counts_as_kept(Session(self.folder, {**self._run, "status": "running"})))
+            self._run.update(counts_as_kept(Session(self.folder, {**self._run, "status": RunStatus.RUNNING})))
         self._run["fraction_unseen_flips"] = self._unseen_flips(cells)
         self._run.update(status=status, stop_reason=stop_reason, ended=schema.now())
         if account.focus_speed:
@@ -527,7 +528,7 @@ class SessionWriter:
             log.exception("%s", say("session.log-no-correction"))
             return None
 
-    def _take(self, account: Account) -> None:
+    def _take(self, account: RunSummary) -> None:
         """Take over the counts; the source's warnings stay."""
         self._run.update(account.as_dict())
         warnings = self._run["warnings"]

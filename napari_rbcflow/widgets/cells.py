@@ -1,4 +1,4 @@
-"""One cell from near: its whole sequence, what was said of it, and buttons to say otherwise."""
+"""One cell: its whole sequence, its label and probabilities, and buttons to change the label."""
 
 from __future__ import annotations
 
