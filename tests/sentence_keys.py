@@ -1,11 +1,15 @@
-"""Which sentence a text is, whatever values it holds."""
+"""What a test of a sentence tests: its key, and the class of an error, not the words."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from string import Formatter
 
+import pytest
+
+from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.sentences import all_sentences
 
 SENTENCES = all_sentences()
@@ -31,3 +35,10 @@ def is_said(key: str, text: str, **values: object) -> bool:
 def any_said(key: str, texts: Iterable[str], **values: object) -> bool:
     """Say whether any of some texts holds the sentence under a key."""
     return any(is_said(key, text, **values) for text in texts)
+
+
+@contextmanager
+def refused(error: type[RbcflowError], key: str) -> Iterator[None]:
+    with pytest.raises(error) as caught:
+        yield
+    assert caught.value.key == key

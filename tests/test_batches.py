@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from factories import a_track
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -24,22 +25,11 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 N = 40
 
 
-def track(crops: NDArray[np.uint8], cell: int) -> Track:
-    n = len(crops)
-    flags, x_px = np.zeros(n, bool), np.arange(n, dtype=np.float32)
-    return Track(cell, np.arange(n), x_px, x_px, ~flags, flags, flags, crops, "left-field")
-
-
 @pytest.fixture(scope="module")
 def tracks() -> list[Track]:
     drawn = simulate_sequences(N - 2, seed=7)
     odd = [np.full((70, 31, 31), 120, np.uint8), np.zeros((LEAST_FRAMES, 31, 31), np.uint8)]
-    return [track(crops, cell) for cell, crops in enumerate([s.crops for s in drawn] + odd)]
-
-
-@pytest.fixture(scope="module")
-def two_stage() -> TwoStage:
-    return TwoStage.load("cpu")
+    return [a_track(cell, crops=crops) for cell, crops in enumerate([s.crops for s in drawn] + odd)]
 
 
 @pytest.fixture(scope="module")

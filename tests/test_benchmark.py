@@ -16,28 +16,17 @@ from napari_rbcflow.benchmark import Effort, machine, suite
 from napari_rbcflow.benchmark.child import in_child, stepwise
 from napari_rbcflow.classification.networks.blend import Blend
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.cli import main
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sentences import say
 
 FRAME_MS = 1e3 / 60
 
 
-def rbcflow(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), out, err
-
-
-def test_everything_is_measured_beside_real_time_and_nothing_stays(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_everything_is_measured_beside_real_time_and_nothing_stays(tmp_path: Path, rbcflow: Any) -> None:
     place, file = tmp_path / "disk", tmp_path / "speed.json"
     place.mkdir()
     options = ("--quick", "--device", "cpu", "--minutes", 0.05, "--folder", place, "--json", file)
-    code, out, err = rbcflow(capsys, "benchmark", *options)
+    code, out, err = rbcflow("benchmark", *options)
     assert code == 0, err
     assert not list(place.iterdir())
     record = json.loads(file.read_text(encoding="utf-8"))
@@ -97,9 +86,7 @@ def check_what_is_told_beside(record: dict[str, Any]) -> None:
     assert 0 < sum(threads.values()) <= 1.05 * analysed["cpu_ms_per_frame"] + 0.5
 
 
-def test_bad_input_gets_one_sentence_at_once_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_gets_one_sentence_at_once_and_leaves_nothing(tmp_path: Path, rbcflow: Any) -> None:
     import torch
 
     (tmp_path / "there.json").write_text("{}")
@@ -113,7 +100,7 @@ def test_bad_input_gets_one_sentence_at_once_and_leaves_nothing(
         bad["device"] = ["--quick", "--device", "cuda", "--folder", tmp_path]
     for name, arguments in bad.items():
         before = sorted(tmp_path.rglob("*"))
-        code, out, err = rbcflow(capsys, "benchmark", *arguments)
+        code, out, err = rbcflow("benchmark", *arguments)
         assert code == 2, f"{name}: {err}"
         assert err.startswith("rbcflow: "), name
         assert len(err.splitlines()) == 1, f"{name}: {err}"
@@ -143,7 +130,7 @@ def break_down(order: Any, report: Any) -> None:
     raise ZeroDivisionError(order)
 
 
-def test_a_measuring_process_that_dies_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_measuring_process_that_dies_is_told() -> None:
     said: list[tuple[float, str]] = []
     with pytest.raises(RunFailed) as error:
         in_child(f"{__name__}:die", "here", lambda *so_far: said.append(so_far))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
+from factories import a_track
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -17,7 +17,7 @@ from napari_rbcflow.classification.networks.handcrafted import HandcraftedFeatur
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
 from napari_rbcflow.simulation import simulate_sequences
-from napari_rbcflow.types import Label, Track
+from napari_rbcflow.types import Label
 
 FRAMES = 12
 SMALL = {"widths": [4, 8], "strides": [2, 2], "side": 21}
@@ -94,19 +94,9 @@ def test_an_ensemble_is_the_sum_of_its_members_and_each_opinion_is_trained() -> 
         assert parameter.grad is not None, name
 
 
-@pytest.fixture(scope="module")
-def judged() -> list[Track]:
-    drawn = simulate_sequences(30, seed=5)
-    out = []
-    for cell, sequence in enumerate(drawn):
-        n = len(sequence.crops)
-        no, at = np.zeros(n, bool), np.arange(n, dtype=np.float32)
-        out.append(Track(cell, np.arange(n), at, at, ~no, no, no, sequence.crops, "left-field"))
-    return out
-
-
-def test_a_cell_that_cannot_be_told_is_unreliable(judged: list[Track]) -> None:
+def test_a_cell_that_cannot_be_told_is_unreliable() -> None:
     """With what is told from 0.5 on all are told, from 0.999 on hardly any; no label is of the other kind."""
+    judged = [a_track(cell, crops=s.crops) for cell, s in enumerate(simulate_sequences(30, seed=5))]
     first = replace(load_weights(SHIPPED / "stage1.safetensors", 1), threshold=0.2)
     second = load_weights(SHIPPED / "stage2.safetensors", 2)
     all_told, few_told = (

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_session import account_of, begin, some_pairs
+from factories import account_of, begin, no_screen, some_pairs
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.pipeline.run import Run
@@ -29,8 +27,7 @@ from napari_rbcflow.session.label_edits import STRUCK_OUT
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import Label
 
-pytest.importorskip("qtpy", reason="no Qt")
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
 
@@ -54,8 +51,7 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(analysed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
+def folder(analysed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(analysed, tmp_path / "S"))
 
 
@@ -97,13 +93,6 @@ def of_label(session: Session, *labels: str) -> list[int]:
     return [int(cell) for cell in session.cells["cell"][session.cells["label"].isin(labels)]]
 
 
-def press(qtbot: Any, button: Any) -> None:
-    from qtpy.QtCore import Qt
-
-    assert button.isEnabled()
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-
-
 def click(qtbot: Any, strip: Any, cell: int) -> None:
     from qtpy.QtCore import Qt
 
@@ -123,13 +112,7 @@ def colour_under(widget: Any, place: Any) -> str:
     return min(LABEL_STYLES, key=lambda label: np.abs(parts(QColor(LABEL_STYLES[label].colour)) - seen).sum())
 
 
-def picture(qtbot: Any, widget: Any, name: str) -> None:
-    qtbot.wait(50)  # a label that grew is laid out anew
-    if where := os.environ.get("RBCFLOW_PICTURES"):
-        widget.grab().save(str(Path(where) / name))
-
-
-def test_the_strip(folder: Path, qtbot: Any) -> None:
+def test_the_strip(folder: Path, qtbot: Any, take_picture: Any) -> None:
     from qtpy.QtCore import QPoint
 
     from napari_rbcflow.widgets.cells_strip import CellStrip
@@ -159,7 +142,7 @@ def test_the_strip(folder: Path, qtbot: Any) -> None:
     strip.mark(counted[0], STRUCK_OUT)
     strip.mark(counted[1], "unreliable")
     assert strip.grab().toImage() != before
-    picture(qtbot, strip, "strip_counted.png")
+    take_picture(strip, "strip_counted.png")
     strip.mark(counted[0], None)
     strip.mark(counted[1], session.cells.set_index("cell").label[counted[1]])
     assert strip.grab().toImage() == before
@@ -168,7 +151,7 @@ def test_the_strip(folder: Path, qtbot: Any) -> None:
     judged = of_label(session, "tank-treading", "flipping", "unreliable")
     assert strip.cells == judged[::-1]
     assert len(judged) < len(told)  # one was too short to be judged
-    picture(qtbot, strip, "strip_all.png")
+    take_picture(strip, "strip_all.png")
     strip.clear()
     assert strip.cells == []
 
@@ -223,7 +206,7 @@ def test_the_strip_stands_still_under_the_pointer(folder: Path, qtbot: Any) -> N
     qtbot.waitUntil(lambda: strip.cells == list(range(11, 0, -1)), timeout=5_000)
 
 
-def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
+def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any, press: Any, take_picture: Any) -> None:
     from napari_rbcflow.widgets.cells import CellViewer
     from napari_rbcflow.widgets.remembered import load_settings
 
@@ -242,11 +225,11 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
     assert not viewer.undo.isEnabled()
     playing = viewer.player.index
     qtbot.waitUntil(lambda: viewer.player.index != playing, timeout=5_000)
-    picture(qtbot, viewer, "cell_viewer.png")
+    take_picture(viewer, "cell_viewer.png")
 
     viewer.who.setText("  Anna ")
     with qtbot.waitSignal(viewer.changed, timeout=2_000) as changed:
-        press(qtbot, viewer.label_buttons[STRUCK_OUT])
+        press(viewer.label_buttons[STRUCK_OUT])
     (change,) = changed.args
     assert (change.cell, change.was, change.now, change.by) == (flipping, "flipping", STRUCK_OUT, "Anna")
     assert ChangeLog(folder).all() == [change]
@@ -254,13 +237,13 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
     assert excluded in viewer._heading.text()
     assert say("viewer.cell-changed-by", name="Anna", when="") in viewer._facts.text()
     assert load_settings().who == "Anna"
-    press(qtbot, viewer.label_buttons["tank-treading"])
+    press(viewer.label_buttons["tank-treading"])
     figure = open_session(folder).fraction_by_hand
     assert figure is not None
     tank_treading = len(of_label(session, "tank-treading")) + 1
     assert figure.estimate == pytest.approx(tank_treading / session.fraction.n)
-    picture(qtbot, viewer, "cell_viewer_changed.png")
-    press(qtbot, viewer.undo)
+    take_picture(viewer, "cell_viewer_changed.png")
+    press(viewer.undo)
     assert [c.now for c in ChangeLog(folder).all()] == [STRUCK_OUT, "tank-treading", "flipping"]
     assert open_session(folder).fraction_by_hand is None
     assert excluded not in viewer._heading.text()
@@ -273,14 +256,14 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
     assert viewer.show_cell(folder, of_label(session, "tank-treading")[0])
     assert (viewer.who.text(), viewer.sign.isVisible()) == ("Anna", False)
     assert viewer.show_cell(other, flipping)
-    picture(qtbot, viewer, "cell_viewer_who.png")
-    press(qtbot, viewer.label_buttons[STRUCK_OUT])
+    take_picture(viewer, "cell_viewer_who.png")
+    press(viewer.label_buttons[STRUCK_OUT])
     assert viewer.fault == say("viewer.who", name="Anna")
     assert ChangeLog(other).all() == ChangeLog(folder).all()
-    press(qtbot, viewer.sign)
+    press(viewer.sign)
     assert not viewer.sign.isVisible()
     assert viewer.fault == ""
-    press(qtbot, viewer.label_buttons[STRUCK_OUT])
+    press(viewer.label_buttons[STRUCK_OUT])
     assert (ChangeLog(other).all()[-1].now, ChangeLog(other).all()[-1].by) == (STRUCK_OUT, "Anna")
     new = CellViewer()
     qtbot.addWidget(new)
@@ -302,7 +285,7 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any) -> None:
     assert viewer.player._timer.isActive()
 
 
-def test_stepping_through_cells(folder: Path, qtbot: Any) -> None:
+def test_stepping_through_cells(folder: Path, qtbot: Any, press: Any) -> None:
     from napari_rbcflow.widgets.cells import CellViewer
 
     session = open_session(folder)
@@ -315,25 +298,25 @@ def test_stepping_through_cells(folder: Path, qtbot: Any) -> None:
     stepped = [viewer.shown.cell]
     viewer.jump.connect(stepped.append)
     for _ in counted[1:]:
-        press(qtbot, viewer.next)
+        press(viewer.next)
     assert stepped == counted
     place = viewer._place.text()
-    press(qtbot, viewer.next)
+    press(viewer.next)
     assert viewer._place.text() == say("viewer.none-after", place=place)
     assert stepped == counted  # and nobody is sent anywhere
-    press(qtbot, viewer.previous)
+    press(viewer.previous)
     assert stepped[-1] == counted[-2]
 
     viewer.kind.setCurrentText("unreliable")
     unreliable = of_label(session, "unreliable")
     assert viewer._place.text() == say("viewer.place", kind="Unreliable", cells=len(unreliable))
-    press(qtbot, viewer.next)
+    press(viewer.next)
     everyone = session.cells["cell"].tolist()
     after = [c for c in unreliable if everyone.index(c) > everyone.index(counted[-2])]
     assert stepped[-1] == after[0]
     viewer.kind.setCurrentText(CHANGED)
     assert viewer._place.text() == say("viewer.place", kind="Changed by hand", cells=0)
-    press(qtbot, viewer.label_buttons["tank-treading"])
+    press(viewer.label_buttons["tank-treading"])
     assert viewer._place.text() == say("viewer.place-of", kind="Changed by hand", at=1, cells=1)
 
     # A cell that was not judged is shown, but nobody can make it count.
@@ -398,10 +381,9 @@ def test_a_table_that_grows_is_read_on(tmp_path: Path, monkeypatch: pytest.Monke
     pd.testing.assert_frame_equal(browser.session.cells, open_session(writer.folder).cells)
 
 
-def test_a_run_that_goes_on(tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_goes_on(tmp_path: Path, qtbot: Any, press: Any) -> None:
     from napari_rbcflow.widgets.cells import CellViewer
 
-    monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
     pairs = some_pairs(60)
     writer = begin(tmp_path / "S")
     writer.keep(pairs[:30])
@@ -422,14 +404,14 @@ def test_a_run_that_goes_on(tmp_path: Path, qtbot: Any, monkeypatch: pytest.Monk
     assert viewer.fault == ""
     flagged = ~late.seen, late.intruded, late.edge
     assert all(f"{n} of {len(late)} frames" in viewer._flags.text() for f in flagged if (n := int(f.sum())))
-    press(qtbot, viewer.label_buttons[STRUCK_OUT])
+    press(viewer.label_buttons[STRUCK_OUT])
     writer.close(account_of(pairs), "stopped", "user")
     assert verify(writer.folder).findings == []
     assert viewer.show_cell(writer.folder, late.cell)
     assert viewer.shown.present_label == STRUCK_OUT
 
 
-def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any) -> None:
+def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any, press: Any) -> None:
     from napari_rbcflow.widgets.cells import CellViewer
 
     viewer = CellViewer()
@@ -440,13 +422,15 @@ def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any) -> No
     flipping = of_label(open_session(folder), "flipping")[0]
     assert viewer.show_cell(folder, flipping)
     (folder / "changes.csv").mkdir()
-    press(qtbot, viewer.label_buttons[STRUCK_OUT])
-    assert viewer.fault.startswith(say("session.unreadable", path=folder / "changes.csv", why="").partition(" (")[0])
+    press(viewer.label_buttons[STRUCK_OUT])
+    assert viewer.fault.startswith(
+        say("session.unreadable", path=folder / "changes.csv", why="").partition(" (")[0]
+    )
     (folder / "changes.csv").rmdir()
     (folder / "report.html").unlink()
     (folder / "report.html").mkdir()
     with qtbot.waitSignal(viewer.changed, timeout=2_000):
-        press(qtbot, viewer.label_buttons[STRUCK_OUT])
+        press(viewer.label_buttons[STRUCK_OUT])
     assert viewer.fault.startswith(say("session.change-report-failed", why="").partition(" (")[0])
     shutil.rmtree(folder / "crops.zarr")
     assert not viewer.show_cell(folder, of_label(open_session(folder), "tank-treading")[0])
@@ -456,7 +440,7 @@ def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any) -> No
     assert viewer.fault
 
 
-def test_in_napari(folder: Path, make_napari_viewer: Any, qtbot: Any) -> None:
+def test_in_napari(folder: Path, make_napari_viewer: Any, qtbot: Any, press: Any, take_picture: Any) -> None:
     """As a person sees them, in docks."""
     from napari_rbcflow.widgets.cells import CellViewer
     from napari_rbcflow.widgets.cells_strip import CellStrip
@@ -474,16 +458,11 @@ def test_in_napari(folder: Path, make_napari_viewer: Any, qtbot: Any) -> None:
     qtbot.waitUntil(lambda: len(strip.cells) == len(counted), timeout=5_000)
     click(qtbot, strip, counted[0])
     assert viewer.shown.cell == counted[0]
-    press(qtbot, viewer.label_buttons[STRUCK_OUT])
+    press(viewer.label_buttons[STRUCK_OUT])
     assert open_session(folder).changes["now"].tolist() == [STRUCK_OUT]
     at = viewer.player.index
     qtbot.waitUntil(lambda: viewer.player.index != at, timeout=5_000)
-    seen = window.screenshot(canvas_only=False, flash=False)
-    assert seen.std() > 5
-    if where := os.environ.get("RBCFLOW_PICTURES"):
-        from PIL import Image
-
-        Image.fromarray(seen).save(Path(where) / "cells.png")
+    take_picture(window, "cells.png")
     window.window.remove_dock_widget(strip)
     window.window.remove_dock_widget(viewer)
     assert not viewer.player._timer.isActive()

@@ -17,8 +17,8 @@ import zarr
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from refused import refused
 from scipy.ndimage import uniform_filter
+from sentence_keys import refused
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.simulation import (

@@ -16,11 +16,11 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from factories import account_of, begin, some_pairs, swap_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sentence_keys import any_said
 from small_chamber import SmallChamber
-from test_session import account_of, begin, some_pairs, swap_text, write
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, wilson
@@ -37,17 +37,6 @@ JUDGED = sorted(cell for cell, label in MACHINE.items() if label in BY_HAND)
 FLIPPING = [cell for cell in JUDGED if MACHINE[cell] == Label.FLIPPING]
 TANK_TREADING = [cell for cell in JUDGED if MACHINE[cell] == Label.TANK_TREADING]
 UNRELIABLE = [cell for cell in JUDGED if MACHINE[cell] == Label.UNRELIABLE]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished session; do not touch it, `closed` may be."""
-    return write(tmp_path_factory.mktemp("session") / "S", PAIRS)
-
-
-@pytest.fixture
-def closed(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "S"))
 
 
 @pytest.fixture(scope="module")
@@ -128,18 +117,18 @@ def test_the_fraction_by_hand_is_that_of_a_recount(running: Path, wanted: list[t
     assert len(session.changes) == len(made) + len(changed)
 
 
-def test_a_finished_session_tells_of_its_changes(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = {name: (closed / name).read_bytes() for name in ("cells.csv", "tracks.csv", "run.json", "run.log")}
-    machine = open_session(closed).fraction
+def test_a_finished_session_tells_of_its_changes(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {name: (copied / name).read_bytes() for name in ("cells.csv", "tracks.csv", "run.json", "run.log")}
+    machine = open_session(copied).fraction
     assert machine.estimate is not None
-    log = ChangeLog(closed)
+    log = ChangeLog(copied)
     before = datetime.now().astimezone()
     log.add(FLIPPING[0], STRUCK_OUT, "Anna")
     log.add(FLIPPING[1], "tank-treading", "Bo <b>, MD")
     log.add(FLIPPING[2], "unreliable", "Anna")
     log.take_back(FLIPPING[2], "Anna")
     assert log.report_fault == ""
-    with (closed / "changes.csv").open(newline="", encoding="utf-8") as file:
+    with (copied / "changes.csv").open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     assert header == ["changed", "by", "cell", "was", "now"]
     assert [row[1:] for row in rows] == [
@@ -150,42 +139,42 @@ def test_a_finished_session_tells_of_its_changes(closed: Path, monkeypatch: pyte
     ]
     assert all(datetime.fromisoformat(row[0]) >= before.replace(microsecond=0) for row in rows)
 
-    session = open_session(closed)
+    session = open_session(copied)
     assert session.changes["cell"].tolist() == [FLIPPING[0], FLIPPING[1], FLIPPING[2], FLIPPING[2]]
     assert session.fraction == machine
     figure = session.fraction_by_hand
     assert figure == of_counts(len(TANK_TREADING) + 1, len(FLIPPING) - 2)
     assert figure.estimate is not None
-    said = shown(closed / "report.html")
+    said = shown(copied / "report.html")
     assert f"With 2 changes by hand by Anna, Bo &lt;b&gt;, MD: {100 * figure.estimate:.1f} %" in said
     excluded = say("report.by-hand-excluded", cells=1)
     relabelled = say("report.by-hand-relabelled", cells=1, machine="flipping", now="tank-treading")
     assert f"{excluded}, {relabelled}" in said
     assert said.index(f"{100 * machine.estimate:.1f} %") < said.index("changes by hand")
-    assert verify(closed).findings == []
-    assert {name: (closed / name).read_bytes() for name in kept} == kept
+    assert verify(copied).findings == []
+    assert {name: (copied / name).read_bytes() for name in kept} == kept
     if folder := os.environ.get("RBCFLOW_PICTURES"):
-        shutil.copy(closed / "report.html", Path(folder) / "report_with_changes.html")
+        shutil.copy(copied / "report.html", Path(folder) / "report_with_changes.html")
 
     for cell in (FLIPPING[0], FLIPPING[1]):
         log.take_back(cell, "Anna")
     undone = say("report.by-hand-undone", names="Anna, Bo <b>, MD")
-    assert undone in html.unescape(shown(closed / "report.html"))
-    assert open_session(closed).fraction_by_hand is None
-    assert verify(closed).code == 0
+    assert undone in html.unescape(shown(copied / "report.html"))
+    assert open_session(copied).fraction_by_hand is None
+    assert verify(copied).code == 0
 
     # Whoever says no name is named as the computer knows them.
     monkeypatch.setenv("LOGNAME", "nurse7")
     assert log.add(FLIPPING[0], STRUCK_OUT).by == login_name() == "nurse7"
     for cell in TANK_TREADING[9:] + FLIPPING[1:]:
         log.add(cell, "struck-out", "Anna")
-    page = (closed / "report.html").read_text()
+    page = (copied / "report.html").read_text()
     assert say("session.too-few-to-act-on", cells=9, least=30) in page
     assert '<p class="corrected by-hand few"' in page
     for cell in TANK_TREADING[:9]:
         log.add(cell, "struck-out", "Anna")
-    assert open_session(closed).fraction_by_hand == FractionFigure(None, None, None, 0.95, "wilson", 0)
-    assert "no number , because no cell is left to count" in shown(closed / "report.html")
+    assert open_session(copied).fraction_by_hand == FractionFigure(None, None, None, 0.95, "wilson", 0)
+    assert "no number , because no cell is left to count" in shown(copied / "report.html")
 
 
 def test_a_session_without_changes_is_as_before(whole: Path) -> None:
@@ -217,58 +206,58 @@ def test_changes_while_the_run_goes_on_are_in_its_report(tmp_path: Path) -> None
     assert "With 2 changes by hand by Anna" in shown(writer.folder / "report.html")
 
 
-def test_a_change_in_the_moment_of_the_close_is_told_too(closed: Path) -> None:
-    page = (closed / "report.html").read_bytes()
-    log = ChangeLog(closed)
+def test_a_change_in_the_moment_of_the_close_is_told_too(copied: Path) -> None:
+    page = (copied / "report.html").read_bytes()
+    log = ChangeLog(copied)
     log.add(FLIPPING[0], STRUCK_OUT, "Anna")
-    (closed / "report.html").write_bytes(page)
-    assert say("session.found-report-behind") in verify(closed).findings
+    (copied / "report.html").write_bytes(page)
+    assert say("session.found-report-behind") in verify(copied).findings
     log.bring_report_up_to_date()
-    assert verify(closed).findings == []
-    page = (closed / "report.html").stat()
+    assert verify(copied).findings == []
+    page = (copied / "report.html").stat()
     log.bring_report_up_to_date()
-    assert (closed / "report.html").stat() == page  # written once
+    assert (copied / "report.html").stat() == page  # written once
 
 
-def test_a_report_that_cannot_be_written_keeps_the_change(closed: Path) -> None:
-    (closed / "report.html").unlink()
-    (closed / "report.html").mkdir()
-    log = ChangeLog(closed)
+def test_a_report_that_cannot_be_written_keeps_the_change(copied: Path) -> None:
+    (copied / "report.html").unlink()
+    (copied / "report.html").mkdir()
+    log = ChangeLog(copied)
     log.add(FLIPPING[0], STRUCK_OUT, "Anna")
     assert any_said("session.change-report-failed", [log.report_fault])
     assert log.labels() == {FLIPPING[0]: STRUCK_OUT}
-    (closed / "report.html").rmdir()
+    (copied / "report.html").rmdir()
     log.add(FLIPPING[1], STRUCK_OUT, "Anna")
     assert log.report_fault == ""
-    assert verify(closed).code == 0
+    assert verify(copied).code == 0
 
 
 @pytest.mark.parametrize("lost", range(1, 60, 7))
-def test_a_line_cut_by_a_crash_counts_for_nothing_and_spoils_no_other(closed: Path, lost: int) -> None:
-    log = ChangeLog(closed)
+def test_a_line_cut_by_a_crash_counts_for_nothing_and_spoils_no_other(copied: Path, lost: int) -> None:
+    log = ChangeLog(copied)
     log.add(FLIPPING[0], STRUCK_OUT, "Anna")
     log.add(FLIPPING[1], "tank-treading", "Anna")
-    path = closed / "changes.csv"
+    path = copied / "changes.csv"
     first_two = path.read_bytes().splitlines(keepends=True)[:2]
     os.truncate(path, path.stat().st_size - lost)
     assert log.labels() == {FLIPPING[0]: STRUCK_OUT}
-    assert open_session(closed).fraction_by_hand == of_counts(len(TANK_TREADING), len(FLIPPING) - 1)
-    assert say("session.changes-line-cut", line=3) in verify(closed).findings
+    assert open_session(copied).fraction_by_hand == of_counts(len(TANK_TREADING), len(FLIPPING) - 1)
+    assert say("session.changes-line-cut", line=3) in verify(copied).findings
     log.add(FLIPPING[2], "unreliable", "Anna")
     assert log.labels() == {FLIPPING[0]: STRUCK_OUT, FLIPPING[2]: "unreliable"}
     assert path.read_bytes().splitlines(keepends=True)[:2] == first_two
-    assert verify(closed).findings == [say("session.changes-line-cut", line=3)]
+    assert verify(copied).findings == [say("session.changes-line-cut", line=3)]
 
 
-def test_a_first_line_cut_by_a_crash(closed: Path) -> None:
-    (closed / "changes.csv").write_text("changed,by,ce")
-    assert open_session(closed).changes.empty
-    assert verify(closed).findings == [say("session.changes-line-cut", line=1)]
-    ChangeLog(closed).add(FLIPPING[0], STRUCK_OUT, "Anna")
-    assert verify(closed).findings == []
+def test_a_first_line_cut_by_a_crash(copied: Path) -> None:
+    (copied / "changes.csv").write_text("changed,by,ce")
+    assert open_session(copied).changes.empty
+    assert verify(copied).findings == [say("session.changes-line-cut", line=1)]
+    ChangeLog(copied).add(FLIPPING[0], STRUCK_OUT, "Anna")
+    assert verify(copied).findings == []
 
 
-def test_many_writers_one_after_the_other(closed: Path) -> None:
+def test_many_writers_one_after_the_other(copied: Path) -> None:
     for cell in FLIPPING[:2]:
         subprocess.run(
             [
@@ -276,25 +265,25 @@ def test_many_writers_one_after_the_other(closed: Path) -> None:
                 "-c",
                 "import sys; from napari_rbcflow.session.change_log import ChangeLog\n"
                 "ChangeLog(sys.argv[1]).add(int(sys.argv[2]), 'struck-out', 'Anna')",
-                str(closed),
+                str(copied),
                 str(cell),
             ],
             check=True,
         )
-    assert sorted(ChangeLog(closed).labels()) == FLIPPING[:2]
-    assert verify(closed).findings == []
+    assert sorted(ChangeLog(copied).labels()) == FLIPPING[:2]
+    assert verify(copied).findings == []
 
 
-def test_what_is_refused(closed: Path, tmp_path: Path) -> None:
-    log = ChangeLog(closed)
+def test_what_is_refused(copied: Path, tmp_path: Path) -> None:
+    log = ChangeLog(copied)
     too_short = next(cell for cell, label in MACHINE.items() if label == Label.TOO_SHORT)
     uncounted = next(cell for cell, label in MACHINE.items() if label == Label.UNCOUNTED)
     in_under_6 = say("session.not-judged-too-short", frames=6)
     at_the_stop = say("session.not-judged-cut-by-stop")
     labels = "tank-treading, flipping, unreliable"
     for cell, now, said in (
-        (1000, "flipping", say("session.no-such-cell", folder=closed, cell=1000)),
-        (0, "flipping", say("session.no-such-cell", folder=closed, cell=0)),
+        (1000, "flipping", say("session.no-such-cell", folder=copied, cell=1000)),
+        (0, "flipping", say("session.no-such-cell", folder=copied, cell=0)),
         (FLIPPING[0], "sphere", say("session.not-a-label", label="sphere", labels=labels, last=STRUCK_OUT)),
         (
             FLIPPING[0],
@@ -308,7 +297,7 @@ def test_what_is_refused(closed: Path, tmp_path: Path) -> None:
         with pytest.raises(BadInput) as error:
             log.add(cell, now, "Anna")
         assert str(error.value) == said
-    assert not (closed / "changes.csv").exists()
+    assert not (copied / "changes.csv").exists()
     with pytest.raises(BadInput) as error:
         ChangeLog(tmp_path)
     assert error.value.key == "session.not-a-session"
@@ -328,16 +317,16 @@ def as_nobody() -> Iterator[None]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="rights of another user are POSIX's here")
-def test_a_session_that_one_may_only_read(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(closed)  # the folders above are closed to others
-    closed.chmod(0o555)
+def test_a_session_that_one_may_only_read(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copied)  # the folders above are closed to others
+    copied.chmod(0o555)
     try:
         with as_nobody(), pytest.raises(BadInput) as error:
             ChangeLog(Path()).add(FLIPPING[0], STRUCK_OUT, "Anna")
         assert error.value.key == "session.change-no-right"
     finally:
-        closed.chmod(0o755)
-    assert not (closed / "changes.csv").exists()
+        copied.chmod(0o755)
+    assert not (copied / "changes.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -354,49 +343,49 @@ def test_a_session_that_one_may_only_read(closed: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_a_file_that_was_tampered_with(
-    closed: Path, old: str, new: str, key: str | None, values: dict[str, object]
+    copied: Path, old: str, new: str, key: str | None, values: dict[str, object]
 ) -> None:
-    log = ChangeLog(closed)
+    log = ChangeLog(copied)
     log.add(FLIPPING[0], STRUCK_OUT, "Anna")
-    swap_text(closed / "changes.csv", old, new)
-    findings = verify(closed).findings
+    swap_text(copied / "changes.csv", old, new)
+    findings = verify(copied).findings
     if key is None:
         assert findings == []
         return
     assert any_said(key, findings, **values), findings
-    page = write_report(closed)
+    page = write_report(copied)
     if key in ("session.changes-unknown-cell", "session.changes-do-not-follow"):
         return
     with pytest.raises(RunFailed) as error:
-        _ = open_session(closed).fraction_by_hand
+        _ = open_session(copied).fraction_by_hand
     assert error.value.key == "session.changes-unusable"
     with pytest.raises(RunFailed) as error:
         log.add(FLIPPING[1], STRUCK_OUT, "Anna")
     assert error.value.key == "session.changes-unusable"
     assert any_said("session.changes-unusable", [html.unescape(shown(page))])
-    assert open_session(closed).fraction == of_counts(len(TANK_TREADING), len(FLIPPING))
+    assert open_session(copied).fraction == of_counts(len(TANK_TREADING), len(FLIPPING))
 
 
-def test_a_line_taken_out_is_found(closed: Path) -> None:
-    log = ChangeLog(closed)
+def test_a_line_taken_out_is_found(copied: Path) -> None:
+    log = ChangeLog(copied)
     log.add(FLIPPING[0], STRUCK_OUT, "Anna")
     log.add(FLIPPING[0], "tank-treading", "Anna")
-    path = closed / "changes.csv"
+    path = copied / "changes.csv"
     header, _, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(header + second)
-    assert any_said("session.changes-do-not-follow", verify(closed).findings)
-    assert say("session.found-report-behind") in verify(closed).findings
+    assert any_said("session.changes-do-not-follow", verify(copied).findings)
+    assert say("session.found-report-behind") in verify(copied).findings
 
 
-def test_an_uncounted_cell_never_comes_to_count(closed: Path) -> None:
+def test_an_uncounted_cell_never_comes_to_count(copied: Path) -> None:
     """Not by an editor either."""
     uncounted = next(cell for cell, label in MACHINE.items() if label == Label.UNCOUNTED)
-    ChangeLog(closed).add(FLIPPING[0], STRUCK_OUT, "Anna")
+    ChangeLog(copied).add(FLIPPING[0], STRUCK_OUT, "Anna")
     swap_text(
-        closed / "changes.csv", f",{FLIPPING[0]},flipping,struck-out", f",{uncounted},flipping,tank-treading"
+        copied / "changes.csv", f",{FLIPPING[0]},flipping,struck-out", f",{uncounted},flipping,tank-treading"
     )
-    assert open_session(closed).fraction_by_hand is None
-    assert any_said("session.changes-unjudged-cell", verify(closed).findings)
+    assert open_session(copied).fraction_by_hand is None
+    assert any_said("session.changes-unjudged-cell", verify(copied).findings)
 
 
 def test_while_another_process_writes_the_session(tmp_path: Path) -> None:

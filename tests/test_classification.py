@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import a_track
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from refused import refused
+from sentence_keys import refused
 from skimage.metrics import structural_similarity
 
 from napari_rbcflow.classification import sampling
@@ -28,33 +29,12 @@ from napari_rbcflow.types import Label, Track
 pictures = arrays(np.uint8, (31, 31), elements=st.integers(0, 255))
 
 
-def track(crops: NDArray[np.uint8], cell: int = 1) -> Track:
-    n = len(crops)
-    flags = np.zeros(n, bool)
-    return Track(
-        cell=cell,
-        frames=np.arange(n),
-        y_px=np.full(n, 50, np.float32),
-        x_px=np.arange(n, dtype=np.float32) * 24,
-        seen=~flags,
-        intruded=flags,
-        edge=flags,
-        crops=crops,
-        reason="left-field",
-    )
-
-
 def random_tracks(n: int, seed: int = 0) -> list[Track]:
     rng = np.random.default_rng(seed)
     return [
-        track(rng.normal(120, 8, (int(rng.integers(3, 60)), 31, 31)).astype(np.uint8), cell)
+        a_track(cell, crops=rng.normal(120, 8, (int(rng.integers(3, 60)), 31, 31)).astype(np.uint8))
         for cell in range(1, n + 1)
     ]
-
-
-@pytest.fixture(scope="module")
-def two_stage() -> TwoStage:
-    return TwoStage.load("cpu")
 
 
 def ssim(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
@@ -189,11 +169,11 @@ class TestTwoStage:
         y, x = np.mgrid[:31, :31] - 15.0
         ring = 40 * np.exp(-((y**2 + x**2) / 8)) - 25 * np.exp(-(((np.hypot(y, x) - 6) / 1.5) ** 2))
         noise = np.random.default_rng(0).normal(0, 2.4, (32, 31, 31))
-        one = track((120 + ring + noise).astype(np.uint8), 1)
+        one = a_track(crops=(120 + ring + noise).astype(np.uint8))
         one.crops[1::4] = np.roll(one.crops[1::4], 9, axis=2)
         some, most = np.arange(len(one.crops)) % 4 == 1, np.arange(len(one.crops)) % 4 != 1
         entered = replace(one, intruded=some)
-        alone = track(one.crops[~some], one.cell)
+        alone = a_track(one.cell, crops=one.crops[~some])
         assert two_stage.judge([entered]) == two_stage.judge([alone])
         assert two_stage.judge([alone]) != two_stage.judge([one])
         assert two_stage.judge([entered], leave_out_intruded=False) == two_stage.judge([one])
@@ -202,9 +182,9 @@ class TestTwoStage:
 
     def test_says_what_it_must(self, two_stage: TwoStage) -> None:
         assert two_stage.judge([]) == []
-        still = track(np.full((20, 31, 31), 120, np.uint8), 5)
-        black = track(np.zeros((20, 31, 31), np.uint8), 6)
-        short = track(np.full((5, 31, 31), 120, np.uint8), 7)
+        still = a_track(5, crops=np.full((20, 31, 31), 120, np.uint8))
+        black = a_track(6, 20)
+        short = a_track(7, crops=np.full((5, 31, 31), 120, np.uint8))
         one, two, three = two_stage.judge([still, black, short])
         assert (one.cell, two.cell, three.cell) == (5, 6, 7)
         for judgement in (one, two):
@@ -219,7 +199,7 @@ class TestTwoStage:
     ) -> None:
         sequences = read_dataset(shared / "data" / "darrin2023" / "stage1")[::2]
         labels = set()
-        for judgement in two_stage.judge([track(s.crops, i) for i, s in enumerate(sequences)]):
+        for judgement in two_stage.judge([a_track(i, crops=s.crops) for i, s in enumerate(sequences)]):
             labels.add(judgement.label)
             if judgement.p_reliable is None:
                 continue

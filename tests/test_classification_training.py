@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import write_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from refused import refused
+from sentence_keys import refused
 from sklearn.metrics import roc_auc_score
 
 from napari_rbcflow.classification.dataset import LabelledSequence, read_dataset
@@ -56,30 +58,16 @@ def sequence(rng: np.random.Generator, label: int, n: int) -> np.ndarray:
 
 
 def write_dataset(folder: Path, seed: int = 0, each: int = 3, runs: tuple[str, ...] = RUNS) -> Path:
-    rng = np.random.default_rng(seed)
-    (folder / "img").mkdir(parents=True)
-    rows = ["sequence_name,label,size"]
-    for run in runs:
-        for label in (0, 1, 2):
-            for k in range(each):
-                n = 4 if label == 2 and k == 0 else int(rng.integers(11, 30))
-                name = f"{run}_{label}{k}"
-                crops = sequence(rng, label, n)
-                strip = crops.transpose(1, 0, 2).reshape(31, -1)
-                Image.fromarray(strip).save(folder / "img" / f"{name}.png")
-                rows.append(f"{name},{label},{n}")
-    (folder / "dataset.csv").write_text("\n".join(rows) + "\n")
-    return folder
+    rng, sequences = np.random.default_rng(seed), []
+    for run, label, k in itertools.product(runs, (0, 1, 2), range(each)):
+        n = 4 if label == 2 and k == 0 else int(rng.integers(11, 30))
+        sequences.append(LabelledSequence(f"{run}_{label}{k}", label, sequence(rng, label, n)))
+    return write_set(folder, sequences)
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "set")
-
-
-@pytest.fixture(scope="module")
-def two_stage() -> TwoStage:
-    return TwoStage.load("cpu")
 
 
 class TestPublishedLayout:

@@ -10,31 +10,24 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import pytest
 import tifffile
+from factories import progress
 
-from napari_rbcflow.cli import cli, main
+from napari_rbcflow.cli import cli
 from napari_rbcflow.cli.group import echo
 from napari_rbcflow.cli.terminal import running_line
-from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import RunWarning, Severity
 from napari_rbcflow.sentences import say
 
 
-def rbcflow(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), out, err
-
-
 @pytest.mark.parametrize("name", sorted(cli.commands))
-def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = rbcflow(capsys, name, "--help")
+def test_every_command_has_help_with_an_example(name: str, rbcflow: Any) -> None:
+    code, out, _ = rbcflow(name, "--help")
     assert code == 0
     assert f"Example: rbcflow {name}" in " ".join(out.split())
 
@@ -66,22 +59,7 @@ def test_the_demo_runs_in_a_terminal_where_no_display_answers_until_its_rule_is_
 
 def test_the_running_line_gives_no_bare_number_to_act_on() -> None:
     def line(n: int, *warned: RunWarning) -> str:
-        at = Progress(
-            status="running",
-            received=3600,
-            processed=3600,
-            dropped=0,
-            missed=0,
-            seconds=60.0,
-            open_tracks=100,
-            cells=Counter(tracked=1),
-            n=n,
-            estimate=0.8,
-            interval=(0.7, 0.87),
-            level=0.95,
-            missing="80 cells",
-            warned=warned,
-        )
+        at = progress(n=n, cells=Counter(tracked=1), warned=warned)
         return running_line(at)
 
     grave = RunWarning("flow-slow", Severity.WARNING, "The cells flow too slowly: check the pump.")
@@ -117,18 +95,18 @@ def test_being_told_to_end_closes_the_session(tmp_path: Path) -> None:
     assert json.loads(record.read_text())["status"] == "stopped"
 
 
-def test_simulate_analyze_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_simulate_analyze_verify(tmp_path: Path, rbcflow: Any) -> None:
     movie, session = tmp_path / "m.avi", tmp_path / "s"
-    assert rbcflow(capsys, "simulate", movie, "--seconds", 2, "--cells-per-frame", 60)[0] == 0
+    assert rbcflow("simulate", movie, "--seconds", 2, "--cells-per-frame", 60)[0] == 0
     assert (tmp_path / "m.truth.csv").read_text().startswith("cell,t0,frames,x0,y,v,label,sequence")
-    code, out, err = rbcflow(capsys, "analyze", movie, "-o", session, "--device", "cpu", "--patient", "BG")
+    code, out, err = rbcflow("analyze", movie, "-o", session, "--device", "cpu", "--patient", "BG")
     assert code == 0, err
     assert str(session) in out
     assert json.loads((session / "run.json").read_text())["patient"] == "BG"
-    assert rbcflow(capsys, "verify", session)[0] == 0
+    assert rbcflow("verify", session)[0] == 0
     (session / "cells.csv").write_text("cell\n")
-    assert rbcflow(capsys, "verify", session)[0] == 1
-    assert rbcflow(capsys, "verify", tmp_path)[0] == 2
+    assert rbcflow("verify", session)[0] == 1
+    assert rbcflow("verify", tmp_path)[0] == 2
 
 
 def bad_inputs(folder: Path) -> dict[str, list[object]]:
@@ -160,12 +138,10 @@ def bad_inputs(folder: Path) -> dict[str, list[object]]:
     }
 
 
-def test_bad_input_gets_one_clear_line_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_gets_one_clear_line_and_leaves_nothing(tmp_path: Path, rbcflow: Any) -> None:
     for name, arguments in bad_inputs(tmp_path).items():
         before = sorted(tmp_path.rglob("*"))
-        code, _, err = rbcflow(capsys, *arguments)
+        code, _, err = rbcflow(*arguments)
         lines = [line for line in err.splitlines() if line.strip()]
         assert code == 2, f"{name}: {err}"
         assert len(lines) == 1, f"{name}: {err}"
@@ -175,20 +151,20 @@ def test_bad_input_gets_one_clear_line_and_leaves_nothing(
 
 
 def test_a_setting_is_called_as_the_option_of_the_command_that_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, rbcflow: Any, capsys: Any
 ) -> None:
-    _, _, err = rbcflow(capsys, "demo", "-o", tmp_path / "s", "--stop-halfwidth", "2")
+    _, _, err = rbcflow("demo", "-o", tmp_path / "s", "--stop-halfwidth", "2")
     asked = say("estimate.stop-halfwidth-outside", value=2.0)
     assert "`stop_halfwidth`" in asked
     assert asked.replace("`stop_halfwidth`", "--stop-halfwidth") in err
-    _, _, err = rbcflow(capsys, "train", tmp_path, "-o", tmp_path / "s", "--stage", "1")
+    _, _, err = rbcflow("train", tmp_path, "-o", tmp_path / "s", "--stage", "1")
     assert "`" not in err
     with click.Context(cli.commands["grid"]):
         echo("Leave out `stages`, `split` and `test`.")
     assert capsys.readouterr().out == "Leave out --stage, split and --test.\n"
 
 
-def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = rbcflow(capsys, "analyze", tmp_path / "absent.tif", "-o", tmp_path / "s", "--debug")
+def test_debug_shows_the_traceback(tmp_path: Path, rbcflow: Any) -> None:
+    code, _, err = rbcflow("analyze", tmp_path / "absent.tif", "-o", tmp_path / "s", "--debug")
     assert code == 2
     assert "Traceback" in err

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +13,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+from factories import no_screen
 from sentence_keys import is_said
 
 from napari_rbcflow import analyze
@@ -25,8 +24,7 @@ from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.lazy import open_frames
 from napari_rbcflow.sources.movie import open_movie
 
-pytest.importorskip("qtpy", reason="no Qt")
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
 PLUGIN = "napari-rbcflow"
@@ -42,11 +40,6 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
     analyze(movie, folder / "session", patient="simulated")
     return movie, folder / "session"
-
-
-@pytest.fixture(autouse=True)
-def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
 
 
 @pytest.fixture
@@ -129,7 +122,12 @@ def test_a_session_opens_with_its_movie_or_its_ring(
 
 
 def test_live_movie_and_session_have_the_same_axes(
-    analysed: tuple[Path, Path], tmp_path: Path, make_napari_viewer: Any, qtbot: Any, said: list[Any]
+    analysed: tuple[Path, Path],
+    tmp_path: Path,
+    make_napari_viewer: Any,
+    qtbot: Any,
+    said: list[Any],
+    take_picture: Any,
 ) -> None:
     """So that napari names the axes, and its scale bar is right, whatever is opened together."""
     from napari_rbcflow.types import SourceInfo
@@ -166,13 +164,9 @@ def test_live_movie_and_session_have_the_same_axes(
         layer.visible = True
     viewer.reset_view()
     qtbot.wait(200)
-    screen = viewer.screenshot(canvas_only=False, flash=False)
     (bar,) = viewer.window._qt_viewer.canvas._viewer_overlay_to_visual[viewer.canvas.overlays.scale_bar]
     assert bar.node.text.text.endswith("µm")
-    if where := os.environ.get("RBCFLOW_PICTURES"):
-        from PIL import Image
-
-        Image.fromarray(screen).save(Path(where) / "axes.png")
+    take_picture(viewer, "axes.png")
     assert not said
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import a_judgement, a_track, counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,13 +25,7 @@ from napari_rbcflow.estimate.reported import method_of, stop_sentence
 from napari_rbcflow.estimate.stopping import Rates, missing, nearest, to_go
 from napari_rbcflow.estimate.tally import Tally
 from napari_rbcflow.sentences import say
-from napari_rbcflow.types import Judgement, Label, Track
-
-
-def counted(k: int, m: int, level: float = 0.95) -> RunningFraction:
-    fraction = RunningFraction(level)
-    fraction.update(tank_treading=k, flipping=m)
-    return fraction
+from napari_rbcflow.types import Judgement, Label
 
 
 def test_wilson_gives_the_published_values() -> None:
@@ -236,19 +231,6 @@ def test_rules_that_cannot_be_met_are_refused(bad: dict[str, float]) -> None:
         StopRules(**bad)  # type: ignore[arg-type]
 
 
-def a_track(cell: int, reason: str = "left-field") -> Track:
-    n = 8
-    flags = np.zeros(n, bool)
-    return Track(
-        cell, np.arange(n), np.zeros(n, np.float32), np.zeros(n, np.float32), ~flags, flags, flags,
-        np.zeros((n, 31, 31), np.uint8), reason,
-    )  # fmt: skip
-
-
-def a_judgement(cell: int, label: Label) -> Judgement:
-    return Judgement(cell, label, 0.9, 0.9, "stage-2")
-
-
 RULES = st.builds(
     StopRules,
     reliable=st.none() | st.integers(1, 20),
@@ -263,7 +245,7 @@ def test_the_tally_stops_at_the_same_track_however_the_tracks_are_batched(
     labels: list[Label], batch: int, rules: StopRules, cut: int
 ) -> None:
     tracks = [a_track(i) for i in range(len(labels))]
-    tracks += [a_track(len(labels) + i, "cut-by-stop") for i in range(cut)]
+    tracks += [a_track(len(labels) + i, reason="cut-by-stop") for i in range(cut)]
     tally = Tally(rules)
     settled: list[Judgement] = []
     for i in range(0, len(tracks), batch):

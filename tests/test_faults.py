@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import factories
 import pytest
 from pretended_card import BROKEN, pretend_card
 
@@ -23,14 +23,9 @@ from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session, verify
-from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.tracking.tracker import Tracker
 
-FIELD: dict[str, Any] = {"height": 256, "width": 512, "cells_per_frame": 25.0}
-
-
-def chamber(seconds: float, *, paced: bool = False) -> SimulatedChamber:
-    return SimulatedChamber(ChamberSettings(seconds=seconds, seed=1, **FIELD), paced=paced)
+chamber = partial(factories.chamber, height=256, width=512, cells_per_frame=25.0)
 
 
 def ended(run: Run) -> dict[str, Any]:
@@ -117,17 +112,7 @@ def test_a_part_of_ours_that_raises_ends_the_run_in_a_sentence(
     assert not [t.name for t in threading.enumerate() if t.name.startswith("rbcflow-")]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=48m", "none", str(place)]
-    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("a small disk cannot be mounted here (needs root on Linux)")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", [48], indirect=True)
 def test_the_end_of_a_run_is_written_even_where_another_program_takes_every_byte(small_disk: Path) -> None:
     run = Run(chamber(60, paced=True), small_disk / "s", RunSettings(device="cpu", ring_seconds=0.2))
     run.start()

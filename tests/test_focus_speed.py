@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import MODELS, Pair, a_track, begin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,20 +18,17 @@ from napari_rbcflow.estimate.focus_speed import LEAST_SURE, FocusSpeed, SpeedsSe
 from napari_rbcflow.estimate.tally import FRAGMENT, OTHER_SPEED, Tally, counts
 from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import Account, FractionFigure, SessionWriter, open_session, verify
+from napari_rbcflow.session import RunSummary, FractionFigure, SessionWriter, open_session, verify
 from napari_rbcflow.session.change_log import ChangeLog
 from napari_rbcflow.session.counting import corrected_figure
 from napari_rbcflow.session.recovery import close_interrupted
 from napari_rbcflow.session.tables import speed_um_per_s
 from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.movie import open_movie
-from napari_rbcflow.types import Judgement, Label, SourceInfo, Track
+from napari_rbcflow.types import Judgement, Label, Track
 
-SOURCE = SourceInfo("test chamber", 40, 60, 60.0, 0.605)
-MODELS = {"stage1": {"name": "one", "hash": "0123"}, "stage2": {"name": "two", "hash": "4567"}}
 PARAMETERS = {"fixed_n_interval": "wilson"}
 UM_PER_S = 60.0 * 0.605
-Pair = tuple[Track, Judgement]
 
 
 def of_speed(track: Track) -> float:
@@ -55,13 +54,10 @@ def some_cells(
         good, bad = k < n * (1 - false), k < n
         slow, fast = (8.0, 60.0) if not good or not shared else (21.5, 26.5)
         v = float(rng.uniform(slow, fast))
-        frames = np.arange(12, dtype=np.int64) + cell
-        at, no = np.full(12, 5.0, np.float32), np.zeros(12, bool)
-        crops = np.full((12, 31, 31), 120, np.uint8)
         before = tuple(sorted({int(c) for c in rng.integers(max(1, cell - 9), cell, 2)})) if cell > 1 else ()
         before = before if continued and rng.random() < 0.4 else ()
         x = np.arange(12, dtype=np.float32) * np.float32(v)
-        track = Track(cell, frames, at, x, ~no, no, no, crops, "left-field", before)
+        track = replace(a_track(cell, 12, x_px=x, may_continue=before), frames=np.arange(12) + cell)
         p = round(float(rng.uniform(0.96, 0.999) if good else rng.uniform(0.86, 0.985)), 4)
         if good and rng.random() < 0.8:
             said = Judgement(cell, Label.TANK_TREADING, p, 0.9, "stage-2")
@@ -206,9 +202,7 @@ def test_the_first_cells_are_counted_again_once_the_speed_is_known() -> None:
 
 def kept(folder: Path, pairs: Sequence[Pair], *, by_hand: int | None = None) -> tuple[SessionWriter, Tally]:
     """Keep tracks as a run does; a person may change a cell that was told as flipping."""
-    writer = SessionWriter.create(
-        folder, source=SOURCE, parameters=PARAMETERS, models=MODELS, patient="", sample="", ring_frames=2
-    )
+    writer = begin(folder, parameters=PARAMETERS, ring_frames=2)
     tally = Tally(StopRules(), speed=of_speed)
     for at in range(0, len(pairs), 20):
         part = pairs[at : at + 20]
@@ -225,7 +219,7 @@ def kept(folder: Path, pairs: Sequence[Pair], *, by_hand: int | None = None) -> 
 def close(writer: SessionWriter, tally: Tally) -> None:
     tally.finish()
     figure = FractionFigure.of(tally.fraction)
-    account = Account.of(
+    account = RunSummary.of(
         received=9,
         processed=9,
         dropped={},

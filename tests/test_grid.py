@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from factories import write_set
 from PIL import Image
-from refused import refused
+from sentence_keys import refused
 
 from napari_rbcflow.classification.dataset import SPLITS, LabelledSequence
 from napari_rbcflow.classification.evaluation import evaluate
@@ -33,17 +34,6 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.simulation import SimulatedSequence, simulate_sequences
 
 RUNS = ("AA0101_10s01", "AA0101_10s02", "AA0108_10s01", "BB0101_10s01", "BB0101_10s02")
-
-
-def write_set(folder: Path, sequences: Sequence[LabelledSequence]) -> Path:
-    (folder / "img").mkdir(parents=True)
-    rows = ["sequence_name,label,size"]
-    for s in sequences:
-        strip = s.crops.transpose(1, 0, 2).reshape(31, -1)
-        Image.fromarray(strip).save(folder / "img" / f"{s.name}.png")
-        rows.append(f"{s.name},{s.label},{len(s.crops)}")
-    (folder / "dataset.csv").write_text("\n".join(rows) + "\n")
-    return folder
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from refused import refused
+from sentence_keys import refused
 
 from napari_rbcflow.classification.dataset import LabelledSequence, read_dataset
 from napari_rbcflow.classification.evaluation.scores import calibrate

@@ -6,15 +6,15 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
+from factories import Pair, a_judgement, a_track, closed, some_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytestqt.qtbot import QtBot
-from test_session import Pair, account_of, some_pairs
+from sentence_keys import refused
 
-from napari_rbcflow.cli import main
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.stopping import StopRules
 from napari_rbcflow.estimate.tally import FRAGMENT, TOO_FEW_FRAMES, Tally, counts
@@ -22,32 +22,26 @@ from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.pipeline.messages import Camera, RunRequest
 from napari_rbcflow.quality.meter import Meter
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import SessionWriter, open_session, verify
+from napari_rbcflow.session import open_session, verify
 from napari_rbcflow.session.counting import by_length
 from napari_rbcflow.session.schema import read_run, write_run
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
-from napari_rbcflow.types import Judgement, Label, SourceInfo, Track
+from napari_rbcflow.types import Judgement, Label
 from napari_rbcflow.widgets.live_form import CameraForm
 from napari_rbcflow.widgets.movie_form import MovieForm
 
 LEAST = 12
 
 
-def a_track(cell: int, frames: int, may_continue: tuple[int, ...] = ()) -> Track:
-    at, no = np.zeros(frames, np.float32), np.zeros(frames, bool)
-    crops = np.zeros((frames, 31, 31), np.uint8)
-    return Track(cell, np.arange(frames), at, at, ~no, no, no, crops, "lost", may_continue)
-
-
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(6, 30), st.sampled_from(list(Label)[:3])), min_size=1, max_size=9))
 def test_of_the_pieces_of_a_cell_the_first_that_is_long_enough_counts(cells: list[tuple[int, Label]]) -> None:
     """One chain, each track a piece of the one before: at most one counts, and it is the first that can."""
-    tracks = [a_track(k, frames, (k - 1,) if k else ()) for k, (frames, _) in enumerate(cells)]
+    tracks = [a_track(k, frames, may_continue=(k - 1,) if k else ()) for k, (frames, _) in enumerate(cells)]
     tally = Tally(StopRules(), least_frames=LEAST)
     settled = []
     for track, (_, label) in zip(tracks, cells, strict=True):
-        now = tally.settle([track], [Judgement(track.cell, label, 0.9, 0.9, "stage-2")])
+        now = tally.settle([track], [a_judgement(track.cell, label)])
         tally.count(now)
         settled += now
     able = [frames >= LEAST and label in ("tank-treading", "flipping") for frames, label in cells]
@@ -72,7 +66,7 @@ def test_of_the_pieces_of_a_cell_the_first_that_is_long_enough_counts(cells: lis
 def test_too_brief_cells_bring_the_stop_no_nearer() -> None:
     tally = Tally(StopRules(reliable=2), least_frames=LEAST)
     tracks = [a_track(k, 8 if k < 5 else 40) for k in range(8)]
-    judged = [Judgement(t.cell, Label.FLIPPING, 0.9, 0.1, "stage-2") for t in tracks]
+    judged = [a_judgement(t.cell, Label.FLIPPING, 0.1) for t in tracks]
     settled = tally.settle(tracks, judged)
     tally.count(settled)
     assert [s.reason for s in settled] == [TOO_FEW_FRAMES] * 5 + ["stage-2"] * 2 + ["after-stop"]
@@ -86,7 +80,7 @@ def test_a_least_length_changes_nothing_in_what_the_quality_sees() -> None:
         tally, meter = Tally(StopRules(), least_frames=least), Meter(fps=60.0, pixel_size_um=0.605)
         tracks = [a_track(k, 8) for k in range(400)]
         judged = [
-            Judgement(k, Label.FLIPPING, 0.9, 0.1, "stage-2")
+            a_judgement(k, Label.FLIPPING, 0.1)
             if k % 20 == 0
             else Judgement(k, Label.UNRELIABLE, 0.1, None, "stage-1")
             for k in range(400)
@@ -104,18 +98,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for track, said in some_pairs(300, seed=8):
         brief = said.label is not Label.TOO_SHORT and len(track) < LEAST
         pairs.append((track, replace(said, label=Label.UNCOUNTED, reason=TOO_FEW_FRAMES) if brief else said))
-    writer = SessionWriter.create(
-        tmp_path_factory.mktemp("least") / "S",
-        source=SourceInfo("test chamber", 40, 60, 60.0, 0.605),
-        parameters={"least_frames": LEAST, "shear_rate_per_s": 20.0},
-        models={"stage1": {"name": "one", "hash": "0123"}, "stage2": {"name": "two", "hash": "4567"}},
-        patient="BG",
-        sample="",
-        ring_frames=4,
-    )
-    writer.keep(pairs)
-    writer.close(account_of(pairs), "finished", "source-ended")
-    return writer.folder
+    asked = {"least_frames": LEAST, "shear_rate_per_s": 20.0}
+    return closed(tmp_path_factory.mktemp("least") / "S", pairs, 300, parameters=asked)
 
 
 def test_a_session_says_how_long_its_cells_were_watched(kept: Path) -> None:
@@ -161,22 +145,11 @@ def test_what_does_not_fit_is_found(kept: Path, tmp_path: Path, damage: str, sai
 
 
 def test_a_session_from_before_is_whole(tmp_path: Path) -> None:
-    pairs = some_pairs(60, seed=3)
-    writer = SessionWriter.create(
-        tmp_path / "S",
-        source=SourceInfo("test chamber", 40, 60, 60.0, 0.605),
-        parameters={},
-        models={},
-        patient="",
-        sample="",
-        ring_frames=4,
-    )
-    writer.keep(pairs)
-    writer.close(account_of(pairs), "finished", "source-ended")
-    run = read_run(writer.folder)
+    folder = closed(tmp_path / "S", some_pairs(60, seed=3), 60, parameters={}, models={})
+    run = read_run(folder)
     del run["fraction_unseen_flips"]
-    write_run(writer.folder, run)
-    assert verify(writer.folder).findings == []
+    write_run(folder, run)
+    assert verify(folder).findings == []
 
 
 def test_a_run_counts_only_what_was_watched_long_enough(tmp_path: Path) -> None:
@@ -206,18 +179,16 @@ def test_a_run_counts_only_what_was_watched_long_enough(tmp_path: Path) -> None:
     assert json.dumps(sessions[1].run["fraction_unseen_flips"], allow_nan=False)
 
 
-def test_bad_lengths_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_lengths_are_refused(tmp_path: Path, rbcflow: Any) -> None:
     for least in (0, 5, -3, 100_000):
-        with pytest.raises(BadInput) as error:
+        with refused(BadInput, "pipeline.least-frames-outside"):
             RunSettings(least_frames=least)
-        assert error.value.key == "pipeline.least-frames-outside"
     assert replace(RunSettings(), least_frames=30).record(device="cpu")["least_frames"] == 30
     out = tmp_path / "S"
-    with pytest.raises(SystemExit) as end:
-        main(["demo", "-o", str(out), "--no-viewer", "--least-frames", "2"])
-    assert end.value.code == 2
+    code, _, err = rbcflow("demo", "-o", out, "--no-viewer", "--least-frames", 2)
+    assert code == 2
     outside = say("pipeline.least-frames-outside", least=6, most=1000, value=2)
-    assert outside.replace("`least_frames`", "--least-frames") in capsys.readouterr().err
+    assert outside.replace("`least_frames`", "--least-frames") in err
     assert not out.exists()
 
 

@@ -9,8 +9,6 @@ import sys
 import textwrap
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ import psutil
 import pytest
 import tifffile
 import zarr
-from stand_in.opening import Open, stand_ins
+from factories import no_screen, progress
+from stand_in.opening import Open
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import RunningFraction, StopRules
@@ -31,13 +30,12 @@ from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import Account, FractionFigure, open_session, verify
+from napari_rbcflow.session import RunSummary, FractionFigure, open_session, verify
 from napari_rbcflow.session.label_edits import LabelChange, append_change
 from napari_rbcflow.session.schema import write_run
 from napari_rbcflow.types import Label
 
-pytest.importorskip("qtpy", reason="no Qt")
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
 from qtpy.QtCore import Qt
@@ -98,14 +96,7 @@ class Bench:
 
 
 @pytest.fixture
-def micro_manager(tmp_path: Path) -> Iterator[Open]:
-    with stand_ins(tmp_path) as open_one:
-        yield open_one
-
-
-@pytest.fixture
 def bench(make_napari_viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
     return Bench(make_napari_viewer, qtbot, tmp_path)
 
 
@@ -470,26 +461,10 @@ def progress_of(fraction: RunningFraction, **more: Any) -> Progress:
     cells = Counter(
         tracked=900, unreliable=700, tank_treading=fraction.tank_treading, flipping=fraction.flipping
     )
-    base = Progress(
-        "running",
-        3600,
-        3550,
-        0,
-        0,
-        59.0,
-        120,
-        cells,
-        fraction.n,
-        fraction.estimate,
-        fraction.anytime_interval(),
-        0.95,
-        "12 cells",
-        None,
-        60.0,
-        0.6,
-        34.0,
-    )
-    return replace(base, **more)
+    given: dict[str, Any] = {"processed": 3550, "seconds": 59.0, "open_tracks": 120, "cells": cells}
+    given |= {"n": fraction.n, "estimate": fraction.estimate, "interval": fraction.anytime_interval()}
+    given |= {"missing": "12 cells", "frames_per_s": 60.0, "stop_share": 0.6, "seconds_left": 34.0}
+    return progress(**given | more)
 
 
 def test_the_number_is_never_without_its_interval_and_never_bold_under_a_grave_warning(qtbot: Any) -> None:
@@ -567,7 +542,7 @@ def keep(folder: Path, **more: Any) -> None:
     fraction.update(tank_treading=40, flipping=10)
     cells = {"tracked": 50, "tank_treading": 40, "flipping": 10}
     counts = {"received": 3600, "processed": 3595, "dropped": {}, "missed": {}, **more}
-    account = Account.of(cells=cells, fraction=fraction, **counts)
+    account = RunSummary.of(cells=cells, fraction=fraction, **counts)
     write_run(folder, {"format": 1, "status": "running", "stop_reason": "", **account.as_dict()})
 
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from test_replay_camera import replay  # noqa: F401
-from test_run import FIELD, SaysAll, chamber
+from factories import SaysAll, a_track, chamber, progress
 
 from napari_rbcflow.cli.terminal import running_line
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.pipeline import Run, RunSettings, stages
 from napari_rbcflow.pipeline.stages import Stages
-from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session
 from napari_rbcflow.session.verification import verify
-from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import Frame, Judgement, SourceInfo, Track
@@ -44,12 +39,6 @@ class Notes(SaysAll):
     def judge(self, tracks: Sequence[Track], *, leave_out_intruded: bool = True) -> list[Judgement]:
         self.asked += [track.cell for track in tracks]
         return super().judge(tracks)
-
-
-def a_track(cell: int) -> Track:
-    flags, places = np.zeros(8, bool), np.zeros(8, np.float32)
-    crops = np.zeros((8, 31, 31), np.uint8)
-    return Track(cell, np.arange(8), places, places, ~flags, flags, flags, crops, "left-field")
 
 
 @pytest.mark.parametrize(
@@ -105,10 +94,10 @@ def check_gaps(folder: Path, lost: set[int]) -> Any:
 
 
 def test_a_track_tells_of_frames_that_the_camera_lost(
-    replay: Any,  # noqa: F811
+    replay: Any,
     tmp_path: Path,
 ) -> None:
-    source = SimulatedChamber(ChamberSettings(seconds=3, seed=8, **FIELD), paced=False)  # type: ignore[arg-type]
+    source = chamber(3, seed=8)
     with source:
         movie = np.stack([frame.image for frame in source.frames()])
     config = replay.config(
@@ -163,26 +152,17 @@ def test_a_track_tells_of_frames_that_we_dropped(tmp_path: Path, monkeypatch: py
     assert len(crossing(cells, min(lost), max(lost))) >= 3 or max(lost) - min(lost) >= 10
 
 
-def at(**more: Any) -> Progress:
-    base: dict[str, Any] = {
-        "status": "running", "received": 3600, "processed": 3590, "dropped": 0, "missed": 0, "seconds": 60.0,
-        "open_tracks": 100, "cells": Counter(tracked=900), "n": 60, "estimate": 0.8, "interval": (0.7, 0.87),
-        "level": 0.95, "missing": "80 cells", "frames_per_s": 60.0,
-    }  # fmt: skip
-    return Progress(**{**base, **more})
-
-
-def test_why_frames_were_lost_is_said_while_the_run_goes_on(qtbot: Any) -> None:
+def test_why_frames_were_lost_is_said_while_the_run_goes_on(qtbot: Any, take_picture: Any) -> None:
     from napari_rbcflow.widgets.result import ResultPanel
 
     panel = ResultPanel()
     qtbot.addWidget(panel)
     panel.resize(430, 900)
     panel.show()
-    panel.show_progress(at(), b"", [])
+    panel.show_progress(progress(), b"", [])
     panel.draw_now()
     assert panel.counts.reasons.isHidden()
-    losing = at(
+    losing = progress(
         dropped=12,
         missed=10,
         dropped_by={"queue-full": 12},
@@ -197,8 +177,7 @@ def test_why_frames_were_lost_is_said_while_the_run_goes_on(qtbot: Any) -> None:
     assert counts.reasons.text() == "missed: time-gap 7, overflow 3; dropped: queue-full 12"
     gap, overflow = say("quality.lost-time-gap"), say("quality.lost-overflow")
     assert counts.missed.toolTip() == f"7 time-gap: {gap}\n3 overflow: {overflow}"
-    if pictures := os.environ.get("RBCFLOW_PICTURES"):
-        panel.grab().save(str(Path(pictures) / "frames-lost.png"))
+    take_picture(panel, "frames-lost.png")
     line = running_line(losing)
     assert "22 frames lost (missed: time-gap 7, overflow 3; dropped: queue-full 12)" in line
     assert say("cli.running-behind", number="", seconds=6.7) in line

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refused import refused
+from sentence_keys import refused
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sentences import say

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -17,14 +15,14 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
+from factories import no_screen
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session
 from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 
-pytest.importorskip("qtpy", reason="no Qt")
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
 LONG_MS = 60_000
@@ -64,7 +62,6 @@ def widget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_napari_viewer: Any
 ) -> Iterator[tuple[Any, Any]]:
     """A viewer and the movie widget in its dock, as the menu opens it."""
-    monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1580, 980)
@@ -74,25 +71,10 @@ def widget(
     widget.shut_down()
 
 
-def press(qtbot: Any, button: Any) -> None:
-    from qtpy.QtCore import Qt
-
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-
-
-def run_to_the_end(qtbot: Any, widget: Any) -> None:
+def run_to_the_end(qtbot: Any, press: Any, widget: Any) -> None:
     with qtbot.waitSignal(widget.ended, timeout=LONG_MS):
-        press(qtbot, widget.run_button)
+        press(widget.run_button)
         assert widget.job.busy, widget.message.sentences
-
-
-def take_picture(qtbot: Any, viewer: Any, name: str) -> None:
-    qtbot.wait(200)
-    if folder := os.environ.get("RBCFLOW_PICTURES"):
-        from PIL import Image
-
-        picture = viewer.screenshot(canvas_only=False, flash=False)
-        Image.fromarray(picture).save(Path(folder) / name)
 
 
 class OneByOne:
@@ -119,7 +101,13 @@ class OneByOne:
 
 
 def test_a_file_is_analysed_shown_and_gone_through(
-    widget: tuple[Any, Any], movie: Path, long_movie: Path, tmp_path: Path, qtbot: Any
+    widget: tuple[Any, Any],
+    movie: Path,
+    long_movie: Path,
+    tmp_path: Path,
+    qtbot: Any,
+    press: Any,
+    take_picture: Any,
 ) -> None:
     from qtpy.QtCore import QPoint, Qt
 
@@ -132,7 +120,7 @@ def test_a_file_is_analysed_shown_and_gone_through(
     w.form.patient.value, w.form.sample.value = "simulated", "chamber"
     assert w.run_button.toolTip() == "Run: simulated · chamber"
     assert re.fullmatch("Run: s.*d · c.*r", w.run_button.text())
-    run_to_the_end(qtbot, w)
+    run_to_the_end(qtbot, press, w)
     # Whose the next run would be is still to be read.
     assert re.fullmatch("Run: s.*d · c.*r", w.run_button.text())
     width = w.minimumSizeHint().width()
@@ -157,7 +145,7 @@ def test_a_file_is_analysed_shown_and_gone_through(
     assert f"{100 * session.fraction.estimate:.0f}" in w.panel.number.text()
 
     w.tabs.setCurrentIndex(1)
-    press(qtbot, w.cell_viewer.next)
+    press(w.cell_viewer.next)
     cell = w.cell_viewer.shown.cell
     place = w.job.result.place_of(cell)
     assert viewer.dims.current_step[0] == place[0]
@@ -175,9 +163,9 @@ def test_a_file_is_analysed_shown_and_gone_through(
     viewer.layers.remove(nm)
     viewer.reset_view()
     assert w.layers.cell_at((place[0], -300.0, -300.0)) is None
-    take_picture(qtbot, viewer, "movie-cell.png")
+    take_picture(viewer, "movie-cell.png")
     w.tabs.setCurrentIndex(0)
-    take_picture(qtbot, viewer, "movie.png")
+    take_picture(viewer, "movie.png")
 
     # A click on another cell's mark shows that cell.
     layer, other = next(
@@ -209,16 +197,16 @@ def test_a_file_is_analysed_shown_and_gone_through(
     before, number = len(target.data), w.panel.number.text()
     w.tabs.setCurrentIndex(1)
     with qtbot.waitSignal(w.ended, timeout=LONG_MS):
-        press(qtbot, w.cell_viewer.label_buttons[now])
+        press(w.cell_viewer.label_buttons[now])
     assert len(target.data) == before + int((session.tracks["cell"] == cell).sum())
     assert w.panel.number.text() == number
     assert "by hand" in w.panel.by_hand.text()
     np.testing.assert_array_equal(image.data[7], open_frames(movie)[7])  # and the movie is still open
     # A second one, while the session is being read again after the first, is in what is shown at last.
     with qtbot.waitSignal(w.ended, timeout=LONG_MS):
-        press(qtbot, w.cell_viewer.label_buttons[was])
+        press(w.cell_viewer.label_buttons[was])
         assert w.job.busy
-        press(qtbot, w.cell_viewer.label_buttons["unreliable"])
+        press(w.cell_viewer.label_buttons["unreliable"])
         assert w.job.busy
     assert cell in set(marks[0].features["cell"])
     figure = open_session(folder).fraction_by_hand
@@ -232,7 +220,7 @@ def test_a_file_is_analysed_shown_and_gone_through(
     live.append(viewer.add_points(np.zeros((1, 2)), name="cells", metadata={"rbcflow": "cells"}))
     opened = viewer.add_image(np.zeros((9, 9), np.uint8))
     w.form.patient.value = "again"
-    run_to_the_end(qtbot, w)
+    run_to_the_end(qtbot, press, w)
     assert list(viewer.layers) == [*live, opened, *layers]
     assert [layer.visible for layer in (*live, opened, image)] == [False, False, True, True]
     assert len(list((tmp_path / "sessions").iterdir())) == 2
@@ -241,7 +229,7 @@ def test_a_file_is_analysed_shown_and_gone_through(
 
     # The window closed in mid run: nothing is left running.
     w.form.file.value = long_movie
-    press(qtbot, w.run_button)
+    press(w.run_button)
     qtbot.waitUntil(lambda: w.job.run.phase is Phase.RUNNING and not w.job.run.ended, timeout=LONG_MS)
     folder = w.job.run.folder
     viewer.close()
@@ -292,7 +280,7 @@ def test_a_layer_stands_for_its_file_as_long_as_it_shows_the_same(movie: Path, t
 
 
 def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
-    widget: tuple[Any, Any], movie: Path, tmp_path: Path, qtbot: Any
+    widget: tuple[Any, Any], movie: Path, tmp_path: Path, qtbot: Any, press: Any
 ) -> None:
     from napari_rbcflow.sources.lazy import open_frames
     from napari_rbcflow.widgets.movie_form import FILE, LAYER, frames_of_layer
@@ -307,17 +295,17 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
     w.form.source.value = LAYER
     w.form.layer.value = layer
     frames.gate.clear()
-    press(qtbot, w.run_button)
+    press(w.run_button)
     qtbot.waitUntil(lambda: w.job.stage == "copying")
     with qtbot.waitSignal(w.ended, timeout=LONG_MS):
-        press(qtbot, w.cancel_button)
+        press(w.cancel_button)
         frames.gate.set()
     assert w.status.text() == say("forms.cancelled")
     assert not list(tmp_path.glob("rbcflow-layer*"))
     assert not list((tmp_path / "sessions").iterdir())
 
     w.form.fps.value, w.form.pixel_size_um.value = "60", "0,605"
-    run_to_the_end(qtbot, w)
+    run_to_the_end(qtbot, press, w)
     assert not w.message.grave
     assert len(frames.threads) == 2  # napari's own, which draws, and one that never touches a layer
     assert not list(tmp_path.glob("rbcflow-layer*"))
@@ -339,7 +327,7 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
     }
     for words, wrong_layer in wrong.items():
         w.form.layer.value = wrong_layer
-        press(qtbot, w.run_button)
+        press(w.run_button)
         assert not w.job.busy
         (sentence,) = w.message.grave
         assert words in sentence
@@ -364,7 +352,7 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
 
 
 def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
-    widget: tuple[Any, Any], movie: Path, long_movie: Path, tmp_path: Path, qtbot: Any
+    widget: tuple[Any, Any], movie: Path, long_movie: Path, tmp_path: Path, qtbot: Any, press: Any
 ) -> None:
     from napari_rbcflow.pipeline.client import Phase, Worker
     from napari_rbcflow.pipeline.messages import MovieFile, RunRequest
@@ -373,26 +361,26 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
 
     viewer, w = widget
     sessions = tmp_path / "sessions"
-    press(qtbot, w.run_button)
+    press(w.run_button)
     assert w.message.grave == (say("forms.no-movie"),)
     w.form.file.value = movie
     w.form.fps.value = "many"
-    press(qtbot, w.run_button)
+    press(w.run_button)
     assert w.message.grave == (in_form(say("forms.not-a-number", setting="fps", value="many")),)
     w.form.fps.value = ""
     # Nor beside a run of another widget's, which would lose frames.
     with Worker() as worker:
         worker.start(RunRequest(MovieFile(long_movie), tmp_path / "beside", RunSettings()))
-        press(qtbot, w.run_button)
+        press(w.run_button)
         assert not w.job.busy
         assert w.message.grave == (say("forms.live-run-going"),)
 
     # Cancelled: its session says so, and nothing of it is shown as a result.
     w.form.file.value = long_movie
-    press(qtbot, w.run_button)
+    press(w.run_button)
     qtbot.waitUntil(lambda: w.job.run is not None and w.job.run.phase is Phase.RUNNING, timeout=LONG_MS)
     with qtbot.waitSignal(w.ended, timeout=LONG_MS):
-        press(qtbot, w.cancel_button)
+        press(w.cancel_button)
     (stopped,) = sessions.iterdir()
     run = open_session(stopped).run
     assert (run["status"], run["stop_reason"]) == ("stopped", "user")
@@ -405,7 +393,7 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     noise = np.random.default_rng(0).normal(130, 2, (60, 200, 300)).clip(0, 255).astype(np.uint8)
     tifffile.imwrite(still, noise)
     w.form.file.value = still
-    run_to_the_end(qtbot, w)
+    run_to_the_end(qtbot, press, w)
     assert w.message.grave == (say("forms.no-cells", movie="still.tif", flow=say("forms.left-to-right")),)
     assert list(sessions.iterdir()) == [stopped]
 
@@ -419,7 +407,7 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
         file.write(bytes(64))
     w.form.file.value = broken
     w.form.background.value = "sliding"
-    run_to_the_end(qtbot, w)
+    run_to_the_end(qtbot, press, w)
     (sentence,) = [said for said in w.message.grave if "broken.tif" in said]
     (failed,) = [folder for folder in sessions.iterdir() if folder != stopped]
     assert str(failed) in sentence
@@ -435,7 +423,7 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
 
     # Out of its dock in mid run: the session is closed and the process gone when that returns.
     w.form.file.value = long_movie
-    press(qtbot, w.run_button)
+    press(w.run_button)
     qtbot.waitUntil(lambda: w.job.run.request.source.path == long_movie and w.job.run.phase is Phase.RUNNING)
     mine = psutil.Process().children(recursive=True)
     folder = w.job.run.folder

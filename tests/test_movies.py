@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from refused import refused
+from sentence_keys import refused
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import FrameRing

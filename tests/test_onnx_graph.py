@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from refused import refused
+from sentence_keys import refused
 from torch import Tensor, nn
 
 from napari_rbcflow.classification.batches import StageRunner

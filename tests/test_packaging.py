@@ -49,13 +49,11 @@ def test_a_wheel_holds_manifest_sample_and_weights(tmp_path: Path) -> None:
     assert len(names) == len(set(names))
     assert {"napari_rbcflow/napari.yaml", "napari_rbcflow/sample_data/flow_chamber.tif"} <= set(names)
     assert sum(n.endswith(".safetensors") for n in names) >= 2
-    assert "napari_rbcflow/sentences/ring.toml" in names
+    assert {"napari_rbcflow/sentences/ring.toml", "napari_rbcflow/session/report.html.j2"} <= set(names)
     (metadata,) = (n for n in names if n.endswith("METADATA"))
     description = zipfile.ZipFile(wheel).read(metadata).decode()
     targets = re.findall(r"\]\(([^)]+)\)", description)
-    assert all(target.startswith(("https:", "#")) for target in targets), (
-        "relative links lead nowhere"
-    )
+    assert all(target.startswith(("https:", "#")) for target in targets), "relative links lead nowhere"
 
 
 def test_the_core_knows_nothing_of_qt_or_napari() -> None:

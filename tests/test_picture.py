@@ -6,7 +6,6 @@ import gc
 import os
 import re
 import shutil
-import sys
 import time
 import tracemalloc
 import weakref
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import no_screen
 from sentence_keys import is_said
 
 from napari_rbcflow.classification.two_stage import TwoStage
@@ -29,8 +29,7 @@ from napari_rbcflow.session import open_session
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.types import CROP_SIDE, Frame, Label, SourceInfo
 
-pytest.importorskip("qtpy", reason="no Qt")
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
 from napari_rbcflow.widgets.dock import LABEL_STYLES, NOT_YET, STRUCK_OUT

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import Pair, a_judgement, a_track, closed, some_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_session import Pair, account_of, begin, some_pairs
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate.stopping import StopRules
@@ -19,6 +19,7 @@ from napari_rbcflow.estimate.tally import FRAGMENT, Tally
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import verify
 from napari_rbcflow.session.change_log import ChangeLog
+from napari_rbcflow.session.schema import read_run, write_run
 from napari_rbcflow.session.tables import behind, read_links
 from napari_rbcflow.tracking.fragments import EndedTracks
 from napari_rbcflow.tracking.initiation import initial_motion
@@ -35,10 +36,8 @@ Detection = tuple[float, float]
 # ------------------------------------------------------------------------------- what counts
 
 
-def a_track(cell: int, may_continue: Sequence[int] = (), reason: str = "lost") -> Track:
-    at, no = np.zeros(1, np.float32), np.zeros(1, bool)
-    crops = np.zeros((1, 31, 31), np.uint8)
-    return Track(cell, np.zeros(1, np.int64), at, at, ~no, no, no, crops, reason, tuple(may_continue))
+def piece(cell: int, before: Sequence[int] = (), reason: str = "lost") -> Track:
+    return a_track(cell, 1, may_continue=tuple(before), reason=reason)
 
 
 def told(tracks: Sequence[Track], labels: Sequence[Label], sizes: Sequence[int], rules: StopRules) -> Tally:
@@ -48,7 +47,7 @@ def told(tracks: Sequence[Track], labels: Sequence[Label], sizes: Sequence[int],
     while at < len(tracks):
         part = tracks[at : at + sizes[k % len(sizes)]]
         at, k = at + len(part), k + 1
-        judged = [Judgement(t.cell, labels[t.cell], 0.9, 0.9, "stage-2") for t in tally.to_judge(part)]
+        judged = [a_judgement(t.cell, labels[t.cell]) for t in tally.to_judge(part)]
         tally.settle(part, judged)  # a batch that the disk did not take leaves no trace
         now = tally.settle(part, judged)
         tally.count(now)
@@ -63,7 +62,7 @@ def chains(draw: st.DrawFn) -> tuple[list[Track], list[Label]]:
     tracks = []
     for cell in range(n):
         before = draw(st.sets(st.integers(max(0, cell - 6), cell - 1), max_size=3)) if cell else set()
-        tracks.append(a_track(cell, sorted(before), "cut-by-stop" if cell > n - 4 else "lost"))
+        tracks.append(piece(cell, sorted(before), "cut-by-stop" if cell > n - 4 else "lost"))
     return tracks, draw(st.lists(st.sampled_from([*Label][:4]), min_size=n, max_size=n))
 
 
@@ -99,7 +98,7 @@ def test_of_one_chain_at_most_one_counts_however_the_tracks_are_batched(
 
 
 def test_a_piece_counts_where_none_before_it_did() -> None:
-    tracks = [a_track(0), a_track(1, [0]), a_track(2, [1]), a_track(3, [2]), a_track(4)]
+    tracks = [piece(0), piece(1, [0]), piece(2, [1]), piece(3, [2]), piece(4)]
     tank, unreliable = Label.TANK_TREADING, Label.UNRELIABLE
     tally = told(tracks, [unreliable, tank, unreliable, tank, tank], [2], StopRules())
     labels = [(j.label, j.reason) for j in tally.settled]  # type: ignore[attr-defined]
@@ -114,12 +113,10 @@ def test_a_piece_counts_where_none_before_it_did() -> None:
 
 def test_the_tally_forgets_what_is_not_named_again() -> None:
     tally = Tally(StopRules())
-    tracks = [a_track(k, range(max(0, k - 2), k)) for k in range(FRAGMENTS_REMEMBERED + 500)]
+    tracks = [piece(k, range(max(0, k - 2), k)) for k in range(FRAGMENTS_REMEMBERED + 500)]
     for at in range(0, len(tracks), 100):
         part = tracks[at : at + 100]
-        tally.count(
-            tally.settle(part, [Judgement(t.cell, Label.FLIPPING, 0.9, 0.1, "stage-2") for t in part])
-        )
+        tally.count(tally.settle(part, [a_judgement(t.cell, Label.FLIPPING, 0.1) for t in part]))
     assert tally.fraction.n == 1
     assert len(tally._now.taken_before) == FRAGMENTS_REMEMBERED
 
@@ -291,11 +288,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]
         replace(c, may_continue=(b.cell,)),
         Judgement(c.cell, Label.UNCOUNTED, None, None, FRAGMENT),
     )
-    writer = begin(tmp_path_factory.mktemp("pieces") / "S")
-    for at in range(0, len(pairs), 7):
-        writer.keep(pairs[at : at + 7])
-    writer.close(account_of(pairs), "finished", "source-ended")
-    return writer.folder, {"unreliable": a.cell, "counted": b.cell, "held": c.cell}
+    folder = closed(tmp_path_factory.mktemp("pieces") / "S", pairs)
+    return folder, {"unreliable": a.cell, "counted": b.cell, "held": c.cell}
 
 
 def test_a_session_holds_its_pieces_and_says_so(kept: tuple[Path, dict[str, int]]) -> None:
@@ -369,18 +363,10 @@ def test_fragments_that_cannot_be_are_found(
     assert any(expected in finding for finding in verify(folder).findings)
 
 
-def test_a_session_from_before_there_were_pieces_is_whole(
-    kept: tuple[Path, dict[str, int]], tmp_path: Path
-) -> None:
-    pairs = some_pairs(20, seed=8)
-    writer = begin(tmp_path / "S")
-    writer.keep(pairs)
-    writer.close(account_of(pairs), "finished", "source-ended")
-    run = tmp_path / "S" / "run.json"
-    import json
-
-    told = json.loads(run.read_text())
-    del told["files"]["pieces.csv"]
-    run.write_text(json.dumps(told))
-    (tmp_path / "S" / "pieces.csv").unlink()
-    assert verify(tmp_path / "S").findings == []
+def test_a_session_from_before_there_were_pieces_is_whole(tmp_path: Path) -> None:
+    folder = closed(tmp_path / "S", some_pairs(20, seed=8), 20)
+    run = read_run(folder)
+    del run["files"]["pieces.csv"]
+    write_run(folder, run)
+    (folder / "pieces.csv").unlink()
+    assert verify(folder).findings == []

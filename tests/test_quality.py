@@ -322,11 +322,6 @@ def test_a_flow_that_no_chamber_has_is_refused(shear: float, height: float) -> N
 # ------------------------------------------------------------------ from frames
 
 
-@pytest.fixture(scope="module")
-def two_stage() -> TwoStage:
-    return TwoStage.load(device="cpu")
-
-
 def run_of(
     two_stage: TwoStage, *, spoil: Spoil | None = None, pixel_size_um: float = 0.605, shear: float = 10.0
 ) -> list[RunWarning]:

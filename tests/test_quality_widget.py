@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import no_screen, progress
 
-from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import RunWarning, Severity
 from napari_rbcflow.quality.summary import QualityLine
 
-pytest.importorskip("qtpy", reason="no Qt")
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
 from napari_rbcflow.widgets.result import QualityTable, ResultPanel
@@ -24,25 +21,6 @@ from napari_rbcflow.widgets.result import QualityTable, ResultPanel
 LIGHT = QualityLine("light", "116 of 255", "100 to 150", None)
 FLOW = QualityLine("shear rate, by the speed", "5.1 per s (406 µm/s)", "10 per s", Severity.WARNING)
 DENSE = QualityLine("cells in 830 x 655 µm", "320", "100 to 250", Severity.NOTE)
-
-
-def progress(**changes: Any) -> Progress:
-    at = Progress(
-        status="running",
-        received=3600,
-        processed=3600,
-        dropped=0,
-        missed=0,
-        seconds=60.0,
-        open_tracks=100,
-        cells=Counter(tracked=5000),
-        n=120,
-        estimate=0.8,
-        interval=(0.7, 0.87),
-        level=0.95,
-        missing="80 cells",
-    )
-    return replace(at, **changes)
 
 
 def test_rows_come_go_and_change_without_being_made_anew(qtbot: Any) -> None:

@@ -17,7 +17,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from refused import refused
+from sentence_keys import refused
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import FrameGone, FrameRing, open_ring

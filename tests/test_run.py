@@ -20,7 +20,7 @@ from napari_rbcflow.estimate import RunningFraction, StopRules, method_words, re
 from napari_rbcflow.pipeline import Run, RunSettings, analyze
 from napari_rbcflow.quality.monitor import warnings_so_far
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import Account, FractionFigure, open_session, writer
+from napari_rbcflow.session import RunSummary, FractionFigure, open_session, writer
 from napari_rbcflow.session.counting import recount
 from napari_rbcflow.session.schema import write_run
 from napari_rbcflow.session.verification import verify
@@ -229,7 +229,7 @@ def test_a_fraction_that_leaves_its_own_interval_is_told() -> None:
     for i in range(200):
         fraction.update(tank_treading=int(i < 60), flipping=int(i >= 60))
         figure = FractionFigure.saying(fraction, reported_interval(fraction, StopRules(), "running", ""))
-        run = Account.of(received=9, processed=9, dropped={}, missed={}, cells={}, fraction=figure).as_dict()
+        run = RunSummary.of(received=9, processed=9, dropped={}, missed={}, cells={}, fraction=figure).as_dict()
         warned.append(warnings_so_far(run, seconds=30.0, open_tracks=5))
     assert warned[59] == []
     (warning,) = next(filter(None, warned))

@@ -7,13 +7,12 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from known_movie import a_movie
-from stand_in.opening import Open, free_port, stand_ins
+from factories import a_movie
+from stand_in.opening import Open, free_port
 
 from napari_rbcflow.errors import BadInput, LiveModeOn, RunFailed
 from napari_rbcflow.sentences import say
@@ -22,13 +21,6 @@ from napari_rbcflow.types import Frame
 
 pytest.importorskip("pycromanager", reason="pycromanager is not installed")
 pytest.importorskip("zmq", reason="pyzmq is not installed")
-
-
-@pytest.fixture
-def micro_manager(tmp_path: Path) -> Iterator[Open]:
-    """Open stand-ins that play a movie; all are killed in the end."""
-    with stand_ins(tmp_path) as open_one:
-        yield open_one
 
 
 @pytest.mark.parametrize(
@@ -179,7 +171,7 @@ def test_a_server_that_dies_ends_the_run_in_a_sentence(micro_manager: Open, how:
     assert len(got) >= 90
     assert time.monotonic() - last[0] < 5  # calls into a dead server hang for ever
     assert camera._child is not None  # type: ignore[attr-defined]
-    assert camera._child.poll() is not None  # type: ignore[attr-defined]
+    assert camera._child.process.poll() is not None  # type: ignore[attr-defined]
 
 
 def test_what_was_sent_before_the_run_was_ready_is_not_taken(micro_manager: Open) -> None:

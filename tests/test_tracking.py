@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from refused import refused
+from sentence_keys import refused
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.tracking.background import Background, MovieBackground, SlidingBackground

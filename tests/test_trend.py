@@ -10,16 +10,16 @@ import re
 import shutil
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from factories import FIRST, session, weekly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import t as student
-from trend_sessions import FIRST, session, weekly
 
-from napari_rbcflow.cli import main
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import wilson
 from napari_rbcflow.sentences import say
@@ -311,16 +311,8 @@ def test_sessions_are_read_as_they_are(folder: Path, tmp_path: Path) -> None:
     assert found.baseline.mean == pytest.approx(np.mean([0.84, 0.8, 0.82, 0.86, 0.8, 0.84]))
 
 
-def rbcflow(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), out, err
-
-
 def test_the_command_says_it_and_writes_a_table_and_a_picture(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, rbcflow: Any, capsys: Any
 ) -> None:
     table, picture = tmp_path / "bg.csv", tmp_path / "bg.png"
     code, out, err = rbcflow(
@@ -362,9 +354,7 @@ def test_the_command_says_it_and_writes_a_table_and_a_picture(
         shutil.copy(picture, Path(pictures) / "trend.png")
 
 
-def test_bad_input_gets_one_clear_line_and_leaves_nothing(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_gets_one_clear_line_and_leaves_nothing(folder: Path, tmp_path: Path, rbcflow: Any) -> None:
     other = session(tmp_path / "ax", 30, 2, patient="AX")
     nobody = session(tmp_path / "nobody", 30, 2, patient=" ")
     finer = session(tmp_path / "finer", 30, 2, pixel_size_um=0.3025)
@@ -395,14 +385,14 @@ def test_bad_input_gets_one_clear_line_and_leaves_nothing(
     ]
     for given_, expected in cases:
         before = sorted(tmp_path.rglob("*"))
-        code, _, err = rbcflow(capsys, "trend", *given_, *([] if "exists" in expected else ["--csv", csv_]))
+        code, _, err = rbcflow("trend", *given_, *([] if "exists" in expected else ["--csv", csv_]))
         assert code == 2, f"{given_}: {err}"
         assert len(err.strip().splitlines()) == 1, err
         assert re.search(expected, err), err
         assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "taken.csv").read_text() == "mine"
     # Named, the patient is taken out of many.
-    code, out, err = rbcflow(capsys, "trend", folder, other, nobody, "--patient", "AX")
+    code, out, err = rbcflow("trend", folder, other, nobody, "--patient", "AX")
     assert code == 0
     assert say("trend.baseline-missing", least=LEAST_DAYS, days=1, more=LEAST_DAYS - 1) in out
     assert say("trend.others-left-out", sessions=10) in err

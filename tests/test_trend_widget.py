@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import no_screen, session, weekly
 from sentence_keys import is_said
-from trend_sessions import session, weekly
 
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session.change_log import ChangeLog
 
-pytest.importorskip("qtpy", reason="no Qt")
-if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
 import pyqtgraph as pg
@@ -48,7 +45,6 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def docked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_napari_viewer: Any) -> tuple[Any, Any]:
     """A viewer and the widget in its dock, as the menu opens it."""
-    monkeypatch.setenv("RBCFLOW_CONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("HOME", str(tmp_path))
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1400, 1050)
@@ -75,18 +71,13 @@ def write(qtbot: Any, field: Any, words: str) -> None:
     qtbot.keyClick(field.native, Qt.Key.Key_Return)
 
 
-def take_picture(qtbot: Any, viewer: Any, name: str) -> None:
-    qtbot.wait(300)
-    picture = viewer.screenshot(canvas_only=False, flash=False)
-    assert picture.std() > 5
-    if folder := os.environ.get("RBCFLOW_PICTURES"):
-        from PIL import Image
-
-        Image.fromarray(picture).save(Path(folder) / name)
-
-
 def test_a_folder_is_dropped_a_point_clicked_and_all_of_it_saved(
-    docked: tuple[Any, Any], sessions: Path, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    docked: tuple[Any, Any],
+    sessions: Path,
+    qtbot: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    take_picture: Any,
 ) -> None:
     viewer, widget = docked
     assert widget.result.isHidden()
@@ -118,7 +109,7 @@ def test_a_folder_is_dropped_a_point_clicked_and_all_of_it_saved(
     assert widget.report_button.text() == say("viewer.trend-report-of", day="2026-04-13")
     qtbot.mouseClick(widget.report_button, Qt.MouseButton.LeftButton)
     assert opened == [str(trend.runs[7].record.folder / "report.html")]
-    take_picture(qtbot, viewer, "trend_widget.png")
+    take_picture(viewer, "trend_widget.png")
 
     # That day is named a crisis: it is shaded, judged all the same, and still makes no baseline.
     before = trend.baseline
