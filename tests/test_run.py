@@ -229,7 +229,9 @@ def test_a_fraction_that_leaves_its_own_interval_is_told() -> None:
     for i in range(200):
         fraction.update(tank_treading=int(i < 60), flipping=int(i >= 60))
         figure = FractionFigure.saying(fraction, reported_interval(fraction, StopRules(), "running", ""))
-        run = RunSummary.of(received=9, processed=9, dropped={}, missed={}, cells={}, fraction=figure).as_dict()
+        run = RunSummary.of(
+            received=9, processed=9, dropped={}, missed={}, cells={}, fraction=figure
+        ).as_dict()
         warned.append(warnings_so_far(run, seconds=30.0, open_tracks=5))
     assert warned[59] == []
     (warning,) = next(filter(None, warned))

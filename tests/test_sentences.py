@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,12 @@ KEY = re.compile(
 )
 
 
+@cache
 def trees():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield path.relative_to(PACKAGE), ast.parse(path.read_text("utf-8"))
+    return [
+        (path.relative_to(PACKAGE), ast.parse(path.read_text("utf-8")))
+        for path in sorted(PACKAGE.rglob("*.py"))
+    ]
 
 
 def templates():
@@ -77,6 +81,76 @@ def test_every_sentence_is_said_somewhere():
     }
     unsaid = [key for key in SENTENCES if key not in said and not key.startswith(tuple(starts))]
     assert not unsaid, "\n".join(unsaid)
+
+
+# What is no sentence for a person, by file: how many such texts it holds, and what they are.
+NO_SENTENCES = {
+    "benchmark/parts.py": (2, "names of figures in speed.json"),
+    "benchmark/suite.py": (4, "names of figures in speed.json"),
+    "classification/training/model_card.py": (8, "names of figures in a model card"),
+    "classification/training/train.py": (1, "the name of a figure in a model card"),
+    "classification/two_stage.py": (1, "the name of a figure in a model card"),
+    "classification/weight_files.py": (5, "names of figures in a model card"),
+    "pipeline/client.py": (2, "logged with the error of another process, to find a fault"),
+    "pipeline/run.py": (1, "logged with an error, to find a fault"),
+    "pipeline/worker.py": (3, "logged in the worker's process, to find a fault"),
+    "sentences/__init__.py": (1, "where there is no file of sentences"),
+    "sources/remote_child.py": (1, "logged with an error of Micro-Manager's, to find a fault"),
+    "sources/video.py": (1, "caught in the same file"),
+    "trend/plot.py": (2, "names of fonts"),
+}
+FOR_DEVELOPERS = {"debug", "exception", "RuntimeError", "AssertionError", "TypeError", "AttributeError"}
+WORD = re.compile(r"[\"'(]?[A-Za-z][A-Za-z'-]*[\"').,:;!?]*")
+STYLE = re.compile(r"[a-z-]+: [^;]+;")
+
+
+def called(node):
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def not_for_people(tree):
+    """The nodes of docstrings, of what is logged to find a fault, and of errors for developers."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            found.add(id(node.value))
+        elif isinstance(node, ast.Assert) or (
+            isinstance(node, ast.Call) and called(node.func) in FOR_DEVELOPERS
+        ):
+            found |= {id(inner) for inner in ast.walk(node)}
+    return found
+
+
+def literals(tree):
+    """Every text with its line; an f-string whole, its values as dots."""
+    parts = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts |= {id(value) for value in node.values}
+            text = "".join(
+                str(getattr(value, "value", "")) if isinstance(value, ast.Constant) else "…"
+                for value in node.values
+            )
+            yield node, text
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            yield node, node.value
+
+
+def test_no_sentence_is_left_in_the_code():
+    left = {}
+    for path, tree in trees():
+        skipped = not_for_people(tree)
+        for node, text in literals(tree):
+            words = sum(WORD.fullmatch(word) is not None for word in text.split())
+            if words >= 4 and id(node) not in skipped and not STYLE.search(text):
+                left.setdefault(path.as_posix(), []).append(f"{path}:{node.lineno}: {text[:90]}")
+    wrong = [
+        text for path, texts in left.items() if len(texts) > NO_SENTENCES.get(path, (0,))[0] for text in texts
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert {path: len(texts) for path, texts in left.items()} == {
+        path: number for path, (number, _) in NO_SENTENCES.items()
+    }
 
 
 def test_a_number_chooses_its_wording(monkeypatch):

@@ -312,11 +312,11 @@ def test_sessions_are_read_as_they_are(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_says_it_and_writes_a_table_and_a_picture(
-    folder: Path, tmp_path: Path, rbcflow: Any, capsys: Any
+    folder: Path, tmp_path: Path, rbcflow: Any
 ) -> None:
     table, picture = tmp_path / "bg.csv", tmp_path / "bg.png"
     code, out, err = rbcflow(
-        capsys, "trend", folder, "--csv", table, "--png", picture, "--crisis", "2026-03-29:2026-03-31"
+        "trend", folder, "--csv", table, "--png", picture, "--crisis", "2026-03-29:2026-03-31"
     )
     assert code == 0, err
     low = np.mean(v := [0.84, 0.8, 0.82, 0.86, 0.8, 0.84]) - 2 * np.std(v, ddof=1)
