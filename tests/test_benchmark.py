@@ -22,6 +22,7 @@ from napari_rbcflow.sentences import say
 FRAME_MS = 1e3 / 60
 
 
+@pytest.mark.slow
 def test_everything_is_measured_beside_real_time_and_nothing_stays(tmp_path: Path, rbcflow: Any) -> None:
     place, file = tmp_path / "disk", tmp_path / "speed.json"
     place.mkdir()

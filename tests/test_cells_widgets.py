@@ -440,6 +440,7 @@ def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any, press
     assert viewer.fault
 
 
+@pytest.mark.slow
 def test_in_napari(folder: Path, make_napari_viewer: Any, qtbot: Any, press: Any, take_picture: Any) -> None:
     """As a person sees them, in docks."""
     from napari_rbcflow.widgets.cells import CellViewer

@@ -255,6 +255,7 @@ def test_cells_in_light_that_comes_in_aslant() -> None:
     assert falls[3] < -0.4
 
 
+@pytest.mark.slow
 def test_training_sequences_in_every_light() -> None:
     """Each has a light of its own, a share stays straight, the seed decides."""
     settings = replace(SMALL, height=400, width=1376, cells_per_frame=5.0)
@@ -308,6 +309,7 @@ def test_a_frame_is_the_same_whatever_the_pace() -> None:
         assert (next(other.frames()).image != runs[0][0].image).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_stop_ends_a_paced_run_and_late_frames_still_come() -> None:
     """A consumer that slept finds every frame; `stop` from another thread wakes a waiting source."""
     source = SimulatedChamber(replace(SMALL, fps=50.0))
@@ -421,6 +423,7 @@ def test_refuses_and_leaves_nothing_half_made(tmp_path: Path) -> None:
     assert (tmp_path / "there.truth.csv").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_sequences_for_training() -> None:
     """Crops of the right form; flipping ones change, tank-treading ones do not; the seed decides."""
     settings = replace(SMALL, height=400, width=1376, cells_per_frame=40.0)

@@ -251,6 +251,7 @@ class TestThePapersRecipe:
         assert one.tolist() != two.tolist()
 
 
+@pytest.mark.slow
 class TestTraining:
     def test_blend_learns_and_its_weights_judge(
         self, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

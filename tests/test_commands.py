@@ -32,6 +32,7 @@ def test_every_command_has_help_with_an_example(name: str, rbcflow: Any) -> None
     assert f"Example: rbcflow {name}" in " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_the_demo_runs_in_a_terminal_where_no_display_answers_until_its_rule_is_met(tmp_path: Path) -> None:
     def demo(*options: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "napari_rbcflow.cli", "demo", "--stop-reliable", "10"]
@@ -71,6 +72,7 @@ def test_the_running_line_gives_no_bare_number_to_act_on() -> None:
     assert line(0, grave).startswith("60 s  1 track  no reliable cell yet")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM that a process can hear")
 def test_being_told_to_end_closes_the_session(tmp_path: Path) -> None:
     command = [

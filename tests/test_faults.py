@@ -25,6 +25,8 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session, verify
 from napari_rbcflow.tracking.tracker import Tracker
 
+pytestmark = pytest.mark.slow
+
 chamber = partial(factories.chamber, height=256, width=512, cells_per_frame=25.0)
 
 

@@ -18,7 +18,7 @@ from napari_rbcflow.estimate.focus_speed import LEAST_SURE, FocusSpeed, SpeedsSe
 from napari_rbcflow.estimate.tally import FRAGMENT, OTHER_SPEED, Tally, counts
 from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import RunSummary, FractionFigure, SessionWriter, open_session, verify
+from napari_rbcflow.session import FractionFigure, RunSummary, SessionWriter, open_session, verify
 from napari_rbcflow.session.change_log import ChangeLog
 from napari_rbcflow.session.counting import corrected_figure
 from napari_rbcflow.session.recovery import close_interrupted
@@ -306,6 +306,7 @@ class SeesFocus:
         return Judgement(track.cell, Label.UNRELIABLE, 0.1, None, "stage-1")
 
 
+@pytest.mark.slow
 def test_a_run_tells_its_speed_and_a_replay_says_the_same(tmp_path: Path) -> None:
     """Batches and the moments at which cells are judged are others; labels, counts and speed are not."""
     chamber = ChamberSettings(seed=2, height=384, width=640, cells_per_frame=50.0)

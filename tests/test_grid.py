@@ -79,6 +79,7 @@ def rbcflow(*arguments: object) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 class TestSplits:
     def test_whole_acquisitions_are_held_back(self, flat: Path) -> None:
         for stage, split in make_splits([flat], (1, 2)).items():
@@ -109,6 +110,7 @@ class TestSplits:
         assert say("classification.grid-strips-frames", stage=2, frames=20) in splits[2].notes
 
 
+@pytest.mark.slow
 class TestGrid:
     def test_runs_resumes_and_refuses(self, published: Path, tmp_path: Path) -> None:
         out = tmp_path / "grid"
@@ -258,6 +260,7 @@ class TestTables:
         assert rows[1] == ["F1-score", "20", "-", "**0.95**", "0.93", "-"]
         assert {len(row) for row in rows} == {6}
 
+    @pytest.mark.slow
     def test_table_5_counts(self, published: Path) -> None:
         result = evaluate(published, TwoStage.load("cpu"))
         assert result["split"] == "test"
@@ -273,6 +276,7 @@ class TestTables:
         assert re.match(r"all +50\.0 +\d+\.\d +[+-]\d+\.\d +8 +\|", lines[-1])
 
 
+@pytest.mark.slow
 class TestPublishedLayout:
     def test_evaluates_test_unless_told(self, published: Path, tmp_path: Path) -> None:
         code, said, told = rbcflow("evaluate", published, "--json", tmp_path / "scores.json")

@@ -152,6 +152,7 @@ def test_a_session_from_before_is_whole(tmp_path: Path) -> None:
     assert verify(folder).findings == []
 
 
+@pytest.mark.slow
 def test_a_run_counts_only_what_was_watched_long_enough(tmp_path: Path) -> None:
     """The whole instrument on a small chamber: the shorter ones are kept, judged, and not counted."""
     chamber = ChamberSettings(height=480, seconds=3.0, seed=12, cells_per_frame=50.0, variety=0.2)

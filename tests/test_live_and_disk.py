@@ -20,6 +20,8 @@ from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.tracking.tracker import Tracker
 
+pytestmark = pytest.mark.slow
+
 RBCFLOW = [sys.executable, "-m", "napari_rbcflow.cli"]
 TABLES = ("cells.csv", "tracks.csv")
 

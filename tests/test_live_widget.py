@@ -30,7 +30,7 @@ from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import RunSummary, FractionFigure, open_session, verify
+from napari_rbcflow.session import FractionFigure, RunSummary, open_session, verify
 from napari_rbcflow.session.label_edits import LabelChange, append_change
 from napari_rbcflow.session.schema import write_run
 from napari_rbcflow.types import Label
@@ -109,6 +109,7 @@ def whole_and_stopped(folder: Path) -> bool:
     return (run["status"], run["stop_reason"], verify(folder).code) == ("stopped", "user", 0)
 
 
+@pytest.mark.slow
 def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(bench: Bench) -> None:
     widget, _ = bench.widget(from_menu=True)
     layers = list(bench.viewer.layers)
@@ -186,6 +187,7 @@ def test_the_command_lines_widget_is_the_menus(bench: Bench) -> None:
     assert len(bench.viewer.layers) == 2
 
 
+@pytest.mark.slow
 def test_whatever_goes_wrong_is_a_sentence_in_the_widget(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -298,6 +300,7 @@ def a_display_that_fails_stops_the_run_and_says_so_once(
     assert len([r for r in caplog.records if r.name.endswith("widgets.dock")]) == 1
 
 
+@pytest.mark.slow
 def test_taken_away_in_mid_run_it_stops_the_run_and_closes_the_session(bench: Bench) -> None:
     # Two at once: each has a process of its own.
     made = [bench.widget() for _ in range(2)]
@@ -328,6 +331,7 @@ def test_taken_away_in_mid_run_it_stops_the_run_and_closes_the_session(bench: Be
     assert not {t for t in threading.enumerate() if t.name.startswith("rbcflow")} & threads
 
 
+@pytest.mark.slow
 def test_the_end_of_python_ends_the_run(tmp_path: Path) -> None:
     script = f"""
         import sys, time, napari
@@ -355,6 +359,7 @@ def test_the_end_of_python_ends_the_run(tmp_path: Path) -> None:
     assert whole_and_stopped(folder)
 
 
+@pytest.mark.slow
 def test_live_mode_there_is_ended_by_a_button_and_what_the_camera_took_is_seen(
     bench: Bench, micro_manager: Open
 ) -> None:

@@ -93,6 +93,7 @@ def check_gaps(folder: Path, lost: set[int]) -> Any:
     return session
 
 
+@pytest.mark.slow
 def test_a_track_tells_of_frames_that_the_camera_lost(
     replay: Any,
     tmp_path: Path,
@@ -124,6 +125,7 @@ def test_a_track_tells_of_frames_that_the_camera_lost(
         assert cell.speed_um_per_s == pytest.approx(before, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_track_tells_of_frames_that_we_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The computer stands still for a moment, and fewer frames may wait than come in that time."""
     monkeypatch.setattr(stages, "WAITING_BYTES", 0)

@@ -52,6 +52,7 @@ def accounted(frames: list[Frame], camera: MicroManagerCamera) -> bool:
     return indices[0] == 0 and indices[-1] + 1 == len(indices) + sum(camera.missed.values())
 
 
+@pytest.mark.slow
 def test_demo_camera_runs_through_the_real_core_and_every_frame_is_accounted_for(demo: Path) -> None:
     camera = open_source("demo")
     assert isinstance(camera, MicroManagerCamera)
@@ -76,6 +77,7 @@ def test_demo_camera_runs_through_the_real_core_and_every_frame_is_accounted_for
     assert frames[1].image.any()
 
 
+@pytest.mark.slow
 def test_opened_again_and_again_in_one_process(demo: Path) -> None:
     from pycromanager.acquisition.acq_eng_py.internal.engine import Engine
 
@@ -352,6 +354,7 @@ def faulty(demo: Path) -> Iterator[tuple[MicroManagerCamera, Faulty]]:
         yield camera, camera._core
 
 
+@pytest.mark.slow
 def test_a_camera_that_falls_silent_fails_the_run(faulty: tuple[MicroManagerCamera, Faulty]) -> None:
     camera, core = faulty
     got: list[Frame] = []
@@ -381,6 +384,7 @@ def test_a_core_that_throws_fails_the_run(faulty: tuple[MicroManagerCamera, Faul
     assert "\n" not in str(failed.value)
 
 
+@pytest.mark.slow
 def test_an_overflow_is_counted_and_the_run_goes_on(demo: Path) -> None:
     camera = MicroManagerCamera(settings=CameraSettings(fps=100))
     with camera:

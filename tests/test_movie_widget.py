@@ -25,6 +25,7 @@ from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
 LONG_MS = 60_000
 
 

@@ -375,14 +375,17 @@ def run_of(
     return told
 
 
+@pytest.mark.slow
 def test_a_healthy_chamber_gets_no_grave_warning(two_stage: TwoStage) -> None:
     assert keys(run_of(two_stage)) <= {"few-cells"}
 
 
+@pytest.mark.slow
 def test_half_the_flow_is_said(two_stage: TwoStage) -> None:
     assert "flow-slow" in keys(run_of(two_stage, shear=5.0))
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_too_bright_is_said(two_stage: TwoStage) -> None:
     def brighter(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         saturated: NDArray[np.uint8] = np.clip(image * 2.1, 0, 255).astype(np.uint8)
@@ -391,6 +394,7 @@ def test_a_picture_that_is_too_bright_is_said(two_stage: TwoStage) -> None:
     assert "light-saturated" in keys(run_of(two_stage, spoil=brighter))
 
 
+@pytest.mark.slow
 def test_a_wrong_pixel_size_is_said(two_stage: TwoStage) -> None:
     """With half the true pixel the networks take nearly every cell for a flipping one."""
     assert "pixel-size" in keys(run_of(two_stage, pixel_size_um=0.3025))
@@ -418,6 +422,7 @@ def test_a_terminal_says_grave_warnings_before_the_number_on_the_same_stream(
     assert capsys.readouterr().out == "tank-treading 70.0 %\n"
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_quality_in_the_session_and_says_it_while_it_goes_on(
     two_stage: TwoStage, tmp_path: Path
 ) -> None:

@@ -22,6 +22,8 @@ from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import Frame
 
+pytestmark = pytest.mark.slow
+
 # `open` runs the camera for half a second to measure it: faults come after the frames of that.
 
 

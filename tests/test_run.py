@@ -20,13 +20,15 @@ from napari_rbcflow.estimate import RunningFraction, StopRules, method_words, re
 from napari_rbcflow.pipeline import Run, RunSettings, analyze
 from napari_rbcflow.quality.monitor import warnings_so_far
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import RunSummary, FractionFigure, open_session, writer
+from napari_rbcflow.session import FractionFigure, RunSummary, open_session, writer
 from napari_rbcflow.session.counting import recount
 from napari_rbcflow.session.schema import write_run
 from napari_rbcflow.session.verification import verify
 from napari_rbcflow.simulation import simulate_movie
 from napari_rbcflow.sources import FrameSource
 from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
+
+pytestmark = pytest.mark.slow
 
 
 def done(run: Run) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.types import Frame
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("pycromanager", reason="pycromanager is not installed")
 pytest.importorskip("zmq", reason="pyzmq is not installed")
 
