@@ -11,21 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from factories import account_of, begin, no_screen, some_pairs
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtGui import QColor, QCursor
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.pipeline.run import Run
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.status import JudgedCell
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import Session, open_session, verify
+from napari_rbcflow.session import Session, open_session, reader, tables, verify
 from napari_rbcflow.session.browse import ALL, CHANGED, COUNTED, CellBrowser
 from napari_rbcflow.session.change_log import ChangeLog
 from napari_rbcflow.session.label_edits import STRUCK_OUT
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import Label
+from napari_rbcflow.widgets.cells import CellViewer
+from napari_rbcflow.widgets.cells_strip import REMEMBERED, CellStrip
+from napari_rbcflow.widgets.dock import LABEL_STYLES
+from napari_rbcflow.widgets.remembered import load_settings
 
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
@@ -58,8 +65,6 @@ def folder(analysed: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def pointer_aside(qtbot: Any) -> Iterator[None]:
     """The screen's pointer is nowhere near a widget, which it would hold still."""
-    from qtpy.QtGui import QCursor
-
     before = QCursor.pos()
     QCursor.setPos(0, 0)
     yield
@@ -94,16 +99,11 @@ def of_label(session: Session, *labels: str) -> list[int]:
 
 
 def click(qtbot: Any, strip: Any, cell: int) -> None:
-    from qtpy.QtCore import Qt
-
     qtbot.mouseClick(strip._tiles, Qt.MouseButton.LeftButton, pos=strip.place_of(cell))
 
 
 def colour_under(widget: Any, place: Any) -> str:
     """The label whose colour that is nearest to: a test's screen may have few colours."""
-    from qtpy.QtGui import QColor
-
-    from napari_rbcflow.widgets.dock import LABEL_STYLES
 
     def parts(colour: Any) -> Any:
         return np.array([colour.red(), colour.green(), colour.blue()])
@@ -113,10 +113,6 @@ def colour_under(widget: Any, place: Any) -> str:
 
 
 def test_the_strip(folder: Path, qtbot: Any, take_picture: Any) -> None:
-    from qtpy.QtCore import QPoint
-
-    from napari_rbcflow.widgets.cells_strip import CellStrip
-
     session = open_session(folder)
     strip = CellStrip()
     qtbot.addWidget(strip)
@@ -157,8 +153,6 @@ def test_the_strip(folder: Path, qtbot: Any, take_picture: Any) -> None:
 
 
 def test_the_strip_forgets_and_queues_nothing(folder: Path, qtbot: Any) -> None:
-    from napari_rbcflow.widgets.cells_strip import REMEMBERED, CellStrip
-
     told = [cell for cell in judged_of(open_session(folder)) if cell.label == Label.TANK_TREADING]
     strip = CellStrip()
     qtbot.addWidget(strip)
@@ -182,10 +176,6 @@ def test_the_strip_forgets_and_queues_nothing(folder: Path, qtbot: Any) -> None:
 
 
 def test_the_strip_stands_still_under_the_pointer(folder: Path, qtbot: Any) -> None:
-    from qtpy.QtGui import QCursor
-
-    from napari_rbcflow.widgets.cells_strip import CellStrip
-
     told = [cell for cell in judged_of(open_session(folder)) if cell.label == Label.TANK_TREADING]
     strip = CellStrip()
     qtbot.addWidget(strip)
@@ -207,9 +197,6 @@ def test_the_strip_stands_still_under_the_pointer(folder: Path, qtbot: Any) -> N
 
 
 def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any, press: Any, take_picture: Any) -> None:
-    from napari_rbcflow.widgets.cells import CellViewer
-    from napari_rbcflow.widgets.remembered import load_settings
-
     machine = (folder / "cells.csv").read_bytes()
     session = open_session(folder)
     flipping = of_label(session, "flipping")[0]
@@ -273,7 +260,6 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any, press: Any,
     assert ChangeLog(folder).all()[-1].by == "Bert"
 
     # A frame is looked at by itself.
-    from qtpy.QtCore import Qt
 
     qtbot.mouseClick(viewer.film, Qt.MouseButton.LeftButton, pos=viewer.film.place_of(3))
     assert viewer.player.index == 3
@@ -286,8 +272,6 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any, press: Any,
 
 
 def test_stepping_through_cells(folder: Path, qtbot: Any, press: Any) -> None:
-    from napari_rbcflow.widgets.cells import CellViewer
-
     session = open_session(folder)
     counted = of_label(session, "tank-treading", "flipping")
     viewer = CellViewer()
@@ -345,10 +329,6 @@ def test_browsing_goes_both_ways(folder: Path) -> None:
 
 
 def test_a_table_that_grows_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pandas as pd
-
-    from napari_rbcflow.session import reader, tables
-
     pairs = some_pairs(90)
     writer = begin(tmp_path / "S")
     browser = CellBrowser(writer.folder)
@@ -382,8 +362,6 @@ def test_a_table_that_grows_is_read_on(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_run_that_goes_on(tmp_path: Path, qtbot: Any, press: Any) -> None:
-    from napari_rbcflow.widgets.cells import CellViewer
-
     pairs = some_pairs(60)
     writer = begin(tmp_path / "S")
     writer.keep(pairs[:30])
@@ -412,8 +390,6 @@ def test_a_run_that_goes_on(tmp_path: Path, qtbot: Any, press: Any) -> None:
 
 
 def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any, press: Any) -> None:
-    from napari_rbcflow.widgets.cells import CellViewer
-
     viewer = CellViewer()
     qtbot.addWidget(viewer)
     viewer.show()
@@ -443,9 +419,6 @@ def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any, press
 @pytest.mark.slow
 def test_in_napari(folder: Path, make_napari_viewer: Any, qtbot: Any, press: Any, take_picture: Any) -> None:
     """As a person sees them, in docks."""
-    from napari_rbcflow.widgets.cells import CellViewer
-    from napari_rbcflow.widgets.cells_strip import CellStrip
-
     window = make_napari_viewer(show=True)
     window.window.resize(1300, 950)
     strip, viewer = CellStrip(), CellViewer()

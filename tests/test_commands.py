@@ -75,15 +75,7 @@ def test_the_running_line_gives_no_bare_number_to_act_on() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM that a process can hear")
 def test_being_told_to_end_closes_the_session(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "napari_rbcflow.cli",
-        "live",
-        "--camera",
-        "simulated",
-        "--no-viewer",
-    ]
+    command = [sys.executable, "-m", "napari_rbcflow.cli", "live", "--camera", "simulated", "--no-viewer"]
     process = subprocess.Popen([*command, "-o", "s"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     record = tmp_path / "s" / "run.json"
     deadline = time.monotonic() + 60

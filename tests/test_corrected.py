@@ -121,11 +121,7 @@ def test_known_rates_are_solved_for() -> None:
     assert abs(k / (k + m) - p) > 0.03  # what there was to correct
     # Turning both kinds' names round turns the fraction round: here the rates differ, so turn them too.
     r = real(4_000_000, leak)
-    turned = replace(
-        r,
-        tank_treading_found=r.flipping_found,
-        flipping_found=r.tank_treading_found,
-    )
+    turned = replace(r, tank_treading_found=r.flipping_found, flipping_found=r.tank_treading_found)
     other = corrected_fraction(m, k, n - k - m, turned)
     assert other.estimate == pytest.approx(1 - p, abs=0.003)
 
@@ -332,9 +328,7 @@ def test_the_study_draws_as_a_run_does(coverage: dict[str, ModuleType]) -> None:
     assert MOST_WIDTH == study.MOST_WIDTH
 
 
-def test_corrected_interval_covers_a_patient_who_is_not_in_the_card(
-    coverage: dict[str, ModuleType],
-) -> None:
+def test_corrected_interval_covers_a_patient_who_is_not_in_the_card(coverage: dict[str, ModuleType]) -> None:
     """60 cards of two patients: 95 % would miss 9 of 180 runs, and 18 are three standard errors more."""
     study = coverage["new_patients"]
     found = study.study(study.Population(0.01, 0.7, 0.35), 2, 60, 1)

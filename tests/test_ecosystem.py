@@ -10,19 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import av
+import napari.settings
 import numpy as np
 import pandas as pd
 import pytest
 from factories import no_screen
+from napari.plugins.io import read_data_with_plugins
+from napari.utils.notifications import notification_manager
+from npe2 import PluginManifest
+from qtpy.QtCore import Qt
 from sentence_keys import is_said
 
 from napari_rbcflow import analyze
+from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session
 from napari_rbcflow.session.change_log import ChangeLog
 from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.lazy import open_frames
 from napari_rbcflow.sources.movie import open_movie
+from napari_rbcflow.types import SourceInfo
+from napari_rbcflow.widgets.dock import FIELD_LABELS
+from napari_rbcflow.widgets.picture import LivePicture
+from napari_rbcflow.widgets.remembered import Settings, load_settings, save_settings, settings_path
 
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
@@ -45,8 +55,6 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def said() -> list[Any]:
     """What napari has shown as messages in this test, and will."""
-    from napari.utils.notifications import notification_manager
-
     notification_manager.records.clear()
     return notification_manager.records
 
@@ -130,9 +138,6 @@ def test_live_movie_and_session_have_the_same_axes(
     take_picture: Any,
 ) -> None:
     """So that napari names the axes, and its scale bar is right, whatever is opened together."""
-    from napari_rbcflow.types import SourceInfo
-    from napari_rbcflow.widgets.picture import LivePicture
-
     movie, folder = analysed
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1200, 800)
@@ -173,8 +178,6 @@ def test_live_movie_and_session_have_the_same_axes(
 def test_cells_and_tracks_are_saved_from_the_layers(
     analysed: tuple[Path, Path], tmp_path: Path, make_napari_viewer: Any, said: list[Any]
 ) -> None:
-    from napari_rbcflow.errors import BadInput
-
     _, folder = analysed
     viewer = make_napari_viewer()
     _, tracks, *marks = viewer.open(folder, plugin=PLUGIN)
@@ -205,10 +208,6 @@ def test_cells_and_tracks_are_saved_from_the_layers(
 def test_what_cannot_be_opened_is_one_message(
     analysed: tuple[Path, Path], tmp_path: Path, make_napari_viewer: Any, said: list[Any]
 ) -> None:
-    from napari.plugins.io import read_data_with_plugins
-
-    from napari_rbcflow.errors import BadInput
-
     _, folder = analysed
     newer, cut = tmp_path / "newer", tmp_path / "cut.avi"
     newer.mkdir()
@@ -271,10 +270,6 @@ def test_any_frame_of_a_movie_is_the_one_that_is_analysed(
 
 
 def test_settings_are_kept_and_never_in_the_way(make_napari_viewer: Any, qtbot: Any) -> None:
-    from qtpy.QtCore import Qt
-
-    from napari_rbcflow.widgets.remembered import Settings, load_settings, save_settings, settings_path
-
     assert load_settings() == Settings()
     viewer = make_napari_viewer()
     _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Settings")
@@ -319,10 +314,6 @@ def test_settings_are_kept_and_never_in_the_way(make_napari_viewer: Any, qtbot: 
 
 
 def test_the_preferences_of_napari_call_the_settings_as_the_forms_do() -> None:
-    from npe2 import PluginManifest
-
-    from napari_rbcflow.widgets.dock import FIELD_LABELS
-
     manifest = PluginManifest.from_file(Path(__file__).parents[1] / "napari.yaml")
     titles = {
         name: setting.title
@@ -336,11 +327,6 @@ def test_the_preferences_of_napari_call_the_settings_as_the_forms_do() -> None:
 def test_the_preferences_of_napari_show_the_same_settings(
     plugin_settings: None, npe2pm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import napari.settings
-    from npe2 import PluginManifest
-
-    from napari_rbcflow.widgets.remembered import load_settings, save_settings
-
     monkeypatch.delenv("RBCFLOW_CONFIG")
     monkeypatch.setattr("platformdirs.user_config_dir", lambda _: str(tmp_path / "ours"))
     npe2pm.register(PluginManifest.from_file(Path(__file__).parents[1] / "napari.yaml"))

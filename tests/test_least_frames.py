@@ -125,11 +125,7 @@ def test_a_session_says_how_long_its_cells_were_watched(kept: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "said"),
-    [
-        ("least", "counts"),
-        ("reason", "leaves out"),
-        ("correction", "fraction_unseen_flips is not what"),
-    ],
+    [("least", "counts"), ("reason", "leaves out"), ("correction", "fraction_unseen_flips is not what")],
 )
 def test_what_does_not_fit_is_found(kept: Path, tmp_path: Path, damage: str, said: str) -> None:
     folder = Path(shutil.copytree(kept, tmp_path / "S"))

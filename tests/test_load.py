@@ -94,10 +94,7 @@ def check_gaps(folder: Path, lost: set[int]) -> Any:
 
 
 @pytest.mark.slow
-def test_a_track_tells_of_frames_that_the_camera_lost(
-    replay: Any,
-    tmp_path: Path,
-) -> None:
+def test_a_track_tells_of_frames_that_the_camera_lost(replay: Any, tmp_path: Path) -> None:
     source = chamber(3, seed=8)
     with source:
         movie = np.stack([frame.image for frame in source.frames()])

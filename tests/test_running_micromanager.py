@@ -201,10 +201,7 @@ def test_a_stop_before_the_camera_is_open_is_heard(micro_manager: Open) -> None:
 
 
 def test_where_nobody_answers_a_sentence_says_what_to_tick() -> None:
-    with (
-        pytest.raises(BadInput) as refused,
-        open_source("running", port=free_port()),
-    ):
+    with pytest.raises(BadInput) as refused, open_source("running", port=free_port()):
         pass
     assert refused.value.key == "sources.no-micro-manager"
     assert "\n" not in str(refused.value)
@@ -212,10 +209,7 @@ def test_where_nobody_answers_a_sentence_says_what_to_tick() -> None:
 
 def test_live_mode_is_ended_only_where_one_says_so(micro_manager: Open) -> None:
     port, _ = micro_manager(a_movie(90), live=True, ends_after=90)
-    with (
-        pytest.raises(LiveModeOn) as refused,
-        open_source("running", port=port),
-    ):
+    with pytest.raises(LiveModeOn) as refused, open_source("running", port=port):
         pass
     assert refused.value.key == "sources.live-mode-on"
     camera = open_source("running", port=port, end_live_mode=True)

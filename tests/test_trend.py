@@ -25,17 +25,7 @@ from napari_rbcflow.estimate import wilson
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import FractionFigure
 from napari_rbcflow.session.change_log import ChangeLog
-from napari_rbcflow.trend import (
-    Below,
-    Choices,
-    Gathered,
-    Record,
-    Trend,
-    Use,
-    gather,
-    parse_span,
-    trend_of,
-)
+from napari_rbcflow.trend import Below, Choices, Gathered, Record, Trend, Use, gather, parse_span, trend_of
 from napari_rbcflow.trend.baseline import (
     LEAST_DAYS,
     Baseline,
@@ -331,11 +321,7 @@ def test_the_command_says_it_and_writes_a_table_and_a_picture(
     rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
     assert len(rows) == 10
     crisis = next(row for row in rows if Path(row["session"]).name == "week-04")
-    assert (crisis["below"], crisis["in_baseline"], crisis["why"]) == (
-        "yes",
-        "no",
-        say("trend.use-crisis"),
-    )
+    assert (crisis["below"], crisis["in_baseline"], crisis["why"]) == ("yes", "no", say("trend.use-crisis"))
     assert (crisis["started"], crisis["n"]) == ("2026-03-30 10:15:00", "50")
     assert {row["baseline_low"] for row in rows} == {f"{low:.6f}"}
     failed = next(row for row in rows if Path(row["session"]).name == "a-failed")
@@ -455,10 +441,7 @@ def test_runs_of_other_networks_and_of_recorded_movies_are_told(tmp_path: Path) 
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    days=st.lists(st.floats(0, 4000), min_size=1, max_size=6),
-    most=st.integers(4, 12),
-)
+@given(days=st.lists(st.floats(0, 4000), min_size=1, max_size=6), most=st.integers(4, 12))
 def test_the_axis_of_dates_says_few_true_dates(days: list[float], most: int) -> None:
     scale = Scale.of(trend([record(0.8, days=day) for day in sorted(days)]))
     ticks = scale.dates(most)
