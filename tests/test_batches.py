@@ -27,8 +27,9 @@ N = 40
 
 @pytest.fixture(scope="module")
 def tracks() -> list[Track]:
-    drawn = simulate_sequences(N - 2, seed=7)
+    drawn, rng = simulate_sequences(N - 8, seed=7), np.random.default_rng(0)
     odd = [np.full((70, 31, 31), 120, np.uint8), np.zeros((LEAST_FRAMES, 31, 31), np.uint8)]
+    odd += [rng.normal(120, 8, (n, 31, 31)).astype(np.uint8) for n in (3, 5, 11, 24, 40, 59)]
     return [a_track(cell, crops=crops) for cell, crops in enumerate([s.crops for s in drawn] + odd)]
 
 

@@ -24,17 +24,9 @@ from napari_rbcflow.classification.sampling import level, sample, similarity, un
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
-from napari_rbcflow.types import Label, Track
+from napari_rbcflow.types import Label
 
 pictures = arrays(np.uint8, (31, 31), elements=st.integers(0, 255))
-
-
-def random_tracks(n: int, seed: int = 0) -> list[Track]:
-    rng = np.random.default_rng(seed)
-    return [
-        a_track(cell, crops=rng.normal(120, 8, (int(rng.integers(3, 60)), 31, 31)).astype(np.uint8))
-        for cell in range(1, n + 1)
-    ]
 
 
 def ssim(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
@@ -157,13 +149,6 @@ class TestNetworks:
 
 
 class TestTwoStage:
-    def test_label_does_not_depend_on_the_batch(self, two_stage: TwoStage) -> None:
-        tracks = random_tracks(45)
-        together = two_stage.judge(tracks)
-        assert together == [two_stage.judge([one])[0] for one in tracks]
-        order = np.random.default_rng(3).permutation(len(tracks))
-        assert [together[i] for i in order] == two_stage.judge([tracks[i] for i in order])
-
     def test_frames_that_another_cell_enters_are_left_out(self, two_stage: TwoStage) -> None:
         """As if they had not been; but not where too few would be left, and not where they are to be kept."""
         y, x = np.mgrid[:31, :31] - 15.0
@@ -222,7 +207,7 @@ class TestTwoStage:
 
     def test_threads_are_given_back(self, two_stage: TwoStage) -> None:
         before = torch.get_num_threads()
-        two_stage.judge(random_tracks(3))
+        two_stage.judge([a_track(cell, 20) for cell in range(3)])
         assert torch.get_num_threads() == before
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

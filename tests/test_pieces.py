@@ -146,11 +146,11 @@ def in_flow(t: int, detections: Sequence[Detection]) -> FlowDetections:
     return FlowDetections(t, x, y, np.full(len(x), 3.0))
 
 
-def ends_of(frames: Sequence[Sequence[Detection]], length: float = LENGTH) -> tuple[list[End], Linker]:
-    """Link detections of cells that are seen nowhere else, all of one energy."""
-    linker, ends = Linker(length, fps=60, settings=TrackingSettings()), []
+def ends_of(frames: Sequence[Sequence[Detection]], log_energy: float = -9.0) -> tuple[list[End], Linker]:
+    """Link detections, all of one energy; elsewhere there is nothing, or as much everywhere."""
+    linker, ends = Linker(LENGTH, fps=60, settings=TrackingSettings()), []
     for t, detections in enumerate(frames):
-        ends += linker.step(in_flow(t, detections), Elsewhere(-9.0)).ended
+        ends += linker.step(in_flow(t, detections), Elsewhere(log_energy)).ended
     return ends + linker.finish("source-ended"), linker
 
 
@@ -207,11 +207,7 @@ def test_of_two_that_could_not_be_told_apart_both_are_possible() -> None:
             frames.append([(x + 5, 100.0)])
         else:  # they part upwards and downwards: either can be either
             frames.append([(x + 5, 96.0), (x + 5, 104.0)])
-    linker = Linker(LENGTH, fps=60, settings=TrackingSettings())
-    ends: list[End] = []
-    for t, detections in enumerate(frames):
-        ends += linker.step(in_flow(t, detections), Elsewhere(3.0)).ended
-    ends += linker.finish("source-ended")
+    ends, _ = ends_of(frames, 3.0)
     assert [(e.cell, e.reason) for e in ends][:2] == [(1, "ambiguous"), (2, "ambiguous")]
     later = [e for e in ends if e.cell > 2]
     assert len(later) == 2
@@ -244,11 +240,7 @@ def test_two_tracks_that_see_one_cell_by_turns_are_one_and_two_cells_side_by_sid
     for t in range(50):
         sides = [(20.0 + 20 * t, 100.0), (20.0 + 20 * t, 110.0)]
         frames.append(sides if both or t < 3 else [sides[t // 4 % 2]])
-    linker = Linker(LENGTH, fps=60, settings=TrackingSettings())
-    ends: list[End] = []
-    for t, detections in enumerate(frames):
-        ends += linker.step(in_flow(t, detections), Elsewhere(3.0)).ended
-    ends += linker.finish("source-ended")
+    ends, _ = ends_of(frames, 3.0)
     named = [end.may_continue for end in ends]
     assert named == [(), ()] if both else len(ends) > 1 and all(named[1:])
 

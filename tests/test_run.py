@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import FIELD, SaysAll, chamber
+from factories import SaysAll, chamber
 from sentence_keys import refused
 
 from napari_rbcflow.classification.two_stage import TwoStage
@@ -25,7 +25,6 @@ from napari_rbcflow.session import FractionFigure, RunSummary, open_session, wri
 from napari_rbcflow.session.counting import recount
 from napari_rbcflow.session.schema import write_run
 from napari_rbcflow.session.verification import verify
-from napari_rbcflow.simulation import simulate_movie
 from napari_rbcflow.sources import FrameSource
 from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
 
@@ -340,18 +339,6 @@ def test_a_folder_that_exists_is_refused_and_left_as_it_was(tmp_path: Path) -> N
         Run(chamber(1), tmp_path, RunSettings(), SaysAll()).start()
     assert error.value.key == "session.exists"
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_the_same_movie_gives_the_same_cells_live_and_from_disk(tmp_path: Path, two_stage: TwoStage) -> None:
-    from napari_rbcflow.sources.movie import open_movie
-
-    movie = tmp_path / "m.tif"
-    simulate_movie(movie, seconds=4, seed=3, tank_fraction=0.7, **FIELD)  # type: ignore[arg-type]
-    analyze(movie, tmp_path / "disk", background="sliding", device="cpu")
-    live = Run(open_movie(movie, paced=True), tmp_path / "live", RunSettings(background="sliding"), two_stage)
-    done(live)
-    for name in ("cells.csv", "tracks.csv"):
-        assert (tmp_path / "disk" / name).read_bytes() == (tmp_path / "live" / name).read_bytes()
 
 
 def test_a_movie_without_a_cell_says_so_and_leaves_nothing(tmp_path: Path) -> None:
