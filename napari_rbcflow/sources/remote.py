@@ -68,7 +68,7 @@ class RunningMicroManager(FrameSource):
     port : int
         Of its ZMQ server, on this computer.
     exposure_ms, fps, binning, roi, pixel_size_um, pixel_type
-        As in `MicroManagerCamera`.
+        As in `CameraSettings`.
     end_live : bool
         Stop Micro-Manager's Live mode if it is on; else that is an error.
     """
