@@ -88,6 +88,7 @@ def check_what_is_told_beside(record: dict[str, Any]) -> None:
     assert 0 < sum(threads.values()) <= 1.05 * analysed["cpu_ms_per_frame"] + 0.5
 
 
+@pytest.mark.slow
 def test_bad_input_gets_one_sentence_at_once_and_leaves_nothing(tmp_path: Path, rbcflow: Any) -> None:
     import torch
 
@@ -132,6 +133,7 @@ def break_down(order: Any, report: Any) -> None:
     raise ZeroDivisionError(order)
 
 
+@pytest.mark.slow
 def test_a_measuring_process_that_dies_is_told() -> None:
     said: list[tuple[float, str]] = []
     with pytest.raises(RunFailed) as error:

@@ -385,6 +385,7 @@ def test_an_uncounted_cell_never_comes_to_count(copied: Path) -> None:
     assert any_said("session.changes-unjudged-cell", verify(copied).findings)
 
 
+@pytest.mark.slow
 def test_while_another_process_writes_the_session(tmp_path: Path) -> None:
     from napari_rbcflow.pipeline.client import Worker
     from napari_rbcflow.pipeline.messages import RunRequest

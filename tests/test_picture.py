@@ -36,6 +36,8 @@ from napari_rbcflow.widgets.dock import LABEL_STYLES, NOT_YET, STRUCK_OUT
 from napari_rbcflow.widgets.picture import LivePicture
 from napari_rbcflow.widgets.picture_layers import CAPACITY, LABELS, LEAST_SHARE, History
 
+pytestmark = pytest.mark.slow
+
 PROGRESS = Progress("running", 0, 0, 0, 0, 0.0, 0, Counter(), 0, float("nan"), (0.0, 1.0), 0.95, "")
 
 
@@ -116,7 +118,6 @@ def picture(make_napari_viewer: Any) -> Any:
     made.close()
 
 
-@pytest.mark.slow
 def test_what_one_sees_is_what_is_counted(tmp_path: Path, make_napari_viewer: Any, qtbot: Any) -> None:
     folder = tmp_path / "s"
     chamber = ChamberSettings(seed=2, height=548, width=688, cells_per_frame=24.0, variety=0.3)
@@ -459,7 +460,6 @@ def test_display_gives_way_where_drawing_is_slow(tmp_path: Path, picture: LivePi
     qtbot.waitUntil(lambda: picture.budget.free, timeout=2_500)
 
 
-@pytest.mark.slow
 def test_nothing_is_left_behind(tmp_path: Path, make_napari_viewer: Any, qtbot: Any) -> None:
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(700, 500)

@@ -314,6 +314,7 @@ for i in range(0, len(pairs), 9):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.slow
 def test_killed_in_mid_run(tmp_path: Path) -> None:
     folder = tmp_path / "S"
     with subprocess.Popen(

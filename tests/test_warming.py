@@ -27,6 +27,7 @@ def test_warming_costs_little_whatever_the_pixel(pixel_size_um: float) -> None:
     assert peak < 40e6
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_once_frames_come() -> None:
     """On a new machine a kernel takes seconds to compile, and a camera's frames are dropped meanwhile."""
     settings = ChamberSettings(seconds=2.5, seed=4, height=384, width=640, cells_per_frame=30)
