@@ -101,7 +101,9 @@ def by_viewer(case: Case, setting: Setting, folder: Path, screen: Screen, bench:
         widget.form.fill = lambda _: None  # type: ignore[method-assign,assignment]
     screen.stall_s = 0.0
     run = screen.start(
-        RunRequest(camera, folder, RunSettings(device="cuda" if setting.survives else "cpu", ring_seconds=0.2))
+        RunRequest(
+            camera, folder, RunSettings(device="cuda" if setting.survives else "cpu", ring_seconds=0.2)
+        )
     )
     widget.form.__dict__.pop("fill", None)
     pid = widget._parts.worker.pid

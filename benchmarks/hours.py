@@ -30,7 +30,7 @@ from napari_rbcflow.pipeline.run import RECENT_LABELS
 from napari_rbcflow.pipeline.status import RecentCells
 from napari_rbcflow.quality.monitor import RunQuality
 from napari_rbcflow.ring import FrameGone, FrameRing, open_ring
-from napari_rbcflow.session import RunSummary, FractionFigure, SessionWriter, open_session, verify
+from napari_rbcflow.session import FractionFigure, RunSummary, SessionWriter, open_session, verify
 from napari_rbcflow.session.counting import corrected_figure
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track

@@ -125,7 +125,9 @@ def session(folder: Path, n: int) -> None:
     timed("SessionWriter.heartbeat", 20, lambda _: writer.heartbeat(RunSummary()))
     cells = {"tracked": TRACKS * n, "unreliable": TRACKS * n}
     timed(
-        f"close of {TRACKS * n} tracks", 1, lambda _: writer.close(RunSummary(cells=cells), "finished", "user")
+        f"close of {TRACKS * n} tracks",
+        1,
+        lambda _: writer.close(RunSummary(cells=cells), "finished", "user"),
     )
     timed("verify of that session", 1, lambda _: print(*verify(folder / "session").findings, end=""))
 

@@ -104,7 +104,13 @@ def draw_crops(session: Session, out: Path) -> None:
         cell = int(of_kind.loc[of_kind["frames"][sure].idxmax(), "cell"])
         crops = session.crops(cell)
         crops = crops[np.linspace(0, len(crops) - 1, 20).astype(int)]
-        show(axes, np.hstack(list(crops)), f"{label} (cell {cell}: 20 of its crops, first to last)", vmin=50, vmax=180)
+        show(
+            axes,
+            np.hstack(list(crops)),
+            f"{label} (20 crops of cell {cell})",
+            vmin=50,
+            vmax=180,
+        )
     figure.savefig(out / "stage-crops.png")
 
 

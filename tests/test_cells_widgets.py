@@ -31,7 +31,7 @@ from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.cells import CellViewer
 from napari_rbcflow.widgets.cells_strip import REMEMBERED, CellStrip
-from napari_rbcflow.widgets.dock import LABEL_STYLES
+from napari_rbcflow.widgets.label_styles import LABEL_STYLES
 from napari_rbcflow.widgets.remembered import load_settings
 
 if no_screen():

@@ -32,7 +32,8 @@ from napari_rbcflow.types import CROP_SIDE, Frame, Label, SourceInfo
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
-from napari_rbcflow.widgets.dock import LABEL_STYLES, NOT_YET, STRUCK_OUT
+from napari_rbcflow.session import STRUCK_OUT
+from napari_rbcflow.widgets.label_styles import LABEL_STYLES, NOT_YET
 from napari_rbcflow.widgets.picture import LivePicture
 from napari_rbcflow.widgets.picture_layers import CAPACITY, LABELS, LEAST_SHARE, History
 

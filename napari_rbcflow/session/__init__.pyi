@@ -7,6 +7,7 @@ from .counting import corrected_figure as corrected_figure
 from .counting import corrected_words as corrected_words
 from .counting import words_of as words_of
 from .crops import CropSequence as CropSequence
+from .label_edits import STRUCK_OUT as STRUCK_OUT
 from .label_edits import LabelChange as LabelChange
 from .reader import Session as Session
 from .reader import open_session as open_session

@@ -42,7 +42,7 @@ CELL_TYPES = {
 """`gap_frames`: frames between the first and the last without a picture, lost or not analysed."""
 TRACK_TYPES = {"cell": "int64", "frame": "int64", "y_px": "float64", "x_px": "float64", "seen": "int64"}
 CELL_COLUMNS, TRACK_COLUMNS = tuple(CELL_TYPES), tuple(TRACK_TYPES)
-OLDER_CELL_COLUMNS = CELL_COLUMNS[:-1]
+OLDER_CELL_COLUMNS = tuple(name for name in CELL_COLUMNS if name != "gap_frames")
 """Older sessions have no `gap_frames`."""
 Fingerprint = dict[str, int | str]
 """A file's ``bytes`` and ``sha256``, as ``run.json`` holds them under ``files``."""

@@ -29,6 +29,7 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import (
     COUNTED,
     KINDS,
+    STRUCK_OUT,
     CellBrowser,
     CellRecord,
     ChangeLog,
@@ -38,7 +39,8 @@ from napari_rbcflow.session import (
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.cells_strip import CellStrip
 from napari_rbcflow.widgets.crop_player import CropPlayer, Film, facts_of, flags_words, heading_of, words_of
-from napari_rbcflow.widgets.dock import FAULT_COLOUR, LABEL_STYLES, STRUCK_OUT, set_text
+from napari_rbcflow.widgets.dock import set_text
+from napari_rbcflow.widgets.label_styles import FAULT_COLOUR, LABEL_STYLES
 from napari_rbcflow.widgets.remembered import load_settings, save_settings
 
 _PACES = {say("viewer.pace-camera"): 1, say("viewer.pace-2"): 2, say("viewer.pace-5"): 5}

@@ -29,6 +29,7 @@ from qtpy.QtWidgets import (
 
 from napari_rbcflow.pipeline import JudgedCell
 from napari_rbcflow.sentences import say
+from napari_rbcflow.session import STRUCK_OUT
 from napari_rbcflow.types import CROP_SIDE, Label
 from napari_rbcflow.widgets.crop_player import (
     certainty,
@@ -38,7 +39,7 @@ from napari_rbcflow.widgets.crop_player import (
     two_digits,
     words_of,
 )
-from napari_rbcflow.widgets.dock import LABEL_STYLES, STRUCK_OUT
+from napari_rbcflow.widgets.label_styles import LABEL_STYLES
 
 _PICTURE = 2 * CROP_SIDE
 _FRAME = 3

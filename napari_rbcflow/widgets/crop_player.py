@@ -14,9 +14,9 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_rbcflow.pipeline import JudgedCell
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import CellRecord, CropSequence
+from napari_rbcflow.session import STRUCK_OUT, CellRecord, CropSequence
 from napari_rbcflow.types import CROP_SIDE, Label
-from napari_rbcflow.widgets.dock import FAULT_COLOUR, LABEL_STYLES, STRUCK_OUT, WARNING_COLOUR
+from napari_rbcflow.widgets.label_styles import FAULT_COLOUR, LABEL_STYLES, WARNING_COLOUR
 
 # Around the background, which is the median of a crop. Cells in focus reach 9 below and 13 above.
 GREY_EITHER_SIDE = 25

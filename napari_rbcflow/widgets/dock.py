@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -24,35 +24,8 @@ from qtpy.QtWidgets import (
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
 from napari_rbcflow.sentences import name_settings, say
-from napari_rbcflow.types import Label
+from napari_rbcflow.widgets.label_styles import FAULT_COLOUR, WARNING_COLOUR
 from napari_rbcflow.widgets.remembered import load_settings, save_settings
-
-NOT_YET = "not yet"
-STRUCK_OUT = "struck-out"
-
-
-@dataclass(frozen=True)
-class LabelStyle:
-    """How a label is drawn: a colour, a symbol of napari's Points, one character, and words."""
-
-    colour: str
-    symbol: str
-    sign: str
-    words: str
-
-
-# Okabe and Ito's palette, bright enough for a grey picture and for a dark panel.
-LABEL_STYLES: dict[str, LabelStyle] = {
-    NOT_YET: LabelStyle("#e8e8e8", "disc", "○", say("forms.label-not-yet")),
-    Label.TANK_TREADING: LabelStyle("#56b4e9", "ring", "◉", say("forms.label-tank-treading")),
-    Label.FLIPPING: LabelStyle("#e69f00", "diamond", "◆", say("forms.label-flipping")),
-    Label.UNRELIABLE: LabelStyle("#d0d0d0", "cross", "✕", say("forms.label-unreliable")),
-    Label.TOO_SHORT: LabelStyle("#d0d0d0", "cross", "✕", say("forms.label-too-short")),
-    Label.UNCOUNTED: LabelStyle("#d0d0d0", "cross", "–", say("forms.label-uncounted")),
-    STRUCK_OUT: LabelStyle("#cc79a7", "cross", "⌫", say("forms.label-excluded")),
-}
-WARNING_COLOUR = "#f0e442"
-FAULT_COLOUR = "#ff6b5e"
 
 # The label of the field for each setting, by its name in Python. Each form takes its labels from here, and
 # a sentence that names a setting in backticks is shown with them.

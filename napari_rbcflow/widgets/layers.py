@@ -17,7 +17,7 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import Session
 from napari_rbcflow.sources import FrameArray, RingFrames, open_frames
 from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, Label
-from napari_rbcflow.widgets.dock import LABEL_STYLES
+from napari_rbcflow.widgets.label_styles import LABEL_STYLES
 
 LayerData = tuple[Any, dict[str, Any], str]
 

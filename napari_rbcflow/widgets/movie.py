@@ -15,15 +15,7 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.pipeline import busy
 from napari_rbcflow.sentences import say
 from napari_rbcflow.widgets.cells import CellViewer
-from napari_rbcflow.widgets.dock import (
-    Dock,
-    Fold,
-    RunButtons,
-    breakable,
-    scrolling,
-    set_text,
-    wrapping_label,
-)
+from napari_rbcflow.widgets.dock import Dock, Fold, RunButtons, breakable, scrolling, set_text, wrapping_label
 from napari_rbcflow.widgets.layers import ResultLayers
 from napari_rbcflow.widgets.movie_form import LAYER, MovieForm, frames_of_layer, may_be_movie
 from napari_rbcflow.widgets.movie_job import MovieJob, MovieOrder, Stage

@@ -16,8 +16,9 @@ from qtpy.QtCore import QTimer
 
 from napari_rbcflow.pipeline import JudgedCell, Snapshot
 from napari_rbcflow.sentences import say
+from napari_rbcflow.session import STRUCK_OUT
 from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, Label
-from napari_rbcflow.widgets.dock import LABEL_STYLES, NOT_YET, STRUCK_OUT
+from napari_rbcflow.widgets.label_styles import LABEL_STYLES, NOT_YET
 from napari_rbcflow.widgets.layers import axes_of
 
 FIRST_FRAMES = 5

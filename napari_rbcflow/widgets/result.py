@@ -26,6 +26,7 @@ from napari_rbcflow.pipeline import Progress
 from napari_rbcflow.quality import QualityLine, Severity, quality_lines, warnings_of_run
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import (
+    STRUCK_OUT,
     FractionFigure,
     Session,
     corrected_words,
@@ -34,16 +35,8 @@ from napari_rbcflow.session import (
     open_session,
     too_few_words,
 )
-from napari_rbcflow.widgets.dock import (
-    FAULT_COLOUR,
-    LABEL_STYLES,
-    STRUCK_OUT,
-    WARNING_COLOUR,
-    WarningBox,
-    breakable,
-    set_text,
-    wrapping_label,
-)
+from napari_rbcflow.widgets.dock import WarningBox, breakable, set_text, wrapping_label
+from napari_rbcflow.widgets.label_styles import FAULT_COLOUR, LABEL_STYLES, WARNING_COLOUR
 from napari_rbcflow.widgets.result_plots import CountsTable, FractionCurve
 
 HEIGHT_PX = 14

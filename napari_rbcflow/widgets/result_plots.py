@@ -12,14 +12,8 @@ from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidge
 from napari_rbcflow.quality import explained, lost_words
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Label
-from napari_rbcflow.widgets.dock import (
-    LABEL_STYLES,
-    NOT_YET,
-    WARNING_COLOUR,
-    breakable,
-    set_text,
-    wrapping_label,
-)
+from napari_rbcflow.widgets.dock import breakable, set_text, wrapping_label
+from napari_rbcflow.widgets.label_styles import LABEL_STYLES, NOT_YET, WARNING_COLOUR
 
 # Behind qtpy: it takes the Qt that is already there.
 import pyqtgraph as pg  # isort: skip

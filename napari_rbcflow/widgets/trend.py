@@ -56,16 +56,8 @@ from napari_rbcflow.trend import (
     trend_of,
     use_words,
 )
-from napari_rbcflow.widgets.dock import (
-    FAULT_COLOUR,
-    FIELD_LABELS,
-    WARNING_COLOUR,
-    Dock,
-    breakable,
-    in_form,
-    set_text,
-    wrapping_label,
-)
+from napari_rbcflow.widgets.dock import FIELD_LABELS, Dock, breakable, in_form, set_text, wrapping_label
+from napari_rbcflow.widgets.label_styles import FAULT_COLOUR, WARNING_COLOUR
 from napari_rbcflow.widgets.remembered import load_settings
 from napari_rbcflow.widgets.trend_plot import NOT_USED, TrendPlot, mark_of
 

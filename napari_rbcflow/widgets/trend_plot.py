@@ -13,13 +13,13 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_rbcflow.trend import Below, TrendRun, Use
 from napari_rbcflow.types import Label
-from napari_rbcflow.widgets.dock import LABEL_STYLES
+from napari_rbcflow.widgets.label_styles import LABEL_STYLES
 from napari_rbcflow.widgets.result_plots import colour_axes
 
 # Behind qtpy: it takes the Qt that is already there.
 import pyqtgraph as pg  # isort: skip
+from napari_rbcflow.session import STRUCK_OUT
 from napari_rbcflow.trend import Scale, Trend, at_day, below_words, day_words, number_words
-from napari_rbcflow.widgets.dock import STRUCK_OUT
 
 BLUE = LABEL_STYLES[Label.TANK_TREADING].colour
 ORANGE = LABEL_STYLES[Label.FLIPPING].colour
