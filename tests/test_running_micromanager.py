@@ -170,7 +170,7 @@ def test_a_server_that_dies_ends_the_run_in_a_sentence(micro_manager: Open, how:
         until_dead()
     assert failed.value.key == "sources.micro-manager-gone"
     assert "\n" not in str(failed.value)
-    assert len(got) >= 90
+    assert len(got) >= 86  # a late frame is held back, 4 at most, until the next ones come
     assert time.monotonic() - last[0] < 5  # calls into a dead server hang for ever
     assert camera._child is not None  # type: ignore[attr-defined]
     assert camera._child.process.poll() is not None  # type: ignore[attr-defined]
