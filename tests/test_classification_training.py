@@ -360,7 +360,7 @@ class TestTraining:
                 train(out=out, **arguments)  # type: ignore[arg-type]
             assert not out.exists()
         out.mkdir()
-        with refused(BadInput, "classification.folder-exists"):
+        with refused(BadInput, "ring.exists"):
             train([dataset], out, stage=1)
 
     def test_a_folder_that_cannot_be_made_is_known_before_training(

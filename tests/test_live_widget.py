@@ -529,7 +529,7 @@ def test_the_end_says_what_happened_whatever_the_folder_says(qtbot: Any, tmp_pat
     assert method_words("wilson") in panel.cells.text()
 
     panel.show_end("failed", "the disk is full", tmp_path)
-    assert panel.warnings.grave == (say("viewer.run-failed", reason="the disk is full"),)
+    assert panel.warnings.grave == (say("quality.warn-failed", reason="the disk is full"),)
     assert panel.number.text() == "80 %"
     assert "#8f959b" in panel.number.styleSheet()
     assert "#8f959b" in panel.corrected.styleSheet()

@@ -382,7 +382,9 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     tifffile.imwrite(still, noise)
     w.form.file.value = still
     run_to_the_end(qtbot, press, w)
-    assert w.message.grave == (say("forms.no-cells", movie="still.tif", flow=say("forms.left-to-right")),)
+    assert w.message.grave == (
+        say("pipeline.no-cell-in-movie", movie="still.tif", flow=say("forms.left-to-right")),
+    )
     assert list(sessions.iterdir()) == [stopped]
 
     # A movie that breaks off in mid run: what was had is kept, and called failed.

@@ -83,6 +83,14 @@ def test_every_sentence_is_said_somewhere():
     assert not unsaid, "\n".join(unsaid)
 
 
+def test_no_sentence_stands_under_two_keys():
+    keys = {}
+    for key, text in SENTENCES.items():
+        if len(text.split()) >= 4:
+            keys.setdefault(re.sub(r"{\w+}", "{}", text), []).append(key)
+    assert [twins for twins in keys.values() if len(twins) > 1] == []
+
+
 # What is no sentence for a person, by file: how many such texts it holds, and what they are.
 NO_SENTENCES = {
     "benchmark/parts.py": (2, "names of figures in speed.json"),

@@ -65,7 +65,7 @@ class JavaCore:
         try:
             from pycromanager import Core, Studio
         except ImportError as error:
-            raise BadInput("sources.no-pycromanager", why=error) from error
+            raise BadInput("sources.packages-missing", why=error) from error
         try:
             # A socket of its own, so that frames do not wait for other calls.
             self._core = Core(port=port, new_socket=True)

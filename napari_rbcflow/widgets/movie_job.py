@@ -233,7 +233,7 @@ def _read_result(order: MovieOrder, show_unreliable: bool) -> MovieResult:
     if not session.run["cells"]["tracked"]:
         shutil.rmtree(order.folder)
         flow = next(words for words, flow in FLOWS if flow == order.settings.flow)
-        raise BadInput("forms.no-cells", movie=order.source.name, flow=flow)
+        raise BadInput("pipeline.no-cell-in-movie", movie=order.source.name, flow=flow)
     if isinstance(order.source, Path):
         layers = session_layers(session, open_frames(order.source), show_unreliable=show_unreliable)
         return MovieResult(session, layers, None, None)

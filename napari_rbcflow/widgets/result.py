@@ -212,9 +212,9 @@ def cells_words(level: float, n: int) -> str:
 def end_words(status: str, reason: str, n: int, sentence: str = "") -> str:
     """Say how a run ended; `sentence` is what the rule that stopped it found, as in ``run.json``."""
     if status == "failed":
-        return say("viewer.run-failed", reason=reason)
+        return say("quality.warn-failed", reason=reason)
     if status == "running":
-        return say("viewer.run-not-ended")
+        return say("report.run-not-ended")
     return end_sentence(reason, n, sentence)
 
 
@@ -506,7 +506,7 @@ class ResultPanel(QWidget):
         self.warnings.say(grave=grave)
         self.notes.say(mild=mild_warnings(run))
         self.quality.show_lines(quality_lines(run, warnings_of_run(run)))
-        set_text(self.doubt, say("viewer.read-warning") if grave and fraction["n"] else "")
+        set_text(self.doubt, say("report.read-warning-first") if grave and fraction["n"] else "")
         corrected = corrected_words(run.get("fraction_corrected") or {})
         set_text(self.corrected, breakable(corrected) if fraction["n"] else "")
         self._shade(doubtful=bool(grave))

@@ -292,7 +292,7 @@ def _new_folder(folder: Path) -> Iterator[None]:
     try:
         try:
             if folder.exists():
-                raise BadInput("classification.folder-exists", folder=folder)
+                raise BadInput("ring.exists", path=folder)
             missing = [folder]
             while not (parent := missing[-1].parent).exists() and parent != missing[-1]:
                 missing.append(parent)
