@@ -55,6 +55,15 @@ class Label(StrEnum):
     UNCOUNTED = "uncounted"
 
 
+class Verdict(StrEnum):
+    """Whether a person may act on a session's number, as in ``run.json`` and ``review.json``."""
+
+    RESULT = "result"
+    PROVISIONAL = "provisional"
+    """A person must check some cells first."""
+    NO_RESULT = "no-result"
+
+
 @dataclass(slots=True, frozen=True, eq=False)
 class Frame:
     """One frame of a source.
@@ -102,6 +111,9 @@ class SourceInfo:
         Other things for the record: file, codec, camera, adapter, seed.
     warnings : tuple of str
         Sentences for the log and the report.
+    simulated : bool
+        The frames are not a camera's or a recording's: a simulation, a test camera, a movie that plays in a
+        camera's place.
     """
 
     name: str
@@ -117,6 +129,7 @@ class SourceInfo:
     can_wait: bool = False
     details: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    simulated: bool = False
 
 
 Bools = NDArray[np.bool_]
