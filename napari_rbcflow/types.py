@@ -24,6 +24,10 @@ LEAST_FRAMES = 6
 """Shorter sequences are kept as too short: "they indicated a problem" (Darrin et al. 2023)."""
 
 
+SIMULATED_MARK = "rbcflow_simulated"
+"""True in what a movie file says of itself, and in a ring, where its frames are simulated."""
+
+
 class RunStatus(StrEnum):
     """How a run stands, as in ``run.json``."""
 

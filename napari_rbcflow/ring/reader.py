@@ -13,7 +13,7 @@ import numpy as np
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import layout
 from napari_rbcflow.sentences import say
-from napari_rbcflow.types import CROP_SIDE, Floats, Floats32, Grey, Ints
+from napari_rbcflow.types import CROP_SIDE, SIMULATED_MARK, Floats, Floats32, Grey, Ints
 
 _TRIES = 20  # a row that is caught half written is whole again within microseconds
 
@@ -55,6 +55,8 @@ class RingReader:
         Of a frame, in pixels.
     capacity, crop_capacity : int
     fps, pixel_size_um : float
+    simulated : bool
+        Whether its frames are not a camera's; False in a ring that does not tell.
     indices : ndarray of int64, shape (n,)
         Of the frames, ascending; frames that were missed or dropped leave gaps.
     times_s : ndarray of float64, shape (n,)
@@ -71,6 +73,7 @@ class RingReader:
         self.crop_capacity = int(attributes["crop_capacity"])
         self.fps = float(attributes["fps"])
         self.pixel_size_um = float(attributes["pixel_size_um"])
+        self.simulated = attributes.get(SIMULATED_MARK) is True
         self.indices: Ints = np.empty(0, np.int64)
         self.times_s: Floats = np.empty(0)
         self.damaged_rows = 0

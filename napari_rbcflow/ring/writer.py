@@ -18,7 +18,7 @@ from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import layout
 from napari_rbcflow.ring.disk import disk_faults, is_full, preallocate, write_all
 from napari_rbcflow.sentences import say
-from napari_rbcflow.types import CROP_SIDE, Floats, Floats32, Frame, Grey, Ints
+from napari_rbcflow.types import CROP_SIDE, SIMULATED_MARK, Floats, Floats32, Frame, Grey, Ints
 
 
 class FrameRing:
@@ -54,6 +54,7 @@ class FrameRing:
         crop_capacity: int,
         fps: float,
         pixel_size_um: float,
+        simulated: bool = False,
     ) -> FrameRing:
         """Create an empty ring at its full size on the disk.
 
@@ -67,6 +68,8 @@ class FrameRing:
             How many frames and crops it holds.
         fps, pixel_size_um : float
             Kept as attributes, for an analysis of the ring later.
+        simulated : bool
+            Kept, too: an analysis of the ring is as simulated as its frames.
 
         Raises
         ------
@@ -121,6 +124,7 @@ class FrameRing:
                     "rbcflow_ring": layout.FORMAT,
                     "fps": float(fps),
                     "pixel_size_um": float(pixel_size_um),
+                    SIMULATED_MARK: simulated,
                     "height": height,
                     "width": width,
                     "capacity": capacity,

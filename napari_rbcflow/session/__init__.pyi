@@ -18,10 +18,14 @@ from .schema import RUN_FILE as RUN_FILE
 from .schema import FractionFigure as FractionFigure
 from .schema import RunSummary as RunSummary
 from .schema import grave_warnings as grave_warnings
+from .schema import is_simulated as is_simulated
 from .schema import mild_warnings as mild_warnings
 from .schema import read_run as read_run
 from .schema import too_few_words as too_few_words
 from .tables import speed_um_per_s as speed_um_per_s
+from .verdict import CHECKED_CELLS as CHECKED_CELLS
+from .verdict import Conclusion as Conclusion
+from .verdict import conclude as conclude
 from .verification import Verification as Verification
 from .verification import verify as verify
 from .writer import OPEN_END_S as OPEN_END_S

@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -66,6 +66,14 @@ class FractionFigure:
             return cls(None, None, None, fraction.level, method, 0)
         low, high = fraction.interval() if interval is None else interval
         return cls(fraction.estimate, low, high, fraction.level, method, fraction.n)
+
+    @classmethod
+    def read(cls, told: Any) -> FractionFigure | None:
+        """Take the figure from ``run.json`` or ``review.json``; None where that holds none."""
+        try:
+            return cls(**{one.name: told[one.name] for one in fields(FractionFigure)})
+        except (KeyError, TypeError):
+            return None
 
     @classmethod
     def saying(cls, fraction: RunningFraction, reported: ReportedInterval) -> FractionFigure:
@@ -222,15 +230,30 @@ def versions() -> dict[str, str | None]:
 
 def source_parameters(source: SourceInfo) -> dict[str, Any]:
     """Return what is known of the source, as `parameters` hold it."""
-    fields = asdict(source)
-    warnings = fields.pop("warnings")
-    details = fields.pop("details")
+    known = asdict(source)
+    warnings = known.pop("warnings")
+    details = known.pop("details")
+    del known["simulated"]  # stands at the top of run.json
     return {
-        "source": fields.pop("name"),
-        **fields,
+        "source": known.pop("name"),
+        **known,
         "source_details": dict(details),
         "source_warnings": list(warnings),
     }
+
+
+def is_simulated(run: Mapping[str, Any]) -> bool:
+    """Say whether a run's frames were not a camera's or a recording's.
+
+    A session from before ``simulated`` stood in ``run.json`` tells by its source.
+    """
+    told = run.get("simulated")
+    if isinstance(told, bool):
+        return told
+    parameters = run.get("parameters") or {}
+    details = parameters.get("source_details") or {}
+    made_up = parameters.get("source") in ("simulated chamber", "DemoCamera")
+    return made_up or bool(parameters.get("live") and details.get("file"))
 
 
 def write_run(folder: Path, run: Mapping[str, Any]) -> None:

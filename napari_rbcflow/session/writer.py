@@ -28,6 +28,7 @@ from napari_rbcflow.session.reader import Session
 from napari_rbcflow.session.recovery import counts_as_kept
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.schema import RunSummary, WritingMarker
+from napari_rbcflow.session.verdict import conclude
 from napari_rbcflow.types import Judgement, RunStatus, SourceInfo, Track
 
 log = logging.getLogger(__name__)
@@ -190,7 +191,7 @@ def first_run(
     sample: str,
 ) -> dict[str, Any]:
     """Return ``run.json`` of a run that starts now."""
-    return {
+    run = {
         "format": schema.FORMAT,
         "status": RunStatus.RUNNING,
         "stop_reason": None,
@@ -201,9 +202,11 @@ def first_run(
         "versions": schema.versions(),
         "patient": patient,
         "sample": sample,
+        "simulated": source.simulated,
         "started": schema.now(),
         "ended": None,
     }
+    return run | conclude(run).as_dict()
 
 
 class SessionWriter:
@@ -244,6 +247,7 @@ class SessionWriter:
                 crop_capacity=ring_frames * CROPS_PER_RING_FRAME,
                 fps=source.fps,
                 pixel_size_um=source.pixel_size_um,
+                simulated=source.simulated,
             )
             undo.callback(self.ring.close)
             self._crops = CropStore(folder / "crops.zarr")
@@ -440,6 +444,7 @@ class SessionWriter:
             self._run.update(counts_as_kept(Session(self.folder, {**self._run, "status": RunStatus.RUNNING})))
         self._run["fraction_unseen_flips"] = self._unseen_flips(cells)
         self._run.update(status=status, stop_reason=stop_reason, ended=schema.now())
+        self._run.update(conclude(self._run).as_dict())
         if account.focus_speed:
             figures = ", ".join(f"{name} {value}" for name, value in account.focus_speed.items())
             log.info("%s", say("session.log-focus-speed", figures=figures))
@@ -533,6 +538,7 @@ class SessionWriter:
         self._run.update(account.as_dict())
         warnings = self._run["warnings"]
         warnings[:0] = [warning for warning in self._source.warnings if warning not in warnings]
+        self._run.update(conclude(self._run).as_dict())
 
     def _sync(self, handles: Sequence[int]) -> None:
         if len(handles) == 1:

@@ -23,7 +23,7 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.simulation.optics import Optics
 from napari_rbcflow.simulation.population import Scene, TruthSummary, summary
 from napari_rbcflow.simulation.settings import ChamberSettings
-from napari_rbcflow.types import Frame, FrameSource, Grey, SourceInfo
+from napari_rbcflow.types import SIMULATED_MARK, Frame, FrameSource, Grey, SourceInfo
 
 
 class SimulatedChamber(FrameSource):
@@ -71,6 +71,7 @@ class SimulatedChamber(FrameSource):
                 "shear_rate_per_s": str(settings.shear_rate_per_s),
                 "focus_um": str(settings.focus_um),
             },
+            simulated=True,
         )
 
     def frames(self) -> Iterator[Frame]:
@@ -252,13 +253,20 @@ def _write_tiff(path: Path, frames: Frames, n: int, settings: ChamberSettings, c
         predictor=compressed,
         resolution=(per_cm, per_cm),
         resolutionunit="CENTIMETER",
-        metadata={"axes": "TYX", "fps": settings.fps, "pixel_size_um": settings.pixel_size_um},
+        metadata={
+            "axes": "TYX",
+            "fps": settings.fps,
+            "pixel_size_um": settings.pixel_size_um,
+            SIMULATED_MARK: True,
+        },
     )
 
 
 def _write_avi(path: Path, frames: Frames, settings: ChamberSettings) -> None:
     with av.open(str(path), "w", format="avi") as container:
-        container.metadata["comment"] = json.dumps({"pixel_size_um": settings.pixel_size_um})
+        container.metadata["comment"] = json.dumps(
+            {"pixel_size_um": settings.pixel_size_um, SIMULATED_MARK: True}
+        )
         rate = Fraction(settings.fps).limit_denominator(1001)
         stream = container.add_stream("rawvideo", rate=rate)
         stream.width, stream.height, stream.pix_fmt = settings.width, settings.height, "gray"
@@ -278,7 +286,11 @@ def _write_zarr(path: Path, frames: Frames, n: int, settings: ChamberSettings) -
         dtype="uint8",
         zarr_format=3,
         dimension_names=("t", "y", "x"),
-        attributes={"fps": settings.fps, "pixel_size_um": settings.pixel_size_um},
+        attributes={
+            "fps": settings.fps,
+            "pixel_size_um": settings.pixel_size_um,
+            SIMULATED_MARK: True,
+        },
     )
     for k, image in enumerate(frames):
         array[k] = image

@@ -29,6 +29,8 @@ from napari_rbcflow.sources.grey import GreyRule, Raw, camera_grey, channels, ch
 from napari_rbcflow.sources.mm_core import adapter_folders, configure, load_demo, start_core, stop_core
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, SourceInfo
 
+TEST_ADAPTERS = frozenset({"DemoCamera", "SequenceTester"})
+"""Micro-Manager's adapters whose cameras make up their pictures."""
 _ENDLESS = 2_000_000_000  # frames asked for: a year at 60 frames/s, and fewer than a 32-bit long holds
 _BUFFER_S = 4.0  # that the core's buffer holds while nobody takes frames, within these limits
 _BUFFER_LIMITS_MB = (64, 1024)
@@ -252,6 +254,7 @@ class CoreCamera(FrameSource):
             pixel_size_known=pixel is not None,
             exposure_ms=state.exposure_ms,
             live=True,
+            simulated=str(core.get_device_library(label)) in TEST_ADAPTERS,
             details=details,
             warnings=tuple(warnings),
         )

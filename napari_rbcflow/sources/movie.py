@@ -53,6 +53,7 @@ class RingMovieReader(MovieReader):
         origin = say("sources.origin-ring", name=name)
         facts.take_fps(ring.fps, origin)
         facts.take_pixel_size(ring.pixel_size_um, origin)
+        facts.simulated = ring.simulated or _session_says(folder.parent)
         facts.details["first_frame_of_session"] = str(int(ring.indices[0]))
         if ring.damaged_rows:
             facts.warnings.append(say("sources.ring-rows-damaged", name=name, rows=ring.damaged_rows))
@@ -79,6 +80,15 @@ class RingMovieReader(MovieReader):
             return self._ring.frame(index)
         except FrameGone as error:
             raise RunFailed("sources.ring-frame-lost", path=self._ring.path, frame=index) from error
+
+
+def _session_says(folder: Path) -> bool:
+    """Whether the session about a ring says that its frames are simulated."""
+    try:
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(run, dict) and run.get("simulated") is True
 
 
 _GREY_SAMPLES = 32  # frames that decide how a deep or colour movie becomes grey
@@ -262,6 +272,8 @@ class Movie(RecordedSource):
             n_frames=facts.n_frames,
             live=self._paced,
             can_wait=True,
+            # Played in a camera's place, even a patient's movie is not what the microscope sees.
+            simulated=self._paced or facts.simulated,
             details={"file": str(self.path.resolve()), "format": facts.format, **facts.details},
             warnings=tuple(warnings),
         )

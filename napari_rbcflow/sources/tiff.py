@@ -20,6 +20,7 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.base import in_a_line
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, in_s, in_um
+from napari_rbcflow.types import SIMULATED_MARK
 
 
 def chain_is_whole(path: Path) -> bool:
@@ -75,6 +76,7 @@ def read_metadata(tif: tifffile.TiffFile, facts: FileFacts, name: str) -> None:
             facts.take_fps(_number(described.get("fps")), name)
         if facts.pixel_size_um is None:
             facts.take_pixel_size(_number(described.get("pixel_size_um")), name)
+        facts.simulated |= described.get(SIMULATED_MARK) is True
 
 
 def _from_ome(xml: str | None, facts: FileFacts, name: str) -> None:

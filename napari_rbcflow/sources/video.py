@@ -20,6 +20,7 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.grey import ColourOrder, Raw
 from napari_rbcflow.sources.movie_reader import BrokenFrame, FileFacts, MovieReader, NoSuchFrame, RawFrame
+from napari_rbcflow.types import SIMULATED_MARK
 
 _HEADER_LIMIT = 1 << 20  # no recorder's stream headers are longer
 
@@ -261,13 +262,20 @@ class VideoReader(MovieReader):
             self.facts.take_fps(avi.fps, name)
             if n and not avi.promised:
                 self.facts.warnings.append(say("sources.avi-not-closed", name=name, frames=n))
-        self.facts.take_pixel_size(_pixel_size(self._container.metadata.get("comment", "")), name)
+        self._take_comment(self._container.metadata.get("comment", ""), name)
         if self._format == "gray" and not pixels.startswith("gray") and n:
             self._warn_of_colour()
         if pixels == "pal8" and n:
             self._palette = self._read_palette()
         self._seekable = avi is not None and avi.whole == avi.places and self.intra_only
         self.facts.n_places = avi.places if avi else None
+
+    def _take_comment(self, comment: str, name: str) -> None:
+        """Read the comment, where `rbcflow simulate` writes JSON."""
+        with suppress(ValueError, KeyError, TypeError):
+            told = json.loads(comment)
+            self.facts.simulated = told.get(SIMULATED_MARK) is True if isinstance(told, dict) else False
+            self.facts.take_pixel_size(float(told["pixel_size_um"]), name)
 
     def frames(self) -> Iterator[RawFrame]:
         container, stream = _open(self.path)
@@ -364,14 +372,6 @@ def _wanted_format(pixels: str) -> tuple[str, ColourOrder]:
     if kind.is_rgb or kind.has_palette:
         return ("rgb48le", "rgb") if deep else ("bgr24", "bgr")
     return ("gray16le" if deep and len(kind.components) == 1 else "gray"), "bgr"
-
-
-def _pixel_size(comment: str) -> float | None:
-    """Read the pixel size from the comment, where `rbcflow simulate` writes it as JSON."""
-    try:
-        return float(json.loads(comment)["pixel_size_um"])
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _refuse_cut(avi: AviFacts, name: str) -> None:

@@ -16,6 +16,7 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.base import in_a_line
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, RawFrame, in_s, in_um
+from napari_rbcflow.types import SIMULATED_MARK
 
 _BLOCK_BYTES = 64 << 20  # frames are read a chunk at a time, but never more than this at once
 _METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
@@ -163,6 +164,7 @@ def _take_attributes(attributes: Mapping[str, Any], facts: FileFacts, name: str)
         value = attributes.get(key)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             take(float(value), name)
+    facts.simulated |= attributes.get(SIMULATED_MARK) is True
 
 
 def _refuse_unwritten(array: Any, axes: str, folder: Path, name: str) -> None:

@@ -15,7 +15,7 @@ from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE as RUN_NAME
-from napari_rbcflow.session import FractionFigure, Session, grave_warnings, open_session
+from napari_rbcflow.session import FractionFigure, Session, grave_warnings, is_simulated, open_session
 from napari_rbcflow.types import LEAST_FRAMES
 
 
@@ -96,6 +96,8 @@ class Record:
         Fewest frames of a counted track.
     leave_out_intruded : bool
         Whether tracks were judged without the frames in which another cell was in the crop.
+    simulated : bool
+        Whether its frames were not a camera's or a recording's.
     """
 
     folder: Path
@@ -116,6 +118,7 @@ class Record:
     focus_height_um: float = SetFlow().focus_height_um
     least_frames: int = LEAST_FRAMES
     leave_out_intruded: bool = False
+    simulated: bool = False
 
     @property
     def named(self) -> str:
@@ -157,7 +160,8 @@ def gather(paths: Sequence[Path], progress: Callable[[int, int], None] | None = 
     Raises
     ------
     BadInput
-        If there is no session, or one that was named itself cannot be used.
+        If there is no session, or one that was named itself cannot be used; or if all that were found in
+        folders were simulated.
     """
     named, found = _sessions(paths)
     records: list[Record] = []
@@ -174,8 +178,26 @@ def gather(paths: Sequence[Path], progress: Callable[[int, int], None] | None = 
             progress(k + 1, len(everything))
     if not records:
         raise BadInput.told(" ".join(notes) or say("trend.no-session"), "trend.no-session")
+    records, said = _of_patients(records, all_named=not found)
+    notes += said
     records.sort(key=lambda record: (record.started, str(record.folder)))
     return _without_copies(records, notes)
+
+
+def _of_patients(records: list[Record], *, all_named: bool) -> tuple[list[Record], list[str]]:
+    """Leave out what was simulated, and say so: it must never enter a patient's baseline.
+
+    Where nothing else is there, it is shown as a demonstration, if a person named each session.
+    """
+    real = [record for record in records if not record.simulated]
+    simulated = len(records) - len(real)
+    if not simulated:
+        return real, []
+    if real:
+        return real, [say("trend.simulated-left-out", sessions=simulated)]
+    if not all_named:
+        raise BadInput("trend.only-simulated")
+    return records, [say("trend.all-simulated")]
 
 
 def _sessions(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -240,6 +262,7 @@ def read_record(folder: Path) -> Record:
         focus_height_um=_number(parameters.get("focus_height_um")) or Record.focus_height_um,
         least_frames=int(_number(parameters.get("least_frames")) or Record.least_frames),
         leave_out_intruded=bool(parameters.get("leave_out_intruded")),
+        simulated=is_simulated(run),
     )
 
 

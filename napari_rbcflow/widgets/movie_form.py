@@ -20,7 +20,7 @@ from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.pipeline import MOST_LEAST_FRAMES, RunSettings
 from napari_rbcflow.sentences import say
 from napari_rbcflow.sources import FrameArray, check_settings, open_frames
-from napari_rbcflow.types import LEAST_FRAMES
+from napari_rbcflow.types import LEAST_FRAMES, SIMULATED_MARK
 from napari_rbcflow.widgets.dock import FIELD_LABELS
 from napari_rbcflow.widgets.layers import is_of_live_picture
 from napari_rbcflow.widgets.remembered import Settings, read_number
@@ -44,6 +44,7 @@ class LayerFrames:
     data: Any  # array-like, shape (n, height, width) or (n, height, width, 3 or 4)
     path: Path | None  # the file that the layer says it came from
     placed: dict[str, Any]  # the layer's scale, translate, units and axis_labels, for what is drawn upon it
+    simulated: bool = False  # as the layer says
 
 
 def may_be_movie(layer: Any) -> bool:
@@ -76,7 +77,8 @@ def frames_of_layer(layer: Any) -> LayerFrames:
     if isinstance(data, FrameArray):
         path = data.path
     placed = {key: tuple(getattr(layer, key))[-3:] for key in ("scale", "translate", "units", "axis_labels")}
-    return LayerFrames(name, data, Path(path) if path else None, placed)
+    simulated = layer.metadata.get(SIMULATED_MARK) is True
+    return LayerFrames(name, data, Path(path) if path else None, placed, simulated)
 
 
 def file_of(frames: LayerFrames) -> Path | None:
@@ -140,7 +142,7 @@ def copy_frames(
             dtype=np.uint16 if wide else np.uint8,
             bigtiff=size > _BIG_TIFF_BYTES,
             photometric="rgb" if len(shape) == 4 else "minisblack",
-            metadata={"axes": "TYX" if len(shape) == 3 else "TYXS"},
+            metadata={"axes": "TYX" if len(shape) == 3 else "TYXS", SIMULATED_MARK: frames.simulated},
         )
     except OSError as error:
         raise BadInput(

@@ -15,7 +15,7 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE as RUN_NAME
 from napari_rbcflow.session import ChangeLog, open_session
 from napari_rbcflow.sources import open_frames, ring_of
-from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM
+from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, SIMULATED_MARK
 from napari_rbcflow.widgets.layers import METADATA, LayerData, axes_of, image_layer, movie_of, session_layers
 from napari_rbcflow.widgets.remembered import load_settings
 
@@ -39,7 +39,11 @@ def simulated_chamber() -> list[tuple[Any, dict[str, Any], str]]:
     rows = np.column_stack([cell.cell, frame, cell.y, x])
     axes = axes_of(DEFAULT_PIXEL_SIZE_UM)
     return [
-        (movie, {"name": say("forms.sample-movie"), **axes}, "image"),
+        (
+            movie,
+            {"name": say("forms.sample-movie"), "metadata": {SIMULATED_MARK: True}, **axes},
+            "image",
+        ),
         (rows.astype(float), {"name": say("forms.sample-truth"), "tail_length": 10, **axes}, "tracks"),
     ]
 
