@@ -1,3 +1,4 @@
+from .error_correction import MOST_WIDTH as MOST_WIDTH
 from .error_correction import corrected_fraction as corrected_fraction
 from .fraction import RunningFraction as RunningFraction
 from .intervals import FEW_CELLS as FEW_CELLS
@@ -17,6 +18,9 @@ from .reported import method_help as method_help
 from .reported import method_words as method_words
 from .reported import reported_interval as reported_interval
 from .reported import stop_sentence as stop_sentence
+from .review import REVIEWED as REVIEWED
+from .review import ReviewedFraction as ReviewedFraction
+from .review import ReviewPlan as ReviewPlan
 from .stopping import USUAL_RELIABLE as USUAL_RELIABLE
 from .stopping import Rates as Rates
 from .stopping import RuleProgress as RuleProgress

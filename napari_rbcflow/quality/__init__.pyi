@@ -6,6 +6,7 @@ from .monitor import lost_words as lost_words
 from .monitor import reason_words as reason_words
 from .monitor import warnings_of_run as warnings_of_run
 from .rules import LATE_LABELS_S as LATE_LABELS_S
+from .rules import WARNINGS_A_REVIEW_ANSWERS as WARNINGS_A_REVIEW_ANSWERS
 from .rules import percent as percent
 from .summary import QualityLine as QualityLine
 from .summary import quality_lines as quality_lines

@@ -72,6 +72,10 @@ LEAST_TRACKS = 300
 LEAST_RELIABLE = 20
 LEAST_FRAMES = 120
 
+WARNINGS_A_REVIEW_ANSWERS = frozenset({"reliable-few", "reliable-many", "speeds", "few-cells"})
+"""Keys of warnings that say that the networks may be wrong here, or that the cells counted are few; not that
+the movie is bad. A person who checks cells answers them."""
+
 
 STAYS_S = 10.0
 """Seconds for which a warning stays after its cause was last seen."""

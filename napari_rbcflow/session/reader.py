@@ -26,6 +26,7 @@ from napari_rbcflow.session.crops import CropReader, CropSequence
 from napari_rbcflow.session.label_edits import COLUMNS, LabelChange, figure_by_hand, in_force, read_changes
 from napari_rbcflow.session.schema import FractionFigure, is_being_written, read_run
 from napari_rbcflow.session.tables import CELL_TYPES, TRACK_TYPES, parsed, read_links, unreadable
+from napari_rbcflow.session.verdict import Conclusion, conclude, interrupted, reviewed_figure
 from napari_rbcflow.types import Label, RunStatus
 
 
@@ -139,6 +140,14 @@ class Session:
         labels, machine = self.labels_by_hand, self.fraction
         tank, flipping = int((labels == Label.TANK_TREADING).sum()), int((labels == Label.FLIPPING).sum())
         return figure_by_hand(tank, flipping, machine.level, machine.method)
+
+    @cached_property
+    def conclusion(self) -> Conclusion:
+        """Whether a person may act on the number, with the review where there is one."""
+        if self.interrupted:
+            return interrupted(self.run)
+        run = {**self.run, "fraction": vars(self.fraction)} if self.running else self.run
+        return conclude(run, reviewed_figure(self.folder))
 
     def reread_changes(self) -> None:
         """Read the changes by hand again; everything else stays as it was when the session was opened."""

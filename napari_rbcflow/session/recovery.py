@@ -13,6 +13,7 @@ from napari_rbcflow.session.counting import corrected_figure
 from napari_rbcflow.session.reader import Session, open_session
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.schema import CELL_COUNTS, is_being_written, plain
+from napari_rbcflow.session.verdict import conclude
 from napari_rbcflow.types import RunStatus
 
 LOST = "run-failed"
@@ -72,5 +73,6 @@ def close_interrupted(folder: Path, sentence: str) -> None:
         },
     )
     run["warnings"].append(say("session.frames-as-of-last-second"))
+    run.update(conclude(run).as_dict())
     schema.write_run(folder, run)
     write_report(folder, run)

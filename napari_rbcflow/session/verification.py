@@ -34,6 +34,7 @@ from napari_rbcflow.session.reader import Session, open_session
 from napari_rbcflow.session.report import shows_changes
 from napari_rbcflow.session.schema import CELL_COUNTS, DamagedRun, FractionFigure, is_being_written
 from napari_rbcflow.session.tables import spans
+from napari_rbcflow.session.verdict import conclude
 from napari_rbcflow.types import LEAST_FRAMES, Label, RunStatus, StopReason
 
 _MET_BY_CELLS = (StopReason.RELIABLE, StopReason.HALF_WIDTH, StopReason.BASELINE, StopReason.TRACKS)
@@ -133,6 +134,16 @@ def findings_of_corrected(session: Session) -> Iterator[str]:
         return
     if told.get("estimate") is None and not told.get("reason"):
         yield say("session.found-nothing-corrected")
+
+
+def findings_of_verdict(session: Session) -> Iterator[str]:
+    """Conclude again from ``run.json``, without the review, whose verdict stands in ``review.json``."""
+    told = session.run.get("verdict")  # older sessions have none
+    right = conclude(session.run)
+    if told is not None and told != right.verdict:
+        yield say("session.found-verdict-differs", told=told, right=right.verdict, why=right.reason)
+    elif told is not None and not session.run.get("verdict_reason"):
+        yield say("session.found-not-said", name="verdict_reason")
 
 
 def _ends(told: dict[str, Any], method: str, right: tuple[float, float]) -> Iterator[str]:
@@ -382,6 +393,7 @@ def _number(session: Session) -> Iterator[str]:
         yield from findings_of_stop(session)
         yield from findings_of_focus_speed(session)
         yield from findings_of_corrected(session)
+        yield from findings_of_verdict(session)
 
 
 def _crops(session: Session) -> Iterator[str]:
