@@ -47,9 +47,12 @@ def test_the_demo_runs_in_a_terminal_where_no_display_answers_until_its_rule_is_
 
     result = demo("-o", "s")
     assert result.returncode == 0, result.stderr
+    record = json.loads((tmp_path / "s" / "run.json").read_text())
+    # The verdict comes before any number.
+    assert result.stdout.startswith(f"Provisional. {record['verdict_reason']}\n")
     assert "95 % interval" in result.stdout
     assert "The simulation's own fraction" in result.stdout
-    record = json.loads((tmp_path / "s" / "run.json").read_text())
+    assert "rbcflow review s" in result.stdout
     assert record["status"] == "finished"
     assert record["stop_reason"] == "reliable"
     assert record["fraction"]["n"] == 10
@@ -65,7 +68,7 @@ def test_the_running_line_gives_no_bare_number_to_act_on() -> None:
 
     grave = RunWarning("flow-slow", Severity.WARNING, "The cells flow too slowly: check the pump.")
     mild = RunWarning("cells-dense", Severity.NOTE, "Too many cells: dilute the sample further.")
-    well = "60 s  1 track  tank-treading 80.0 % (70.0-87.0, n 30)  to go: 80 cells"
+    well = "60 s  1 track  so far, not checked: 80.0 % (70.0-87.0, n 30)  to go: 80 cells"
     assert line(30) == line(30, mild) == well
     assert line(30, grave, mild) == f"WARNING, read above  {well}"
     assert line(29).startswith("WARNING, too few cells  60 s")
@@ -96,7 +99,9 @@ def test_simulate_analyze_verify(tmp_path: Path, rbcflow: Any) -> None:
     code, out, err = rbcflow("analyze", movie, "-o", session, "--device", "cpu", "--patient", "BG")
     assert code == 0, err
     assert str(session) in out
-    assert json.loads((session / "run.json").read_text())["patient"] == "BG"
+    record = json.loads((session / "run.json").read_text())
+    assert record["patient"] == "BG"
+    assert out.splitlines()[0].endswith(f". {record['verdict_reason']}")
     assert rbcflow("verify", session)[0] == 0
     (session / "cells.csv").write_text("cell\n")
     assert rbcflow("verify", session)[0] == 1

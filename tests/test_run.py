@@ -163,6 +163,7 @@ def test_the_interval_that_belongs_to_the_end_is_said_and_proved(
     assert verify(run.folder).findings == []
     shown = run.progress()
     assert (shown.interval, shown.method) == (end.interval, method)
+    assert (shown.verdict, shown.verdict_reason) == (record["verdict"], record["verdict_reason"])
     page = html.unescape((run.folder / "report.html").read_text())
     assert method_words(method) in page
     if reason == "tracks":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from napari_rbcflow.cli.group import echo
+from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.estimate import FEW_CELLS, missing, time_words
 from napari_rbcflow.quality import LATE_LABELS_S, lost_words
 from napari_rbcflow.sentences import say
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from napari_rbcflow.pipeline import Progress as RunProgress
     from napari_rbcflow.pipeline import Run
     from napari_rbcflow.quality import RunWarning
+    from napari_rbcflow.session import Conclusion
 
 
 def say_number(number: str, warnings: Sequence[RunWarning]) -> None:
@@ -32,6 +34,17 @@ def say_number(number: str, warnings: Sequence[RunWarning]) -> None:
     for warning in grave:
         echo(warning.text)
     click.echo(say("cli.read-first", number=number) if grave else number)
+
+
+def verdict_words(conclusion: Conclusion) -> str:
+    """Return the verdict, with the number where it is a result."""
+    words = {"verdict": conclusion.word, "reason": conclusion.reason}
+    figure = conclusion.headline
+    if figure is None or figure.estimate is None or figure.low is None or figure.high is None:
+        return say("cli.verdict", **words)
+    estimate, low, high = (100 * share for share in (figure.estimate, figure.low, figure.high))
+    level = 100 * figure.level
+    return say("cli.verdict-number", **words, estimate=estimate, level=level, low=low, high=high)
 
 
 def say_notes(warnings: Sequence[RunWarning]) -> None:
@@ -48,17 +61,24 @@ def print_result(
     more: Sequence[str] = (),
     remarks: Sequence[str] = (),
 ) -> None:
-    """Print a run's number, unless it is empty, with its warnings, and where its session is."""
-    from napari_rbcflow.session import words_of
+    """Print the verdict, the machine's number unless it is empty, the warnings, and where the session is."""
+    from napari_rbcflow.session import open_session, words_of
+    from napari_rbcflow.types import Verdict
 
+    conclusion = None
+    with suppress(RbcflowError):  # what cannot be read has its own sentence among the warnings
+        conclusion = open_session(folder).conclusion
+        click.echo(verdict_words(conclusion))
     if number:
-        say_number(number, warnings)
+        say_number(say("cli.machine-number", number=number), warnings)
         for line in (words_of(folder), *more):
             if line:
                 echo(line)
     say_notes(warnings)
     for remark in remarks:
         echo(remark)
+    if conclusion is not None and conclusion.verdict is Verdict.PROVISIONAL:
+        click.echo(say("cli.how-to-check", folder=folder))
     click.echo(say("cli.session", folder=folder))
 
 

@@ -131,6 +131,7 @@ class Reporter:
             left = (seconds_left, self.pace.seconds_left(of_movie))
             seconds_left = min((s for s in left if s is not None), default=None)
         interval = self._interval(outcome)
+        conclusion = stages.writer.conclusion
         dropped = {why: n for why, n in dict(stages.dropped).items() if why != AFTER_STOP}
         missed = dict(stages.source.missed)
         return Progress(
@@ -161,6 +162,8 @@ class Reporter:
             dropped_by=dropped,
             missed_by=missed,
             labels_behind_s=stages.labels_behind_s(),
+            verdict=conclusion.verdict,
+            verdict_reason=conclusion.reason,
         )
 
     def account(self, outcome: Outcome) -> RunSummary:

@@ -18,7 +18,7 @@ from napari_rbcflow.estimate import ANYTIME, Rates, RuleProgress
 from napari_rbcflow.quality import QualityLine, RunWarning
 from napari_rbcflow.sentences import say
 from napari_rbcflow.sources import in_a_line
-from napari_rbcflow.types import Judgement, Label, RunStatus, StopReason, Track
+from napari_rbcflow.types import Judgement, Label, RunStatus, StopReason, Track, Verdict
 
 COUNTED_AGAIN = b"\x02"
 """In `Snapshot.counted`: all cells that count follow, and those before it count no more."""
@@ -232,6 +232,9 @@ class Progress:
         The frames of `dropped` and `missed` by reason.
     labels_behind_s : float
         How long the oldest finished track has waited for its label.
+    verdict : Verdict
+    verdict_reason : str
+        As in ``run.json``.
     """
 
     status: RunStatus
@@ -261,6 +264,8 @@ class Progress:
     dropped_by: Mapping[str, int] = field(default_factory=dict)
     missed_by: Mapping[str, int] = field(default_factory=dict)
     labels_behind_s: float = 0.0
+    verdict: Verdict = Verdict.NO_RESULT
+    verdict_reason: str = ""
 
 
 class Outcome(NamedTuple):

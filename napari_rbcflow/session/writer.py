@@ -221,6 +221,8 @@ class SessionWriter:
         For the raw frames. `keep` puts the crops of the latest tracks beside them.
     room : DiskRoom
         When the disk will be full, as of the last heartbeat.
+    conclusion : Conclusion
+        The verdict, as of the last heartbeat or the close.
     report_fault : str or None
         After `close`: a sentence if everything but the report was written.
     """
@@ -235,6 +237,7 @@ class SessionWriter:
         self._closed = False
         self.room = DiskRoom(folder)
         self.report_fault: str | None = None
+        self.conclusion = conclude(run)
         with ExitStack() as undo:
             self._marker = WritingMarker(folder)
             undo.callback(self._marker.remove)
@@ -444,7 +447,7 @@ class SessionWriter:
             self._run.update(counts_as_kept(Session(self.folder, {**self._run, "status": RunStatus.RUNNING})))
         self._run["fraction_unseen_flips"] = self._unseen_flips(cells)
         self._run.update(status=status, stop_reason=stop_reason, ended=schema.now())
-        self._run.update(conclude(self._run).as_dict())
+        self._conclude()
         if account.focus_speed:
             figures = ", ".join(f"{name} {value}" for name, value in account.focus_speed.items())
             log.info("%s", say("session.log-focus-speed", figures=figures))
@@ -538,7 +541,11 @@ class SessionWriter:
         self._run.update(account.as_dict())
         warnings = self._run["warnings"]
         warnings[:0] = [warning for warning in self._source.warnings if warning not in warnings]
-        self._run.update(conclude(self._run).as_dict())
+        self._conclude()
+
+    def _conclude(self) -> None:
+        self.conclusion = conclude(self._run)
+        self._run.update(self.conclusion.as_dict())
 
     def _sync(self, handles: Sequence[int]) -> None:
         if len(handles) == 1:
