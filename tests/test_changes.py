@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import csv
 import html
 import os
@@ -175,6 +176,37 @@ def test_a_finished_session_tells_of_its_changes(copied: Path, monkeypatch: pyte
         log.add(cell, "struck-out", "Anna")
     assert open_session(copied).fraction_by_hand == FractionFigure(None, None, None, 0.95, "wilson", 0)
     assert "no number , because no cell is left to count" in shown(copied / "report.html")
+
+
+def test_several_cells_are_changed_together_or_not_at_all(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = ChangeLog(copied)
+    log.add(FLIPPING[0], STRUCK_OUT, "Anna")
+    before = (copied / "changes.csv").read_bytes()
+    too_short = next(cell for cell, label in MACHINE.items() if label == Label.TOO_SHORT)
+    for wrong, key in (
+        ({FLIPPING[1]: "unreliable", too_short: "unreliable"}, "session.cannot-be-changed"),
+        ({FLIPPING[1]: "unreliable", 1000: "unreliable"}, "session.no-such-cell"),
+        ({FLIPPING[1]: "unreliable", FLIPPING[2]: "sphere"}, "session.not-a-label"),
+    ):
+        with refused(BadInput, key):
+            log.add_all(wrong, "Anna")
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with refused(RunFailed, "session.change-disk-full"):
+        log.add_all(dict.fromkeys(FLIPPING, STRUCK_OUT), "Anna")
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert (copied / "changes.csv").read_bytes() == before
+
+    made = log.add_all(dict.fromkeys(FLIPPING, STRUCK_OUT), "Anna")
+    assert [change.cell for change in made] == FLIPPING[1:]  # the first one is excluded already
+    assert log.all()[1:] == made
+    assert open_session(copied).fraction_by_hand == of_counts(len(TANK_TREADING), 0)
+    assert log.add_all(dict.fromkeys(FLIPPING, STRUCK_OUT), "Anna") == []
+    log.add_all({FLIPPING[0]: "tank-treading", **dict.fromkeys(FLIPPING[1:])}, "Anna")
+    assert log.labels() == {FLIPPING[0]: "tank-treading"}
+    assert verify(copied).findings == []
 
 
 def test_a_session_without_changes_is_as_before(whole: Path) -> None:

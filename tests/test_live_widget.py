@@ -32,7 +32,7 @@ from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import FractionFigure, RunSummary, open_session, verify
-from napari_rbcflow.session.label_edits import LabelChange, append_change
+from napari_rbcflow.session.label_edits import LabelChange, append_changes
 from napari_rbcflow.session.schema import write_run
 from napari_rbcflow.types import Label
 
@@ -563,7 +563,7 @@ def test_a_number_by_hand_that_cannot_go_on_is_taken_away(qtbot: Any, tmp_path: 
     cells.begin(tmp_path)
     cells.keep_up(progress_of(fraction))
     change = LabelChange("2026-01-01T00:00:00.000+00:00", "nurse", 1, Label.FLIPPING, Label.TANK_TREADING)
-    append_change(tmp_path, change)
+    append_changes(tmp_path, [change])
     cells.viewer.changed.emit(change)
     assert shown[-1] is not None
     (tmp_path / "changes.csv").write_text("no table")

@@ -309,6 +309,9 @@ def test_a_cell_cannot_be_made_to_count_twice_by_hand(
     pair = {"cell": cells["unreliable"], "other": cells["counted"]}
     assert str(twice.value) == say("session.counted-as-another-fragment", **pair)
     changes.add(cells["counted"], "struck-out")
+    with pytest.raises(BadInput) as twice:
+        changes.add_all({cells["unreliable"]: "flipping", cells["counted"]: None})
+    assert twice.value.key == "session.counted-as-another-fragment"
     changes.add(cells["unreliable"], "flipping")
     with pytest.raises(BadInput) as twice:
         changes.take_back(cells["counted"])

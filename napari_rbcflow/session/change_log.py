@@ -6,6 +6,7 @@ import contextlib
 import errno
 import getpass
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
@@ -17,7 +18,7 @@ from napari_rbcflow.session.label_edits import (
     CHANGES_FILE,
     JUDGED,
     LabelChange,
-    append_change,
+    append_changes,
     figure_by_hand,
     in_force,
     machine_labels,
@@ -106,27 +107,67 @@ class ChangeLog:
         RunFailed
             If the file is damaged, or the disk is full.
         """
-        if now not in BY_HAND:
-            *labels, last_label = BY_HAND
-            raise BadInput("session.not-a-label", label=str(now), labels=", ".join(labels), last=last_label)
-        machine = self._machine_label(int(cell))
-        last = [change.now for change in self.all() if change.cell == cell]
-        was = last[-1] if last else machine
-        if now == was:
-            raise BadInput("session.label-unchanged", cell=cell, label=was)
-        if now in COUNTED and (other := self._counted_fragment(int(cell))) is not None:
-            raise BadInput("session.counted-as-another-fragment", cell=cell, other=other)
-        change = LabelChange(time_now(), _one_line(by) or login_name(), int(cell), was, str(now))
-        try:
-            append_change(self.folder, change)
-        except OSError as error:
-            raise _refusal(self.folder / CHANGES_FILE, error) from error
-        self.bring_report_up_to_date()
-        return change
+        changes = self.add_all({cell: now}, by)
+        if not changes:
+            raise BadInput("session.label-unchanged", cell=cell, label=now)
+        return changes[0]
+
+    def add_all(self, labels: Mapping[int, str | None], by: str = "") -> list[LabelChange]:
+        """Give several cells their labels in one step: all of them, or none where one is refused.
+
+        Parameters
+        ----------
+        labels : mapping of int to str or None
+            The label of each cell, as in `add`; None is the machine's own. Cells that have theirs already
+            are left out.
+        by : str
+            As in `add`.
+
+        Returns
+        -------
+        list of LabelChange
+            One for each label that is now another.
+
+        Raises
+        ------
+        BadInput, RunFailed
+            As `add`, but for a label that a cell already has.
+        """
+        for label in labels.values():
+            if label is not None and label not in BY_HAND:
+                *others, last_label = BY_HAND
+                raise BadInput(
+                    "session.not-a-label", label=str(label), labels=", ".join(others), last=last_label
+                )
+        table, present = self._rows(), {change.cell: change.now for change in self.all()}
+        when, who = time_now(), _one_line(by) or login_name()
+        changes = []
+        for cell, label in labels.items():
+            machine = self._machine_label(table, int(cell))
+            now, was = str(label or machine), present.get(int(cell), machine)
+            if now == was:
+                continue
+            present[int(cell)] = now
+            changes.append(LabelChange(when, who, int(cell), was, now))
+        # Only now: the labels that are given together may be those of fragments of one cell.
+        counted = [change.cell for change in changes if change.now in COUNTED]
+        links = read_links(self.folder) if counted else {}
+        for cell in counted:
+            for other in relatives(cell, links):
+                row = _row(table, other)
+                if present.get(other, row[_LABEL] if row else "") in COUNTED:
+                    raise BadInput("session.counted-as-another-fragment", cell=cell, other=other)
+        if changes:
+            try:
+                append_changes(self.folder, changes)
+            except OSError as error:
+                raise _refusal(self.folder / CHANGES_FILE, error) from error
+            self.bring_report_up_to_date()
+        return changes
 
     def take_back(self, cell: int, by: str = "") -> LabelChange:
         """Give a cell the machine's label again; parameters and errors as `add`."""
-        return self.add(cell, self._machine_label(int(cell)), by)
+        return self.add(cell, self._machine_label(self._rows(), int(cell)), by)
 
     def bring_report_up_to_date(self) -> None:
         """Write ``report.html`` again if the session is closed and the page does not show all changes.
@@ -176,17 +217,8 @@ class ChangeLog:
         k, m = max(0, counts[Label.TANK_TREADING]), max(0, counts[Label.FLIPPING])
         return figure_by_hand(k, m, level, method)
 
-    def _counted_fragment(self, cell: int) -> int | None:
-        """Return another track that counts now and may be of the same cell."""
-        last = {change.cell: change.now for change in self.all()}
-        for other in relatives(cell, read_links(self.folder)):
-            row = _row(self.folder / "cells.csv", other)
-            if last.get(other, row[_LABEL] if row else "") in COUNTED:
-                return other
-        return None
-
-    def _machine_label(self, cell: int) -> str:
-        fields = _row(self.folder / "cells.csv", cell)
+    def _machine_label(self, table: bytes, cell: int) -> str:
+        fields = _row(table, cell)
         if fields is None:
             raise BadInput("session.no-such-cell", folder=self.folder, cell=cell)
         label, reason = fields[_LABEL], fields[_REASON]
@@ -194,6 +226,13 @@ class ChangeLog:
             why = say(_NOT_JUDGED[reason], frames=LEAST_FRAMES) if reason in _NOT_JUDGED else label
             raise BadInput("session.cannot-be-changed", cell=cell, why=why)
         return label
+
+    def _rows(self) -> bytes:
+        path = self.folder / "cells.csv"
+        try:
+            return whole_lines(path)
+        except OSError as error:
+            raise unreadable(path, error.strerror) from error
 
 
 def login_name() -> str:
@@ -208,12 +247,8 @@ def _one_line(name: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in name).split())
 
 
-def _row(path: Path, cell: int) -> list[str] | None:
+def _row(data: bytes, cell: int) -> list[str] | None:
     """Return a row of ``cells.csv``, a thousand times as fast as reading it as a table."""
-    try:
-        data = whole_lines(path)
-    except OSError as error:
-        raise unreadable(path, error.strerror) from error
     begin = data.find(b"\n%d," % cell) + 1
     if not begin:
         return None

@@ -98,13 +98,13 @@ def read_changes(folder: Path) -> list[LabelChange]:
     return audit.changes
 
 
-def append_change(folder: Path, change: LabelChange) -> None:
-    """Write a change behind all others; on the disk when it returns, the file as it was on an `OSError`."""
+def append_changes(folder: Path, changes: Iterable[LabelChange]) -> None:
+    """Write changes behind all others; on the disk when it returns, the file as it was on an `OSError`."""
     path = folder / CHANGES_FILE
     is_new = not path.exists()
     there = b"" if is_new else path.read_bytes()
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(astuple(change))
+    csv.writer(text, lineterminator="\n").writerows(map(astuple, changes))
     data = text.getvalue().encode()
     if b"\n" not in there:  # none yet, or a crash cut the very first line
         data = _HEADER + data
