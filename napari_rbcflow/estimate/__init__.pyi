@@ -8,7 +8,11 @@ from .intervals import clopper_pearson as clopper_pearson
 from .intervals import jeffreys as jeffreys
 from .intervals import shrunken_estimate as shrunken_estimate
 from .intervals import wilson as wilson
+from .laboratory import RATES as RATES
+from .laboratory import laboratory_rates as laboratory_rates
+from .laboratory import rates_of_review as rates_of_review
 from .network_rates import NetworkRates as NetworkRates
+from .network_rates import Rate as Rate
 from .reported import ANYTIME as ANYTIME
 from .reported import FIXED_WIDTH as FIXED_WIDTH
 from .reported import ReportedInterval as ReportedInterval
