@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ import pandas as pd
 import pytest
 import torch
 from factories import account_of, begin, no_screen, some_pairs
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor, QCursor
 
@@ -24,9 +25,19 @@ from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.status import JudgedCell
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import Session, open_session, reader, tables, verify
-from napari_rbcflow.session.browse import ALL, CHANGED, COUNTED, CellBrowser
+from napari_rbcflow.session.browse import (
+    ALL,
+    BY_TIME,
+    CHANGED,
+    COUNTED,
+    KINDS,
+    MEASURES,
+    CellBrowser,
+    CellOrder,
+    CellQuery,
+)
 from napari_rbcflow.session.change_log import ChangeLog
-from napari_rbcflow.session.label_edits import STRUCK_OUT
+from napari_rbcflow.session.label_edits import JUDGED, STRUCK_OUT
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.cells import CellViewer
@@ -311,21 +322,111 @@ def test_stepping_through_cells(folder: Path, qtbot: Any, press: Any) -> None:
     assert not any(button.isEnabled() for button in viewer.label_buttons.values())
 
 
-def test_browsing_goes_both_ways(folder: Path) -> None:
-    browser = CellBrowser(folder)
-    everyone = open_session(folder).cells["cell"].tolist()
-    counted = of_label(open_session(folder), "tank-treading", "flipping")
-    for kind, cells in ((ALL, everyone), (COUNTED, counted)):
-        assert browser.step(None, 1, kind) == cells[0]
-        assert browser.step(None, -1, kind) == cells[-1]
-        assert browser.step(cells[-1], 1, kind) is browser.step(cells[0], -1, kind) is None
-        for one, other in itertools.pairwise(cells):
-            assert (browser.step(one, 1, kind), browser.step(other, -1, kind)) == (other, one)
-        for cell in everyone:
-            before = [c for c in cells if everyone.index(c) < everyone.index(cell)]
-            after = [c for c in cells if everyone.index(c) > everyone.index(cell)]
-            assert browser.step(cell, -1, kind) == (before[-1] if before else None)
-            assert browser.step(cell, 1, kind) == (after[0] if after else None)
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from([*map(str, JUDGED), "too-short"]),
+        st.integers(0, 4),  # last frame
+        st.sampled_from([0.0, 0.2, 0.5, 1.0, np.nan]),  # probabilities
+        st.sampled_from([0.0, 0.5, np.nan]),
+        st.sampled_from([-3.0, 0.0, 800.5, np.nan]),  # speed
+        st.integers(1, 4),  # frames
+    ),
+    max_size=14,
+)
+LIMIT = st.none() | st.sampled_from([-3.0, 0.0, 0.3, 0.5, 2.0])
+QUERIES = st.builds(
+    CellQuery,
+    st.sampled_from(KINDS),
+    st.sampled_from([BY_TIME, *MEASURES]),
+    st.booleans(),
+    st.dictionaries(st.sampled_from(MEASURES), st.tuples(LIMIT, LIMIT), max_size=3),
+)
+
+
+def chosen_by(table: pd.DataFrame, query: CellQuery, changed: set[int]) -> tuple[list[int], list[int]]:
+    """All cells in a query's order and those that it chooses, said once more in another way."""
+
+    def is_chosen(row: Any) -> bool:
+        kinds = {COUNTED: row.label in ("tank-treading", "flipping"), CHANGED: row.cell in changed, ALL: True}
+        return kinds.get(query.kind, row.label == query.kind) and all(
+            low is high is None
+            or (-np.inf if low is None else low) <= getattr(row, name) <= (np.inf if high is None else high)
+            for name, (low, high) in query.limits.items()
+        )
+
+    def place(row: Any) -> Any:
+        value = getattr(row, query.sort_by)
+        has_none = bool(np.isnan(value))
+        return has_none, 0 if has_none else -value if query.descending else value, row.last_frame, row.cell
+
+    everyone = sorted(table.itertuples(), key=place)
+    return [row.cell for row in everyone], [row.cell for row in everyone if is_chosen(row)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=ROWS, query=QUERIES, grown=st.lists(st.integers(0, 3), max_size=8), seed=st.integers(0, 99))
+def test_steps_visit_exactly_what_a_query_chooses(
+    rows: list[Any], query: CellQuery, grown: list[int], seed: int
+) -> None:
+    names = ["label", "last_frame", *MEASURES]
+    table = pd.DataFrame(rows, columns=names).astype(dict.fromkeys(("last_frame", "frames"), "int64"))
+    table.insert(0, "cell", np.random.default_rng(seed).permutation(len(rows)) + 1)
+    changed = {int(cell) for cell in table["cell"] if cell % 3 == 0}
+    everyone, expected = chosen_by(table, query, changed)
+    order = CellOrder.of(table, query, changed)
+    for steps, wanted in ((1, expected), (-1, expected[::-1])):
+        walked, cell = [], order.step(None, steps)
+        while cell is not None:
+            walked.append(cell)
+            cell = order.step(cell, steps)
+        assert walked == wanted
+    assert order.found.tolist() == expected
+    for at, cell in enumerate(everyone):
+        before = [c for c in expected if everyone.index(c) < at]
+        after = [c for c in expected if everyone.index(c) > at]
+        assert order.step(cell, -1) == (before[-1] if before else None)
+        assert order.step(cell, 1) == (after[0] if after else None)
+        number = expected.index(cell) + 1 if cell in expected else None
+        assert order.count(cell) == (number, len(expected))
+    assert order.step(1000, 1) is None
+
+    # While the table grows, a step leads to the next of what is there by then.
+    n, cell = 0, None
+    for more in grown:
+        n += more
+        so_far = table.iloc[:n]
+        everyone, expected = chosen_by(so_far, query, changed)
+        behind = 0 if cell is None else everyone.index(cell) + 1
+        after = [c for c in expected if everyone.index(c) >= behind]
+        stepped = CellOrder.of(so_far, query, changed).step(cell, 1)
+        assert stepped == (after[0] if after else None)
+        cell = cell if stepped is None else stepped
+
+
+def test_cells_of_a_session_are_sorted_and_limited(tmp_path: Path) -> None:
+    pairs = some_pairs(90)
+    writer = begin(tmp_path / "S")
+    browser = CellBrowser(writer.folder)
+    queries = [
+        CellQuery(ALL, "p_reliable", descending=True),
+        CellQuery(COUNTED, "speed_um_per_s", limits={"frames": (10, None), "p_tank_treading": (0.2, 0.9)}),
+        CellQuery(CHANGED),
+    ]
+    for first in range(0, 90, 30):
+        writer.keep(pairs[first : first + 30])
+        flipping = next(track.cell for track, said in pairs[first:] if said.label == "flipping")
+        ChangeLog(writer.folder).add(flipping, STRUCK_OUT, "Anna")
+        session = open_session(writer.folder)
+        for query in queries:
+            _, expected = chosen_by(session.cells, query, set(session.changes_in_force))
+            rows = browser.rows(query)
+            assert [row.cell for row in rows] == browser.order(query).found.tolist() == expected
+            for row in rows:
+                record = browser.look(row.cell)
+                assert row.present_label == record.present_label
+                assert row.p_reliable == record.p_reliable
+                assert (row.frames, row.reason) == (record.frames, record.reason)
+    assert browser.order(CellQuery(CHANGED)).count(None) == (None, 3)
 
 
 def test_a_table_that_grows_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,8 +441,7 @@ def test_a_table_that_grows_is_read_on(tmp_path: Path, monkeypatch: pytest.Monke
         writer.keep(pairs[first : first + 30])
         cell = pairs[first][0].cell
         assert browser.look(cell).cell == cell
-        browser.step(cell, 1, ALL)
-        assert browser.count(cell, ALL)[1] == first + 30
+        assert browser.order(CellQuery(ALL)).count(cell)[1] == first + 30
         pd.testing.assert_frame_equal(browser.session.cells, open_session(writer.folder).cells)
     size = (writer.folder / "cells.csv").stat().st_size
     # Three times by the browser, each time what was new, and three times whole, by the comparison.
@@ -407,7 +507,7 @@ def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any, press
     (folder / "report.html").mkdir()
     with qtbot.waitSignal(viewer.changed, timeout=2_000):
         press(viewer.label_buttons[STRUCK_OUT])
-    assert viewer.fault.startswith(say("session.change-report-failed", why="").partition(" (")[0])
+    assert viewer.fault.startswith(say("session.report-not-updated", why="").partition(" (")[0])
     shutil.rmtree(folder / "crops.zarr")
     assert not viewer.show_cell(folder, of_label(open_session(folder), "tank-treading")[0])
     assert viewer.fault

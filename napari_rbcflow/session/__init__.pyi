@@ -1,7 +1,11 @@
+from .browse import BY_TIME as BY_TIME
 from .browse import COUNTED as COUNTED
 from .browse import KINDS as KINDS
+from .browse import MEASURES as MEASURES
 from .browse import CellBrowser as CellBrowser
+from .browse import CellQuery as CellQuery
 from .browse import CellRecord as CellRecord
+from .browse import CellRow as CellRow
 from .change_log import ChangeLog as ChangeLog
 from .counting import corrected_figure as corrected_figure
 from .counting import corrected_words as corrected_words
@@ -14,6 +18,9 @@ from .reader import open_session as open_session
 from .recovery import close_interrupted as close_interrupted
 from .report import FLIPPING_COLOUR as FLIPPING_COLOUR
 from .report import TANK_TREADING_COLOUR as TANK_TREADING_COLOUR
+from .review import WITHDRAWN as WITHDRAWN
+from .review import Agreement as Agreement
+from .review import Review as Review
 from .schema import RUN_FILE as RUN_FILE
 from .schema import FractionFigure as FractionFigure
 from .schema import RunSummary as RunSummary

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,136 @@ from napari_rbcflow.types import DEFAULT_FPS
 COUNTED, CHANGED, ALL = say("session.kind-counted"), say("session.kind-changed"), say("session.kind-all")
 KINDS = (COUNTED, *map(str, JUDGED), CHANGED, ALL)
 """Which cells to go through; by the machine's labels, so that a changed cell stays among its kind."""
+
+
+MEASURES = ("p_reliable", "p_tank_treading", "speed_um_per_s", "frames")
+"""What cells can be chosen and sorted by: columns of ``cells.csv``."""
+BY_TIME = "last_frame"
+
+
+@dataclass(frozen=True)
+class CellQuery:
+    """Which cells to go through, and in which order.
+
+    Attributes
+    ----------
+    kind : str
+        One of `KINDS`.
+    sort_by : str
+        One of `MEASURES`, or `BY_TIME`. Cells that are alike in it follow in the order of time; those
+        without it, such as cells without a probability, come last.
+    descending : bool
+    limits : mapping of str to tuple of float or None
+        For each measure the least and the greatest value, both included; None is no limit. A cell without
+        the measure is left out wherever one limit is set.
+    """
+
+    kind: str = COUNTED
+    sort_by: str = BY_TIME
+    descending: bool = False
+    limits: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class CellOrder:
+    """All cells of a session in the order of a query, and which of them it chooses.
+
+    Attributes
+    ----------
+    rows : ndarray of int64, shape (n,)
+        Their places in the table.
+    cells : ndarray of int64, shape (n,)
+    chosen : ndarray of bool, shape (n,)
+    """
+
+    rows: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    chosen: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, query: CellQuery, changed: Collection[int] = ()) -> Self:
+        """Arrange a table with the columns of ``cells.csv``; `changed` are the cells changed by hand."""
+        number, label = table["cell"].to_numpy(np.int64), table["label"]
+        if query.kind == COUNTED:
+            chosen = label.isin(tables.COUNTED).to_numpy(bool)
+        elif query.kind == CHANGED:
+            chosen = np.isin(number, list(changed))
+        elif query.kind == ALL:
+            chosen = np.ones(len(table), bool)
+        else:
+            chosen = (label == query.kind).to_numpy(bool)
+        for measure, (least, greatest) in query.limits.items():
+            values = table[measure].to_numpy(np.float64)
+            # A comparison with NaN is false.
+            if least is not None:
+                chosen = chosen & (values >= least)
+            if greatest is not None:
+                chosen = chosen & (values <= greatest)
+        key = table[query.sort_by].to_numpy(np.float64)
+        order = np.lexsort((number, table[BY_TIME].to_numpy(), -key if query.descending else key))
+        return cls(order, number[order], chosen[order])
+
+    @property
+    def found(self) -> NDArray[np.int64]:
+        """The cells that the query chooses, in its order."""
+        return self.cells[self.chosen]
+
+    def step(self, cell: int | None, steps: int) -> int | None:
+        """Return the chosen cell so many steps after (or before) a cell, which need not be chosen itself.
+
+        Parameters
+        ----------
+        cell : int or None
+            None: before the first (after the last).
+        steps : int
+            Negative: backwards; not 0.
+
+        Returns
+        -------
+        int or None
+            None if there is no such cell.
+        """
+        places = np.flatnonzero(self.chosen)
+        if cell is None:
+            at = steps - 1 if steps > 0 else len(places) + steps
+        else:
+            place = self._place(cell)
+            if place is None:
+                return None
+            # At the place itself is the cell, or the first chosen one behind it.
+            first = int(np.searchsorted(places, place))
+            at = first + steps - (1 if steps > 0 and not self.chosen[place] else 0)
+        return int(self.cells[places[at]]) if 0 <= at < len(places) else None
+
+    def count(self, cell: int | None) -> tuple[int | None, int]:
+        """Return a cell's number among those chosen, from 1 or None, and how many there are."""
+        place = None if cell is None else self._place(cell)
+        at = None
+        if place is not None and self.chosen[place]:
+            at = int(np.count_nonzero(self.chosen[: place + 1]))
+        return at, int(np.count_nonzero(self.chosen))
+
+    def _place(self, cell: int) -> int | None:
+        at = np.flatnonzero(self.cells == int(cell))
+        return int(at[0]) if len(at) else None
+
+
+class CellRow(NamedTuple):
+    """What is known of a cell without its crops; `label` is the machine's, `present_label` may be by hand."""
+
+    cell: int
+    label: str
+    present_label: str
+    p_reliable: float | None
+    p_tank_treading: float | None
+    speed_um_per_s: float
+    frames: int
+    reason: str
+
+    @property
+    def judged(self) -> bool:
+        """Whether its label can be changed."""
+        return self.label in JUDGED
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +206,7 @@ class CellRecord:
 
 
 class CellBrowser:
-    """The cells of one session, ordered by their last frame.
+    """The cells of one session, running or closed, in the order of a query.
 
     A table is read again only when it has changed on the disk; of one that has only grown, as during a run,
     only the new rows.
@@ -94,7 +226,7 @@ class CellBrowser:
         self._seen: tuple[object, ...] = ()
         self._session = open_session(self.folder)
         self._cells: CellsSoFar | None = None
-        self._ordered: pd.DataFrame | None = None
+        self._order: tuple[CellQuery, CellOrder] | None = None
 
     @property
     def session(self) -> Session:
@@ -104,9 +236,10 @@ class CellBrowser:
         if seen[:1] != self._seen[:1] or (seen[2:] != self._seen[2:] and not self._session.running):
             self._cells = read_on(self.folder, self._cells)
             self._session = open_session(self.folder, cells=self._cells.cells)
-            self._ordered = None
+            self._order = None
         elif seen[1] != self._seen[1]:
             self._session.reread_changes()
+            self._order = None
         self._seen = seen
         return self._session
 
@@ -144,68 +277,33 @@ class CellBrowser:
             sequence=session.sequence(int(cell)),
         )
 
-    def step(self, cell: int | None, steps: int, kind: str = COUNTED) -> int | None:
-        """Return the cell of a kind that comes a number of steps after (or before) a cell.
+    def order(self, query: CellQuery) -> CellOrder:
+        """Return the cells as they stand on the disk now, in the order of a query."""
+        session = self.session
+        if self._order is None or self._order[0] != query:
+            self._order = query, CellOrder.of(session.cells, query, session.changes_in_force)
+        return self._order[1]
 
-        Parameters
-        ----------
-        cell : int or None
-            Need not be of the kind itself. None: before the first (after the last).
-        steps : int
-            Negative: backwards; not 0.
-        kind : str
-            One of `KINDS`.
-
-        Returns
-        -------
-        int or None
-            None if there is no such cell.
-        """
-        session = self.session  # once: it may grow meanwhile
-        cells, order = self._of_kind(session, kind)
-        if cell is None:
-            at = steps - 1 if steps > 0 else len(cells) + steps
-        else:
-            place = self._place(session, cell)
-            if place is None:
-                return None
-            # At the place itself is the cell, or the first of its kind behind it.
-            first = int(np.searchsorted(order, place))
-            here = first < len(order) and order[first] == place
-            at = first + steps - (1 if steps > 0 and not here else 0)
-        return int(cells[at]) if 0 <= at < len(cells) else None
-
-    def count(self, cell: int, kind: str = COUNTED) -> tuple[int | None, int]:
-        """Return a cell's number among those of a kind, from 1 or None, and how many there are."""
-        cells, _ = self._of_kind(self.session, kind)
-        at = np.flatnonzero(cells == cell)
-        return (int(at[0]) + 1 if len(at) else None), len(cells)
-
-    def _of_kind(self, session: Session, kind: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the cells of a kind, and the places of each among all, ascending."""
-        table = self._in_order(session)
-        if kind == COUNTED:
-            chosen = table["label"].isin(tables.COUNTED)
-        elif kind == CHANGED:
-            chosen = table["cell"].isin(list(session.changes_in_force))
-        elif kind == ALL:
-            chosen = pd.Series(True, index=table.index)
-        else:
-            chosen = table["label"] == kind
-        where = np.flatnonzero(chosen.to_numpy(bool))
-        return table["cell"].to_numpy(np.int64)[where], where.astype(np.int64)
-
-    def _place(self, session: Session, cell: int) -> int | None:
-        at = np.flatnonzero(self._in_order(session)["cell"].to_numpy() == int(cell))
-        return int(at[0]) if len(at) else None
-
-    def _in_order(self, session: Session) -> pd.DataFrame:
-        """Return cells and labels by last frame, as in a closed session."""
-        if self._ordered is None:
-            cells = session.cells
-            last, cell = cells["last_frame"].to_numpy(), cells["cell"].to_numpy()
-            self._ordered = cells[["cell", "label"]].iloc[np.lexsort((cell, last))]
-        return self._ordered
+    def rows(self, query: CellQuery) -> list[CellRow]:
+        """Return what is known of each cell that a query chooses, in its order."""
+        order = self.order(query)
+        session = self._session  # the one that was put in order
+        table = session.cells.iloc[order.rows[order.chosen]]
+        by_hand = session.changes_in_force
+        columns = (table[name].tolist() for name in ("cell", "label", *MEASURES, "reason"))
+        return [
+            CellRow(
+                cell,
+                label,
+                by_hand[cell].now if cell in by_hand else label,
+                _number(reliable),
+                _number(tank_treading),
+                speed,
+                frames,
+                reason,
+            )
+            for cell, label, reliable, tank_treading, speed, frames, reason in zip(*columns, strict=True)
+        ]
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

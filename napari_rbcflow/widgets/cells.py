@@ -31,6 +31,7 @@ from napari_rbcflow.session import (
     KINDS,
     STRUCK_OUT,
     CellBrowser,
+    CellQuery,
     CellRecord,
     ChangeLog,
     FractionFigure,
@@ -181,7 +182,7 @@ class CellViewer(QWidget):
 
     def _first(self, browser: CellBrowser) -> None:
         self._take(browser)
-        cell = browser.step(None, 1, self.kind.currentText())
+        cell = browser.order(self._query()).step(None, 1)
         self._show_place()
         if cell is not None:
             self._show(browser, cell)
@@ -237,14 +238,16 @@ class CellViewer(QWidget):
         if browser is None:
             self._place.setText("")
             return
-        cell = None if self.shown is None else self.shown.cell
-        at, n = browser.count(-1 if cell is None else cell, kind)
+        at, n = browser.order(self._query()).count(None if self.shown is None else self.shown.cell)
         kind = kind[0].upper() + kind[1:]
         if at is None:
             place = say("viewer.place", kind=kind, cells=n)
         else:
             place = say("viewer.place-of", kind=kind, at=at, cells=n)
         self._place.setText(say(after, place=place) if after else place)
+
+    def _query(self) -> CellQuery:
+        return CellQuery(self.kind.currentText())
 
     def _step(self, step: int, *_: object) -> None:
         before = self.shown
@@ -259,7 +262,7 @@ class CellViewer(QWidget):
         browser = self._browser
         if browser is None:
             return
-        cell = browser.step(None if self.shown is None else self.shown.cell, step, self.kind.currentText())
+        cell = browser.order(self._query()).step(None if self.shown is None else self.shown.cell, step)
         if cell is not None:
             self._show(browser, cell)
         else:  # of a run in progress there may be one in a moment
