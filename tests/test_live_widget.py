@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -34,7 +35,7 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import FractionFigure, RunSummary, open_session, verify
 from napari_rbcflow.session.label_edits import LabelChange, append_changes
 from napari_rbcflow.session.schema import write_run
-from napari_rbcflow.types import Label
+from napari_rbcflow.types import Label, Verdict
 
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
@@ -125,8 +126,9 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     bench.wait(lambda: widget.panel.curve.n >= least)
     panel = widget.panel
     figure = RunningFraction()
-    assert "%" in panel.number.text()
-    assert " to " in panel.interval.text()
+    assert re.fullmatch(r"[\d.]+ % \(\d+ to \d+ %\)", panel.so_far.text())
+    assert panel.number.text() == ""  # nothing to copy
+    assert panel.banner.text() == say("viewer.banner-simulated")
     assert "P 7/" in panel.whose.text()
     assert not widget.form.isVisible()
     assert bench.viewer.layers[0].data.std() > 1
@@ -151,7 +153,10 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     figure.update(
         tank_treading=session.run["cells"]["tank_treading"], flipping=session.run["cells"]["flipping"]
     )
-    assert panel.number.text().startswith(f"{100 * figure.estimate:.0f}")
+    assert panel.number.text() == ""
+    assert f"{100 * figure.estimate:.0f}" in panel.machine.text()
+    assert panel.verdict.verdict == session.run["verdict"]
+    assert panel.banner.text() == say("viewer.banner-simulated")
     assert panel.curve.n == figure.n
     assert panel.end.text() == say("estimate.ended-user")
     assert f"{figure.n - 1} reliable" in panel.by_hand.text()
@@ -171,7 +176,7 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     # Until the camera is open, and for good where it is not.
     assert not bench.viewer.layers[0].data.any()
     assert widget.controls.sentence.text() == ""
-    assert panel.number.text() == ""
+    assert panel.machine.text() == ""
     assert panel.by_hand.text() == ""
     with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
         pass
@@ -269,7 +274,8 @@ def a_source_that_breaks_in_mid_run_looks_failed(bench: Bench, widget: LiveWidge
     assert widget.run.outcome[0] == "failed", widget.run.sentence
     assert panel.warnings.grave[0].startswith("The run failed: ")
     assert panel.warnings.isVisible()
-    assert "#8f959b" in panel.number.styleSheet() or not panel.number.text()
+    assert panel.verdict.verdict is Verdict.NO_RESULT
+    assert not panel.number.text()
     assert widget.form.patient.text() == "BG"
     assert widget.start_button.isEnabled()
     bench.picture("live_failed")
@@ -296,7 +302,8 @@ def a_display_that_fails_stops_the_run_and_says_so_once(
     panel = widget.panel
     assert panel.warnings.grave[0] == say("forms.display-failed", why="ZeroDivisionError: no such picture")
     assert panel.end.text() == ""  # it was not stopped by a person
-    assert "#8f959b" in panel.number.styleSheet() or not panel.number.text()
+    assert panel.verdict.verdict is Verdict.NO_RESULT
+    assert not panel.number.text()
     assert panel.open_folder.isVisible()
     assert len([r for r in caplog.records if r.name.endswith("widgets.dock")]) == 1
 
@@ -473,47 +480,48 @@ def progress_of(fraction: RunningFraction, **more: Any) -> Progress:
     return progress(**given | more)
 
 
-def test_the_number_is_never_without_its_interval_and_never_bold_under_a_grave_warning(qtbot: Any) -> None:
+def test_a_run_that_goes_on_shows_no_number_without_its_interval_and_none_to_act_on(qtbot: Any) -> None:
     panel, fraction = ResultPanel(), RunningFraction()
     qtbot.addWidget(panel)
     panel.show()
     panel.show_progress(progress_of(fraction), b"", [])
-    assert panel.interval.text() == say("viewer.no-cell-yet")
-    assert "%" not in panel.number.text()
+    assert panel.verdict.title.text() == say("viewer.no-cell-yet")
+    assert panel.so_far.text() == ""
 
     fraction.update(tank_treading=299, flipping=1)
     panel.show_progress(progress_of(fraction), b"\1" * 299 + b"\0", [])
     qtbot.waitUntil(lambda: panel.curve.n == 300, timeout=2_000)
     low, high = fraction.anytime_interval()
-    assert panel.number.text() == "99.7 %"
-    said = panel.interval.text().removesuffix(" %").split(" to ")
+    number, *said = panel.so_far.text().removesuffix(" %)").replace(" (", " to ").split(" to ")
+    assert number == "99.7 %"
     assert int(said[0]) <= 100 * low
     assert int(said[1]) >= 100 * high
     assert "300 reliable" in panel.cells.text()
     assert method_words("anytime") in panel.cells.text()
     assert panel.warnings.sentences == ()
-    assert "color" not in panel.number.styleSheet()
+    assert panel.verdict.title.text() == say("viewer.so-far")
+    assert panel.verdict.verdict is Verdict.PROVISIONAL
+    assert panel.number.text() == panel.interval.text() == ""
+    assert "#8f959b" in panel.so_far.styleSheet()
 
     lost = RunWarning("frames-lost", Severity.WARNING, "90 frames were lost: measure again.")
     panel.show_progress(progress_of(fraction, dropped=90, warned=(lost,)), b"", ["mind the lamp"])
     qtbot.waitUntil(lambda: bool(panel.warnings.grave), timeout=2_000)
     assert panel.warnings.grave == (lost.sentence,)
     assert panel.notes.sentences == ("mind the lamp",)
-    assert "color" in panel.number.styleSheet()
+    assert panel.verdict.verdict is Verdict.NO_RESULT
     assert "90 dropped" in panel.counts.dropped.text()
-    panel.show_by_hand(FractionFigure(0.9, 0.8, 0.95, 0.95, "anytime", 60))
-    assert "color: #8f959b" in panel.by_hand.styleSheet()  # the same cells, and no better for a person's hand
-    panel.show_progress(progress_of(fraction, warned=()), b"", [])
+    panel.show_progress(progress_of(fraction, warned=(), verdict=Verdict.PROVISIONAL), b"", [])
     panel.draw_now()
-    assert "color: #8f959b" not in panel.by_hand.styleSheet()
-    assert "color" not in panel.number.styleSheet()
+    assert panel.verdict.verdict is Verdict.PROVISIONAL
     panel.show_by_hand(FractionFigure(0.9, 0.6, 0.98, 0.95, "anytime", 29))
     assert "Only 29 cells: too few to act on" in panel.by_hand.text()
-    assert "color: #8f959b" in panel.by_hand.styleSheet()
-    assert "color" not in panel.number.styleSheet()
+    assert "color: #8f959b" in panel.by_hand.styleSheet()  # it moves no result
 
     panel.show_fault("The lamp went out: change it.")
     assert panel.warnings.grave[0] == "The lamp went out: change it."
+    assert panel.verdict.verdict is Verdict.NO_RESULT
+    assert panel.so_far.text() == ""
 
 
 def test_the_end_says_what_happened_whatever_the_folder_says(qtbot: Any, tmp_path: Path) -> None:
@@ -526,13 +534,16 @@ def test_the_end_says_what_happened_whatever_the_folder_says(qtbot: Any, tmp_pat
         "Corrected for the networks&#x27; known errors: 82.0 % (95 % interval 70.0 to 93.0 %)"
     )
     assert panel.counts.dropped.text() == "0 dropped"
-    assert method_words("wilson") in panel.cells.text()
+    assert method_words("wilson") in panel.machine.text()
+    assert "80 % (" in panel.machine.text()
 
     panel.show_end("failed", "the disk is full", tmp_path)
-    assert panel.warnings.grave == (say("quality.warn-failed", reason="the disk is full"),)
-    assert panel.number.text() == "80 %"
-    assert "#8f959b" in panel.number.styleSheet()
-    assert "#8f959b" in panel.corrected.styleSheet()
+    failure = say("quality.warn-failed", reason="the disk is full")
+    assert panel.warnings.grave == (failure,)
+    assert panel.verdict.verdict is Verdict.NO_RESULT
+    assert panel.verdict.title.text() == say("session.todo-again")
+    assert panel.verdict.why.text() == ""  # it stands among the warnings
+    assert panel.number.text() == ""
 
     (tmp_path / "run.json").write_text("{")
     panel.clear()

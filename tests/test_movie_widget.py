@@ -148,7 +148,8 @@ def test_a_file_is_analysed_shown_and_gone_through(
     assert sum(len(layer.data) for layer in marks) == len(session.tracks)
     for layer in marks[1:]:
         assert set(labels[layer.features["cell"].unique()]) == {layer.name}
-    assert f"{100 * session.fraction.estimate:.0f}" in w.panel.number.text()
+    assert f"{100 * session.fraction.estimate:.0f}" in w.panel.machine.text()
+    assert w.panel.verdict.verdict is session.conclusion.verdict
 
     w.tabs.setCurrentIndex(1)
     press(w.cell_viewer.next)
@@ -200,12 +201,12 @@ def test_a_file_is_analysed_shown_and_gone_through(
     was = shown[0].name
     now = {"tank-treading": "flipping", "flipping": "tank-treading"}[was]
     target = next(layer for layer in marks if layer.name == now)
-    before, number = len(target.data), w.panel.number.text()
+    before, number = len(target.data), w.panel.machine.text()
     w.tabs.setCurrentIndex(1)
     with qtbot.waitSignal(w.ended, timeout=LONG_MS):
         press(w.cell_viewer.label_buttons[now])
     assert len(target.data) == before + int((session.tracks["cell"] == cell).sum())
-    assert w.panel.number.text() == number
+    assert w.panel.machine.text() == number
     assert "by hand" in w.panel.by_hand.text()
     np.testing.assert_array_equal(image.data[7], open_frames(movie)[7])  # and the movie is still open
     # A second one, while the session is being read again after the first, is in what is shown at last.
@@ -373,7 +374,7 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     run = open_session(stopped).run
     assert (run["status"], run["stop_reason"]) == ("stopped", "user")
     assert stopped.name in w.status.text().replace("\u200b", "")
-    assert not w.panel.number.text()
+    assert not w.panel.machine.text()
     assert not list(viewer.layers)
 
     # Not a cell in it: nothing is kept.

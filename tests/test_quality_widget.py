@@ -12,6 +12,7 @@ from factories import no_screen, progress
 
 from napari_rbcflow.quality import RunWarning, Severity
 from napari_rbcflow.quality.summary import QualityLine
+from napari_rbcflow.types import Verdict
 
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
@@ -46,17 +47,18 @@ def test_what_the_quality_says_stands_above_and_beside_the_number(qtbot: Any) ->
     slow = RunWarning("flow-slow", Severity.WARNING, "The cells flow too slowly: check the pump.")
     dense = RunWarning("cells-dense", Severity.NOTE, "Too many cells: dilute the sample further.")
     panel.show_progress(
-        progress(warned=(slow, dense), quality=(LIGHT, FLOW, DENSE)),
+        progress(warned=(slow, dense), quality=(LIGHT, FLOW, DENSE), verdict=Verdict.NO_RESULT),
         b"\x01" * 96 + b"\x00" * 24,
         ["Old lamp."],
     )
     assert panel.warnings.grave == (slow.sentence,)
     assert panel.notes.sentences == (dense.sentence, "Old lamp.")
-    assert "8f959b" in panel.number.styleSheet()  # grey: not to be acted on
+    assert panel.verdict.verdict is Verdict.NO_RESULT
     assert panel.quality.lines == (LIGHT, FLOW, DENSE)
     if folder := os.environ.get("RBCFLOW_PICTURES"):
         panel.grab().save(str(Path(folder) / "quality.png"))
-    panel.show_progress(progress(warned=(), quality=(LIGHT,)), b"", [])
+    at = progress(warned=(), quality=(LIGHT,), verdict=Verdict.PROVISIONAL)
+    panel.show_progress(at, b"", [])
     panel.draw_now()
     assert panel.warnings.grave == ()
-    assert "8f959b" not in panel.number.styleSheet()
+    assert panel.verdict.verdict is Verdict.PROVISIONAL

@@ -313,6 +313,7 @@ class LiveWidget(LiveLayout):
             if not self._began:
                 self._began = True
                 self.camera_line.show_info(run.info)
+                self.panel.show_simulated(run.info.simulated)
                 picture.begin(run.info, run.folder)
                 set_text(self.status, "" if self.stop_button.isEnabled() else say("forms.stopping"))
             before = picture.updates

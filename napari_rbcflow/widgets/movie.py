@@ -267,6 +267,7 @@ class MovieWidget(MovieLayout):
         _, counted = run.take()
         if run.snapshot is not None:
             set_text(self.status, "")
+            self.panel.show_simulated(run.info is not None and run.info.simulated)
             self.panel.show_progress(run.snapshot.progress, counted, run.snapshot.warnings)
 
     def _finish(self) -> None:

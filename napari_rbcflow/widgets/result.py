@@ -1,21 +1,29 @@
-"""The number and all that a person must know beside it."""
+"""The verdict on a run, its number where that is a result, and all that a person must know beside it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from qtpy.QtCore import QRectF, Qt, QTimer, QUrl
+from qtpy.QtCore import QRectF, Qt, QTimer, QUrl, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QDesktopServices, QPainter, QPaintEvent, QPalette
-from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.estimate import (
     AFTER_STOP,
     ANYTIME,
-    FEW_CELLS,
     RuleProgress,
     end_sentence,
     method_help,
@@ -26,17 +34,20 @@ from napari_rbcflow.pipeline import Progress
 from napari_rbcflow.quality import QualityLine, Severity, quality_lines, warnings_of_run
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import (
-    STRUCK_OUT,
+    CHECKED_CELLS,
+    Conclusion,
     FractionFigure,
     Session,
+    conclude,
     corrected_words,
     grave_warnings,
     mild_warnings,
     open_session,
     too_few_words,
 )
+from napari_rbcflow.types import Verdict
 from napari_rbcflow.widgets.dock import WarningBox, breakable, set_text, wrapping_label
-from napari_rbcflow.widgets.label_styles import FAULT_COLOUR, LABEL_STYLES, WARNING_COLOUR
+from napari_rbcflow.widgets.label_styles import FAULT_COLOUR, WARNING_COLOUR
 from napari_rbcflow.widgets.result_plots import CountsTable, FractionCurve
 
 HEIGHT_PX = 14
@@ -80,6 +91,8 @@ class ShareBar(QWidget):
 class SessionLinks(QWidget):
     """The folder's path, and buttons for it and for its report; takes no room without a session."""
 
+    shown_last: ClassVar[Path | None] = None  # in whichever dock
+
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.line = wrapping_label("font-size: 13px;")
@@ -95,25 +108,25 @@ class SessionLinks(QWidget):
         column.setSpacing(3)
         column.addWidget(self.line)
         column.addLayout(row)
-        self._folder: Path | None = None
+        self.folder: Path | None = None
         self.hide()
 
     def clear(self) -> None:
         """Forget the session."""
-        self._folder = None
+        self.folder = None
         set_text(self.line, "")
         self.hide()
 
     def show_folder(self, folder: Path) -> None:
         """Show where a session lies."""
-        self._folder = Path(folder)
+        self.folder = SessionLinks.shown_last = Path(folder)
         set_text(self.line, say("viewer.session", folder=breakable(str(folder))))
-        self.open_report.setVisible((self._folder / "report.html").exists())
+        self.open_report.setVisible((self.folder / "report.html").exists())
         self.show()
 
     def _open(self, name: str) -> None:
-        if self._folder is not None:
-            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self._folder / name)))
+        if self.folder is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.folder / name)))
 
 
 _PLAIN_ROW = "font-size: 13px; padding: 0px;"
@@ -249,33 +262,87 @@ REFRESH_MS = 600
 _NUMBER = "font-size: 92px; font-weight: 700; padding: 0px 4px; margin: 0px;"
 _INTERVAL = "font-size: 40px; font-weight: 600; padding: 0px 4px;"
 _PLAIN = "font-size: 16px; padding: 0px 4px;"
-_CORRECTED = "font-size: 13px;"
-_BY_HAND = f"font-size: 18px; border-left: 4px solid {LABEL_STYLES[STRUCK_OUT].colour}; padding-left: 8px;"
-_SMALL_PRINT = "<span style='font-size: 13px'>{}</span>"
+# What nobody may copy as the result: small once the run has ended, and grey.
 _DIM = " color: #8f959b;"
+_SO_FAR = "font-size: 22px; padding: 0px 4px;" + _DIM
+_DETAIL = "font-size: 13px; padding: 0px 4px;" + _DIM
+_SMALL_PRINT = "<span style='font-size: 13px'>{}</span>"
+_BANNER = "font-size: 17px; font-weight: 700; padding: 4px 8px; background: #d55e00; color: white;"
+# Sign and colour of each verdict; each stands beside its word.
+_VERDICTS = {
+    Verdict.RESULT: ("✓", "#2ca977"),
+    Verdict.PROVISIONAL: ("▲", WARNING_COLOUR),
+    Verdict.NO_RESULT: ("✕", FAULT_COLOUR),
+}
 
 
-class ResultPanel(QWidget):
-    """A run's fraction with its interval, its curve, its counts, its warnings and its end.
-
-    `clear`, then `show_progress` as often as you like, then `show_end`; or `show_session` alone, for a
-    session on disk.
-    """
+class VerdictBox(QFrame):
+    """The verdict, before any number: in a word, in large words what to do, and why."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self.setObjectName("verdict")
+        self.word = wrapping_label("font-size: 20px; font-weight: 700;")
+        self.title = wrapping_label("font-size: 27px; font-weight: 600;")
+        self.why = wrapping_label("font-size: 16px;")
+        self.check = QPushButton(say("viewer.ask-check", cells=CHECKED_CELLS))
+        self.check.setToolTip(say("viewer.ask-check-help", cells=CHECKED_CELLS))
+        self.check.setStyleSheet("font-size: 17px; font-weight: 600; padding: 8px;")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(10, 4, 4, 6)
+        column.setSpacing(2)
+        for widget in (self.word, self.title, self.why, self.check):
+            column.addWidget(widget)
+        self.verdict: Verdict | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self.hide()
+        self.check.hide()
+        self.verdict = None
+
+    def show_words(self, verdict: Verdict | None, title: str, why: str) -> None:
+        """Show a verdict; None where it is too early for one."""
+        sign, colour = ("", "#8f959b") if verdict is None else _VERDICTS[verdict]
+        set_text(self.word, "" if verdict is None else f"{sign} {say(f'session.verdict-{verdict}')}")
+        set_text(self.title, breakable(title))
+        set_text(self.why, breakable(why))
+        style = f"#verdict {{ border-left: 8px solid {colour}; }}"
+        if self.styleSheet() != style:
+            self.setStyleSheet(style)
+        self.verdict = verdict
+        self.show()
+
+
+class ResultPanel(QWidget):
+    """A run's verdict, its number where that is a result, its curve, its counts, its warnings and its end.
+
+    `clear`, then `show_progress` as often as you like, then `show_end`; or `show_session` alone, for a
+    session on disk. `check_cells` is emitted with the session's folder when a person wants to check cells;
+    `offers_check` says whether there is a dock for it.
+    """
+
+    check_cells = Signal(object)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.offers_check = False
         # What forbids acting on the number is above it, milder notes at the end.
         self.warnings, self.notes = WarningBox(), WarningBox()
+        self.banner = wrapping_label(_BANNER)
         self.whose = wrapping_label("font-size: 18px; font-weight: 600; padding: 0px 4px;")
+        self.verdict = VerdictBox()
         self.caption = wrapping_label(_PLAIN)
         self.number = wrapping_label(_NUMBER)
         self.interval = wrapping_label(_INTERVAL)
         self.cells = wrapping_label(_PLAIN)
-        self.doubt = wrapping_label(_PLAIN + " font-style: italic;")
-        self.corrected = wrapping_label(_CORRECTED)
-        self.by_hand = wrapping_label(_BY_HAND)
-        self.end = wrapping_label("font-size: 18px; font-weight: 600;")
-        self.remarks = wrapping_label("font-size: 14px;")
+        self.so_far = wrapping_label(_SO_FAR)
+        self.machine = wrapping_label(_DETAIL)
+        self.corrected = wrapping_label(_DETAIL)
+        self.by_hand = wrapping_label(_DETAIL)
+        self.end = wrapping_label("font-size: 14px; padding: 0px 4px;")
+        self.remarks = wrapping_label("font-size: 14px; padding: 0px 4px;")
         self.progress = ShareBar()
         self.left = wrapping_label(_PLAIN)
         self.curve = FractionCurve()
@@ -283,26 +350,30 @@ class ResultPanel(QWidget):
         self.quality = QualityTable()
         self.links = SessionLinks()
         self.open_folder, self.open_report = self.links.open_folder, self.links.open_report
+        self.verdict.check.clicked.connect(self._check_pressed)
 
         column = QVBoxLayout(self)
         column.setContentsMargins(2, 0, 6, 0)
         column.setSpacing(3)
         for widget in (
+            self.banner,
             self.whose,
-            self.warnings,
+            self.verdict,
             self.caption,
             self.number,
             self.interval,
             self.cells,
-            self.doubt,
-            self.corrected,
-            self.by_hand,
+            self.so_far,
+            self.warnings,
             self.end,
             self.remarks,
             self.links,
             self.progress,
             self.left,
             self.curve,
+            self.machine,
+            self.corrected,
+            self.by_hand,
             self.counts,
             self.quality,
             self.notes,
@@ -321,7 +392,7 @@ class ResultPanel(QWidget):
         self._slow.stop()
         self._waiting: tuple[Progress, tuple[str, ...]] | None = None
         self._counted = bytearray()
-        self._failed = self._doubtful = self._few_by_hand = False
+        self._failed = False
         self._n = 0
         self.curve.clear()
         self.curve.hide()
@@ -331,11 +402,14 @@ class ResultPanel(QWidget):
         self.warnings.clear()
         self.notes.clear()
         for label in (
+            self.banner,
             self.whose,
             self.caption,
             self.number,
+            self.interval,
             self.cells,
-            self.doubt,
+            self.so_far,
+            self.machine,
             self.corrected,
             self.by_hand,
             self.end,
@@ -343,7 +417,8 @@ class ResultPanel(QWidget):
             self.left,
         ):
             set_text(label, "")
-        set_text(self.interval, say("viewer.no-run"))
+        self.verdict.clear()
+        self.verdict.show_words(None, say("viewer.no-run"), "")
         self.links.clear()
         self.progress.hide()
 
@@ -351,6 +426,10 @@ class ResultPanel(QWidget):
         """Say whose number it is, so that nobody takes it for the next patient's."""
         names = [breakable(part) for part in (patient.strip(), sample.strip()) if part]
         set_text(self.whose, " · ".join(names) or say("viewer.unnamed"))
+
+    def show_simulated(self, simulated: bool) -> None:
+        """Say above all else where the frames are not a camera's or a recording's."""
+        set_text(self.banner, say("viewer.banner-simulated") if simulated else "")
 
     def set_target(self, half_width: float | None) -> None:
         """Show in the curve how narrow the interval must get, where a stop rule asks for it."""
@@ -374,17 +453,21 @@ class ResultPanel(QWidget):
         # A run that failed may have left a file that still says it goes on, or none that can be read.
         known = {"status": status, "stop_reason": reason} if self._failed else {}
         try:
-            run = {**open_session(folder).run, **known}
+            session = open_session(folder)
+            run = {**session.run, **known}
             sentence = str(run.get("stop_sentence", ""))
             self._show_run(run)
+            self._show_conclusion(conclude(run) if self._failed else session.conclusion)
         except RbcflowError as error:
             failure = [end_words(status, reason, self._n)] if self._failed else []
             self.warnings.say(grave=[*failure, *self.warnings.grave, str(error)])
+            self._show_conclusion(Conclusion(Verdict.NO_RESULT, str(error)))
         self._show_ending(status, reason, remarks, sentence)
 
     def show_session(self, session: Session) -> None:
         """Show a session on disk; an RbcflowError where it cannot be read, and nothing of it is shown."""
         counted, figure, changed = session.counted, session.fraction, session.fraction_by_hand
+        conclusion = session.conclusion
         self.clear()
         run = session.run
         self.show_whose(str(run["patient"]), str(run["sample"]))
@@ -393,22 +476,29 @@ class ResultPanel(QWidget):
         self.show_by_hand(changed)
         self.links.show_folder(session.folder)
         self._failed = run["status"] == "failed"
+        self._show_conclusion(conclusion)
         ended = str(run["status"]), str(run["stop_reason"])
         self._show_ending(*ended, (), str(run.get("stop_sentence", "")))
 
+    def conclude_again(self) -> None:
+        """Show the verdict of the same session anew, after a person has checked cells of it."""
+        if (folder := self.links.folder) is not None:
+            try:
+                self._show_conclusion(open_session(folder).conclusion)
+            except RbcflowError as error:
+                self.show_fault(str(error))
+
     def show_fault(self, sentence: str) -> None:
-        """Show, above all else, that something went wrong; a number that stands there is greyed."""
+        """Show, above all else, that something went wrong; then nothing is a result."""
         self._draw_waiting()
         self._failed = True
         self._end_progress()
         set_text(self.end, "")
         self.warnings.say(grave=[sentence, *self.warnings.grave])
-        self._shade(doubtful=True)
+        self._show_conclusion(Conclusion(Verdict.NO_RESULT, sentence, simulated=bool(self.banner.text())))
 
     def show_by_hand(self, figure: FractionFigure | None) -> None:
-        """Show the number with a person's changes beside the machine's; None where there are none."""
-        few = too_few_words(figure.n) if figure is not None else ""
-        self._few_by_hand = bool(few)
+        """Show the number with a person's changes among the details; None where there are none."""
         if figure is None:
             set_text(self.by_hand, "")
         elif figure.estimate is None or figure.low is None or figure.high is None:
@@ -422,8 +512,7 @@ class ResultPanel(QWidget):
                 cells=cells_words(figure.level, figure.n),
                 method=say("viewer.at-once") if at_once else method_words(figure.method).split(":")[0],
             )
-            set_text(self.by_hand, "<br>".join(filter(None, (number, few))))
-        self._shade(doubtful=self._doubtful)
+            set_text(self.by_hand, "<br>".join(filter(None, (number, too_few_words(figure.n)))))
 
     # ------------------------------------------------------------------ how it is drawn
 
@@ -454,12 +543,7 @@ class ResultPanel(QWidget):
         self.warnings.say(grave=[*(self.warnings.grave if self._failed else ()), *grave])
         self.notes.say(mild=[*mild, *(warning for warning in warnings if warning not in grave)])
         self.quality.show_lines(progress.quality)
-        low, high = progress.interval
-        estimate = None if math.isnan(progress.estimate) else progress.estimate
-        self._show_number(FractionFigure(estimate, low, high, progress.level, progress.method, progress.n))
-        few = 0 < progress.n < FEW_CELLS
-        set_text(self.doubt, say("viewer.too-few-yet", cells=FEW_CELLS) if few else "")
-        self._shade(doubtful=bool(grave) or progress.n < FEW_CELLS)
+        self._show_so_far(progress)
         self._show_left(progress)
         self._slow.start(REFRESH_MS)
 
@@ -471,28 +555,59 @@ class ResultPanel(QWidget):
             self.progress.show_share(share)
         set_text(self.left, left_words(progress).replace("\n", "<br>"))
 
-    def _show_number(self, figure: FractionFigure) -> None:
-        """Show a fraction, never without its interval."""
-        self._n = figure.n
+    def _show_so_far(self, progress: Progress) -> None:
+        """Show the number of a run that goes on, never without its interval, and that nobody checked it."""
+        self._n = progress.n
         if self.curve.isHidden():
             self.curve.show()
-        set_text(self.caption, say("viewer.caption"))
-        if not figure.n or figure.estimate is None or figure.low is None or figure.high is None:
-            set_text(self.number, "")
-            set_text(self.interval, say("viewer.no-cell-yet"))
+        if not progress.n:
+            set_text(self.so_far, "")
             set_text(self.cells, "")
+            self.verdict.show_words(None, say("viewer.no-cell-yet"), "")
             return
-        set_text(self.number, percent(figure.estimate))
-        set_text(self.interval, interval_words(figure.low, figure.high))
-        small_print = _SMALL_PRINT.format(method_words(figure.method)) if figure.method else ""
-        set_text(self.cells, "<br>".join(filter(None, (cells_words(figure.level, figure.n), small_print))))
-        self.cells.setToolTip(method_help(figure.method))
+        number = {"percent": percent(progress.estimate), "interval": interval_words(*progress.interval)}
+        set_text(self.so_far, say("viewer.number-so-far", **number))
+        small_print = _SMALL_PRINT.format(method_words(progress.method)) if progress.method else ""
+        cells = cells_words(progress.level, progress.n)
+        set_text(self.cells, "<br>".join(filter(None, (cells, small_print))))
+        self.cells.setToolTip(method_help(progress.method))
+        # Until the run has told its verdict, it has been checked by nobody either.
+        grave = progress.verdict is Verdict.NO_RESULT and bool(self.warnings.grave)
+        verdict = Verdict.NO_RESULT if grave else Verdict.PROVISIONAL
+        self.verdict.show_words(verdict, say("viewer.so-far"), "")
+
+    def _show_conclusion(self, conclusion: Conclusion) -> None:
+        """Show the verdict, and the number where it is a result."""
+        self.show_simulated(conclusion.simulated)
+        set_text(self.so_far, "")
+        figure = conclusion.headline
+        known = figure is not None and None not in (figure.estimate, figure.low, figure.high)
+        for label in () if known else (self.caption, self.number, self.interval, self.cells):
+            set_text(label, "")
+        if figure is not None and known:
+            set_text(self.caption, say("viewer.caption"))
+            set_text(self.number, percent(figure.estimate or 0.0))
+            set_text(self.interval, interval_words(figure.low or 0.0, figure.high or 0.0))
+            level = 100 * figure.level
+            set_text(self.cells, say("viewer.of-checked-cells", level=level, why=conclusion.why))
+            self.cells.setToolTip(conclusion.todo)
+            self.verdict.show_words(conclusion.verdict, "", "")
+        else:
+            # A sentence that stands among the warnings is not said twice.
+            why = "" if conclusion.why in self.warnings.grave else conclusion.why
+            self.verdict.show_words(conclusion.verdict, conclusion.todo, why)
+        there = self.links.folder is not None and self.offers_check
+        self.verdict.check.setVisible(there and conclusion.verdict is Verdict.PROVISIONAL)
 
     def _show_run(self, run: Mapping[str, Any]) -> None:
         """Show what ``run.json`` says; counts and warnings in the report's words."""
         frames, cells, fraction = run["frames"], run["cells"], run["fraction"]
         figure = FractionFigure(**fraction)
-        self._show_number(figure)
+        self._n = figure.n
+        if self.curve.isHidden():
+            self.curve.show()
+        set_text(self.machine, _machine_words(figure))
+        self.machine.setToolTip(method_help(figure.method))
         if figure.low is not None and figure.high is not None:
             self.curve.show_final(figure.low, figure.high)
         self.counts.show_counts(cells, fraction["n"], 0)
@@ -502,42 +617,38 @@ class ResultPanel(QWidget):
         self.counts.show_frames(
             None, sum(dropped.values()), sum(missed.values()), dropped_by=dropped, missed_by=missed
         )
-        grave = grave_warnings(run)
-        self.warnings.say(grave=grave)
+        self.warnings.say(grave=grave_warnings(run))
         self.notes.say(mild=mild_warnings(run))
         self.quality.show_lines(quality_lines(run, warnings_of_run(run)))
-        set_text(self.doubt, say("report.read-warning-first") if grave and fraction["n"] else "")
         corrected = corrected_words(run.get("fraction_corrected") or {})
         set_text(self.corrected, breakable(corrected) if fraction["n"] else "")
-        self._shade(doubtful=bool(grave))
 
     def _show_ending(self, status: str, reason: str, remarks: Sequence[str], sentence: str) -> None:
-        # A failure stands in red above the number: said once.
+        # A failure stands in red already: said once.
         set_text(
             self.end,
             say("viewer.saved-so-far")
             if status == "failed"
             else breakable(end_words(status, reason, self._n, sentence)),
         )
-        if not self._n:
-            set_text(self.interval, say("viewer.no-number"))
         set_text(self.remarks, "<br>".join(breakable(remark) for remark in remarks))
-        self._shade(doubtful=self._failed or bool(self.warnings.grave))
 
     def _end_progress(self) -> None:
         self.progress.hide()
         set_text(self.left, "")
 
-    def _shade(self, *, doubtful: bool) -> None:
-        """Grey every number that must not be acted on."""
-        self._doubtful = doubtful
-        dim = doubtful and self._n > 0
-        for label, style, grey in (
-            (self.number, _NUMBER, dim),
-            (self.interval, _INTERVAL, dim),
-            (self.corrected, _CORRECTED, dim),
-            (self.by_hand, _BY_HAND, dim or self._few_by_hand),
-        ):
-            wanted = style + (_DIM if grey else "")
-            if label.styleSheet() != wanted:
-                label.setStyleSheet(wanted)
+    def _check_pressed(self) -> None:
+        if self.links.folder is not None:
+            self.check_cells.emit(self.links.folder)
+
+
+def _machine_words(figure: FractionFigure) -> str:
+    if figure.estimate is None or figure.low is None or figure.high is None:
+        return ""
+    return say(
+        "viewer.machine-number",
+        percent=percent(figure.estimate),
+        interval=interval_words(figure.low, figure.high),
+        cells=cells_words(figure.level, figure.n),
+        method=method_words(figure.method),
+    )
