@@ -145,7 +145,8 @@ class ReviewPlan:
         # Where stage 2 was not asked, a cell is of either kind as those that were counted.
         usual = (counted[KINDS[0]] + 1) / (sum(counted.values()) + 2)
         tank = np.where(np.isnan(tank), usual, tank)
-        order = np.random.default_rng(seed).permutation(len(cells))
+        # The same order whatever that of the rows.
+        order = np.argsort(cells, kind="stable")[np.random.default_rng(seed).permutation(len(cells))]
         cells, labels, reliable, tank = cells[order], labels[order], reliable[order], tank[order]
         strata: list[Stratum] = []
         for kind in KINDS:
