@@ -194,7 +194,7 @@ def test_several_cells_are_changed_together_or_not_at_all(
             log.add_all(wrong, "Anna")
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
-    with refused(RunFailed, "session.change-disk-full"):
+    with refused(RunFailed, "session.records-disk-full"):
         log.add_all(dict.fromkeys(FLIPPING, STRUCK_OUT), "Anna")
     monkeypatch.setattr(os, "fsync", fsync)
     assert (copied / "changes.csv").read_bytes() == before
@@ -255,7 +255,7 @@ def test_a_report_that_cannot_be_written_keeps_the_change(copied: Path) -> None:
     (copied / "report.html").mkdir()
     log = ChangeLog(copied)
     log.add(FLIPPING[0], STRUCK_OUT, "Anna")
-    assert any_said("session.change-report-failed", [log.report_fault])
+    assert any_said("session.report-not-updated", [log.report_fault])
     assert log.labels() == {FLIPPING[0]: STRUCK_OUT}
     (copied / "report.html").rmdir()
     log.add(FLIPPING[1], STRUCK_OUT, "Anna")
@@ -273,17 +273,17 @@ def test_a_line_cut_by_a_crash_counts_for_nothing_and_spoils_no_other(copied: Pa
     os.truncate(path, path.stat().st_size - lost)
     assert log.labels() == {FLIPPING[0]: STRUCK_OUT}
     assert open_session(copied).fraction_by_hand == of_counts(len(TANK_TREADING), len(FLIPPING) - 1)
-    assert say("session.changes-line-cut", line=3) in verify(copied).findings
+    assert say("session.records-line-cut", name="changes.csv", line=3) in verify(copied).findings
     log.add(FLIPPING[2], "unreliable", "Anna")
     assert log.labels() == {FLIPPING[0]: STRUCK_OUT, FLIPPING[2]: "unreliable"}
     assert path.read_bytes().splitlines(keepends=True)[:2] == first_two
-    assert verify(copied).findings == [say("session.changes-line-cut", line=3)]
+    assert verify(copied).findings == [say("session.records-line-cut", name="changes.csv", line=3)]
 
 
 def test_a_first_line_cut_by_a_crash(copied: Path) -> None:
     (copied / "changes.csv").write_text("changed,by,ce")
     assert open_session(copied).changes.empty
-    assert verify(copied).findings == [say("session.changes-line-cut", line=1)]
+    assert verify(copied).findings == [say("session.records-line-cut", name="changes.csv", line=1)]
     ChangeLog(copied).add(FLIPPING[0], STRUCK_OUT, "Anna")
     assert verify(copied).findings == []
 
@@ -353,7 +353,7 @@ def test_a_session_that_one_may_only_read(copied: Path, monkeypatch: pytest.Monk
     try:
         with as_nobody(), pytest.raises(BadInput) as error:
             ChangeLog(Path()).add(FLIPPING[0], STRUCK_OUT, "Anna")
-        assert error.value.key == "session.change-no-right"
+        assert error.value.key == "session.records-no-right"
     finally:
         copied.chmod(0o755)
     assert not (copied / "changes.csv").exists()
@@ -362,12 +362,12 @@ def test_a_session_that_one_may_only_read(copied: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("old", "new", "key", "values"),
     [
-        ("changed,by", "when,by", "session.changes-first-line", {"columns": "changed,by,cell,was,now"}),
-        (",struck-out", ",struck", "session.changes-not-a-label", {}),
-        (",Anna,", ",,", "session.changes-nobody", {}),
-        ("T", " of ", "session.changes-not-a-time", {}),
+        ("changed,by", "when,by", "session.records-first-line", {"columns": "changed,by,cell,was,now"}),
+        (",struck-out", ",struck", "session.records-not-a-label", {}),
+        (",Anna,", ",,", "session.records-nobody", {}),
+        ("T", " of ", "session.records-not-a-time", {}),
         ("Anna", 'An"na"', None, {}),
-        (f",{FLIPPING[0]},", ",first,", "session.changes-not-a-cell", {}),
+        (f",{FLIPPING[0]},", ",first,", "session.records-not-a-cell", {}),
         (f",{FLIPPING[0]},", ",999,", "session.changes-unknown-cell", {"cell": 999}),
         (",flipping,", ",unreliable,", "session.changes-do-not-follow", {"present": "flipping"}),
     ],
@@ -388,10 +388,10 @@ def test_a_file_that_was_tampered_with(
         return
     with pytest.raises(RunFailed) as error:
         _ = open_session(copied).fraction_by_hand
-    assert error.value.key == "session.changes-unusable"
-    with refused(RunFailed, "session.changes-unusable"):
+    assert error.value.key == "session.records-unusable"
+    with refused(RunFailed, "session.records-unusable"):
         log.add(FLIPPING[1], STRUCK_OUT, "Anna")
-    assert any_said("session.changes-unusable", [html.unescape(shown(page))])
+    assert any_said("session.records-unusable", [html.unescape(shown(page))])
     assert open_session(copied).fraction == of_counts(len(TANK_TREADING), len(FLIPPING))
 
 

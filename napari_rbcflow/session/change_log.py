@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import getpass
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
+from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import ANYTIME
-from napari_rbcflow.ring import is_full
 from napari_rbcflow.sentences import say
+from napari_rbcflow.session.append_only import one_line
 from napari_rbcflow.session.label_edits import (
     BY_HAND,
-    CHANGES_FILE,
     JUDGED,
     LabelChange,
     append_changes,
@@ -24,8 +22,8 @@ from napari_rbcflow.session.label_edits import (
     machine_labels,
     read_changes,
 )
-from napari_rbcflow.session.report import shows_changes, write_report
-from napari_rbcflow.session.schema import FractionFigure, is_being_written, read_run
+from napari_rbcflow.session.report import shows_changes, write_report_again
+from napari_rbcflow.session.schema import FractionFigure, read_run
 from napari_rbcflow.session.schema import now as time_now
 from napari_rbcflow.session.tables import (
     CELL_COLUMNS,
@@ -36,10 +34,9 @@ from napari_rbcflow.session.tables import (
     unreadable,
     whole_lines,
 )
-from napari_rbcflow.types import LEAST_FRAMES, Label, RunStatus
+from napari_rbcflow.types import LEAST_FRAMES, Label
 
 _LABEL, _REASON = CELL_COLUMNS.index("label"), CELL_COLUMNS.index("reason")
-_NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR})
 _NOT_JUDGED = {
     "too-short": "session.not-judged-too-short",
     "after-stop": "session.not-judged-after-stop",
@@ -140,7 +137,7 @@ class ChangeLog:
                     "session.not-a-label", label=str(label), labels=", ".join(others), last=last_label
                 )
         table, present = self._rows(), {change.cell: change.now for change in self.all()}
-        when, who = time_now(), _one_line(by) or login_name()
+        when, who = time_now(), one_line(by) or login_name()
         changes = []
         for cell, label in labels.items():
             machine = self._machine_label(table, int(cell))
@@ -158,10 +155,7 @@ class ChangeLog:
                 if present.get(other, row[_LABEL] if row else "") in COUNTED:
                     raise BadInput("session.counted-as-another-fragment", cell=cell, other=other)
         if changes:
-            try:
-                append_changes(self.folder, changes)
-            except OSError as error:
-                raise _refusal(self.folder / CHANGES_FILE, error) from error
+            append_changes(self.folder, changes)
             self.bring_report_up_to_date()
         return changes
 
@@ -174,18 +168,9 @@ class ChangeLog:
 
         Call it at the end of a run too: a change made during the close may be later than the page.
         """
-        self.report_fault = ""
-        try:
-            run = read_run(self.folder)
-            # Whoever writes the session writes its page too, and two at once would spoil it.
-            if run["status"] == RunStatus.RUNNING or is_being_written(self.folder):
-                return
-            if shows_changes(self.folder, len(self.all())):
-                return
-            write_report(self.folder, run)
-        except Exception as error:  # a report is made from everything; the change itself is saved
-            why = error.strerror or str(error) if isinstance(error, OSError) else sentence_of(error)
-            self.report_fault = say("session.change-report-failed", why=why)
+        self.report_fault = write_report_again(
+            self.folder, unless=lambda: shows_changes(self.folder, len(self.all()))
+        )
 
     def figure(
         self, *, tank_treading: int, flipping: int, level: float = 0.95, method: str = ANYTIME
@@ -238,13 +223,9 @@ class ChangeLog:
 def login_name() -> str:
     """Return the name of the computer's user; never empty."""
     with contextlib.suppress(Exception):  # each system raises another one
-        if name := _one_line(getpass.getuser()):
+        if name := one_line(getpass.getuser()):
             return name
     return say("session.unknown-person")
-
-
-def _one_line(name: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in name).split())
 
 
 def _row(data: bytes, cell: int) -> list[str] | None:
@@ -254,12 +235,3 @@ def _row(data: bytes, cell: int) -> list[str] | None:
         return None
     fields = data[begin : data.index(b"\n", begin)].decode(errors="replace").split(",")
     return fields if len(fields) in (len(CELL_COLUMNS), len(OLDER_CELL_COLUMNS)) else None
-
-
-def _refusal(path: Path, error: OSError) -> BadInput | RunFailed:
-    if is_full(error):
-        return RunFailed("session.change-disk-full", path=path)
-    why = error.strerror or str(error)
-    if error.errno in _NO_RIGHT:
-        return BadInput("session.change-no-right", path=path, why=why)
-    return RunFailed("session.change-failed", path=path, why=why)

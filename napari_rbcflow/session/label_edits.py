@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, field, fields
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.estimate import ANYTIME, FIXED_N, RunningFraction
-from napari_rbcflow.ring import sync_folder, write_all
 from napari_rbcflow.sentences import say
+from napari_rbcflow.session.append_only import AppendOnly, Audit, cell_number, one_of, when, who
 from napari_rbcflow.session.schema import FractionFigure
-from napari_rbcflow.session.tables import unreadable
 from napari_rbcflow.types import Label
 
 CHANGES_FILE = "changes.csv"
@@ -26,8 +19,6 @@ JUDGED = (Label.TANK_TREADING, Label.FLIPPING, Label.UNRELIABLE)
 """The labels of cells that the networks judged. Only those can be changed."""
 BY_HAND = (*map(str, JUDGED), STRUCK_OUT)
 """The labels that a person can give."""
-_CUT = b" (cut by a crash)\n"
-"""Ends a line that a crash cut, so that the next one is whole; nothing is removed from the file."""
 
 
 @dataclass(frozen=True)
@@ -52,77 +43,29 @@ class LabelChange:
 
 
 COLUMNS = tuple(f.name for f in fields(LabelChange))
-_HEADER = (",".join(COLUMNS) + "\n").encode()
 
 
-@dataclass(frozen=True)
-class Audit:
-    """What ``changes.csv`` holds."""
-
-    changes: list[LabelChange] = field(default_factory=list)
-    """In the order in which they were made."""
-    cut: list[int] = field(default_factory=list)
-    """Lines that a crash cut: they were never shown as done, and are ignored."""
-    faults: list[str] = field(default_factory=list)
-    """What cannot be right, a sentence each."""
+def _change(texts: Sequence[str]) -> LabelChange:
+    changed, by, cell, was, now = texts
+    return LabelChange(when(changed), who(by), cell_number(cell), one_of(BY_HAND, was), one_of(BY_HAND, now))
 
 
-def read_audit(folder: Path) -> Audit:
+_TABLE = AppendOnly(CHANGES_FILE, COLUMNS, _change)
+
+
+def read_audit(folder: Path) -> Audit[LabelChange]:
     """Read ``changes.csv`` as far as it goes; empty if nobody changed a label."""
-    lines = _read(folder / CHANGES_FILE).splitlines(keepends=True)
-    audit = Audit()
-    if not lines:
-        return audit
-    if lines[0] != _HEADER:
-        if len(lines) > 1 or not _HEADER.startswith(lines[0]):
-            audit.faults.append(say("session.changes-first-line", columns=",".join(COLUMNS)))
-        else:
-            audit.cut.append(1)
-        return audit
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.endswith(b"\n") or line.endswith(_CUT):
-            audit.cut.append(number)
-            continue
-        try:
-            audit.changes.append(_change(line))
-        except ValueError as error:
-            audit.faults.append(say("session.changes-line", line=number, why=error))
-    return audit
+    return _TABLE.audit(folder)
 
 
 def read_changes(folder: Path) -> list[LabelChange]:
     """Return the changes in their order; `RunFailed` if any is damaged, as no number may rest on a part."""
-    audit = read_audit(folder)
-    if audit.faults:
-        raise RunFailed("session.changes-unusable", folder=folder, fault=audit.faults[0])
-    return audit.changes
+    return _TABLE.rows(folder)
 
 
 def append_changes(folder: Path, changes: Iterable[LabelChange]) -> None:
-    """Write changes behind all others; on the disk when it returns, the file as it was on an `OSError`."""
-    path = folder / CHANGES_FILE
-    is_new = not path.exists()
-    there = b"" if is_new else path.read_bytes()
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(map(astuple, changes))
-    data = text.getvalue().encode()
-    if b"\n" not in there:  # none yet, or a crash cut the very first line
-        data = _HEADER + data
-    elif not there.endswith(b"\n"):
-        data = _CUT + data
-    with path.open("ab", buffering=0) as file:
-        if there and b"\n" not in there:
-            file.truncate(0)
-        end = os.fstat(file.fileno()).st_size
-        try:
-            write_all(file, data)
-            os.fsync(file.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                file.truncate(end)
-            raise
-    if is_new:
-        sync_folder(folder)
+    """Write changes behind all others, all or none; errors as `AppendOnly.append`."""
+    _TABLE.append(folder, map(astuple, changes))
 
 
 def in_force(changes: Iterable[LabelChange], machine: Mapping[int, str]) -> dict[int, LabelChange]:
@@ -135,17 +78,18 @@ def in_force(changes: Iterable[LabelChange], machine: Mapping[int, str]) -> dict
     }
 
 
-def findings(audit: Audit, machine: Mapping[int, str], told: Mapping[int, str] | None = None) -> list[str]:
+def findings(
+    audit: Audit[LabelChange], machine: Mapping[int, str], told: Mapping[int, str] | None = None
+) -> list[str]:
     """Return what is wrong with the changes of a session, a sentence each.
 
     `machine` holds the networks' label of every cell, `told` the one that it had during the run.
     """
-    found = list(audit.faults)
-    found += [say("session.changes-line-cut", line=line) for line in audit.cut]
+    found = [*audit.faults, *audit.cut]
     present: dict[int, str] = dict(machine)
     told = told or {}
     changed: set[int] = set()
-    for change in audit.changes:
+    for change in audit.rows:
         cell = change.cell
         if cell not in machine:
             found.append(say("session.changes-unknown-cell", cell=cell))
@@ -164,39 +108,6 @@ def findings(audit: Audit, machine: Mapping[int, str], told: Mapping[int, str] |
         present[cell] = change.now
         changed.add(cell)
     return found
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise unreadable(path, error.strerror) from error
-
-
-def _change(line: bytes) -> LabelChange:
-    """Parse a whole line; ValueError with what is wrong, as part of a sentence."""
-    try:
-        rows = list(csv.reader([line.decode()], strict=True))
-    except (UnicodeDecodeError, csv.Error):
-        raise ValueError(say("session.changes-not-columns")) from None
-    if len(rows) != 1 or len(rows[0]) != len(COLUMNS):
-        raise ValueError(say("session.changes-column-count", columns=len(COLUMNS)))
-    changed, by, cell, was, now = rows[0]
-    try:
-        if datetime.fromisoformat(changed).utcoffset() is None:
-            raise ValueError
-    except ValueError:
-        raise ValueError(say("session.changes-not-a-time", text=changed)) from None
-    if not by:
-        raise ValueError(say("session.changes-nobody"))
-    if not (cell.isascii() and cell.isdecimal() and int(cell) > 0):
-        raise ValueError(say("session.changes-not-a-cell", text=cell))
-    for label in (was, now):
-        if label not in BY_HAND:
-            raise ValueError(say("session.changes-not-a-label", text=label))
-    return LabelChange(changed, by, int(cell), was, now)
 
 
 def figure_by_hand(tank_treading: int, flipping: int, level: float, method: str) -> FractionFigure:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,9 @@ from napari_rbcflow.session.schema import FractionFigure, is_being_written, read
 from napari_rbcflow.session.tables import CELL_TYPES, TRACK_TYPES, parsed, read_links, unreadable
 from napari_rbcflow.session.verdict import Conclusion, conclude, interrupted, reviewed_figure
 from napari_rbcflow.types import Label, RunStatus
+
+if TYPE_CHECKING:
+    from napari_rbcflow.session.review import Review
 
 
 class Session:
@@ -153,6 +157,43 @@ class Session:
         """Read the changes by hand again; everything else stays as it was when the session was opened."""
         for name in ("changes", "changes_made", "changes_in_force", "labels_by_hand", "fraction_by_hand"):
             self.__dict__.pop(name, None)
+
+    @property
+    def fraction_reviewed(self) -> FractionFigure | None:
+        """The fraction by machine and persons together (``review.json``); None if nobody checked a cell."""
+        figure = reviewed_figure(self.folder)
+        return figure if figure is not None and figure.n else None
+
+    def review_sample(self, n: int, by: str = "") -> list[int]:
+        """Choose `n` cells for a person to look at, the one that tells most first (`Review.sample`)."""
+        return self._review().sample(n, by)
+
+    def review(self, labels: Mapping[int, str], *, by: str) -> FractionFigure:
+        """Say what a person saw, all or none, and write the report again (`Review.add`).
+
+        Parameters
+        ----------
+        labels : mapping of int to str
+            Of cells of `review_sample`: ``tank-treading``, ``flipping`` or ``unreliable``.
+        by : str
+            Who looked at them.
+
+        Returns
+        -------
+        FractionFigure
+            `fraction_reviewed` with these labels.
+        """
+        review = self._review()
+        figure = review.add(labels, by)
+        review.finish()
+        self.__dict__.pop("conclusion", None)
+        return figure
+
+    def _review(self) -> Review:
+        # By the front door: a review writes the report, and the report reads a session.
+        from napari_rbcflow.session import Review
+
+        return Review(self.folder)
 
     @cached_property
     def ring(self) -> RingReader | None:

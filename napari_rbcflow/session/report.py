@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_rbcflow.errors import RbcflowError
+from napari_rbcflow.errors import RbcflowError, sentence_of
 from napari_rbcflow.estimate import (
     FRAGMENT,
     OTHER_SPEED,
@@ -37,8 +37,8 @@ from napari_rbcflow.session.counting import (
 )
 from napari_rbcflow.session.label_edits import STRUCK_OUT
 from napari_rbcflow.session.reader import Session
-from napari_rbcflow.session.schema import percent, read_run, too_few_words
-from napari_rbcflow.types import LEAST_FRAMES, Label, RunStatus
+from napari_rbcflow.session.schema import is_being_written, percent, read_run, too_few_words
+from napari_rbcflow.types import LEAST_FRAMES, Label, RunStatus, Verdict
 
 if TYPE_CHECKING:
     import jinja2
@@ -48,6 +48,7 @@ TANK_TREADING_COLOUR = "#0072b2"
 FLIPPING_COLOUR = "#d55e00"
 _CSS_CLASS = {None: "well", Severity.NOTE: "mild", Severity.WARNING: "grave"}
 _SIGN = {None: "✓", Severity.NOTE: "▲", Severity.WARNING: "⚠"}
+_VERDICT_SIGN = {Verdict.RESULT: "✓", Verdict.PROVISIONAL: "▲", Verdict.NO_RESULT: "✕"}
 _CHANGES = 'data-changes="'
 """Behind it the page holds the number of changes by hand that it shows."""
 
@@ -75,6 +76,22 @@ def write_report(
     return path
 
 
+def write_report_again(folder: Path, *, unless: Callable[[], bool] = lambda: False) -> str:
+    """Write ``report.html`` of a session that is closed again; return a sentence if that fails, else nothing.
+
+    `unless` says whether the page is as it should be.
+    """
+    try:
+        run = read_run(folder)
+        # Whoever writes the session writes its page too, and two at once would spoil it.
+        if run["status"] != RunStatus.RUNNING and not is_being_written(folder) and not unless():
+            write_report(folder, run)
+    except Exception as error:  # a report is made from everything; what it shows is saved
+        why = error.strerror or str(error) if isinstance(error, OSError) else sentence_of(error)
+        return say("session.report-not-updated", why=why)
+    return ""
+
+
 @cache
 def _template() -> jinja2.Template:
     import jinja2  # at the end of a run, not at its start
@@ -98,6 +115,7 @@ def _template() -> jinja2.Template:
         "number": "{:,}".format,
         "css_class": _CSS_CLASS.get,
         "sign": _SIGN.get,
+        "verdict_sign": _VERDICT_SIGN.get,
         "method_words": method_words,
         "reason_words": reason_words,
         "LEAST_FRAMES": LEAST_FRAMES,
@@ -114,13 +132,15 @@ def _contents(session: Session) -> dict[str, Any]:
     undecided, other_speed = reasons["undecided"], reasons[OTHER_SPEED]
     warnings = warnings_of_run(run)
     focus_speed = run.get("focus_speed") or {}
-    by_hand = _by_hand(session)
+    by_hand, conclusion = _by_hand(session), session.conclusion
     return {
         "name": " · ".join(filter(None, (str(run["patient"]), str(run["sample"]))))
         or say("report.unnamed-sample"),
         "when": _when(run),
         "warnings": warnings,
-        "grave": any(warning.grave for warning in warnings),
+        "verdict": conclusion,
+        "headline": conclusion.headline,
+        "why_is_warned": conclusion.why in {warning.sentence for warning in warnings},
         "fraction": run["fraction"],
         "correction": correction(run),
         "by_hand": by_hand,

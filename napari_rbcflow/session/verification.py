@@ -337,14 +337,14 @@ def _unchanged(session: Session) -> Iterator[str]:
 def _by_hand(session: Session) -> Iterator[str]:
     audit = read_audit(session.folder)
     machine = dict(zip(session.cells["cell"], session.cells["label"], strict=True))
-    again = session.counted_again if audit.changes else None
+    again = session.counted_again if audit.rows else None
     yield from faults_of_changes(audit, machine, {} if again is None else again.told)
     if session.changes_in_force:
         labels = dict(zip(session.cells["cell"], session.labels_by_hand, strict=True))
         for cell in tables.counted_twice(tables.read_links(session.folder), labels):
             yield say("session.found-counted-twice-by-hand", cell=cell)
     page = session.folder / "report.html"
-    if not session.running and page.exists() and not shows_changes(session.folder, len(audit.changes)):
+    if not session.running and page.exists() and not shows_changes(session.folder, len(audit.rows)):
         yield say("session.found-report-behind")
 
 

@@ -1,0 +1,542 @@
+"""A person's check of some tracks: ``reviews.csv`` and ``review.json`` beside what the machine wrote.
+
+The program chooses the tracks (`ReviewPlan`), a person says what each is, and the fraction follows with an
+interval that is right whatever the networks' errors are. The sample is drawn from the session itself, so
+nobody can draw again until it pleases, and `verify` can draw it anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.estimate import FRAGMENT, REVIEWED, ReviewPlan
+from napari_rbcflow.ring import replace_file
+from napari_rbcflow.sentences import say
+from napari_rbcflow.session import schema, tables
+from napari_rbcflow.session.append_only import (
+    NO_RIGHT,
+    AppendOnly,
+    cell_number,
+    one_line,
+    one_of,
+    when,
+    who,
+)
+from napari_rbcflow.session.report import write_report_again
+from napari_rbcflow.session.schema import FractionFigure, is_being_written, read_run
+from napari_rbcflow.session.verdict import REVIEW_FILE, Conclusion, conclude
+from napari_rbcflow.types import Bools, Label, RunStatus
+
+LABELS = (Label.TANK_TREADING, Label.FLIPPING, Label.UNRELIABLE)
+"""What a person can say of a track."""
+WITHDRAWN = "withdrawn"
+"""Stands in place of a label that its person took back."""
+_TOLERANCE = 1e-6
+_OTHER_NUMPY_TOLERANCE = 0.01
+"""Of the interval's ends, where another numpy drew it."""
+
+
+@dataclass(frozen=True)
+class ReviewLine:
+    """One line of ``reviews.csv``.
+
+    Attributes
+    ----------
+    reviewed : str
+        ISO 8601 with offset.
+    by : str
+    cell : int
+    label : str
+        Of `LABELS`, or `WITHDRAWN`.
+    """
+
+    reviewed: str
+    by: str
+    cell: int
+    label: str
+
+
+def _line(texts: Sequence[str]) -> ReviewLine:
+    reviewed, by, cell, label = texts
+    return ReviewLine(
+        when(reviewed), who(by), cell_number(cell), one_of((*map(str, LABELS), WITHDRAWN), label)
+    )
+
+
+TABLE = AppendOnly("reviews.csv", tuple(f.name for f in fields(ReviewLine)), _line)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two persons say the same.
+
+    Attributes
+    ----------
+    between : tuple of str
+        Their names.
+    cells : int
+        Cells that both labelled.
+    equal : int
+        Cells to which both gave the same label.
+    kappa : float or None
+        Cohen's: 1 is full agreement, 0 what chance alone would give. None where both gave every cell the same
+        one label.
+    """
+
+    between: tuple[str, str]
+    cells: int
+    equal: int
+    kappa: float | None
+
+
+class Review:
+    """A review of one session, which may be left and gone on with, by one person or more.
+
+    Parameters
+    ----------
+    folder : Path or str
+        A session whose run has ended.
+
+    Attributes
+    ----------
+    folder : Path
+    report_fault : str
+        After `finish`: a sentence if ``report.html`` could not be updated; else empty.
+
+    Raises
+    ------
+    BadInput
+        If `folder` is not a session. From everything else: if its run has not ended.
+    RunFailed
+        If ``reviews.csv`` or ``cells.csv`` is damaged.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._run = read_run(self.folder)
+        self._estimated: tuple[dict[int, Sequence[str]], FractionFigure] | None = None
+        self.report_fault = ""
+
+    @cached_property
+    def plan(self) -> ReviewPlan:
+        """Which tracks are checked in which order."""
+        if self._run["status"] == RunStatus.RUNNING:
+            self._run = read_run(self.folder)
+        if self._run["status"] == RunStatus.RUNNING:
+            running = is_being_written(self.folder)
+            raise BadInput("session.review-running" if running else "session.review-interrupted")
+        cells = self._cells
+        judged = cells[population(cells, tables.read_links(self.folder))].sort_values("cell")
+        return ReviewPlan(
+            judged["cell"].to_numpy(),
+            judged["label"].tolist(),
+            judged["p_reliable"].to_numpy(),
+            judged["p_tank_treading"].to_numpy(),
+            self._seed,
+        )
+
+    @property
+    def labels(self) -> dict[str, dict[int, str]]:
+        """What each person said of which cell, in the order in which they said it."""
+        return _by_person(TABLE.rows(self.folder))
+
+    @property
+    def chosen(self) -> int:
+        """Cells that were given out to be checked."""
+        return sum(self._chosen())
+
+    @property
+    def reviewed(self) -> int:
+        """Cells that somebody has checked."""
+        return len(_together(self.labels))
+
+    @property
+    def passed_over(self) -> list[int]:
+        """Cells that come before checked ones and are not checked; those behind do not count before them.
+
+        Whoever could leave out a cell could move the number.
+        """
+        return self._in_order(_together(self.labels))[1]
+
+    @property
+    def figure(self) -> FractionFigure:
+        """The fraction by machine and persons together; `n` is how many checked tracks it rests on."""
+        return self._figure(_together(self.labels))
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """The verdict with this review."""
+        return conclude(self._run, self.figure)
+
+    @property
+    def agreement(self) -> list[Agreement]:
+        """How far each two persons agree, of those who labelled the same cells."""
+        return _agreements(self.labels)
+
+    def sample(self, n: int, by: str = "") -> list[int]:
+        """Choose the cells to look at next.
+
+        Parameters
+        ----------
+        n : int
+        by : str
+            Who will look. First come the cells that others labelled and this person did not, so that two
+            persons check the same ones. Empty: cells that nobody has labelled.
+
+        Returns
+        -------
+        list of int
+            `n` cells, or as many as there are; the one that tells most comes first.
+
+        Raises
+        ------
+        BadInput
+            If `n` is below 1, or the folder cannot be written to: which cells were chosen is kept there.
+        """
+        if n < 1:
+            raise BadInput("session.review-sample-of-none", n=n)
+        plan, said = self.plan, self.labels
+        together = _together(said)
+        by = _known(one_line(by), said)
+        cells = [cell for cell in together if by and cell not in said.get(by, {})][:n]
+        cells += plan.next(n - len(cells), together)
+        chosen = self._chosen()
+        for stratum, place in map(plan.place.__getitem__, cells):
+            chosen[stratum] = max(chosen[stratum], place + 1)
+        self._write(said, chosen)
+        return cells
+
+    def check(self, cell: int, label: str) -> None:
+        """Refuse a label that `add` would refuse, and write nothing.
+
+        Raises
+        ------
+        BadInput
+            If there is no such label or no such cell, or the cell was not chosen.
+        """
+        if label not in LABELS:
+            *labels, last = map(str, LABELS)
+            raise BadInput("session.not-a-label", label=str(label), labels=", ".join(labels), last=last)
+        at = self.plan.place.get(cell)
+        if at is None and not (self._cells["cell"] == cell).any():
+            raise BadInput("session.no-such-cell", folder=self.folder, cell=cell)
+        if at is None or at[1] >= self._chosen()[at[0]]:
+            raise BadInput("session.review-not-chosen", cell=cell)
+
+    def add(self, labels: Mapping[int, str], by: str) -> FractionFigure:
+        """Say of cells what they are: all of them, or none where one is refused; on the disk when it returns.
+
+        Parameters
+        ----------
+        labels : mapping of int to str
+            ``tank-treading``, ``flipping`` or ``unreliable`` for each cell. Another label than the same
+            person's earlier one replaces it.
+        by : str
+            Who looked at them.
+
+        Returns
+        -------
+        FractionFigure
+            The fraction with these labels.
+
+        Raises
+        ------
+        BadInput
+            As `check`; if no name is given; if the folder cannot be written to.
+        RunFailed
+            If ``reviews.csv`` is damaged or was edited, or the disk is full.
+        """
+        labels = {int(cell): str(label) for cell, label in labels.items()}
+        said = self.labels
+        by = self._person(by, said)
+        for cell, label in labels.items():
+            self.check(cell, label)
+        own = said.get(by, {})
+        return self._append({cell: label for cell, label in labels.items() if own.get(cell) != label}, by)
+
+    def withdraw(self, cell: int, by: str) -> FractionFigure:
+        """Take back what a person said of a cell; returns and raises as `add`."""
+        said = self.labels
+        by = self._person(by, said)
+        if cell not in said.get(by, {}):
+            raise BadInput("session.review-nothing-to-withdraw", by=by, cell=cell)
+        return self._append({cell: WITHDRAWN}, by)
+
+    def finish(self) -> None:
+        """Update ``review.json`` and ``report.html``, at the end of a sitting; see `report_fault`."""
+        said = self.labels
+        if said or (self.folder / REVIEW_FILE).exists():
+            self._write(said, self._chosen())
+            self.report_fault = write_report_again(self.folder)
+
+    @cached_property
+    def _cells(self) -> pd.DataFrame:
+        path = self.folder / "cells.csv"
+        try:
+            return tables.parsed(path, tables.whole_lines(path), tables.CELL_TYPES)
+        except OSError as error:
+            raise tables.unreadable(path, error.strerror) from error
+
+    @cached_property
+    def _seed(self) -> int:
+        return seed_of(self._run, self._cells)
+
+    @cached_property
+    def _versions(self) -> dict[str, str | None]:
+        return schema.versions()
+
+    def _person(self, by: str, said: Mapping[str, object]) -> str:
+        name = _known(one_line(by), said)
+        if not name:
+            raise BadInput("session.review-by-nobody")
+        return name
+
+    def _append(self, labels: Mapping[int, str], by: str) -> FractionFigure:
+        _ = self.plan  # refuses a run that goes on
+        self._refuse_edited()
+        time = schema.now()
+        TABLE.append(self.folder, [astuple(ReviewLine(time, by, *said)) for said in labels.items()])
+        said = self.labels
+        return self._write(said, self._chosen())
+
+    def _figure(self, together: Mapping[int, Sequence[str]]) -> FractionFigure:
+        level = float((self._run.get("fraction") or {}).get("level") or 0.95)
+        counting = self._in_order(together)[0]
+        if self._estimated is None or self._estimated[0] != counting:
+            found = self.plan.estimate(counting, level)
+            figure = FractionFigure(found.estimate, found.low, found.high, found.level, REVIEWED, found.n)
+            self._estimated = counting, figure
+        return self._estimated[1]
+
+    def _in_order(self, together: Mapping[int, Sequence[str]]) -> tuple[dict[int, Sequence[str]], list[int]]:
+        """Return the labels that count, those of each stratum's first tracks, and the cells passed over."""
+        counting: dict[int, Sequence[str]] = {}
+        passed_over: list[int] = []
+        for stratum, last in zip(self.plan.strata, self._last(together), strict=True):
+            cells = stratum.cells[:last].tolist()
+            missing = [cell for cell in cells if cell not in together]
+            first_missing = cells.index(missing[0]) if missing else last
+            counting |= {cell: together[cell] for cell in cells[:first_missing]}
+            passed_over += missing
+        return counting, passed_over
+
+    def _last(self, together: Mapping[int, object]) -> list[int]:
+        """Return the place behind the last labelled track of each stratum."""
+        last = [0] * len(self.plan.strata)
+        for cell in together:
+            if (at := self.plan.place.get(cell)) is not None:
+                last[at[0]] = max(last[at[0]], at[1] + 1)
+        return last
+
+    def _chosen(self) -> list[int]:
+        """Return how many of the first tracks of each stratum were chosen.
+
+        ``review.json`` says so. Where it is lost, it is what was labelled.
+        """
+        design = _read_record(self.folder).get("design")
+        try:
+            told = [int(stratum["chosen"]) for stratum in design["strata"]] if design else []
+        except (KeyError, TypeError, ValueError):
+            told = []
+        return told if len(told) == len(self.plan.strata) else self._last(_together(self.labels))
+
+    def _refuse_edited(self) -> None:
+        if not _goes_on_from(TABLE.read(self.folder), _read_record(self.folder)):
+            raise RunFailed("session.reviews-edited", path=self.folder / TABLE.name, review=REVIEW_FILE)
+
+    def _write(self, said: Mapping[str, Mapping[int, str]], chosen: Sequence[int]) -> FractionFigure:
+        """Write ``review.json`` again where it would change, and return the fraction."""
+        self._refuse_edited()
+        record, figure = self._record(said, chosen)
+        if record != _read_record(self.folder):
+            path = self.folder / REVIEW_FILE
+            try:
+                replace_file(path, schema.encoded(record))
+            except OSError as error:
+                kind = BadInput if error.errno in NO_RIGHT else RunFailed
+                raise kind("session.review-not-written", path=path, why=error.strerror or error) from error
+        return figure
+
+    def _record(
+        self, said: Mapping[str, Mapping[int, str]], chosen: Sequence[int]
+    ) -> tuple[dict[str, Any], FractionFigure]:
+        """Return what ``review.json`` holds."""
+        together, data = _together(said), TABLE.read(self.folder)
+        figure = self._figure(together)
+        reviewed = Counter(self.plan.place[cell][0] for cell in together if cell in self.plan.place)
+        record = {
+            "format": schema.FORMAT,
+            "fraction_reviewed": asdict(figure),
+            **conclude(self._run, figure).as_dict(),
+            "reviewers": {
+                by: {"reviewed": len(own), **{label: list(own.values()).count(label) for label in LABELS}}
+                for by, own in said.items()
+            },
+            "agreement": [asdict(pair) for pair in _agreements(said)],
+            "passed_over": self._in_order(together)[1],
+            "design": {
+                "seed": self._seed,
+                "tracks": int(self.plan.sizes.sum()),
+                "strata": [
+                    {"name": s.name, "tracks": len(s.cells), "chosen": chosen[h], "reviewed": reviewed[h]}
+                    for h, s in enumerate(self.plan.strata)
+                ],
+            },
+            TABLE.name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
+            "versions": self._versions,
+        }
+        return schema.plain(record), figure
+
+
+def population(cells: pd.DataFrame, links: tables.Links) -> Bools:
+    """Say which rows of ``cells.csv`` a review chooses from: the tracks that were judged, each cell once.
+
+    Of several tracks that may be of one cell it is the counted one, else the first.
+    """
+    judged = cells["label"].isin(LABELS) & (cells["reason"] != FRAGMENT)
+    counted = judged & cells["label"].isin(tables.COUNTED)
+    kept = set(cells["cell"][counted].tolist())
+    earlier: set[int] = set().union(*(tables.behind(cell, links) for cell in kept if cell in links))
+    for cell in sorted(cells["cell"][judged & ~counted].tolist()):
+        before = tables.behind(cell, links) if cell in links else set()
+        if cell not in earlier and not before & kept:
+            kept.add(cell)
+            earlier |= before
+    return np.asarray(cells["cell"].isin(kept), bool)
+
+
+def seed_of(run: Mapping[str, Any], cells: pd.DataFrame) -> int:
+    """Return the seed of a session's sample: nobody can choose it, and it is the same each time."""
+    made = hashlib.sha256(str(run.get("started")).encode())
+    columns = ["cell", "label", "p_reliable", "p_tank_treading"]
+    for cell, label, reliable, tank in cells[columns].sort_values("cell").itertuples(index=False, name=None):
+        made.update(f"{cell},{label},{reliable:.4f},{tank:.4f}\n".encode())
+    return int.from_bytes(made.digest()[:6], "big")
+
+
+def findings(folder: Path) -> Iterator[str]:
+    """Draw the sample again and compute everything anew; a sentence for each thing that is wrong."""
+    audit, record = TABLE.audit(folder), _read_record(folder)
+    yield from audit.cut
+    yield from audit.faults
+    if (folder / REVIEW_FILE).exists() != bool(record):
+        yield say("session.found-review-damaged")
+        return
+    if audit.faults or not (audit.rows or record):
+        return
+    if not record:
+        yield say("session.found-review-behind")
+        return
+    review, data = Review(folder), TABLE.read(folder)
+    chosen, place = review._chosen(), review.plan.place
+    labelled = sorted({line.cell for line in audit.rows})
+    if outside := [c for c in labelled if c not in place or place[c][1] >= chosen[place[c][0]]]:
+        yield say("session.found-review-outside", cells=len(outside), first=outside[0])
+    if not _goes_on_from(data, record):
+        yield say("session.found-reviews-edited")
+    elif len(data) > record[TABLE.name]["bytes"]:
+        yield say("session.found-review-behind")
+        return
+    right, _ = review._record(review.labels, chosen)
+    same_program = record.get("versions", {}).get("napari-rbcflow") == right["versions"]["napari-rbcflow"]
+    same_numpy = record.get("versions", {}).get("numpy") == right["versions"]["numpy"]
+    for name, value in right.items():
+        if name in ("versions", TABLE.name, "format") or (name == "verdict_reason" and not same_program):
+            continue
+        told = record.get(name)
+        if name == "fraction_reviewed":
+            if not _same_figure(told, value, _TOLERANCE if same_numpy else _OTHER_NUMPY_TOLERANCE):
+                yield say("session.found-review-fraction", told=_ends(told), right=_ends(value))
+        elif told != value:
+            yield say("session.found-review-differs", name=name)
+
+
+def _by_person(lines: Sequence[ReviewLine]) -> dict[str, dict[int, str]]:
+    said: dict[str, dict[int, str]] = {}
+    for line in lines:
+        own = said.setdefault(line.by, {})
+        own.pop(line.cell, None)
+        if line.label != WITHDRAWN:
+            own[line.cell] = line.label
+    return {by: own for by, own in said.items() if own}
+
+
+def _together(said: Mapping[str, Mapping[int, str]]) -> dict[int, list[str]]:
+    """Return what was said of each cell, one label a person."""
+    together: dict[int, list[str]] = {}
+    for own in said.values():
+        for cell, label in own.items():
+            together.setdefault(cell, []).append(label)
+    return together
+
+
+def _known(name: str, said: Mapping[str, object]) -> str:
+    """Return the name as it is written already: Anna and anna are one person."""
+    return next((by for by in said if by.casefold() == name.casefold()), name)
+
+
+def _agreements(said: Mapping[str, Mapping[int, str]]) -> list[Agreement]:
+    found = []
+    for one, other in combinations(said, 2):
+        both = [(said[one][cell], said[other][cell]) for cell in said[one] if cell in said[other]]
+        if both:
+            equal = sum(a == b for a, b in both)
+            found.append(Agreement((one, other), len(both), equal, _kappa(both)))
+    return found
+
+
+def _kappa(both: Sequence[tuple[str, str]]) -> float | None:
+    """Return Cohen's kappa (1960): how far agreement goes beyond that of chance."""
+    n = len(both)
+    first, second = Counter(a for a, _ in both), Counter(b for _, b in both)
+    by_chance = sum(first[label] * second[label] for label in LABELS) / n**2
+    return None if by_chance == 1 else (sum(a == b for a, b in both) / n - by_chance) / (1 - by_chance)
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """Return ``review.json``; empty where there is none that can be read."""
+    try:
+        record = json.loads((folder / REVIEW_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _goes_on_from(data: bytes, record: Mapping[str, Any]) -> bool:
+    """Say whether ``reviews.csv`` still begins with what ``review.json`` was made from."""
+    try:
+        told = record[TABLE.name]
+        begin = data[: told["bytes"]]
+        return bool(len(begin) == told["bytes"]) and hashlib.sha256(begin).hexdigest() == told["sha256"]
+    except (KeyError, TypeError):
+        return not record
+
+
+def _same_figure(told: Any, right: Mapping[str, Any], tolerance: float) -> bool:
+    if not isinstance(told, dict) or told.keys() != right.keys():
+        return False
+    return all(
+        math.isclose(told[name], value, abs_tol=tolerance)
+        if isinstance(value, float) and isinstance(told[name], (int, float))
+        else told[name] == value
+        for name, value in right.items()
+    )
+
+
+def _ends(figure: Any) -> str:
+    if not isinstance(figure, dict):
+        return str(figure)
+    return ", ".join(f"{name} {value}" for name, value in figure.items())
