@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -209,10 +210,11 @@ def test_a_share_of_white_is_said_without_powers_of_ten() -> None:
         line.value
         for white in (0.0, 5.3e-7, 4e-4, 0.37, 1.0)
         for line in quality_lines(record({"light_grey": 120.0, "saturated_share": white}), [])
-        if line.name == say("quality.line-light")
+        if line.name == say("quality.line-white")
     ]
-    whites = ["", ", under 0.01 % white", ", 0.04 % white", ", 37 % white", ", 100 % white"]
-    assert said == [f"120 of 255{white}" for white in whites]
+    assert said == ["0.04 %", "37 %", "100 %"]  # less is nothing amiss
+    lost = record(frames={"received": 90_000, "processed": 90_000, "dropped": {}, "missed": {"overflow": 1}})
+    assert [line.value for line in quality_lines(lost, [])] == [say("quality.under-a-share", least=0.01)]
 
 
 def test_a_fraction_outside_its_own_interval_is_grave() -> None:
@@ -257,7 +259,12 @@ def test_the_first_seconds_of_a_run_are_no_warning() -> None:
         ({"reliable_share": 0.022}, set(), {"reliable-few"}),
         ({"reliable_share": 0.032}, {"reliable-few"}, set()),
         ({"reliable_share": 0.005, "tracks_judged": 100}, set(), set()),
-        ({"reliable_share": 0.4}, {"reliable-many"}, set()),
+        ({"reliable_share": 0.112}, {"reliable-many"}, set()),
+        ({"reliable_share": 0.112, "tracks_judged": 299}, set(), set()),
+        ({"reliable_share": 0.4}, set(), {"reliable-many"}),
+        ({"counted_at_other_speeds_share": 0.495}, set(), {"speeds"}),
+        ({"counted_at_other_speeds_share": 0.2}, {"speeds"}, set()),
+        ({"counted_at_other_speeds_share": 0.495, "counted_with_speed": 19}, set(), set()),
         ({"light_grey": 15.0}, set(), {"light-dark"}),
         ({"light_grey": 215.0}, {"light-bright"}, set()),
         ({"saturated_share": 0.001}, set(), {"light-saturated"}),
@@ -269,7 +276,10 @@ def test_the_first_seconds_of_a_run_are_no_warning() -> None:
         ({"neighbour_share": 0.29}, set(), {"cells-clumped"}),
         ({"rim_radius_um": 1.6}, set(), {"pixel-size"}),
         ({"rim_radius_um": None, "rim_radius_of_all_um": 4.5}, set(), {"pixel-size"}),
-        ({"too_short_share": 0.8}, set(), {"flow-nowhere"}),
+        ({"followed_share": 0.02}, set(), {"flow-nowhere"}),
+        ({"followed_share": 0.6}, {"flow-nowhere"}, set()),
+        ({"followed_share": 0.02, "objects_detected": 90}, set(), set()),
+        ({"too_short_share": 0.8}, set(), set()),  # of few tracks, the short ones end first
         ({"fraction_change": {"before": 0.9, "after": 0.7, "at_cell": 80}}, set(), {"fraction-drifts"}),
         ({"fraction_change": {"before": 0.9, "after": 0.88, "at_cell": 8000}}, {"fraction-drifts"}, set()),
     ],
@@ -284,6 +294,11 @@ def test_a_measure_beyond_its_limit_is_said_with_what_to_do(
         "tracks_reliable": 240,
         "reliable_share": 0.041,
         "too_short_share": 0.01,
+        "objects_detected": 400_000,
+        "followed_share": 0.98,
+        "counted_with_speed": 230,
+        "counted_at_other_speeds_share": 0.02,
+        "speed_expected_um_per_s": 798.0,
         "cells_per_frame": 120.0,
         "cells_per_papers_field": 120.0,
         "neighbour_share": 0.12,
@@ -309,6 +324,77 @@ def test_a_measure_beyond_its_limit_is_said_with_what_to_do(
     assert (keys(said, grave=False), keys(said)) == (note, warning)
     lines = quality_lines(record({**healthy, **change}), said)
     assert sum(line.severity is not None for line in lines) == len(note | warning)
+
+
+SHARES, RATIOS = st.floats(0, 1), st.floats(1, 4)
+FIGURES = st.fixed_dictionaries(
+    {
+        "reliable_share": SHARES | st.floats(0.03, 0.13),
+        "counted_at_other_speeds_share": SHARES,
+        "followed_share": st.floats(0, 1.1),
+        "cells_per_papers_field": st.floats(0, 600),
+        "neighbour_share": SHARES,
+        "neighbour_share_by_chance": SHARES,
+        "rim_radius_um": st.floats(2, 5) | st.none(),
+        "rim_radius_of_all_um": st.floats(2, 5),
+        "shear_rate_per_s": st.floats(1, 60),
+        "shear_rate_set_per_s": st.sampled_from([3.0, 7.0, 10.0, 20.0]),
+        "light_grey": st.floats(0, 255),
+        "saturated_share": st.floats(0, 0.001) | SHARES,
+        "black_share": st.floats(0, 0.003) | SHARES,
+        "flicker_share": st.floats(0, 0.05),
+        "speed_most_um_per_s": RATIOS.map(lambda times: 500 * times),
+        "light_most_grey": RATIOS.map(lambda times: 60 * times),
+        "light_change_in_a_second_share": SHARES,
+        "not_analysed": st.integers(0, 9).map(lambda n: {"dark": n}),
+        "fraction_change": st.none() | st.just({"before": 0.9, "after": 0.8, "at_cell": 80.0}),
+        "n": st.sampled_from([0, 19, 20, 179, 180, 299, 300, 6000]),
+    }
+)
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def lies_in(value: str, usual: str) -> bool:
+    """Read a line as a person does."""
+    if usual == say("quality.usual-none"):
+        return value == "0 %"
+    if usual == say("quality.usual-course"):
+        return value == say("quality.value-no-change")
+    ends = [float(n) for n in NUMBER.findall(usual.partition("(")[0])]
+    if value.startswith("under"):
+        return True  # of shares that are usual up to more than that
+    x = float(NUMBER.findall(value)[0])
+    if usual.startswith("up to"):
+        return x <= ends[0]
+    return ends[0] <= x <= (ends[1] if len(ends) > 1 else 100)
+
+
+@settings(max_examples=400)
+@given(FIGURES, st.integers(0, 40))
+def test_a_tick_stands_exactly_beside_what_lies_in_the_printed_range(
+    figures: dict[str, Any], lost: int
+) -> None:
+    n = figures.pop("n")
+    counts = (
+        "frames",
+        "tracks",
+        "tracks_judged",
+        "tracks_reliable",
+        "objects_detected",
+        "counted_with_speed",
+    )
+    rest = {"speed_um_per_s": 800.0, "speed_expected_um_per_s": 798.0, "speed_least_um_per_s": 500.0}
+    rest |= {"light_least_grey": 60.0, "focus_height_um": 60.0, "cells_per_frame": 100.0}
+    frames = {"received": 3600, "processed": 3600, "dropped": {}, "missed": {"time-gap": lost}}
+    run = record(dict.fromkeys(counts, n) | rest | figures, frames=frames)
+    warnings = warnings_of_run(run)
+    lines = quality_lines(run, warnings)
+    for line in lines:
+        assert (line.severity is None) == lies_in(line.value, line.usual), line
+    # Every grave warning has its sign at a line, but for those that are of no measure.
+    of_no_measure = {"few-cells", "no-cell", "none-counted"}
+    grave = [w for w in warnings if w.grave and w.key not in of_no_measure]
+    assert sum(line.severity is Severity.WARNING for line in lines) == len({w.key for w in grave})
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,11 @@ class Reporter:
                 account.as_dict(), stages.tally.counted, not_analysed=not_analysed, seconds=stages.seconds
             )
             self._warned = tuple(self._closed[1])
-        running = {**stages.quality.figures(), "not_analysed": not_analysed} if self._closed is None else {}
+        running = (
+            {**stages.quality.figures(account.focus_speed), "not_analysed": not_analysed}
+            if self._closed is None
+            else {}
+        )
         figures, warnings = self._closed or (running, [])
         account = replace(
             account,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.quality.drift import FractionChange
-from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Judgement, Track
+from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Judgement, Label, Track
 
 SLOWEST_UM_PER_S, SPEED_STEP, SPEED_BINS = 5.0, 0.02, 500
 """Speeds are counted in steps of two per cent, from 5 um/s to 0.1 m/s."""
@@ -33,6 +33,8 @@ class Sums:
     frames: int = 0
     tracked_frames: int = 0  # with cells searched for
     open_tracks: int = 0  # cells followed, summed over `tracked_frames`
+    detected: int = 0  # what stood out as cells do, in the frames that could be analysed
+    followed: int = 0  # cells followed in those frames
     greys: NDArray[np.int64] = field(default_factory=lambda: _zeros(GREYS))  # sampled pixels by grey
     flicker: float = 0.0  # squares of the relative change of light from frame to frame
     flicker_frames: int = 0
@@ -43,6 +45,7 @@ class Sums:
     positions: int = 0  # of judged tracks
     intruded: int = 0  # those of them with another cell in the crop
     speeds: NDArray[np.int64] = field(default_factory=lambda: _zeros(SPEED_BINS))  # reliable tracks
+    counted_speeds: NDArray[np.int64] = field(default_factory=lambda: _zeros(SPEED_BINS))  # counted ones
     radii: NDArray[np.int64] = field(default_factory=lambda: _zeros(RADIUS_BINS))  # reliable tracks, by rim
     other_radii: NDArray[np.int64] = field(default_factory=lambda: _zeros(RADIUS_BINS))  # some of the others
 
@@ -185,11 +188,24 @@ INTRUSION_UM = (CROP_SIDE / 2 + 3) * CROP_PIXEL_SIZE_UM
 _LEAST_RADII = 20
 
 
-def figures_of(sums: Sums, *, field_um2: float, flow: SetFlow) -> dict[str, Any]:
-    """Return the measures of some seconds of a run, named as ``quality`` in ``run.json``; None if unknown."""
+SHEAR_RANGE = 0.75, 1.4
+"""Cells in focus move at this much of the expected speed. Those of the published crops move 20 to 30 px a
+frame, where 22 are expected: 0.9 to 1.4. Beyond, they are not in focus, or the flow or the height of the
+focus is not what was set."""
+
+
+def figures_of(
+    sums: Sums, *, field_um2: float, flow: SetFlow, focus: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the measures of some seconds of a run, named as ``quality`` in ``run.json``; None if unknown.
+
+    `focus` is ``focus_speed`` of ``run.json``: what it sets aside is not counted.
+    """
     sampled = int(sums.greys.sum())
     a_frame = _share(sums.open_tracks, sums.tracked_frames)
     speed = median_speed(sums.speeds)
+    counted = _still_counted(sums.counted_speeds, focus or {})
+    at_others = int(counted[~_in_focus(flow)].sum())
     return {
         "frames": sums.frames,
         "tracks": sums.tracks,
@@ -197,6 +213,10 @@ def figures_of(sums: Sums, *, field_um2: float, flow: SetFlow) -> dict[str, Any]
         "tracks_reliable": sums.reliable,
         "reliable_share": _share(sums.reliable, sums.judged),
         "too_short_share": _share(sums.too_short, sums.tracks),
+        "objects_detected": sums.detected,
+        "followed_share": _share(sums.followed, sums.detected),
+        "counted_with_speed": int(counted.sum()),
+        "counted_at_other_speeds_share": _share(at_others, int(counted.sum())),
         "cells_per_frame": a_frame,
         "cells_per_papers_field": None if a_frame is None else a_frame * PAPERS_FIELD_UM2 / field_um2,
         "neighbour_share": _share(sums.intruded, sums.positions),
@@ -213,6 +233,26 @@ def figures_of(sums: Sums, *, field_um2: float, flow: SetFlow) -> dict[str, Any]
         "rim_radius_um": _radius(sums.radii, 0.5),
         "rim_radius_of_all_um": _radius(sums.radii + sums.other_radii, 0.1),
     }
+
+
+def _bin_ends() -> NDArray[np.float64]:
+    return np.asarray(SLOWEST_UM_PER_S * (1 + SPEED_STEP) ** np.arange(SPEED_BINS + 1))
+
+
+def _in_focus(flow: SetFlow) -> NDArray[np.bool_]:
+    """Return which bins hold speeds that cells in focus can have, at the flow as it was set."""
+    low, high = (flow.expected_speed_um_per_s * share for share in SHEAR_RANGE)
+    ends = _bin_ends()
+    return (ends[1:] > low) & (ends[:-1] < high)
+
+
+def _still_counted(speeds: NDArray[np.int64], focus: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Return the counted speeds without those set aside after they were added."""
+    low, high = number(focus, "low_um_per_s"), number(focus, "high_um_per_s")
+    if not focus.get("said") or low is None or high is None:
+        return speeds
+    ends = _bin_ends()
+    return np.where((ends[1:] > low) & (ends[:-1] < high), speeds, 0)
 
 
 def over_time(meter: Meter, change: FractionChange | None) -> dict[str, Any]:
@@ -263,6 +303,7 @@ _RADIUS_OF_EVERY = 8
 _BLOCK_TRACKS = 40
 """Reliable tracks in a row whose median speed is compared with other times of the run."""
 _GREYS = np.arange(256, dtype=np.float64)
+_COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
 
 
 class Meter:
@@ -286,8 +327,17 @@ class Meter:
         # Greatest relative change of light from one second to the next.
         self.light_change = 0.0
 
-    def add_frame(self, image: NDArray[np.uint8], time_s: float, open_tracks: int | None) -> None:
-        """Add a tracked frame, uint8, with the cells followed in it; None before the background is known."""
+    def add_frame(
+        self,
+        image: NDArray[np.uint8],
+        time_s: float,
+        open_tracks: int | None,
+        detected: int | None = None,
+    ) -> None:
+        """Add a tracked frame, uint8, with the cells followed and what was detected in it.
+
+        `open_tracks` is None before the background is known, `detected` if the frame could not be analysed.
+        """
         step = max(1, int(np.sqrt(image.size / _SAMPLED_PX)))
         sampled = np.bincount(image[::step, ::step].ravel(), minlength=256)
         level = float(sampled @ _GREYS) / float(sampled.sum())
@@ -299,6 +349,9 @@ class Meter:
             if open_tracks is not None:
                 now.tracked_frames += 1
                 now.open_tracks += open_tracks
+                if detected is not None:
+                    now.detected += detected
+                    now.followed += open_tracks
             now.greys += sampled
             if self._level:
                 now.flicker += (level / self._level - 1.0) ** 2
@@ -326,7 +379,9 @@ class Meter:
     def add_tracks(self, pairs: Iterable[tuple[Track, Judgement]]) -> None:
         """Add tracks that were judged, or left uncounted."""
         for track, judgement in pairs:
-            judged, reliable = judgement.p_reliable is not None, judgement.p_tank_treading is not None
+            judged = judgement.p_reliable is not None
+            # Stage 2 is asked, too, of a cell that stage 1 then discards.
+            reliable = judgement.p_tank_treading is not None and judgement.reason != "stage-1"
             speed = abs(track.speed_px_per_frame()) * self._um_per_s_of_px
             radius = None
             if judged:
@@ -348,6 +403,7 @@ class Meter:
                 if reliable:
                     now.reliable += 1
                     now.speeds[speed_bin(speed)] += 1
+                    now.counted_speeds[speed_bin(speed)] += judgement.label in _COUNTED
                     self._add_to_block(speed)
 
     def _add_to_block(self, speed: float) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_rbcflow.estimate import FEW_CELLS
 from napari_rbcflow.quality import rules
-from napari_rbcflow.quality.drift import DriftWatch, FractionChange
+from napari_rbcflow.quality.drift import DriftWatch
 from napari_rbcflow.quality.meter import Meter, SetFlow, figures_of, over_time
 from napari_rbcflow.quality.rules import ActiveWarnings, warnings_of_figures
 from napari_rbcflow.quality.warning import RunWarning, Severity, sorted_by_weight
@@ -117,6 +117,8 @@ def _frames(run: Mapping[str, Any], *, live: bool = False) -> Iterator[RunWarnin
         if not live:
             yield RunWarning.saying("no-frame", WARNING)
         return
+    if live and of < rules.LEAST_FRAMES:
+        return  # one lost frame is much of the first ones
     if lost / of >= rules.LOST:
         yield RunWarning.saying("frames-lost", WARNING, lost=lost, frames=of, share=100 * (lost / of))
     not_analysed = (run.get("quality") or {}).get("not_analysed") or {}
@@ -173,21 +175,22 @@ class RunQuality:
 
     def add_frame(self, frame: Frame, at: OpenTracks) -> None:
         """Add a tracked frame, and the cells that are followed in it."""
-        self._meter.add_frame(frame.image, frame.time_s, None if at.frame is None else len(at.cell))
+        open_tracks = None if at.frame is None else len(at.cell)
+        self._meter.add_frame(frame.image, frame.time_s, open_tracks, at.detected)
 
     def add_tracks(self, pairs: Iterable[tuple[Track, Judgement]]) -> None:
         """Add judged tracks, as they are counted."""
         self._meter.add_tracks(pairs)
 
-    def figures(self, *, recent: bool = False) -> dict[str, Any]:
-        """Return ``quality`` of ``run.json``, over the whole run or its last seconds."""
-        return self._figures(self._drift.found, recent=recent)
+    def figures(self, focus: Mapping[str, Any] | None = None, *, recent: bool = False) -> dict[str, Any]:
+        """Return ``quality`` of ``run.json``, over the whole run or its last seconds.
 
-    def _figures(self, change: FractionChange | None, *, recent: bool = False) -> dict[str, Any]:
+        `focus` is ``focus_speed`` of ``run.json``, as it is known by now.
+        """
         sums = self._meter.sums(recent=recent)
-        figures = figures_of(sums, field_um2=self._field_um2, flow=self._flow)
+        figures = figures_of(sums, field_um2=self._field_um2, flow=self._flow, focus=focus)
         # Measures that compare times belong to the whole run.
-        return figures if recent else {**figures, **over_time(self._meter, change)}
+        return figures if recent else {**figures, **over_time(self._meter, self._drift.found)}
 
     def look(
         self, run: Mapping[str, Any], counted: bytes | bytearray, *, seconds: float, open_tracks: int
@@ -197,7 +200,7 @@ class RunQuality:
         Parameters
         ----------
         run : mapping
-            ``frames``, ``cells``, ``fraction`` and ``quality`` as in ``run.json``.
+            ``frames``, ``cells``, ``fraction``, ``focus_speed`` and ``quality`` as in ``run.json``.
         counted : bytes
             The counted cells in order (`Tally.counted`).
         seconds : float
@@ -206,7 +209,7 @@ class RunQuality:
             Cells that are followed now.
         """
         self._drift.look(counted)
-        now = warnings_of_figures(self.figures(recent=True))
+        now = warnings_of_figures(self.figures(run.get("focus_speed"), recent=True))
         whole = warnings_so_far(run, seconds=seconds, open_tracks=open_tracks)
         return self._active.look([*now, *whole], seconds)
 
@@ -223,7 +226,7 @@ class RunQuality:
         Parameters
         ----------
         run : mapping
-            ``frames``, ``cells`` and ``fraction`` as in ``run.json``.
+            ``frames``, ``cells``, ``fraction`` and ``focus_speed`` as in ``run.json``.
         counted : bytes
             The counted cells in order.
         not_analysed : mapping of str to int
@@ -232,7 +235,7 @@ class RunQuality:
             Camera time of the run.
         """
         self._drift.end(counted)
-        quality = {**self.figures(), "not_analysed": dict(not_analysed)}
+        quality = {**self.figures(run.get("focus_speed")), "not_analysed": dict(not_analysed)}
         told = warnings_of_counts({**run, "quality": quality})
         told += self._active.passed(told, seconds)
         return {**quality, "warnings": [w.as_dict() for w in told]}, told

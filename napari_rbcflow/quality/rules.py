@@ -3,78 +3,133 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from napari_rbcflow.quality.meter import number
+from napari_rbcflow.quality.meter import RECENT_S, SHEAR_RANGE, number
 from napari_rbcflow.quality.warning import RunWarning, Severity, sorted_by_weight
 from napari_rbcflow.sentences import say
+
+INFINITE = float("inf")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The range without a note, and the wider one without a grave warning."""
+    """The usual range, which is printed and gives no note, and the wider one without a grave warning.
+
+    A value is compared as it is printed: `scale` times as large, rounded to `decimals`; None: not rounded.
+    """
 
     note: tuple[float, float]
     warning: tuple[float, float]
+    scale: float = 1.0
+    decimals: int | None = None
+
+    def shown(self, value: float) -> float:
+        """Return a value as it is printed."""
+        return self.scale * value if self.decimals is None else round(self.scale * value, self.decimals)
 
     def broken_by(self, value: float) -> int:
         """Return 0, 1 for a note or 2 for a grave warning; negative if the value is too low."""
-        if value < self.note[0]:
-            return -2 if value < self.warning[0] else -1
-        if value > self.note[1]:
-            return 2 if value > self.warning[1] else 1
+        shown = self.shown(value)
+        if shown < self._end(self.note[0]):
+            return -2 if shown < self._end(self.warning[0]) else -1
+        if shown > self._end(self.note[1]):
+            return 2 if shown > self._end(self.warning[1]) else 1
         return 0
 
+    def times(self, factor: float) -> Limits:
+        """Return the limits of a value that is so many times as great."""
+        note, warning = ((low * factor, high * factor) for low, high in (self.note, self.warning))
+        return replace(self, note=note, warning=warning)
 
-INFINITE = float("inf")
+    @property
+    def ends(self) -> dict[str, Any]:
+        """The ends of the usual range as they are printed, for a sentence."""
+        return {"low": self._end(self.note[0]), "high": self._end(self.note[1])}
 
+    def _end(self, value: float) -> float:
+        return round(self.scale * value, 6)
+
+
+# Each is the usual range in docs/decisions/quality-and-trend.md, and in the report's table.
+
+NONE = Limits(note=(0.0, 0.0), warning=(0.0, 0.0), scale=100)
 LOST = 0.01
 """Share of all frames, dropped or missed, from which the loss is grave: tracks of about 30 frames are then
 cut by a lost frame in a quarter of the cases."""
 NOT_ANALYSED = 0.05
 """Share of frames without light, focus or background from which that is grave: more than a moment."""
-RELIABLE_SHARE = Limits(note=(0.04, 0.25), warning=(0.03, INFINITE))
+RELIABLE_SHARE = Limits(note=(0.04, 0.1), warning=(0.03, 0.12), scale=100, decimals=1)
 """Stage 1 lets 1.4 % of the unreliable through (its card): if 4 % pass, that is a third of what passes, if 3
 % pass nearly half, and then the number is no longer one of reliable cells. In the paper 3.4 % of all are
-reliable, in its densest set 5; here tracks that are too pale to be judged are not among all."""
-SHEAR = Limits(note=(0.75, 1.4), warning=(0.6, 1.67))
-"""Measured over set shear rate. Cells of the published crops move 20 to 30 px a frame, where 22 are expected:
-0.9 to 1.4. Beyond, the flow or the height of the focus is not what was set, and the fraction depends on
-both."""
-UNSTEADY = Limits(note=(0.0, 1.25), warning=(0.0, 1.67))
+reliable, in its densest set 5; here tracks that are too pale to be judged are not among all, and simulated
+chambers have 6.4 to 8.9 %. If 12 % pass, nearly half of them cannot be in focus."""
+OTHER_SPEEDS = Limits(note=(0.0, 0.1), warning=(0.0, 0.25), scale=100, decimals=1)
+"""Share of the counted cells at speeds that cells in focus do not have (`SHEAR_RANGE`)."""
+FOLLOWED = Limits(note=(0.7, INFINITE), warning=(0.5, INFINITE), scale=100, decimals=0)
+"""Share of what stands out as cells do that belongs to a track. Simulated chambers have 90 % and more, 20 to
+220 cells in the field; with the flow set the wrong way, 2 % and less."""
+SHEAR = Limits(note=SHEAR_RANGE, warning=(0.6, 1.67), decimals=1)
+"""Measured over set shear rate. How many cells tank-tread depends on flow and focus."""
+UNSTEADY = Limits(note=(0.0, 1.25), warning=(0.0, 1.67), decimals=2)
 """Fastest over slowest 40 reliable cells in a row."""
-PER_FIELD = Limits(note=(40.0, 300.0), warning=(0.0, 500.0))
+PER_FIELD = Limits(note=(40.0, 300.0), warning=(0.0, 500.0), decimals=0)
 """Cells in the paper's field; it has 100 to 250."""
-CLUMPS = Limits(note=(0.0, 1.9), warning=(0.0, 2.4))
+CLUMPS = Limits(note=(0.0, 1.9), warning=(0.0, 2.4), scale=100, decimals=1)
 """Crops with a neighbour, over those expected by chance at that density."""
 CLUMPS_LEAST_SHARE = 0.1
-LIGHT_GREY = Limits(note=(50.0, 195.0), warning=(20.0, INFINITE))
+LIGHT_GREY = Limits(note=(50.0, 195.0), warning=(20.0, INFINITE), decimals=0)
 """A rim is 9 % darker than the field: 2 grey levels at 20. A bright centre is 30 % brighter: 255 at 195."""
-SATURATED = Limits(note=(0.0, 0.0002), warning=(0.0, 0.0005))
+SATURATED = Limits(note=(0.0, 0.0002), warning=(0.0, 0.0005), scale=100, decimals=2)
 """Share of the picture's pixels at 255: they are the centres of cells before they are the field."""
-BLACK = Limits(note=(0.0, 0.001), warning=(0.0, 0.02))
-FLICKER = Limits(note=(0.0, 0.02), warning=(0.0, INFINITE))
-LIGHT_JUMP = 0.1
-LIGHT_DRIFT = 1.3
-RIM_RADIUS_UM = Limits(note=(2.9, 3.8), warning=(2.75, 4.0))
-"""Median of reliable cells. Published crops: 3.1 (flipping) to 3.6 um (tank-treading)."""
-RIM_RADIUS_OF_ALL_UM = Limits(note=(2.4, 3.6), warning=(2.4, 3.6))
+BLACK = Limits(note=(0.0, 0.001), warning=(0.0, 0.02), scale=100, decimals=2)
+FLICKER = Limits(note=(0.0, 0.02), warning=(0.0, INFINITE), scale=100, decimals=1)
+LIGHT_JUMP = Limits(note=(0.0, 0.1), warning=(0.0, INFINITE), scale=100, decimals=0)
+LIGHT_DRIFT = Limits(note=(0.0, 1.3), warning=(0.0, INFINITE), decimals=2)
+RIM_RADIUS_UM = Limits(note=(2.9, 3.8), warning=(2.75, 4.0), scale=2, decimals=1)
+"""Median of reliable cells, printed as a diameter. Published: 3.1 (flipping) to 3.6 um (tank-treading)."""
+RIM_RADIUS_OF_ALL_UM = Limits(note=(2.4, 3.6), warning=(2.4, 3.6), scale=2, decimals=1)
 """Tenth percentile of all cells; used if there are too few reliable ones."""
 CHANGE = 0.05
 """Of the fraction within a run: the half-width that a run usually asks for."""
-LOST_TRACKS = 0.5
-"""Share of tracks that were lost within a few frames."""
 LATE_LABELS_S = 2.0
 """Delay of labels from which it is reported: ten times the delay on a computer that keeps up."""
 
+# With fewer, a rule says nothing and its row is not shown. In the first seconds only short and fast tracks
+# have ended, so no rule may take the length of a track for a sign.
 LEAST_TRACKS = 300
 LEAST_RELIABLE = 20
 LEAST_FRAMES = 120
+LEAST_DETECTED = 180
+"""Three a frame in the first second."""
 
-WARNINGS_A_REVIEW_ANSWERS = frozenset({"reliable-few", "reliable-many", "speeds", "few-cells"})
-"""Keys of warnings that say that the networks may be wrong here, or that the cells counted are few; not that
-the movie is bad. A person who checks cells answers them."""
+WARNINGS_A_REVIEW_ANSWERS = frozenset(
+    {
+        "reliable-few",
+        "reliable-many",
+        "speeds",
+        "few-cells",
+        "none-counted",
+        "fraction-left-interval",
+    }
+)
+"""Warnings that a person who checks cells answers: the networks may be wrong here, or have counted too few.
+
+The checked cells are drawn from all tracks with known chances, also those that the networks did not count,
+so the reviewed fraction is right whatever the networks do (`estimate.review`). The interval that the counted
+cells left is the machine's; the review has its own. All other grave warnings say that the movie itself is
+bad, or shows two things (``fraction-drifts``): nobody can mend that by looking at its cells.
+"""
+
+
+def clumps_limits(by_chance: float) -> Limits:
+    """Return the limits of the share of crops with a neighbour; by chance, so many have one."""
+
+    def end(times: float) -> float:
+        return round(max(times * by_chance, CLUMPS_LEAST_SHARE), 3)
+
+    return replace(CLUMPS, note=(0.0, end(CLUMPS.note[1])), warning=(0.0, end(CLUMPS.warning[1])))
 
 
 STAYS_S = 10.0
@@ -85,6 +140,9 @@ LEAST_S = 5.0
 """Seconds for which a grave warning must have been true to be reported at the end."""
 GRAVE_SHARE = 0.2
 """Share of a run from which a warning that has passed is grave for the whole run."""
+FIRST_S = RECENT_S + 5.0
+"""A run's first seconds, and as long as "now" still holds them. What is true only then is not told at the
+end: the measures of the whole run, which hold them too, decide."""
 
 
 @dataclass(slots=True)
@@ -115,7 +173,7 @@ class ActiveWarnings:
                 seen.warning, seen.worded_s = warning, now_s
             seen.last_true_s = now_s
             if warning.grave:
-                seen.grave_s += since
+                seen.grave_s += min(since, max(0.0, now_s - FIRST_S))
                 seen.worst = warning
         return self.active
 
@@ -140,7 +198,8 @@ class ActiveWarnings:
     def passed(self, told: Iterable[RunWarning], seconds: float) -> list[RunWarning]:
         """Return the grave warnings that were active for a time but are not `told` of the whole run.
 
-        They are grave if they were active for `GRAVE_SHARE` of its `seconds`, else notes.
+        They are grave if they were active for `GRAVE_SHARE` of its `seconds`, else notes. The first `FIRST_S`
+        do not count.
         """
         known = {w.key for w in told if w.grave}
         past = []
@@ -178,13 +237,27 @@ def _reliable(figures: Figures) -> Iterator[RunWarning]:
     share, judged = number(figures, "reliable_share"), number(figures, "tracks_judged")
     if share is None or judged is None or judged < LEAST_TRACKS:
         return
-    # Three standard deviations: chance alone must not give the warning.
-    spread = 3 * (max(share, 1 / judged) * (1 - share) / judged) ** 0.5
-    low = RELIABLE_SHARE.broken_by(min(share + spread, RELIABLE_SHARE.note[0]))
+    # Chance alone must not give the warning.
+    deviation = (max(share, 1 / judged) * (1 - share) / judged) ** 0.5
+    usual, ends = RELIABLE_SHARE.note, RELIABLE_SHARE.ends
+    low = RELIABLE_SHARE.broken_by(min(share + 3 * deviation, usual[0]))
+    high = RELIABLE_SHARE.broken_by(max(share - 2 * deviation, usual[1]))
     if low < 0:
-        yield RunWarning.saying("reliable-few", _severity(low), share=100 * share)
-    elif RELIABLE_SHARE.broken_by(share) > 0:
-        yield RunWarning.saying("reliable-many", NOTE, share=100 * share)
+        yield RunWarning.saying("reliable-few", _severity(low), share=100 * share, **ends)
+    elif high > 0:
+        yield RunWarning.saying("reliable-many", _severity(high), share=100 * share, **ends)
+
+
+def _speeds(figures: Figures) -> Iterator[RunWarning]:
+    share, n = number(figures, "counted_at_other_speeds_share"), number(figures, "counted_with_speed")
+    expected = number(figures, "speed_expected_um_per_s")
+    if share is None or n is None or n < LEAST_RELIABLE or expected is None:
+        return
+    deviation = (share * (1 - share) / n) ** 0.5
+    off = OTHER_SPEEDS.broken_by(max(share - 2 * deviation, 0.0))
+    if off:
+        low, high = (expected * end for end in SHEAR_RANGE)
+        yield RunWarning.saying("speeds", _severity(off), share=100 * share, low=low, high=high)
 
 
 def _light(figures: Figures) -> Iterator[RunWarning]:
@@ -195,7 +268,9 @@ def _light(figures: Figures) -> Iterator[RunWarning]:
     white, black = number(figures, "saturated_share") or 0.0, number(figures, "black_share") or 0.0
     saturated = SATURATED.broken_by(white)
     if saturated > 0:
-        yield RunWarning.saying("light-saturated", _severity(saturated), white=share_words(white))
+        yield RunWarning.saying(
+            "light-saturated", _severity(saturated), white=share_words(white, SATURATED.decimals)
+        )
     elif level > 0:
         yield RunWarning.saying("light-bright", _severity(level), grey=grey)
     if level < 0 or BLACK.broken_by(black) > 0:
@@ -206,8 +281,9 @@ def _light(figures: Figures) -> Iterator[RunWarning]:
         yield RunWarning.saying("light-flicker", NOTE, flicker=100 * flicker)
     least, most = number(figures, "light_least_grey"), number(figures, "light_most_grey")
     jump = number(figures, "light_change_in_a_second_share") or 0.0
-    if least and most and (jump > LIGHT_JUMP or most / least > LIGHT_DRIFT):
-        how = "-suddenly" if jump > LIGHT_JUMP else "-slowly"
+    suddenly = LIGHT_JUMP.broken_by(jump)
+    if least and most and (suddenly or LIGHT_DRIFT.broken_by(most / least)):
+        how = "-suddenly" if suddenly else "-slowly"
         yield RunWarning.saying("light-changed", NOTE, how, least=least, most=most)
 
 
@@ -226,7 +302,7 @@ def _pixel_size(figures: Figures) -> Iterator[RunWarning]:
     if not off:
         return
     rim = number(figures, "rim_radius_um")
-    measured = "" if rim is None else say("quality.rim-to-rim", diameter=2 * rim)
+    measured = "" if rim is None else say("quality.rim-to-rim", diameter=2 * rim, **RIM_RADIUS_UM.ends)
     size = "-small" if off < 0 else "-large"
     yield RunWarning.saying("pixel-size", _severity(off), size, measured=measured)
 
@@ -235,7 +311,7 @@ def _flow(figures: Figures) -> Iterator[RunWarning]:
     shear, wanted = number(figures, "shear_rate_per_s"), number(figures, "shear_rate_set_per_s")
     if not _enough(figures, "tracks_reliable", LEAST_RELIABLE):
         return
-    if shear is not None and wanted and (off := SHEAR.broken_by(shear / wanted)):
+    if shear is not None and wanted and (off := SHEAR.times(wanted).broken_by(shear)):
         key = "flow-slow" if off < 0 else "flow-fast"
         height = number(figures, "focus_height_um") or 60
         yield RunWarning.saying(key, _severity(off), shear=shear, wanted=wanted, height=height)
@@ -245,9 +321,11 @@ def _flow(figures: Figures) -> Iterator[RunWarning]:
 
 
 def _direction(figures: Figures) -> Iterator[RunWarning]:
-    share = number(figures, "too_short_share")
-    if share is not None and share > LOST_TRACKS and _enough(figures, "tracks", 8):
-        yield RunWarning.saying("flow-nowhere", WARNING, share=100 * share)
+    share = number(figures, "followed_share")
+    if share is None or not _enough(figures, "objects_detected", LEAST_DETECTED):
+        return
+    if off := FOLLOWED.broken_by(share):
+        yield RunWarning.saying("flow-nowhere", _severity(off), share=100 * share)
 
 
 def _density(figures: Figures) -> Iterator[RunWarning]:
@@ -256,17 +334,16 @@ def _density(figures: Figures) -> Iterator[RunWarning]:
         return
     dense = PER_FIELD.broken_by(cells)
     if dense > 0:
-        yield RunWarning.saying("cells-dense", _severity(dense), cells=cells)
+        yield RunWarning.saying("cells-dense", _severity(dense), cells=cells, **PER_FIELD.ends)
     elif dense < 0 and _enough(figures, "tracks", 1):
-        yield RunWarning.saying("cells-sparse", NOTE, cells=cells)
+        yield RunWarning.saying("cells-sparse", NOTE, cells=cells, **PER_FIELD.ends)
 
 
 def _clumps(figures: Figures) -> Iterator[RunWarning]:
     share, chance = number(figures, "neighbour_share"), number(figures, "neighbour_share_by_chance")
     if not share or not chance or not _enough(figures, "tracks_judged", LEAST_TRACKS):
         return
-    clumped = CLUMPS.broken_by(share / chance)
-    if clumped > 0 and share > CLUMPS_LEAST_SHARE:
+    if clumped := clumps_limits(chance).broken_by(share):
         severity = _severity(clumped)
         yield RunWarning.saying("cells-clumped", severity, share=100 * share, chance=100 * chance)
 
@@ -287,6 +364,7 @@ _RULES: tuple[Rule, ...] = (
     _pixel_size,
     _direction,
     _flow,
+    _speeds,
     _reliable,
     _light,
     _drift,
@@ -300,9 +378,10 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def share_words(share: float) -> str:
+def share_words(share: float, decimals: int | None) -> str:
     """Return a share that may be very small, in per cent."""
-    percent = 100 * share
-    if 0 < percent < 0.01:
-        return say("quality.under-a-hundredth")
-    return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
+    decimals = decimals or 0
+    rounded = round(100 * share, decimals)
+    if share > 0 and not rounded:
+        return say("quality.under-a-share", least=10.0**-decimals)
+    return f"{rounded:g} %"

@@ -158,12 +158,15 @@ class OpenTracks:
     frame : Frame or None
         The frame of these positions; None before the first. Not always the last one given: a sliding
         background holds the first second of frames, which are then processed.
+    detected : int or None
+        What stood out in that frame as cells do, followed or not; None if it could not be analysed.
     """
 
     cell: Ints
     y_px: Floats32
     x_px: Floats32
     frame: Frame | None
+    detected: int | None = None
 
 
 class Tracker:
@@ -242,6 +245,7 @@ class Tracker:
         self.processed = 0
         self._last_given = -1
         self._newest: Frame | None = None
+        self._detected: int | None = None
         self._opened = False
         self._learnt = -1  # the last frame that was added to the background while frames were held
         self.not_analysed: dict[str, int] = {}
@@ -308,12 +312,13 @@ class Tracker:
         """Return a copy of the open tracks' positions."""
         m = self._linker.motion
         y_px, x_px = self._axes.to_camera(m.y, m.x)
-        return OpenTracks(m.cell.copy(), y_px, x_px, self._newest)
+        return OpenTracks(m.cell.copy(), y_px, x_px, self._newest, self._detected)
 
     def _work(self, frame: Frame) -> list[Track]:
         self.processed += 1
         self._newest = frame
         now = self._observer.observe(frame, self._linker.motion)
+        self._detected = len(now.intruding_x) if isinstance(now, Observed) else None
         # The background must not learn what does not belong to the field, but must learn a changed field.
         if frame.index > self._learnt and (isinstance(now, Observed) or now == "unlike-background"):
             self._background.add(frame.image)
