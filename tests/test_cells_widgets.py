@@ -220,7 +220,7 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any, press: Any,
     assert f"Cell {flipping}" in viewer._heading.text()
     assert re.search(r"tank-treading (0\.|1\.|&[lg]t;0\.)", viewer._facts.text())
     assert not viewer.label_buttons["flipping"].isEnabled()
-    assert not viewer.undo.isEnabled()
+    assert not viewer.machine_button.isEnabled()
     playing = viewer.player.index
     qtbot.waitUntil(lambda: viewer.player.index != playing, timeout=5_000)
     take_picture(viewer, "cell_viewer.png")
@@ -228,7 +228,7 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any, press: Any,
     viewer.who.setText("  Anna ")
     with qtbot.waitSignal(viewer.changed, timeout=2_000) as changed:
         press(viewer.label_buttons[STRUCK_OUT])
-    (change,) = changed.args
+    ((change,),) = changed.args
     assert (change.cell, change.was, change.now, change.by) == (flipping, "flipping", STRUCK_OUT, "Anna")
     assert ChangeLog(folder).all() == [change]
     excluded = say("viewer.cell-by-hand", label="X").removesuffix("X")
@@ -241,11 +241,11 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any, press: Any,
     tank_treading = len(of_label(session, "tank-treading")) + 1
     assert figure.estimate == pytest.approx(tank_treading / session.fraction.n)
     take_picture(viewer, "cell_viewer_changed.png")
-    press(viewer.undo)
+    press(viewer.machine_button)
     assert [c.now for c in ChangeLog(folder).all()] == [STRUCK_OUT, "tank-treading", "flipping"]
     assert open_session(folder).fraction_by_hand is None
     assert excluded not in viewer._heading.text()
-    assert not viewer.undo.isEnabled()
+    assert not viewer.machine_button.isEnabled()
     assert (folder / "cells.csv").read_bytes() == machine
     assert verify(folder).findings == []
 
@@ -525,7 +525,7 @@ def test_in_napari(folder: Path, make_napari_viewer: Any, qtbot: Any, press: Any
     window.window.add_dock_widget(strip, area="right", name="cells")
     window.window.add_dock_widget(viewer, area="right", name="cell")
     strip.chosen.connect(lambda cell: viewer.show_cell(folder, cell))
-    viewer.changed.connect(lambda change: strip.mark(change.cell, change.now))
+    viewer.changed.connect(lambda changes: [strip.mark(c.cell, c.now) for c in changes])
     session = open_session(folder)
     strip.add(judged_of(session))
     counted = of_label(session, "tank-treading", "flipping")

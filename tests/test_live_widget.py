@@ -42,7 +42,7 @@ if no_screen():
 
 from qtpy.QtCore import Qt
 
-from napari_rbcflow.widgets.cells import LiveCells
+from napari_rbcflow.widgets.cells_live import LiveCells
 from napari_rbcflow.widgets.dock import RunButtons, in_form
 from napari_rbcflow.widgets.live import LiveWidget
 from napari_rbcflow.widgets.live_form import CHOICES, CameraForm
@@ -575,7 +575,7 @@ def test_a_number_by_hand_that_cannot_go_on_is_taken_away(qtbot: Any, tmp_path: 
     cells.keep_up(progress_of(fraction))
     change = LabelChange("2026-01-01T00:00:00.000+00:00", "nurse", 1, Label.FLIPPING, Label.TANK_TREADING)
     append_changes(tmp_path, [change])
-    cells.viewer.changed.emit(change)
+    cells.viewer.changed.emit([change])
     assert shown[-1] is not None
     (tmp_path / "changes.csv").write_text("no table")
     qtbot.waitUntil(lambda: cells.keep_up(progress_of(fraction)) or bool(said), timeout=4_000)

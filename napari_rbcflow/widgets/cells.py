@@ -1,17 +1,19 @@
-"""One cell: its whole sequence, its label and probabilities, and buttons to change the label."""
+"""The cells of a session, one by one or many at once, and buttons to change their labels."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QKeySequence, QShortcut  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
+    QApplication,
+    QCheckBox,
     QComboBox,
     QGridLayout,
     QHBoxLayout,
@@ -19,26 +21,25 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QPushButton,
     QScrollArea,
+    QStackedWidget,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_rbcflow.errors import RbcflowError
-from napari_rbcflow.pipeline import JudgedCell, Progress
+from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import (
     COUNTED,
-    KINDS,
     STRUCK_OUT,
     CellBrowser,
-    CellQuery,
     CellRecord,
+    CellRow,
     ChangeLog,
-    FractionFigure,
     LabelChange,
 )
 from napari_rbcflow.types import Label
-from napari_rbcflow.widgets.cells_strip import CellStrip
+from napari_rbcflow.widgets.cells_gallery import Gallery
+from napari_rbcflow.widgets.cells_query import CellQueryRow
 from napari_rbcflow.widgets.crop_player import CropPlayer, Film, facts_of, flags_words, heading_of, words_of
 from napari_rbcflow.widgets.dock import set_text
 from napari_rbcflow.widgets.label_styles import FAULT_COLOUR, LABEL_STYLES
@@ -50,18 +51,60 @@ _BUTTONS = {
     str(Label.FLIPPING): say("viewer.button-flipping"),
     str(Label.UNRELIABLE): say("viewer.button-unreliable"),
 }
+_KEYS: dict[str, str] = {
+    "N": "next",
+    "P": "previous",
+    "X": "exclude",
+    "Del": "exclude",
+    "Ctrl+Z": "undo",
+    "Ctrl+Shift+Z": "redo",
+    "Ctrl+Y": "redo",
+}
+# Between two looks at how many cells a run has added.
+_NEWER_MS = 1000
+ONE, MANY = 0, 1
+
+Made = dict[int, tuple[str | None, str | None]]
+"""What was done together: of each cell the label by hand before and after, None for the machine's."""
 
 
 class CellViewer(QWidget):
-    """Shows a cell of a session, running or closed, steps to others, and takes changes of labels."""
+    """Shows the cells of a session, running or closed, and takes changes of their labels.
 
-    changed = Signal(object)  # a LabelChange that is on the disk
+    Keys work while the focus is in `keys_in` (the viewer itself, if it is not given) but not in a field that
+    is typed into, and only while the viewer can be seen.
+    """
+
+    changed = Signal(object)  # a list of LabelChange that are on the disk
     jump = Signal(int)  # the person stepped to this cell: whoever shows the field may go there
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, parent: QWidget | None = None, *, keys_in: QWidget | None = None) -> None:
         super().__init__(parent)
         self.shown: CellRecord | None = None
         self._browser: CellBrowser | None = None
+        self._done: list[Made] = []
+        self._undone: list[Made] = []
+        self.gallery_button = QPushButton(say("viewer.gallery"))
+        self.gallery_button.setCheckable(True)
+        self.gallery_button.setToolTip(say("viewer.gallery-help"))
+        self.gallery_button.toggled.connect(lambda on: self._report_errors(lambda: self._show_gallery(on)))
+        self.query = CellQueryRow(self.gallery_button)
+        self.query.changed.connect(lambda: self._report_errors(self._query_changed))
+        self.query.entered.connect(self._take_focus)
+        self.kind = self.query.kind
+        self.gallery = Gallery()
+        self.gallery.picked.connect(self._show_picked)
+        self.gallery.opened.connect(self._open)
+        self.play = QCheckBox(say("viewer.gallery-play"))
+        self.play.setToolTip(say("viewer.gallery-play-help"))
+        self.play.setChecked(True)
+        self.play.toggled.connect(self.gallery.set_playing)
+        self.newer = QPushButton()
+        self.newer.clicked.connect(lambda *_: self._report_errors(self._query_changed))
+        self.newer.hide()
+        self._watch = QTimer(self)
+        self._watch.setInterval(_NEWER_MS)
+        self._watch.timeout.connect(lambda: self._report_errors(self._count_newer))
         self._heading = QLabel(say("viewer.cell-none"))
         self._heading.setWordWrap(True)
         font = self._heading.font()
@@ -87,10 +130,10 @@ class CellViewer(QWidget):
         self.label_buttons[STRUCK_OUT] = button = QPushButton(say("viewer.button-exclude"))
         button.setToolTip(say("viewer.exclude-help"))
         for label, button in self.label_buttons.items():
-            button.clicked.connect(partial(self._change, label))
-        self.undo = QPushButton(say("viewer.undo"))
-        self.undo.setToolTip(say("viewer.undo-help"))
-        self.undo.clicked.connect(self._undo)
+            button.clicked.connect(partial(self._give, label))
+        self.machine_button = QPushButton(say("viewer.machine-label"))
+        self.machine_button.setToolTip(say("viewer.machine-label-help"))
+        self.machine_button.clicked.connect(partial(self._give, None))
         self.who = QLineEdit(load_settings().who)
         self.who.setToolTip(say("forms.person-help"))
         self.who.setPlaceholderText(say("forms.field-person"))
@@ -98,21 +141,34 @@ class CellViewer(QWidget):
         self.sign.setToolTip(say("viewer.sign-help"))
         self.sign.clicked.connect(self._sign)
         self.who.textChanged.connect(self._show_sign)
+        self.who.returnPressed.connect(self._take_focus)
         self._last_name = ""
         self._signed_for: Path | None = None
-        self.kind = QComboBox()
-        self.kind.addItems(list(KINDS))
-        self.kind.setToolTip(say("viewer.kind-help"))
-        self.kind.currentTextChanged.connect(lambda *_: self._report_errors(self._show_place))
         self.previous = QPushButton(say("viewer.previous"))
         self.next = QPushButton(say("viewer.next"))
         self.previous.clicked.connect(partial(self._step, -1))
         self.next.clicked.connect(partial(self._step, 1))
         self._place = QLabel()
+        self._place.setWordWrap(True)
+        self._place.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._note = QLabel(say("viewer.by-hand-note"))
+        self._note.setWordWrap(True)
+        self._note.setToolTip(say("viewer.keys-help"))
         self._fault = QLabel()
         self._fault.setWordWrap(True)
         self._fault.setStyleSheet(f"color: {FAULT_COLOUR}; font-weight: bold;")
         self._lay_out()
+        # Buttons are clicked; the keys are for the cells, and a button that is disabled would pass the
+        # focus on to the next field.
+        buttons = (self.machine_button, self.sign, self.previous, self.next, self.gallery_button, self.play)
+        for widget in (*self.label_buttons.values(), *buttons, self.newer, self.pace):
+            widget.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        for key, what in _KEYS.items():
+            shortcut = QShortcut(QKeySequence(key), self if keys_in is None else keys_in)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.setAutoRepeat(what in ("next", "previous"))
+            shortcut.activated.connect(partial(self._key, what))
         self.clear()
 
     def _lay_out(self) -> None:
@@ -127,29 +183,45 @@ class CellViewer(QWidget):
         film.setWidget(self.film)
         film.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         film.setMinimumHeight(140)
+        one, many = QWidget(), QWidget()
+        column = QVBoxLayout(one)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self._heading)
+        column.addLayout(top)
+        column.addWidget(film, 1)
+        column.addWidget(self._flags)
+        under = QHBoxLayout()
+        under.addWidget(self.play)
+        under.addStretch(1)
+        under.addWidget(self.newer)
+        column = QVBoxLayout(many)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.gallery, 1)
+        column.addLayout(under)
+        self._pages = QStackedWidget()
+        self._pages.addWidget(one)
+        self._pages.addWidget(many)
         buttons = QGridLayout()
         for at, button in enumerate(self.label_buttons.values()):
             buttons.addWidget(button, at // 3, at % 3)
-        buttons.addWidget(self.undo, 1, 1)
+        buttons.addWidget(self.machine_button, 1, 1)
         who = QHBoxLayout()
         who.addWidget(QLabel(say("viewer.by")))
         who.addWidget(self.who, 1)
         buttons.addLayout(who, 1, 2)
-        for column in range(3):
-            buttons.setColumnStretch(column, 1)
+        for at in range(3):
+            buttons.setColumnStretch(at, 1)
         buttons.addWidget(self.sign, 2, 0, 1, 3)
         steps = QHBoxLayout()
-        for widget in (self.previous, self.kind, self.next):
-            steps.addWidget(widget, 1)
+        for widget, stretch in ((self.previous, 2), (self._place, 3), (self.next, 2)):
+            steps.addWidget(widget, stretch)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 0, 4, 4)
-        layout.addWidget(self._heading)
-        layout.addLayout(top)
-        layout.addWidget(film, 1)
-        layout.addWidget(self._flags)
+        layout.addWidget(self.query)
+        layout.addWidget(self._pages, 1)
         layout.addLayout(buttons)
         layout.addLayout(steps)
-        layout.addWidget(self._place)
+        layout.addWidget(self._note)
         layout.addWidget(self._fault)
 
     @property
@@ -161,11 +233,14 @@ class CellViewer(QWidget):
         """Show nothing."""
         self.shown = self._browser = None
         self._heading.setText(say("viewer.cell-none"))
+        self._turn_to_one()
+        self.gallery.show_rows(None, [])
         self._show_parts()
         self._show_fault("")
 
     def show_cell(self, session_folder: Path, cell: int) -> bool:
         """Show a cell of a session, running or closed; False where it cannot, and the widget says why."""
+        self._turn_to_one()
         if self._report_errors(lambda: self._show(self._browser_of(session_folder), cell)):
             return True
         # The cell that was shown before must not be taken for this one.
@@ -182,7 +257,7 @@ class CellViewer(QWidget):
 
     def _first(self, browser: CellBrowser) -> None:
         self._take(browser)
-        cell = browser.order(self._query()).step(None, 1)
+        cell = browser.order(self.query.query).step(None, 1)
         self._show_place()
         if cell is not None:
             self._show(browser, cell)
@@ -201,6 +276,9 @@ class CellViewer(QWidget):
         self._browser = browser
         if browser.folder == self._signed_for:
             return
+        self.query.clear()
+        self._done.clear()
+        self._undone.clear()
         # Another session, perhaps another shift: no change may carry the name of the person before.
         self._signed_for = browser.folder
         settings = load_settings()
@@ -225,29 +303,115 @@ class CellViewer(QWidget):
         self._facts.setText("" if cell is None else facts_of(cell))
         if cell is not None:
             self._heading.setText(heading_of(cell))
-        present = None if cell is None or not cell.judged else cell.present_label
-        for label, button in self.label_buttons.items():
-            button.setEnabled(present is not None and label != present)
-        self.undo.setEnabled(cell is not None and cell.change is not None)
+        self._show_buttons()
         self._show_place()
+
+    def _show_buttons(self) -> None:
+        """Let only what would change something be pressed."""
+        rows: Sequence[CellRecord | CellRow]
+        rows = self.gallery.selected_rows if self.many else [] if self.shown is None else [self.shown]
+        present = {row.present_label for row in rows if row.judged}
+        for label, button in self.label_buttons.items():
+            button.setEnabled(bool(present - {label}))
+        self.machine_button.setEnabled(any(row.present_label != row.label for row in rows))
 
     def _show_place(self, after: str = "") -> None:
         browser, kind = self._browser, self.kind.currentText()
-        for button in (self.previous, self.next):
+        for button in (self.previous, self.next, self.gallery_button):
             button.setEnabled(browser is not None)
         if browser is None:
             self._place.setText("")
             return
-        at, n = browser.order(self._query()).count(None if self.shown is None else self.shown.cell)
+        one = None if self.many or self.shown is None else self.shown.cell
+        at, n = browser.order(self.query.query).count(one)
         kind = kind[0].upper() + kind[1:]
+        if self.many:
+            n = len(self.gallery.cells.rows)
         if at is None:
             place = say("viewer.place", kind=kind, cells=n)
         else:
             place = say("viewer.place-of", kind=kind, at=at, cells=n)
+        if self.many and (selected := len(self.gallery.selectedIndexes())):
+            place = say("viewer.gallery-selected", place=place, cells=selected)
         self._place.setText(say(after, place=place) if after else place)
 
-    def _query(self) -> CellQuery:
-        return CellQuery(self.kind.currentText())
+    # ------------------------------------------------------------------ many cells at once
+
+    @property
+    def many(self) -> bool:
+        """Whether the gallery is shown, not one cell."""
+        return bool(self._pages.currentIndex() == MANY)
+
+    def _show_gallery(self, on: bool) -> None:
+        browser, current = self._browser, self.gallery.current
+        if on and browser is not None:
+            self._pages.setCurrentIndex(MANY)
+            self._fill_gallery(browser)
+            self.gallery.select([] if self.shown is None else [self.shown.cell])
+            self._watch.start()
+        else:
+            self._turn_to_one()
+            if current is not None and browser is not None:
+                self._show(browser, current)
+        self._take_focus()
+        self._show_buttons()
+        self._show_place()
+
+    def _turn_to_one(self) -> None:
+        with QSignalBlocker(self.gallery_button):
+            self.gallery_button.setChecked(False)
+        self._pages.setCurrentIndex(ONE)
+        self._watch.stop()
+
+    def _fill_gallery(self, browser: CellBrowser) -> None:
+        query = self.query.query
+        self.gallery.show_rows(browser.session, browser.rows(query), query.sort_by)
+        self.newer.hide()
+
+    def _query_changed(self) -> None:
+        if self.many and self._browser is not None:
+            self._fill_gallery(self._browser)
+        self._show_buttons()
+        self._show_place()
+
+    def _count_newer(self) -> None:
+        """Offer what a run has added; nobody can click what moves."""
+        browser = self._browser
+        if browser is None or not self.many or not self.isVisible() or not browser.session.running:
+            return
+        newer = browser.order(self.query.query).count(None)[1] - len(self.gallery.cells.rows)
+        self.newer.setText(say("viewer.gallery-newer", cells=newer))
+        self.newer.setVisible(newer > 0)
+
+    def _show_picked(self) -> None:
+        if self.many:
+            self._show_buttons()
+            self._report_errors(self._show_place)
+
+    def _open(self, cell: int) -> None:
+        browser = self._browser
+        if browser is not None:
+            if self.show_cell(browser.folder, cell):
+                self.jump.emit(cell)
+            self._take_focus()
+
+    # ------------------------------------------------------------------ from cell to cell
+
+    def _key(self, what: str) -> None:
+        if not self.isVisible() or self._browser is None:
+            return
+        if what in ("next", "previous"):
+            self._step(1 if what == "next" else -1)
+        elif what == "exclude":
+            self._give(STRUCK_OUT)
+        else:
+            self._go_back() if what == "undo" else self._go_back(again=True)
+
+    def _take_focus(self) -> None:
+        """The keys are for the cells, if the focus was here."""
+        now = QApplication.focusWidget()
+        if now is None or now is self or self.isAncestorOf(now):
+            (self.gallery if self.many else self).setFocus()
 
     def _step(self, step: int, *_: object) -> None:
         before = self.shown
@@ -262,46 +426,106 @@ class CellViewer(QWidget):
         browser = self._browser
         if browser is None:
             return
-        cell = browser.order(self._query()).step(None if self.shown is None else self.shown.cell, step)
-        if cell is not None:
-            self._show(browser, cell)
-        else:  # of a run in progress there may be one in a moment
+        here = self.gallery.current if self.many else None if self.shown is None else self.shown.cell
+        cell = browser.order(self.query.query).step(here, step)
+        if cell is None:  # of a run in progress there may be one in a moment
             self._show_place("viewer.none-after" if step > 0 else "viewer.none-before")
+        elif self.many:
+            if all(row.cell != cell for row in self.gallery.cells.rows):
+                self._fill_gallery(browser)
+            self.gallery.select([cell])
+        else:
+            self._show(browser, cell)
 
-    def _change(self, label: str, *_: object) -> None:
-        self._made(lambda log, cell, by: log.add(cell, label, by))
+    # ------------------------------------------------------------------ labels by hand
 
-    def _undo(self, *_: object) -> None:
-        self._made(lambda log, cell, by: log.take_back(cell, by))
+    def _give(self, label: str | None, *_: object) -> None:
+        """Give the cells that are selected, or the one that is shown, a label; None is the machine's."""
+        cells = self.gallery.selected if self.many else [] if self.shown is None else [self.shown.cell]
+        if made := self._make(dict.fromkeys(cells, label)):
+            self._done.append(made)
+            self._undone.clear()
 
-    def _made(self, make: Callable[[ChangeLog, int, str], LabelChange]) -> None:
-        """Make a change, then show the cell as it is on the disk."""
-        shown, browser = self.shown, self._browser
-        if shown is None or browser is None:
+    def _go_back(self, *, again: bool = False) -> None:
+        """Undo what was done last, whole, or do again what was undone last."""
+        taken, given = (self._undone, self._done) if again else (self._done, self._undone)
+        if not taken:
+            self._place.setText(say("viewer.nothing-to-redo" if again else "viewer.nothing-to-undo"))
             return
+        made = taken[-1]
+        was, will = ({c: pair[0] for c, pair in made.items()}, {c: pair[1] for c, pair in made.items()})
+        if not again:
+            was, will = will, was
+        if (other := self._changed_elsewhere(was)) is not None:
+            taken.pop()
+            self._show_fault(say("viewer.changed-elsewhere", cell=other))
+        elif self._make(will):
+            given.append(taken.pop())
+            # Who undoes must see what.
+            if self.many:
+                self.gallery.select(list(will))
+            elif self._browser is not None and (self.shown is None or self.shown.cell not in will):
+                self.show_cell(self._browser.folder, next(iter(will)))
+            said = "viewer.redone" if again else "viewer.undone"
+            self._place.setText(say(said, cells=len(will)))
+
+    def _changed_elsewhere(self, labels: Mapping[int, str | None]) -> int | None:
+        """Return a cell whose label by hand is no longer the one that it was given here."""
+        by_hand: dict[int, str] = {}
+        if self._browser is None or not self._report_errors(
+            lambda: by_hand.update(ChangeLog(self._browser.folder).labels())  # type: ignore[union-attr]
+        ):
+            return None
+        return next((cell for cell, label in labels.items() if by_hand.get(cell) != label), None)
+
+    def _make(self, labels: Mapping[int, str | None]) -> Made:
+        """Make changes, all or none, then show the cells as they are on the disk; empty if none was made."""
+        browser = self._browser
+        if browser is None or not labels:
+            return {}
         if self._last_name and not self.who.text().strip():
             self._show_fault(say("viewer.who", name=self._last_name))
-            return
-        made: list[LabelChange] = []
+            return {}
+        changes: list[LabelChange] = []
+        made: Made = {}
         faults: list[str] = []
 
         def do() -> None:
             log = ChangeLog(browser.folder)
-            made.append(make(log, shown.cell, self.who.text()))
+            before = log.labels()
+            try:
+                changes.extend(log.add_all(labels, self.who.text()))
+            except BadInput as error:
+                if len(labels) == 1:
+                    raise
+                raise BadInput("viewer.none-changed", why=error) from error
+            if not changes:
+                return
             faults.append(log.report_fault)
-            self._remember(made[0].by)
-            self.shown = browser.look(shown.cell)
-            at = self.player.index
-            playing = self.player.playing
-            self._show_parts()
-            if not playing:
-                self.player.stand_at(at)
+            self._remember(changes[0].by)
+            after = log.labels()
+            made.update({c.cell: (before.get(c.cell), after.get(c.cell)) for c in changes})
+            self._show_again(browser)
 
         self._report_errors(do)
         if faults and faults[0]:
             self._show_fault(faults[0])
-        for change in made:
-            self.changed.emit(change)
+        if changes:
+            self.changed.emit(changes)
+        return made
+
+    def _show_again(self, browser: CellBrowser) -> None:
+        """Show what is shown as it is on the disk now."""
+        if self.many:
+            self._fill_gallery(browser)
+        if self.shown is not None:
+            self.shown = browser.look(self.shown.cell)
+            at, playing = self.player.index, self.player.playing
+            self._show_parts()
+            if not playing:
+                self.player.stand_at(at)
+        self._show_buttons()
+        self._take_focus()
 
     def _remember(self, name: str) -> None:
         if self.who.text() != name:
@@ -326,109 +550,3 @@ class CellViewer(QWidget):
 
     def _show_fault(self, sentence: str) -> None:
         set_text(self._fault, sentence)
-
-
-# Between two readings of the number with a person's changes, during a run.
-BY_HAND_S = 1.0
-
-
-class LiveCells(QWidget):
-    """The strip of the latest judged cells, and under it the one that was clicked."""
-
-    pointed = Signal(
-        int, int, float, float
-    )  # to be shown in the picture: cell, frame, y and x in camera pixels
-    changed = Signal(int, str)  # a cell, and its label by hand
-
-    def __init__(
-        self,
-        report_errors: Callable[[Callable[..., None]], Callable[..., None]],
-        show_by_hand: Callable[[FractionFigure | None], None],
-        show_error: Callable[[str], None],
-        parent: QWidget | None = None,
-    ) -> None:
-        super().__init__(parent)
-        self.strip, self.viewer = CellStrip(), CellViewer()
-        self.strip.setMinimumHeight(240)
-        self.viewer.hide()
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.strip)
-        column.addWidget(self.viewer)
-        self._show_by_hand = show_by_hand
-        self._show_error = show_error
-        self._folder: Path | None = None
-        self._progress: Progress | None = None
-        self._changed = False
-        self._read_s = 0.0
-        self.strip.chosen.connect(report_errors(self.show_cell))
-        self.viewer.jump.connect(report_errors(self._point))
-        self.viewer.changed.connect(report_errors(self._label_changed))
-
-    def begin(self, folder: Path) -> None:
-        """Forget the run before; the cells to come are in `folder`."""
-        self.strip.clear()
-        self.viewer.clear()
-        self.viewer.hide()
-        self._folder = folder
-        self._progress = None
-        self._changed = False
-
-    def add(self, judged: Sequence[JudgedCell]) -> None:
-        """Take newly judged cells in."""
-        self.strip.add(judged)
-
-    def show_cell(self, cell: int) -> None:
-        """Show a cell's whole sequence, and where it was last seen."""
-        if self._folder is None:
-            return
-        self.viewer.show()
-        if self.viewer.show_cell(self._folder, cell):
-            self._point(cell)
-
-    def keep_up(self, progress: Progress) -> None:
-        """Let the number with a person's changes follow the run."""
-        self._progress = progress
-        if self._changed and time.monotonic() - self._read_s > BY_HAND_S:
-            self._update_by_hand()
-
-    def end(self) -> None:
-        """Bring the closed session's report and number up to date with what was changed meanwhile."""
-        if self._changed and self._folder is not None:
-            ChangeLog(self._folder).bring_report_up_to_date()
-            self._update_by_hand()
-
-    def _point(self, cell: int) -> None:
-        self.strip.select(cell)
-        shown = self.viewer.shown
-        if shown is not None and shown.cell == cell:
-            self.pointed.emit(cell, shown.last_frame, shown.y_px, shown.x_px)
-
-    def _label_changed(self, change: object) -> None:
-        self._changed = True
-        self.strip.mark(change.cell, change.now)  # type: ignore[attr-defined]
-        self.changed.emit(change.cell, str(change.now))  # type: ignore[attr-defined]
-        self._read_by_hand()
-
-    def _read_by_hand(self) -> None:
-        if self._folder is None or self._progress is None:
-            return
-        self._read_s = time.monotonic()
-        progress = self._progress
-        figure = ChangeLog(self._folder).figure(
-            tank_treading=progress.cells["tank_treading"],
-            flipping=progress.cells["flipping"],
-            level=progress.level,
-            method=progress.method,
-        )
-        self._show_by_hand(figure)
-
-    def _update_by_hand(self) -> None:
-        try:
-            self._read_by_hand()
-        except RbcflowError as error:
-            # A person's changes may become unreadable; the run goes on without them, and says so once.
-            # The number with them would not move beside the machine's, which does.
-            self._changed = False
-            self._show_by_hand(None)
-            self._show_error(str(error))

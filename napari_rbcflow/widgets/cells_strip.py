@@ -15,7 +15,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     QTimer,
     Signal,
 )
-from qtpy.QtGui import QColor, QPainter, QPen, QPixmap
+from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
@@ -45,6 +45,25 @@ _PICTURE = 2 * CROP_SIDE
 _FRAME = 3
 _SIDE = _PICTURE + 2 * _FRAME
 _GAP = 4
+_EMPTY = "#808080"
+
+
+def draw_crop(painter: QPainter, at: QRect, image: QImage | None, label: str, present_label: str) -> None:
+    """Draw a crop in the colour of the machine's label; the one by hand, if it is another, over it."""
+    painter.fillRect(at, QColor(LABEL_STYLES[label].colour))
+    inside = at.adjusted(_FRAME, _FRAME, -_FRAME, -_FRAME)
+    painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
+    if image is None:
+        painter.fillRect(inside, QColor(_EMPTY))
+    else:
+        painter.drawImage(inside, image)
+    if present_label == label:
+        return
+    painter.setPen(QPen(QColor(LABEL_STYLES[present_label].colour), 3))
+    if present_label == STRUCK_OUT:
+        painter.drawLine(inside.bottomLeft(), inside.topRight())
+    else:
+        painter.drawRect(inside.adjusted(3, 3, -3, -3))
 
 
 class CropTiles(QWidget):
@@ -164,19 +183,11 @@ class CropTiles(QWidget):
         picture.setDevicePixelRatio(ratio)
         picture.fill(Qt.GlobalColor.transparent)
         painter = QPainter(picture)
-        painter.setRenderHints(QPainter.RenderHint.SmoothPixmapTransform | QPainter.RenderHint.Antialiasing)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         style, p = LABEL_STYLES[cell.label], certainty(cell)
-        inside = QRect(_FRAME, _FRAME, _PICTURE, _PICTURE)
-        painter.fillRect(QRect(0, 0, _SIDE, _SIDE), QColor(style.colour))
-        painter.drawImage(inside, grey_images(cell.crop[None])[0])
         by_hand = self._mark_of(cell)
-        if by_hand is not None:
-            colour = QColor(LABEL_STYLES[by_hand].colour)
-            painter.setPen(QPen(colour, 3))
-            if by_hand == STRUCK_OUT:
-                painter.drawLine(inside.bottomLeft(), inside.topRight())
-            else:
-                painter.drawRect(QRect(_FRAME + 3, _FRAME + 3, _PICTURE - 6, _PICTURE - 6))
+        image = grey_images(cell.crop[None])[0]
+        draw_crop(painter, QRect(0, 0, _SIDE, _SIDE), image, cell.label, by_hand or cell.label)
         line = self.fontMetrics().height()
         text = self.palette().color(self.foregroundRole())
         first = style.sign

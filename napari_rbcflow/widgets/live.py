@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 from napari_rbcflow.errors import BadInput, LiveModeOn, sentence_of
 from napari_rbcflow.pipeline import Phase, RunRequest, Worker, WorkerRun
 from napari_rbcflow.sentences import say
-from napari_rbcflow.widgets.cells import LiveCells
+from napari_rbcflow.widgets.cells_live import LiveCells
 from napari_rbcflow.widgets.dock import (
     Dock,
     Fold,
