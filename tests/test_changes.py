@@ -171,7 +171,7 @@ def test_a_finished_session_tells_of_its_changes(copied: Path, monkeypatch: pyte
         log.add(cell, "struck-out", "Anna")
     page = (copied / "report.html").read_text()
     assert say("session.too-few-to-act-on", cells=9, least=30) in page
-    assert '<p class="corrected by-hand few"' in page
+    assert '<p class="by-hand" data-changes=' in page
     for cell in TANK_TREADING[:9]:
         log.add(cell, "struck-out", "Anna")
     assert open_session(copied).fraction_by_hand == FractionFigure(None, None, None, 0.95, "wilson", 0)

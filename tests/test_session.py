@@ -895,24 +895,34 @@ def test_the_report(tmp_path: Path, pairs: list[Pair]) -> None:
     assert fraction.high is not None
     shown = re.sub(r"<[^>]+>", " ", page[page.index("<body>") :])
     number = f"{100 * fraction.estimate:.1f} %"
-    assert f"{100 * fraction.low:.1f} to {100 * fraction.high:.1f} %" in shown
+    assert f"({100 * fraction.low:.1f} to {100 * fraction.high:.1f} %;" in shown
     assert f"from {fraction.n} cells" in shown
-    assert shown.index("A &amp;") < shown.index(number)
+    # The verdict, then what is wrong, then the machine's number among the details.
+    word = shown.index(f"▲ {say('session.verdict-provisional')}")
+    assert word < shown.index(say("session.why-unchecked")) < shown.index("A &amp;") < shown.index(number)
     for model in MODELS.values():
         assert model["name"] in shown
         assert model["hash"] in shown
     assert 'class="grave"' not in page
-    assert "doubtful" not in page[page.index("<body>") :]
+    assert 'class="big"' not in page  # nothing to copy
 
-    # A grave warning stands above the number, whatever it is.
+    # A reviewed session's number is large, and the machine's is not.
+    (tmp_path / "S" / "review.json").write_text(
+        '{"fraction_reviewed": {"estimate": 0.78, "low": 0.7, "high": 0.85, "level": 0.95,'
+        ' "method": "reviewed", "n": 60}}'
+    )
+    page = write_report(tmp_path / "S").read_text()
+    assert '<section class="verdict result">' in page
+    assert re.findall(r'class="big">([^<]*)<', page) == ["78.0 %"]
+    assert "<b>70.0 to 85.0 %</b>" in page
+    assert say("session.why-reviewed", cells=60) in page
+
+    # A grave warning stands above the number, whatever it is, and is said once.
     failed = write(tmp_path / "F", pairs, status="failed", dropped={"queue-full": 5})
     shown = (failed / "report.html").read_text()
-    assert '<div class="number doubtful">' in shown
-    # Grey, the interval and the numbers under it too.
-    assert re.search(
-        r"\.doubtful \.big[^{]*\.doubtful \.interval[^{]*\.corrected b[^{]*\{ color: #999", shown
-    )
+    assert '<section class="verdict no-result">' in shown
     assert shown.index("The run failed: the camera went away") < shown.index(number)
+    assert shown.count("The run failed: the camera went away") == 1
     assert shown.index("5 of 300 frames (1.7 %) were lost") < shown.index(number)
 
     few = write(tmp_path / "W", [p for p in pairs if p[1].label != "tank-treading"])
@@ -924,7 +934,7 @@ def test_the_report(tmp_path: Path, pairs: list[Pair]) -> None:
     # Where nothing was counted there is no number to read.
     none = write(tmp_path / "N", [p for p in pairs if p[1].reason != "stage-2"])
     shown = (none / "report.html").read_text()
-    assert say("report.no-number") in shown
+    assert say("report.no-cell-counted") in shown
     assert say("quality.warn-none-counted") in shown
     assert not re.search(r'class="big">[\d.]', shown)
 
