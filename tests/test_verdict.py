@@ -176,6 +176,28 @@ def test_the_panel_shows_the_verdict_first_and_a_large_number_only_where_it_is_a
     assert f"{100 * raw:.0f} %" in panel.machine.text()
 
 
+@pytest.mark.skipif(no_screen(), reason="no screen (install xvfb)")
+def test_a_press_opens_the_dock_in_which_cells_are_checked_and_then_there_is_a_result(
+    qtbot: Any, make_napari_viewer: Any, press: Any, tmp_path: Path, pairs: list[Pair]
+) -> None:
+    folder = of_verdict(tmp_path / "S", "provisional", pairs)
+    viewer = make_napari_viewer(show=True)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-rbcflow", "Movie")
+    with qtbot.waitSignal(dock.ended, timeout=60_000):
+        dock.show_session(folder)
+    panel = dock.panel
+    press(panel.verdict.check)
+    press(panel.verdict.check)  # a second time brings the same dock forward
+    assert dock.message.sentences == ()
+    review = panel._review
+    assert Path(review.session.line_edit.value) == folder
+    (folder / "review.json").write_text(json.dumps({"fraction_reviewed": vars(NARROW)}))
+    review.reviewed.emit(folder)
+    assert panel.number.text() == "78 %"
+    assert panel.verdict.check.isHidden()
+    assert dock.message.sentences == ()
+
+
 @pytest.fixture(scope="module")
 def pairs() -> list[Pair]:
     return some_pairs(90)

@@ -188,6 +188,7 @@ class LiveWidget(LiveLayout):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
+        self._viewer = viewer
         self.run: WorkerRun | None = None
         self._going = self._began = False
         self._fault = ""
@@ -212,6 +213,7 @@ class LiveWidget(LiveLayout):
         self.start_button.clicked.connect(self._report_errors(self._start_pressed))
         self.stop_button.clicked.connect(self._report_errors(self.stop))
         self.offer.clicked.connect(self._report_errors(self._offer_taken))
+        self.panel.offer_check(self._viewer, self._report_errors)
         self.controls.changed.connect(self._report_errors(self._picture_chosen))
         self.controls.live.connect(self._report_errors(self._go_on))
         self.cells.pointed.connect(self._report_errors(self._point))

@@ -172,6 +172,7 @@ class MovieWidget(MovieLayout):
         self.open_button.clicked.connect(self._report_errors(self._open_pressed))
         # The first thing chosen: the networks are loaded while the rest is filled in.
         self.form.container.changed.connect(self._report_errors(lambda *_: self.job.wake()))
+        self.panel.offer_check(self._viewer, self._report_errors)
         self.cell_viewer.jump.connect(self._report_errors(self._go_to))
         self.cell_viewer.changed.connect(self._report_errors(lambda *_: self._label_changed()))
         self.tabs.currentChanged.connect(self._report_errors(self._tab_chosen))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -315,19 +315,34 @@ class VerdictBox(QFrame):
         self.show()
 
 
+_PLUGIN = "napari-rbcflow"
+
+
+def review_dock() -> str:
+    """Return the name of the dock in which cells are checked; empty where the plugin is off."""
+    from npe2 import PluginManager
+
+    plugins = PluginManager.instance()
+    if _PLUGIN not in plugins or plugins.is_disabled(_PLUGIN):
+        return ""
+    docks = plugins.get_manifest(_PLUGIN).contributions.widgets or ()
+    return next((dock.display_name for dock in docks if dock.command == f"{_PLUGIN}.review"), "")
+
+
 class ResultPanel(QWidget):
     """A run's verdict, its number where that is a result, its curve, its counts, its warnings and its end.
 
     `clear`, then `show_progress` as often as you like, then `show_end`; or `show_session` alone, for a
     session on disk. `check_cells` is emitted with the session's folder when a person wants to check cells;
-    `offers_check` says whether there is a dock for it.
+    `offer_check` opens the dock for it.
     """
 
     check_cells = Signal(object)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.offers_check = False
+        self._review_dock = ""
+        self._review: QWidget | None = None
         # What forbids acting on the number is above it, milder notes at the end.
         self.warnings, self.notes = WarningBox(), WarningBox()
         self.banner = wrapping_label(_BANNER)
@@ -480,13 +495,23 @@ class ResultPanel(QWidget):
         ended = str(run["status"]), str(run["stop_reason"])
         self._show_ending(*ended, (), str(run.get("stop_sentence", "")))
 
-    def conclude_again(self) -> None:
+    def offer_check(self, viewer: Any, report_errors: Callable[..., Any]) -> None:
+        """Offer to check cells where there is a dock for that."""
+
+        def check(folder: Path) -> None:
+            _, review = viewer.window.add_plugin_dock_widget(_PLUGIN, self._review_dock)
+            if review is not self._review:
+                self._review = review
+                review.reviewed.connect(report_errors(self._conclude_again))
+            review.open_session(folder)
+
+        self._review_dock = review_dock()
+        self.check_cells.connect(report_errors(check))
+
+    def _conclude_again(self, folder: Path) -> None:
         """Show the verdict of the same session anew, after a person has checked cells of it."""
-        if (folder := self.links.folder) is not None:
-            try:
-                self._show_conclusion(open_session(folder).conclusion)
-            except RbcflowError as error:
-                self.show_fault(str(error))
+        if folder == self.links.folder:
+            self._show_conclusion(open_session(folder).conclusion)
 
     def show_fault(self, sentence: str) -> None:
         """Show, above all else, that something went wrong; then nothing is a result."""
@@ -596,7 +621,7 @@ class ResultPanel(QWidget):
             # A sentence that stands among the warnings is not said twice.
             why = "" if conclusion.why in self.warnings.grave else conclusion.why
             self.verdict.show_words(conclusion.verdict, conclusion.todo, why)
-        there = self.links.folder is not None and self.offers_check
+        there = self.links.folder is not None and bool(self._review_dock)
         self.verdict.check.setVisible(there and conclusion.verdict is Verdict.PROVISIONAL)
 
     def _show_run(self, run: Mapping[str, Any]) -> None:
