@@ -174,3 +174,13 @@ def must_be_new(file: Path) -> None:
         raise BadInput("cli.no-folder-for-file", file=file, folder=folder)
     if not os.access(folder, os.W_OK):
         raise BadInput("cli.folder-read-only", file=file, folder=folder)
+
+
+def write_file(file: Path, data: bytes) -> None:
+    """Write a file whole, or not at all."""
+    from napari_rbcflow.ring import replace_file
+
+    try:
+        replace_file(file, data)
+    except OSError as error:
+        raise RunFailed("cli.file-not-written", file=file, why=error.strerror or error) from error

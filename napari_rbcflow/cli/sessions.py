@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from napari_rbcflow.cli.group import PATH, cli, debug_option, echo, must_be_new
-from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.cli.group import PATH, cli, debug_option, echo, must_be_new, write_file
+from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def trend(
     _print(found)
     for file, make in ((csv_file, as_csv), (png_file, as_png)):
         if file is not None:
-            _write(file, make(found))
+            write_file(file, make(found))
 
 
 def _print(trend: Trend) -> None:
@@ -81,21 +81,12 @@ def _print(trend: Trend) -> None:
 
 
 def _line(run: TrendRun) -> str:
-    from napari_rbcflow.trend import below_words, number_words, use_words
+    from napari_rbcflow.trend import below_words, figure_words, number_words, use_words
 
     record = run.record
-    columns = [f"{record.started:%Y-%m-%d %H:%M}", number_words(record.figure)]
+    columns = [f"{record.started:%Y-%m-%d %H:%M}", figure_words(run)]
     if record.by_hand is not None:
         columns.append(say("cli.trend-by-hand", number=number_words(record.by_hand)))
     columns.append(record.named + (f" ({record.sample})" if record.sample else ""))
     verdict = "; ".join(words for words in (below_words(run), use_words(run)) if words)
     return f"{'  '.join(columns)}: {verdict}"
-
-
-def _write(file: Path, data: bytes) -> None:
-    from napari_rbcflow.ring import replace_file
-
-    try:
-        replace_file(file, data)
-    except OSError as error:
-        raise RunFailed("cli.file-not-written", file=file, why=error.strerror or error) from error

@@ -194,7 +194,7 @@ class Review:
         n : int
         by : str
             Who will look. First come the cells that others labelled and this person did not, so that two
-            persons check the same ones. Empty: cells that nobody has labelled.
+            persons check the same ones. Empty: cells that nobody has labelled, first those passed over.
 
         Returns
         -------
@@ -211,8 +211,10 @@ class Review:
         plan, said = self.plan, self.labels
         together = _together(said)
         by = _known(one_line(by), said)
-        cells = [cell for cell in together if by and cell not in said.get(by, {})][:n]
-        cells += plan.next(n - len(cells), together)
+        others = [cell for cell in together if by and cell not in said.get(by, {})]
+        passed_over = self._in_order(together)[1]
+        cells = [*others, *passed_over][:n]
+        cells += plan.next(n - len(cells), together | {cell: [] for cell in passed_over})
         chosen = self._chosen()
         for stratum, place in map(plan.place.__getitem__, cells):
             chosen[stratum] = max(chosen[stratum], place + 1)
@@ -259,13 +261,22 @@ class Review:
         RunFailed
             If ``reviews.csv`` is damaged or was edited, or the disk is full.
         """
+        self.record(labels, by)
+        return self.update()
+
+    def record(self, labels: Mapping[int, str], by: str) -> None:
+        """Do as `add` does, but leave ``review.json`` to `update`: a window shows the next cell first."""
         labels = {int(cell): str(label) for cell, label in labels.items()}
         said = self.labels
         by = self._person(by, said)
         for cell, label in labels.items():
             self.check(cell, label)
         own = said.get(by, {})
-        return self._append({cell: label for cell, label in labels.items() if own.get(cell) != label}, by)
+        self._append({cell: label for cell, label in labels.items() if own.get(cell) != label}, by)
+
+    def update(self) -> FractionFigure:
+        """Write ``review.json`` as ``reviews.csv`` is by now, and return the fraction."""
+        return self._write(self.labels, self._chosen())
 
     def withdraw(self, cell: int, by: str) -> FractionFigure:
         """Take back what a person said of a cell; returns and raises as `add`."""
@@ -273,13 +284,13 @@ class Review:
         by = self._person(by, said)
         if cell not in said.get(by, {}):
             raise BadInput("session.review-nothing-to-withdraw", by=by, cell=cell)
-        return self._append({cell: WITHDRAWN}, by)
+        self._append({cell: WITHDRAWN}, by)
+        return self.update()
 
     def finish(self) -> None:
         """Update ``review.json`` and ``report.html``, at the end of a sitting; see `report_fault`."""
-        said = self.labels
-        if said or (self.folder / REVIEW_FILE).exists():
-            self._write(said, self._chosen())
+        if self.labels or (self.folder / REVIEW_FILE).exists():
+            self.update()
             self.report_fault = write_report_again(self.folder)
 
     @cached_property
@@ -304,13 +315,11 @@ class Review:
             raise BadInput("session.review-by-nobody")
         return name
 
-    def _append(self, labels: Mapping[int, str], by: str) -> FractionFigure:
+    def _append(self, labels: Mapping[int, str], by: str) -> None:
         _ = self.plan  # refuses a run that goes on
         self._refuse_edited()
         time = schema.now()
         TABLE.append(self.folder, [astuple(ReviewLine(time, by, *said)) for said in labels.items()])
-        said = self.labels
-        return self._write(said, self._chosen())
 
     def _figure(self, together: Mapping[int, Sequence[str]]) -> FractionFigure:
         level = float((self._run.get("fraction") or {}).get("level") or 0.95)
@@ -351,7 +360,9 @@ class Review:
             told = [int(stratum["chosen"]) for stratum in design["strata"]] if design else []
         except (KeyError, TypeError, ValueError):
             told = []
-        return told if len(told) == len(self.plan.strata) else self._last(_together(self.labels))
+        if len(told) != len(self.plan.strata):
+            return self._last(_together(self.labels))
+        return [min(n, size) for n, size in zip(told, self.plan.sizes.tolist(), strict=True)]
 
     def _refuse_edited(self) -> None:
         if not _goes_on_from(TABLE.read(self.folder), _read_record(self.folder)):

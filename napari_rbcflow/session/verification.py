@@ -32,6 +32,7 @@ from napari_rbcflow.session.label_edits import findings as faults_of_changes
 from napari_rbcflow.session.label_edits import read_audit
 from napari_rbcflow.session.reader import Session, open_session
 from napari_rbcflow.session.report import shows_changes
+from napari_rbcflow.session.review import findings as faults_of_review
 from napari_rbcflow.session.schema import CELL_COUNTS, DamagedRun, FractionFigure, is_being_written
 from napari_rbcflow.session.tables import spans
 from napari_rbcflow.session.verdict import conclude
@@ -191,6 +192,7 @@ def verify(folder: Path | str) -> Verification:
         _fragments,
         _unchanged,
         _by_hand,
+        _reviewed,
         _crops,
         _ring,
         _report,
@@ -346,6 +348,10 @@ def _by_hand(session: Session) -> Iterator[str]:
     page = session.folder / "report.html"
     if not session.running and page.exists() and not shows_changes(session.folder, len(audit.rows)):
         yield say("session.found-report-behind")
+
+
+def _reviewed(session: Session) -> Iterator[str]:
+    yield from faults_of_review(session.folder)
 
 
 def _labels(cells: pd.DataFrame) -> Iterator[str]:

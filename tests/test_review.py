@@ -1,0 +1,487 @@
+"""A person's check of a random sample: chosen by the program, kept for good, and proven from the files."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from factories import account_of, begin, closed, some_pairs, swap_text
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sentence_keys import any_said, refused
+from sklearn.metrics import cohen_kappa_score
+
+from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.estimate import FRAGMENT, ReviewPlan
+from napari_rbcflow.sentences import say
+from napari_rbcflow.session import ChangeLog, Review, open_session, verify
+from napari_rbcflow.session import review as review_module
+from napari_rbcflow.session.review import population, seed_of
+from napari_rbcflow.types import Label, Verdict
+
+PAIRS = some_pairs(300)
+MACHINE = {track.cell: said for track, said in PAIRS}
+JUDGED = {c for c, said in MACHINE.items() if said.label in ("tank-treading", "flipping", "unreliable")}
+LABELS = ("tank-treading", "flipping", "unreliable")
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return closed(tmp_path_factory.mktemp("session") / "S", PAIRS, batch=100)
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "S"))
+
+
+def seen(cell: int, wrong: int = 7) -> str:
+    """What a person says: mostly what the machine says, and every now and then another thing."""
+    label = str(MACHINE[cell].label)
+    return LABELS[(LABELS.index(label) + (cell % wrong == 0)) % 3]
+
+
+def lines(folder: Path) -> list[bytes]:
+    return (folder / "reviews.csv").read_bytes().splitlines(keepends=True)
+
+
+def record(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "review.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def unchanged(folder: Path) -> dict[str, bytes]:
+    names = ("cells.csv", "run.json", "tracks.csv", "reviews.csv", "review.json")
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+
+
+# ------------------------------------------------------------------ from the command line
+
+
+def test_a_review_from_the_command_line(folder: Path, tmp_path: Path, rbcflow: Run) -> None:
+    machine = unchanged(folder)
+    code, out, _ = rbcflow("review", folder)
+    assert code == 0
+    assert any_said("cli.review-none", [out])
+    assert unchanged(folder) == machine  # to ask how it stands writes nothing
+    chosen = tmp_path / "chosen.csv"
+    assert rbcflow("review", folder, "--sample", 60, "--csv", chosen)[0] == 0
+
+    # Blind: numbers of cells and nothing else, each once.
+    assert chosen.read_text().splitlines()[0] == "cell"
+    cells = [int(line) for line in chosen.read_text().splitlines()[1:]]
+    assert len(set(cells)) == len(cells) == 60
+    assert set(cells) <= JUDGED
+    again = tmp_path / "again.csv"
+    assert rbcflow("review", folder, "--sample", 60, "--csv", again)[0] == 0
+    assert again.read_bytes() == chosen.read_bytes()  # nobody can draw until it pleases
+    code, _, err = rbcflow("review", folder, "--sample", 5, "--csv", chosen)
+    assert code == 2
+    assert any_said("cli.file-exists", [err])
+
+    # As a spreadsheet saves it: a mark in front, other ends of lines, other columns, not all of them filled.
+    table = tmp_path / "labels.csv"
+    rows = "".join(f"sharp;{seen(cell).title()};{cell}\r\n" for cell in cells[:12])
+    rest = "".join(f";;{cell}\r\n" for cell in cells[12:])
+    table.write_bytes(("note;Label;CELL\r\n" + rows + rest + ";;\r\n").encode("utf-8-sig"))
+    code, out, _ = rbcflow("review", folder, "--labels", table, "--by", "Anna")
+    assert code == 0
+    assert say("cli.review-stands", reviewed=12, chosen=60) in out
+    assert Review(folder).labels == {"Anna": {cell: seen(cell) for cell in cells[:12]}}
+    assert Review(folder).figure.n == 12
+
+    (tmp_path / "all.csv").write_text("cell,label\n" + "".join(f"{c},{seen(c)}\n" for c in cells))
+    code, out, _ = rbcflow("review", folder, "--labels", tmp_path / "all.csv", "--by", "anna ")
+    assert code == 0
+    assert len(lines(folder)) == 61  # what she said before is not said again
+    assert list(Review(folder).labels) == ["Anna"]
+    assert any_said("cli.review-person", [out], by="Anna", cells=60)
+    assert Verdict(record(folder)["verdict"]) is Verdict.RESULT
+    assert Review(folder).conclusion.reason in out
+    assert rbcflow("verify", folder)[0] == 0
+    assert {name: (folder / name).read_bytes() for name in machine} == machine
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "values"),
+    [
+        ("{cell},round", "session.not-a-label", {}),
+        ("{cell},uncounted", "session.not-a-label", {}),
+        ("{other},flipping", "session.review-not-chosen", {}),
+        ("{unjudged},flipping", "session.review-not-chosen", {}),
+        ("99999,flipping", "session.no-such-cell", {}),
+        ("first,flipping", "cli.labels-not-a-cell", {}),
+        ("{first},flipping", "cli.labels-twice", {"first": 2}),
+    ],
+)
+def test_one_wrong_line_and_nothing_is_saved(
+    folder: Path, tmp_path: Path, rbcflow: Run, line: str, key: str, values: dict[str, object]
+) -> None:
+    first, cell = Review(folder).sample(2)
+    other = next(c for c in sorted(JUDGED) if c not in (first, cell))
+    unjudged = next(c for c in sorted(MACHINE) if c not in JUDGED)
+    before = unchanged(folder)
+    table = tmp_path / "labels.csv"
+    line = line.format(first=first, cell=cell, other=other, unjudged=unjudged)
+    table.write_text(f"cell,label\n{first},flipping\n{line}\n")
+    code, _, err = rbcflow("review", folder, "--labels", table, "--by", "Anna")
+    assert code == 2
+    assert any_said(key, [err], **values), err
+    assert any_said("cli.labels-line", [err], file=table, line=3), err
+    assert len(err.splitlines()) == 1
+    assert unchanged(folder) == before
+
+
+def test_what_the_command_refuses(folder: Path, tmp_path: Path, rbcflow: Run) -> None:
+    cells = Review(folder).sample(3)
+    table, empty, other = tmp_path / "labels.csv", tmp_path / "empty.csv", tmp_path / "other.csv"
+    table.write_text("cell,label\n" + "".join(f"{c},flipping\n" for c in cells))
+    empty.write_text("cell,label\n" + "".join(f"{c},\n" for c in cells))
+    other.write_text("name,kind\na,b\n")
+    before = unchanged(folder)
+    for arguments, key in (
+        ([folder, "--labels", table], "session.review-by-nobody"),
+        ([folder, "--labels", table, "--by", " \n "], "session.review-by-nobody"),
+        ([folder, "--labels", table, "--by", "A", "--sample", 3], "cli.review-sample-or-labels"),
+        ([folder, "--sample", 3], "cli.review-sample-and-csv"),
+        ([folder, "--csv", tmp_path / "new.csv"], "cli.review-sample-and-csv"),
+        ([folder, "--labels", empty, "--by", "A"], "cli.labels-none"),
+        ([folder, "--labels", other, "--by", "A"], "cli.labels-no-columns"),
+        ([folder, "--labels", tmp_path / "none.csv", "--by", "A"], "cli.labels-unreadable"),
+        ([tmp_path], "session.not-a-session"),
+    ):
+        code, _, err = rbcflow("review", *arguments)
+        assert code == 2
+        said = say(key).replace("`by`", "--by") if key == "session.review-by-nobody" else err
+        assert said in err if key == "session.review-by-nobody" else any_said(key, [err]), (key, err)
+    assert unchanged(folder) == before
+    Review(folder).sample(1000)
+    Review(folder).add(dict.fromkeys(Review(folder).sample(1000), "flipping"), "Anna")
+    code, _, err = rbcflow("review", folder, "--sample", 3, "--csv", tmp_path / "new.csv")
+    assert code == 2
+    assert any_said("cli.review-all-checked", [err])
+    assert not (tmp_path / "new.csv").exists()
+    assert "rbcflow review monday" in rbcflow("review", "--help")[1]
+
+
+# ------------------------------------------------------------------ from Python
+
+
+def test_a_review_from_python(folder: Path) -> None:
+    session = open_session(folder)
+    assert session.fraction_reviewed is None
+    assert session.conclusion.verdict is Verdict.PROVISIONAL
+    cells = session.review_sample(60)
+    assert session.fraction_reviewed is None
+    page = (folder / "report.html").read_bytes()
+    figure = session.review({cell: seen(cell) for cell in cells}, by="Anna")
+    assert session.fraction_reviewed == open_session(folder).fraction_reviewed == figure
+    assert session.conclusion.headline == figure
+    assert (folder / "report.html").read_bytes() != page
+    assert (figure.method, figure.n, figure.level) == ("reviewed", 60, 0.95)
+
+    judged = session.cells[population(session.cells, {})].sort_values("cell")
+    plan = ReviewPlan(
+        judged["cell"].to_numpy(),
+        judged["label"].tolist(),
+        judged["p_reliable"].to_numpy(),
+        judged["p_tank_treading"].to_numpy(),
+        seed_of(session.run, session.cells),
+    )
+    assert plan.next(60) == cells
+    right = plan.estimate({cell: [seen(cell)] for cell in cells})
+    assert (figure.estimate, figure.low, figure.high) == (right.estimate, right.low, right.high)
+    told = record(folder)
+    assert told["fraction_reviewed"]["estimate"] == figure.estimate
+    assert told["reviewers"]["Anna"]["reviewed"] == 60
+    assert sum(stratum["tracks"] for stratum in told["design"]["strata"]) == len(JUDGED)
+    assert sum(stratum["reviewed"] for stratum in told["design"]["strata"]) == 60
+
+    # Changes by hand choose their cells, so they move no result.
+    ChangeLog(folder).add(cells[0], "struck-out", "Bo")
+    assert Review(folder).figure == figure
+    assert Review(folder).sample(5) == Review(folder).sample(5)
+    assert verify(folder).findings == []
+
+
+def test_the_sample_is_of_the_session_and_of_nobody_s_choice(made: Path) -> None:
+    session = open_session(made)
+    assert seed_of(session.run, session.cells) == seed_of(session.run, session.cells[::-1])
+    assert seed_of(session.run | {"started": "2026-01-01"}, session.cells) != seed_of(
+        session.run, session.cells
+    )
+    other = session.cells.copy()
+    other.loc[other["label"] == "flipping", "p_tank_treading"] += 0.0001
+    assert seed_of(session.run, other) != seed_of(session.run, session.cells)
+
+
+def test_each_cell_is_in_the_population_once() -> None:
+    judged = [
+        (1, Label.TANK_TREADING, ""),
+        (2, Label.UNRELIABLE, ""),  # goes on as 3, which was counted
+        (3, Label.FLIPPING, ""),
+        (4, Label.UNRELIABLE, ""),  # may continue 1
+        (5, Label.UNCOUNTED, FRAGMENT),
+        (6, Label.UNRELIABLE, ""),
+        (7, Label.UNRELIABLE, ""),  # may continue 6
+        (8, Label.TOO_SHORT, ""),
+        (9, Label.UNRELIABLE, ""),  # may continue 6 by way of one too short
+        (10, Label.UNRELIABLE, ""),
+        (11, Label.UNCOUNTED, "cut-by-stop"),
+    ]
+    cells = pd.DataFrame(judged, columns=["cell", "label", "reason"])
+    links = {3: [2], 4: [1], 5: [3], 7: [6], 8: [6], 9: [8]}
+    assert cells["cell"][population(cells, links)].tolist() == [1, 3, 6, 10]
+    assert cells["cell"][population(cells[::-1], links)[::-1]].tolist() == [1, 3, 6, 10]
+
+
+def test_a_run_that_goes_on_and_one_that_was_interrupted(tmp_path: Path) -> None:
+    writer = begin(tmp_path / "S")
+    writer.keep(PAIRS)
+    review = Review(writer.folder)
+    with refused(BadInput, "session.review-running"):
+        review.sample(3)
+    with refused(BadInput, "session.review-running"):
+        review.add({1: "flipping"}, "Anna")
+    (tmp_path / "crashed").mkdir()
+    for name in ("run.json", "cells.csv"):
+        shutil.copy(writer.folder / name, tmp_path / "crashed")
+    with refused(BadInput, "session.review-interrupted"):
+        Review(tmp_path / "crashed").sample(3)
+    writer.close(account_of(PAIRS), "stopped", "user")
+    assert len(review.sample(3)) == 3  # the same review, after the end
+
+
+def test_what_is_refused(folder: Path) -> None:
+    review = Review(folder)
+    cells = review.sample(10)
+    before = unchanged(folder)
+    for labels, by, key in (
+        ({cells[0]: "flipping", cells[1]: "round"}, "Anna", "session.not-a-label"),
+        ({cells[0]: "flipping", cells[1]: "withdrawn"}, "Anna", "session.not-a-label"),
+        ({cells[0]: "flipping", 99999: "flipping"}, "Anna", "session.no-such-cell"),
+        (
+            {cells[0]: "flipping", next(iter(JUDGED - set(cells))): "flipping"},
+            "A",
+            "session.review-not-chosen",
+        ),
+        ({cells[0]: "flipping"}, "", "session.review-by-nobody"),
+    ):
+        with refused(BadInput, key):
+            review.add(labels, by)
+    with refused(BadInput, "session.review-nothing-to-withdraw"):
+        review.withdraw(cells[0], "Anna")
+    with refused(BadInput, "session.review-sample-of-none"):
+        review.sample(0)
+    assert unchanged(folder) == before
+    assert review.labels == {}
+
+
+# ------------------------------------------------------------------ persons
+
+
+def test_two_persons_check_the_same_cells_and_each_has_an_equal_say(folder: Path, rbcflow: Run) -> None:
+    review = Review(folder)
+    cells = review.sample(40, by="Anna")
+    review.add({cell: seen(cell) for cell in cells}, "Anna")
+    assert review.agreement == []
+    assert not set(review.sample(40, by="Anna")) & set(cells)
+    assert review.sample(30, by="Bo") == cells[:30]
+    review.add({cell: seen(cell, wrong=3) for cell in cells[:30]}, "Bo")
+    assert review.sample(20, by="Bo")[:10] == cells[30:]
+    (pair,) = review.agreement
+    both = [(seen(cell), seen(cell, wrong=3)) for cell in cells[:30]]
+    assert (pair.between, pair.cells) == (("Anna", "Bo"), 30)
+    assert pair.equal == sum(a == b for a, b in both) < 30
+    assert pair.kappa == pytest.approx(cohen_kappa_score(*zip(*both, strict=True)))
+    said = {cell: [seen(cell)] for cell in cells}
+    for cell in cells[:30]:
+        said[cell].append(seen(cell, wrong=3))
+    figure, right = review.figure, review.plan.estimate(said)
+    assert (figure.estimate, figure.low, figure.high, figure.n) == (right.estimate, right.low, right.high, 40)
+    assert record(folder)["agreement"][0]["kappa"] == pytest.approx(pair.kappa)
+    review.finish()
+    out = rbcflow("review", folder)[1]
+    assert any_said("cli.review-agreement-kappa", [out], one="Anna", other="Bo", cells=30)
+    assert verify(folder).findings == []
+
+    review.add({cells[0]: "flipping"}, "Cy")
+    assert [pair.kappa for pair in review.agreement if "Cy" in pair.between].count(None) <= 2
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    done=st.lists(
+        st.tuples(
+            st.integers(0, 11), st.sampled_from([*LABELS, None]), st.sampled_from(["Anna", "anna", "Bo"])
+        ),
+        max_size=12,
+    )
+)
+def test_a_person_s_last_word_counts(made: Path, done: list[tuple[int, str | None, str]]) -> None:
+    for name in ("reviews.csv", "review.json"):
+        (made / name).unlink(missing_ok=True)
+    review, right = Review(made), dict[str, dict[int, str]]()
+    cells = review.sample(12)
+    try:
+        for at, label, by in done:
+            own = right.setdefault(by.title(), {})
+            if label is not None:
+                review.add({cells[at]: label}, by)
+                own[cells[at]] = label
+            elif cells[at] in own:
+                review.withdraw(cells[at], by)
+                del own[cells[at]]
+        said = {name.title(): own for name, own in review.labels.items()}
+        assert said == {by: own for by, own in right.items() if own}
+        assert Review(made).figure == review.figure
+        assert (made / "review.json").exists()
+        fraction = record(made)["fraction_reviewed"]
+        assert (fraction["estimate"], fraction["n"]) == (review.figure.estimate, review.figure.n)
+        assert list(review_module.findings(made)) == []
+    finally:
+        for name in ("reviews.csv", "review.json"):
+            (made / name).unlink(missing_ok=True)
+
+
+def test_who_leaves_out_a_cell_moves_no_number(folder: Path, rbcflow: Run) -> None:
+    review = Review(folder)
+    cells = review.sample(60)
+    stratum = next(s for s in review.plan.strata if len(set(s.cells.tolist()) & set(cells)) >= 5)
+    own = [cell for cell in stratum.cells.tolist() if cell in cells]
+    review.add(dict.fromkeys(own[1:], "flipping"), "Anna")
+    assert review.figure.n == 0
+    assert review.passed_over == [own[0]]
+    assert any_said("cli.review-passed-over", [rbcflow("review", folder)[1]], cells=1, first=own[0])
+    assert own[0] in review.sample(20)  # it is asked for again
+    figure = review.add({own[0]: "unreliable"}, "Anna")
+    assert (figure.n, review.passed_over) == (len(own), [])
+    review.withdraw(own[0], "Anna")
+    assert review.figure.n == 0
+
+
+# ------------------------------------------------------------------ what may break
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_cut_at_any_byte_it_is_a_readable_review(made: Path, data: st.DataObject) -> None:
+    try:
+        review = Review(made)
+        cells = review.sample(8)
+        for cell in cells[:3]:
+            review.add({cell: seen(cell)}, "Anna, the 1st")
+        told = (made / "review.json").read_bytes()
+        size = (made / "reviews.csv").stat().st_size
+        review.add({cell: seen(cell) for cell in cells[3:6]}, "Anna, the 1st")
+        kept = (made / "reviews.csv").read_bytes()
+        (made / "review.json").write_bytes(told)  # the crash came before it was written again
+        end = data.draw(st.integers(0, len(kept)))
+        os.truncate(made / "reviews.csv", end)
+        whole = max(0, kept[:end].count(b"\n") - 1)
+        right = {cell: seen(cell) for cell in cells[:whole]}
+        assert Review(made).labels == ({"Anna, the 1st": right} if right else {})
+        assert Review(made).figure.n == whole
+        found = list(review_module.findings(made))
+        is_cut = end > 0 and kept[end - 1 : end] != b"\n"
+        assert any_said("session.records-line-cut", found) == is_cut
+        if end < size:  # lines that were shown as saved are gone
+            assert any_said("session.found-reviews-edited", found)
+            with refused(RunFailed, "session.reviews-edited"):
+                review.add({cells[7]: "flipping"}, "Anna, the 1st")
+            return
+        assert any_said("session.found-review-behind", found) == (end > size)
+        review.add({cells[7]: "flipping"}, "Anna, the 1st")
+        assert Review(made).labels == {"Anna, the 1st": {**right, cells[7]: "flipping"}}
+        assert (made / "reviews.csv").read_bytes().startswith(kept[:end])
+        assert len(list(review_module.findings(made))) == is_cut
+    finally:
+        for name in ("reviews.csv", "review.json"):
+            (made / name).unlink(missing_ok=True)
+
+
+def test_a_crash_between_the_line_and_the_number(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    review = Review(folder)
+    cells = review.sample(6)
+    review.add({cells[0]: "flipping"}, "Anna")
+    with monkeypatch.context() as crash:
+        crash.setattr(
+            review_module, "replace_file", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "x"))
+        )
+        with refused(RunFailed, "session.review-not-written"):
+            review.add({cells[1]: "flipping"}, "Anna")
+    assert Review(folder).labels == {"Anna": {cells[0]: "flipping", cells[1]: "flipping"}}
+    assert verify(folder).findings == [say("session.found-review-behind")]
+    Review(folder).finish()
+    assert record(folder)["reviewers"]["Anna"]["reviewed"] == 2
+    assert verify(folder).findings == []
+
+
+def test_a_full_disk_leaves_the_table_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    review = Review(folder)
+    cells = review.sample(6)
+    review.add({cells[0]: "flipping"}, "Anna")
+    before = unchanged(folder)
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        with refused(RunFailed, "session.records-disk-full"):
+            review.add(dict.fromkeys(cells, "flipping"), "Anna")
+    assert unchanged(folder) == before
+    review.add({cells[1]: "flipping"}, "Anna")
+    assert verify(folder).findings == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "key"),
+    [
+        ("reviews.csv", ",flipping\n", ",unreliable\n", "session.found-reviews-edited"),
+        ("reviews.csv", ",Anna,", ",Bo,", "session.found-reviews-edited"),
+        ("reviews.csv", ",flipping\n", ",round\n", "session.records-not-a-label"),
+        ("reviews.csv", "reviewed,by", "when,by", "session.records-first-line"),
+        ("review.json", '"n": 30', '"n": 31', "session.found-review-fraction"),
+        ("review.json", '"estimate": 0.', '"estimate": 0.0', "session.found-review-fraction"),
+        ("review.json", '"verdict": "', '"verdict": "no-', "session.found-review-differs"),
+        ("review.json", '"chosen": ', '"chosen": 99', "session.found-review-differs"),
+        ("review.json", '"seed": ', '"seed": 1', "session.found-review-differs"),
+        ("review.json", '"reviewed": 30', '"reviewed": 29', "session.found-review-differs"),
+        ("review.json", "{", "", "session.found-review-damaged"),
+    ],
+)
+def test_what_was_edited_is_found(folder: Path, file: str, old: str, new: str, key: str) -> None:
+    review = Review(folder)
+    review.add({cell: seen(cell) for cell in review.sample(30)}, "Anna")
+    review.finish()
+    assert verify(folder).findings == []
+    swap_text(folder / file, old, new)
+    assert any_said(key, verify(folder).findings), verify(folder).findings
+    if key.startswith("session.records"):
+        with refused(RunFailed, "session.records-unusable"):
+            _ = Review(folder).figure
+    if file == "reviews.csv":
+        with refused(RunFailed, "session.records-unusable" if "records" in key else "session.reviews-edited"):
+            review.add({review.plan.strata[0].cells[0]: "unreliable"}, "Anna")
+
+
+def test_a_cell_that_nobody_was_asked_for_is_found(folder: Path) -> None:
+    review = Review(folder)
+    cells = review.sample(10)
+    review.add({cell: seen(cell) for cell in cells}, "Anna")
+    stratum = review.plan.strata[0].cells
+    figure = review.figure
+    with (folder / "reviews.csv").open("a", newline="") as file:
+        line = lines(folder)[-1].decode()
+        _, by, _, label = next(csv.reader(io.StringIO(line)))
+        file.write(f"2026-03-02T10:00:00.000+01:00,{by},{stratum[-1]},{label}\n")
+    assert any_said("session.found-review-outside", verify(folder).findings, cells=1, first=stratum[-1])
+    assert Review(folder).figure == figure  # nor does it count
+    Review(folder).finish()
+    assert any_said("session.found-review-outside", verify(folder).findings)
