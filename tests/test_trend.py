@@ -25,7 +25,18 @@ from napari_rbcflow.estimate import wilson
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import FractionFigure
 from napari_rbcflow.session.change_log import ChangeLog
-from napari_rbcflow.trend import Below, Choices, Gathered, Record, Trend, Use, gather, parse_span, trend_of
+from napari_rbcflow.trend import (
+    Below,
+    Choices,
+    Gathered,
+    Record,
+    Span,
+    Trend,
+    Use,
+    gather,
+    parse_span,
+    trend_of,
+)
 from napari_rbcflow.trend.baseline import (
     LEAST_DAYS,
     Baseline,
@@ -35,8 +46,10 @@ from napari_rbcflow.trend.baseline import (
     judge,
     left_out,
 )
-from napari_rbcflow.trend.judge import summary
+from napari_rbcflow.trend.export import rows
+from napari_rbcflow.trend.judge import figure_words, number_words, summary
 from napari_rbcflow.trend.plot import Scale, at_day
+from napari_rbcflow.types import Verdict
 
 
 def measured(fraction: float, n: int = 200) -> Measured:
@@ -417,8 +430,9 @@ def test_runs_that_count_otherwise_are_told(tmp_path: Path) -> None:
     assert parameters == {name: getattr(one, name) for name in parameters}
     (old,) = gather([session(tmp_path / "old", 40, 8)]).records
     assert (old.shear_rate_per_s, old.focus_height_um, old.least_frames) == (10.0, 60.0, 6)
-    assert trend(weeks(*STEADY)).notes == ()
-    notes = trend([*weeks(*STEADY), record(0.8, days=80, least_frames=30)]).notes
+    machine = say("trend.of-machine-numbers", least=LEAST_DAYS, days=0)
+    assert trend(weeks(*STEADY)).notes == (machine,)
+    notes = trend([*weeks(*STEADY), record(0.8, days=80, least_frames=30)]).notes[1:]
     assert [
         re.search("Not all runs were counted alike: s2026052.* counted only cells seen in 30 frames", n)
         for n in notes
@@ -435,6 +449,62 @@ def test_runs_of_other_networks_and_of_recorded_movies_are_told(tmp_path: Path) 
     assert say("trend.other-networks", day="2026-03-09") in notes
     assert say("trend.from-movies", runs=2) in notes
     assert say("trend.same-movie", runs=2, movie="/data/monday.avi") in notes
+
+
+# ---------------------------------------------------------------------- results and the machine's numbers
+
+
+def reviewed(fraction: float, *, days: float, machine: float, **given: Any) -> Record:
+    """A run whose machine says one thing, and a person with it another."""
+    m = measured(fraction, 150)
+    figure = FractionFigure(m.estimate, m.low, m.high, 0.95, "reviewed", 150)
+    return record(machine, days=days, verdict=Verdict.RESULT, headline=figure, **given)
+
+
+def test_results_are_compared_with_results_and_the_machines_numbers_with_the_machines() -> None:
+    # The networks find 30 points too few in this light: a result among such numbers would look like a rise.
+    plain = [record(f - 0.3, days=7 * k) for k, f in enumerate(STEADY)]
+    one = trend([*plain, reviewed(0.80, days=70, machine=0.50)])
+    assert below(one) == " ".join(["no"] * 9)
+    assert not one.runs[-1].comparison.above
+    assert say("trend.of-machine-numbers", least=LEAST_DAYS, days=1) in one.notes
+    last = one.runs[-1].record
+    assert last.headline is not None
+    both = {"number": number_words(last.figure), "result": number_words(last.headline)}
+    assert figure_words(one.runs[-1]) == say("trend.of-machine-beside", **both)
+
+    # With enough results to make a baseline, nothing else is compared.
+    results = [reviewed(f, days=70 + 7 * k, machine=0.5) for k, f in enumerate(STEADY)]
+    late = [record(0.5, days=200), reviewed(0.60, days=210, machine=0.8)]
+    found = trend([*plain, *results, *late])
+    assert [run.use for run in found.runs] == [
+        *[Use.PROVISIONAL] * 8,
+        *[Use.BASELINE] * 8,
+        Use.PROVISIONAL,
+        Use.BELOW,
+    ]
+    assert found.baseline is not None
+    assert found.baseline.mean == pytest.approx(np.mean(STEADY), abs=0.01)
+    assert found.last is found.runs[-1]
+    assert found.last.below is Below.YES
+    assert found.last.figure is found.last.record.headline
+    assert say("trend.provisional-left-out", runs=9) in found.notes
+    assert figure_words(found.last).endswith("result")
+    assert [row["compared"] for row in rows(found)[-2:]] == ["", "result"]
+    # Results in a crisis make no baseline.
+    crisis = Span(date(2026, 5, 1), None)
+    assert not trend([*plain, *results], crises=(crisis,)).runs[-1].of_results
+
+
+def test_a_reviewed_session_is_a_result_though_the_networks_were_doubtful(tmp_path: Path) -> None:
+    folder = session(tmp_path / "one", 20, 8)  # few cells
+    (record,) = gather([folder]).records
+    assert record.doubt
+    assert record.verdict is Verdict.PROVISIONAL
+    figure = FractionFigure(0.75, 0.65, 0.85, 0.95, "reviewed", 60)
+    (folder / "review.json").write_text(json.dumps({"fraction_reviewed": vars(figure)}))
+    (record,) = gather([folder]).records
+    assert (record.doubt, record.verdict, record.headline) == ("", Verdict.RESULT, figure)
 
 
 # ---------------------------------------------------------------------- axes

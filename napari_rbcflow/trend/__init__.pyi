@@ -8,6 +8,7 @@ from .judge import TrendRun as TrendRun
 from .judge import Use as Use
 from .judge import below_words as below_words
 from .judge import day_words as day_words
+from .judge import figure_words as figure_words
 from .judge import number_words as number_words
 from .judge import summary as summary
 from .judge import trend_of as trend_of

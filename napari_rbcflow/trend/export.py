@@ -22,6 +22,9 @@ COLUMNS = (
     "method",
     *(f"corrected_{name}" for name in (*_FIGURE, "method")),
     *(f"by_hand_{name}" for name in (*_FIGURE, "n")),
+    "verdict",
+    *(f"result_{name}" for name in (*_FIGURE, "n")),
+    "compared",
     "in_baseline",
     "why",
     "below",
@@ -37,6 +40,7 @@ COLUMNS = (
 def rows(trend: Trend) -> list[dict[str, Any]]:
     """Return a row a session, in the order of time, with empty fields where nothing is known.
 
+    `estimate` and what follows it are the machine's; `compared` says which number was compared.
     `below` is yes, perhaps or no. `limit_for_this_run` is made from the other days; a fraction under it is at
     least perhaps below. The baseline's columns are the same in all rows.
     """
@@ -75,6 +79,9 @@ def _row(run: TrendRun) -> dict[str, Any]:
         "method": record.figure.method,
         **_parts(record.corrected, "corrected_", (*_FIGURE, "method")),
         **_parts(record.by_hand, "by_hand_", (*_FIGURE, "n")),
+        "verdict": str(record.verdict),
+        **_parts(record.headline, "result_", (*_FIGURE, "n")),
+        "compared": "" if not run.compared else "result" if run.of_results else "machine",
         "in_baseline": "yes" if run.use is Use.BASELINE else "no",
         "why": use_words(run),
         "below": str(run.below),

@@ -42,20 +42,33 @@ class Use(StrEnum):
     BELOW = "below"
     OUTSIDE = "outside"
     DOUBT = "doubt"
+    PROVISIONAL = "provisional"
+    """No result, where results are compared with results."""
 
 
 @dataclass(frozen=True)
 class TrendRun:
-    """One run of a trend."""
+    """One run of a trend; `of_results` where that is a trend of results."""
 
     record: Record
     use: Use
     comparison: Comparison
+    of_results: bool = False
 
     @property
     def day(self) -> date:
         """The day on which it was started, in local time."""
         return self.record.started.date()
+
+    @property
+    def figure(self) -> FractionFigure:
+        """The number that is compared: in a trend of results the result, else the machine's."""
+        return _figure(self.record, of_results=self.of_results)
+
+    @property
+    def compared(self) -> bool:
+        """Whether its number can be used."""
+        return self.use not in (Use.DOUBT, Use.PROVISIONAL)
 
     @property
     def below(self) -> Below:
@@ -122,15 +135,18 @@ class Trend:
     @cached_property
     def last(self) -> TrendRun | None:
         """The last run whose number can be used."""
-        return next((run for run in reversed(self.runs) if run.use is not Use.DOUBT), None)
+        return next((run for run in reversed(self.runs) if run.compared), None)
 
     def below(self, below: Below) -> list[TrendRun]:
         """Return the usable runs with this comparison."""
-        return [run for run in self.runs if run.below is below and run.use is not Use.DOUBT]
+        return [run for run in self.runs if run.below is below and run.compared]
 
 
 def trend_of(gathered: Gathered, *, patient: str | None = None, choices: Choices | None = None) -> Trend:
     """Compare a patient's runs with the patient's own baseline.
+
+    Like is compared with like: results with results, once days with a result make a baseline by themselves;
+    before, the machine's numbers, of all runs.
 
     Parameters
     ----------
@@ -153,8 +169,16 @@ def trend_of(gathered: Gathered, *, patient: str | None = None, choices: Choices
     records, notes = _of_one_patient(gathered, patient)
     must_be_measured_alike(records)
     used = [record for record in records if not record.doubt]
+    checked = {record.started.date() for record in used if record.headline is not None}
+    checked = {day for day in checked if choices.allow(day) and not within(day, choices.crises)}
+    of_results = len(checked) >= LEAST_DAYS
+    if of_results:
+        used = [record for record in used if record.headline is not None]
     days = sorted({record.started.date() for record in used})
-    by_day = [[_measured(r) for r in used if r.started.date() == day] for day in days]
+    by_day = [
+        [_measured(_figure(r, of_results=of_results)) for r in used if r.started.date() == day]
+        for day in days
+    ]
     may = {place for place, day in enumerate(days) if choices.allow(day) and not within(day, choices.crises)}
     low = left_out(by_day, may) if choices.automatic else set()
     comparisons = judge(by_day, may - low)
@@ -164,7 +188,10 @@ def trend_of(gathered: Gathered, *, patient: str | None = None, choices: Choices
     for record in records:
         day = record.started.date()
         if record.doubt:
-            runs.append(TrendRun(record, Use.DOUBT, Comparison(Below.UNKNOWN)))
+            runs.append(TrendRun(record, Use.DOUBT, Comparison(Below.UNKNOWN), of_results))
+            continue
+        if of_results and record.headline is None:
+            runs.append(TrendRun(record, Use.PROVISIONAL, Comparison(Below.UNKNOWN), of_results))
             continue
         place = days.index(day)
         comparison = comparisons[place][seen[place]]
@@ -175,19 +202,22 @@ def trend_of(gathered: Gathered, *, patient: str | None = None, choices: Choices
             use = Use.OUTSIDE
         else:
             use = Use.BELOW if place in low else Use.BASELINE
-        runs.append(TrendRun(record, use, comparison))
+        runs.append(TrendRun(record, use, comparison, of_results))
     return Trend(
         patient=records[0].patient,
         runs=tuple(runs),
         baseline=Baseline.of(making),
         baseline_days=len(making),
         choices=choices,
-        notes=(*notes, *_notes(used, runs, choices.named)),
+        notes=(*notes, *_verdict_notes(runs, len(checked)), *_notes(used, runs, choices.named)),
     )
 
 
-def _measured(record: Record) -> Measured:
-    figure = record.figure
+def _figure(record: Record, *, of_results: bool) -> FractionFigure:
+    return record.headline if of_results and record.headline is not None else record.figure
+
+
+def _measured(figure: FractionFigure) -> Measured:
     assert figure.estimate is not None
     assert figure.low is not None
     assert figure.high is not None
@@ -223,6 +253,16 @@ def _of_one_patient(gathered: Gathered, patient: str | None) -> tuple[list[Recor
         )
         raise BadInput("trend.different-patients", patients=patients, folder=folder, patient=odd)
     return records, notes
+
+
+def _verdict_notes(runs: Sequence[TrendRun], checked_days: int) -> list[str]:
+    """Say what kind of number is compared, and what was left out for it."""
+    left = sum(run.use is Use.PROVISIONAL for run in runs)
+    if left:
+        return [say("trend.provisional-left-out", runs=left)]
+    if any(run.compared and not run.of_results for run in runs):
+        return [say("trend.of-machine-numbers", least=LEAST_DAYS, days=checked_days)]
+    return []
 
 
 def _notes(used: Sequence[Record], runs: Sequence[TrendRun], named: Sequence[Span]) -> list[str]:
@@ -263,6 +303,18 @@ def number_words(figure: FractionFigure) -> str:
     return say("trend.number", estimate=estimate, low=low, high=high, cells=figure.n)
 
 
+def figure_words(run: TrendRun) -> str:
+    """Return the number that is compared, and whether it is a result."""
+    number = number_words(run.figure)
+    if run.figure.estimate is None or run.use is Use.DOUBT:
+        return number
+    if (result := run.record.headline) is None:
+        return say("trend.of-machine", number=number)
+    if run.figure is result:
+        return say("trend.of-result", number=number)
+    return say("trend.of-machine-beside", number=number, result=number_words(result))
+
+
 def days_of(runs: Sequence[TrendRun]) -> str:
     """Return the days of some runs, each once."""
     return ", ".join(dict.fromkeys(day_words(run.day) for run in runs))
@@ -300,7 +352,7 @@ def _last_run_words(trend: Trend) -> str:
     if run is None:
         return say("trend.no-usable-run")
     key = "trend.last-run" if run is trend.runs[-1] else "trend.last-usable-run"
-    words = {"day": day_words(run.day), "number": number_words(run.record.figure)}
+    words = {"day": day_words(run.day), "number": figure_words(run)}
     return say(key, **words, comparison=_comparison_words(run.comparison))
 
 
@@ -324,7 +376,7 @@ def summary(trend: Trend) -> list[str]:
 
 def below_words(run: TrendRun) -> str:
     """Say in a word or two whether a run is below; empty if its number cannot be used."""
-    return "" if run.use is Use.DOUBT else say(f"trend.below-{run.below or 'unknown'}")
+    return say(f"trend.below-{run.below or 'unknown'}") if run.compared else ""
 
 
 def use_words(run: TrendRun) -> str:

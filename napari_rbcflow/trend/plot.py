@@ -18,7 +18,6 @@ from napari_rbcflow.trend.judge import (
     MONTHS,
     Trend,
     TrendRun,
-    Use,
     below_words,
     day_words,
     days_of,
@@ -66,7 +65,7 @@ class Scale:
         middle, half = (days[0] + days[-1]) / 2, max(days[-1] - days[0], _LEAST_DAYS_SHOWN) / 2
         shown = [0.95]
         for run in trend.runs:
-            figures = (run.record.figure, run.record.by_hand)
+            figures = (run.figure, run.record.by_hand)
             shown += [v for f in figures if f is not None for v in (f.estimate, f.low) if v is not None]
         if trend.baseline is not None:
             shown.append(trend.baseline.low)
@@ -180,7 +179,7 @@ class _Page:
         )
         self._draw_axes(scale)
         self._draw_days(scale)
-        for run in sorted(trend.runs, key=lambda run: run.use is not Use.DOUBT):
+        for run in sorted(trend.runs, key=lambda run: run.compared):
             self._draw_run(run)
         self._legend()
         self._small_print()
@@ -257,7 +256,7 @@ class _Page:
     def _draw_run(self, run: TrendRun) -> None:
         from matplotlib.transforms import offset_copy
 
-        axes, figure, by_hand = self._axes, run.record.figure, run.record.by_hand
+        axes, figure, by_hand = self._axes, run.figure, run.record.by_hand
         x, style = at_day(run.record.started), _mark(run)
         if figure.estimate is None or figure.low is None or figure.high is None:
             # At the bottom of the plot, as there is no number.
@@ -288,7 +287,7 @@ class _Page:
         from matplotlib.lines import Line2D
 
         runs = self._trend.runs
-        seen = {(run.use is Use.DOUBT, run.below): run for run in runs}
+        seen = {(not run.compared, run.below): run for run in runs}
         marks = [Line2D([], [], label=_words(run), **_mark(run)) for _, run in sorted(seen.items())]
         if any(run.record.by_hand for run in runs):
             marks.append(Line2D([], [], label=say("trend.legend-by-hand"), **_BY_HAND))
@@ -311,7 +310,7 @@ class _Page:
         words = [say("trend.picture-bars")]
         if trend.baseline is not None:
             words.append(say("trend.picture-band"))
-        if doubts := [run for run in trend.runs if run.use is Use.DOUBT]:
+        if doubts := [run for run in trend.runs if not run.compared]:
             words.append(say("trend.picture-not-used", days=days_of(doubts)))
         text = " ".join([*words, *trend.notes])
         self._wrapped(HEIGHT - _BOTTOM + 166, text, _SMALL - 4, "#444444", most_lines=3)
@@ -339,7 +338,7 @@ def _mark(run: TrendRun) -> dict[str, Any]:
         "markersize": 8,
         "linestyle": "none",
     }
-    if run.use is Use.DOUBT:
+    if not run.compared:
         return style | {"color": GREY, "marker": "x", "markeredgewidth": 1.8, "markersize": 7}
     if run.below is Below.YES:
         return style | {"color": FLIPPING_COLOUR, "marker": "v", "markersize": 11}
@@ -350,6 +349,6 @@ def _mark(run: TrendRun) -> dict[str, Any]:
 
 def _words(run: TrendRun) -> str:
     """Return what the mark of a run means."""
-    if run.use is Use.DOUBT:
+    if not run.compared:
         return say("trend.legend-not-used")
     return say("trend.legend-below") if run.below is Below.YES else below_words(run)

@@ -15,8 +15,15 @@ from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE as RUN_NAME
-from napari_rbcflow.session import FractionFigure, Session, grave_warnings, is_simulated, open_session
-from napari_rbcflow.types import LEAST_FRAMES
+from napari_rbcflow.session import (
+    Conclusion,
+    FractionFigure,
+    Session,
+    grave_warnings,
+    is_simulated,
+    open_session,
+)
+from napari_rbcflow.types import LEAST_FRAMES, Verdict
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,10 @@ class Record:
         The machine's number.
     corrected, by_hand : FractionFigure or None
     doubt : str
-        Why the number must not be acted on; empty if it may be.
+        Why the number cannot be compared at all; empty if it can.
+    verdict : Verdict
+    headline : FractionFigure or None
+        The number of a result.
     networks : tuple of str
         The hashes of both.
     movie : str
@@ -119,6 +129,8 @@ class Record:
     least_frames: int = LEAST_FRAMES
     leave_out_intruded: bool = False
     simulated: bool = False
+    verdict: Verdict = Verdict.PROVISIONAL
+    headline: FractionFigure | None = None
 
     @property
     def named(self) -> str:
@@ -263,6 +275,8 @@ def read_record(folder: Path) -> Record:
         least_frames=int(_number(parameters.get("least_frames")) or Record.least_frames),
         leave_out_intruded=bool(parameters.get("leave_out_intruded")),
         simulated=is_simulated(run),
+        verdict=_concluded(session).verdict,
+        headline=_concluded(session).headline,
     )
 
 
@@ -282,11 +296,17 @@ def _sound(session: Session) -> FractionFigure:
     return figure
 
 
-def _doubt(session: Session) -> str:
+def _concluded(session: Session) -> Conclusion:
     try:
-        grave = grave_warnings(session.run)
+        return session.conclusion
     except (KeyError, TypeError, AttributeError):
         raise BadInput("trend.run-damaged", folder=session.folder) from None
+
+
+def _doubt(session: Session) -> str:
+    if _concluded(session).verdict is Verdict.RESULT:
+        return ""  # a person answered the warnings that are left
+    grave = grave_warnings(session.run)
     if session.interrupted:
         grave = [say("trend.interrupted"), *grave[1:]]
     if not grave and session.fraction.estimate is None:

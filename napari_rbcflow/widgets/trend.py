@@ -49,6 +49,7 @@ from napari_rbcflow.trend import (
     as_csv,
     as_png,
     below_words,
+    figure_words,
     gather,
     number_words,
     parse_spans,
@@ -104,7 +105,7 @@ class RunsTable(QTableWidget):
             for column, (words, tip) in enumerate(_cells(run)):
                 item = QTableWidgetItem(words)
                 item.setToolTip(tip)
-                if run.use is Use.DOUBT:
+                if not run.compared:
                     item.setForeground(QColor(NOT_USED.colour).darker(140))
                 if column in (1, 2, 3):
                     item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
@@ -128,12 +129,15 @@ class RunsTable(QTableWidget):
 
 def _cells(run: TrendRun) -> list[tuple[str, str]]:
     """Return the texts of a row, each with its tooltip."""
-    record, figure = run.record, run.record.figure
+    record, figure = run.record, run.figure
     fraction = interval = "–"
     if figure.estimate is not None and figure.low is not None and figure.high is not None:
         fraction = percent(figure.estimate)
         interval = f"{100 * figure.low:.1f} to {100 * figure.high:.1f}"
-    tips = [say("viewer.trend-which-interval", level=100 * figure.level, method=method_words(figure.method))]
+    tips = [
+        figure_words(run),
+        say("viewer.trend-which-interval", level=100 * figure.level, method=method_words(figure.method)),
+    ]
     if record.by_hand is not None:
         fraction += " ✎"
         tips.append(say("viewer.trend-by-hand", number=number_words(record.by_hand)))

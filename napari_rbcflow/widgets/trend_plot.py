@@ -11,7 +11,7 @@ from qtpy.QtCore import QEvent, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_rbcflow.trend import Below, TrendRun, Use
+from napari_rbcflow.trend import Below, TrendRun
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.label_styles import LABEL_STYLES
 from napari_rbcflow.widgets.result_plots import colour_axes
@@ -19,7 +19,7 @@ from napari_rbcflow.widgets.result_plots import colour_axes
 # Behind qtpy: it takes the Qt that is already there.
 import pyqtgraph as pg  # isort: skip
 from napari_rbcflow.session import STRUCK_OUT
-from napari_rbcflow.trend import Scale, Trend, at_day, below_words, day_words, number_words
+from napari_rbcflow.trend import Scale, Trend, at_day, below_words, day_words, figure_words, use_words
 
 BLUE = LABEL_STYLES[Label.TANK_TREADING].colour
 ORANGE = LABEL_STYLES[Label.FLIPPING].colour
@@ -48,7 +48,7 @@ NOT_USED = Mark("x", GREY, True, 11, "✕")
 
 def mark_of(run: TrendRun) -> Mark:
     """Return the mark of a run."""
-    return NOT_USED if run.use is Use.DOUBT else _MARKS[run.below]
+    return _MARKS[run.below] if run.compared else NOT_USED
 
 
 HEIGHT = 300
@@ -134,8 +134,8 @@ class TrendPlot(QWidget):
 
     def _at(self, place: int) -> tuple[float, float]:
         assert self._trend is not None
-        record = self._trend.runs[place].record
-        estimate = record.figure.estimate
+        run = self._trend.runs[place]
+        record, estimate = run.record, run.figure.estimate
         # A run without a number is at the bottom.
         return at_day(record.started), 100 * (Scale.of(self._trend).low if estimate is None else estimate)
 
@@ -158,7 +158,7 @@ class TrendPlot(QWidget):
     def _draw_runs(self, trend: Trend, scale: Scale) -> None:
         spots = []
         for place, run in enumerate(trend.runs):
-            figure, mark = run.record.figure, mark_of(run)
+            figure, mark = run.figure, mark_of(run)
             x, y = self._at(place)
             if figure.low is not None and figure.high is not None:
                 top, bottom = np.array([100 * figure.high - y]), np.array([y - 100 * figure.low])
@@ -197,7 +197,7 @@ class TrendPlot(QWidget):
         if self._trend is None or not isinstance(data, int):
             return ""
         run = self._trend.runs[data]
-        lines = (day_words(run.day), number_words(run.record.figure), below_words(run) or run.record.doubt)
+        lines = (day_words(run.day), figure_words(run), below_words(run) or use_words(run))
         return "\n".join(filter(None, lines))
 
     def changeEvent(self, event: QEvent) -> None:
