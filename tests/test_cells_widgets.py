@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from factories import account_of, begin, no_screen, some_pairs
+from factories import account_of, begin, closed, no_screen, some_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qtpy.QtCore import QPoint, Qt
-from qtpy.QtGui import QColor, QCursor
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QColor, QCursor, QMouseEvent
+from qtpy.QtWidgets import QApplication
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.pipeline.run import Run
@@ -427,6 +429,313 @@ def test_cells_of_a_session_are_sorted_and_limited(tmp_path: Path) -> None:
                 assert row.p_reliable == record.p_reliable
                 assert (row.frames, row.reason) == (record.frames, record.reason)
     assert browser.order(CellQuery(CHANGED)).count(None) == (None, 3)
+
+
+@pytest.fixture
+def viewer(folder: Path, qtbot: Any) -> CellViewer:
+    """One that shows a session, alone in a window that has the keys."""
+    viewer = CellViewer()
+    qtbot.addWidget(viewer)
+    viewer.resize(410, 594)
+    with qtbot.waitActive(viewer):
+        viewer.show()
+        viewer.activateWindow()
+    assert viewer.browse(folder)
+    viewer.who.setText("Anna")
+    qtbot.mouseClick(viewer.player, Qt.MouseButton.RightButton)  # whoever clicks it has the keys
+    assert viewer.hasFocus()
+    return viewer
+
+
+def pick(qtbot: Any, viewer: CellViewer, cell: int, *held: Qt.KeyboardModifier) -> None:
+    modifier = held[0] if held else Qt.KeyboardModifier.NoModifier
+    place = viewer.gallery.place_of(cell)
+    assert viewer.gallery.viewport().rect().contains(place)
+    qtbot.mouseClick(viewer.gallery.viewport(), Qt.MouseButton.LeftButton, modifier, place)
+
+
+def key(qtbot: Any, key: Any, *held: Qt.KeyboardModifier) -> None:
+    """To whatever has the focus."""
+    qtbot.keyClick(QApplication.focusWidget(), key, held[0] if held else Qt.KeyboardModifier.NoModifier)
+
+
+CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
+
+
+def test_keys_step_exclude_and_undo(folder: Path, viewer: CellViewer, qtbot: Any) -> None:
+    session = open_session(folder)
+    counted = of_label(session, "tank-treading", "flipping")
+    log = ChangeLog(folder)
+    key(qtbot, Qt.Key.Key_N)
+    key(qtbot, Qt.Key.Key_N)
+    key(qtbot, Qt.Key.Key_P)
+    assert viewer.shown.cell == counted[1]
+    key(qtbot, Qt.Key.Key_X)
+    assert log.labels() == {counted[1]: STRUCK_OUT}
+    key(qtbot, Qt.Key.Key_N)
+    key(qtbot, Qt.Key.Key_Delete)
+    assert log.labels() == dict.fromkeys(counted[1:3], STRUCK_OUT)
+    key(qtbot, Qt.Key.Key_X)  # which it is already
+    assert len(log.all()) == 2
+
+    # Undo shows what it undoes, redo too; both are lines of their own.
+    for _ in range(2):
+        key(qtbot, Qt.Key.Key_Z, CTRL)
+    assert viewer.shown.cell == counted[1]
+    assert log.labels() == {}
+    assert viewer._place.text() == say("viewer.undone", cells=1)
+    key(qtbot, Qt.Key.Key_Z, CTRL)
+    assert viewer._place.text() == say("viewer.nothing-to-undo")
+    key(qtbot, Qt.Key.Key_Y, CTRL)
+    key(qtbot, Qt.Key.Key_Z, CTRL | SHIFT)
+    assert log.labels() == dict.fromkeys(counted[1:3], STRUCK_OUT)
+    assert [change.now for change in log.all()[2:4]] == [change.was for change in log.all()[1::-1]]
+    assert len(log.all()) == 6
+
+    # What is typed is typed.
+    for field in (viewer.who, *viewer.query.limits["frames"]):
+        viewer.query.unfold.setChecked(True)
+        field.setFocus()
+        field.selectAll()
+        qtbot.keyClicks(field, "pxn")
+        key(qtbot, Qt.Key.Key_Delete)
+        key(qtbot, Qt.Key.Key_Z, CTRL)
+        assert (viewer.shown.cell, len(log.all())) == (counted[2], 6)
+    viewer.query.clear()
+    viewer.who.setText("Anna")
+    key(qtbot, Qt.Key.Key_Return)
+    assert viewer.hasFocus()
+
+    # A button that was pressed is disabled, and nobody types into the next field by that.
+    viewer.label_buttons["unreliable"].setFocus()
+    key(qtbot, Qt.Key.Key_Space)
+    assert viewer.hasFocus()
+    key(qtbot, Qt.Key.Key_Z, CTRL)
+    assert log.labels()[counted[2]] == STRUCK_OUT
+
+    # Somebody else changed the cell since: nothing of theirs is undone.
+    log.add(counted[2], "unreliable", "Ben")
+    key(qtbot, Qt.Key.Key_Z, CTRL)
+    assert viewer.fault == say("viewer.changed-elsewhere", cell=counted[2])
+    assert log.labels()[counted[2]] == "unreliable"
+    assert verify(folder).findings == []
+    # Where nothing can be seen, nothing is changed.
+    viewer.hide()
+    viewer._key("exclude")
+    assert log.labels()[counted[2]] == "unreliable"
+
+
+def test_order_and_limits(folder: Path, viewer: CellViewer, qtbot: Any, take_picture: Any) -> None:
+    cells = open_session(folder).cells
+    judged = cells[cells["label"].isin(("tank-treading", "flipping", "unreliable"))]
+    query = viewer.query
+    assert not query.limits["frames"][0].isVisible()
+    viewer.kind.setCurrentText(ALL)
+    query.sort.setCurrentIndex(query.sort.findData("p_reliable"))
+    qtbot.mouseClick(query.descending, Qt.MouseButton.LeftButton)
+    best = judged.sort_values(["p_reliable", "last_frame", "cell"], ascending=[False, True, True])
+    qtbot.mouseClick(query.unfold, Qt.MouseButton.LeftButton)
+    least = sorted(judged["frames"])[len(judged) // 2]
+    query.limits["frames"][0].setFocus()
+    qtbot.keyClicks(query.limits["frames"][0], f"{least}")
+    query.limits["p_reliable"][1].setFocus()
+    qtbot.keyClicks(query.limits["p_reliable"][1], "0,9")
+    key(qtbot, Qt.Key.Key_Return)
+    wanted = best[(best["frames"] >= least) & (best["p_reliable"] <= 0.9)]["cell"].tolist()
+    take_picture(viewer, "cell_viewer_limits.png")
+    qtbot.mouseClick(query.unfold, Qt.MouseButton.LeftButton)
+    assert query.unfold.text() == say("viewer.limits-set", n=2)
+    viewer.shown = None
+    stepped = []
+    for _ in wanted:
+        key(qtbot, Qt.Key.Key_N)
+        stepped.append(viewer.shown.cell)
+    assert stepped == wanted
+    place = viewer._place.text()
+    key(qtbot, Qt.Key.Key_N)
+    assert viewer._place.text() == say("viewer.none-after", place=place)
+
+    qtbot.mouseClick(query.unfold, Qt.MouseButton.LeftButton)
+    query.limits["frames"][0].setFocus()
+    query.limits["frames"][0].selectAll()
+    qtbot.keyClicks(query.limits["frames"][0], "many")
+    qtbot.waitUntil(lambda: query.unfold.text() == say("viewer.limits-set", n=1), timeout=5_000)
+    assert query._fault.text() == say("viewer.limit-not-a-number", text="many")
+    qtbot.mouseClick(query._clear, Qt.MouseButton.LeftButton)
+    assert (query._fault.text(), query.unfold.text()) == ("", say("viewer.limits"))
+    assert query.query == CellQuery(ALL, "p_reliable", descending=True)
+
+
+def test_many_cells_are_changed_together(
+    folder: Path, viewer: CellViewer, qtbot: Any, press: Any, take_picture: Any
+) -> None:
+    session, log = open_session(folder), ChangeLog(folder)
+    counted = of_label(session, "tank-treading", "flipping")
+    gallery = viewer.gallery
+    viewer.kind.setCurrentText(ALL)
+    press(viewer.gallery_button)
+    cells = [row.cell for row in gallery.cells.rows]
+    assert cells == session.cells["cell"].tolist()
+    assert gallery.selected == [viewer.shown.cell]
+    viewer.kind.setCurrentText(COUNTED)
+    cells = [row.cell for row in gallery.cells.rows]
+    assert cells == counted
+    qtbot.waitUntil(lambda: all(gallery.crops.images(cell) for cell in cells), timeout=5_000)
+    image = gallery.crops.images(cells[0])[0]
+    crop = session.crops(cells[0])[0]
+    assert (image.width(), image.height()) == crop.shape[::-1]
+    colour = colour_under(gallery.viewport(), gallery.place_of(cells[0]) - QPoint(31, 40))
+    assert colour == session.cells.set_index("cell").label[cells[0]]
+    before = gallery.grab().toImage()
+    qtbot.waitUntil(lambda: gallery.grab().toImage() != before, timeout=5_000)  # it moves
+
+    pick(qtbot, viewer, cells[0])
+    pick(qtbot, viewer, cells[2], SHIFT)
+    pick(qtbot, viewer, cells[1], CTRL)
+    assert gallery.selected == [cells[0], cells[2]]
+    with qtbot.waitSignal(viewer.changed, timeout=2_000) as changed:
+        key(qtbot, Qt.Key.Key_X)
+    assert [change.cell for change in changed.args[0]] == gallery.selected == [cells[0], cells[2]]
+    assert log.labels() == {cells[0]: STRUCK_OUT, cells[2]: STRUCK_OUT}
+    assert [change.by for change in log.all()] == ["Anna", "Anna"]
+    assert not viewer.label_buttons[STRUCK_OUT].isEnabled()
+    take_picture(viewer, "gallery_excluded.png")
+    key(qtbot, Qt.Key.Key_A, CTRL)
+    assert gallery.selected == cells
+    press(viewer.label_buttons["unreliable"])
+    assert log.labels() == dict.fromkeys(cells, "unreliable")
+    key(qtbot, Qt.Key.Key_Z, CTRL)  # the whole action, and no more
+    assert log.labels() == {cells[0]: STRUCK_OUT, cells[2]: STRUCK_OUT}
+    press(viewer.machine_button)
+    assert log.labels() == {}
+    key(qtbot, Qt.Key.Key_Z, CTRL)
+    key(qtbot, Qt.Key.Key_Z, CTRL)
+    assert log.labels() == {}
+    key(qtbot, Qt.Key.Key_Y, CTRL)
+    assert log.labels() == {cells[0]: STRUCK_OUT, cells[2]: STRUCK_OUT}
+    assert gallery.selected == [cells[0], cells[2]]
+    assert verify(folder).findings == []
+
+    # From cell to cell, and one of them by itself.
+    pick(qtbot, viewer, cells[1])
+    key(qtbot, Qt.Key.Key_N)
+    assert gallery.selected == [cells[2]]
+    key(qtbot, Qt.Key.Key_P)
+    key(qtbot, Qt.Key.Key_P)
+    assert gallery.selected == [cells[0]]
+    key(qtbot, Qt.Key.Key_Right, SHIFT)
+    assert gallery.selected == cells[:2]
+    with qtbot.waitSignal(viewer.jump, timeout=2_000) as jumped:
+        key(qtbot, Qt.Key.Key_Return)
+    assert (jumped.args, viewer.shown.cell, viewer.many) == ([cells[1]], cells[1], False)
+    assert not gallery._plays.isActive()
+
+    # Not all of these can be changed, so none is.
+    viewer.kind.setCurrentText(ALL)
+    press(viewer.gallery_button)
+    key(qtbot, Qt.Key.Key_A, CTRL)
+    lines = (folder / "changes.csv").read_bytes()
+    key(qtbot, Qt.Key.Key_X)
+    assert viewer.fault.startswith(say("viewer.none-changed", why="Cell ")[:5])
+    assert viewer.fault.endswith(say("viewer.none-changed", why=""))
+    assert (folder / "changes.csv").read_bytes() == lines
+    viewer.clear()
+    assert (viewer.many, gallery.cells.rows) == (False, [])
+
+
+def test_a_frame_drawn_with_the_mouse_selects(viewer: CellViewer, qtbot: Any, press: Any) -> None:
+    viewer.kind.setCurrentText(ALL)
+    press(viewer.gallery_button)
+    gallery = viewer.gallery
+    cells = [row.cell for row in gallery.cells.rows]
+    columns = gallery.viewport().width() // gallery.tile.width()
+    begin, end = gallery.place_of(cells[0]), gallery.place_of(cells[columns + 1])
+    qtbot.mousePress(gallery.viewport(), Qt.MouseButton.LeftButton, pos=begin)
+    for place in ((begin + end) / 2, end):
+        move = QMouseEvent(
+            QEvent.Type.MouseMove,
+            QPointF(place),
+            QPointF(gallery.viewport().mapToGlobal(place)),
+            Qt.MouseButton.NoButton,
+            Qt.MouseButton.LeftButton,
+            Qt.KeyboardModifier.NoModifier,
+        )
+        QApplication.sendEvent(gallery.viewport(), move)
+    qtbot.mouseRelease(gallery.viewport(), Qt.MouseButton.LeftButton, pos=end)
+    assert gallery.selected == [cells[0], cells[1], cells[columns], cells[columns + 1]]
+    said = say("viewer.gallery-selected", place=say("viewer.place", kind="All", cells=len(cells)), cells=4)
+    assert viewer._place.text() == said
+
+
+def test_a_gallery_of_a_run_that_goes_on(tmp_path: Path, qtbot: Any, press: Any) -> None:
+    pairs = some_pairs(60)
+    writer = begin(tmp_path / "S")
+    writer.keep(pairs[:30])
+    viewer = CellViewer()
+    qtbot.addWidget(viewer)
+    with qtbot.waitExposed(viewer):
+        viewer.show()
+    assert viewer.browse(writer.folder, ALL)
+    press(viewer.gallery_button)
+    gallery = viewer.gallery
+    assert len(gallery.cells.rows) == 30
+    chosen = gallery.cells.rows[7].cell
+    gallery.select([chosen])
+    assert not viewer.newer.isVisible()
+    writer.keep(pairs[30:])
+    qtbot.waitUntil(lambda: viewer.newer.isVisible(), timeout=5_000)
+    assert len(gallery.cells.rows) == 30  # nobody can click what moves
+    assert viewer.newer.text() == say("viewer.gallery-newer", cells=30)
+    press(viewer.newer)
+    assert (len(gallery.cells.rows), gallery.selected) == (60, [chosen])
+    assert not viewer.newer.isVisible()
+    last = gallery.cells.rows[-1].cell
+    gallery.select([last])
+    qtbot.waitUntil(lambda: bool(gallery.crops.images(last)), timeout=5_000)
+    writer.close(account_of(pairs), "finished", "source-ended")
+    viewer.gallery.select([row.cell for row in gallery.cells.rows if row.judged])
+    viewer.label_buttons[STRUCK_OUT].click()
+    assert verify(writer.folder).findings == []
+
+    # Crops that are damaged are said so, tile by tile.
+    shutil.rmtree(writer.folder / "crops.zarr" / "crops")
+    viewer.clear()
+    assert not viewer.browse(writer.folder, ALL)
+    press(viewer.gallery_button)
+    first = gallery.cells.rows[0].cell
+    qtbot.waitUntil(lambda: gallery.crops.images(first) == [], timeout=5_000)
+    qtbot.waitUntil(lambda: first in gallery.cells.unreadable, timeout=5_000)
+    tip = gallery.cells.data(gallery.cells.index(0), Qt.ItemDataRole.ToolTipRole)
+    assert say("viewer.gallery-unreadable") in tip
+
+
+@pytest.mark.slow
+def test_six_thousand_cells(tmp_path: Path, qtbot: Any, press: Any) -> None:
+    """They open at once, and what is read does not hold up the window."""
+    folder = closed(tmp_path / "S", some_pairs(6000, longest=12), batch=500)
+    viewer = CellViewer()
+    qtbot.addWidget(viewer)
+    viewer.resize(410, 594)
+    with qtbot.waitExposed(viewer):
+        viewer.show()
+    assert viewer.browse(folder, ALL)
+    began = time.perf_counter()
+    press(viewer.gallery_button)
+    viewer.gallery.viewport().repaint()
+    assert time.perf_counter() - began < 1.0
+    assert len(viewer.gallery.cells.rows) == 6000
+    bar, took = viewer.gallery.verticalScrollBar(), []
+    for at in range(0, bar.maximum(), bar.maximum() // 100):
+        began = time.perf_counter()
+        bar.setValue(at)
+        viewer.gallery.viewport().repaint()
+        QApplication.processEvents()
+        took.append(time.perf_counter() - began)
+    assert np.median(took) < 0.03
+    shown = viewer.gallery.cells.rows[-1].cell
+    bar.setValue(bar.maximum())
+    qtbot.waitUntil(lambda: bool(viewer.gallery.crops.images(shown)), timeout=5_000)
+    assert len(viewer.gallery.crops._read) < 1000  # and not all that was passed by
 
 
 def test_a_table_that_grows_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

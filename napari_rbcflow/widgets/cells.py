@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QPushButton,
     QScrollArea,
+    QSizePolicy,
     QStackedWidget,
     QVBoxLayout,
     QWidget,
@@ -183,6 +184,9 @@ class CellViewer(QWidget):
         film.setWidget(self.film)
         film.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         film.setMinimumHeight(140)
+        # What is left of the window's height is theirs; they ask for none.
+        for rest in (film, self.gallery):
+            rest.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
         one, many = QWidget(), QWidget()
         column = QVBoxLayout(one)
         column.setContentsMargins(0, 0, 0, 0)

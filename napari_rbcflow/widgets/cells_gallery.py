@@ -55,6 +55,8 @@ _PAUSE = 3
 # Then they stop: nobody looks longer without scrolling, and a run beside it needs the time.
 PLAYS_FOR_S = 60.0
 
+# The theme's own colour for what is selected is hardly another than the ground's.
+_SELECTED = "#3b63c9"
 _FRAME = 3
 _SIDE = 2 * CROP_SIDE + 2 * _FRAME
 _MARGIN = 3
@@ -198,7 +200,7 @@ class TileDelegate(QStyledItemDelegate):
         place = option.rect
         palette = gallery.palette()
         if option.state & QStyle.StateFlag.State_Selected:
-            painter.fillRect(place.adjusted(0, 0, -1, -1), palette.highlight())
+            painter.fillRect(place.adjusted(0, 0, -1, -1), QColor(_SELECTED))
         at = QRect(place.left() + _MARGIN, place.top() + _MARGIN, _SIDE, _SIDE)
         draw_crop(painter, at, gallery.turn_of(images), row.label, row.present_label)
         if images == []:
@@ -214,7 +216,7 @@ class TileDelegate(QStyledItemDelegate):
         if row.present_label != row.label:  # the probability was that of another label
             first = f"{sign} → {LABEL_STYLES[row.present_label].sign}"
         selected = option.state & QStyle.StateFlag.State_Selected
-        text = palette.color(palette.ColorRole.HighlightedText if selected else gallery.foregroundRole())
+        text = QColor("white") if selected else palette.color(gallery.foregroundRole())
         painter.setPen(text if selected else QColor(LABEL_STYLES[row.label].colour))
         painter.drawText(words, Qt.AlignmentFlag.AlignCenter, first)
         painter.setPen(text)
