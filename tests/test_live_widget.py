@@ -47,7 +47,7 @@ from napari_rbcflow.widgets.dock import RunButtons, in_form
 from napari_rbcflow.widgets.live import LiveWidget
 from napari_rbcflow.widgets.live_form import CHOICES, CameraForm
 from napari_rbcflow.widgets.npe2_hooks import folder as sample_data
-from napari_rbcflow.widgets.remembered import load_settings
+from napari_rbcflow.widgets.remembered import Settings, load_settings
 from napari_rbcflow.widgets.result import ResultPanel, left_words
 from napari_rbcflow.widgets.result_plots import MOST_POINTS, FractionCurve
 from napari_rbcflow.widgets.window import docked
@@ -116,6 +116,10 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     widget, _ = bench.widget(from_menu=True)
     layers = list(bench.viewer.layers)
     widget.form.patient.setText("P 7/b")
+    bench.press(widget.start_button)
+    assert widget.message.grave == (say("forms.camera-not-chosen"),)
+    bench.picture("live_no_camera")
+    widget.form.camera.setCurrentText(say("forms.simulated-chamber"))
     widget.form.sample.setText("before transfusion")
     widget.form.stop.by_halfwidth.setChecked(True)
     bench.press(widget.start_button)
@@ -633,6 +637,41 @@ def test_the_curve_is_the_interval_that_holds_at_every_look_and_stays_small(qtbo
     curve.clear()
     assert len(curve.points) == 0
     assert curve.caption.text() == ""
+
+
+def test_a_simulated_camera_is_neither_chosen_for_a_patient_nor_remembered(
+    qtbot: Any, tmp_path: Path
+) -> None:
+    form = CameraForm()
+    qtbot.addWidget(form)
+    form.folder.setText(str(tmp_path))
+    movie = tmp_path / "m.avi"
+    for name in ("forms.simulated-chamber", "forms.demo-camera", "forms.movie-as-camera"):
+        form.patient.clear()
+        form.camera.setCurrentText(say(name))
+        form.file.setText(str(movie))
+        form.numbers["fps"].setText("30")
+        assert form.to_remember() == {"sessions_folder": tmp_path}
+        form.order()  # of no patient
+        form.patient.setText("AB")
+        with refused(BadInput, "forms.camera-not-chosen"):
+            form.order()
+        form.camera.setCurrentText(say(name))  # a person may choose it all the same
+        order = form.order()
+        assert order.settings.patient == "AB"
+        form.fill(order)  # as from the command line
+        assert form.order().source == order.source
+        form.patient.setText("CD")
+        with refused(BadInput, "forms.camera-not-chosen"):
+            form.order()
+    # A microscope's camera stays, and is remembered.
+    form.camera.setCurrentText(say("forms.running-micro-manager"))
+    form.patient.setText("EF")
+    assert form.to_remember()["camera"] == "running"
+    assert form.order().source == Camera("running", {"fps": 30.0})
+    form.load(Settings(camera=str(movie)))  # which an earlier version remembered
+    form.patient.clear()
+    assert form.choice is not CHOICES[-1]
 
 
 def test_the_form_gives_back_the_order_that_it_was_filled_from(qtbot: Any, tmp_path: Path) -> None:

@@ -119,6 +119,27 @@ def picture(make_napari_viewer: Any) -> Any:
     made.close()
 
 
+def test_a_simulated_picture_says_so_over_the_cells(
+    picture: LivePicture, tmp_path: Path, take_picture: Any, qtbot: Any
+) -> None:
+    overlay = picture.viewer.text_overlay
+    overlay.text = "somebody's"
+    ring = ring_in(tmp_path / "s")
+    put(ring, 120)
+    picture.begin(replace(info(), simulated=True), tmp_path / "s")
+    assert overlay.visible
+    assert overlay.text.split() == say("viewer.banner-simulated").split()
+    show(picture, snapshot(0, {1: (20.0, 30.0)}), qtbot=qtbot)
+    picture.end()
+    take_picture(picture.viewer, "simulated_banner.png")
+    assert overlay.visible  # its last picture is still there
+    picture.begin(info(), tmp_path / "s")
+    assert (overlay.visible, overlay.text) == (False, "somebody's")
+    picture.begin(replace(info(), simulated=True), tmp_path / "s")
+    picture.blank()
+    assert not overlay.visible
+
+
 def test_what_one_sees_is_what_is_counted(tmp_path: Path, make_napari_viewer: Any, qtbot: Any) -> None:
     folder = tmp_path / "s"
     chamber = ChamberSettings(seed=2, height=548, width=688, cells_per_frame=24.0, variety=0.3)

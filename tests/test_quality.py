@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from factories import SaysAll
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -32,6 +34,7 @@ from napari_rbcflow.session.schema import write_run
 from napari_rbcflow.session.verification import verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.tracking.background import SlidingBackground
+from napari_rbcflow.tracking.settings import Direction, TrackingSettings
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import Judgement, Label, Track
 
@@ -175,6 +178,18 @@ def test_what_was_grave_for_a_part_of_the_run_is_told_at_its_end() -> None:
     assert passed.sentence == say("quality.for-some-seconds", seconds=12, total=100, sentence=slow.sentence)
     assert active.passed([], 30.0)[0].grave  # of a short run it is a great part
     assert active.passed([slow], 100.0) == []  # said of the whole run already
+
+
+def test_a_run_s_whole_overrules_its_first_seconds() -> None:
+    """Else a number would stay grey for good because of eight of 2358 tracks."""
+    active = ActiveWarnings()
+    nowhere = RunWarning("flow-nowhere", Severity.WARNING, "It does not move as expected.")
+    for t in range(40):
+        active.look([nowhere] if t < 19 else [], float(t))
+    assert active.passed([], 40.0) == []
+    for t in range(40, 48):
+        active.look([nowhere], float(t))
+    assert [w.grave for w in active.passed([], 100.0)] == [False]
 
 
 # ------------------------------------------------------------------ what is said
@@ -409,23 +424,20 @@ def test_a_flow_that_no_chamber_has_is_refused(shear: float, height: float) -> N
 
 
 def run_of(
-    two_stage: TwoStage, *, spoil: Spoil | None = None, pixel_size_um: float = 0.605, shear: float = 10.0
-) -> list[RunWarning]:
-    """Track and judge a few seconds of a chamber whose cells all stand near the focus."""
-    chamber = SimulatedChamber(
-        ChamberSettings(
-            height=480,
-            width=640,
-            cells_per_frame=22.0,
-            lowest_um=79.0,
-            highest_um=96.0,
-            shear_rate_per_s=shear,
-            seconds=6.0,
-            seed=4,
-            variety=0.3,
-        ),
-        paced=False,
-    )
+    two_stage: TwoStage,
+    *,
+    spoil: Spoil | None = None,
+    pixel_size_um: float = 0.605,
+    flow: Direction = "left-to-right",
+    **changes: Any,
+) -> tuple[list[RunWarning], list[tuple[RunWarning, ...]]]:
+    """Track and judge a few seconds of a chamber whose cells all stand near the focus.
+
+    Returns what is told at the end, and what was active at each look, thirty a second.
+    """
+    given: dict[str, Any] = {"height": 480, "width": 640, "cells_per_frame": 22.0, "seconds": 6.0, "seed": 4}
+    near = {"lowest_um": 79.0, "highest_um": 96.0, "variety": 0.3}
+    chamber = SimulatedChamber(ChamberSettings(**given | near | changes), paced=False)
     with chamber as info:
         tracker = Tracker(
             info.height,
@@ -433,11 +445,16 @@ def run_of(
             fps=info.fps,
             pixel_size_um=pixel_size_um,
             background=SlidingBackground(info.height, info.width, fps=info.fps),
+            settings=TrackingSettings(direction=flow),
         )
-        quality = RunQuality(
-            type(info)(info.name, info.height, info.width, info.fps, pixel_size_um, n_frames=info.n_frames)
-        )
-        counted, frames = bytearray(), 0
+        quality = RunQuality(replace(info, pixel_size_um=pixel_size_um))
+        counted, frames, looks = bytearray(), 0, []
+
+        def account() -> dict[str, Any]:
+            return record(
+                frames={"received": frames, "processed": frames, "dropped": {}, "missed": {}},
+                fraction={"n": len(counted)},
+            )
 
         def judge(tracks: list[Track]) -> None:
             judged: list[Judgement] = two_stage.judge(tracks)
@@ -449,26 +466,71 @@ def run_of(
             image = frame.image if spoil is None else spoil(frame.image)
             shown = type(frame)(frame.index, frame.time_s, image)
             waiting += tracker.process(shown)
-            quality.add_frame(shown, tracker.open_tracks())
+            at = tracker.open_tracks()
+            quality.add_frame(shown, at)
             frames += 1
+            if frames % 2 == 0:
+                judge(waiting)
+                waiting.clear()
+                seconds, open_tracks = frames / info.fps, len(at.cell)
+                looks.append(quality.look(account(), counted, seconds=seconds, open_tracks=open_tracks))
         judge(waiting + tracker.finish("source-ended"))
-    run = record(
-        frames={"received": frames, "processed": frames, "dropped": {}, "missed": {}},
-        fraction={"n": len(counted)},
+    closed, told = quality.close(
+        account(), counted, not_analysed=tracker.not_analysed, seconds=frames / info.fps
     )
-    closed, told = quality.close(run, counted, not_analysed=tracker.not_analysed, seconds=6.0)
     assert [RunWarning.of(w) for w in closed["warnings"]] == told
-    return told
+    return told, looks
+
+
+CHAMBERS = {
+    "whole": {"height": 1096, "width": 1376, "cells_per_frame": 115.0},
+    "small": {"height": 384, "width": 640, "cells_per_frame": 30.0},
+    "sparse": {"height": 384, "width": 640, "cells_per_frame": 8.0},
+    "dense": {"height": 384, "width": 640, "cells_per_frame": 50.0},
+    "slow": {"height": 384, "width": 640, "cells_per_frame": 30.0, "shear_rate_per_s": 4.0},
+}
+EVERY_HEIGHT = {"lowest_um": ChamberSettings().lowest_um, "highest_um": ChamberSettings().highest_um}
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed", "seconds"),
+    [
+        ("whole", 2, 1.4),  # 75 % of the first eight tracks to end are short
+        *(pytest.param("whole", seed, 3.0, marks=pytest.mark.slow) for seed in (1, 3, 4)),
+        *(
+            pytest.param(kind, 1, 4.0, marks=pytest.mark.slow)
+            for kind in ("small", "sparse", "dense", "slow")
+        ),
+    ],
+)
+def test_cells_that_flow_as_set_are_never_said_to_flow_otherwise(
+    kind: str, seed: int, seconds: float
+) -> None:
+    told, looks = run_of(SaysAll(), **CHAMBERS[kind], **EVERY_HEIGHT, seconds=seconds, seed=seed)
+    assert "flow-nowhere" not in {w.key for look in (told, *looks) for w in look}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["small", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("whole", "sparse", "dense", "slow"))],
+)
+def test_a_flow_set_the_wrong_way_is_said_within_seconds(kind: str) -> None:
+    chamber = {**CHAMBERS[kind], **EVERY_HEIGHT}
+    told, looks = run_of(SaysAll(), **chamber, flow="right-to-left", seconds=4.0, seed=2)
+    first = next(k for k, look in enumerate(looks) if "flow-nowhere" in keys(look))
+    assert first / 30 <= 3.0
+    assert all("flow-nowhere" in keys(look) for look in looks[first:])
+    assert "flow-nowhere" in keys(told)
 
 
 @pytest.mark.slow
 def test_a_healthy_chamber_gets_no_grave_warning(two_stage: TwoStage) -> None:
-    assert keys(run_of(two_stage)) <= {"few-cells"}
+    assert keys(run_of(two_stage)[0]) <= {"few-cells"}
 
 
 @pytest.mark.slow
 def test_half_the_flow_is_said(two_stage: TwoStage) -> None:
-    assert "flow-slow" in keys(run_of(two_stage, shear=5.0))
+    assert "flow-slow" in keys(run_of(two_stage, shear_rate_per_s=5.0)[0])
 
 
 @pytest.mark.slow
@@ -477,13 +539,13 @@ def test_a_picture_that_is_too_bright_is_said(two_stage: TwoStage) -> None:
         saturated: NDArray[np.uint8] = np.clip(image * 2.1, 0, 255).astype(np.uint8)
         return saturated
 
-    assert "light-saturated" in keys(run_of(two_stage, spoil=brighter))
+    assert "light-saturated" in keys(run_of(two_stage, spoil=brighter)[0])
 
 
 @pytest.mark.slow
 def test_a_wrong_pixel_size_is_said(two_stage: TwoStage) -> None:
     """With half the true pixel the networks take nearly every cell for a flipping one."""
-    assert "pixel-size" in keys(run_of(two_stage, pixel_size_um=0.3025))
+    assert "pixel-size" in keys(run_of(two_stage, pixel_size_um=0.3025)[0])
 
 
 # ------------------------------------------------------------------ where it is shown
@@ -523,7 +585,9 @@ def test_a_run_leaves_its_quality_in_the_session_and_says_it_while_it_goes_on(
     assert quality["tracks"] == record["cells"]["tracked"]
     cells = open_session(tmp_path / "s").cells
     assert quality["tracks_judged"] == int(cells["p_reliable"].notna().sum())
-    assert quality["tracks_reliable"] == int(cells["p_tank_treading"].notna().sum())
+    passed = cells["p_tank_treading"].notna() & (cells["reason"] != "stage-1")
+    assert quality["tracks_reliable"] == int(passed.sum())
+    assert quality["counted_with_speed"] == int(cells["label"].isin(["tank-treading", "flipping"]).sum())
     assert 90 < quality["light_grey"] < 150
     assert quality["shear_rate_set_per_s"] == record["parameters"]["shear_rate_per_s"] == 10.0
     sentences = [w["sentence"] for w in quality["warnings"]]

@@ -52,6 +52,7 @@ class CameraChoice:
     files: str = ""  # what the file dialogue shows; empty where no file is needed
     file_label: str = ""
     endings: frozenset[str] = frozenset()  # of its files; empty for all that no other choice names
+    simulated: bool = False  # shows no patient's cells as they flow now
 
 
 CHOICES: tuple[CameraChoice, ...] = (
@@ -59,8 +60,9 @@ CHOICES: tuple[CameraChoice, ...] = (
         say("forms.simulated-chamber"),
         "simulated",
         _OF_ANY_CAMERA | {"seed", "tank_fraction", "cells_per_frame"},
+        simulated=True,
     ),
-    CameraChoice(say("forms.demo-camera"), "demo", _OF_MICRO_MANAGER),
+    CameraChoice(say("forms.demo-camera"), "demo", _OF_MICRO_MANAGER, simulated=True),
     CameraChoice(
         say("forms.configured-camera"),
         options=_OF_MICRO_MANAGER | {"mm_path"},
@@ -74,8 +76,11 @@ CHOICES: tuple[CameraChoice, ...] = (
         options=frozenset({"fps", "pixel_size_um"}),
         files=say("forms.movie-files"),
         file_label=say("forms.movie-file"),
+        simulated=True,
     ),
 )
+NO_CHOICE = CameraChoice("", options=frozenset())
+"""While a person has yet to choose."""
 
 
 def choice_of(spec: str) -> CameraChoice:
@@ -250,6 +255,7 @@ class CameraForm(QWidget):
         self.patient, self.sample = QLineEdit(), QLineEdit()
         self.camera = QComboBox()
         self.camera.addItems([choice.name for choice in CHOICES])
+        self.camera.setPlaceholderText(say("forms.choose-a-camera"))
         self.camera.setToolTip(say("forms.camera-choice-help"))
         # A long name must not widen the dock.
         self.camera.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -290,13 +296,15 @@ class CameraForm(QWidget):
         self._settings = RunSettings()
         self._hidden_options: dict[str, Any] = {}
         self.camera.currentIndexChanged.connect(self._choice_changed)
+        self.patient.textChanged.connect(self._patient_changed)
         self._choice_changed()
         self.load(Settings())
 
     @property
     def choice(self) -> CameraChoice:
-        """The camera chosen."""
-        return CHOICES[self.camera.currentIndex()]
+        """The camera chosen, or `NO_CHOICE`."""
+        at = self.camera.currentIndex()
+        return NO_CHOICE if at < 0 else CHOICES[at]
 
     # ------------------------------------------------------------------ out
 
@@ -324,18 +332,26 @@ class CameraForm(QWidget):
         )
 
     def to_remember(self) -> dict[str, Any]:
-        """Return what shall be remembered, by the names of `Settings`."""
+        """Return what shall be remembered, by the names of `Settings`: nothing of a simulated camera."""
+        folder = {"sessions_folder": Path(self.folder.text().strip()).expanduser()}
+        if self.choice.simulated:
+            return folder
         asked = self._options()
         has = self.choice.options
-        return {name: _as_kept(name, asked.get(name)) for name in _REMEMBERED if name in has} | {
-            "sessions_folder": Path(self.folder.text().strip()).expanduser(),
-            "camera": self._spec(),
-            "mm_path": self.mm_path.text().strip(),
-            "flow": FLOWS[self.flow.currentIndex()][1],
-        }
+        return (
+            folder
+            | {name: _as_kept(name, asked.get(name)) for name in _REMEMBERED if name in has}
+            | {
+                "camera": self._spec(),
+                "mm_path": self.mm_path.text().strip(),
+                "flow": FLOWS[self.flow.currentIndex()][1],
+            }
+        )
 
     def _spec(self) -> str:
         choice = self.choice
+        if choice is NO_CHOICE:
+            raise BadInput("forms.camera-not-chosen")
         if choice.spec:
             return choice.spec
         path = self.file.text().strip()
@@ -357,7 +373,9 @@ class CameraForm(QWidget):
 
     def load(self, settings: Settings) -> None:
         """Show what was remembered."""
-        self._fill_camera(settings.camera)
+        # A movie that an earlier version remembered is not the microscope's camera.
+        replays = choice_of(settings.camera) is CHOICES[-1]
+        self._fill_camera(Settings().camera if replays else settings.camera)
         self.mm_path.setText(settings.mm_path)
         self.fields.fill({name: getattr(settings, name) for name in _REMEMBERED})
         self._fill_flow(settings.flow)
@@ -366,6 +384,7 @@ class CameraForm(QWidget):
     def fill(self, order: RunRequest) -> None:
         """Show an order."""
         source, settings = order.source, order.settings
+        self.patient.setText(settings.patient)  # first: it takes a simulated camera away
         options: dict[str, Any]
         if isinstance(source, MovieFile):
             self._fill_camera(str(source.path))
@@ -377,7 +396,6 @@ class CameraForm(QWidget):
         self.fields.fill(options)
         self._hidden_options = {k: v for k, v in options.items() if k not in self.numbers and v is not None}
         self._settings = settings
-        self.patient.setText(settings.patient)
         self.sample.setText(settings.sample)
         self._fill_flow(settings.flow)
         for name, text in texts_of(settings.set_flow).items():
@@ -394,6 +412,11 @@ class CameraForm(QWidget):
 
     def _fill_flow(self, flow: Direction) -> None:
         self.flow.setCurrentIndex([value for _, value in FLOWS].index(flow))
+
+    def _patient_changed(self) -> None:
+        """Take a simulated camera away: a person must choose it for this patient, or another."""
+        if self.choice.simulated and self.patient.text().strip():
+            self.camera.setCurrentIndex(-1)
 
     # ------------------------------------------------------------------ rows
 

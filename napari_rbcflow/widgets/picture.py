@@ -18,6 +18,7 @@ from napari_rbcflow.ring import FrameGone, RingReader, open_ring
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, SourceInfo
 from napari_rbcflow.widgets.dock import FIELD_LABELS, breakable, wrapping_label
+from napari_rbcflow.widgets.label_styles import WARNING_COLOUR
 from napari_rbcflow.widgets.layers import axes_of, units_in
 from napari_rbcflow.widgets.picture_layers import (
     LEAST_SHARE,
@@ -38,6 +39,13 @@ from napari_rbcflow.widgets.remembered import PictureMode
 # A figure that flickers cannot be read, and every repaint of a label costs that of the whole window.
 STEADY_S = 0.25
 WAITING = say("viewer.picture-waiting")
+_BANNER: dict[str, Any] = {
+    "position": "top_center",
+    "font_size": 15.0,
+    "color": WARNING_COLOUR,
+    "box": True,
+    "box_color": "#000000",
+}
 
 # The field of view around a cell, along the shorter side of the window.
 ACROSS_UM = 180.0
@@ -66,6 +74,37 @@ class CloseUp:
             camera = self._viewer.scene.camera
             camera.center, camera.zoom = self._before
             self._before = None
+
+
+class Banner:
+    """Says over a picture that its cells are not a patient's, in the viewer's own text.
+
+    What stood there before is put back. `words` is what it says; empty while it says nothing.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = viewer
+        self._before: dict[str, Any] = {}
+        self.words = ""
+
+    def show_for(self, info: SourceInfo) -> None:
+        """Show it where the frames are simulated, else hide it."""
+        if not info.simulated:
+            self.hide()
+            return
+        # In two lines, for a picture beside docks on a small screen.
+        self.words = say("viewer.banner-simulated").replace(": ", ":\n")
+        overlay = self._viewer.text_overlay
+        wanted = _BANNER | {"text": self.words, "visible": True}
+        wanted = {name: value for name, value in wanted.items() if hasattr(overlay, name)}  # older napari
+        self._before = self._before or {name: getattr(overlay, name) for name in wanted}
+        overlay.update(wanted)
+
+    def hide(self) -> None:
+        """Show what was there before."""
+        if self._before:
+            self._viewer.text_overlay.update(self._before)
+        self._before, self.words = {}, ""
 
 
 # To wait for a ring that is not there yet: a run says where it will be before it is made.
@@ -144,6 +183,7 @@ class LivePicture:
         self._drawn_labels: list[str] = []
         self._pointed = (0, 0.0, 0.0)
         self._close_up = CloseUp(viewer)
+        self._banner = Banner(viewer)
         self.image = own_layer(
             viewer,
             "live",
@@ -193,6 +233,7 @@ class LivePicture:
         self._newest = None
         self._history = History(self.delay_s * info.fps)
         self._forget_shown()
+        self._banner.show_for(info)
         self._contrast.begin(keep_by_hand=before is not None and before.name == info.name)
         self.marks.set_pixel_size(info.pixel_size_um)
         self.marks.clear()
@@ -210,6 +251,7 @@ class LivePicture:
         """Show nothing of the run before, until the next `begin`."""
         self._running = False
         self._ring = None
+        self._banner.hide()
         if self.held:
             self.held = False
             self._close_up.back()
@@ -252,6 +294,7 @@ class LivePicture:
         self.end()
         self.go_on()
         self._contrast.close()
+        self._banner.hide()
         self.budget.close()
         if not self._closed:  # by now they may be another picture's
             self._closed = True
