@@ -39,11 +39,10 @@ def review(folder: Path, n: int | None, csv_file: Path | None, labels_file: Path
         _choose(found, n, csv_file, by)
         return
     if labels_file is not None:
-        labels = _accepted(found, labels_file)
-        found.add(labels, by)
-        found.finish()
-        if found.report_fault:
-            echo(found.report_fault, err=True)
+        found.add(_accepted(found, labels_file), by)
+    found.finish()  # also what a crash left undone
+    if found.report_fault:
+        echo(found.report_fault, err=True)
     _print(found)
 
 

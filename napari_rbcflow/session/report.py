@@ -38,6 +38,7 @@ from napari_rbcflow.session.counting import (
 from napari_rbcflow.session.label_edits import STRUCK_OUT
 from napari_rbcflow.session.reader import Session
 from napari_rbcflow.session.schema import is_being_written, percent, read_run, too_few_words
+from napari_rbcflow.session.verdict import REVIEWS_FILE, read_review
 from napari_rbcflow.types import LEAST_FRAMES, Label, RunStatus, Verdict
 
 if TYPE_CHECKING:
@@ -48,9 +49,11 @@ TANK_TREADING_COLOUR = "#0072b2"
 FLIPPING_COLOUR = "#d55e00"
 _CSS_CLASS = {None: "well", Severity.NOTE: "mild", Severity.WARNING: "grave"}
 _SIGN = {None: "✓", Severity.NOTE: "▲", Severity.WARNING: "⚠"}
-_VERDICT_SIGN = {Verdict.RESULT: "✓", Verdict.PROVISIONAL: "▲", Verdict.NO_RESULT: "✕"}
+_VERDICT_SIGN = {Verdict.RESULT: "✓", Verdict.PROVISIONAL: "◐", Verdict.NO_RESULT: "✗"}
 _CHANGES = 'data-changes="'
 """Behind it the page holds the number of changes by hand that it shows."""
+_REVIEWED = 'data-reviewed="'
+"""Behind it the page holds how many bytes of ``reviews.csv`` are in its number."""
 
 
 def shows_changes(folder: Path, n: int) -> bool:
@@ -60,6 +63,16 @@ def shows_changes(folder: Path, n: int) -> bool:
     except FileNotFoundError:
         return False
     return f'{_CHANGES}{n}"' in page if n else _CHANGES not in page
+
+
+def shows_review(folder: Path) -> bool:
+    """Say whether ``report.html`` was written with what ``review.json`` holds."""
+    try:
+        page = (folder / "report.html").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    n = _reviewed(folder)["bytes"]
+    return f'{_REVIEWED}{n}"' in page if n else _REVIEWED not in page
 
 
 def write_report(
@@ -144,6 +157,7 @@ def _contents(session: Session) -> dict[str, Any]:
         "fraction": run["fraction"],
         "correction": correction(run),
         "by_hand": by_hand,
+        "reviewed": _reviewed(session.folder),
         "ending": _ending(run),
         "cells": run["cells"],
         "passed": run["fraction"]["n"] + undecided + other_speed,
@@ -217,6 +231,18 @@ def correction(run: Mapping[str, Any]) -> dict[str, Any]:
         "precision": precision,
         "rests_on": rests_on,
     }
+
+
+def _reviewed(folder: Path) -> dict[str, Any]:
+    """Return who checked cells by eye, and how far the page tells of it."""
+    review = read_review(folder)
+    reviewers, told = review.get("reviewers"), review.get(REVIEWS_FILE)
+    if not isinstance(reviewers, dict) or not isinstance(told, dict):
+        return {"who": "", "bytes": 0}
+    who = [
+        say("report.reviewed-by-one", name=name, cells=own.get("reviewed")) for name, own in reviewers.items()
+    ]
+    return {"who": ", ".join(who), "bytes": told.get("bytes")}
 
 
 def _by_hand(session: Session) -> dict[str, Any]:

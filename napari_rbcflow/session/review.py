@@ -8,7 +8,6 @@ nobody can draw again until it pleases, and `verify` can draw it anew.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,9 +34,9 @@ from napari_rbcflow.session.append_only import (
     when,
     who,
 )
-from napari_rbcflow.session.report import write_report_again
+from napari_rbcflow.session.report import shows_review, write_report_again
 from napari_rbcflow.session.schema import FractionFigure, is_being_written, read_run
-from napari_rbcflow.session.verdict import REVIEW_FILE, Conclusion, conclude
+from napari_rbcflow.session.verdict import REVIEW_FILE, REVIEWS_FILE, Conclusion, conclude, read_review
 from napari_rbcflow.types import Bools, Label, RunStatus
 
 LABELS = (Label.TANK_TREADING, Label.FLIPPING, Label.UNRELIABLE)
@@ -76,7 +75,7 @@ def _line(texts: Sequence[str]) -> ReviewLine:
     )
 
 
-TABLE = AppendOnly("reviews.csv", tuple(f.name for f in fields(ReviewLine)), _line)
+TABLE = AppendOnly(REVIEWS_FILE, tuple(f.name for f in fields(ReviewLine)), _line)
 
 
 @dataclass(frozen=True)
@@ -152,6 +151,11 @@ class Review:
     def labels(self) -> dict[str, dict[int, str]]:
         """What each person said of which cell, in the order in which they said it."""
         return _by_person(TABLE.rows(self.folder))
+
+    @property
+    def counting(self) -> dict[int, Sequence[str]]:
+        """The labels on which the number rests: for each checked cell one a person."""
+        return self._in_order(_together(self.labels))[0]
 
     @property
     def chosen(self) -> int:
@@ -291,7 +295,7 @@ class Review:
         """Update ``review.json`` and ``report.html``, at the end of a sitting; see `report_fault`."""
         if self.labels or (self.folder / REVIEW_FILE).exists():
             self.update()
-            self.report_fault = write_report_again(self.folder)
+            self.report_fault = write_report_again(self.folder, unless=lambda: shows_review(self.folder))
 
     @cached_property
     def _cells(self) -> pd.DataFrame:
@@ -355,7 +359,7 @@ class Review:
 
         ``review.json`` says so. Where it is lost, it is what was labelled.
         """
-        design = _read_record(self.folder).get("design")
+        design = read_review(self.folder).get("design")
         try:
             told = [int(stratum["chosen"]) for stratum in design["strata"]] if design else []
         except (KeyError, TypeError, ValueError):
@@ -365,14 +369,14 @@ class Review:
         return [min(n, size) for n, size in zip(told, self.plan.sizes.tolist(), strict=True)]
 
     def _refuse_edited(self) -> None:
-        if not _goes_on_from(TABLE.read(self.folder), _read_record(self.folder)):
+        if not _goes_on_from(TABLE.read(self.folder), read_review(self.folder)):
             raise RunFailed("session.reviews-edited", path=self.folder / TABLE.name, review=REVIEW_FILE)
 
     def _write(self, said: Mapping[str, Mapping[int, str]], chosen: Sequence[int]) -> FractionFigure:
         """Write ``review.json`` again where it would change, and return the fraction."""
         self._refuse_edited()
         record, figure = self._record(said, chosen)
-        if record != _read_record(self.folder):
+        if {**record, "versions": None} != {**read_review(self.folder), "versions": None}:
             path = self.folder / REVIEW_FILE
             try:
                 replace_file(path, schema.encoded(record))
@@ -440,12 +444,14 @@ def seed_of(run: Mapping[str, Any], cells: pd.DataFrame) -> int:
 
 def findings(folder: Path) -> Iterator[str]:
     """Draw the sample again and compute everything anew; a sentence for each thing that is wrong."""
-    audit, record = TABLE.audit(folder), _read_record(folder)
+    audit, record = TABLE.audit(folder), read_review(folder)
     yield from audit.cut
     yield from audit.faults
     if (folder / REVIEW_FILE).exists() != bool(record):
         yield say("session.found-review-damaged")
         return
+    if (folder / "report.html").exists() and not shows_review(folder):
+        yield say("session.found-report-without-review")
     if audit.faults or not (audit.rows or record):
         return
     if not record:
@@ -515,15 +521,6 @@ def _kappa(both: Sequence[tuple[str, str]]) -> float | None:
     first, second = Counter(a for a, _ in both), Counter(b for _, b in both)
     by_chance = sum(first[label] * second[label] for label in LABELS) / n**2
     return None if by_chance == 1 else (sum(a == b for a, b in both) / n - by_chance) / (1 - by_chance)
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    """Return ``review.json``; empty where there is none that can be read."""
-    try:
-        record = json.loads((folder / REVIEW_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _goes_on_from(data: bytes, record: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session.schema import FractionFigure, is_simulated
 from napari_rbcflow.types import RunStatus, Verdict
 
-REVIEW_FILE = "review.json"
+REVIEW_FILE, REVIEWS_FILE = "review.json", "reviews.csv"
 CHECKED_CELLS = 60
 """How many cells a person is asked to check: two minutes."""
 
@@ -128,11 +128,16 @@ def interrupted(run: Mapping[str, Any]) -> Conclusion:
 
 def reviewed_figure(folder: Path) -> FractionFigure | None:
     """Return ``fraction_reviewed`` of a session's ``review.json``; None where there is none to read."""
+    return FractionFigure.read(read_review(folder).get("fraction_reviewed"))
+
+
+def read_review(folder: Path) -> dict[str, Any]:
+    """Return ``review.json``; empty where there is none that can be read."""
     try:
         review = json.loads((folder / REVIEW_FILE).read_text(encoding="utf-8"))
-        return FractionFigure.read(review.get("fraction_reviewed"))
-    except (OSError, ValueError, AttributeError):
-        return None
+    except (OSError, ValueError):
+        return {}
+    return review if isinstance(review, dict) else {}
 
 
 def _narrow(figure: FractionFigure) -> bool:
