@@ -17,6 +17,7 @@ import torch
 from factories import account_of, begin, closed, no_screen, some_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from napari.layers import Points
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QColor, QCursor, QMouseEvent
 from qtpy.QtWidgets import QApplication
@@ -45,6 +46,7 @@ from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.cells import CellViewer
 from napari_rbcflow.widgets.cells_strip import REMEMBERED, CellStrip
 from napari_rbcflow.widgets.label_styles import LABEL_STYLES
+from napari_rbcflow.widgets.movie import CELLS, MovieWidget
 from napari_rbcflow.widgets.remembered import load_settings
 
 if no_screen():
@@ -849,3 +851,63 @@ def test_in_napari(folder: Path, make_napari_viewer: Any, qtbot: Any, press: Any
     window.window.remove_dock_widget(strip)
     window.window.remove_dock_widget(viewer)
     assert not viewer.player._timer.isActive()
+
+
+@pytest.mark.slow
+def test_keys_and_gallery_in_napari(
+    folder: Path, make_napari_viewer: Any, qtbot: Any, press: Any, take_picture: Any
+) -> None:
+    """On a laptop's screen; the keys are the cells' in the dock, and napari's elsewhere."""
+    napari_viewer = make_napari_viewer(show=True)
+    window = napari_viewer.window._qt_window
+    window.resize(1366, 768)
+    widget = MovieWidget(napari_viewer)
+    napari_viewer.window.add_dock_widget(widget, area="right", name="Movie")
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow, timeout=5_000)
+    widget.show_session(folder)
+    qtbot.waitUntil(lambda: not widget.job.busy, timeout=60_000)
+    cells, log = widget.cell_viewer, ChangeLog(folder)
+    layers = [layer for layer in napari_viewer.layers if isinstance(layer, Points)]
+    points = [len(layer.data) for layer in layers]
+
+    # Whoever has just chosen the tab need not click a second time.
+    bar = widget.tabs.tabBar()
+    qtbot.mouseClick(bar, Qt.MouseButton.LeftButton, pos=bar.tabRect(CELLS).center())
+    assert QApplication.focusWidget() is widget
+    shown = cells.shown.cell
+    key(qtbot, Qt.Key.Key_N)
+    assert cells.shown.cell != shown
+    area = cells.parentWidget()
+    assert cells.height() <= area.height()  # all of it can be seen
+    take_picture(napari_viewer, "cells_1366.png")
+
+    qtbot.mouseClick(cells.gallery_button, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(cells.query.unfold, Qt.MouseButton.LeftButton)
+    cells.kind.setCurrentText(ALL)
+    cells.query.sort.setCurrentIndex(cells.query.sort.findData("p_reliable"))
+    cells.query.descending.setChecked(True)
+    cells.who.setText("Anna")
+    cells.gallery.verticalScrollBar().setValue(0)
+    chosen = [row.cell for row in cells.gallery.cells.rows][1:4]
+    pick(qtbot, cells, chosen[0])
+    pick(qtbot, cells, chosen[2], SHIFT)
+    key(qtbot, Qt.Key.Key_Delete)
+    assert log.labels() == dict.fromkeys(chosen, STRUCK_OUT)
+    assert [len(layer.data) for layer in layers] == points
+    qtbot.waitUntil(lambda: not widget.job.busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not cells.gallery._wanted, timeout=5_000)
+    assert cells.height() <= area.height()
+    take_picture(napari_viewer, "gallery_1366.png")
+    key(qtbot, Qt.Key.Key_Z, CTRL)
+    assert log.labels() == {}
+    qtbot.waitUntil(lambda: not widget.job.busy, timeout=60_000)
+
+    lines = len(log.all())
+    canvas = napari_viewer.window._qt_viewer.canvas.native
+    canvas.setFocus()
+    for letter in (Qt.Key.Key_X, Qt.Key.Key_N, Qt.Key.Key_P, Qt.Key.Key_Z):
+        key(qtbot, letter, CTRL if letter == Qt.Key.Key_Z else Qt.KeyboardModifier.NoModifier)
+    assert len(log.all()) == lines
+    assert cells.gallery.selected == chosen
+    widget.shut_down()

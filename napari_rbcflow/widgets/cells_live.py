@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from qtpy.QtCore import Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import RbcflowError
@@ -35,6 +35,7 @@ class LiveCells(QWidget):
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self.strip, self.viewer = CellStrip(), CellViewer(keys_in=self)
         self.strip.setMinimumHeight(240)
         self.viewer.hide()

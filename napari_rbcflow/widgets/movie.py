@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout
 
 from napari_rbcflow.errors import BadInput
@@ -97,7 +97,8 @@ class MovieLayout(Dock):
         self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
         self.panel = ResultPanel()
         self.tabs = QTabWidget()
-        self.cell_viewer = CellViewer(keys_in=self.tabs)
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)  # whoever clicks a tab has the cells' keys
+        self.cell_viewer = CellViewer(keys_in=self)
         self.tabs.addTab(scrolling(self.panel), say("forms.result-tab"))
         self.tabs.addTab(scrolling(self.cell_viewer), say("forms.cells-tab"))
         folding = QHBoxLayout()
