@@ -898,7 +898,7 @@ def test_the_report(tmp_path: Path, pairs: list[Pair]) -> None:
     assert f"({100 * fraction.low:.1f} to {100 * fraction.high:.1f} %;" in shown
     assert f"from {fraction.n} cells" in shown
     # The verdict, then what is wrong, then the machine's number among the details.
-    word = shown.index(f"▲ {say('session.verdict-provisional')}")
+    word = shown.index(f"◐ {say('session.verdict-provisional')}")
     assert word < shown.index(say("session.why-unchecked")) < shown.index("A &amp;") < shown.index(number)
     for model in MODELS.values():
         assert model["name"] in shown

@@ -155,6 +155,7 @@ def test_the_panel_shows_the_verdict_first_and_a_large_number_only_where_it_is_a
         dock.show_session(folder)
     panel = dock.panel
     take_picture(viewer, f"verdict-{verdict}-{size[1]}.png")
+    take_picture(dock, f"verdict-{verdict}-dock-{size[1]}.png")
     box = panel.verdict
     assert box.verdict is verdict
     assert say(f"session.verdict-{verdict}") in box.word.text()

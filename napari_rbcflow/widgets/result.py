@@ -271,8 +271,8 @@ _BANNER = "font-size: 17px; font-weight: 700; padding: 4px 8px; background: #d55
 # Sign and colour of each verdict; each stands beside its word.
 _VERDICTS = {
     Verdict.RESULT: ("✓", "#2ca977"),
-    Verdict.PROVISIONAL: ("▲", WARNING_COLOUR),
-    Verdict.NO_RESULT: ("✕", FAULT_COLOUR),
+    Verdict.PROVISIONAL: ("◐", WARNING_COLOUR),
+    Verdict.NO_RESULT: ("✗", FAULT_COLOUR),
 }
 
 
@@ -645,7 +645,7 @@ class ResultPanel(QWidget):
         self.warnings.say(grave=grave_warnings(run))
         self.notes.say(mild=mild_warnings(run))
         self.quality.show_lines(quality_lines(run, warnings_of_run(run)))
-        corrected = corrected_words(run.get("fraction_corrected") or {})
+        corrected = corrected_words(run.get("fraction_corrected") or {}, run.get("calibration"))
         set_text(self.corrected, breakable(corrected) if fraction["n"] else "")
 
     def _show_ending(self, status: str, reason: str, remarks: Sequence[str], sentence: str) -> None:
