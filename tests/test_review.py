@@ -354,20 +354,26 @@ def test_a_person_s_last_word_counts(folder: Path, done: list[tuple[int, str | N
     assert set(review_module.findings(folder)) <= {say("session.found-report-without-review")}
 
 
-def test_who_leaves_out_a_cell_moves_no_number(folder: Path, rbcflow: Run) -> None:
+def test_who_leaves_out_a_cell_gets_no_result(folder: Path, rbcflow: Run) -> None:
     review = Review(folder)
     cells = review.sample(60)
-    stratum = next(s for s in review.plan.strata if len(set(s.cells.tolist()) & set(cells)) >= 5)
-    own = [cell for cell in stratum.cells.tolist() if cell in cells]
-    review.add(dict.fromkeys(own[1:], "flipping"), "Anna")
-    assert review.figure.n == 0
-    assert review.passed_over == [own[0]]
-    assert any_said("cli.review-passed-over", [rbcflow("review", folder)[1]], cells=1, first=own[0])
-    assert own[0] in review.sample(20)  # it is asked for again
-    figure = review.add({own[0]: "unreliable"}, "Anna")
-    assert (figure.n, review.passed_over) == (len(own), [])
-    review.withdraw(own[0], "Anna")
-    assert review.figure.n == 0
+    first, left_out = cells[0], int(review.plan.strata[0].cells[0])
+    review.add({cell: seen(cell) for cell in cells if cell != left_out}, "Anna")
+    assert (review.figure.n, review.passed_over) == (59, [left_out])
+    assert review.conclusion == open_session(folder).conclusion
+    assert review.conclusion.verdict is Verdict.PROVISIONAL
+    assert review.conclusion.why == say("session.why-passed-over", cells=1)
+    code, out, _ = rbcflow("review", folder)
+    assert code == 0
+    assert say("cli.review-passed-over", cells=left_out) in out
+    assert review.sample(20)[0] == left_out  # it is asked for again, first
+    review.add({left_out: "unreliable"}, "Anna")
+    assert review.passed_over == []
+    assert review.conclusion.verdict is Verdict.RESULT
+    review.withdraw(first, "Anna")
+    assert review.passed_over == [first]
+    review.finish()
+    assert verify(folder).findings == []
 
 
 # ------------------------------------------------------------------ what may break
@@ -480,13 +486,15 @@ def test_a_cell_that_nobody_was_asked_for_is_found(folder: Path) -> None:
     cells = review.sample(10)
     review.add({cell: seen(cell) for cell in cells}, "Anna")
     stratum = review.plan.strata[0].cells
-    figure = review.figure
+    assert not review.passed_over
     with (folder / "reviews.csv").open("a", newline="") as file:
         line = lines(folder)[-1].decode()
         _, by, _, label = next(csv.reader(io.StringIO(line)))
         file.write(f"2026-03-02T10:00:00.000+01:00,{by},{stratum[-1]},{label}\n")
     assert any_said("session.found-review-outside", verify(folder).findings, cells=1, first=stratum[-1])
-    assert Review(folder).figure == figure  # nor does it count
+    assert Review(folder).conclusion.why == say(
+        "session.why-passed-over", cells=len(Review(folder).passed_over)
+    )
     Review(folder).finish()
     assert any_said("session.found-review-outside", verify(folder).findings)
     assert any_said("report.reviewed-by", [(folder / "report.html").read_text(encoding="utf-8")])

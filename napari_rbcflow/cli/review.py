@@ -128,7 +128,7 @@ def _print(review: Review) -> None:
         else:
             click.echo(say("cli.review-agreement-kappa", **words, kappa=pair.kappa))
     if passed := review.passed_over:
-        click.echo(say("cli.review-passed-over", cells=len(passed), first=passed[0]))
+        click.echo(say("cli.review-passed-over", cells=", ".join(map(str, passed))))
     if conclusion.headline is None and figure.estimate is not None:
         shares = {"estimate": figure.estimate, "level": figure.level, "low": figure.low, "high": figure.high}
         click.echo(say("cli.review-so-far", **{name: 100 * (share or 0.0) for name, share in shares.items()}))

@@ -154,8 +154,8 @@ class Review:
 
     @property
     def counting(self) -> dict[int, Sequence[str]]:
-        """The labels on which the number rests: for each checked cell one a person."""
-        return self._in_order(_together(self.labels))[0]
+        """The labels of the plan's cells: for each checked one what each person said."""
+        return {cell: said for cell, said in _together(self.labels).items() if cell in self.plan.place}
 
     @property
     def chosen(self) -> int:
@@ -169,21 +169,18 @@ class Review:
 
     @property
     def passed_over(self) -> list[int]:
-        """Cells that come before checked ones and are not checked; those behind do not count before them.
-
-        Whoever could leave out a cell could move the number.
-        """
-        return self._in_order(_together(self.labels))[1]
+        """Cells that come before checked ones and are not checked: with any, the review gives no result."""
+        return self.plan.left_out(_together(self.labels))
 
     @property
     def figure(self) -> FractionFigure:
-        """The fraction by machine and persons together; `n` is how many checked tracks it rests on."""
+        """The fraction by machine and persons together; `n` is how many tracks were checked."""
         return self._figure(_together(self.labels))
 
     @property
     def conclusion(self) -> Conclusion:
         """The verdict with this review."""
-        return conclude(self._run, self.figure)
+        return conclude(self._run, self.figure, len(self.passed_over))
 
     @property
     def agreement(self) -> list[Agreement]:
@@ -215,8 +212,8 @@ class Review:
         plan, said = self.plan, self.labels
         together = _together(said)
         by = _known(one_line(by), said)
-        others = [cell for cell in together if by and cell not in said.get(by, {})]
-        passed_over = self._in_order(together)[1]
+        others = [c for c in together if by and c in plan.place and c not in said.get(by, {})]
+        passed_over = plan.left_out(together)
         cells = [*others, *passed_over][:n]
         cells += plan.next(n - len(cells), together | {cell: [] for cell in passed_over})
         chosen = self._chosen()
@@ -327,24 +324,11 @@ class Review:
 
     def _figure(self, together: Mapping[int, Sequence[str]]) -> FractionFigure:
         level = float((self._run.get("fraction") or {}).get("level") or 0.95)
-        counting = self._in_order(together)[0]
-        if self._estimated is None or self._estimated[0] != counting:
-            found = self.plan.estimate(counting, level)
+        if self._estimated is None or self._estimated[0] != together:
+            found = self.plan.estimate(together, level)
             figure = FractionFigure(found.estimate, found.low, found.high, found.level, REVIEWED, found.n)
-            self._estimated = counting, figure
+            self._estimated = dict(together), figure
         return self._estimated[1]
-
-    def _in_order(self, together: Mapping[int, Sequence[str]]) -> tuple[dict[int, Sequence[str]], list[int]]:
-        """Return the labels that count, those of each stratum's first tracks, and the cells passed over."""
-        counting: dict[int, Sequence[str]] = {}
-        passed_over: list[int] = []
-        for stratum, last in zip(self.plan.strata, self._last(together), strict=True):
-            cells = stratum.cells[:last].tolist()
-            missing = [cell for cell in cells if cell not in together]
-            first_missing = cells.index(missing[0]) if missing else last
-            counting |= {cell: together[cell] for cell in cells[:first_missing]}
-            passed_over += missing
-        return counting, passed_over
 
     def _last(self, together: Mapping[int, object]) -> list[int]:
         """Return the place behind the last labelled track of each stratum."""
@@ -390,18 +374,18 @@ class Review:
     ) -> tuple[dict[str, Any], FractionFigure]:
         """Return what ``review.json`` holds."""
         together, data = _together(said), TABLE.read(self.folder)
-        figure = self._figure(together)
+        figure, passed_over = self._figure(together), self.plan.left_out(together)
         reviewed = Counter(self.plan.place[cell][0] for cell in together if cell in self.plan.place)
         record = {
             "format": schema.FORMAT,
             "fraction_reviewed": asdict(figure),
-            **conclude(self._run, figure).as_dict(),
+            **conclude(self._run, figure, len(passed_over)).as_dict(),
             "reviewers": {
                 by: {"reviewed": len(own), **{label: list(own.values()).count(label) for label in LABELS}}
                 for by, own in said.items()
             },
             "agreement": [asdict(pair) for pair in _agreements(said)],
-            "passed_over": self._in_order(together)[1],
+            "passed_over": passed_over,
             "design": {
                 "seed": self._seed,
                 "tracks": int(self.plan.sizes.sum()),

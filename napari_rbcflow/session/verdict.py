@@ -61,7 +61,9 @@ class Conclusion:
         return {"verdict": str(self.verdict), "verdict_reason": self.reason}
 
 
-def conclude(run: Mapping[str, Any], reviewed: FractionFigure | None = None) -> Conclusion:
+def conclude(
+    run: Mapping[str, Any], reviewed: FractionFigure | None = None, passed_over: int = 0
+) -> Conclusion:
     """Return the verdict on a run.
 
     A `result` needs no grave warning, and an interval of at most `MOST_WIDTH` that includes the networks'
@@ -74,6 +76,8 @@ def conclude(run: Mapping[str, Any], reviewed: FractionFigure | None = None) -> 
         What ``run.json`` holds, of any version, also of a run that goes on.
     reviewed : FractionFigure, optional
         ``fraction_reviewed`` of ``review.json``.
+    passed_over : int
+        Cells that were left out in that review; with any, it is no random sample and gives no result.
     """
     simulated = is_simulated(run)
 
@@ -99,7 +103,7 @@ def conclude(run: Mapping[str, Any], reviewed: FractionFigure | None = None) -> 
         return found(Verdict.PROVISIONAL, say("session.why-going-on"), say("session.todo-wait"))
     if not judged:
         return found(Verdict.NO_RESULT, say("session.why-none-judged"), say("session.todo-focus"))
-    if reviewed is not None and _narrow(reviewed):
+    if reviewed is not None and _narrow(reviewed) and not passed_over:
         why = say("session.why-reviewed", cells=reviewed.n)
         return found(Verdict.RESULT, why, say("session.todo-use"), reviewed)
     calibration = run.get("calibration") or {}
@@ -107,6 +111,9 @@ def conclude(run: Mapping[str, Any], reviewed: FractionFigure | None = None) -> 
     if calibrated is not None and _narrow(calibrated) and not grave:
         why = say("session.why-calibrated")
         return found(Verdict.RESULT, why, say("session.todo-use"), calibrated)
+    if passed_over:
+        why = say("session.why-passed-over", cells=passed_over)
+        return found(Verdict.PROVISIONAL, why, say("session.todo-passed-over", cells=passed_over))
     if reviewed is not None and reviewed.n:
         return found(Verdict.PROVISIONAL, _wide_words(reviewed), _more_words(judged - reviewed.n))
     if grave:
