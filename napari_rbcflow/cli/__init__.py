@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_rbcflow.cli import benchmark, live, movies, networks, review, sessions
+from napari_rbcflow.cli import benchmark, calibration, live, movies, networks, review, sessions
 from napari_rbcflow.cli.group import cli, main
 
-__all__ = ["benchmark", "cli", "live", "main", "movies", "networks", "review", "sessions"]
+__all__ = ["benchmark", "calibration", "cli", "live", "main", "movies", "networks", "review", "sessions"]

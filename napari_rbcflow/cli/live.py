@@ -18,6 +18,7 @@ import click
 
 from napari_rbcflow.cli.group import (
     PATH,
+    calibration_option,
     cli,
     debug_option,
     device_option,
@@ -264,6 +265,7 @@ def demo(output: Path | None, seed: int, tank_fraction: float, viewer: bool | No
 @flow_option
 @set_flow_options
 @device_option
+@calibration_option
 @record_options
 @stop_options
 @interval_option

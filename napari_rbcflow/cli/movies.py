@@ -11,6 +11,7 @@ import click
 
 from napari_rbcflow.cli.group import (
     PATH,
+    calibration_option,
     cli,
     debug_option,
     device_option,
@@ -46,6 +47,7 @@ from napari_rbcflow.sentences import say
 @interval_option
 @flow_option
 @set_flow_options
+@calibration_option
 @record_options
 @debug_option
 def analyze(movie: Path, output: Path, **options: Any) -> None:

@@ -1,4 +1,5 @@
 from .error_correction import MOST_WIDTH as MOST_WIDTH
+from .error_correction import Corrected as Corrected
 from .error_correction import corrected_fraction as corrected_fraction
 from .fraction import RunningFraction as RunningFraction
 from .intervals import FEW_CELLS as FEW_CELLS
@@ -9,8 +10,13 @@ from .intervals import jeffreys as jeffreys
 from .intervals import shrunken_estimate as shrunken_estimate
 from .intervals import wilson as wilson
 from .laboratory import RATES as RATES
+from .laboratory import ReviewedRun as ReviewedRun
+from .laboratory import as_record as as_record
+from .laboratory import known_well_enough as known_well_enough
 from .laboratory import laboratory_rates as laboratory_rates
+from .laboratory import of_record as of_record
 from .laboratory import rates_of_review as rates_of_review
+from .laboratory import try_on_held_back_days as try_on_held_back_days
 from .network_rates import NetworkRates as NetworkRates
 from .network_rates import Rate as Rate
 from .reported import ANYTIME as ANYTIME

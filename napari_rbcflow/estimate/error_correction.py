@@ -47,6 +47,8 @@ from scipy.special import betaincinv
 from napari_rbcflow.estimate.fraction import whole
 from napari_rbcflow.estimate.intervals import FEW_CELLS, wilson
 from napari_rbcflow.estimate.network_rates import (
+    SPREAD,
+    SPREAD_OF_RATIO,
     STAGE1,
     STAGE2,
     NetworkRates,
@@ -213,7 +215,7 @@ def draw(k: int, m: int, others: int, rates: NetworkRates, cells: float = 1.0, d
     def rate(row: int, r: Rate, prior: tuple[float, float] = JEFFREYS) -> NDArray[np.float64]:
         return quantiles(u[row], r.hits, r.of - r.hits, prior)
 
-    return Draws(
+    drawn = Draws(
         counted=quantiles(u[0], n, others),
         raw=quantiles(u[1], cells * k, cells * m),
         tank_found=rate(2, rates.tank_treading_found),
@@ -226,6 +228,10 @@ def draw(k: int, m: int, others: int, rates: NetworkRates, cells: float = 1.0, d
         let_through_told=quantiles(u[9], tank + flip, untold, TOLD_OF_LET_THROUGH),
         let_through_tank=quantiles(u[10], tank, flip),
     )
+    if rates.told_apart:
+        return drawn
+    all_told = np.ones(draws)
+    return drawn._replace(tank_told=all_told, flip_told=all_told, let_through_told=all_told)
 
 
 def draw_new_patient(together: Draws, rates: NetworkRates) -> Draws:
@@ -238,15 +244,19 @@ def draw_new_patient(together: Draws, rates: NetworkRates) -> Draws:
     ):
         pairs = [(first, second) for first, second in rates.patients(*kinds)]
         if pairs:
-            found |= zip(names, new_pair(pairs, u[row : row + 2], JEFFREYS), strict=True)
+            apart = SPREAD_OF_RATIO * rates.spread
+            pair = new_pair(pairs, u[row : row + 2], JEFFREYS, rates.spread, apart)
+            found |= zip(names, pair, strict=True)
     for row, name, kind, prior in (
         (4, "leak", "let_through", LAPLACE),
         (7, "tank_right", "tank_treading_right", JEFFREYS),
         (8, "flip_right", "flipping_right", JEFFREYS),
+        (10, "let_through_tank", "let_through_as_tank", JEFFREYS),
     ):
         own = [rate for (rate,) in rates.patients(kind)]
         if own:
-            found[name] = new_rate(own, u[row], prior)
+            # The leak hangs on what is in the sample beside the cells, and varies more than all else.
+            found[name] = new_rate(own, u[row], prior, SPREAD if name == "leak" else rates.spread)
     return together._replace(**found)
 
 

@@ -18,6 +18,8 @@ STAGE1 = ("tank_treading_found", "flipping_found", "let_through")
 STAGE2 = ("tank_treading_told", "flipping_told", "tank_treading_right", "flipping_right")
 LET_THROUGH_AS = "let_through_as"
 BY_PATIENT = "by_patient"
+SPREAD = 1.0
+"""Scale of the half-normal prior of a rate's standard deviation between patients, in log odds."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,12 @@ class NetworkRates:
         if they were not counted: then how it labels them is open.
     by_patient : mapping of str to mapping of str to Rate
         For each patient, the rates of the names above that were counted on his or her cells. Empty if the
-        cells were not counted by patient.
+        cells were not counted by patient. A laboratory's rates have its days in their place (`laboratory`).
+    told_apart : bool
+        Whether cells that stage 2 cannot tell were counted apart, as `told`. If not, such cells are among
+        those not found and not let through, and `told` is 1.
+    spread : float
+        Scale of the prior of the standard deviation between patients, in log odds.
 
     Raises
     ------
@@ -78,6 +85,8 @@ class NetworkRates:
     flipping_right: Rate
     let_through_as: tuple[int, int, int] = (0, 0, 0)
     by_patient: Mapping[str, Mapping[str, Rate]] = field(default_factory=dict)
+    told_apart: bool = True
+    spread: float = SPREAD
 
     def __post_init__(self) -> None:
         object.__setattr__(self, LET_THROUGH_AS, tuple(whole(n) for n in self.let_through_as))
@@ -93,6 +102,12 @@ class NetworkRates:
                 raise ValueError(say("estimate.stage1-says-nothing", kind=kind))
         for name in (*STAGE1, *STAGE2):
             self._rest(name)
+
+    @property
+    def let_through_as_tank(self) -> Rate:
+        """Of the unreliable cells that were let through and told, those labelled as tank-treading."""
+        tank, flip, _ = self.let_through_as
+        return Rate(tank, tank + flip)
 
     def patients(self, *names: str) -> list[tuple[Rate, ...]]:
         """Return these rates of each patient who has any, and of the cells of no patient last.
@@ -145,10 +160,8 @@ def _pair(counts: Any, n: int) -> bool:
     return isinstance(counts, Sequence) and not isinstance(counts, str) and len(counts) == n
 
 
-SPREAD = 1.0
-"""Scale of the half-normal prior of a rate's standard deviation between patients, in log odds."""
 SPREAD_OF_RATIO = 0.5
-"""The same of the log odds ratio of two rates that move together."""
+"""The same, as a share of it, of the log odds ratio of two rates that move together."""
 _RATE, _MEAN, _DIFFERENCE = (-12.0, 8.0), (-5.0, 7.0), (-4.5, 4.5)
 """Ranges of the grids of log odds: of one rate; of two, their mean and difference."""
 _FINE, _COARSE = 0.05, 0.15

@@ -315,8 +315,8 @@ class ReviewPlan:
             flip = rng.binomial(rest - tank, np.clip(of_flip / np.maximum(1 - of_tank, 1e-12), 0, 1))
             tanks = seen[:, 0].sum() + tank.sum(axis=1)
             flips = seen[:, 1].sum() + flip.sum(axis=1)
-            # Both of the patient and of the very cells in this movie.
-            patient = rng.beta(tanks + 0.5, flips + 0.5)
+            # Both of the patient, as Clopper and Pearson count, and of the very cells in this movie.
+            patient = rng.beta(np.maximum(tanks + 1 - kind, 1e-9), np.maximum(flips + kind, 1e-9))
             movie = np.where(tanks + flips > 0, tanks / np.maximum(tanks + flips, 1e-9), float(kind == 0))
             both = [float(np.quantile(drawn, tail)) for drawn in (patient, movie)]
             ends.append(min(both) if kind else max(both))

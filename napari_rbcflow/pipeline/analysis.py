@@ -37,6 +37,7 @@ def analyze(
     least_frames: int = LEAST_FRAMES,
     interval: FixedN = "wilson",
     set_flow: SetFlow | None = None,
+    calibration: str | Path | None = None,
     progress: Callable[[Progress, SourceInfo], None] | None = None,
 ) -> Session:
     """Analyse a recorded movie, as ``rbcflow analyze`` does.
@@ -64,6 +65,8 @@ def analyze(
         Of the fraction of the whole movie.
     set_flow : SetFlow, optional
         The flow as it was set, the paper's by default; the measured speed of the cells is compared with it.
+    calibration : path, optional
+        This laboratory's, from ``rbcflow calibrate``: corrects the fraction of a run that is like its own.
     progress : callable, optional
         Called a few times a second.
 
@@ -90,6 +93,7 @@ def analyze(
         least_frames=least_frames,
         interval=interval,
         set_flow=set_flow or SetFlow(),
+        calibration=None if calibration is None else Path(calibration),
     )
     run = Run(source, Path(out), settings)
     try:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,11 @@ from napari_rbcflow.quality import LATE_LABELS_S, QualityLine, RunWarning, by_re
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import (
     OPEN_END_S,
+    Calibration,
     FractionFigure,
     RunSummary,
     SessionWriter,
+    calibration_warning,
     corrected_figure,
     room_words,
 )
@@ -105,8 +107,9 @@ class Reporter:
     Both take the outcome, because the interval depends on it: `GOES_ON` until the session is being closed.
     """
 
-    def __init__(self, stages: Stages) -> None:
+    def __init__(self, stages: Stages, calibration: Calibration | None = None) -> None:
         self.stages, self.settings, self.info = stages, stages.settings, stages.info
+        self._calibration = calibration
         self.pace = Pace()
         self._began = time.monotonic()
         self._closed: tuple[dict[str, object], list[RunWarning]] | None = None
@@ -180,14 +183,15 @@ class Reporter:
             missed=dict(stages.source.missed),
             cells=cells,
             fraction=fraction,
-            fraction_corrected=(
-                corrected_figure(stages.two_stage.models, cells, fraction, focus) if ended else None
-            ),
             focus_speed={**focus, "set_aside": tally.set_aside},
             latencies_ms=stages.latencies_ms[0 if ended else -RECENT_LABELS :],
             warnings=self._sentences(ended, dropped),
         )
-        return self._with_quality(account, ended)
+        account = self._with_calibration(self._with_quality(account, ended), outcome)
+        if not ended:
+            return account
+        corrected = corrected_figure(stages.two_stage.models, cells, fraction, focus, account.calibration)
+        return replace(account, fraction_corrected=corrected)
 
     def heartbeat(self) -> RunSummary:
         """Return the account of a run that goes on, and check its quality; from one thread."""
@@ -232,6 +236,17 @@ class Reporter:
         if self._closed is not None:
             self._measures = tuple(quality_lines(account.as_dict(), warnings))
         return account
+
+    def _with_calibration(self, account: RunSummary, outcome: Outcome) -> RunSummary:
+        """Say whether the laboratory's calibration holds for this run."""
+        if self._calibration is None:
+            return account
+        parameters = {**asdict(self.info), **self.settings.record(device="")}
+        simulated = {"simulated": self.info.simulated, "status": outcome.status}
+        record = self._calibration.record({**account.as_dict(), **simulated, "parameters": parameters})
+        warning = calibration_warning(record)
+        warnings = (*account.warnings, warning) if warning else account.warnings
+        return replace(account, calibration=record, warnings=warnings)
 
     def _sentences(self, ended: bool, dropped: Mapping[str, int]) -> list[str]:
         """Return what a person must be told, beside the run's quality."""
@@ -340,12 +355,17 @@ class Run:
         """Open, load and compile; the folder comes last, when nothing can go wrong any more."""
         keep_freed_memory()
         self.settings.stop.prepare()
+        calibration = (
+            None if self.settings.calibration is None else Calibration.read(self.settings.calibration)
+        )
         self.info = self.source.open()
         tracker = self._make_tracker()
         warm_up(self.info.pixel_size_um)
         if self._two_stage is None:
             self._two_stage = TwoStage.load(device=self.settings.device)
             self._two_stage.warm_up()
+        if calibration is not None:
+            calibration.refuse_other_networks(self._two_stage.models)
         self._device = self._two_stage.device
         writer = SessionWriter.create(
             self.folder,
@@ -365,7 +385,7 @@ class Run:
             "ring": stages.keep_frames,
         }
         self.stages = stages
-        self._reporter = Reporter(stages)
+        self._reporter = Reporter(stages, calibration)
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"rbcflow-{name}", daemon=True)
             for name, work in works.items()

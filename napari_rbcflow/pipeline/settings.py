@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from napari_rbcflow.errors import BadInput
@@ -37,6 +38,8 @@ class RunSettings:
         Judge a track without the frames in which another cell is in its crop, as the paper did.
     least_frames : int
         Of a track that counts: in a longer track, a stiff cell shows its flip more reliably.
+    calibration : Path, optional
+        This laboratory's, from ``rbcflow calibrate``: corrects the fraction of a run that is like its own.
     interval : {"wilson", "jeffreys", "clopper-pearson"}
         Reported if the number of cells did not depend on their labels; else it is the one that is valid for
         the run's end (`estimate.reported_interval`).
@@ -53,6 +56,7 @@ class RunSettings:
     leave_out_intruded: bool = True
     least_frames: int = LEAST_FRAMES
     interval: FixedN = "wilson"
+    calibration: Path | None = None
 
     def __post_init__(self) -> None:
         if self.background not in ("movie", "sliding"):

@@ -19,6 +19,8 @@ from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Judgement, Label
 SLOWEST_UM_PER_S, SPEED_STEP, SPEED_BINS = 5.0, 0.02, 500
 """Speeds are counted in steps of two per cent, from 5 um/s to 0.1 m/s."""
 RADIUS_STEP_UM, RADIUS_BINS = 0.05, 200
+LEAST_CONTRAST, CONTRAST_STEP, CONTRAST_BINS = 0.01, 0.02, 300
+"""Contrasts of rims are counted in steps of two per cent, from 0.01 to 3.8."""
 GREYS = 256
 
 
@@ -36,6 +38,7 @@ class Sums:
     detected: int = 0  # what stood out as cells do, in the frames that could be analysed
     followed: int = 0  # cells followed in those frames
     greys: NDArray[np.int64] = field(default_factory=lambda: _zeros(GREYS))  # sampled pixels by grey
+    changes: NDArray[np.int64] = field(default_factory=lambda: _zeros(GREYS))  # of a pixel to the next frame
     flicker: float = 0.0  # squares of the relative change of light from frame to frame
     flicker_frames: int = 0
     judged: int = 0  # tracks that stage 1 judged
@@ -47,6 +50,7 @@ class Sums:
     speeds: NDArray[np.int64] = field(default_factory=lambda: _zeros(SPEED_BINS))  # reliable tracks
     counted_speeds: NDArray[np.int64] = field(default_factory=lambda: _zeros(SPEED_BINS))  # counted ones
     radii: NDArray[np.int64] = field(default_factory=lambda: _zeros(RADIUS_BINS))  # reliable tracks, by rim
+    contrasts: NDArray[np.int64] = field(default_factory=lambda: _zeros(CONTRAST_BINS))  # of the same rims
     other_radii: NDArray[np.int64] = field(default_factory=lambda: _zeros(RADIUS_BINS))  # some of the others
 
     def add(self, other: Sums) -> None:
@@ -65,6 +69,26 @@ def median_speed(speeds: NDArray[np.int64]) -> float | None:
     """Return the median of counted speeds, um/s; None if there are none."""
     at = quantile_bin(speeds, 0.5)
     return None if at is None else float(SLOWEST_UM_PER_S * (1 + SPEED_STEP) ** at)
+
+
+def contrast_bin(contrast: float) -> int:
+    """Return the bin of a rim's contrast."""
+    at = np.log(max(contrast, LEAST_CONTRAST) / LEAST_CONTRAST) / np.log1p(CONTRAST_STEP)
+    return min(CONTRAST_BINS - 1, int(at))
+
+
+def noise_grey(changes: NDArray[np.int64]) -> float | None:
+    """Return the standard deviation of a pixel's noise; None if nothing was counted.
+
+    From the changes, in grey levels, of pixels from one frame to the next, of which 68 % are smaller than
+    root two standard deviations. Most pixels show no cell.
+    """
+    total = int(changes.sum())
+    if not total:
+        return None
+    ends = np.concatenate([[0.0], np.arange(len(changes)) + 0.5])
+    at = np.interp(0.6827, np.concatenate([[0.0], np.cumsum(changes) / total]), ends)
+    return float(at) / math.sqrt(2)
 
 
 def radius_at(radii: NDArray[np.int64], share: float) -> float | None:
@@ -92,12 +116,13 @@ _CHI2_MEDIAN = 2 * np.log(2) / 2
 """Median over mean of the square of a gradient's two components in pure noise."""
 
 
-def rim_radius_um(track: Track) -> float | None:
-    """Return the radius of a cell's rim in um; None if no frame serves, or nothing rises above the noise.
+def rim_of(track: Track) -> tuple[float, float] | None:
+    """Return radius in um and contrast of a cell's rim; None if nothing rises above the noise.
 
-    It is the root mean square distance from the crop's centre, weighted by the squared gradient of the mean
-    of up to five frames without another cell and away from the field's edge. A cell in focus has its dark rim
-    there.
+    The radius is the root mean square distance from the crop's centre, weighted by the squared gradient of
+    the mean of up to five frames without another cell and away from the field's edge. A cell in focus has its
+    dark rim there. The contrast is the root of the sum of these squares, as a share of the light: it falls
+    with the focus.
     """
     alone = np.flatnonzero(~track.intruded & ~track.edge)
     if not len(alone):
@@ -112,7 +137,8 @@ def rim_radius_um(track: Track) -> float | None:
     # In pure noise the weights cancel and their mean is meaningless.
     if total < 2 * noise * np.sqrt(_INSIDE.sum()) or moment <= 0:
         return None
-    return CROP_PIXEL_SIZE_UM * float(np.sqrt(moment / total))
+    light = max(float(np.median(mean)), 1.0)
+    return CROP_PIXEL_SIZE_UM * float(np.sqrt(moment / total)), float(np.sqrt(total)) / light
 
 
 def _squared_gradient(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -224,6 +250,7 @@ def figures_of(
         "light_grey": float(sums.greys @ np.arange(256)) / sampled if sampled else None,
         "saturated_share": _share(int(sums.greys[255]), sampled),
         "black_share": _share(int(sums.greys[0]), sampled),
+        "noise_grey": noise_grey(sums.changes),
         "flicker_share": (sums.flicker / sums.flicker_frames / 2) ** 0.5 if sums.flicker_frames else None,
         "speed_um_per_s": speed,
         "speed_expected_um_per_s": flow.expected_speed_um_per_s,
@@ -231,6 +258,7 @@ def figures_of(
         "shear_rate_set_per_s": flow.shear_rate_per_s,
         "focus_height_um": flow.focus_height_um,
         "rim_radius_um": _radius(sums.radii, 0.5),
+        "rim_contrast": _contrast(sums.contrasts),
         "rim_radius_of_all_um": _radius(sums.radii + sums.other_radii, 0.1),
     }
 
@@ -289,6 +317,11 @@ def _radius(radii: NDArray[np.int64], share: float) -> float | None:
     return radius_at(radii, share) if int(radii.sum()) >= _LEAST_RADII else None
 
 
+def _contrast(contrasts: NDArray[np.int64]) -> float | None:
+    at = quantile_bin(contrasts, 0.5) if int(contrasts.sum()) >= _LEAST_RADII else None
+    return None if at is None else float(LEAST_CONTRAST * (1 + CONTRAST_STEP) ** at)
+
+
 def number(figures: Mapping[str, Any], name: str) -> float | None:
     """Return a measure if it is a number, else None; an older session has fewer."""
     value = figures.get(name)
@@ -317,6 +350,7 @@ class Meter:
         self._now = Sums()
         self._second = 0
         self._level: float | None = None
+        self._sampled: NDArray[np.uint8] | None = None
         self._levels = 0.0, 0
         self._last_second: float | None = None
         self._block: list[float] = []
@@ -339,7 +373,12 @@ class Meter:
         `open_tracks` is None before the background is known, `detected` if the frame could not be analysed.
         """
         step = max(1, int(np.sqrt(image.size / _SAMPLED_PX)))
-        sampled = np.bincount(image[::step, ::step].ravel(), minlength=256)
+        pixels = image[::step, ::step].ravel()
+        sampled = np.bincount(pixels, minlength=256)
+        before, self._sampled = self._sampled, pixels.copy()
+        changes = None
+        if before is not None and len(before) == len(pixels):
+            changes = np.bincount(np.maximum(pixels, before) - np.minimum(pixels, before), minlength=256)
         level = float(sampled @ _GREYS) / float(sampled.sum())
         with self._lock:
             if int(time_s) != self._second:
@@ -353,6 +392,8 @@ class Meter:
                     now.detected += detected
                     now.followed += open_tracks
             now.greys += sampled
+            if changes is not None:
+                now.changes += changes
             if self._level:
                 now.flicker += (level / self._level - 1.0) ** 2
                 now.flicker_frames += 1
@@ -383,11 +424,11 @@ class Meter:
             # Stage 2 is asked, too, of a cell that stage 1 then discards.
             reliable = judgement.p_tank_treading is not None and judgement.reason != "stage-1"
             speed = abs(track.speed_px_per_frame()) * self._um_per_s_of_px
-            radius = None
+            rim = None
             if judged:
                 self._unreliable += not reliable
                 if reliable or self._unreliable % _RADIUS_OF_EVERY == 0:
-                    radius = rim_radius_um(track)
+                    rim = rim_of(track)
             with self._lock:
                 now = self._now
                 now.tracks += 1
@@ -397,9 +438,11 @@ class Meter:
                 now.judged += 1
                 now.positions += len(track)
                 now.intruded += int(np.count_nonzero(track.intruded))
-                if radius is not None:
-                    place = min(RADIUS_BINS - 1, int(radius / RADIUS_STEP_UM))
+                if rim is not None:
+                    place = min(RADIUS_BINS - 1, int(rim[0] / RADIUS_STEP_UM))
                     (now.radii if reliable else now.other_radii)[place] += 1
+                    if reliable:
+                        now.contrasts[contrast_bin(rim[1])] += 1
                 if reliable:
                     now.reliable += 1
                     now.speeds[speed_bin(speed)] += 1

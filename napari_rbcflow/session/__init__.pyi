@@ -6,11 +6,14 @@ from .browse import CellBrowser as CellBrowser
 from .browse import CellQuery as CellQuery
 from .browse import CellRecord as CellRecord
 from .browse import CellRow as CellRow
+from .calibration import Calibration as Calibration
+from .calibration import calibration_warning as calibration_warning
 from .change_log import ChangeLog as ChangeLog
 from .counting import corrected_figure as corrected_figure
 from .counting import corrected_words as corrected_words
 from .counting import words_of as words_of
 from .crops import CropSequence as CropSequence
+from .export import export_reviewed as export_reviewed
 from .label_edits import STRUCK_OUT as STRUCK_OUT
 from .label_edits import LabelChange as LabelChange
 from .reader import Session as Session

@@ -35,6 +35,7 @@ from napari_rbcflow.estimate import (
     correct_unseen_flips,
     corrected_fraction,
     fraction_by_length,
+    of_record,
 )
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session.crops import read_index
@@ -290,6 +291,8 @@ def _alike(told: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     return all(told.get(name) == right[name] for name in ("method", "n", "reason"))
 
 
+CALIBRATED = "calibrated"
+"""Name of the interval of a fraction that a laboratory's calibration corrected."""
 _TOLERANCE = 1e-3
 """Of an end of the corrected interval: another release of SciPy may round its quantiles otherwise."""
 
@@ -307,6 +310,7 @@ def corrected_figure(
     cells: Mapping[str, int],
     raw: FractionFigure,
     focus_speed: Mapping[str, Any] | None = None,
+    calibration: Mapping[str, Any] | None = None,
 ) -> CorrectedFigure:
     """Return the fraction corrected for the errors of a run's networks.
 
@@ -322,28 +326,47 @@ def corrected_figure(
     focus_speed : mapping, optional
         As in ``run.json``. Where the cells in focus share a speed, tracks at other speeds cannot have been
         counted by mistake, and are left out of the unreliable ones.
+    calibration : mapping, optional
+        As in ``run.json``. Where it applies, its rates are taken, which are shares of all unreliable tracks.
     """
     level = raw.level
+    calibrated = bool(calibration and calibration.get("applies"))
     handed = None
     if raw.method == ANYTIME and raw.low is not None and raw.high is not None:
         handed = raw.low, raw.high
     k, m = int(cells.get("tank_treading", 0)), int(cells.get("flipping", 0))
     try:
-        rates = NetworkRates.of_models(models)
-        there = (focus_speed or {}).get("unreliable_there")
+        if calibration and calibrated:
+            rates, there = of_record(calibration["rates"]), None
+        else:
+            rates = NetworkRates.of_models(models)
+            there = (focus_speed or {}).get("unreliable_there")
         unreliable = there if isinstance(there, int) else int(cells.get("unreliable", 0))
         found = corrected_fraction(k, m, unreliable, rates, level, handed)
     except ValueError as error:  # a faulty model card must not fail the end of a run
         why = say("estimate.not-corrected", why=error)
         return CorrectedFigure(None, None, None, level, NOT_CORRECTED, k + m, why)
-    return CorrectedFigure(found.estimate, found.low, found.high, level, found.method, found.n, found.reason)
+    method = CALIBRATED if calibrated and found.estimate is not None else found.method
+    return CorrectedFigure(found.estimate, found.low, found.high, level, method, found.n, found.reason)
 
 
-def corrected_words(told: Mapping[str, Any]) -> str:
+def corrected_words(told: Mapping[str, Any], calibration: Mapping[str, Any] | None = None) -> str:
     """Say the corrected fraction in ``run.json``, or why there is none; empty if it holds neither."""
     estimate, low, high = (told.get(key) for key in ("estimate", "low", "high"))
     if estimate is None or low is None or high is None:
         return str(told.get("reason", ""))
+    if calibration and told.get("method") == CALIBRATED:
+        return say(
+            "session.corrected-with",
+            name=calibration.get("name"),
+            days=calibration.get("days"),
+            tracks=calibration.get("tracks"),
+            estimate=100 * estimate,
+            level=100 * told["level"],
+            low=100 * low,
+            high=100 * high,
+            width=100 * (high - low),
+        )
     return say(
         "session.corrected",
         estimate=100 * estimate,
@@ -356,7 +379,8 @@ def corrected_words(told: Mapping[str, Any]) -> str:
 def words_of(folder: Path) -> str:
     """Return `corrected_words` of a session folder; empty if that cannot be read."""
     try:
-        return corrected_words(read_run(folder).get("fraction_corrected") or {})
+        run = read_run(folder)
+        return corrected_words(run.get("fraction_corrected") or {}, run.get("calibration"))
     except BadInput:
         return ""
 
@@ -399,7 +423,8 @@ def correction_findings(run: Mapping[str, Any], found: Mapping[str, int]) -> Ite
     told = run.get("fraction_corrected") or {}
     if told.get("estimate") is None and not told.get("reason"):
         return
-    right = corrected_figure(run["models"], found, FractionFigure(**run["fraction"]), run.get("focus_speed"))
+    raw, calibration = FractionFigure(**run["fraction"]), run.get("calibration")
+    right = corrected_figure(run["models"], found, raw, run.get("focus_speed"), calibration)
     for name in ("estimate", "low", "high"):
         value, wanted = told.get(name), getattr(right, name)
         if (value is None) != (wanted is None):

@@ -27,7 +27,16 @@ def counts_as_kept(session: Session) -> dict[str, Any]:
     return {
         "cells": cells,
         "fraction": plain(asdict(session.fraction)),
-        "fraction_corrected": plain(asdict(corrected_figure(session.run["models"], cells, session.fraction))),
+        "fraction_corrected": plain(
+            asdict(
+                corrected_figure(
+                    session.run["models"],
+                    cells,
+                    session.fraction,
+                    calibration=session.run.get("calibration"),
+                )
+            )
+        ),
         "focus_speed": {"said": False, "reason": say("session.labels-as-told")},
     }
 

@@ -29,6 +29,7 @@ from napari_rbcflow.quality import Severity, quality_lines, reason_words, warnin
 from napari_rbcflow.ring import replace_file
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session.counting import (
+    CALIBRATED,
     by_length,
     corrected_words,
     counts_words,
@@ -221,13 +222,14 @@ def correction(run: Mapping[str, Any]) -> dict[str, Any]:
             else say("report.precision", wrong=wrong)
         )
     rests_on = ""
-    if (counts := counts_words(models)) and (told.get("reason") or told.get("estimate") is not None):
+    by_card = told.get("method") != CALIBRATED and (told.get("reason") or told.get("estimate") is not None)
+    if by_card and (counts := counts_words(models)):
         by_patient = NetworkRates.of_models(models).by_patient
         key = "report.how-corrected-by-patient" if by_patient else "report.how-corrected"
         rests_on = say(key, counts=counts)
     return {
         "estimate": told.get("estimate"),
-        "words": corrected_words(told),
+        "words": corrected_words(told, run.get("calibration")),
         "precision": precision,
         "rests_on": rests_on,
     }

@@ -102,6 +102,8 @@ class RunSummary:
         More numbers about the run's quality; each name carries its unit.
     focus_speed : mapping
         What the speed of the cells in focus gave (`FocusSpeed.as_dict`), and how many cells were set aside.
+    calibration : mapping
+        The laboratory's calibration, and whether it holds (`Calibration.record`); empty if there is none.
     """
 
     received: int = 0
@@ -115,6 +117,7 @@ class RunSummary:
     warnings: tuple[str, ...] = ()
     quality: Mapping[str, Any] = field(default_factory=dict)
     focus_speed: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -180,6 +183,7 @@ class RunSummary:
             "warnings": list(self.warnings),
             "quality": plain(dict(self.quality)),
             "focus_speed": plain(dict(self.focus_speed)),
+            **({"calibration": plain(dict(self.calibration))} if self.calibration else {}),
         }
 
 

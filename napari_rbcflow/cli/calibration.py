@@ -1,0 +1,76 @@
+"""`calibrate` and `export`: what reviewed sessions are good for beyond themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from napari_rbcflow.cli.group import PATH, cli, debug_option, echo, must_be_new
+from napari_rbcflow.sentences import say
+
+if TYPE_CHECKING:
+    from napari_rbcflow.session import Calibration
+
+_RATES = (
+    "tank_treading_found",
+    "flipping_found",
+    "let_through",
+    "tank_treading_right",
+    "flipping_right",
+)
+
+
+@cli.command(help=say("cli.calibrate"), short_help=say("cli.calibrate-short"))
+@click.argument("folders", nargs=-1, required=True, type=PATH, metavar="DIR...")
+@click.option("-o", "--output", required=True, type=PATH, metavar="FILE", help=say("cli.calibrate-output"))
+@debug_option
+def calibrate(folders: tuple[Path, ...], output: Path) -> None:
+    from napari_rbcflow.session import Calibration
+
+    must_be_new(output)
+    found = Calibration.of_sessions(folders, output)
+    found.write()
+    _print(found)
+
+
+def _print(found: Calibration) -> None:
+    for run in found.runs:
+        values = {name: run[name] for name in ("day", "reviewed", "judged")}
+        click.echo(say("cli.calibrate-run", run=run["folder"], **values))
+    for name in _RATES:
+        rate = getattr(found.rates, name)
+        click.echo(
+            say("cli.calibrate-rate", rate=say(f"cli.rate-{name}"), value=100 * rate.value, of=rate.of)
+        )
+    widths = []
+    for one in found.trial:
+        if one.corrected is None or one.reviewed is None:
+            click.echo(say("cli.calibrate-trial-none", run=one.run))
+            continue
+        (low, high), (own_low, own_high) = one.corrected, one.reviewed
+        widths.append(100 * (high - low))
+        own = {"own_low": 100 * own_low, "own_high": 100 * own_high}
+        click.echo(say("cli.calibrate-trial", run=one.run, low=100 * low, high=100 * high, **own))
+    known = {"file": found.file, "days": len(found.days), "tracks": found.tracks}
+    if not found.enough:
+        echo(say("cli.calibrate-not-enough", **known), err=True)
+        return
+    click.echo(say("cli.calibrate-enough", **known, width=max(widths, default=0.0)))
+    click.echo(say("cli.calibrate-hint", file=found.file))
+
+
+@cli.command(help=say("cli.export"), short_help=say("cli.export-short"))
+@click.argument("folders", nargs=-1, required=True, type=PATH, metavar="DIR...")
+@click.option("-o", "--output", required=True, type=PATH, metavar="OUT", help=say("cli.export-output"))
+@debug_option
+def export(folders: tuple[Path, ...], output: Path) -> None:
+    from napari_rbcflow.session import export_reviewed
+
+    must_be_new(output)
+    found = export_reviewed(folders, output)
+    if found.ties:
+        echo(say("cli.export-ties", cells=found.ties), err=True)
+    counts = {"tank_treading": found.labels[0], "flipping": found.labels[1], "unreliable": found.labels[2]}
+    click.echo(say("cli.exported", out=output, sessions=len(folders), **counts))
