@@ -159,6 +159,8 @@ def test_sixty_cells_with_a_key_each(
     # Nothing differs from cell to cell but the cell; the number only at every tenth.
     assert len(words) == 1
     assert len(numbers) == 6
+    press_key(qtbot, SPACE)  # a key too many
+    assert widget.pages.currentWidget() is not widget.check
     take_picture(viewer, "review_end.png")
     assert rows_of(folder) == [["Tim Fu", str(cell), str(truth[cell])] for cell in seen]
     assert is_said("viewer.check-end", widget.end.text(), name="Tim Fu", cells=60)

@@ -103,6 +103,8 @@ class ReviewLayout(Dock):
         self.intro, self.status = wrapping_label(_TEXT), wrapping_label(_TEXT)
         self.start_button = QPushButton()
         self.start_button.setStyleSheet(_START)
+        # A long name must not widen the dock.
+        self.start_button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.check = CheckPage()
         self.end, self.verdict = wrapping_label(_HEADING), wrapping_label(_HEADING)
         self.number, self.reason = wrapping_label(), wrapping_label(_TEXT)
@@ -179,7 +181,7 @@ class ReviewWidget(ReviewLayout):
         slot = self._report_errors
         self._catching_up.timeout.connect(slot(self._catch_up))
         self.session.line_edit.native.editingFinished.connect(slot(self._session_written))
-        self.session.changed.connect(slot(lambda *_: self._session_written()))
+        self.session.changed.connect(slot(lambda *_: self._session_chosen()))
         self.name.changed.connect(slot(lambda *_: self._show_state()))
         self.cells.changed.connect(slot(self._cells_chosen))
         self.start_button.clicked.connect(slot(lambda *_: self.start()))
@@ -206,6 +208,12 @@ class ReviewWidget(ReviewLayout):
         self.pages.setCurrentIndex(START)
         self._read_session()
         self.start_button.setFocus()
+
+    def _session_chosen(self) -> None:
+        # At every letter that is written: half a path is no mistake yet.
+        folder = self._folder()
+        if folder is not None and (folder / RUN_FILE).is_file():
+            self._session_written()
 
     def _session_written(self) -> None:
         folder = self._folder()
@@ -379,12 +387,12 @@ class ReviewWidget(ReviewLayout):
         set_text(self.agreement, "<br>".join(map(breakable, agreement_lines(review.agreement))))
         self.links.show_folder(review.folder)
         self.pages.setCurrentIndex(END)
-        self.more.setFocus()
+        self.setFocus()  # a key too many starts nothing
 
     # ------------------------------------------------------------------ keys
 
     def event(self, event: QEvent) -> bool:
-        """Keep this dock's keys from napari's own, as long as a cell is shown and the focus is in here."""
+        """Keep this dock's keys from napari's own, as long as cells are checked and the focus is in here."""
         if event.type() == QEvent.Type.ShortcutOverride and self._takes(event):
             event.accept()
             return True
@@ -392,13 +400,16 @@ class ReviewWidget(ReviewLayout):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Do what a key means here; leave the others to napari."""
-        if self._takes(event):
+        if not self._takes(event):
+            super().keyPressEvent(event)
+        elif self.pages.currentIndex() == CHECK:
             self.check.press(event)
         else:
-            super().keyPressEvent(event)
+            event.accept()
 
     def _takes(self, event: Any) -> bool:
-        return bool(self._built and self.pages.currentIndex() == CHECK and self.check.is_ours(event))
+        # On the last page too: a key too many is not napari's.
+        return bool(self._built and self.pages.currentIndex() != START and self.check.is_ours(event))
 
     def _focus_changed(self, *_: object) -> None:
         if self.pages.currentIndex() == CHECK and self.check.isVisible() and self.isActiveWindow():

@@ -100,7 +100,7 @@ _SMALL = "font-size: 13px;"
 _HINT = "font-size: 14px; padding: 3px;"
 _KEYS_ELSEWHERE = f"{_HINT} background: {WARNING_COLOUR}; color: black; font-weight: 600;"
 _KIND = "font-size: 17px; font-weight: 600; padding: 9px 8px; text-align: left; border-left: 7px solid {};"
-_BESIDE = 236
+_BESIDE, _WHO = 236, 180
 
 
 class CheckPage(QWidget):
@@ -199,7 +199,8 @@ class CheckPage(QWidget):
 
     def show_who(self, name: str) -> None:
         """Show whose answers they are."""
-        self.who.setText(name)
+        short = self.who.fontMetrics().elidedText(name, Qt.TextElideMode.ElideRight, _WHO)
+        self.who.setText(short)
 
     def show_hint(self, sentence: str) -> None:
         """Say what the last key did."""
