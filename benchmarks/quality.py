@@ -192,7 +192,10 @@ def main() -> None:
         return
     two_stage = TwoStage.load(device="cpu")
     two_stage.warm_up()
-    print("| run | counted | reliable % | fraction | its own | warnings | notes |\n" + 7 * "|---" + "|")
+    columns = (
+        "run | counted | reliable % | followed % | other speeds % | fraction | its own | warnings | notes"
+    )
+    print(f"| {columns} |\n" + 9 * "|---" + "|")
     for name in given.cases or known:
         case = known[name]
         sources = (
@@ -216,9 +219,10 @@ def main() -> None:
         share = "none" if fraction["estimate"] is None else f"{fraction['estimate']:.2f}"
         grave = ", ".join(f"`{w.key}`" for w in said if w.grave) or "none"
         mild = ", ".join(f"`{w.key}`" for w in said if not w.grave) or "none"
-        reliable = record["quality"].get("reliable_share")
-        passed = "none" if reliable is None else f"{100 * reliable:.1f}"
-        print(f"| {name} | {fraction['n']} | {passed} | {share} | {own} | {grave} | {mild} |", flush=True)
+        shares = ("reliable_share", "followed_share", "counted_at_other_speeds_share")
+        found = [record["quality"].get(name) for name in shares]
+        measured = " | ".join("none" if one is None else f"{100 * one:.1f}" for one in found)
+        print(f"| {name} | {fraction['n']} | {measured} | {share} | {own} | {grave} | {mild} |", flush=True)
         for w in said:
             if w.key in ("told", "failed"):
                 print(f"<!-- {w.sentence} -->", flush=True)

@@ -75,6 +75,8 @@ def test_a_run_tells_at_the_top_of_run_json(tmp_path: Path) -> None:
     run = read_run(tmp_path / "S")
     assert run["simulated"] is True
     assert "simulated" not in run["parameters"]
+    # And whether the microscope was calibrated.
+    assert run["parameters"]["pixel_size_known"] is run["parameters"]["fps_known"] is True
     closed(tmp_path / "T", some_pairs(3))
     assert read_run(tmp_path / "T")["simulated"] is False
 
