@@ -25,6 +25,8 @@ import numpy as np
 
 from napari_rbcflow.estimate import ReviewPlan
 from napari_rbcflow.session import Session, open_session
+from napari_rbcflow.session.review import population
+from napari_rbcflow.session.tables import read_links
 
 NAMES = ("tank-treading", "flipping", "unreliable")
 WITHIN_PX = 8.0
@@ -76,7 +78,7 @@ def reviewed(folder: Path, truth: dict[int, str], n: int, work: Path) -> dict[st
 
 def often(session: Session, truth: dict[int, str], true: float, n: int, seeds: int) -> str:
     """Draw the plan with other seeds; say how often the interval holds the truth and how wide it is."""
-    cells = session.cells[session.cells["label"].isin(NAMES) & (session.cells["reason"] != "piece")]
+    cells = session.cells[population(session.cells, read_links(session.folder))]
     holds, width = 0, []
     for seed in range(seeds):
         plan = ReviewPlan(
