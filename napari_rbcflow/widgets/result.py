@@ -267,7 +267,7 @@ _DIM = " color: #8f959b;"
 _SO_FAR = "font-size: 22px; padding: 0px 4px;" + _DIM
 _DETAIL = "font-size: 13px; padding: 0px 4px;" + _DIM
 _SMALL_PRINT = "<span style='font-size: 13px'>{}</span>"
-_BANNER = "font-size: 17px; font-weight: 700; padding: 4px 8px; background: #d55e00; color: white;"
+BANNER = "font-size: 17px; font-weight: 700; padding: 4px 8px; background: #d55e00; color: white;"
 # Sign and colour of each verdict; each stands beside its word.
 _VERDICTS = {
     Verdict.RESULT: ("✓", "#2ca977"),
@@ -345,7 +345,7 @@ class ResultPanel(QWidget):
         self._review: QWidget | None = None
         # What forbids acting on the number is above it, milder notes at the end.
         self.warnings, self.notes = WarningBox(), WarningBox()
-        self.banner = wrapping_label(_BANNER)
+        self.banner = wrapping_label(BANNER)
         self.whose = wrapping_label("font-size: 18px; font-weight: 600; padding: 0px 4px;")
         self.verdict = VerdictBox()
         self.caption = wrapping_label(_PLAIN)

@@ -32,9 +32,8 @@ from napari_rbcflow.session import RUN_FILE, Agreement, CropSequence, FractionFi
 from napari_rbcflow.types import DEFAULT_FPS, Verdict
 from napari_rbcflow.widgets.crop_player import words_of
 from napari_rbcflow.widgets.dock import FIELD_LABELS, Dock, breakable, set_text, wrapping_label
-from napari_rbcflow.widgets.label_styles import WARNING_COLOUR
 from napari_rbcflow.widgets.remembered import load_settings
-from napari_rbcflow.widgets.result import SessionLinks, interval_words
+from napari_rbcflow.widgets.result import BANNER, SessionLinks, VerdictBox, interval_words
 from napari_rbcflow.widgets.review_page import EVERY_CELLS, CheckPage
 
 
@@ -106,8 +105,9 @@ class ReviewLayout(Dock):
         # A long name must not widen the dock.
         self.start_button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.check = CheckPage()
-        self.end, self.verdict = wrapping_label(_HEADING), wrapping_label(_HEADING)
-        self.number, self.reason = wrapping_label(), wrapping_label(_TEXT)
+        self.end, self.banner = wrapping_label(_HEADING), wrapping_label(BANNER)
+        self.verdict = VerdictBox()
+        self.number, self.fault = wrapping_label(), wrapping_label(_TEXT)
         self.agreement = wrapping_label(_TEXT)
         self.links = SessionLinks()
         self.more = QPushButton(say("viewer.check-more"))
@@ -117,7 +117,16 @@ class ReviewLayout(Dock):
         self.pages.addWidget(_page(self.form.native, self.start_button, self.status, self.intro))
         self.pages.addWidget(self.check)
         self.pages.addWidget(
-            _page(self.end, self.verdict, self.number, self.reason, self.agreement, self.links, self.more)
+            _page(
+                self.end,
+                self.banner,
+                self.verdict,
+                self.number,
+                self.agreement,
+                self.fault,
+                self.links,
+                self.more,
+            )
         )
         column = QVBoxLayout(self)
         column.setContentsMargins(4, 4, 4, 4)
@@ -378,12 +387,15 @@ class ReviewWidget(ReviewLayout):
         set_text(self.end, breakable(say("viewer.check-end", name=by, cells=len(review.labels.get(by, {})))))
         conclusion, figure = review.conclusion, review.figure
         result = conclusion.verdict is Verdict.RESULT
-        set_text(self.verdict, breakable(conclusion.word))
+        set_text(self.banner, say("viewer.banner-simulated") if conclusion.simulated else "")
+        why, todo = conclusion.why, conclusion.todo
+        self.verdict.show_words(
+            conclusion.verdict, "" if result else todo, f"{why} {todo}" if result else why
+        )
         self.more.setStyleSheet("" if result else _START)
-        self.verdict.setStyleSheet(_HEADING + ("" if result else f" border: 2px solid {WARNING_COLOUR};"))
         set_text(self.number, number_of(conclusion.headline or figure))
         self.number.setStyleSheet(_NUMBER if result else _TEXT)
-        set_text(self.reason, breakable(f"{conclusion.reason} {review.report_fault}".strip()))
+        set_text(self.fault, breakable(review.report_fault))
         set_text(self.agreement, "<br>".join(map(breakable, agreement_lines(review.agreement))))
         self.links.show_folder(review.folder)
         self.pages.setCurrentIndex(END)
