@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from factories import write_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sentence_keys import refused
+from sentence_keys import is_said, refused
 from sklearn.metrics import roc_auc_score
 
 from napari_rbcflow.classification.dataset import LabelledSequence, read_dataset
 from napari_rbcflow.classification.evaluation import evaluate
 from napari_rbcflow.classification.evaluation.scores import at_prevalence, auc, calibrate, threshold_at_leak
 from napari_rbcflow.classification.networks import build
-from napari_rbcflow.classification.training import default_recipe, gather, train
+from napari_rbcflow.classification.training import default_recipe, gather, train, train_further
 from napari_rbcflow.classification.training.augmenting import jiggle, spoil, vary
 from napari_rbcflow.classification.training.fitting import (
     EpochSampler,
@@ -33,8 +33,8 @@ from napari_rbcflow.classification.training.fitting import (
     tensors,
 )
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.classification.weight_files import load_weights
-from napari_rbcflow.errors import BadInput
+from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
+from napari_rbcflow.errors import BadInput, RunFailed
 
 RUNS = ("AA0101_10s01", "AA0102_10s01", "BB0101_10s01")
 
@@ -396,3 +396,54 @@ class TestTraining:
         assert len(all_of_it) == 43 + 51 + 142 + 142
         assert {s.patient for s in all_of_it} == {"BG", "BK", "BM"}
         assert {len(s.crops) for s in all_of_it if s.sampled} == {20}
+
+
+class TestFurther:
+    """Going on from the shipped weights with a laboratory's own tracks."""
+
+    SHIPPED = SHIPPED / "stage1.safetensors"
+
+    def test_what_is_better_on_held_back_runs_is_written(
+        self, dataset: Path, tmp_path: Path, rbcflow: Callable[..., tuple[int, str, str]]
+    ) -> None:
+        out = tmp_path / "ours"
+        code, _, err = rbcflow(
+            *("train", dataset, "-o", out, "--stage", "1", "--from", self.SHIPPED),
+            *("--epochs", "2", "--device", "cpu"),
+        )
+        assert code == 0
+        assert is_said("classification.further-better", err)
+        new, old = load_weights(out / "stage1.safetensors", 1), load_weights(self.SHIPPED, 1)
+        assert (new.slope, new.offset, new.thresholds) == (old.slope, old.offset, old.thresholds)
+        before, after = new.card["held_back_log_loss"]
+        assert after < before
+        assert new.card["started_from"]["sha256"] == old.sha256
+        assert next(iter(new.card["figures"].values()))["n"] == 27  # of these tracks, not the old ones
+        moved = [
+            float((a - b).abs().max())
+            for a, b in zip(new.networks[0].parameters(), old.networks[0].parameters(), strict=True)
+        ]
+        assert 0 < max(moved) < 0.05
+        TwoStage.load("cpu", stage1=out / "stage1.safetensors")
+
+    def test_tracks_that_teach_nothing_leave_nothing(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        named = [
+            LabelledSequence(
+                f"AA0101_10s01_{k}", int(rng.integers(3)), sequence(rng, int(rng.integers(3)), 14)
+            )
+            for k in range(20)
+        ]
+        folder = write_set(tmp_path / "noise", named)
+        with refused(RunFailed, "classification.further-no-better"):
+            train_further([folder], tmp_path / "out", start=self.SHIPPED, stage=1, epochs=1, device="cpu")
+        assert not (tmp_path / "out").exists()
+
+    def test_what_the_weights_decide_cannot_be_chosen(
+        self, dataset: Path, tmp_path: Path, rbcflow: Callable[..., tuple[int, str, str]]
+    ) -> None:
+        code, _, err = rbcflow(
+            *("train", dataset, "-o", tmp_path / "out", "--stage", "1", "--from", self.SHIPPED),
+            *("--folds", "patient"),
+        )
+        assert (code, "--folds" in err) == (2, True)

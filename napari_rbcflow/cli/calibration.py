@@ -32,10 +32,11 @@ def calibrate(folders: tuple[Path, ...], output: Path) -> None:
     must_be_new(output)
     found = Calibration.of_sessions(folders, output)
     found.write()
-    _print(found)
+    print_calibration(found)
 
 
-def _print(found: Calibration) -> None:
+def print_calibration(found: Calibration) -> None:
+    """Print what a calibration says."""
     for run in found.runs:
         values = {name: run[name] for name in ("day", "reviewed", "judged")}
         click.echo(say("cli.calibrate-run", run=run["folder"], **values))

@@ -80,6 +80,7 @@ def _figure(value: float | None) -> str:
 @click.argument("datasets", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", type=PATH, help=say("cli.train-output"))
 @click.option("--stage", type=click.Choice(["1", "2"]), required=True, help=say("cli.stage"))
+@click.option("--from", "start", type=PATH, metavar="FILE", help=say("cli.train-from"))
 @click.option(
     "--model",
     type=click.Choice(["blend", "small", "c-rnn", "cnn"]),
@@ -103,13 +104,30 @@ def train(
     datasets: tuple[Path, ...],
     output: Path | None,
     stage: str,
+    start: Path | None,
     model: str,
     seed: int,
     seeds: int,
     **options: Any,
 ) -> None:
     from napari_rbcflow.classification.training import train as fit
+    from napari_rbcflow.classification.training import train_further
 
+    if start is not None:
+        output = output or Path(f"stage{stage}-further")
+        kept = {name: options.pop(name) for name in ("epochs", "without", "device")}
+        if left := next((name for name, value in options.items() if value), None):
+            raise BadInput("classification.further-option", setting=left)
+        card = train_further(
+            list(datasets),
+            output,
+            start=start,
+            stage=int(stage),
+            progress=lambda sentence: echo(sentence, err=True),
+            **kept,
+        )
+        click.echo(say("cli.trained", name=card["name"], folder=output))
+        return
     output = output or Path(f"stage{stage}-{model}")
     card = fit(
         list(datasets),

@@ -47,7 +47,6 @@ from scipy.special import betaincinv
 from napari_rbcflow.estimate.fraction import whole
 from napari_rbcflow.estimate.intervals import FEW_CELLS, wilson
 from napari_rbcflow.estimate.network_rates import (
-    SPREAD,
     SPREAD_OF_RATIO,
     STAGE1,
     STAGE2,
@@ -255,8 +254,7 @@ def draw_new_patient(together: Draws, rates: NetworkRates) -> Draws:
     ):
         own = [rate for (rate,) in rates.patients(kind)]
         if own:
-            # The leak hangs on what is in the sample beside the cells, and varies more than all else.
-            found[name] = new_rate(own, u[row], prior, SPREAD if name == "leak" else rates.spread)
+            found[name] = new_rate(own, u[row], prior, rates.spread)
     return together._replace(**found)
 
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from napari_rbcflow.estimate.error_correction import Corrected, corrected_fraction
 from napari_rbcflow.estimate.network_rates import NetworkRates, Rate
-from napari_rbcflow.estimate.review import KINDS, PRIOR, ReviewPlan
+from napari_rbcflow.estimate.review import KINDS, ReviewPlan
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Floats, Label
 
@@ -49,8 +49,8 @@ DAY_SPREAD = 0.5
 it is between patients whom different laboratories recorded. Over the eleven days of the published cells the
 shares found differ by 0.2 to 0.4 (docs/decisions/estimate.md)."""
 DRAWS = 4000
-_LEAST_SHARE = 1e-4
-"""Of a kind that the machine does not expect in a stratum: nothing is impossible."""
+_LEAST_PRIOR = 1e-4
+"""Pseudo-count of a kind that nobody expects in a stratum: nothing is impossible."""
 _ALL_TOLD = Rate(1, 1)
 
 
@@ -83,8 +83,10 @@ def rates_of_review(
     # Tracks by the machine's label (rows) and the true kind (columns), as they may be.
     tracks = np.zeros((len(KINDS), len(KINDS), DRAWS))
     gone = frozenset(left_out)
-    for stratum in plan.strata:
+    for stratum, prior in zip(plan.strata, plan.prior(labels), strict=True):
         machine = Label(stratum.name.rsplit(" ", 1)[0])
+        if machine is not Label.UNRELIABLE:  # of the counted ones, the label itself says more of the kind
+            prior = np.append(prior[:2].sum() * _kinds(stratum.expected), prior[2])
         out = np.array([int(cell) in gone for cell in stratum.cells], bool)
         for cells, label in ((stratum.cells[~out], machine), (stratum.cells[out], Label.UNRELIABLE)):
             if not len(cells):
@@ -94,7 +96,7 @@ def rates_of_review(
                 said = labels.get(int(cell)) or ()
                 for one in said:
                     seen[KINDS.index(Label(one))] += 1 / len(said)
-            alpha = seen + PRIOR * np.maximum(stratum.expected, _LEAST_SHARE)
+            alpha = seen + np.maximum(prior, _LEAST_PRIOR)
             shares = rng.dirichlet(alpha, DRAWS).T
             rest = len(cells) - round(float(seen.sum()))
             tank = rng.binomial(rest, np.clip(shares[0], 0, 1))
@@ -118,6 +120,10 @@ def rates_of_review(
             strict=True,
         )
     )
+
+
+def _kinds(expected: Floats) -> Floats:
+    return np.asarray(expected[:2] / max(float(expected[:2].sum()), 1e-9), np.float64)
 
 
 def _as_counts(hits: Floats, misses: Floats) -> Rate:
@@ -161,8 +167,7 @@ def laboratory_rates(runs: Sequence[ReviewedRun], spread: float = DAY_SPREAD) ->
     ----------
     runs : sequence of ReviewedRun
     spread : float
-        Scale of the prior of the standard deviation between days, in log odds; that of the leak has
-        `network_rates.SPREAD`.
+        Scale of the prior of the standard deviation between days, in log odds.
 
     Raises
     ------

@@ -240,6 +240,20 @@ class ReviewPlan:
         reliable = float((self.sizes * shares[:, :2].sum(axis=1)).sum())
         return ReviewedFraction(estimate, low, high, level, n, reliable)
 
+    def prior(self, labels: Mapping[int, Sequence[str]]) -> Floats:
+        """Return what is known of the kinds in each stratum beside its own checks, as pseudo-counts.
+
+        Parameters
+        ----------
+        labels : mapping of int to sequence of str
+            As in `next`.
+
+        Returns
+        -------
+        ndarray of float64, shape (strata, 3)
+        """
+        return np.asarray(PRIOR * self._curve(self._seen(labels)), np.float64)
+
     @cached_property
     def _expected(self) -> Floats:
         return np.array([stratum.expected for stratum in self.strata]).reshape(-1, 3)

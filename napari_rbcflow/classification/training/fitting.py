@@ -1,6 +1,7 @@
 """Fit one network: batches, balance, learning rate, best epoch.
 
 Learning rates: Smith, arXiv 1506.01186 (triangular cycles, the range test) and arXiv 1803.09820 (one cycle).
+Going on from weights: Li, Grandvalet and Davoine, arXiv 1802.01483 (L2-SP, a pull back to the start).
 """
 
 from __future__ import annotations
@@ -147,6 +148,7 @@ class Recipe:
     composed: float = 0.0  # the same of our tracker's tracks in composed movies
     smoothing: float = 0.0  # label smoothing of the cross-entropy
     decay: float = 0.0  # weight decay of Adam; 0 as in the paper
+    anchor: float = 0.0  # pull back to the weights that training goes on from (L2-SP)
     clip: float = 5.0  # longest gradient; 0 does not clip, as in the paper
     options: dict[str, Any] = field(default_factory=dict)  # of `Blend` or `SmallNetwork`
 
@@ -184,20 +186,25 @@ def fit(
     progress: Callable[[int, int, float], None] | None = None,
     simulated: Sequence[LabelledSequence] = (),
     composed: Sequence[LabelledSequence] = (),
+    start: nn.Module | None = None,
 ) -> Fitted:
     """Train one network and keep its best epoch by validation loss, or the last without validation.
 
     `progress` is called after each epoch with epoch, epochs and training loss. Of `simulated`, each class is
-    drawn equally often; of `composed`, each label, and each cell of a label.
+    drawn equally often; of `composed`, each label, and each cell of a label. With `start`, training goes on
+    from a copy of that network, and `Recipe.anchor` pulls every weight back to it.
     """
     device = device or torch.device("cpu")
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    network = build(recipe.model, recipe.frames, recipe.options).to(device)
+    if start is None:
+        network = build(recipe.model, recipe.frames, recipe.options).to(device)
+    else:
+        network = copy.deepcopy(start).to(device).requires_grad_(True)
     if recipe.model == "c-rnn":  # another memory order, a quarter faster on a CPU
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if isinstance(network, Blend):
+    if isinstance(network, Blend) and start is None:
         network.standardise(
             *(torch.from_numpy(a).to(device) for a in tensors([s.crops for s in train], recipe))
         )
@@ -209,6 +216,10 @@ def fit(
     rate = recipe.learning_rate or find_learning_rate(network, batches, recipe.schedule)
     steps = math.ceil(len(sampler.epoch(np.random.default_rng(0))) / recipe.batch)
     optimiser, cycle = make_optimiser(network, rate, recipe.schedule, recipe.decay, recipe.epochs, steps)
+    began = [parameter.detach().clone() for parameter in network.parameters()] if start is not None else []
+    if began:  # a decay towards zero would undo what the weights know
+        for group in optimiser.param_groups:
+            group["weight_decay"] = 0.0
     if validation:
         held, held_mask = (torch.from_numpy(a) for a in tensors([s.crops for s in validation], recipe))
         held_wanted = torch.from_numpy(targets(validation, recipe.stage)).to(device)
@@ -220,6 +231,8 @@ def fit(
         total, seen = 0.0, 0
         for images, mask, wanted in batches():
             loss = loss_of(network, images.to(device), mask.to(device), wanted.to(device), recipe.smoothing)
+            for parameter, was in zip(network.parameters() if began else (), began, strict=True):
+                loss = loss + recipe.anchor / 2 * ((parameter - was) ** 2).sum()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             if recipe.clip:

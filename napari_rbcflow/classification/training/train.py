@@ -227,7 +227,7 @@ def train(
         if not 0 <= share <= 10:
             raise BadInput("classification.share-out-of-range", setting=setting, share=share)
     recipe = replace(recipe, **shares)
-    with _new_folder(out):
+    with new_folder(out):
         where = choose_device(device)
         train_set, validation, test = gather(datasets, recipe.stage, without)
         drawn = draw_simulated(recipe, len(train_set) + len(validation))
@@ -286,7 +286,7 @@ def train(
 
 
 @contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[None]:
+def new_folder(folder: Path) -> Iterator[None]:
     """Create a folder and its parents before the work whose results it takes; remove them if that fails."""
     made: list[Path] = []
     try:
