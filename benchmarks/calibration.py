@@ -8,7 +8,7 @@ share of runs that get a corrected number, the share of those whose interval hol
 width in points; the same with the shipped card in the place of the calibration; and how often Wilson's
 interval of the raw count holds the truth. From the repository's root::
 
-    OMP_NUM_THREADS=1 nice python benchmarks/calibration.py --laboratories 300
+    OMP_NUM_THREADS=1 nice python benchmarks/calibration.py
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--laboratories", type=int, default=300)
+    parser.add_argument("--laboratories", type=int, default=60, help="for each row")
     parser.add_argument("--days", type=int, default=3)
     parser.add_argument("--checks", type=int, default=100, help="tracks checked on each day")
     parser.add_argument("--spreads", type=float, nargs="+", default=[0.3, 0.6])

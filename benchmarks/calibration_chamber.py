@@ -74,7 +74,8 @@ def main() -> None:
         ]
         wrong = sum(label[c] == "unreliable" for c in counted)
         print(
-            f"{folder.name}: true {fraction:.3f}, {cells}, {wrong} counted wrongly; review {figure.low:.3f} to {figure.high:.3f}",
+            f"{folder.name}: true {fraction:.3f}, {cells}, {wrong} counted wrongly; "
+            f"review {figure.low:.3f} to {figure.high:.3f}",
             flush=True,
         )
     found = Calibration.of_sessions(days[:REVIEWED], given.folder / "calibration.json")
@@ -86,7 +87,8 @@ def main() -> None:
         told = session.run
         raw, corrected = told["fraction"], told["fraction_corrected"]
         print(
-            f"{folder.name}: true {fraction:.3f}; raw {raw['estimate']:.3f} ({raw['low']:.3f} to {raw['high']:.3f}); "
+            f"{folder.name}: true {fraction:.3f}; raw {raw['estimate']:.3f} "
+            f"({raw['low']:.3f} to {raw['high']:.3f}); "
             f"{corrected['method']} {corrected['low']} to {corrected['high']} {corrected.get('reason', '')}; "
             f"{session.conclusion.verdict}; {told['calibration']['applies']} {told['calibration']['why']}",
             flush=True,

@@ -342,3 +342,20 @@ def test_nothing_is_left_of_an_export_that_fails(days: list[Path], tmp_path: Pat
         assert code == 2
         assert is_said(key, err)
         assert not (tmp_path / "cells").exists()
+
+
+# ------------------------------------------------------------------ napari
+
+
+def test_the_settings_give_the_calibration_to_every_new_run(calibration: Calibration, qtbot: Any):
+    from napari_rbcflow.widgets.live_form import CameraForm
+    from napari_rbcflow.widgets.movie_form import MovieForm
+    from napari_rbcflow.widgets.settings import SettingsWidget
+
+    widget, live, movie = SettingsWidget(), CameraForm(), MovieForm(list)
+    for one in (widget, live, movie.container.native):
+        qtbot.addWidget(one)
+    assert live.run_settings().calibration is None
+    widget.calibration.line_edit.value = str(calibration.file)
+    widget.save_button.click()
+    assert live.run_settings().calibration == movie.run_settings().calibration == calibration.file

@@ -254,7 +254,8 @@ def draw_new_patient(together: Draws, rates: NetworkRates) -> Draws:
     ):
         own = [rate for (rate,) in rates.patients(kind)]
         if own:
-            found[name] = new_rate(own, u[row], prior, rates.spread)
+            spread = rates.leak_spread if name == "leak" else rates.spread
+            found[name] = new_rate(own, u[row], prior, spread)
     return together._replace(**found)
 
 

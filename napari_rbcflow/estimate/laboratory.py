@@ -44,10 +44,10 @@ RATES = (
     "let_through_as_tank",
 )
 """What a review tells, named as in `NetworkRates`."""
-DAY_SPREAD = 0.5
-"""Scale of the prior of a rate's standard deviation between days of one microscope, in log odds: half of what
-it is between patients whom different laboratories recorded. Over the eleven days of the published cells the
-shares found differ by 0.2 to 0.4 (docs/decisions/estimate.md)."""
+DAY_SPREAD, LEAK_SPREAD = 0.5, 0.75
+"""Scales of the priors of the standard deviation between days of one microscope, in log odds: of the shares
+found and right, and of the leak. Over the published days the first differ by 0.2 to 0.4, and the leak differs
+more: 1 of 96 and 4 of 34 on two days of one patient (docs/decisions/estimate.md)."""
 DRAWS = 4000
 _LEAST_PRIOR = 1e-4
 """Pseudo-count of a kind that nobody expects in a stratum: nothing is impossible."""
@@ -160,14 +160,12 @@ class ReviewedRun:
     rates: Mapping[str, Rate]
 
 
-def laboratory_rates(runs: Sequence[ReviewedRun], spread: float = DAY_SPREAD) -> NetworkRates:
+def laboratory_rates(runs: Sequence[ReviewedRun]) -> NetworkRates:
     """Return a laboratory's rates, with its days in the place of patients.
 
     Parameters
     ----------
     runs : sequence of ReviewedRun
-    spread : float
-        Scale of the prior of the standard deviation between days, in log odds.
 
     Raises
     ------
@@ -180,10 +178,10 @@ def laboratory_rates(runs: Sequence[ReviewedRun], spread: float = DAY_SPREAD) ->
         return Rate(sum(rate.hits for rate in rates), sum(rate.of for rate in rates))
 
     days = sorted({run.day for run in runs})
-    return rates_of_days({day: {name: of_day(day, name) for name in RATES} for day in days}, spread)
+    return rates_of_days({day: {name: of_day(day, name) for name in RATES} for day in days})
 
 
-def rates_of_days(days: Mapping[str, Mapping[str, Rate]], spread: float = DAY_SPREAD) -> NetworkRates:
+def rates_of_days(days: Mapping[str, Mapping[str, Rate]]) -> NetworkRates:
     """Return the same from the rates of each day, by the names of `RATES`."""
     whole = {
         name: Rate(sum(own[name].hits for own in days.values()), sum(own[name].of for own in days.values()))
@@ -200,7 +198,8 @@ def rates_of_days(days: Mapping[str, Mapping[str, Rate]], spread: float = DAY_SP
         let_through_as=(as_tank.hits, as_tank.of - as_tank.hits, 0),
         by_patient=days,
         told_apart=False,
-        spread=spread,
+        spread=DAY_SPREAD,
+        leak_spread=LEAK_SPREAD,
     )
 
 

@@ -65,8 +65,9 @@ class NetworkRates:
     told_apart : bool
         Whether cells that stage 2 cannot tell were counted apart, as `told`. If not, such cells are among
         those not found and not let through, and `told` is 1.
-    spread : float
-        Scale of the prior of the standard deviation between patients, in log odds.
+    spread, leak_spread : float
+        Scale of the prior of the standard deviation between patients, in log odds: of the shares found and
+        right, and of the leak.
 
     Raises
     ------
@@ -87,6 +88,7 @@ class NetworkRates:
     by_patient: Mapping[str, Mapping[str, Rate]] = field(default_factory=dict)
     told_apart: bool = True
     spread: float = SPREAD
+    leak_spread: float = SPREAD
 
     def __post_init__(self) -> None:
         object.__setattr__(self, LET_THROUGH_AS, tuple(whole(n) for n in self.let_through_as))

@@ -57,6 +57,7 @@ FIELD_LABELS = {
     "least_frames": say("forms.field-least-frames"),
     "sessions_folder": say("forms.field-sessions-folder"),
     "person": say("forms.field-person"),
+    "calibration": say("forms.field-calibration"),
     "picture_mode": say("forms.field-picture-mode"),
     "picture_hz": say("forms.field-picture-hz"),
     "picture_delay_s": say("forms.field-picture-delay"),

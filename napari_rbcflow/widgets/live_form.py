@@ -27,7 +27,7 @@ from napari_rbcflow.sources import USUAL_PIXEL_TYPES, CameraSettings, parse_roi,
 from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES
 from napari_rbcflow.widgets.dock import FIELD_LABELS
-from napari_rbcflow.widgets.remembered import Settings, read_number
+from napari_rbcflow.widgets.remembered import Settings, load_settings, read_number
 from napari_rbcflow.widgets.run_form import (
     FLOW_HELP,
     FLOW_USUAL,
@@ -329,6 +329,7 @@ class CameraForm(QWidget):
             stop=self.stop.rules(),
             least_frames=self.least_frames.value(),
             background="sliding",
+            calibration=self._settings.calibration or load_settings().calibration_file,
         )
 
     def to_remember(self) -> dict[str, Any]:

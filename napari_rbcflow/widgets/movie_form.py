@@ -23,7 +23,7 @@ from napari_rbcflow.sources import FrameArray, check_settings, open_frames
 from napari_rbcflow.types import LEAST_FRAMES, SIMULATED_MARK
 from napari_rbcflow.widgets.dock import FIELD_LABELS
 from napari_rbcflow.widgets.layers import is_of_live_picture
-from napari_rbcflow.widgets.remembered import Settings, read_number
+from napari_rbcflow.widgets.remembered import Settings, load_settings, read_number
 from napari_rbcflow.widgets.run_form import FLOW_HELP, FLOW_USUAL, FLOWS, flow_from, new_session
 
 _BIG_TIFF_BYTES = 3_500_000_000
@@ -291,6 +291,7 @@ class MovieForm:
             ring_seconds=RING_SECONDS,
             least_frames=self.least_frames.value,
             set_flow=flow_from({name: field.value for name, field in self.set_flow.items()}),
+            calibration=load_settings().calibration_file,
         )
 
     def new_folder(self) -> Path:

@@ -45,6 +45,7 @@ class Settings:
 
     sessions_folder: Path = field(default_factory=lambda: Path.home() / "rbcflow-sessions")
     person: str = ""  # who changes labels by hand; see `who`
+    calibration: str = ""  # a file, as `calibration` of `rbcflow live`
     camera: str = "simulated"  # as `camera` of `rbcflow live`
     mm_path: str = ""
     exposure_ms: float | None = None
@@ -63,7 +64,7 @@ class Settings:
     remark: str = ""  # what a person must be told of the file that was read; not written
 
     def __post_init__(self) -> None:
-        for name in ("person", "camera", "mm_path", "roi", "pixel_type"):
+        for name in ("person", "calibration", "camera", "mm_path", "roi", "pixel_type"):
             self._check("forms.not-text", name, isinstance(getattr(self, name), str))
         self._check("forms.not-a-folder", "sessions_folder", isinstance(self.sessions_folder, Path))
         if not self.camera:
@@ -96,6 +97,11 @@ class Settings:
         if bounds is not None and not bounds[0] <= value <= bounds[1]:
             low, high = bounds
             raise BadInput("forms.not-between", setting=setting, low=low, high=high, value=value)
+
+    @property
+    def calibration_file(self) -> Path | None:
+        """The laboratory's calibration for new runs; None if there is none."""
+        return Path(self.calibration).expanduser() if self.calibration.strip() else None
 
     @property
     def who(self) -> str:
@@ -225,7 +231,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
         *("binning", "roi", "pixel_type", "port", "flow"),
     ),
     "display": ("picture_mode", "picture_hz", "picture_delay_s", "show_unreliable"),
-    "records": ("sessions_folder", "person"),
+    "records": ("sessions_folder", "person", "calibration"),
 }
 _WHOLE = frozenset({"binning", "port"})
 # Texts there: a number could not be left empty, and napari 0.9.2 would show 0.605 um as 0.60 or 0.61.

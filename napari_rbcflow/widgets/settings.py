@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, LineEdit
+from magicgui.types import FileDialogMode
+from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, FloatSpinBox, LineEdit
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import BadInput, RbcflowError
@@ -34,6 +35,13 @@ class SettingsWidget(QWidget):
         self.setMinimumWidth(400)
         self.sessions_folder = folder_field("sessions_folder")
         self.person = _line("person", Settings().who, say("forms.person-help"))
+        self.calibration = FileEdit(
+            label=FIELD_LABELS["calibration"],
+            mode=FileDialogMode.EXISTING_FILE,
+            filter="*.json",
+            tooltip=say("forms.calibration-help"),
+        )
+        self.calibration.choose_btn.text = say("forms.browse")
         self.camera = _line("camera", say("forms.cameras"), say("forms.camera-help"))
         self.mm_path = folder_field("mm_path")
         self.mm_path.line_edit.native.setPlaceholderText(say("forms.found-automatically"))
@@ -64,6 +72,7 @@ class SettingsWidget(QWidget):
             [
                 self.sessions_folder,
                 self.person,
+                self.calibration,
                 self.camera,
                 self.mm_path,
                 self.exposure_ms,
@@ -108,6 +117,7 @@ class SettingsWidget(QWidget):
     def _show(self, settings: Settings) -> None:
         self.sessions_folder.value = settings.sessions_folder
         self.person.value = settings.person
+        self.calibration.line_edit.value = settings.calibration
         self.camera.value = settings.camera
         self.mm_path.line_edit.value = settings.mm_path
         for name in ("exposure_ms", "fps", "pixel_size_um", "binning", "port"):
@@ -128,6 +138,7 @@ class SettingsWidget(QWidget):
             load_settings(),  # what others have saved meanwhile, and what a newer version knows
             sessions_folder=Path(folder).expanduser(),
             person=self.person.value.strip(),
+            calibration=self.calibration.line_edit.value.strip(),
             camera=self.camera.value.strip(),
             mm_path=self.mm_path.line_edit.value.strip(),
             exposure_ms=read_number("exposure_ms", self.exposure_ms.value),
