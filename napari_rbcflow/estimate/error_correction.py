@@ -341,6 +341,8 @@ def _widest(together: Draws, new: Draws | None, level: float, rates: NetworkRate
     if new is not None and width(None, together) <= (width(new, together) + widths[why]) / 2:
         of_rates = (rates.patients_of(name) for name in (*STAGE1, *STAGE2))
         known_patients = min(len(names) for names in of_rates if names)
+        if not rates.told_apart:
+            return say("estimate.widest-days", days=known_patients)
         return say("estimate.widest-patients", patients=known_patients)
     return why
 

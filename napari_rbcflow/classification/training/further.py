@@ -111,7 +111,7 @@ def train_further(
     """
     report: Progress = progress or (lambda _: None)
     old = load_weights(Path(start), stage)
-    recipe = _recipe(old, epochs or EPOCHS)
+    recipe = recipe_of(old, epochs or EPOCHS)
     with new_folder(Path(out)):
         where = choose_device(device)
         train, validation, _ = gather(datasets, stage, without)
@@ -122,13 +122,13 @@ def train_further(
         if not tried.better:
             raise RunFailed("classification.further-no-better", **told)
         report(say("classification.further-better", **told))
-        networks = _go_on(old, tracks, recipe, where, report)
+        networks = go_on(old, tracks, recipe, where, report)
         card = _card(old, tracks, recipe, tried, start)
         card["device"] = where.type if where.type == "cpu" else torch.cuda.get_device_name(where)
         return save_weights(Path(out) / f"stage{stage}.safetensors", networks, card)
 
 
-def _recipe(old: TrainedStage, epochs: int) -> Recipe:
+def recipe_of(old: TrainedStage, epochs: int) -> Recipe:
     told = dict(old.card["recipe"])
     known = {field.name for field in fields(Recipe)}
     recipe = Recipe(**{name: value for name, value in told.items() if name in known})
@@ -138,7 +138,7 @@ def _recipe(old: TrainedStage, epochs: int) -> Recipe:
     )
 
 
-def _go_on(
+def go_on(
     old: TrainedStage,
     tracks: Sequence[LabelledSequence],
     recipe: Recipe,
@@ -178,7 +178,7 @@ def _try(
         if not has_both_classes(rest, recipe.stage):
             continue
         judged = [track for track, is_held in zip(tracks, own, strict=True) if is_held]
-        for member, network in enumerate(_go_on(old, rest, recipe, device, lambda _: None)):
+        for member, network in enumerate(go_on(old, rest, recipe, device, lambda _: None)):
             held[member, own] = logits(network, judged, recipe)
         progress(say("classification.further-tried", part=part, tracks=len(judged)))
     known = np.isfinite(held).all(0)
