@@ -53,6 +53,14 @@ def a_run(*warnings: str, n: int = 120, **changes: Any) -> dict[str, Any]:
         (a_run("reliable-few"), None, "provisional", "why-doubtful"),
         (a_run("reliable-few", "few-cells"), NARROW, "result", "why-reviewed"),
         (a_run("reliable-few", **CALIBRATED), None, "provisional", "why-doubtful"),
+        (
+            a_run(
+                quality={"warnings": [RunWarning("speeds", Severity.NOTE, "Odd.").as_dict()]}, **CALIBRATED
+            ),
+            None,
+            "provisional",
+            "why-doubtful",
+        ),
         # Where the movie is bad, nobody does.
         (a_run("light-saturated"), NARROW, "no-result", "It is light-saturated."),
         (a_run("fraction-drifts", **CALIBRATED), NARROW, "no-result", "It is fraction-drifts."),

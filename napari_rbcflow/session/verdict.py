@@ -90,7 +90,8 @@ def conclude(
     watched = isinstance((run.get("quality") or {}).get("warnings"), list)
     if going_on and not counted and not watched:  # what is true of every run in its first seconds
         return found(Verdict.NO_RESULT, say("session.why-none-yet"), say("session.todo-wait"))
-    grave = [w for w in warnings_of_run(run) if w.grave and w.key != "not-ended"]
+    warnings = [w for w in warnings_of_run(run) if w.key != "not-ended"]
+    grave = [w for w in warnings if w.grave]
     bad_movie = next((w for w in grave if w.key not in WARNINGS_A_REVIEW_ANSWERS), None)
     if bad_movie is not None:
         todo = say("session.todo-again") if bad_movie.key == "failed" else ""
@@ -108,7 +109,9 @@ def conclude(
         return found(Verdict.RESULT, why, say("session.todo-use"), reviewed)
     calibration = run.get("calibration") or {}
     calibrated = FractionFigure.read(run.get("fraction_corrected")) if calibration.get("applies") else None
-    if calibrated is not None and _narrow(calibrated) and not grave:
+    # Also a mild sign that the networks are not at home here: a calibration is of other runs, a review of this.
+    doubtful = grave or [w for w in warnings if w.key in WARNINGS_A_REVIEW_ANSWERS]
+    if calibrated is not None and _narrow(calibrated) and not doubtful:
         why = say("session.why-calibrated")
         return found(Verdict.RESULT, why, say("session.todo-use"), calibrated)
     if passed_over:
@@ -116,7 +119,7 @@ def conclude(
         return found(Verdict.PROVISIONAL, why, say("session.todo-passed-over", cells=passed_over))
     if reviewed is not None and reviewed.n:
         return found(Verdict.PROVISIONAL, _wide_words(reviewed), _more_words(judged - reviewed.n))
-    if grave:
+    if doubtful:
         why = say("session.why-doubtful")
     elif calibration.get("applies"):
         why = say("session.why-calibration-wide")
