@@ -109,7 +109,7 @@ def conclude(
         return found(Verdict.RESULT, why, say("session.todo-use"), reviewed)
     calibration = run.get("calibration") or {}
     calibrated = FractionFigure.read(run.get("fraction_corrected")) if calibration.get("applies") else None
-    # Also a mild sign that the networks are not at home here: a calibration is of other runs, a review of this.
+    # A mild sign that the networks are not at home here is enough: a calibration is of other runs.
     doubtful = grave or [w for w in warnings if w.key in WARNINGS_A_REVIEW_ANSWERS]
     if calibrated is not None and _narrow(calibrated) and not doubtful:
         why = say("session.why-calibrated")
