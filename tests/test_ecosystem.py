@@ -321,7 +321,7 @@ def test_the_preferences_of_napari_call_the_settings_as_the_forms_do() -> None:
         for name, setting in category.properties.items()
     }
     assert titles == {name: FIELD_LABELS[name] for name in titles}
-    assert len(titles) == 16
+    assert len(titles) == 17
 
 
 def test_the_preferences_of_napari_show_the_same_settings(
