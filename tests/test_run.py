@@ -88,6 +88,7 @@ def test_the_number_freezes_at_the_cell_that_meets_the_rule_and_open_tracks_are_
     run = Run(chamber(60, paced=True), tmp_path / "s", RunSettings(stop=StopRules(reliable=7)), SaysAll())
     record = done(run)
     assert (record["status"], record["stop_reason"]) == ("finished", "reliable")
+    assert run.progress().open_tracks == 0  # all have a label, if only "uncounted"
     assert record["fraction"]["n"] == 7
     cells = open_session(run.folder).cells
     assert (cells.label == "tank-treading").sum() == 7

@@ -8,11 +8,14 @@ import logging
 import threading
 import weakref
 from collections import deque
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
+from napari_rbcflow import events
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ipc import Child
+from napari_rbcflow.pipeline.announcer import LOOK_S, Announcer
 from napari_rbcflow.pipeline.messages import (
     Began,
     Begin,
@@ -78,6 +81,9 @@ class WorkerRun:
         self.remarks: tuple[str, ...] = ()
         self._judged: deque[JudgedCell] = deque(maxlen=REMEMBERED)
         self._counted = bytearray()
+        self._to_announce: deque[JudgedCell] = deque(maxlen=REMEMBERED)
+        self._announcer: Announcer | None = None
+        self._news = threading.Event()
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._giving_up: threading.Timer | None = None
@@ -93,8 +99,12 @@ class WorkerRun:
         return self._done.is_set()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until it has ended or was refused; return whether it has."""
-        return self._done.wait(timeout_s)
+        """Wait until it has ended, and subscribers know, or was refused; return whether it has."""
+        if not self._done.wait(timeout_s):
+            return False
+        if self._announcer is not None:
+            self._announcer.wait()
+        return True
 
     def stop(self) -> None:
         """End the run by a person's wish; return at once.
@@ -145,10 +155,19 @@ class WorkerRun:
     def hear(self, message: Message) -> None:
         """Take in a message; from the thread that listens to the worker."""
         if isinstance(message, Polled):
+            snapshot = message.snapshot
+            if self._announcer is None and events.subscribed():
+                with contextlib.suppress(RuntimeError):  # as Python ends, 3.12 starts no more threads
+                    self._announcer = Announcer(self.folder, self._look)
+            elif self._announcer is not None and (faults := self._announcer.faults):
+                snapshot = replace(snapshot, warnings=(*snapshot.warnings, *faults))
             with self._lock:
-                self._judged.extend(message.snapshot.judged)
-                self._counted += message.snapshot.counted
-            self.snapshot = message.snapshot
+                self._judged.extend(snapshot.judged)
+                self._counted += snapshot.counted
+                if self._announcer is not None:
+                    self._to_announce.extend(snapshot.judged)
+                self.snapshot = snapshot
+            self._news.set()
         elif isinstance(message, Began):
             self.info, self.phase = message.info, Phase.RUNNING
         elif isinstance(message, Refused):
@@ -156,9 +175,23 @@ class WorkerRun:
             self._end(Phase.REFUSED)
         elif isinstance(message, Ended):
             self.outcome, self.remarks = message.outcome, message.remarks
+            if self._announcer is not None:
+                self.remarks += self._announcer.faults
             if self.outcome.status is RunStatus.FAILED:
                 self.sentence = self.outcome.reason
             self._end(Phase.ENDED)
+
+    def _look(self) -> tuple[Snapshot | None, Outcome, bool]:
+        """Wait for news, for those who subscribed to events; from their thread."""
+        self._news.wait(LOOK_S)
+        self._news.clear()
+        ended = self.ended
+        with self._lock:
+            snapshot, judged = self.snapshot, tuple(self._to_announce)
+            self._to_announce.clear()
+        if snapshot is None:
+            return None, self.outcome, ended
+        return replace(snapshot, judged=judged), self.outcome if ended else snapshot.outcome, ended
 
     def lost(self, how: str) -> None:
         """Close what a worker that died left behind, as failed."""
@@ -182,6 +215,7 @@ class WorkerRun:
             self._giving_up.cancel()
         self.phase = phase
         self._done.set()
+        self._news.set()
 
 
 class Worker:
@@ -287,6 +321,8 @@ class Worker:
             child.pipe.close_outgoing()
             if not run.wait(OPENING_PATIENCE_S + run.patience_s):
                 run.give_up(say("pipeline.worker-did-not-end"))
+        elif run is not None:
+            run.wait(0)  # subscribers may just be told of its end
         child.pipe.close_outgoing()
         child.process.kill()  # its sessions are closed
         self._listener.join(PATIENCE_S)

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from napari_rbcflow import events
 from napari_rbcflow.classification import TwoStage
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import (
@@ -22,6 +23,7 @@ from napari_rbcflow.estimate import (
     stopping,
     uncounted,
 )
+from napari_rbcflow.pipeline.announcer import LOOK_S, Announcer
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.stages import Stages, keep_freed_memory
 from napari_rbcflow.pipeline.status import (
@@ -59,11 +61,11 @@ _WARNED_EVERY_S = 0.25
 
 
 class Watcher:
-    """Looks at a run that has started, again and again, from one thread."""
+    """Looks at a run that has started, again and again, from one thread; leaves out `judged_before` cells."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, judged_before: int = 0) -> None:
         self._run = run
-        self._judged_before = 0
+        self._judged_before = judged_before
         self._counted_before = self._recounts = 0
         self._warnings: tuple[str, ...] = ()
         self._warned_at = float("-inf")
@@ -85,9 +87,11 @@ class Watcher:
             progress=self._run.progress(),
             frame=None if at is None or at.frame is None else at.frame.index,
             newest=None if newest is None else newest.index,
+            newest_s=0.0 if newest is None else newest.time_s,
             judged=judged,
             counted=counted,
             warnings=self._warned(),
+            outcome=self._run.outcome,
             **positions,
         )
 
@@ -144,7 +148,7 @@ class Reporter:
             dropped=sum(dropped.values()),
             missed=sum(missed.values()),
             seconds=stages.seconds,
-            open_tracks=len(positions.cell) if positions is not None else 0,
+            open_tracks=0 if ended or positions is None else len(positions.cell),
             cells=Counter(tally.cells),
             n=tally.fraction.n,
             estimate=tally.fraction.estimate,
@@ -328,6 +332,7 @@ class Run:
         self._two_stage = two_stage
         self._done = threading.Event()
         self._closing = threading.Thread()
+        self._announcer: Announcer | None = None
         self.started = self._hung = False
 
     # ------------------------------------------------------------------ start
@@ -345,6 +350,7 @@ class Run:
         except BaseException:
             self.source.close()
             raise
+        self._announce()
         for thread in self._threads:
             thread.start()
         self._supervisor = threading.Thread(target=self._supervise, name="rbcflow-run", daemon=True)
@@ -428,6 +434,7 @@ class Run:
         received = 0
         ended: float | None = None
         while any(t.is_alive() for t in self._threads):
+            self._announce()
             for thread in self._threads:
                 thread.join(0.05)
             pace.poll(stages.n_received)
@@ -521,8 +528,25 @@ class Run:
     # ------------------------------------------------------------------ views
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until the session is closed; return whether it is."""
-        return self._done.wait(timeout_s)
+        """Wait until the session is closed, and subscribers know; return whether it is."""
+        if not self._done.wait(timeout_s):
+            return False
+        if self._announcer is not None:
+            self._announcer.wait()
+        return True
+
+    def _announce(self) -> None:
+        """Tell subscribers of this run, once there are any."""
+        if self._announcer is not None or not events.subscribed():
+            return
+        # Who comes in mid-run hears what is judged from then on.
+        watcher = Watcher(self, judged_before=self.stages.judged.n)
+
+        def look() -> tuple[Snapshot, Outcome, bool]:
+            ended = self._done.wait(LOOK_S)
+            return watcher.poll(), self.outcome, ended
+
+        self._announcer = Announcer(self.folder, look)
 
     @property
     def hung(self) -> bool:
@@ -544,7 +568,8 @@ class Run:
     def warnings(self) -> list[str]:
         """What a person must be told, in sentences."""
         fault = self.stages.writer.report_fault
-        return [*self.account().warnings, *([fault] if fault else [])]
+        of_subscribers = self._announcer.faults if self._announcer is not None else ()
+        return [*self.account().warnings, *([fault] if fault else []), *of_subscribers]
 
     def progress(self) -> Progress:
         """Return how the run stands, from any thread."""

@@ -35,6 +35,8 @@ class Snapshot:
         The last frame that was tracked; with a sliding background, about 50 frames behind the newest.
     newest : int or None
         The newest frame received.
+    newest_s : float
+        Its camera time.
     cell : ndarray of int64, shape (m,)
         The open tracks in `frame`.
     y_px, x_px : ndarray of float32, shape (m,)
@@ -45,17 +47,22 @@ class Snapshot:
         The cells counted since, in order: 1 tank-treading, 0 flipping. None is ever left out. See
         `COUNTED_AGAIN`.
     warnings : tuple of str
+    outcome : Outcome
+        What ended the run, as soon as it is known; `GOES_ON` before. Its session may still be open, and the
+        last cells or a fault may change it.
     """
 
     progress: Progress
     frame: int | None = None
     newest: int | None = None
+    newest_s: float = 0.0
     cell: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     y_px: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     x_px: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     judged: tuple[JudgedCell, ...] = ()
     counted: bytes = b""
     warnings: tuple[str, ...] = ()
+    outcome: Outcome = field(default_factory=lambda: Outcome())
 
 
 REMEMBERED = 2048
