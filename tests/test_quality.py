@@ -24,7 +24,7 @@ from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity
 from napari_rbcflow.quality.drift import DriftWatch, change_in
 from napari_rbcflow.quality.meter import RECENT_S, Meter, Sums, figures_of, median_speed, speed_bin
-from napari_rbcflow.quality.monitor import RunQuality, warnings_of_run, warnings_so_far
+from napari_rbcflow.quality.monitor import RunQuality, warnings_of_counts, warnings_of_run, warnings_so_far
 from napari_rbcflow.quality.rules import STAYS_S, ActiveWarnings, warnings_of_figures
 from napari_rbcflow.quality.summary import quality_lines
 from napari_rbcflow.sentences import say
@@ -252,6 +252,22 @@ def test_a_session_tells_each_warning_once_and_as_the_run_said_it() -> None:
     ]
 
 
+def test_a_run_that_ended_at_once_or_died_is_not_told_to_check_the_focus() -> None:
+    """After 0.4 s, or where the process was killed, nobody knows anything of the focus."""
+    few = {"tracked": 30, "unreliable": 4, "uncounted": 26}
+    for cells in ({"tracked": 0}, few):
+        run = record(cells=cells, fraction={"n": 0})
+        assert keys(warnings_of_counts(run, seconds=0.4)) == {"brief"}
+    assert keys(warnings_of_counts(record(cells={"tracked": 0}, fraction={"n": 0}), seconds=12)) == {
+        "no-cell"
+    }
+    blurred = record(cells={**few, "unreliable": 40}, fraction={"n": 0})
+    assert keys(warnings_of_counts(blurred, seconds=6)) == {"none-counted"}
+    for cells in ({"tracked": 0}, few):
+        died = record(status="failed", stop_reason="killed", cells=cells, fraction={"n": 0})
+        assert keys(warnings_of_run(died)) == {"failed"}
+
+
 def test_the_first_seconds_of_a_run_are_no_warning() -> None:
     run = record(cells={"tracked": 0}, fraction={"n": 0})
     assert warnings_so_far(run, seconds=5, open_tracks=0) == []
@@ -407,7 +423,7 @@ def test_a_tick_stands_exactly_beside_what_lies_in_the_printed_range(
     for line in lines:
         assert (line.severity is None) == lies_in(line.value, line.usual), line
     # Every grave warning has its sign at a line, but for those that are of no measure.
-    of_no_measure = {"few-cells", "no-cell", "none-counted"}
+    of_no_measure = {"few-cells", "no-cell", "none-counted", "brief"}
     grave = [w for w in warnings if w.grave and w.key not in of_no_measure]
     assert sum(line.severity is Severity.WARNING for line in lines) == len({w.key for w in grave})
 

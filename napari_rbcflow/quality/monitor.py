@@ -12,7 +12,7 @@ from napari_rbcflow.quality.meter import Meter, SetFlow, figures_of, over_time
 from napari_rbcflow.quality.rules import ActiveWarnings, warnings_of_figures
 from napari_rbcflow.quality.warning import RunWarning, Severity, sorted_by_weight
 from napari_rbcflow.sentences import say
-from napari_rbcflow.types import Frame, Judgement, SourceInfo, Track
+from napari_rbcflow.types import Frame, Judgement, RunStatus, SourceInfo, Track
 
 if TYPE_CHECKING:  # a process that only watches a run needs no tracking
     from napari_rbcflow.tracking import OpenTracks
@@ -72,6 +72,9 @@ def warnings_of_run(run: Mapping[str, Any]) -> list[RunWarning]:
     told = list(_ending(run))
     if isinstance(kept, list):
         told += [w for item in kept if (w := RunWarning.of(item)) is not None]
+    elif run["status"] in (RunStatus.FAILED, RunStatus.RUNNING):
+        # It was not closed by its own process: why cells are missing, nobody knows.
+        told += _measured(run)
     else:
         told += warnings_of_counts(run)
     said = {w.sentence for w in told}
@@ -79,9 +82,13 @@ def warnings_of_run(run: Mapping[str, Any]) -> list[RunWarning]:
     return sorted_by_weight(told)
 
 
-def warnings_of_counts(run: Mapping[str, Any]) -> list[RunWarning]:
-    """Return what follows from frames, cells, fraction and ``quality`` of a run that has ended."""
-    return [*_frames(run), *_cells(run), *_interval(run), *warnings_of_figures(run.get("quality") or {})]
+def warnings_of_counts(run: Mapping[str, Any], seconds: float | None = None) -> list[RunWarning]:
+    """Return what follows from frames, cells, fraction and ``quality`` of a run that has ended.
+
+    `seconds` of camera time are known as it ends, not in older sessions.
+    """
+    figures = run.get("quality") or {}
+    return [*_frames(run), *_cells(run, seconds), *_interval(run), *warnings_of_figures(figures)]
 
 
 def warnings_so_far(run: Mapping[str, Any], *, seconds: float, open_tracks: int) -> list[RunWarning]:
@@ -89,12 +96,17 @@ def warnings_so_far(run: Mapping[str, Any], *, seconds: float, open_tracks: int)
 
     What is true of every run in its first seconds (nothing was seen, cells are few) is no warning yet.
     """
-    told = [*_frames(run, live=True), *_interval(run), *warnings_of_figures(run.get("quality") or {})]
+    told = _measured(run)
     if seconds >= _SECONDS_TO_SEE_A_CELL and not run["cells"]["tracked"] + open_tracks:
         told.append(_NO_CELL)
     elif seconds >= _SECONDS_TO_COUNT_A_CELL and not run["fraction"]["n"]:
         told.append(_NONE_COUNTED)
     return sorted_by_weight(told)
+
+
+def _measured(run: Mapping[str, Any]) -> list[RunWarning]:
+    """Return what was measured, without a guess at why something is missing."""
+    return [*_frames(run, live=True), *_interval(run), *warnings_of_figures(run.get("quality") or {})]
 
 
 _NO_CELL = RunWarning.saying("no-cell", WARNING)
@@ -133,11 +145,14 @@ def _frames(run: Mapping[str, Any], *, live: bool = False) -> Iterator[RunWarnin
             yield RunWarning.saying("frames-not-analysed", NOTE, check, **values)
 
 
-def _cells(run: Mapping[str, Any]) -> Iterator[RunWarning]:
+def _cells(run: Mapping[str, Any], seconds: float | None) -> Iterator[RunWarning]:
     frames, counted = run["frames"], run["fraction"]["n"]
     if not frames["received"] + sum(frames["missed"].values()):
         return
-    if not run["cells"]["tracked"]:
+    brief = seconds is not None and seconds < _SECONDS_TO_SEE_A_CELL
+    if brief and not counted and run["cells"].get("unreliable", 0) < rules.LEAST_RELIABLE:
+        yield RunWarning.saying("brief", WARNING, seconds=seconds)
+    elif not run["cells"]["tracked"]:
         yield _NO_CELL
     elif not counted:
         yield _NONE_COUNTED
@@ -236,6 +251,6 @@ class RunQuality:
         """
         self._drift.end(counted)
         quality = {**self.figures(run.get("focus_speed")), "not_analysed": dict(not_analysed)}
-        told = warnings_of_counts({**run, "quality": quality})
+        told = warnings_of_counts({**run, "quality": quality}, seconds)
         told += self._active.passed(told, seconds)
         return {**quality, "warnings": [w.as_dict() for w in told]}, told
