@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from napari.layers import Points
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
-from qtpy.QtGui import QColor, QCursor, QMouseEvent
+from qtpy.QtGui import QCursor, QMouseEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_rbcflow.classification.two_stage import TwoStage
@@ -123,8 +123,9 @@ def colour_under(widget: Any, place: Any) -> str:
     def parts(colour: Any) -> Any:
         return np.array([colour.red(), colour.green(), colour.blue()])
 
-    seen = parts(widget.grab().toImage().pixelColor(place))
-    return min(LABEL_STYLES, key=lambda label: np.abs(parts(QColor(LABEL_STYLES[label].colour)) - seen).sum())
+    seen, palette = parts(widget.grab().toImage().pixelColor(place)), widget.palette()
+    far = {label: np.abs(parts(style.ink.on(palette)) - seen).sum() for label, style in LABEL_STYLES.items()}
+    return min(far, key=far.__getitem__)
 
 
 def test_the_strip(folder: Path, qtbot: Any, take_picture: Any) -> None:
@@ -229,6 +230,10 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any, press: Any,
     qtbot.waitUntil(lambda: viewer.player.index != playing, timeout=5_000)
     take_picture(viewer, "cell_viewer.png")
 
+    # Who changes a label is asked, and never taken from the computer.
+    press(viewer.label_buttons[STRUCK_OUT])
+    assert viewer.fault == say("viewer.who-first")
+    assert ChangeLog(folder).all() == []
     viewer.who.setText("  Anna ")
     with qtbot.waitSignal(viewer.changed, timeout=2_000) as changed:
         press(viewer.label_buttons[STRUCK_OUT])
@@ -793,6 +798,7 @@ def test_a_run_that_goes_on(tmp_path: Path, qtbot: Any, press: Any) -> None:
     assert viewer.fault == ""
     flagged = ~late.seen, late.intruded, late.edge
     assert all(f"{n} of {len(late)} frames" in viewer._flags.text() for f in flagged if (n := int(f.sum())))
+    viewer.who.setText("Anna")
     press(viewer.label_buttons[STRUCK_OUT])
     writer.close(account_of(pairs), "stopped", "user")
     assert verify(writer.folder).findings == []
@@ -808,6 +814,7 @@ def test_faults_are_one_sentence(folder: Path, tmp_path: Path, qtbot: Any, press
     assert "is not a session folder" in viewer.fault
     flipping = of_label(open_session(folder), "flipping")[0]
     assert viewer.show_cell(folder, flipping)
+    viewer.who.setText("Anna")
     (folder / "changes.csv").mkdir()
     press(viewer.label_buttons[STRUCK_OUT])
     assert viewer.fault.startswith(

@@ -17,8 +17,10 @@ import pytest
 from factories import no_screen
 from napari.plugins.io import read_data_with_plugins
 from napari.utils.notifications import notification_manager
+from napari.utils.theme import get_theme
 from npe2 import PluginManifest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDropEvent, QPalette
 from sentence_keys import is_said
 
 from napari_rbcflow import analyze
@@ -31,6 +33,7 @@ from napari_rbcflow.sources.lazy import open_frames
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import SourceInfo
 from napari_rbcflow.widgets.dock import FIELD_LABELS
+from napari_rbcflow.widgets.label_styles import INKS
 from napari_rbcflow.widgets.picture import LivePicture
 from napari_rbcflow.widgets.remembered import Settings, load_settings, save_settings, settings_path
 
@@ -57,6 +60,22 @@ def said() -> list[Any]:
     """What napari has shown as messages in this test, and will."""
     notification_manager.records.clear()
     return notification_manager.records
+
+
+def movie_dock(viewer: Any, qtbot: Any) -> Any:
+    """The Movie dock, once it has shown what napari opened."""
+    dock = viewer.window.add_plugin_dock_widget(PLUGIN, "Movie")[1]
+    qtbot.waitUntil(lambda: not dock.job.busy, timeout=20_000)
+    return dock
+
+
+def drop(viewer: Any, path: Path) -> None:
+    """Drop a file on the canvas."""
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(path))])
+    left, no_key = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    event = QDropEvent(QPointF(9, 9), Qt.DropAction.CopyAction, mime, left, no_key)
+    viewer.window._qt_viewer.dropEvent(event)
 
 
 def titles(menu: Any) -> list[str]:
@@ -94,20 +113,58 @@ def test_everything_stands_in_the_menus_and_opens(make_napari_viewer: Any, qtbot
     image, tracks = viewer.open_sample(PLUGIN, "simulated_chamber")
     assert image.data.ndim == 3
     assert len(tracks.data) > 100
+    assert tracks.color_by == "group"
+    assert len(set(tracks.features["group"])) == 3
+    # Ready to be analysed; opened again, it is there once.
+    dock = movie_dock(viewer, qtbot)
+    qtbot.waitUntil(lambda: dock.form.chosen_layer is image)
+    once = set(viewer.layers)
+    viewer.open_sample(PLUGIN, "simulated_chamber")
+    qtbot.waitUntil(lambda: set(viewer.layers) == once)
 
 
-def test_a_session_opens_with_its_movie_or_its_ring(
-    analysed: tuple[Path, Path], tmp_path: Path, make_napari_viewer: Any, said: list[Any]
+def test_a_session_opens_with_its_number_and_its_movie_or_its_ring(
+    analysed: tuple[Path, Path],
+    tmp_path: Path,
+    make_napari_viewer: Any,
+    qtbot: Any,
+    said: list[Any],
+    take_picture: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     movie, folder = analysed
     session = open_session(folder)
-    viewer = make_napari_viewer()
+    save_settings(replace(load_settings(), sessions_folder=folder.parent))
+    viewer = make_napari_viewer(show=True)
+    monkeypatch.setattr(napari.settings.get_settings().plugins, "extension2reader", {})
+    viewer.window.resize(1600, 1000)
     image, tracks, *marks = viewer.open(folder, plugin=PLUGIN)
     np.testing.assert_array_equal(np.asarray(image.data[100]), open_frames(movie)[100])
     assert len(tracks.data) == len(session.tracks) == sum(len(layer.data) for layer in marks)
     assert marks[-1].name == "tank-treading"
     counted = session.cells[session.cells["label"] == "tank-treading"]["cell"]
     assert set(marks[-1].features["cell"]) == set(counted)
+    assert viewer.dims.axis_labels[0] == say("viewer.axis-frame")
+
+    # The number comes up beside it, in the colours of whichever theme; opened or dropped again, no twins.
+    opened = list(viewer.layers)
+    dock = movie_dock(viewer, qtbot)
+    assert dock.panel.verdict.verdict is session.conclusion.verdict
+    assert f"{100 * session.fraction.estimate:.0f} %" in dock.panel.machine.text()
+    assert dock.layers.all == tuple(opened)
+    assert not any(layer.editable for layer in opened)
+    assert viewer.open(folder, plugin=PLUGIN) == []
+    drop(viewer, folder / "run.json")
+    drop(viewer, folder)  # napari does not ask who shall read it
+    assert movie_dock(viewer, qtbot).panel.links.folder == folder
+    assert list(viewer.layers) == opened
+    assert all(layer.visible for layer in opened)
+    for theme, quiet in (("light", INKS["quiet"].deep), ("dark", INKS["quiet"].bright)):
+        viewer.theme = theme
+        ground = dock.panel.palette().color(QPalette.ColorRole.Window).getRgb()[:3]
+        assert ground == get_theme(theme).background.as_rgb_tuple()[:3]
+        assert quiet in dock.panel.machine.styleSheet()
+        take_picture(viewer, f"session-{theme}.png")
 
     # Where the movie is gone: the last second, at its true frame numbers, and changes by hand.
     copy = tmp_path / "copy"
@@ -124,6 +181,9 @@ def test_a_session_opens_with_its_movie_or_its_ring(
     np.testing.assert_array_equal(np.asarray(ring.data[30]), last)
     assert cell not in set(others[-1].features["cell"])
     assert cell in set(others[0].features["cell"])
+    assert movie_dock(viewer, qtbot).panel.links.folder == copy
+    assert [layer.visible for layer in opened] == [False] * 5
+    assert all(layer.visible for layer in (ring, *others))
     (alone,) = viewer.open(copy / "frames.zarr", plugin=PLUGIN)
     np.testing.assert_array_equal(np.asarray(alone.data[30]), last)
     assert not said
@@ -153,9 +213,10 @@ def test_live_movie_and_session_have_the_same_axes(
         qtbot.wait(100)
         picture.close()
     assert [str(unit) for unit in viewer.layers.units] == ["pixel", "micrometer", "micrometer"]
-    assert viewer.dims.axis_labels == ("t", "y", "x")
+    names = (say("viewer.axis-frame"), "y", "x")
+    assert viewer.dims.axis_labels == names
     for layer in viewer.layers:
-        assert tuple(layer.axis_labels) == ("t", "y", "x")[-layer.ndim :]
+        assert tuple(layer.axis_labels) == names[-layer.ndim :]
         assert layer.units == viewer.layers.units[-layer.ndim :]
         if layer.ndim == 3:
             assert tuple(layer.scale) == (1.0, 0.605, 0.605)

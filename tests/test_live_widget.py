@@ -40,11 +40,14 @@ from napari_rbcflow.types import Label, Verdict
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, QPointF, Qt, QTimer
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QApplication, QMessageBox
 
 from napari_rbcflow.widgets.cells_live import LiveCells
 from napari_rbcflow.widgets.dock import RunButtons, in_form
-from napari_rbcflow.widgets.live import LiveWidget
+from napari_rbcflow.widgets.label_styles import INKS
+from napari_rbcflow.widgets.live import LiveLayout, LiveWidget
 from napari_rbcflow.widgets.live_form import CHOICES, CameraForm
 from napari_rbcflow.widgets.npe2_hooks import folder as sample_data
 from napari_rbcflow.widgets.remembered import Settings, load_settings
@@ -102,6 +105,22 @@ def bench(make_napari_viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pyte
     return Bench(make_napari_viewer, qtbot, tmp_path)
 
 
+def answer(key: str) -> list[str]:
+    """Press a button of the question that is about to be asked; return what is asked, once it is."""
+    asked: list[str] = []
+
+    def press() -> None:
+        box = QApplication.activeModalWidget()
+        if not isinstance(box, QMessageBox):
+            QTimer.singleShot(20, press)
+            return
+        asked.append(box.text())
+        next(button for button in box.buttons() if button.text() == say(key)).click()
+
+    QTimer.singleShot(0, press)
+    return asked
+
+
 def sessions(bench: Bench) -> list[Path]:
     return sorted((bench.folder / "sessions").glob("*"))
 
@@ -114,6 +133,7 @@ def whole_and_stopped(folder: Path) -> bool:
 @pytest.mark.slow
 def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(bench: Bench) -> None:
     widget, _ = bench.widget(from_menu=True)
+    bench.viewer.window._qt_window.resize(1366, 768)
     layers = list(bench.viewer.layers)
     widget.form.patient.setText("P 7/b")
     bench.press(widget.start_button)
@@ -137,10 +157,14 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     assert not widget.form.isVisible()
     assert bench.viewer.layers[0].data.std() > 1
     bench.picture("live_widget")
+    all_of_it_is_seen(widget)
+    the_picture_fits_until_a_person_zooms(bench, widget)
 
     cell = widget.cells.strip.cells[0]
     widget.cells.strip.chosen.emit(cell)
     assert widget.cells.viewer.isVisible()
+    bench.picture("live_cell")
+    widget.cells.viewer.who.setText("Anna")
     bench.press(widget.cells.viewer.label_buttons["struck-out"])
     bench.wait(lambda: "by hand" in panel.by_hand.text())
     if widget.controls.back.isVisible():
@@ -171,6 +195,7 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     assert widget.start_button.text().startswith("Start: P 7/b · bef")
     assert widget.start_button.toolTip() == "Start: P 7/b · before transfusion"
     bench.picture("live_ended")
+    all_of_it_is_seen(widget)
 
     widget.fold.setChecked(True)
     widget.form.stop.by_halfwidth.setChecked(False)
@@ -190,11 +215,54 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     assert list(bench.viewer.layers) == layers
 
 
+def all_of_it_is_seen(widget: LiveWidget) -> None:
+    """What is read all the time is seen without scrolling, and the rest has some room below."""
+    assert widget.head_area.verticalScrollBar().maximum() == 0
+    assert not widget.head_area.visibleRegion().isEmpty()
+    assert widget._scroll.height() > 150
+    for button in (widget.start_button, widget.stop_button):
+        assert button.visibleRegion().boundingRect().height() == button.height()
+
+
+def the_picture_fits_until_a_person_zooms(bench: Bench, widget: LiveWidget) -> None:
+    camera, window = bench.viewer.camera, bench.viewer.window._qt_window
+    zoom = camera.zoom
+    window.resize(1600, 1000)
+    bench.wait(lambda: camera.zoom > 1.05 * zoom, 5)
+    window.resize(1366, 768)
+    bench.wait(lambda: camera.zoom == pytest.approx(zoom, rel=0.02), 5)
+    camera.zoom = by_hand = 2 * zoom
+    window.resize(1600, 1000)
+    bench.qtbot.wait(300)
+    assert camera.zoom == by_hand
+    window.resize(1366, 768)
+    bench.viewer.reset_view()
+
+
 def test_the_command_lines_widget_is_the_menus(bench: Bench) -> None:
     widget = docked(bench.viewer)
     assert bench.widget(from_menu=True)[0] is widget
-    assert len(bench.viewer.window.dock_widgets) == 1
+    window, dock = bench.viewer.window, bench.widget(from_menu=True)[1]
+    assert len(window.dock_widgets) == 1
     assert len(bench.viewer.layers) == 2
+
+    # On a laptop's screen: more docks are tabs, and the window grows beyond it in no direction.
+    window._qt_window.resize(1366, 768)
+    for others, name in enumerate(["Movie", "Trend", "Check cells", "Settings"], 1):
+        newest, _ = window.add_plugin_dock_widget("napari-rbcflow", name)
+        bench.wait(lambda n=others: len(window._qt_window.tabifiedDockWidgets(dock)) == n, 5)
+    bench.picture("five_docks_1366")
+    assert window._qt_window.height() <= 768
+    assert window._qt_window.width() <= 1366
+    assert not newest.visibleRegion().isEmpty()  # the one opened last is in front
+
+    # Opened anew, the dock does not show the patient before.
+    image, marks = bench.viewer.layers
+    image.data = np.full((64, 64), 7, np.uint8)
+    dock.title.close_button.click()  # nothing goes on, nothing is asked
+    assert bench.widget(from_menu=True)[0] is not widget
+    assert list(bench.viewer.layers) == [image, marks]
+    assert not image.data.any()
 
 
 @pytest.mark.slow
@@ -330,7 +398,17 @@ def test_taken_away_in_mid_run_it_stops_the_run_and_closes_the_session(bench: Be
     made[0][1].title.hide_button.click()
     bench.qtbot.wait(100)
     assert not first.ended
-    # The x takes it out by `remove_dock_widget`.
+    # Who presses the x, of the dock or of the window, is asked.
+    asked = answer("forms.close-keep")
+    made[0][1].title.close_button.click()
+    assert asked == [say("forms.close-live")]
+    window = bench.viewer.window._qt_window
+    asked = answer("forms.close-keep")
+    window.close()
+    assert asked == [say("forms.close-live")]
+    assert window.isVisible()
+    assert not first.ended
+    answer("forms.close-stop")
     made[0][1].title.close_button.click()
     assert first.ended
     assert not second.ended
@@ -348,7 +426,8 @@ def test_the_end_of_python_ends_the_run(tmp_path: Path) -> None:
     script = f"""
         import sys, time, napari
         from qtpy.QtWidgets import QApplication
-        from napari_rbcflow.widgets.live import LiveWidget
+        from napari_rbcflow.widgets.label_styles import INKS
+from napari_rbcflow.widgets.live import LiveWidget
         viewer = napari.Viewer()
         widget = LiveWidget(viewer)
         viewer.window.add_dock_widget(widget)
@@ -453,6 +532,70 @@ def test_live_mode_there_is_ended_by_a_button_and_what_the_camera_took_is_seen(
     assert form.numbers["roi"].text() == f"0,0,{movie.shape[2]},80"
 
 
+def test_a_wheel_turns_only_the_field_that_has_the_focus(qtbot: Any) -> None:
+    layout = LiveLayout()
+    qtbot.addWidget(layout)
+    layout.resize(430, 600)
+    with qtbot.waitActive(layout):
+        layout.show()
+        layout.activateWindow()
+
+    def turn(field: Any) -> None:
+        middle = QPointF(field.rect().center())
+        none, down = QPoint(), QPoint(0, -120)
+        event = QWheelEvent(
+            middle,
+            QPointF(field.mapToGlobal(middle.toPoint())),
+            none,
+            down,
+            Qt.MouseButton.NoButton,
+            Qt.KeyboardModifier.NoModifier,
+            Qt.ScrollPhase.NoScrollPhase,
+            False,
+        )
+        QApplication.sendEvent(field, event)
+
+    fields = (layout.form.flow, layout.form.camera, layout.form.stop.reliable, layout.controls.modes)
+    of = [field.value if hasattr(field, "value") else field.currentIndex for field in fields]
+    before = [value() for value in of]
+    for field in fields:
+        turn(field)
+        assert field.focusPolicy() != Qt.FocusPolicy.WheelFocus
+    assert [value() for value in of] == before
+    layout.form.stop.reliable.setFocus()
+    turn(layout.form.stop.reliable)
+    assert layout.form.stop.reliable.value() == before[2] - 1
+
+
+def test_a_warning_moves_nothing_that_is_read_or_about_to_be_clicked(qtbot: Any) -> None:
+    layout = LiveLayout()
+    qtbot.addWidget(layout)
+    layout.resize(430, 640)
+    layout.show()
+    layout.fold.setChecked(False)
+    fraction = RunningFraction()
+    fraction.update(tank_treading=30, flipping=10)
+    panel, cells = layout.panel, layout.cells
+    panel.show_progress(progress_of(fraction), b"\1" * 30 + b"\0" * 10, [])
+    qtbot.wait(100)
+    bar = layout._scroll.verticalScrollBar()
+    bar.setValue(cells.mapTo(layout._scroll.widget(), QPoint(0, 0)).y())
+    assert bar.value() > 0
+
+    def places() -> list[int]:
+        return [part.mapTo(layout, QPoint(0, 0)).y() for part in (panel.verdict, panel.left, cells)]
+
+    before, scrolled = places(), bar.value()
+    panel.warnings.say(grave=["The cells flow too slowly, so the number is wrong: check the pump."])
+    panel.notes.say(mild=["An old lamp."])
+    qtbot.waitUntil(lambda: bar.value() > scrolled + 40, timeout=2_000)
+    assert places() == before
+    panel.warnings.clear()
+    panel.notes.clear()
+    qtbot.waitUntil(lambda: bar.value() == scrolled, timeout=2_000)
+    assert places() == before
+
+
 def test_start_says_whose_run_it_will_be(qtbot: Any) -> None:
     buttons = RunButtons(say("forms.start"), say("forms.stop"))
     qtbot.addWidget(buttons)
@@ -506,7 +649,7 @@ def test_a_run_that_goes_on_shows_no_number_without_its_interval_and_none_to_act
     assert panel.verdict.title.text() == say("viewer.so-far")
     assert panel.verdict.verdict is Verdict.PROVISIONAL
     assert panel.number.text() == panel.interval.text() == ""
-    assert "#8f959b" in panel.so_far.styleSheet()
+    assert INKS["quiet"].on(panel.palette()).name() in panel.so_far.styleSheet()
 
     lost = RunWarning("frames-lost", Severity.WARNING, "90 frames were lost: measure again.")
     panel.show_progress(progress_of(fraction, dropped=90, warned=(lost,)), b"", ["mind the lamp"])
@@ -520,7 +663,7 @@ def test_a_run_that_goes_on_shows_no_number_without_its_interval_and_none_to_act
     assert panel.verdict.verdict is Verdict.PROVISIONAL
     panel.show_by_hand(FractionFigure(0.9, 0.6, 0.98, 0.95, "anytime", 29))
     assert "Only 29 cells: too few to act on" in panel.by_hand.text()
-    assert "color: #8f959b" in panel.by_hand.styleSheet()  # it moves no result
+    assert INKS["quiet"].on(panel.palette()).name() in panel.by_hand.styleSheet()  # it moves no result
 
     panel.show_fault("The lamp went out: change it.")
     assert panel.warnings.grave[0] == "The lamp went out: change it."
@@ -601,15 +744,15 @@ def test_how_far_it_is_to_each_rule_is_said() -> None:
     assert said(StopRules()) == say("viewer.goes-on")
     assert said(StopRules(reliable=100), total_frames=5000).splitlines()[:2] == [
         frame,
-        "Reliable cells: 88 cells to go, about 88\N{NO-BREAK SPACE}s",
+        "Reliable cells: 88 cells to go",
     ]
     lines = said(StopRules(10, 0.05, 30.0, 5_000, 0.05)).splitlines()
     assert lines[0] == say("viewer.rule-reached", rule=say("viewer.rule-reliable"))
     assert lines[1].startswith("Precision: the interval from ±")
-    assert " down to ±5.0 %, about " in lines[1]
+    assert lines[1].endswith(" down to ±5.0 %")
     assert lines[2:] == [
         "Time: 10 s to go",
-        "Tracks: 4,100 tracks to go, about 82\N{NO-BREAK SPACE}s",
+        "Tracks: 4,100 tracks to go",
         say("viewer.rule-reached", rule=say("viewer.rule-baseline")),
         left,
     ]

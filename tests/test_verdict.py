@@ -152,6 +152,7 @@ def test_the_panel_shows_the_verdict_first_and_a_large_number_only_where_it_is_a
 ) -> None:
     from qtpy.QtCore import QPoint, QRect
 
+    from napari_rbcflow.widgets.label_styles import INKS
     from napari_rbcflow.widgets.movie import MovieWidget
 
     folder = of_verdict(tmp_path / "S", verdict, pairs)
@@ -176,7 +177,7 @@ def test_the_panel_shows_the_verdict_first_and_a_large_number_only_where_it_is_a
         assert say("session.why-reviewed", cells=60) in panel.cells.text()
     else:
         assert panel.number.text() == panel.interval.text() == ""
-        assert "#8f959b" in panel.machine.styleSheet()
+        assert INKS["quiet"].on(panel.palette()).name() in panel.machine.styleSheet()
     if verdict is Verdict.PROVISIONAL:
         assert is_said("session.todo-check", box.title.text())
     assert bool(panel.banner.text()) is (verdict is Verdict.NO_RESULT)

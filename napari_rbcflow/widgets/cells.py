@@ -43,7 +43,7 @@ from napari_rbcflow.widgets.cells_gallery import Gallery
 from napari_rbcflow.widgets.cells_query import CellQueryRow
 from napari_rbcflow.widgets.crop_player import CropPlayer, Film, facts_of, flags_words, heading_of, words_of
 from napari_rbcflow.widgets.dock import set_text
-from napari_rbcflow.widgets.label_styles import FAULT_COLOUR, LABEL_STYLES
+from napari_rbcflow.widgets.label_styles import CHIPS, LABEL_STYLES
 from napari_rbcflow.widgets.remembered import load_settings, save_settings
 
 _PACES = {say("viewer.pace-camera"): 1, say("viewer.pace-2"): 2, say("viewer.pace-5"): 5}
@@ -135,7 +135,7 @@ class CellViewer(QWidget):
         self.machine_button = QPushButton(say("viewer.machine-label"))
         self.machine_button.setToolTip(say("viewer.machine-label-help"))
         self.machine_button.clicked.connect(partial(self._give, None))
-        self.who = QLineEdit(load_settings().who)
+        self.who = QLineEdit()
         self.who.setToolTip(say("forms.person-help"))
         self.who.setPlaceholderText(say("forms.field-person"))
         self.sign = QPushButton()
@@ -157,7 +157,7 @@ class CellViewer(QWidget):
         self._note.setToolTip(say("viewer.keys-help"))
         self._fault = QLabel()
         self._fault.setWordWrap(True)
-        self._fault.setStyleSheet(f"color: {FAULT_COLOUR}; font-weight: bold;")
+        self._fault.setStyleSheet(f"{CHIPS['grave'].css} font-weight: bold;")
         self._lay_out()
         # Buttons are clicked; the keys are for the cells, and a button that is disabled would pass the
         # focus on to the next field.
@@ -222,9 +222,9 @@ class CellViewer(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 0, 4, 4)
         layout.addWidget(self.query)
+        layout.addLayout(steps)  # on top: below, a low window would cut it
         layout.addWidget(self._pages, 1)
         layout.addLayout(buttons)
-        layout.addLayout(steps)
         layout.addWidget(self._note)
         layout.addWidget(self._fault)
 
@@ -285,9 +285,8 @@ class CellViewer(QWidget):
         self._undone.clear()
         # Another session, perhaps another shift: no change may carry the name of the person before.
         self._signed_for = browser.folder
-        settings = load_settings()
-        self._last_name = settings.person.strip()
-        self.who.setText("" if self._last_name else settings.who)
+        self._last_name = load_settings().person.strip()
+        self.who.clear()
         self._show_sign()
 
     def _sign(self, *_: object) -> None:
@@ -487,8 +486,9 @@ class CellViewer(QWidget):
         browser = self._browser
         if browser is None or not labels:
             return {}
-        if self._last_name and not self.who.text().strip():
-            self._show_fault(say("viewer.who", name=self._last_name))
+        if not self.who.text().strip():
+            name = self._last_name
+            self._show_fault(say("viewer.who", name=name) if name else say("viewer.who-first"))
             return {}
         changes: list[LabelChange] = []
         made: Made = {}
@@ -535,7 +535,7 @@ class CellViewer(QWidget):
         if self.who.text() != name:
             self.who.setText(name)
         settings = load_settings()
-        if settings.who != name:
+        if settings.person.strip() != name:
             with suppress(RbcflowError):  # nothing is lost but that the name is asked for again
                 save_settings(replace(settings, person=name))
 

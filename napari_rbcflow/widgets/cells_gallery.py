@@ -41,7 +41,7 @@ from napari_rbcflow.widgets.crop_player import (
     two_digits,
     words_of,
 )
-from napari_rbcflow.widgets.label_styles import LABEL_STYLES
+from napari_rbcflow.widgets.label_styles import CHIPS, LABEL_STYLES
 
 # Read together by the thread: a person who scrolls on waits no longer than for these.
 _BATCH = 12
@@ -55,8 +55,6 @@ _PAUSE = 3
 # Then they stop: nobody looks longer without scrolling, and a run beside it needs the time.
 PLAYS_FOR_S = 60.0
 
-# The theme's own colour for what is selected is hardly another than the ground's.
-_SELECTED = "#3b63c9"
 _FRAME = 3
 _SIDE = 2 * CROP_SIDE + 2 * _FRAME
 _MARGIN = 3
@@ -200,11 +198,11 @@ class TileDelegate(QStyledItemDelegate):
         place = option.rect
         palette = gallery.palette()
         if option.state & QStyle.StateFlag.State_Selected:
-            painter.fillRect(place.adjusted(0, 0, -1, -1), QColor(_SELECTED))
+            painter.fillRect(place.adjusted(0, 0, -1, -1), QColor(CHIPS["selected"].ground))
         at = QRect(place.left() + _MARGIN, place.top() + _MARGIN, _SIDE, _SIDE)
-        draw_crop(painter, at, gallery.turn_of(images), row.label, row.present_label)
+        draw_crop(painter, at, gallery.turn_of(images), row.label, row.present_label, palette)
         if images == []:
-            painter.setPen(palette.color(gallery.foregroundRole()))
+            painter.setPen(QColor(CHIPS["no-crop"].text))
             painter.drawText(at, Qt.AlignmentFlag.AlignCenter, "?")
         if option.state & QStyle.StateFlag.State_HasFocus:
             painter.setPen(QPen(palette.color(gallery.foregroundRole()), 1, Qt.PenStyle.DotLine))
@@ -216,8 +214,11 @@ class TileDelegate(QStyledItemDelegate):
         if row.present_label != row.label:  # the probability was that of another label
             first = f"{sign} → {LABEL_STYLES[row.present_label].sign}"
         selected = option.state & QStyle.StateFlag.State_Selected
-        text = QColor("white") if selected else palette.color(gallery.foregroundRole())
-        painter.setPen(text if selected else QColor(LABEL_STYLES[row.label].colour))
+        if selected:  # the ground alone is hardly another than the theme's
+            painter.setPen(QPen(palette.color(gallery.foregroundRole()), 1))
+            painter.drawRect(place.adjusted(0, 0, -2, -2))
+        text = QColor(CHIPS["selected"].text) if selected else palette.color(gallery.foregroundRole())
+        painter.setPen(text if selected else LABEL_STYLES[row.label].ink.on(palette))
         painter.drawText(words, Qt.AlignmentFlag.AlignCenter, first)
         painter.setPen(text)
         painter.setFont(gallery.small_font)

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import BY_TIME, KINDS, MEASURES, CellQuery
 from napari_rbcflow.widgets.dock import set_text
-from napari_rbcflow.widgets.label_styles import WARNING_COLOUR
+from napari_rbcflow.widgets.label_styles import CHIPS
 
 _SORTS = {
     BY_TIME: say("viewer.sort-last-frame"),
@@ -69,7 +69,7 @@ class CellQueryRow(QWidget):
         self._clear.setToolTip(say("viewer.limits-clear-help"))
         self._fault = QLabel()
         self._fault.setWordWrap(True)
-        self._fault.setStyleSheet(f"color: {WARNING_COLOUR};")
+        self._fault.setStyleSheet(CHIPS["note"].css)
         self._typed = QTimer(self)
         self._typed.setSingleShot(True)
         self._typed.setInterval(_TYPED_MS)

@@ -15,7 +15,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     QTimer,
     Signal,
 )
-from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap
+from qtpy.QtGui import QColor, QImage, QPainter, QPalette, QPen, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
@@ -39,31 +39,34 @@ from napari_rbcflow.widgets.crop_player import (
     two_digits,
     words_of,
 )
-from napari_rbcflow.widgets.label_styles import LABEL_STYLES
+from napari_rbcflow.widgets.label_styles import BLACK, CHIPS, INKS, LABEL_STYLES
 
 _PICTURE = 2 * CROP_SIDE
 _FRAME = 3
 _SIDE = _PICTURE + 2 * _FRAME
 _GAP = 4
-_EMPTY = "#808080"
 
 
-def draw_crop(painter: QPainter, at: QRect, image: QImage | None, label: str, present_label: str) -> None:
+def draw_crop(
+    painter: QPainter, at: QRect, image: QImage | None, label: str, present_label: str, palette: QPalette
+) -> None:
     """Draw a crop in the colour of the machine's label; the one by hand, if it is another, over it."""
-    painter.fillRect(at, QColor(LABEL_STYLES[label].colour))
+    painter.fillRect(at, LABEL_STYLES[label].ink.on(palette))
     inside = at.adjusted(_FRAME, _FRAME, -_FRAME, -_FRAME)
     painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
     if image is None:
-        painter.fillRect(inside, QColor(_EMPTY))
+        painter.fillRect(inside, QColor(CHIPS["no-crop"].ground))
     else:
         painter.drawImage(inside, image)
     if present_label == label:
         return
-    painter.setPen(QPen(QColor(LABEL_STYLES[present_label].colour), 3))
-    if present_label == STRUCK_OUT:
-        painter.drawLine(inside.bottomLeft(), inside.topRight())
-    else:
-        painter.drawRect(inside.adjusted(3, 3, -3, -3))
+    # On the crop itself, whose grey may be any: an edge of black.
+    for pen in (QPen(QColor(BLACK), 5), QPen(QColor(LABEL_STYLES[present_label].colour), 3)):
+        painter.setPen(pen)
+        if present_label == STRUCK_OUT:
+            painter.drawLine(inside.bottomLeft(), inside.topRight())
+        else:
+            painter.drawRect(inside.adjusted(3, 3, -3, -3))
 
 
 class CropTiles(QWidget):
@@ -187,19 +190,18 @@ class CropTiles(QWidget):
         style, p = LABEL_STYLES[cell.label], certainty(cell)
         by_hand = self._mark_of(cell)
         image = grey_images(cell.crop[None])[0]
-        draw_crop(painter, QRect(0, 0, _SIDE, _SIDE), image, cell.label, by_hand or cell.label)
+        whole = QRect(0, 0, _SIDE, _SIDE)
+        draw_crop(painter, whole, image, cell.label, by_hand or cell.label, self.palette())
         line = self.fontMetrics().height()
-        text = self.palette().color(self.foregroundRole())
         first = style.sign
         if by_hand is not None:  # the probability was that of another label
             first = f"{style.sign} → {LABEL_STYLES[by_hand].sign}"
         elif p is not None:
             first = f"{style.sign} {two_digits(p)}"
-        painter.setPen(QColor(style.colour))
+        painter.setPen(style.ink.on(self.palette()))
         painter.drawText(QRect(0, _SIDE, _SIDE, line), Qt.AlignmentFlag.AlignCenter, first)
         if cell.label != Label.UNRELIABLE and cell.p_reliable is not None:
-            text.setAlphaF(0.75)
-            painter.setPen(text)
+            painter.setPen(INKS["quiet"].on(self.palette()))
             font = painter.font()
             font.setPointSizeF(max(6.0, 0.82 * font.pointSizeF()) if font.pointSizeF() > 0 else 8.0)
             painter.setFont(font)

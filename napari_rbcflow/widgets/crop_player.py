@@ -18,7 +18,7 @@ from napari_rbcflow.pipeline import JudgedCell
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import STRUCK_OUT, CellRecord, CellRow, CropSequence
 from napari_rbcflow.types import CROP_SIDE, Label
-from napari_rbcflow.widgets.label_styles import FAULT_COLOUR, LABEL_STYLES, WARNING_COLOUR
+from napari_rbcflow.widgets.label_styles import BLACK, CHIPS, LABEL_STYLES
 
 # Around the background, which is the median of a crop. Cells in focus reach 9 below and 13 above.
 GREY_EITHER_SIDE = 25
@@ -110,7 +110,7 @@ def heading_of(cell: CellRecord) -> str:
 
 def _coloured(label: str, words: str) -> str:
     style = LABEL_STYLES[label]
-    return f"<span style='color:{style.colour}'>{style.sign} {words}</span>"
+    return style.chip.html(f"{style.sign} {words}")
 
 
 def facts_of(cell: CellRecord) -> str:
@@ -130,11 +130,11 @@ def facts_of(cell: CellRecord) -> str:
 def flags_words(sequence: CropSequence) -> str:
     """Say which frames need a second look, a line for each kind, as rich text."""
     return "<br>".join(
-        f"<span style='color:{colour}'>{sign}</span> {say(key, frames=n, total=len(flags))}"
-        for flags, colour, sign, key in (
-            (sequence.intruded, FAULT_COLOUR, "◥", "viewer.flag-intruded"),
-            (~sequence.seen, WARNING_COLOUR, "⬚", "viewer.flag-unseen"),
-            (sequence.edge, WARNING_COLOUR, "▁", "viewer.flag-edge"),
+        f"{CHIPS[chip].html(sign)} {say(key, frames=n, total=len(flags))}"
+        for flags, chip, sign, key in (
+            (sequence.intruded, "grave", "◥", "viewer.flag-intruded"),
+            (~sequence.seen, "note", "⬚", "viewer.flag-unseen"),
+            (sequence.edge, "note", "▁", "viewer.flag-edge"),
         )
         if (n := int(np.count_nonzero(flags)))
     )
@@ -338,16 +338,19 @@ class Film(QWidget):
             painter.drawImage(place, image)
             inside = place.adjusted(1, 1, -2, -2)
             if not self._sequence.seen[at]:
-                painter.setPen(QPen(QColor(WARNING_COLOUR), 2, Qt.PenStyle.DotLine))
+                painter.setPen(QPen(QColor(BLACK), 2))
+                painter.drawRect(inside)
+                painter.setPen(QPen(QColor(CHIPS["note"].ground), 2, Qt.PenStyle.DotLine))
                 painter.drawRect(inside)
             if self._sequence.intruded[at]:
                 corner = inside.topRight()
-                painter.setPen(Qt.PenStyle.NoPen)
-                painter.setBrush(QColor(FAULT_COLOUR))
+                painter.setPen(QPen(QColor(BLACK), 1))
+                painter.setBrush(QColor(CHIPS["grave"].ground))
                 painter.drawPolygon(QPolygon([corner, corner + QPoint(-9, 0), corner + QPoint(0, 9)]))
                 painter.setBrush(Qt.BrushStyle.NoBrush)
             if self._sequence.edge[at]:
-                painter.setPen(QPen(QColor(WARNING_COLOUR), 2))
-                painter.drawLine(inside.bottomLeft(), inside.bottomRight())
+                for pen in (QPen(QColor(BLACK), 5), QPen(QColor(CHIPS["note"].ground), 2)):
+                    painter.setPen(pen)
+                    painter.drawLine(inside.bottomLeft(), inside.bottomRight())
         painter.end()
         return picture

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from html import escape
 from typing import Any
+from weakref import ref
 
-from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtGui import QHideEvent, QResizeEvent
+from qtpy.QtCore import QEvent, QObject, QPoint, QSize, Qt, QTimer
+from qtpy.QtGui import QHideEvent, QMoveEvent, QPainter, QPaintEvent, QResizeEvent, QShowEvent
 from qtpy.QtWidgets import (
+    QAbstractSlider,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QDockWidget,
     QHBoxLayout,
     QLabel,
     QMainWindow,
+    QMessageBox,
     QPushButton,
     QScrollArea,
+    QScrollBar,
     QSizePolicy,
+    QSplitter,
+    QTabBar,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -24,7 +35,7 @@ from qtpy.QtWidgets import (
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
 from napari_rbcflow.sentences import name_settings, say
-from napari_rbcflow.widgets.label_styles import FAULT_COLOUR, WARNING_COLOUR
+from napari_rbcflow.widgets.label_styles import CHIPS, EDGES
 from napari_rbcflow.widgets.remembered import load_settings, save_settings
 
 # The label of the field for each setting, by its name in Python. Each form takes its labels from here, and
@@ -92,6 +103,29 @@ def wrapping_label(style: str = "") -> QLabel:
     return label
 
 
+class ElidingLabel(QLabel):
+    """A line of plain text that is shortened in the middle to the room there is; the tooltip has it whole."""
+
+    def __init__(self, style: str = "") -> None:
+        super().__init__()
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setStyleSheet(style)
+
+    def setText(self, text: str) -> None:
+        """Show another text."""
+        super().setText(" ".join(text.split()))
+        self.setToolTip(self.text())
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw what there is room for."""
+        painter = QPainter(self)
+        room = self.contentsRect()
+        shown = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideMiddle, room.width())
+        painter.drawText(room, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, shown)
+        painter.end()
+
+
 def breakable(text: str) -> str:
     """Return text as HTML in which long paths may be broken."""
     html = escape(text)
@@ -116,6 +150,101 @@ def scrolling(content: QWidget) -> QScrollArea:
     scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     scroll.setWidget(content)
     return scroll
+
+
+class HeldInView(QObject):
+    """Keeps what is seen of a scrolled panel in its place, where something above it comes or goes.
+
+    `parts` are what may be looked at, from above to below. At the top of the panel nothing is held.
+    """
+
+    def __init__(self, scroll: QScrollArea, parts: Sequence[QWidget]) -> None:
+        super().__init__(scroll)
+        self._bar, self._content, self._parts = scroll.verticalScrollBar(), scroll.widget() or scroll, parts
+        self._held: list[QWidget] = []  # the first part that is seen, and what it is in
+        for part in parts:
+            for around in self._around(part):
+                around.installEventFilter(self)
+        self._bar.valueChanged.connect(self._choose)
+        self._bar.rangeChanged.connect(self._scroll)
+        self._wanted: int | None = None  # until the panel is laid out
+        self._laid_out = QTimer(self)
+        self._laid_out.setSingleShot(True)
+        self._laid_out.timeout.connect(self._settle)
+
+    def _around(self, part: QWidget) -> list[QWidget]:
+        around = [part]
+        while (parent := around[-1].parentWidget()) is not None and parent is not self._content:
+            around.append(parent)
+        return around
+
+    def _choose(self, top: int) -> None:
+        if self._wanted is not None:
+            return
+
+        def seen(part: QWidget) -> bool:
+            return not part.isHidden() and part.mapTo(self._content, QPoint(0, 0)).y() >= top
+
+        part = next(filter(seen, self._parts), None) if top else None
+        self._held = [] if part is None else self._around(part)
+
+    def eventFilter(self, part: QObject, event: QEvent) -> bool:
+        """Scroll as far as the part was moved."""
+        if event.type() == QEvent.Type.Move and part in self._held and isinstance(event, QMoveEvent):
+            before = self._bar.value() if self._wanted is None else self._wanted
+            self._wanted = before + event.pos().y() - event.oldPos().y()
+            self._laid_out.start(0)
+            self._scroll()
+        return False
+
+    def _scroll(self, *_: object) -> None:
+        # The bar's range grows only after what is in the panel was moved.
+        if self._wanted is not None:
+            self._bar.setValue(self._wanted)
+
+    def _settle(self) -> None:
+        self._wanted = None
+        self._choose(self._bar.value())
+
+
+class AsHigh(QScrollArea):
+    """As high as what is in it, up to a share of the height around it; beyond that it is scrolled."""
+
+    _LEAST_PX = 100
+    _SHARE = 0.66
+
+    def __init__(self, content: QWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Maximum)
+        self.setWidget(content)
+
+    def sizeHint(self) -> QSize:
+        """The height that the content takes at this width."""
+        content, width = self.widget(), self.viewport().width()
+        if content is None:
+            return QSize(0, 0)
+        height = content.heightForWidth(width) if content.hasHeightForWidth() else -1
+        return QSize(width, height if height >= 0 else content.sizeHint().height())
+
+    def minimumSizeHint(self) -> QSize:
+        """The same: what is below, which is scrolled too, gets what is left."""
+        around = self.parentWidget()
+        most = self._LEAST_PX if around is None else max(self._LEAST_PX, round(self._SHARE * around.height()))
+        return QSize(0, min(most, self.sizeHint().height()))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Ask for the height at the new width."""
+        super().resizeEvent(event)
+        self.updateGeometry()
+
+    def eventFilter(self, content: QObject, event: QEvent) -> bool:
+        """Follow what is in it."""
+        if event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return bool(super().eventFilter(content, event))
 
 
 log = logging.getLogger(__name__)
@@ -143,9 +272,8 @@ def report_errors(slot: Callable[..., None], where: str, show: Callable[[str], N
 
 
 _STYLES = {
-    "grave": f"background: {FAULT_COLOUR}; color: black; font-size: 17px; font-weight: 600;"
-    " border-radius: 4px; padding: 8px;",
-    "mild": f"border: 2px solid {WARNING_COLOUR}; font-size: 14px; border-radius: 4px; padding: 6px;",
+    "grave": f"{CHIPS['grave'].css} font-size: 17px; font-weight: 600; border-radius: 4px; padding: 8px;",
+    "mild": f"border: 2px solid {EDGES['caution']}; font-size: 14px; border-radius: 4px; padding: 6px;",
 }
 _WORDINGS = {"grave": "forms.warning", "mild": "forms.note"}
 
@@ -253,9 +381,9 @@ class PatientButton(QPushButton):
 
 
 _BUTTON = "font-size: 20px; font-weight: 600; padding: 8px;"
-_START = _BUTTON + " background: #1b6fa8; color: white;"
-_STOP = _BUTTON + " background: #b3462f; color: white;"
-_OFF = _BUTTON + " color: #7a7f85;"
+_START = _BUTTON + CHIPS["start"].css
+_STOP = _BUTTON + CHIPS["stop"].css
+_OFF = _BUTTON + f" color: {EDGES['none']};"
 
 
 class RunButtons(QWidget):
@@ -264,6 +392,9 @@ class RunButtons(QWidget):
     def __init__(self, start: str, stop: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.start, self.stop = PatientButton(start), QPushButton(stop)
+        # Who clicks one keeps the keys: a button that is disabled would pass the focus on to some field.
+        for button in (self.start, self.stop):
+            button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.start, 2)
@@ -273,6 +404,8 @@ class RunButtons(QWidget):
     def allow(self, *, start: bool, stop: bool) -> None:
         """Let only what can be done now be pressed."""
         for button, allowed, style in ((self.start, start, _START), (self.stop, stop, _STOP)):
+            if button.hasFocus() and not allowed:
+                self.setFocus()
             button.setEnabled(allowed)
             button.setStyleSheet(style if allowed else _OFF)
 
@@ -295,8 +428,118 @@ class Fold(QToolButton):
         self.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
 
 
+_TURNED_BY_WHEEL = (QAbstractSpinBox, QComboBox, QAbstractSlider, QTabBar)
+
+
+class WheelGuard(QObject):
+    """Lets the mouse wheel turn only the field that has the focus; over any other it scrolls the panel."""
+
+    def watch(self, panel: QWidget) -> None:
+        """Guard all fields of a panel; called again, those that were added too."""
+        for kind in _TURNED_BY_WHEEL:
+            for field in panel.findChildren(kind):
+                if isinstance(field, QScrollBar):
+                    continue
+                if (
+                    field.focusPolicy() == Qt.FocusPolicy.WheelFocus
+                ):  # the wheel itself would give it the focus
+                    field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+                field.installEventFilter(self)
+
+    def eventFilter(self, field: QObject, event: QEvent) -> bool:
+        """Pass a wheel on to what the field is in."""
+        if event.type() != QEvent.Type.Wheel or not isinstance(field, QWidget) or field.hasFocus():
+            return False
+        event.ignore()
+        return True
+
+
+class CloseGuard(QObject):
+    """Asks before a person closes a dock by its x, or the window, where `Dock.closing_stops` says something.
+
+    A program that closes the viewer is not asked.
+    """
+
+    def __init__(self, dock: Dock) -> None:
+        super().__init__(dock)
+        self._dock = dock
+        # Nothing here may keep a window that napari has let go of.
+        self._frame: ref[QDockWidget] | None = None
+        self._window: ref[QMainWindow] | None = None
+
+    def watch(self) -> None:
+        """Watch what the dock is in now."""
+        frame, window = frame_of(self._dock)
+        if window is not None and (self._window is None or self._window() is not window):
+            self._window = ref(window)
+            window.installEventFilter(self)
+        if frame is not None and (self._frame is None or self._frame() is not frame):
+            self._frame = ref(frame)
+            # What napari's x calls; the button itself is made anew whenever the dock is moved.
+            if hasattr(frame, "destroyOnClose"):
+                frame.destroyOnClose = partial(_close_if_wanted, ref(frame), ref(self))
+
+    def eventFilter(self, window: QObject, event: QEvent) -> bool:
+        """Keep the window where a person wants to go on."""
+        if event.type() != QEvent.Type.Close or not isinstance(window, QMainWindow):
+            return False
+        if frame_of(self._dock)[1] is not window or _closed_by_program(window) or self.may_close():
+            return False
+        event.ignore()
+        return True
+
+    def may_close(self) -> bool:
+        """Ask a person, where there is something to ask."""
+        question = self._dock.closing_stops()
+        return not question or stop_wanted(self._dock, question)
+
+
+def _close_if_wanted(frame: ref[Any], guard: ref[CloseGuard]) -> None:
+    closing, asking = frame(), guard()
+    if closing is not None and (asking is None or asking.may_close()):
+        type(closing).destroyOnClose(closing)
+
+
+def stop_wanted(parent: QWidget, question: str) -> bool:
+    """Ask a person whether to stop what goes on; Enter and Escape keep it running."""
+    box = QMessageBox(QMessageBox.Icon.Warning, "napari-rbcflow", question, parent=parent)
+    stop = box.addButton(say("forms.close-stop"), QMessageBox.ButtonRole.DestructiveRole)
+    keep = box.addButton(say("forms.close-keep"), QMessageBox.ButtonRole.RejectRole)
+    box.setDefaultButton(keep)
+    box.setEscapeButton(keep)
+    box.exec()
+    wanted = box.clickedButton() == stop
+    box.deleteLater()
+    return wanted
+
+
+def _closed_by_program(window: QMainWindow) -> bool:
+    """Whether napari's ``viewer.close()`` is under way: it closes the canvas before the window."""
+    centre = window.centralWidget()
+    canvases = [] if centre is None else centre.findChildren(QSplitter)
+    return bool(canvases) and not any(canvas.isVisible() for canvas in canvases)
+
+
+def frame_of(widget: QWidget) -> tuple[QDockWidget | None, QMainWindow | None]:
+    """Return the dock and the window that a widget is in, each None where there is none."""
+    frame: QDockWidget | None = None
+    around = widget.parentWidget()
+    while around is not None and not isinstance(around, QMainWindow):
+        if isinstance(around, QDockWidget) and frame is None:
+            frame = around
+        around = around.parentWidget()
+    return frame, around
+
+
+# Several docks one above the other must not make the window higher than a laptop's screen.
+_LEAST_HEIGHT = 160
+
+
 class Dock(QWidget):
-    """A dock that shows errors as sentences in `message`, and shuts down when it is taken away."""
+    """A dock that shows errors as sentences in `message`, and shuts down when it is taken away.
+
+    It comes as a tab beside our other docks. A wheel turns only the field that has the focus.
+    """
 
     _built = False  # Qt may call `event` before there is anything to shut down
 
@@ -304,10 +547,20 @@ class Dock(QWidget):
         super().__init__()
         self.setMinimumWidth(400)
         self.message = WarningBox()
+        self._wheel, self._closing = WheelGuard(self), CloseGuard(self)
+        self._place = QTimer(self)
+        self._place.setSingleShot(True)
+        self._place.timeout.connect(self._report_errors(self._stand_beside))
+        self._placed = False
 
     def sizeHint(self) -> QSize:
         """Wide enough for the number."""
         return QSize(430, 900)
+
+    def minimumSizeHint(self) -> QSize:
+        """Low: whatever is in it is scrolled."""
+        least = super().minimumSizeHint()
+        return QSize(least.width(), min(least.height(), _LEAST_HEIGHT))
 
     def shut_down(self) -> None:
         """Stop what goes on; may be called more than once."""
@@ -316,19 +569,63 @@ class Dock(QWidget):
     def put_back(self) -> None:
         """Go on in a dock again."""
 
+    def closing_stops(self) -> str:
+        """Return a sentence that says what closing this dock would stop; empty where nothing goes on."""
+        return ""
+
+    def come_up(self) -> None:
+        """Be seen: in front of the tabs beside it, and not hidden."""
+        frame, _ = frame_of(self)
+        if frame is not None:
+            frame.show()
+            frame.raise_()
+
+    def _stand_beside(self) -> None:
+        """Become a tab beside our other docks on this side: a laptop has no height for two."""
+        dock, window = frame_of(self)
+        if dock is None or window is None or dock.isFloating():
+            return
+        side = window.dockWidgetArea(dock)
+        beside = [
+            other
+            for other in window.findChildren(QDockWidget)
+            if other is not dock
+            and not other.isHidden()
+            and not other.isFloating()
+            and window.dockWidgetArea(other) == side
+            and other.findChild(Dock) is not None
+        ]
+        if beside and not window.tabifiedDockWidgets(dock):
+            window.tabifyDockWidget(beside[0], dock)
+            self.come_up()
+
+    def _leave_fields(self) -> None:
+        """Take the focus out of the fields and buttons in here: no key and no wheel may change one unseen."""
+        focus = QApplication.focusWidget()
+        if focus is not None and self.isAncestorOf(focus):
+            self.setFocus()
+
     def event(self, event: QEvent) -> bool:
         """Notice the dock's x, and `remove_dock_widget`: both take the widget out of its dock."""
         handled = bool(super().event(event))
         if event.type() == QEvent.Type.ParentChange and self._built:
+            self._placed = self._placed and self.parent() is not None
             self._report_errors(self.shut_down if self.parent() is None else self.put_back)()
         return handled
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Find a place, at the first time."""
+        super().showEvent(event)
+        self._wheel.watch(self)
+        self._closing.watch()
+        if not self._placed:
+            self._placed = True
+            self._place.start(0)
 
     def hideEvent(self, event: QHideEvent) -> None:
         """Notice the window being closed. A dock that is only hidden lets the run go on."""
         super().hideEvent(event)
-        window = self.parentWidget()
-        while window is not None and not isinstance(window, QMainWindow):
-            window = window.parentWidget()
+        _, window = frame_of(self)
         if window is not None and not event.spontaneous() and not window.isVisible():
             self._report_errors(self.shut_down)()
 

@@ -24,13 +24,14 @@ LayerData = tuple[Any, dict[str, Any], str]
 OTHERS = "other cells"
 # One layer of marks each, so that each has its own eye; drawn in this order.
 GROUPS: tuple[str, ...] = (OTHERS, Label.FLIPPING, Label.TANK_TREADING)
-# Key of what a layer's metadata hold of its session.
+# Key of what a layer's metadata hold: its session, what it shows of it (`role`), and the session's cells.
 METADATA = "rbcflow"
 # With more than these, the Tracks layer is hidden at first: napari 0.9.2 then takes a tenth of a second and
 # more for each step of the slider.
 SHOWN_POSITIONS = 40_000
-# Bright field around a middle grey; fixed, since reading a movie for its contrast would read it whole.
-GREY_RANGE = (60, 200)
+# Bright field around a middle grey, shown as `PICTURE_GREY`; fixed, since reading a movie for its contrast
+# would read it whole.
+GREY_RANGE = (76, 206)
 # Size of a mark: a little more than a cell.
 _MARK_UM = 13.0
 _TAIL = 15
@@ -41,7 +42,7 @@ def axes_of(pixel_size_um: float, ndim: int = 3) -> dict[str, Any]:
     return {
         "scale": (1.0, pixel_size_um, pixel_size_um)[-ndim:],
         "units": ("pixel", "um", "um")[-ndim:],  # napari's unit of what has none
-        "axis_labels": ("t", "y", "x")[-ndim:],
+        "axis_labels": (say("viewer.axis-frame"), "y", "x")[-ndim:],
     }
 
 
@@ -87,7 +88,7 @@ def session_layers(
     pixel_um = _number(session.run.get("parameters", {}).get("pixel_size_um"), DEFAULT_PIXEL_SIZE_UM)
     yx = tracks[["y_px", "x_px"]].to_numpy(float)
     frame, cell = tracks["frame"].to_numpy(float), tracks["cell"].to_numpy(np.int64)
-    metadata = {METADATA: {"session": str(session.folder), "cells": table.drop(columns="group")}}
+    known = {"session": str(session.folder), "cells": table.drop(columns="group")}
     axes = {**axes_of(pixel_um), "translate": (0.0, 0.0, 0.0)}
     marks = {}
     for kind in GROUPS:
@@ -106,7 +107,7 @@ def session_layers(
                 "border_color": style.colour,
                 "border_width": 0.0 if kind == OTHERS else 0.09,
                 "visible": show_unreliable or kind != OTHERS,
-                "metadata": metadata,
+                "metadata": {METADATA: {**known, "role": str(kind)}},
                 **axes,
             },
             "points",
@@ -126,7 +127,7 @@ def session_layers(
                 "tail_width": 2,
                 "blending": "translucent",
                 "visible": len(tracks) <= SHOWN_POSITIONS,
-                "metadata": metadata,
+                "metadata": {METADATA: {**known, "role": "tracks"}},
                 **axes,
             },
             "tracks",
@@ -174,7 +175,9 @@ def group_colours() -> Any:
     """Return the colours of `GROUPS` as napari's Colormap."""
     from napari.utils import Colormap
 
-    colours = ["#a0a0a050", LABEL_STYLES[Label.FLIPPING].colour, LABEL_STYLES[Label.TANK_TREADING].colour]
+    # The tails of what is not counted are fainter: each has its mark.
+    others = f"{LABEL_STYLES[Label.UNRELIABLE].colour}80"
+    colours = [others, *(LABEL_STYLES[kind].colour for kind in GROUPS[1:])]
     n = len(GROUPS)
     return Colormap(
         colours, name="label", interpolation="zero", controls=[0.0, *(k / n for k in range(1, n)), 1.0]
@@ -186,7 +189,7 @@ def _place(k: int) -> float:
 
 
 def _image(session: Session, movie: FrameArray | None, pixel_um: float) -> LayerData | None:
-    metadata = {METADATA: {"session": str(session.folder)}}
+    metadata = {METADATA: {"session": str(session.folder), "role": "image"}}
     if movie is not None:
         # Also where it is an earlier session's ring: as a movie its frames count from 0.
         return image_layer(movie, movie.path.name, pixel_um, first=0, metadata=metadata)
@@ -225,6 +228,20 @@ def _number(value: object, otherwise: float) -> float:
     return float(value) if isinstance(value, (int, float)) and value > 0 else otherwise
 
 
+def layers_of(viewer: Any, folder: Path) -> dict[str, Any]:
+    """Return the layers in a viewer that show a session, by their role, whoever put them there."""
+    found = {}
+    for layer in viewer.layers:
+        known = layer.metadata.get(METADATA)
+        if isinstance(known, Mapping) and "role" in known and _same(Path(known["session"]), folder):
+            found[str(known["role"])] = layer
+    return found
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one == other or one.resolve() == other.resolve()
+
+
 # Share of the canvas, around its centre, in which a place is visible enough.
 _IN_VIEW = 0.9
 # What a live picture's layers are called in their metadata.
@@ -236,7 +253,8 @@ _REACH_PX = 25.0
 class ResultLayers:
     """Image, Tracks and Points of one viewer; removes none, since that can take napari down.
 
-    A layer that a person has removed is made anew.
+    A layer that a person has removed is made anew. Where napari has opened the session's layers itself, from
+    its menu or by drag and drop, those are used, so that there are no two of a kind.
     """
 
     def __init__(self, viewer: Any) -> None:
@@ -273,6 +291,7 @@ class ResultLayers:
         `placed` says where its axes are. Unless a live run goes on, what its picture showed last is hidden.
         """
         new = not self.all
+        self._adopt(layers)
         image = layers.image if placed is None else None
         if image is not None:
             self._put("image", image)
@@ -306,6 +325,23 @@ class ResultLayers:
             self._viewer.reset_view()
         self._viewer.layers.selection.active = self._layers[GROUPS[-1]]
 
+    def _adopt(self, layers: SessionLayers) -> None:
+        """Go on with the layers of this session that are in the viewer already; hide another session's."""
+        known = layers.marks[OTHERS][1]["metadata"][METADATA]
+        there = layers_of(self._viewer, Path(known["session"]))
+        if all(self._layers.get(role) is layer for role, layer in there.items()):
+            return
+        mine = list(there.values())
+        for layer in self.all:
+            if layer not in mine:
+                layer.visible = False
+        self._unseen = [layer for layer in self._unseen if layer in mine]
+        self._layers, self._frames = there, None
+        made = {"image": layers.image, "tracks": layers.tracks, **layers.marks}
+        for role, layer in there.items():
+            wanted = made[role]
+            layer.visible = wanted is None or wanted[1].get("visible", True)
+
     def _raise(self, layer: Any) -> None:
         self._viewer.layers.move(self._viewer.layers.index(layer), len(self._viewer.layers))
 
@@ -316,8 +352,7 @@ class ResultLayers:
             if layer in self._unseen:
                 self._unseen.remove(layer)
             self._layers[role] = layer = self._viewer.add_layer(Layer.create(data, meta, kind))
-            if kind == "points":
-                layer.editable = False  # a stray Delete key takes no cell away
+            keep_unchanged(layer)
             return
         if kind == "image":
             layer.data = data
@@ -339,6 +374,7 @@ class ResultLayers:
         layer.metadata = meta["metadata"]
         for axis in ("units", "axis_labels", "scale", "translate"):
             setattr(layer, axis, meta[axis])
+        keep_unchanged(layer)  # new data made it editable again
 
     # ------------------------------------------------------------------ step-through
 
@@ -396,6 +432,18 @@ class ResultLayers:
     def _in_data(self, layer: Any, world: Sequence[float]) -> NDArray[np.float64]:
         place: NDArray[np.float64] = np.asarray(world, float)[-3:] / units_in(self._viewer, layer)
         return np.asarray(layer.world_to_data(place))
+
+
+def keep_unchanged(layer: Any) -> None:
+    """Let no click and no key in napari move or delete what a layer shows; a program still may."""
+    layer.editable = False
+    if hasattr(layer, "remove_selected"):
+        # napari 0.9.2 deletes the selected points of a layer that is not editable, too.
+        layer.remove_selected = _nothing
+
+
+def _nothing() -> None:
+    return
 
 
 def is_of_live_picture(layer: Any) -> bool:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer, Signal  # type: ignore[attr-defined]
+import numpy as np
+from qtpy.QtCore import QPoint, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import BadInput, LiveModeOn, sentence_of
@@ -16,14 +17,17 @@ from napari_rbcflow.pipeline import Phase, RunRequest, Worker, WorkerRun
 from napari_rbcflow.sentences import say
 from napari_rbcflow.widgets.cells_live import LiveCells
 from napari_rbcflow.widgets.dock import (
+    AsHigh,
     Dock,
     Fold,
+    HeldInView,
     RunButtons,
     report_error,
     scrolling,
     set_text,
     wrapping_label,
 )
+from napari_rbcflow.widgets.label_styles import CHIPS
 from napari_rbcflow.widgets.live_form import CameraForm
 from napari_rbcflow.widgets.picture import LivePicture, PictureControls
 from napari_rbcflow.widgets.remembered import load_settings
@@ -91,6 +95,8 @@ class LiveParts:
         """Launch the process and make the layers, where that was not done yet."""
         if self._picture is None:
             self._picture = LivePicture(self._viewer, delay_s=self._delay_s)
+            # The layers may be those of an earlier dock, with the last patient's cells on them.
+            self._picture.blank()
         if self._worker is None:
             self._worker = Worker()
 
@@ -109,11 +115,43 @@ class LiveParts:
                 log.exception("the live picture")
 
 
-_OFFER = "font-size: 17px; font-weight: 600; padding: 8px; background: #1b6fa8; color: white;"
+class KeptFit:
+    """Fits the picture into the canvas again when that changes its size, until a person zooms or moves it."""
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = viewer
+        self._fitted: tuple[Any, ...] | None = None
+        self._size = self._canvas()
+
+    def view(self) -> tuple[Any, ...]:
+        """Return where the camera is."""
+        camera = self._viewer.camera
+        return (*camera.center, camera.zoom)
+
+    def take(self, before: tuple[Any, ...]) -> None:
+        """Take the view of now as one that fits, if it is not the one `before`."""
+        if self.view() != before:
+            self._fitted, self._size = self.view(), self._canvas()
+
+    def look(self) -> None:
+        """Fit again, where the canvas has another size than at the last look."""
+        size = self._canvas()
+        if size == self._size:
+            return
+        self._size = size
+        if self._fitted is not None and np.allclose(self._fitted, self.view(), rtol=1e-3, atol=1e-3):
+            self._viewer.reset_view()
+            self._fitted = self.view()
+
+    def _canvas(self) -> tuple[int, ...]:
+        return tuple(self._viewer.canvas.size)
+
+
+_OFFER = f"font-size: 17px; font-weight: 600; padding: 8px; {CHIPS['start'].css}"
 
 
 class LiveLayout(Dock):
-    """Start and Stop on top; below, in what can be scrolled, form, number, controls and cells."""
+    """Start, Stop, verdict, number and progress on top; below, in what can be scrolled, all else."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +166,7 @@ class LiveLayout(Dock):
         self.offer.setToolTip(say("forms.end-live-mode-help"))
         self.offer.hide()
         self.camera_line = CameraLine()
-        self.panel = ResultPanel()
+        self.panel = ResultPanel(head_apart=True)
         self.controls = PictureControls()
         self.cells = LiveCells(self._report_errors, self.panel.show_by_hand, self._show_error)
         content = QWidget()
@@ -148,16 +186,35 @@ class LiveLayout(Dock):
             column.addWidget(widget)
         column.addStretch(1)
         self._scroll = scrolling(content)
+        seen = (self.panel.curve, self.panel.counts, self.panel.quality, self.controls, self.cells)
+        HeldInView(self._scroll, seen)  # no warning moves what is about to be clicked
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 4)
         outer.setSpacing(4)
         outer.addWidget(self.buttons)
         outer.addWidget(self.fold)
+        self.head_area = AsHigh(self.panel.head)
+        outer.addWidget(self.head_area)
         outer.addWidget(self._scroll, 1)
+        self._to_cell = QTimer(self)
+        self._to_cell.setSingleShot(True)
+        self._to_cell.timeout.connect(self._show_cell_viewer)
+        self.cells.strip.chosen.connect(lambda *_: self._to_cell.start(0))  # once it is laid out
         for name in (self.form.patient, self.form.sample):
             name.textChanged.connect(self._name_start)
         # It is the camera that was refused that is in Live mode.
         self.form.camera.currentIndexChanged.connect(lambda _: self.offer.hide())
+
+    def _show_cell_viewer(self) -> None:
+        """Scroll as little as is needed to see the cell that was clicked."""
+        viewer, bar = self.cells.viewer, self._scroll.verticalScrollBar()
+        content, height = self._scroll.widget(), self._scroll.viewport().height()
+        if viewer.isHidden() or content is None:
+            return
+        top = viewer.mapTo(content, QPoint(0, 0)).y()
+        bottom = top + viewer.height()
+        if top < bar.value() or bottom > bar.value() + height:
+            bar.setValue(min(top, bottom - height))
 
     def _name_start(self) -> None:
         """Say whose run Start would begin: after a run the form is folded, with the last patient in it."""
@@ -196,6 +253,7 @@ class LiveWidget(LiveLayout):
         settings = load_settings()
         self._picture_ms = round(1000 / settings.picture_hz)
         self._parts = parts = LiveParts(viewer, delay_s=settings.picture_delay_s)
+        self._fit = KeptFit(viewer)
         self.form.load(settings)
         self.controls.choose(settings.picture_mode, show_unreliable=settings.show_unreliable)
         if settings.remark:
@@ -233,6 +291,10 @@ class LiveWidget(LiveLayout):
             self.buttons.allow(start=False, stop=False)
             opening = self.run.phase is Phase.OPENING
             set_text(self.status, say("forms.giving-up" if opening else "forms.stopping"))
+
+    def closing_stops(self) -> str:
+        """Say that a run goes on."""
+        return say("forms.close-live") if self._going else ""
 
     def shut_down(self) -> None:
         """Stop a run in progress, wait until its session is closed, and end its process.
@@ -282,6 +344,7 @@ class LiveWidget(LiveLayout):
         # Opening a camera takes seconds, or fails: meanwhile nothing of the patient before may be seen.
         self._parts.picture.blank()
         self._say_picture()
+        self._leave_fields()
         self.fold.setChecked(False)
         self._allow(going=self._going)
         set_text(self.status, say("forms.opening-camera"))
@@ -316,7 +379,9 @@ class LiveWidget(LiveLayout):
                 self._began = True
                 self.camera_line.show_info(run.info)
                 self.panel.show_simulated(run.info.simulated)
+                view = self._fit.view()
                 picture.begin(run.info, run.folder)
+                self._fit.take(view)
                 set_text(self.status, "" if self.stop_button.isEnabled() else say("forms.stopping"))
             before = picture.updates
             picture.update(snapshot, judged)
@@ -364,6 +429,7 @@ class LiveWidget(LiveLayout):
 
     def _timer_called(self) -> None:
         try:
+            self._fit.look()
             self._tick()
         except Exception as error:
             report_error(error, "LiveWidget", self._show_error)

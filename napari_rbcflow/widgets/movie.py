@@ -15,7 +15,16 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.pipeline import busy
 from napari_rbcflow.sentences import say
 from napari_rbcflow.widgets.cells import CellViewer
-from napari_rbcflow.widgets.dock import Dock, Fold, RunButtons, breakable, scrolling, set_text, wrapping_label
+from napari_rbcflow.widgets.dock import (
+    AsHigh,
+    Dock,
+    Fold,
+    RunButtons,
+    breakable,
+    scrolling,
+    set_text,
+    wrapping_label,
+)
 from napari_rbcflow.widgets.layers import ResultLayers
 from napari_rbcflow.widgets.movie_form import LAYER, MovieForm, frames_of_layer, may_be_movie
 from napari_rbcflow.widgets.movie_job import MovieJob, MovieOrder, Stage
@@ -93,7 +102,8 @@ class MovieLayout(Dock):
         self.buttons = RunButtons(say("forms.run"), say("forms.cancel"))
         self.run_button, self.cancel_button = self.buttons.start, self.buttons.stop
         self.open_button = QPushButton(say("forms.open-earlier"))
-        self.fold = Fold(say("forms.movie-form"), form)
+        self._form_area = AsHigh(form)
+        self.fold = Fold(say("forms.movie-form"), self._form_area)
         self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
         self.panel = ResultPanel()
         self.tabs = QTabWidget()
@@ -110,7 +120,7 @@ class MovieLayout(Dock):
         outer.setSpacing(4)
         outer.addWidget(self.buttons)
         outer.addLayout(folding)
-        for widget in (form, self.message, self.status):
+        for widget in (self._form_area, self.message, self.status):
             outer.addWidget(widget)
         outer.addWidget(self.tabs, 1)
         form.show()
@@ -145,6 +155,7 @@ class MovieWidget(MovieLayout):
         self.job = MovieJob(show_unreliable=self._settings.show_unreliable)
         self._again = False
         self._stale = False
+        self._next: Path | None = None
         self._own_layer: Any = None
         self.form.load(self._settings)
         self._choose_active_layer()
@@ -208,6 +219,29 @@ class MovieWidget(MovieLayout):
         self._own_layer = None
         self._started("", "")
 
+    def open_session(self, folder: Path) -> None:
+        """Come up and show a session that a person opened in napari itself, after one that is being read."""
+        self.come_up()
+        if self.job.stage is Stage.READING:
+            self._next = folder
+        elif self.job.busy:
+            raise BadInput("viewer.session-after-analysis")
+        else:
+            self.show_session(folder)
+
+    def choose_layer(self, layer: Any) -> None:
+        """Come up with an open movie chosen, so that Run is all that is left to press."""
+        self.come_up()
+        if not self.job.busy and layer in self._image_layers():
+            self.form.refresh_layers()
+            self.form.source.value = LAYER
+            self.form.layer.value = layer
+
+    def closing_stops(self) -> str:
+        """Say that a movie is being analysed."""
+        going = self.job.stage in (Stage.COPYING, Stage.RUNNING)
+        return say("forms.close-movie") if going else ""
+
     def shut_down(self) -> None:
         """Stop what goes on and wait until its session is closed; a later Run wakes everything up again.
 
@@ -237,6 +271,7 @@ class MovieWidget(MovieLayout):
         self.tabs.setCurrentIndex(NUMBER)
         self.panel.clear()
         self.panel.show_whose(patient, sample)
+        self._leave_fields()
         self.fold.setChecked(False)
         set_text(self.status, say("forms.opening-movie"))
         self._show_state()
@@ -276,10 +311,13 @@ class MovieWidget(MovieLayout):
         """Show what came of a job; once, whatever goes wrong on the way."""
         again, self._again = self._again, False
         stale, self._stale = self._stale, False
+        following, self._next = self._next, None
         self._timer.start(IDLE_MS)
         set_text(self.status, "")
         try:
-            if self.job.sentence:
+            if following is not None:
+                self.show_session(following)
+            elif self.job.sentence:
                 self._show_failure(self.job.sentence)
             elif stale:
                 self._read_again()
@@ -367,6 +405,7 @@ class MovieWidget(MovieLayout):
             self.layers.select(cell, round(self.layers.frame_of(position)))
             with QSignalBlocker(self.tabs):  # the picture stays where the click was
                 self.tabs.setCurrentIndex(CELLS)
+            self.come_up()
 
     # ------------------------------------------------------------------ layers
 

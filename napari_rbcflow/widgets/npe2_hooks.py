@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
+import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +18,25 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE as RUN_NAME
 from napari_rbcflow.session import ChangeLog, open_session
 from napari_rbcflow.sources import open_frames, ring_of
-from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, SIMULATED_MARK
-from napari_rbcflow.widgets.layers import METADATA, LayerData, axes_of, image_layer, movie_of, session_layers
-from napari_rbcflow.widgets.remembered import load_settings
+from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, SIMULATED_MARK, Label
+from napari_rbcflow.widgets.layers import (
+    METADATA,
+    OTHERS,
+    LayerData,
+    axes_of,
+    group_colours,
+    group_values,
+    image_layer,
+    layers_of,
+    movie_of,
+    session_layers,
+)
+from napari_rbcflow.widgets.remembered import PLUGIN, load_settings
+
+if TYPE_CHECKING:
+    from napari_rbcflow.widgets.movie import MovieWidget
+
+log = logging.getLogger(__name__)
 
 
 def folder() -> Path:
@@ -27,25 +46,103 @@ def folder() -> Path:
     return inside if inside.is_dir() else package.parent / "sample_data"
 
 
-def simulated_chamber() -> list[tuple[Any, dict[str, Any], str]]:
-    """Return the sample movie as an image layer and the truth beside it as tracks."""
-    import tifffile
+# What the layers of the sample are called where a session's have its folder.
+_SAMPLE = Path("<sample>")
+# By the `label` of the truth; the rest cannot be judged.
+_TRUE_GROUPS = {0: Label.TANK_TREADING, 1: Label.FLIPPING}
 
+
+def simulated_chamber() -> list[tuple[Any, dict[str, Any], str]]:
+    """Return the sample movie as an image layer, and the truth beside it as tracks coloured by label.
+
+    In a window the Movie dock comes up with the movie chosen; of a sample that is open already no second one
+    stays.
+    """
+    import tifffile
+    from napari import current_viewer
+
+    viewer = current_viewer()
+    if viewer is not None:
+        _choose_sample(viewer)
     movie = tifffile.imread(folder() / "flow_chamber.tif")
     truth = pd.read_csv(folder() / "flow_chamber.truth.csv")
     frame = np.concatenate([np.arange(t0, t0 + n) for t0, n in zip(truth.t0, truth.frames, strict=True)])
     cell = truth.loc[truth.index.repeat(truth.frames)]
     x = cell.x0 + cell.v * (frame - cell.t0)
     rows = np.column_stack([cell.cell, frame, cell.y, x])
+    group = cell.label.map(_TRUE_GROUPS).fillna(OTHERS).to_numpy()
     axes = axes_of(DEFAULT_PIXEL_SIZE_UM)
+    known = {"session": str(_SAMPLE)}
     return [
         (
             movie,
-            {"name": say("forms.sample-movie"), "metadata": {SIMULATED_MARK: True}, **axes},
+            {
+                "name": say("forms.sample-movie"),
+                "metadata": {SIMULATED_MARK: True, METADATA: {**known, "role": "image"}},
+                **axes,
+            },
             "image",
         ),
-        (rows.astype(float), {"name": say("forms.sample-truth"), "tail_length": 10, **axes}, "tracks"),
+        (
+            rows.astype(float),
+            {
+                "name": say("forms.sample-truth"),
+                "features": {"group": group_values(group)},
+                "colormaps_dict": {"group": group_colours()},
+                "color_by": "group",
+                "tail_length": 10,
+                "blending": "translucent",
+                "metadata": {METADATA: {**known, "role": "tracks"}},
+                **axes,
+            },
+            "tracks",
+        ),
     ]
+
+
+def _choose_sample(viewer: Any) -> None:
+    """Choose the sample in the Movie dock, as soon as napari has added it."""
+    from qtpy.QtCore import QTimer
+
+    dock = _movie_dock(viewer)
+    if dock is None:
+        return
+    before = layers_of(viewer, _SAMPLE)
+
+    def choose() -> None:
+        added = layers_of(viewer, _SAMPLE)
+        for role, layer in before.items():
+            # napari takes a sample without layers for an error, so that twins are there for a moment.
+            if layer in viewer.layers and added[role] is not layer:
+                viewer.layers.remove(added.pop(role))
+                _bring_up(viewer, layer)
+        image = layers_of(viewer, _SAMPLE).get("image")
+        if image is not None:
+            dock.choose_layer(image)
+
+    QTimer.singleShot(0, _told_in(dock, choose))
+
+
+def _bring_up(viewer: Any, layer: Any) -> None:
+    """Show a layer on top of all others."""
+    layer.visible = True
+    viewer.layers.move(viewer.layers.index(layer), len(viewer.layers))
+
+
+def _told_in(dock: MovieWidget, slot: Callable[..., None]) -> Callable[..., None]:
+    from napari_rbcflow.widgets.dock import report_errors
+
+    return report_errors(slot, __name__, lambda sentence: dock.message.say(mild=[sentence]))
+
+
+def _movie_dock(viewer: Any) -> MovieWidget | None:
+    """Return the Movie dock of a viewer, opened where there is none; None where that fails."""
+    try:
+        _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, "Movie")
+    except Exception:  # layers are shown all the same
+        log.exception("the Movie dock")
+        return None
+    return dock  # type: ignore[no-any-return]
 
 
 Reader = Callable[[str | Sequence[str]], list[Any]]
@@ -72,13 +169,40 @@ def movie_reader(path: str | Sequence[str]) -> Reader | None:
 
 
 def _read_session(path: Path) -> list[LayerData]:
+    """Return a session's layers; in a window its number comes up beside them, and none is added twice."""
+    from napari import current_viewer
+
     session = open_session(path.parent if path.name == RUN_NAME else path)
+    viewer = current_viewer()
+    if viewer is not None:
+        _ask_no_more(session.folder)
+        dock = _movie_dock(viewer)
+        if dock is not None:
+            _told_in(dock, dock.open_session)(session.folder)
+        if layers_of(viewer, session.folder):
+            return NO_LAYER
     return session_layers(
         session,
         movie_of(session),
         by_hand=ChangeLog(session.folder).labels(),
         show_unreliable=load_settings().show_unreliable,
     ).all()
+
+
+def _ask_no_more(folder: Path) -> None:
+    """Let napari give us all of the person's own sessions, now that one was opened with us.
+
+    Its own reader takes every folder too, so that it would ask each time who shall read it. The preference
+    stands in napari's Preferences like those that a person makes there.
+    """
+    from napari.settings import get_settings
+
+    sessions = load_settings().sessions_folder.resolve()
+    if folder.resolve().parent == sessions:
+        preferences = get_settings().plugins
+        pattern = f"{glob.escape(str(sessions))}{os.sep}*{os.sep}"
+        if pattern not in preferences.extension2reader:
+            preferences.extension2reader = {**preferences.extension2reader, pattern: PLUGIN}
 
 
 def _read_movie(path: Path) -> list[LayerData]:

@@ -18,7 +18,7 @@ from napari_rbcflow.ring import FrameGone, RingReader, open_ring
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, SourceInfo
 from napari_rbcflow.widgets.dock import FIELD_LABELS, breakable, wrapping_label
-from napari_rbcflow.widgets.label_styles import WARNING_COLOUR
+from napari_rbcflow.widgets.label_styles import CHIPS
 from napari_rbcflow.widgets.layers import axes_of, units_in
 from napari_rbcflow.widgets.picture_layers import (
     LEAST_SHARE,
@@ -42,9 +42,9 @@ WAITING = say("viewer.picture-waiting")
 _BANNER: dict[str, Any] = {
     "position": "top_center",
     "font_size": 15.0,
-    "color": WARNING_COLOUR,
+    "color": CHIPS["on-picture"].text,
     "box": True,
-    "box_color": "#000000",
+    "box_color": CHIPS["on-picture"].ground,
 }
 
 # The field of view around a cell, along the shorter side of the window.

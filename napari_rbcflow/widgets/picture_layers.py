@@ -18,7 +18,7 @@ from napari_rbcflow.pipeline import JudgedCell, Snapshot
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import STRUCK_OUT
 from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, Label
-from napari_rbcflow.widgets.label_styles import LABEL_STYLES, NOT_YET
+from napari_rbcflow.widgets.label_styles import INKS, LABEL_STYLES, MIDDLE_OF_RANGE, NOT_YET
 from napari_rbcflow.widgets.layers import axes_of
 
 FIRST_FRAMES = 5
@@ -63,10 +63,13 @@ class Contrast:
                 return
             self._forget()
         self._looked_at += 1
-        low, high = np.percentile(grey, (0.5, 99.5))
+        low, middle, high = np.percentile(grey, (0.5, 50, 99.5))
         # Half as wide again on either side: cells deeper in or out of focus will still come.
         margin = max(high - low, _LEAST_SPAN) / 2
-        self._range = (min(self._range[0], low - margin), max(self._range[1], high + margin))
+        bottom = min(low, max(low - margin, (middle - MIDDLE_OF_RANGE * 255) / (1 - MIDDLE_OF_RANGE)))
+        # The middle no brighter than marks are seen on.
+        top = max(high + margin, bottom + (middle - bottom) / MIDDLE_OF_RANGE)
+        self._range = (min(self._range[0], bottom), max(self._range[1], top))
         limits = (max(0.0, float(self._range[0])), min(255.0, float(self._range[1])))
         if limits != tuple(self._layer.contrast_limits):
             self._ours = True
@@ -440,4 +443,4 @@ def _across_um(name: str) -> float:
 
 
 def _colour(name: str) -> str:
-    return "#ffffff" if name == POINTED_OUT else LABEL_STYLES[name].colour
+    return INKS["pointed-out"].bright if name == POINTED_OUT else LABEL_STYLES[name].colour

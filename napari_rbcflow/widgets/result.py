@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from qtpy.QtCore import QRectF, Qt, QTimer, QUrl, Signal  # type: ignore[attr-defined]
-from qtpy.QtGui import QDesktopServices, QPainter, QPaintEvent, QPalette
+from qtpy.QtCore import QEvent, QRectF, Qt, QTimer, QUrl, Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QDesktopServices, QPainter, QPaintEvent
 from qtpy.QtWidgets import (
     QFrame,
     QGridLayout,
@@ -46,8 +46,8 @@ from napari_rbcflow.session import (
     too_few_words,
 )
 from napari_rbcflow.types import Verdict
-from napari_rbcflow.widgets.dock import WarningBox, breakable, set_text, wrapping_label
-from napari_rbcflow.widgets.label_styles import FAULT_COLOUR, WARNING_COLOUR
+from napari_rbcflow.widgets.dock import ElidingLabel, WarningBox, breakable, set_text, wrapping_label
+from napari_rbcflow.widgets.label_styles import CHIPS, EDGES, INKS
 from napari_rbcflow.widgets.result_plots import CountsTable, FractionCurve
 
 HEIGHT_PX = 14
@@ -77,11 +77,10 @@ class ShareBar(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         """Fill as much of the frame as the share says."""
         painter = QPainter(self)
-        ink = self.palette().color(QPalette.ColorRole.WindowText)
+        ink = INKS["quiet"].on(self.palette())
         frame = QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5)
         filled = QRectF(frame)
         filled.setWidth(frame.width() * self.share)
-        ink.setAlphaF(0.55)
         painter.fillRect(filled, ink)
         painter.setPen(ink)
         painter.drawRect(frame)
@@ -95,7 +94,7 @@ class SessionLinks(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.line = wrapping_label("font-size: 13px;")
+        self.line = ElidingLabel("font-size: 13px;")
         self.open_folder = QPushButton(say("viewer.open-folder"))
         self.open_report = QPushButton(say("viewer.open-report"))
         self.open_folder.clicked.connect(lambda: self._open(""))
@@ -120,7 +119,7 @@ class SessionLinks(QWidget):
     def show_folder(self, folder: Path) -> None:
         """Show where a session lies."""
         self.folder = SessionLinks.shown_last = Path(folder)
-        set_text(self.line, say("viewer.session", folder=breakable(str(folder))))
+        set_text(self.line, say("viewer.session", folder=folder))
         self.open_report.setVisible((self.folder / "report.html").exists())
         self.show()
 
@@ -130,11 +129,11 @@ class SessionLinks(QWidget):
 
 
 _PLAIN_ROW = "font-size: 13px; padding: 0px;"
-_GROUND = "font-size: 13px; color: black; border-radius: 3px; padding: 0px 3px; background: "
+_GROUND = "font-size: 13px; border-radius: 3px; padding: 0px 3px; "
 _LOOKS = {
     None: ("✓", _PLAIN_ROW),
-    Severity.NOTE: ("▲", _GROUND + WARNING_COLOUR + ";"),
-    Severity.WARNING: ("⚠", _GROUND + FAULT_COLOUR + ";"),
+    Severity.NOTE: ("▲", _GROUND + CHIPS["note"].css),
+    Severity.WARNING: ("⚠", _GROUND + CHIPS["grave"].css),
 }
 
 
@@ -232,7 +231,7 @@ def end_words(status: str, reason: str, n: int, sentence: str = "") -> str:
 
 
 def left_words(progress: Progress) -> str:
-    """Say what will stop a run, each rule on a line of its own with how long it takes at the present rate."""
+    """Say what will stop a run, each rule on a line of its own, and how long it takes at the present rate."""
     lines = []
     if progress.total_frames:
         lines.append(say("viewer.frame-of", frame=progress.processed, frames=progress.total_frames))
@@ -248,13 +247,8 @@ def _rule_words(rule: RuleProgress) -> str:
     title = _RULES.get(rule.name, rule.name)
     if not rule.missing:
         return say("viewer.rule-reached", rule=title)
-    if rule.seconds_left is None or rule.name == "seconds":
-        key = "viewer.rule-missing" if rule.name in _NOT_COUNTED_DOWN else "viewer.rule-to-go"
-        return say(key, rule=title, missing=rule.missing)
-    key = "viewer.rule-missing-timed" if rule.name in _NOT_COUNTED_DOWN else "viewer.rule-to-go-timed"
-    # A unit is not left alone on a line.
-    time = time_words(rule.seconds_left).replace(" s", "\N{NO-BREAK SPACE}s")
-    return say(key, rule=title, missing=rule.missing, time=time)
+    key = "viewer.rule-missing" if rule.name in _NOT_COUNTED_DOWN else "viewer.rule-to-go"
+    return say(key, rule=title, missing=rule.missing)
 
 
 # Nobody reads numbers that change more often.
@@ -263,16 +257,15 @@ _NUMBER = "font-size: 92px; font-weight: 700; padding: 0px 4px; margin: 0px;"
 _INTERVAL = "font-size: 40px; font-weight: 600; padding: 0px 4px;"
 _PLAIN = "font-size: 16px; padding: 0px 4px;"
 # What nobody may copy as the result: small once the run has ended, and grey.
-_DIM = " color: #8f959b;"
-_SO_FAR = "font-size: 22px; padding: 0px 4px;" + _DIM
-_DETAIL = "font-size: 13px; padding: 0px 4px;" + _DIM
+_SO_FAR = "font-size: 22px; padding: 0px 4px;"
+_DETAIL = "font-size: 13px; padding: 0px 4px;"
 _SMALL_PRINT = "<span style='font-size: 13px'>{}</span>"
-BANNER = "font-size: 17px; font-weight: 700; padding: 4px 8px; background: #d55e00; color: white;"
+BANNER = f"font-size: 17px; font-weight: 700; padding: 4px 8px; {CHIPS['simulated'].css}"
 # Sign and colour of each verdict; each stands beside its word.
 _VERDICTS = {
-    Verdict.RESULT: ("✓", "#2ca977"),
-    Verdict.PROVISIONAL: ("◐", WARNING_COLOUR),
-    Verdict.NO_RESULT: ("✗", FAULT_COLOUR),
+    Verdict.RESULT: ("✓", EDGES["good"]),
+    Verdict.PROVISIONAL: ("◐", EDGES["caution"]),
+    Verdict.NO_RESULT: ("✗", EDGES["bad"]),
 }
 
 
@@ -304,7 +297,7 @@ class VerdictBox(QFrame):
 
     def show_words(self, verdict: Verdict | None, title: str, why: str) -> None:
         """Show a verdict; None where it is too early for one."""
-        sign, colour = ("", "#8f959b") if verdict is None else _VERDICTS[verdict]
+        sign, colour = ("", EDGES["none"]) if verdict is None else _VERDICTS[verdict]
         set_text(self.word, "" if verdict is None else f"{sign} {say(f'session.verdict-{verdict}')}")
         set_text(self.title, breakable(title))
         set_text(self.why, breakable(why))
@@ -334,28 +327,29 @@ class ResultPanel(QWidget):
 
     `clear`, then `show_progress` as often as you like, then `show_end`; or `show_session` alone, for a
     session on disk. `check_cells` is emitted with the session's folder when a person wants to check cells;
-    `offer_check` opens the dock for it.
+    `offer_check` opens the dock for it. `head` is the verdict, the number and how far it is to the stop;
+    with `head_apart` it is not in the panel, for a place where it is always seen.
     """
 
     check_cells = Signal(object)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, parent: QWidget | None = None, *, head_apart: bool = False) -> None:
         super().__init__(parent)
         self._review_dock = ""
         self._review: QWidget | None = None
         # What forbids acting on the number is above it, milder notes at the end.
         self.warnings, self.notes = WarningBox(), WarningBox()
         self.banner = wrapping_label(BANNER)
-        self.whose = wrapping_label("font-size: 18px; font-weight: 600; padding: 0px 4px;")
+        self.whose = ElidingLabel("font-size: 18px; font-weight: 600; padding: 0px 4px;")
         self.verdict = VerdictBox()
         self.caption = wrapping_label(_PLAIN)
         self.number = wrapping_label(_NUMBER)
         self.interval = wrapping_label(_INTERVAL)
         self.cells = wrapping_label(_PLAIN)
-        self.so_far = wrapping_label(_SO_FAR)
-        self.machine = wrapping_label(_DETAIL)
-        self.corrected = wrapping_label(_DETAIL)
-        self.by_hand = wrapping_label(_DETAIL)
+        self.so_far = wrapping_label()
+        self.machine = wrapping_label()
+        self.corrected = wrapping_label()
+        self.by_hand = wrapping_label()
         self.end = wrapping_label("font-size: 14px; padding: 0px 4px;")
         self.remarks = wrapping_label("font-size: 14px; padding: 0px 4px;")
         self.progress = ShareBar()
@@ -367,8 +361,10 @@ class ResultPanel(QWidget):
         self.open_folder, self.open_report = self.links.open_folder, self.links.open_report
         self.verdict.check.clicked.connect(self._check_pressed)
 
-        column = QVBoxLayout(self)
-        column.setContentsMargins(2, 0, 6, 0)
+        # Warnings come below what is read all the time, which stays where it is.
+        self.head = QWidget()
+        column = QVBoxLayout(self.head)
+        column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(3)
         for widget in (
             self.banner,
@@ -379,12 +375,23 @@ class ResultPanel(QWidget):
             self.interval,
             self.so_far,
             self.cells,
+            self.progress,
+            self.left,
+        ):
+            column.addWidget(widget)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(2, 0, 6, 0)
+        column.setSpacing(3)
+        if head_apart:
+            # As high as its lines at the width there is; its least height is that at the least width.
+            self.head.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)
+        else:
+            column.addWidget(self.head)
+        for part in (
             self.warnings,
             self.end,
             self.remarks,
             self.links,
-            self.progress,
-            self.left,
             self.curve,
             self.machine,
             self.corrected,
@@ -393,12 +400,30 @@ class ResultPanel(QWidget):
             self.quality,
             self.notes,
         ):
-            column.addWidget(widget)
+            column.addWidget(part)
         column.addStretch(1)
         self._slow = QTimer(self)
         self._slow.setSingleShot(True)
         self._slow.timeout.connect(self._draw_waiting)
+        self._take_colours()
         self.clear()
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Follow the viewer's theme."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange) and hasattr(self, "_slow"):
+            self._take_colours()
+
+    def _take_colours(self) -> None:
+        quiet = f" color: {INKS['quiet'].on(self.palette()).name()};"
+        for label, style in (
+            (self.so_far, _SO_FAR),
+            (self.machine, _DETAIL),
+            (self.corrected, _DETAIL),
+            (self.by_hand, _DETAIL),
+        ):
+            if label.styleSheet() != style + quiet:
+                label.setStyleSheet(style + quiet)
 
     # ------------------------------------------------------------------ what is shown
 
@@ -439,7 +464,7 @@ class ResultPanel(QWidget):
 
     def show_whose(self, patient: str, sample: str) -> None:
         """Say whose number it is, so that nobody takes it for the next patient's."""
-        names = [breakable(part) for part in (patient.strip(), sample.strip()) if part]
+        names = [part for part in (patient.strip(), sample.strip()) if part]
         set_text(self.whose, " · ".join(names) or say("viewer.unnamed"))
 
     def show_simulated(self, simulated: bool) -> None:

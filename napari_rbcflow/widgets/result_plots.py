@@ -13,7 +13,7 @@ from napari_rbcflow.quality import explained, lost_words
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.dock import breakable, set_text, wrapping_label
-from napari_rbcflow.widgets.label_styles import LABEL_STYLES, NOT_YET, WARNING_COLOUR
+from napari_rbcflow.widgets.label_styles import CHIPS, EDGES, LABEL_STYLES, NOT_YET
 
 # Behind qtpy: it takes the Qt that is already there.
 import pyqtgraph as pg  # isort: skip
@@ -22,7 +22,7 @@ from napari_rbcflow.pipeline import COUNTED_AGAIN
 
 _FIGURE = "font-size: 15px; font-weight: 600; padding: 0px;"
 _WORD = "font-size: 14px; padding: 0px;"
-_BAD = f"font-size: 14px; background: {WARNING_COLOUR}; color: black; border-radius: 3px; padding: 1px 4px;"
+_BAD = f"font-size: 14px; {CHIPS['note'].css} border-radius: 3px; padding: 1px 4px;"
 _SEEN, _RELIABLE = "seen", "reliable"
 # Two columns: what is counted is on the left.
 _PLACES = (
@@ -120,9 +120,10 @@ class CountsTable(QWidget):
 
 def _word(name: str) -> QLabel:
     label = QLabel(_WORDS.get(name) or f"{LABEL_STYLES[name].sign} {LABEL_STYLES[name].words}")
-    # Grey ones in the theme's own colour: they are made for dark pictures.
-    colour = f" color: {LABEL_STYLES[name].colour};" if name in (Label.TANK_TREADING, Label.FLIPPING) else ""
-    label.setStyleSheet(_WORD + colour)
+    counted = name in (Label.TANK_TREADING, Label.FLIPPING)
+    label.setStyleSheet(
+        f"{_WORD} {CHIPS[name].css} border-radius: 3px; padding: 0px 3px;" if counted else _WORD
+    )
     return label
 
 
@@ -179,13 +180,11 @@ class FractionCurve(QWidget):
         plot.getAxis("left").setWidth(46)
         plot.getAxis("left").setStyle(hideOverlappingLabels=False)
         plot.showGrid(y=True, alpha=0.25)
-        colour = QColor(LABEL_STYLES[Label.TANK_TREADING].colour)
-        self._band = _Band(colour)
-        self._line = pg.PlotCurveItem(pen=pg.mkPen(colour, width=2))
+        self._band = _Band(QColor(EDGES["band"]))
+        self._line = pg.PlotCurveItem()
         # With one cell there is no line and no band yet: the present interval is drawn by itself.
-        self._now = pg.ErrorBarItem(pen=pg.mkPen(colour, width=2), beam=0)
-        hint = pg.mkPen(LABEL_STYLES[NOT_YET].colour, width=1, style=Qt.PenStyle.DashLine)
-        self._hints = [pg.InfiniteLine(angle=0, pen=hint) for _ in range(2)]
+        self._now = pg.ErrorBarItem(beam=0)
+        self._hints = [pg.InfiniteLine(angle=0) for _ in range(2)]
         for item in (self._band, self._line, self._now, *self._hints):
             plot.addItem(item)
         self._level = level
@@ -278,7 +277,11 @@ class FractionCurve(QWidget):
             self._take_colours()
 
     def _take_colours(self) -> None:
-        colour_axes(self._plot, self.palette())
+        text = colour_axes(self._plot, self.palette())
+        self._line.setPen(pg.mkPen(text, width=2))
+        self._now.setData(pen=pg.mkPen(text, width=2))
+        for line in self._hints:
+            line.setPen(pg.mkPen(text, width=1, style=Qt.PenStyle.DashLine))
 
 
 class _Band(pg.GraphicsObject):  # type: ignore[misc]
@@ -286,7 +289,7 @@ class _Band(pg.GraphicsObject):  # type: ignore[misc]
 
     def __init__(self, colour: QColor) -> None:
         super().__init__()
-        self._brush = pg.mkBrush(colour.red(), colour.green(), colour.blue(), 90)
+        self._brush = pg.mkBrush(colour)
         self._outline = QPolygonF()
 
     def set_points(self, points: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> None:

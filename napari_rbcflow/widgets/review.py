@@ -16,8 +16,6 @@ from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal  # type: ignore[attr-d
 from qtpy.QtGui import QDragEnterEvent, QDropEvent, QKeyEvent, QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
-    QDockWidget,
-    QMainWindow,
     QPushButton,
     QSizePolicy,
     QStackedWidget,
@@ -31,7 +29,8 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE, Agreement, CropSequence, FractionFigure, Review, open_session
 from napari_rbcflow.types import DEFAULT_FPS, Verdict
 from napari_rbcflow.widgets.crop_player import words_of
-from napari_rbcflow.widgets.dock import FIELD_LABELS, Dock, breakable, set_text, wrapping_label
+from napari_rbcflow.widgets.dock import FIELD_LABELS, Dock, breakable, frame_of, set_text, wrapping_label
+from napari_rbcflow.widgets.label_styles import CHIPS
 from napari_rbcflow.widgets.remembered import load_settings
 from napari_rbcflow.widgets.result import BANNER, SessionLinks, VerdictBox, interval_words
 from napari_rbcflow.widgets.review_page import EVERY_CELLS, CheckPage
@@ -73,7 +72,7 @@ _S_A_CELL = 2.0
 CATCH_UP_MS = 80
 _LEAST_HEIGHT = 40
 SHARE_OF_WINDOW, MOST_WIDTH_PX = 0.47, 900
-_START = "font-size: 18px; font-weight: 600; padding: 7px; background: #1b6fa8; color: white;"
+_START = f"font-size: 18px; font-weight: 600; padding: 7px; {CHIPS['start'].css}"
 _TEXT = "font-size: 14px; padding: 2px 4px;"
 _NUMBER = "font-size: 48px; font-weight: 700; padding: 4px;"
 _HEADING = "font-size: 18px; font-weight: 600; padding: 4px;"
@@ -174,12 +173,11 @@ class ReviewWidget(ReviewLayout):
         self._before = 0  # cells that this person checked in an earlier sitting
         self._told = 0  # checked cells at which the number was shown last
         self._wanted = 0  # cells to check, where a person chose
-        self._placed = False
         self._catching_up = QTimer(self)
         self._catching_up.setSingleShot(True)
         self._catching_up.setInterval(CATCH_UP_MS)
         settings = load_settings()
-        self.name.value = settings.who
+        self.name.value = settings.person.strip()
         if settings.remark:
             self.message.say(mild=[settings.remark])
         self._connect()
@@ -437,11 +435,10 @@ class ReviewWidget(ReviewLayout):
             self.pages.setCurrentIndex(START)
 
     def showEvent(self, event: QShowEvent) -> None:
-        """Find room at the first time, and offer the session that was shown last."""
+        """Offer the session that was shown last, at the first time."""
+        first = not self._placed
         super().showEvent(event)
-        if not self._placed:
-            self._placed = True
-            QTimer.singleShot(0, self._report_errors(self._bring_forward))
+        if first:
             self._report_errors(self._offer)()
 
     def _offer(self) -> None:
@@ -456,31 +453,17 @@ class ReviewWidget(ReviewLayout):
         except (RbcflowError, OSError):  # nobody asked for this one
             self.session.line_edit.value = ""
 
+    def _stand_beside(self) -> None:
+        super()._stand_beside()
+        self._bring_forward()
+
     def _bring_forward(self) -> None:
-        """Stand in front of our other docks on this side, not under them: there is no height for two."""
-        dock = self.parentWidget()
-        while dock is not None and not isinstance(dock, QDockWidget):
-            dock = dock.parentWidget()
-        window = None if dock is None else dock.parentWidget()
-        if dock is None or not isinstance(window, QMainWindow) or dock.isFloating():
-            return
-        side, behind = window.dockWidgetArea(dock), window.tabifiedDockWidgets(dock)
-        beside = [
-            other
-            for other in window.findChildren(QDockWidget)
-            if other is not dock
-            and other not in behind
-            and not other.isHidden()
-            and not other.isFloating()
-            and window.dockWidgetArea(other) == side
-            and other.findChild(Dock) is not None
-        ]
-        if beside:
-            window.tabifyDockWidget(beside[0], dock)
-        dock.show()
-        dock.raise_()
-        width = max(self.sizeHint().width(), min(MOST_WIDTH_PX, round(SHARE_OF_WINDOW * window.width())))
-        window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
+        """Stand in front of the tabs beside it, and wide enough for a cell and its answers."""
+        self.come_up()
+        dock, window = frame_of(self)
+        if dock is not None and window is not None and not dock.isFloating():
+            width = max(self.sizeHint().width(), min(MOST_WIDTH_PX, round(SHARE_OF_WINDOW * window.width())))
+            window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
 
     # ------------------------------------------------------------------ drag and drop
 

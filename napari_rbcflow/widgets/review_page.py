@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QElapsedTimer, QRect, QSize, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QElapsedTimer, QEvent, QRect, QSize, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QPainter
 from qtpy.QtWidgets import (
     QComboBox,
@@ -22,7 +22,7 @@ from napari_rbcflow.session import CropSequence, FractionFigure
 from napari_rbcflow.types import CROP_SIDE, Label
 from napari_rbcflow.widgets.crop_player import CropPlayer, Film, words_of
 from napari_rbcflow.widgets.dock import set_text, wrapping_label
-from napari_rbcflow.widgets.label_styles import LABEL_STYLES, WARNING_COLOUR
+from napari_rbcflow.widgets.label_styles import CHIPS, LABEL_STYLES
 from napari_rbcflow.widgets.result import ShareBar, interval_words
 
 KEYS = {
@@ -98,7 +98,7 @@ class WholeFilm(Film):
 _PLACE = "font-size: 20px; font-weight: 700;"
 _SMALL = "font-size: 13px;"
 _HINT = "font-size: 14px; padding: 3px;"
-_KEYS_ELSEWHERE = f"{_HINT} background: {WARNING_COLOUR}; color: black; font-weight: 600;"
+_KEYS_ELSEWHERE = f"{_HINT} {CHIPS['note'].css} font-weight: 600;"
 _KIND = "font-size: 17px; font-weight: 600; padding: 9px 8px; text-align: left; border-left: 7px solid {};"
 _BESIDE, _WHO = 236, 180
 
@@ -124,7 +124,6 @@ class CheckPage(QWidget):
             style = LABEL_STYLES[label]
             name = words_of(label)
             button = QPushButton(f"{chr(key)}   {style.sign} {name[0].upper()}{name[1:]}")
-            button.setStyleSheet(_KIND.format(style.colour))
             button.setToolTip(say("viewer.check-key", key=chr(key)))
             button.clicked.connect(lambda *_, label=label: self.say(label))
             self.kinds[str(label)] = button
@@ -148,6 +147,7 @@ class CheckPage(QWidget):
             widget.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         for words in (self.hint, self.so_far):
             words.setTextInteractionFlags(Qt.TextInteractionFlag.NoTextInteraction)
+        self._take_colours()
         self._shown_for = QElapsedTimer()
         self._hint = ""
         self._lay_out()
@@ -232,6 +232,18 @@ class CheckPage(QWidget):
             self.undone.emit()
         elif key == Qt.Key.Key_Space:
             self.player.play_again()
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Follow the viewer's theme."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange) and hasattr(self, "so_far"):
+            self._take_colours()
+
+    def _take_colours(self) -> None:
+        for label, button in self.kinds.items():
+            style = _KIND.format(LABEL_STYLES[label].ink.on(self.palette()).name())
+            if button.styleSheet() != style:
+                button.setStyleSheet(style)
 
     @staticmethod
     def is_ours(event: Any) -> bool:

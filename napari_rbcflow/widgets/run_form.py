@@ -29,7 +29,7 @@ from napari_rbcflow.sources import not_as_asked_line, source_line, source_lines
 from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import SourceInfo
 from napari_rbcflow.widgets.dock import FIELD_LABELS, set_text, wrapping_label
-from napari_rbcflow.widgets.label_styles import WARNING_COLOUR
+from napari_rbcflow.widgets.label_styles import EDGES
 from napari_rbcflow.widgets.remembered import read_number
 
 _LONGEST_PART = 40
@@ -178,7 +178,7 @@ def _percent(share: float | None) -> float | None:
 
 
 _SMALL = "font-size: 13px; padding: 0px 4px;"
-_DIFFERS = f"font-size: 15px; border: 2px solid {WARNING_COLOUR}; border-radius: 4px; padding: 4px;"
+_DIFFERS = f"font-size: 15px; border: 2px solid {EDGES['caution']}; border-radius: 4px; padding: 4px;"
 
 
 class CameraLine(QWidget):

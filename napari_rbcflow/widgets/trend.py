@@ -19,7 +19,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     QUrl,
     Signal,
 )
-from qtpy.QtGui import QColor, QDesktopServices, QDragEnterEvent, QDropEvent
+from qtpy.QtGui import QDesktopServices, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QApplication,
@@ -57,10 +57,18 @@ from napari_rbcflow.trend import (
     trend_of,
     use_words,
 )
-from napari_rbcflow.widgets.dock import FIELD_LABELS, Dock, breakable, in_form, set_text, wrapping_label
-from napari_rbcflow.widgets.label_styles import FAULT_COLOUR, WARNING_COLOUR
+from napari_rbcflow.widgets.dock import (
+    FIELD_LABELS,
+    Dock,
+    breakable,
+    in_form,
+    scrolling,
+    set_text,
+    wrapping_label,
+)
+from napari_rbcflow.widgets.label_styles import CHIPS, EDGES
 from napari_rbcflow.widgets.remembered import load_settings
-from napari_rbcflow.widgets.trend_plot import NOT_USED, TrendPlot, mark_of
+from napari_rbcflow.widgets.trend_plot import TrendPlot, mark_of
 
 _HEADINGS = (
     say("viewer.trend-date"),
@@ -106,7 +114,9 @@ class RunsTable(QTableWidget):
                 item = QTableWidgetItem(words)
                 item.setToolTip(tip)
                 if not run.compared:
-                    item.setForeground(QColor(NOT_USED.colour).darker(140))
+                    font = item.font()
+                    font.setItalic(True)
+                    item.setFont(font)
                 if column in (1, 2, 3):
                     item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 self.setItem(row, column, item)
@@ -204,10 +214,10 @@ class ReadingJob:
 
 _VERDICT = "font-size: 17px; font-weight: 600; padding: 6px; border-radius: 4px;"
 _VERDICTS = {
-    Below.YES: f"{_VERDICT} background: {FAULT_COLOUR}; color: black;",
-    Below.PERHAPS: f"{_VERDICT} border: 2px solid {WARNING_COLOUR};",
+    Below.YES: f"{_VERDICT} {CHIPS['grave'].css}",
+    Below.PERHAPS: f"{_VERDICT} border: 2px solid {EDGES['caution']};",
 }
-_SHOW = "font-size: 18px; font-weight: 600; padding: 7px; background: #1b6fa8; color: white;"
+_SHOW = f"font-size: 18px; font-weight: 600; padding: 7px; {CHIPS['start'].css}"
 POLL_MS = 60
 
 
@@ -278,7 +288,7 @@ class TrendWidget(Dock):
         outer.setSpacing(4)
         for part in (self.container.native, self.show_button, self.message, self.status):
             outer.addWidget(part)
-        outer.addWidget(self.result, 1)
+        outer.addWidget(scrolling(self.result), 1)
         outer.addStretch(0)
         self.result.hide()
 

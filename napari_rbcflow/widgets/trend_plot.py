@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QEvent, Qt, Signal  # type: ignore[attr-defined]
-from qtpy.QtGui import QWheelEvent
+from qtpy.QtGui import QColor, QWheelEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_rbcflow.trend import Below, TrendRun
 from napari_rbcflow.types import Label
-from napari_rbcflow.widgets.label_styles import LABEL_STYLES
+from napari_rbcflow.widgets.label_styles import LABEL_STYLES, Ink
 from napari_rbcflow.widgets.result_plots import colour_axes
 
 # Behind qtpy: it takes the Qt that is already there.
@@ -21,9 +21,9 @@ import pyqtgraph as pg  # isort: skip
 from napari_rbcflow.session import STRUCK_OUT
 from napari_rbcflow.trend import Scale, Trend, at_day, below_words, day_words, figure_words, use_words
 
-BLUE = LABEL_STYLES[Label.TANK_TREADING].colour
-ORANGE = LABEL_STYLES[Label.FLIPPING].colour
-GREY = LABEL_STYLES[Label.UNRELIABLE].colour
+BLUE = LABEL_STYLES[Label.TANK_TREADING].ink
+ORANGE = LABEL_STYLES[Label.FLIPPING].ink
+GREY = LABEL_STYLES[Label.UNRELIABLE].ink
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Mark:
     """How a run is drawn: a symbol of pyqtgraph, its size in pixels, and one character for the table."""
 
     symbol: str
-    colour: str
+    ink: Ink
     filled: bool
     size: int
     sign: str
@@ -97,9 +97,7 @@ class TrendPlot(QWidget):
     def clear(self) -> None:
         """Show nothing."""
         self._trend = None
-        for item in self._others:
-            self._plot.removeItem(item)
-        self._others = []
+        self._remove_others()
         self._spots.clear()
         self._chosen.clear()
         self.hide()
@@ -108,6 +106,16 @@ class TrendPlot(QWidget):
         """Draw a trend instead of the one before."""
         self.clear()
         self._trend = trend
+        self._draw(trend)
+        self.show()
+
+    def _remove_others(self) -> None:
+        for item in self._others:
+            self._plot.removeItem(item)
+        self._others = []
+
+    def _draw(self, trend: Trend) -> None:
+        self._remove_others()
         scale = Scale.of(trend)
         self._plot.setXRange(scale.first_day, scale.last_day, padding=0)
         self._plot.setYRange(100 * scale.low, 100 * scale.high + 2, padding=0)
@@ -117,7 +125,6 @@ class TrendPlot(QWidget):
         )
         self._draw_days(trend, scale)
         self._draw_runs(trend, scale)
-        self.show()
 
     def choose(self, place: int | None) -> None:
         """Put a ring around a run."""
@@ -143,16 +150,17 @@ class TrendPlot(QWidget):
         for span in trend.choices.crises:
             begin, end = scale.ends_of(span)
             if begin < end:
-                self._add(_region((begin, end), "vertical", ORANGE))
+                self._add(_region((begin, end), "vertical", ORANGE.on(self.palette())))
         base = trend.baseline
         if base is not None:
-            self._add(_region((100 * base.low, 100 * base.high), "horizontal", BLUE))
+            blue = BLUE.on(self.palette())
+            self._add(_region((100 * base.low, 100 * base.high), "horizontal", blue))
             for share, style in (
                 (base.mean, Qt.PenStyle.SolidLine),
                 (base.low, Qt.PenStyle.SolidLine),
                 (base.sure_low, Qt.PenStyle.DashLine),
             ):
-                pen = pg.mkPen(BLUE, width=1, style=style)
+                pen = pg.mkPen(blue, width=1, style=style)
                 self._add(pg.InfiniteLine(100 * share, angle=0, pen=pen))
 
     def _draw_runs(self, trend: Trend, scale: Scale) -> None:
@@ -160,13 +168,14 @@ class TrendPlot(QWidget):
         for place, run in enumerate(trend.runs):
             figure, mark = run.figure, mark_of(run)
             x, y = self._at(place)
+            colour = mark.ink.on(self.palette())
             if figure.low is not None and figure.high is not None:
                 top, bottom = np.array([100 * figure.high - y]), np.array([y - 100 * figure.low])
-                pen = pg.mkPen(mark.colour, width=1.5)
+                pen = pg.mkPen(colour, width=1.5)
                 at = {"x": np.array([x]), "y": np.array([y])}
                 self._add(pg.ErrorBarItem(**at, top=top, bottom=bottom, pen=pen, beam=0.0))
-            brush = pg.mkBrush(mark.colour) if mark.filled else None
-            pen = pg.mkPen(mark.colour, width=2)
+            brush = pg.mkBrush(colour) if mark.filled else None
+            pen = pg.mkPen(colour, width=2)
             spots.append(
                 {"pos": (x, y), "data": place, "symbol": mark.symbol, "size": mark.size}
                 | {"brush": brush, "pen": pen}
@@ -181,7 +190,7 @@ class TrendPlot(QWidget):
             if run.record.by_hand is not None and run.record.by_hand.estimate is not None
         ]
         if hands:
-            pen = pg.mkPen(LABEL_STYLES[STRUCK_OUT].colour, width=2)
+            pen = pg.mkPen(LABEL_STYLES[STRUCK_OUT].ink.on(self.palette()), width=2)
             self._add(pg.ScatterPlotItem(pos=hands, symbol="d", size=13, brush=None, pen=pen))
 
     def _add(self, item: Any) -> None:
@@ -209,6 +218,8 @@ class TrendPlot(QWidget):
     def _take_colours(self) -> None:
         text = colour_axes(self._plot, self.palette())
         self._chosen.setPen(pg.mkPen(text, width=2))
+        if self._trend is not None:
+            self._draw(self._trend)
 
 
 class _StillView(pg.PlotWidget):  # type: ignore[misc]
@@ -218,8 +229,8 @@ class _StillView(pg.PlotWidget):  # type: ignore[misc]
         event.ignore()
 
 
-def _region(values: tuple[float, float], orientation: str, colour: str) -> Any:
-    brush = pg.mkColor(colour)
+def _region(values: tuple[float, float], orientation: str, colour: QColor) -> Any:
+    brush = QColor(colour)
     brush.setAlpha(_SEE_THROUGH)
-    pen = pg.mkPen(None)
+    pen = pg.mkPen(colour, width=1)
     return pg.LinearRegionItem(values, orientation=orientation, movable=False, brush=brush, pen=pen)
