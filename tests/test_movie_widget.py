@@ -174,6 +174,15 @@ def test_a_file_is_analysed_shown_and_gone_through(
     w.tabs.setCurrentIndex(0)
     take_picture(viewer, "movie.png")
 
+    # No key and no click in napari takes a mark away.
+    for layer in (image, *marks):
+        assert not layer.editable
+    shown[0].mode = "select"
+    assert shown[0].mode == "pan_zoom"
+    positions = len(shown[0].data)
+    shown[0].remove_selected()  # what napari's Delete key calls
+    assert len(shown[0].data) == positions
+
     # A click on another cell's mark shows that cell.
     layer, other = next(
         (layer, k)
@@ -203,6 +212,7 @@ def test_a_file_is_analysed_shown_and_gone_through(
     target = next(layer for layer in marks if layer.name == now)
     before, number = len(target.data), w.panel.machine.text()
     w.tabs.setCurrentIndex(1)
+    w.cell_viewer.who.setText("Anna")
     with qtbot.waitSignal(w.ended, timeout=LONG_MS):
         press(w.cell_viewer.label_buttons[now])
     assert len(target.data) == before + int((session.tracks["cell"] == cell).sum())

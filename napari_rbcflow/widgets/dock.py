@@ -227,7 +227,8 @@ class AsHigh(QScrollArea):
         if content is None:
             return QSize(0, 0)
         height = content.heightForWidth(width) if content.hasHeightForWidth() else -1
-        return QSize(width, height if height >= 0 else content.sizeHint().height())
+        frame = self.height() - self.viewport().height()
+        return QSize(width, frame + (height if height >= 0 else content.sizeHint().height()))
 
     def minimumSizeHint(self) -> QSize:
         """The same: what is below, which is scrolled too, gets what is left."""

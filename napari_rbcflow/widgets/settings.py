@@ -8,11 +8,11 @@ from typing import Any
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, FloatSpinBox, LineEdit
-from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout
 
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.sentences import say
-from napari_rbcflow.widgets.dock import FIELD_LABELS, WarningBox, breakable, wrapping_label
+from napari_rbcflow.widgets.dock import FIELD_LABELS, Dock, breakable, scrolling, wrapping_label
 from napari_rbcflow.widgets.movie_form import folder_field
 from napari_rbcflow.widgets.picture import MODES
 from napari_rbcflow.widgets.remembered import (
@@ -27,14 +27,13 @@ from napari_rbcflow.widgets.remembered import (
 from napari_rbcflow.widgets.run_form import FLOWS
 
 
-class SettingsWidget(QWidget):
+class SettingsWidget(Dock):
     """Shows the settings, and saves what is changed when Save is pressed; `message` says why not."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setMinimumWidth(400)
+    def __init__(self) -> None:
+        super().__init__()
         self.sessions_folder = folder_field("sessions_folder")
-        self.person = _line("person", Settings().who, say("forms.person-help"))
+        self.person = _line("person", "", say("forms.person-help"))
         self.calibration = FileEdit(
             label=FIELD_LABELS["calibration"],
             mode=FileDialogMode.EXISTING_FILE,
@@ -92,7 +91,6 @@ class SettingsWidget(QWidget):
         self.container.margins = (0, 0, 0, 0)
         self.save_button = QPushButton(say("forms.save"))
         self.defaults_button = QPushButton(say("forms.defaults"))
-        self.message = WarningBox()
         self.status = wrapping_label("font-size: 14px;")
         self.save_button.clicked.connect(self._save)
         self.defaults_button.clicked.connect(lambda: self._show(Settings()))
@@ -100,16 +98,18 @@ class SettingsWidget(QWidget):
         buttons.addWidget(self.save_button)
         buttons.addWidget(self.defaults_button)
         column = QVBoxLayout(self)
-        column.addWidget(self.container.native)
+        column.addWidget(scrolling(self.container.native), 1)
         column.addLayout(buttons)
         column.addWidget(self.message)
         column.addWidget(self.status)
-        column.addStretch(1)
         settings = load_settings()
         if settings.remark:
             self.message.say(mild=[settings.remark])
         self._show(settings)
         self._say_where()
+
+    def shut_down(self) -> None:
+        """Nothing goes on here."""
 
     def _say_where(self) -> None:
         self.status.setText(say("forms.settings-saved", path=breakable(str(settings_path()))))

@@ -58,5 +58,11 @@ def close_windows() -> None:
 def _close_all() -> None:
     from qtpy.QtWidgets import QApplication
 
+    from napari_rbcflow.widgets.dock import Dock
+
+    # Who pressed Ctrl-C is not asked whether the run shall stop.
+    for widget in QApplication.allWidgets():
+        if isinstance(widget, Dock):
+            widget.shut_down()
     QApplication.closeAllWindows()
     QApplication.quit()
