@@ -288,9 +288,13 @@ class LivePicture:
                 self.sentence = say("viewer.picture-ended-before")
             elif self.shown is not None and not self.held:
                 self.sentence = say("viewer.picture-ended")
+            moment = self._moment
+            if moment is not None and not self.held and self._history.labels(moment) != self._drawn_labels:
+                self._mark(moment)  # the last labels came with the end, and found no time for a picture
 
     def close(self) -> None:
         """Let go of the run and of napari's events; the layers stay, with the last picture."""
+        self._moment = None  # nothing is drawn any more: the viewer may be half gone
         self.end()
         self.go_on()
         self._contrast.close()
