@@ -320,6 +320,7 @@ def test_stepping_through_cells(folder: Path, qtbot: Any, press: Any) -> None:
     assert stepped[-1] == after[0]
     viewer.kind.setCurrentText(CHANGED)
     assert viewer._place.text() == say("viewer.place", kind="Changed by hand", cells=0)
+    viewer.who.setText("Anna")
     press(viewer.label_buttons["tank-treading"])
     assert viewer._place.text() == say("viewer.place-of", kind="Changed by hand", at=1, cells=1)
 
@@ -850,6 +851,7 @@ def test_in_napari(folder: Path, make_napari_viewer: Any, qtbot: Any, press: Any
     qtbot.waitUntil(lambda: len(strip.cells) == len(counted), timeout=5_000)
     click(qtbot, strip, counted[0])
     assert viewer.shown.cell == counted[0]
+    viewer.who.setText("Anna")
     press(viewer.label_buttons[STRUCK_OUT])
     assert open_session(folder).changes["now"].tolist() == [STRUCK_OUT]
     at = viewer.player.index

@@ -274,8 +274,9 @@ class TrendWidget(Dock):
         self.crisis_button = QPushButton(say("viewer.trend-crisis-day"))
         self.table_button = QPushButton(say("viewer.trend-save-table"))
         self.picture_button = QPushButton(say("viewer.trend-save-picture"))
-        self.result = QWidget()
-        column = QVBoxLayout(self.result)
+        content = QWidget()
+        self.result = scrolling(content)
+        column = QVBoxLayout(content)
         column.setContentsMargins(0, 0, 0, 0)
         for widget in (self.verdict, self.plot, self.summary):
             column.addWidget(widget)
@@ -288,7 +289,7 @@ class TrendWidget(Dock):
         outer.setSpacing(4)
         for part in (self.container.native, self.show_button, self.message, self.status):
             outer.addWidget(part)
-        outer.addWidget(scrolling(self.result), 1)
+        outer.addWidget(self.result, 1)
         outer.addStretch(0)
         self.result.hide()
 
