@@ -17,7 +17,7 @@ import pytest
 from factories import account_of, begin, closed, some_pairs, swap_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sentence_keys import any_said, refused
+from sentence_keys import any_said, is_said, refused
 from sklearn.metrics import cohen_kappa_score
 
 from napari_rbcflow.errors import BadInput, RunFailed
@@ -201,7 +201,7 @@ def test_a_review_from_python(folder: Path) -> None:
         judged["label"].tolist(),
         judged["p_reliable"].to_numpy(),
         judged["p_tank_treading"].to_numpy(),
-        seed_of(session.run, session.cells),
+        seed_of(session.cells),
     )
     assert plan.next(60) == cells
     right = plan.estimate({cell: [seen(cell)] for cell in cells})
@@ -221,13 +221,11 @@ def test_a_review_from_python(folder: Path) -> None:
 
 def test_the_sample_is_of_the_session_and_of_nobody_s_choice(made: Path) -> None:
     session = open_session(made)
-    assert seed_of(session.run, session.cells) == seed_of(session.run, session.cells[::-1])
-    assert seed_of(session.run | {"started": "2026-01-01"}, session.cells) != seed_of(
-        session.run, session.cells
-    )
+    # Nor of the moment at which the movie was analysed: else whoever analyses it again draws again.
+    assert seed_of(session.cells) == seed_of(session.cells[::-1])
     other = session.cells.copy()
     other.loc[other["label"] == "flipping", "p_tank_treading"] += 0.0001
-    assert seed_of(session.run, other) != seed_of(session.run, session.cells)
+    assert seed_of(other) != seed_of(session.cells)
 
 
 def test_each_cell_is_in_the_population_once() -> None:
@@ -309,15 +307,19 @@ def test_two_persons_check_the_same_cells_and_each_has_an_equal_say(folder: Path
     assert (pair.between, pair.cells) == (("Anna", "Bo"), 30)
     assert pair.equal == sum(a == b for a, b in both) < 30
     assert pair.kappa == pytest.approx(cohen_kappa_score(*zip(*both, strict=True)))
-    said = {cell: [seen(cell)] for cell in cells}
-    for cell in cells[:30]:
-        said[cell].append(seen(cell, wrong=3))
-    figure, right = review.figure, review.plan.estimate(said)
-    assert (figure.estimate, figure.low, figure.high, figure.n) == (right.estimate, right.low, right.high, 40)
+    # Whoever labels only some cells could choose them: they show how far two persons agree, and count only
+    # once all are labelled.
+    for last, others in ((30, []), (40, cells)):
+        review.add({cell: seen(cell, wrong=3) for cell in cells[:last]}, "Bo")
+        said = {cell: [seen(cell), *([seen(cell, wrong=3)] if cell in others else [])] for cell in cells}
+        figure, right = review.figure, review.plan.estimate(said)
+        assert (figure.estimate, figure.low, figure.high) == (right.estimate, right.low, right.high)
+        assert figure.n == 40
+    (pair,) = review.agreement
     assert record(folder)["agreement"][0]["kappa"] == pytest.approx(pair.kappa)
     review.finish()
     out = rbcflow("review", folder)[1]
-    assert any_said("cli.review-agreement-kappa", [out], one="Anna", other="Bo", cells=30)
+    assert any_said("cli.review-agreement-kappa", [out], one="Anna", other="Bo", cells=40)
     assert verify(folder).findings == []
 
     review.add({cells[0]: "flipping"}, "Cy")
@@ -369,6 +371,14 @@ def test_who_leaves_out_a_cell_gets_no_result(folder: Path, rbcflow: Run) -> Non
     assert review.sample(20)[0] == left_out  # it is asked for again, first
     review.add({left_out: "unreliable"}, "Anna")
     assert review.passed_over == []
+    assert review.conclusion.verdict is Verdict.RESULT
+    # A sample that was begun is finished, or it gives no result; also where a label was withdrawn again.
+    more = [cell for cell in review.sample(20) if cell != left_out]
+    review.add({cell: seen(cell) for cell in more[:5]}, "Anna")
+    assert review.conclusion.verdict is Verdict.PROVISIONAL
+    assert len(review.passed_over) == 14  # of the 19 that were new when 20 were asked for
+    assert set(review.passed_over) <= set(more)
+    review.add({cell: seen(cell) for cell in review.passed_over}, "Anna")
     assert review.conclusion.verdict is Verdict.RESULT
     review.withdraw(first, "Anna")
     assert review.passed_over == [first]
@@ -460,7 +470,7 @@ def test_a_full_disk_leaves_the_table_as_it_was(folder: Path, monkeypatch: pytes
         ("review.json", '"n": 30', '"n": 31', "session.found-review-fraction"),
         ("review.json", '"estimate": 0.', '"estimate": 0.0', "session.found-review-fraction"),
         ("review.json", '"verdict": "', '"verdict": "no-', "session.found-review-differs"),
-        ("review.json", '"chosen": ', '"chosen": 99', "session.found-review-differs"),
+        ("review.json", '"tracks": ', '"tracks": 9', "session.found-review-differs"),
         ("review.json", '"seed": ', '"seed": 1', "session.found-review-differs"),
         ("review.json", '"reviewed": 30', '"reviewed": 29', "session.found-review-differs"),
         ("review.json", "{", "", "session.found-review-damaged"),
@@ -487,14 +497,43 @@ def test_a_cell_that_nobody_was_asked_for_is_found(folder: Path) -> None:
     review.add({cell: seen(cell) for cell in cells}, "Anna")
     stratum = review.plan.strata[0].cells
     assert not review.passed_over
+    figure = review.figure
     with (folder / "reviews.csv").open("a", newline="") as file:
         line = lines(folder)[-1].decode()
         _, by, _, label = next(csv.reader(io.StringIO(line)))
         file.write(f"2026-03-02T10:00:00.000+01:00,{by},{stratum[-1]},{label}\n")
     assert any_said("session.found-review-outside", verify(folder).findings, cells=1, first=stratum[-1])
-    assert Review(folder).conclusion.why == say(
-        "session.why-passed-over", cells=len(Review(folder).passed_over)
-    )
+    assert Review(folder).figure == figure  # and it does not count
     Review(folder).finish()
     assert any_said("session.found-review-outside", verify(folder).findings)
     assert any_said("report.reviewed-by", [(folder / "report.html").read_text(encoding="utf-8")])
+
+
+def test_a_stranger_s_labels_of_chosen_cells_move_nothing(folder: Path) -> None:
+    """Somebody who calls only the flipping cells unreliable, under three more names."""
+    review = Review(folder)
+    review.add({cell: seen(cell) for cell in review.sample(60)}, "Anna")
+    figure = review.figure
+    flipping = [cell for cell, label in review.labels["Anna"].items() if label == "flipping"]
+    assert flipping
+    for name in ("Bo", "Cy", "Di"):
+        review.add(dict.fromkeys(flipping, "unreliable"), name)
+    assert review.figure == figure
+
+
+def test_a_review_whose_record_is_gone_is_not_begun_anew(folder: Path) -> None:
+    """Else whoever edits the labels and deletes the record would not be noticed."""
+    review = Review(folder)
+    review.add({cell: seen(cell) for cell in review.sample(60)}, "Anna")
+    (folder / "review.json").unlink()
+    with refused(RunFailed, "session.reviews-edited"):
+        Review(folder).finish()
+    assert verify(folder).findings
+
+
+def test_few_checks_give_no_result(folder: Path) -> None:
+    """However narrow the interval is: whoever stops when it looks narrow stops at the luckiest moment."""
+    review = Review(folder)
+    review.add(dict.fromkeys(review.sample(20), "tank-treading"), "Anna")
+    assert review.conclusion.verdict is Verdict.PROVISIONAL
+    assert is_said("session.why-few-checked", review.conclusion.why)

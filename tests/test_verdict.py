@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from napari_rbcflow.session.schema import read_run, write_run
 from napari_rbcflow.types import Verdict
 
 NARROW = FractionFigure(0.78, 0.70, 0.85, 0.95, "reviewed", 60)
-WIDE = FractionFigure(0.70, 0.50, 0.86, 0.95, "reviewed", 12)
+WIDE = FractionFigure(0.70, 0.50, 0.86, 0.95, "reviewed", 60)
 CALIBRATED: dict[str, Any] = {
     "calibration": {"applies": True},
     "fraction_corrected": {**vars(NARROW), "method": "propagated", "n": 300, "reason": ""},
@@ -38,8 +39,21 @@ def a_run(*warnings: str, n: int = 120, **changes: Any) -> dict[str, Any]:
         (a_run(), None, "provisional", "why-unchecked"),
         (a_run(), NARROW, "result", "why-reviewed"),
         (a_run(), WIDE, "provisional", "why-review-wide"),
+        (a_run(), replace(NARROW, n=12), "provisional", "why-few-checked"),
+        # What a damaged file says is no result.
+        (a_run(), replace(NARROW, low=0.9, high=0.1), "provisional", "why-review-wide"),
+        (a_run(), replace(NARROW, low=float("nan")), "provisional", "why-review-wide"),
+        (a_run(), replace(NARROW, low="0.7"), "provisional", "why-none-reliable"),
+        (a_run(), replace(NARROW, level=0.5), "provisional", "why-review-wide"),
         (a_run(**CALIBRATED), None, "result", "why-calibrated"),
         (a_run(**CALIBRATED), WIDE, "result", "why-calibrated"),
+        # A person's check that excludes it is believed.
+        (
+            a_run(**CALIBRATED),
+            FractionFigure(0.45, 0.30, 0.63, 0.95, "reviewed", 60),
+            "provisional",
+            "why-review-wide",
+        ),
         (
             a_run(**CALIBRATED | {"calibration": {"applies": False}}),
             None,
@@ -86,7 +100,7 @@ def test_the_rules(run: dict[str, Any], reviewed: FractionFigure | None, verdict
 def test_a_person_is_asked_for_no_more_cells_than_there_are() -> None:
     few = a_run(cells={"tank_treading": 9, "flipping": 1, "unreliable": 12})
     assert conclude(few).todo == say("session.todo-check", cells=22)
-    assert conclude(few, WIDE).todo == say("session.todo-check-more", cells=10)
+    assert conclude(few, replace(WIDE, n=12)).todo == say("session.todo-check-more", cells=10)
     assert conclude(few, FractionFigure(0.7, 0.5, 0.9, 0.95, "reviewed", 22)).todo == say(
         "session.todo-longer"
     )

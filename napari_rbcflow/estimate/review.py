@@ -22,8 +22,9 @@ The interval lies between quantiles of what may be the case: in each stratum the
 its checked tracks leave open, the unchecked tracks from these shares, and the patient's fraction from all the
 cells. Before anything was checked in a stratum, it is taken to hold what a smooth curve through all strata
 gives: such a prior is worth `PRIOR` checked tracks. Many tracks that look unreliable may hide a few reliable
-cells that nobody has seen yet, of either kind: `HIDDEN` more tracks are taken to be flipping for the low end
-and tank-treading for the high one. `benchmarks/review_coverage.py` shows how often such intervals hold.
+cells that nobody has seen yet, of either kind: `HIDDEN` more tracks in each stratum, and one reliable cell in
+all, are taken to be flipping for the low end and tank-treading for the high one.
+`benchmarks/review_coverage.py` shows how often such intervals hold.
 
 References
 ----------
@@ -75,7 +76,7 @@ class ReviewedFraction:
     Attributes
     ----------
     estimate, low, high : float or None
-        In [0, 1]; None before anything was checked.
+        In [0, 1]; None before a reliable cell was checked.
     level : float
         Confidence level of the interval.
     n : int
@@ -231,9 +232,9 @@ class ReviewPlan:
         if not 0 < level < 1:
             raise ValueError(say("estimate.level-outside", level=level))
         n = sum(1 for cell in labels if cell in self.place)
-        if not n:
-            return ReviewedFraction(None, None, None, level, 0)
         seen = self._seen(labels)
+        if not seen[:, :2].any():  # nothing checked, or nothing that is reliable
+            return ReviewedFraction(None, None, None, level, n)
         low, high = self._interval(seen, level)
         shares = self._shares(seen)
         estimate = float(np.clip(self._fraction(shares), low, high))
@@ -317,10 +318,13 @@ class ReviewPlan:
         rest = self.sizes - np.rint(seen.sum(axis=1)).astype(np.int64)
         curve = self._curve(seen)
         reliable = curve[:, :2].sum(axis=1)
+        # One reliable cell in all, each stratum its part: where few are checked, that many are not known.
+        holds = self.sizes * self._shares(seen)[:, :2].sum(axis=1)
+        hidden = np.maximum(HIDDEN * reliable, holds / max(holds.sum(), 1e-9))
         ends = []
         for tail, kind in (((1 - level) / 2, 1), ((1 + level) / 2, 0)):
             alpha = seen + PRIOR * curve
-            alpha[:, kind] += HIDDEN * reliable
+            alpha[:, kind] += hidden
             alpha[:, 2] += HIDDEN * (1 - reliable)
             gammas = rng.standard_gamma(np.broadcast_to(alpha, (DRAWS, *alpha.shape)))
             total = np.maximum(gammas.sum(axis=2), 1e-300)

@@ -32,7 +32,7 @@ from napari_rbcflow.ring import replace_file
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import schema
 from napari_rbcflow.session.review import Review
-from napari_rbcflow.types import RunStatus
+from napari_rbcflow.types import RunStatus, Verdict
 
 FORMAT = 1
 MARGINS = {
@@ -47,6 +47,8 @@ and above the greatest of the reviewed runs."""
 SETTINGS = {"pixel_size_um": 0.02, "fps": 0.02, "least_frames": 0.0, "leave_out_intruded": 0.0}
 """What must be as it was (``parameters`` of ``run.json``), and how far it may differ, as a share."""
 _DECIDING = ("hash", "slope", "offset", "threshold", "thresholds", "short", "told_from")
+LEAST_DAYS, LEAST_CHECKED = 3, 30
+"""Days of a calibration that corrects, and checked cells of each session."""
 _LEAST_RELIABLE = 20
 """Counted tracks from which on a run that goes on is compared: before, its measures are noise."""
 
@@ -84,7 +86,8 @@ class Calibration:
     trial : sequence of Trial
         Each run corrected with the rates of the other days, beside its review.
     enough : bool
-        Whether it corrects further runs: most of its own got a number in the trial.
+        Whether it corrects further runs: it rests on `LEAST_DAYS` days, most of its own runs got a number in
+        the trial, and none that the run's own review excludes.
     """
 
     file: Path
@@ -131,6 +134,7 @@ class Calibration:
         except ValueError as error:
             raise BadInput("session.calibration-impossible", why=error) from None
         trial = try_on_held_back_days(runs)
+        trials = [_trial(run, one) for run, one in zip(found, trial, strict=True)]
         first = found[0].run
         measures = {
             name: [float(value) for run in found if (value := _quality(run.run, name)) is not None]
@@ -148,8 +152,10 @@ class Calibration:
             schema.is_simulated(first),
             rates,
             [run.record for run in found],
-            [_trial(run, one) for run, one in zip(found, trial, strict=True)],
-            known_well_enough(trial),
+            trials,
+            known_well_enough(trial)
+            and len(rates.by_patient) >= LEAST_DAYS
+            and not any(map(_contradicts, trials)),
         )
 
     def write(self) -> None:
@@ -192,11 +198,11 @@ class Calibration:
                 of_record(record["rates"]),
                 [{**run, "reviewed": int(run["reviewed"])} for run in record["runs"]],
                 [Trial(**one) for one in record["trial"]],
-                bool(record["enough"]),
+                record["enough"] is True,
             )
         except OSError as error:
             raise BadInput("session.calibration-unreadable", file=file, why=error.strerror or error) from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BadInput("session.calibration-damaged", file=file, why=repr(error)) from None
 
     def refuse_other_networks(self, models: Mapping[str, Any]) -> None:
@@ -215,7 +221,13 @@ class Calibration:
         """
         found = []
         if not self.enough:
-            found.append(say("session.calibration-not-enough"))
+            if len(self.days) < LEAST_DAYS:
+                why = say("session.calibration-few-days", days=len(self.days), least=LEAST_DAYS)
+            elif any(map(_contradicts, self.trial)):
+                why = say("session.calibration-contradicts")
+            else:
+                why = say("session.calibration-not-enough")
+            found.append(why)
         if schema.is_simulated(run) != self.simulated:
             key = "session.calibration-simulated" if self.simulated else "session.calibration-of-real-cells"
             found.append(say(key))
@@ -228,12 +240,13 @@ class Calibration:
             return found
         for name, margin in MARGINS.items():
             value, known = _quality(run, name), self.holds_for.get(name)
-            if (
-                value is not None
-                and known is not None
-                and not known[0] / margin <= value <= known[1] * margin
-            ):
-                what = say(f"session.measure-{name.replace('_', '-')}")
+            what = say(f"session.measure-{name.replace('_', '-')}")
+            if known is None:  # nor could it be compared
+                continue
+            if value is None:
+                if not going_on:
+                    found.append(say("session.calibration-not-measured", what=what))
+            elif not known[0] / margin <= value <= known[1] * margin:
                 ends = {"value": value, "low": known[0], "high": known[1]}
                 found.append(say("session.calibration-outside", what=what, **ends))
         return found
@@ -283,6 +296,7 @@ class _Reviewed(NamedTuple):
     reviewed: ReviewedRun
     figure: tuple[float, float] | None
     record: dict[str, Any]
+    judgements: int
 
 
 def _reviewed(folder: Path) -> _Reviewed:
@@ -293,6 +307,12 @@ def _reviewed(folder: Path) -> _Reviewed:
         raise BadInput("session.calibration-not-reviewed", folder=folder)
     if passed_over := review.passed_over:
         raise BadInput("session.calibration-passed-over", folder=folder, cells=len(passed_over))
+    if len(labels) < LEAST_CHECKED:
+        raise BadInput(
+            "session.calibration-few-checked", folder=folder, cells=len(labels), least=LEAST_CHECKED
+        )
+    if (conclusion := review.conclusion).verdict is Verdict.NO_RESULT:
+        raise BadInput("session.calibration-of-no-result", folder=folder, why=conclusion.why)
     cells, plan = run["cells"], review.plan
     tank, flip, unreliable = (int(cells[name]) for name in ("tank_treading", "flipping", "unreliable"))
     in_plan = sum(len(s.cells) for s in plan.strata if s.name.startswith("unreliable"))
@@ -309,13 +329,14 @@ def _reviewed(folder: Path) -> _Reviewed:
         "rates": {name: [rate.hits, rate.of] for name, rate in rates.items()},
     }
     known = None if figure.low is None or figure.high is None else (figure.low, figure.high)
-    return _Reviewed(folder, run, ReviewedRun(day, tank, flip, unreliable, rates), known, record)
+    own = ReviewedRun(day, tank, flip, unreliable, rates)
+    return _Reviewed(folder, run, own, known, record, review.seed)
 
 
 def _one_laboratory(found: Sequence[_Reviewed]) -> None:
     """Refuse sessions that differ from the first in what decides a label, and one that is given twice."""
     first = found[0].run
-    seen: dict[str, Path] = {}
+    seen: dict[int, Path] = {}
     for one in found:
         for stage in ("stage1", "stage2"):
             if _deciding(one.run["models"][stage]) != _deciding(first["models"][stage]):
@@ -335,7 +356,8 @@ def _one_laboratory(found: Sequence[_Reviewed]) -> None:
                 )
         if schema.is_simulated(one.run) != schema.is_simulated(first):
             raise BadInput("session.calibration-some-simulated", folder=one.folder)
-        if (before := seen.setdefault(str(one.run["started"]), one.folder)) is not one.folder:
+        # The same judgements are the same movie, whenever it was analysed.
+        if (before := seen.setdefault(one.judgements, one.folder)) is not one.folder:
             raise BadInput("session.calibration-twice", folder=one.folder, first=before)
 
 
@@ -344,6 +366,13 @@ def _trial(run: _Reviewed, corrected: Corrected | None) -> Trial:
     if corrected is not None and corrected.low is not None and corrected.high is not None:
         ends = corrected.low, corrected.high
     return Trial(run.record["folder"], run.figure, ends)
+
+
+def _contradicts(trial: Trial) -> bool:
+    """Say whether what the other days gave and what the day's own review says have nothing in common."""
+    if trial.reviewed is None or trial.corrected is None:
+        return False
+    return trial.reviewed[0] > trial.corrected[1] or trial.corrected[0] > trial.reviewed[1]
 
 
 def _deciding(model: Mapping[str, Any]) -> dict[str, Any]:

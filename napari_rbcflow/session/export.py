@@ -75,7 +75,7 @@ def export_reviewed(folders: Sequence[Path], out: Path) -> Exported:
         for (folder, run), name in zip(given, names, strict=True):
             reader = CropReader(folder / "crops.zarr")
             alone = bool(run["parameters"].get("leave_out_intruded", True))
-            for cell, said in sorted(Review(folder).counting.items()):
+            for cell, said in sorted(Review(folder).together.items()):
                 label = _of_most(said)
                 if label is None:
                     ties += 1

@@ -27,7 +27,14 @@ from napari_rbcflow.session.crops import CropReader, CropSequence
 from napari_rbcflow.session.label_edits import COLUMNS, LabelChange, figure_by_hand, in_force, read_changes
 from napari_rbcflow.session.schema import FractionFigure, is_being_written, read_run
 from napari_rbcflow.session.tables import CELL_TYPES, TRACK_TYPES, parsed, read_links, unreadable
-from napari_rbcflow.session.verdict import Conclusion, conclude, interrupted, read_review, reviewed_figure
+from napari_rbcflow.session.verdict import (
+    Conclusion,
+    conclude,
+    interrupted,
+    read_review,
+    reviewed_figure,
+    unlabelled,
+)
 from napari_rbcflow.types import Label, RunStatus
 
 if TYPE_CHECKING:
@@ -151,8 +158,7 @@ class Session:
         if self.interrupted:
             return interrupted(self.run)
         run = {**self.run, "fraction": vars(self.fraction)} if self.running else self.run
-        passed_over = read_review(self.folder).get("passed_over") or []
-        return conclude(run, reviewed_figure(self.folder), len(passed_over))
+        return conclude(run, reviewed_figure(self.folder), unlabelled(read_review(self.folder)))
 
     def reread_changes(self) -> None:
         """Read the changes by hand again; everything else stays as it was when the session was opened."""

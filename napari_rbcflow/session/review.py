@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import cached_property
 from itertools import combinations
+from operator import le
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ class Review:
             judged["label"].tolist(),
             judged["p_reliable"].to_numpy(),
             judged["p_tank_treading"].to_numpy(),
-            self._seed,
+            self.seed,
         )
 
     @property
@@ -154,8 +155,13 @@ class Review:
 
     @property
     def counting(self) -> dict[int, Sequence[str]]:
-        """The labels of the plan's cells: for each checked one what each person said."""
-        return {cell: said for cell, said in _together(self.labels).items() if cell in self.plan.place}
+        """The labels that count: for each checked cell of the plan what each person said (`_counting`)."""
+        return self._counting(self.labels)
+
+    @property
+    def together(self) -> dict[int, list[str]]:
+        """What each person said of each checked cell, also what does not count."""
+        return _together(self.labels)
 
     @property
     def chosen(self) -> int:
@@ -169,13 +175,16 @@ class Review:
 
     @property
     def passed_over(self) -> list[int]:
-        """Cells that come before checked ones and are not checked: with any, the review gives no result."""
-        return self.plan.left_out(_together(self.labels))
+        """Chosen cells without a label, of each sample that was begun: with any, there is no result.
+
+        Else whoever leaves out cells, or withdraws their labels, could move the number.
+        """
+        return self._without_label(_together(self.labels), self._samples())
 
     @property
     def figure(self) -> FractionFigure:
         """The fraction by machine and persons together; `n` is how many tracks were checked."""
-        return self._figure(_together(self.labels))
+        return self._figure(self.counting)
 
     @property
     def conclusion(self) -> Conclusion:
@@ -195,7 +204,7 @@ class Review:
         n : int
         by : str
             Who will look. First come the cells that others labelled and this person did not, so that two
-            persons check the same ones. Empty: cells that nobody has labelled, first those passed over.
+            persons check the same ones. Empty: cells that nobody has labelled, first those chosen before.
 
         Returns
         -------
@@ -213,13 +222,17 @@ class Review:
         together = _together(said)
         by = _known(one_line(by), said)
         others = [c for c in together if by and c in plan.place and c not in said.get(by, {})]
-        passed_over = plan.left_out(together)
-        cells = [*others, *passed_over][:n]
-        cells += plan.next(n - len(cells), together | {cell: [] for cell in passed_over})
+        samples = self._samples()
+        waiting = self._without_label(together, samples, begun=False)
+        if waiting:
+            best = {cell: k for k, cell in enumerate(plan.next(int(plan.sizes.sum()), together))}
+            waiting.sort(key=best.__getitem__)
+        cells = [*others, *waiting][:n]
+        cells += plan.next(n - len(cells), together | {cell: [] for cell in waiting})
         chosen = self._chosen()
         for stratum, place in map(plan.place.__getitem__, cells):
             chosen[stratum] = max(chosen[stratum], place + 1)
-        self._write(said, chosen)
+        self._write(said, samples if chosen == self._chosen() else [*samples, chosen])
         return cells
 
     def check(self, cell: int, label: str) -> None:
@@ -277,7 +290,7 @@ class Review:
 
     def update(self) -> FractionFigure:
         """Write ``review.json`` as ``reviews.csv`` is by now, and return the fraction."""
-        return self._write(self.labels, self._chosen())
+        return self._write(self.labels, self._samples())
 
     def withdraw(self, cell: int, by: str) -> FractionFigure:
         """Take back what a person said of a cell; returns and raises as `add`."""
@@ -298,13 +311,17 @@ class Review:
     def _cells(self) -> pd.DataFrame:
         path = self.folder / "cells.csv"
         try:
-            return tables.parsed(path, tables.whole_lines(path), tables.CELL_TYPES)
+            cells = tables.parsed(path, tables.whole_lines(path), tables.CELL_TYPES)
+            if cells["cell"].duplicated().any():
+                raise RunFailed("session.review-cells-twice", path=path)
+            return cells
         except OSError as error:
             raise tables.unreadable(path, error.strerror) from error
 
     @cached_property
-    def _seed(self) -> int:
-        return seed_of(self._run, self._cells)
+    def seed(self) -> int:
+        """Of the sample; made of the networks' judgements alone."""
+        return seed_of(self._cells)
 
     @cached_property
     def _versions(self) -> dict[str, str | None]:
@@ -330,36 +347,75 @@ class Review:
             self._estimated = dict(together), figure
         return self._estimated[1]
 
-    def _last(self, together: Mapping[int, object]) -> list[int]:
-        """Return the place behind the last labelled track of each stratum."""
-        last = [0] * len(self.plan.strata)
-        for cell in together:
-            if (at := self.plan.place.get(cell)) is not None:
-                last[at[0]] = max(last[at[0]], at[1] + 1)
-        return last
+    def _counting(self, said: Mapping[str, Mapping[int, str]]) -> dict[int, Sequence[str]]:
+        """Return the labels that count for each checked cell: of each person who labelled all chosen cells.
+
+        Where nobody did, as where two persons share the work, the first label of a cell counts. So nobody
+        moves the number by labelling again only the cells of one kind, under another name.
+        """
+        together = _together(said)
+        chosen = {cell for cells in self._by_sample(self._samples()) for cell in cells if cell in together}
+        whole = [own for own in said.values() if chosen <= own.keys()]
+        return {
+            cell: [own[cell] for own in whole] or together[cell][:1] for cell in together if cell in chosen
+        }
+
+    def _by_sample(self, samples: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return the cells that each sample added, those before others of their stratum first."""
+        before: Sequence[int] = [0] * len(self.plan.strata)
+        found = []
+        for upto in samples:
+            cells = [
+                (place, int(stratum.cells[place]))
+                for stratum, first, last in zip(self.plan.strata, before, upto, strict=True)
+                for place in range(first, last)
+            ]
+            found.append([cell for _, cell in sorted(cells)])
+            before = upto
+        return found
+
+    def _without_label(
+        self, together: Mapping[int, object], samples: Sequence[Sequence[int]], *, begun: bool = True
+    ) -> list[int]:
+        """Return the chosen cells without a label; `begun`: only of samples of which some cell has one."""
+        return [
+            cell
+            for cells in self._by_sample(samples)
+            if not begun or any(cell in together for cell in cells)
+            for cell in cells
+            if cell not in together
+        ]
+
+    def _samples(self) -> list[list[int]]:
+        """Return, after each sample, how many of the first tracks of each stratum were chosen."""
+        design = read_review(self.folder).get("design")
+        sizes = self.plan.sizes.tolist()
+        try:
+            told = [[int(n) for n in sample] for sample in design["samples"]] if design else []
+        except (KeyError, TypeError, ValueError, OverflowError):
+            told = []
+        grows = [[0] * len(sizes), *told]
+        sound = all(
+            len(sample) == len(sizes) and all(map(le, before, sample)) and all(map(le, sample, sizes))
+            for before, sample in zip(grows, told, strict=False)
+        )
+        return told if sound else []
 
     def _chosen(self) -> list[int]:
-        """Return how many of the first tracks of each stratum were chosen.
-
-        ``review.json`` says so. Where it is lost, it is what was labelled.
-        """
-        design = read_review(self.folder).get("design")
-        try:
-            told = [int(stratum["chosen"]) for stratum in design["strata"]] if design else []
-        except (KeyError, TypeError, ValueError):
-            told = []
-        if len(told) != len(self.plan.strata):
-            return self._last(_together(self.labels))
-        return [min(n, size) for n, size in zip(told, self.plan.sizes.tolist(), strict=True)]
+        """Return how many of the first tracks of each stratum were chosen, in all samples."""
+        samples = self._samples()
+        return list(samples[-1]) if samples else [0] * len(self.plan.strata)
 
     def _refuse_edited(self) -> None:
         if not _goes_on_from(TABLE.read(self.folder), read_review(self.folder)):
             raise RunFailed("session.reviews-edited", path=self.folder / TABLE.name, review=REVIEW_FILE)
 
-    def _write(self, said: Mapping[str, Mapping[int, str]], chosen: Sequence[int]) -> FractionFigure:
+    def _write(
+        self, said: Mapping[str, Mapping[int, str]], samples: Sequence[Sequence[int]]
+    ) -> FractionFigure:
         """Write ``review.json`` again where it would change, and return the fraction."""
         self._refuse_edited()
-        record, figure = self._record(said, chosen)
+        record, figure = self._record(said, samples)
         if {**record, "versions": None} != {**read_review(self.folder), "versions": None}:
             path = self.folder / REVIEW_FILE
             try:
@@ -370,11 +426,11 @@ class Review:
         return figure
 
     def _record(
-        self, said: Mapping[str, Mapping[int, str]], chosen: Sequence[int]
+        self, said: Mapping[str, Mapping[int, str]], samples: Sequence[Sequence[int]]
     ) -> tuple[dict[str, Any], FractionFigure]:
         """Return what ``review.json`` holds."""
         together, data = _together(said), TABLE.read(self.folder)
-        figure, passed_over = self._figure(together), self.plan.left_out(together)
+        figure, passed_over = self._figure(self._counting(said)), self._without_label(together, samples)
         reviewed = Counter(self.plan.place[cell][0] for cell in together if cell in self.plan.place)
         record = {
             "format": schema.FORMAT,
@@ -387,12 +443,13 @@ class Review:
             "agreement": [asdict(pair) for pair in _agreements(said)],
             "passed_over": passed_over,
             "design": {
-                "seed": self._seed,
+                "seed": self.seed,
                 "tracks": int(self.plan.sizes.sum()),
                 "strata": [
-                    {"name": s.name, "tracks": len(s.cells), "chosen": chosen[h], "reviewed": reviewed[h]}
+                    {"name": s.name, "tracks": len(s.cells), "reviewed": reviewed[h]}
                     for h, s in enumerate(self.plan.strata)
                 ],
+                "samples": samples,
             },
             TABLE.name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
             "versions": self._versions,
@@ -417,9 +474,9 @@ def population(cells: pd.DataFrame, links: tables.Links) -> Bools:
     return np.asarray(cells["cell"].isin(kept), bool)
 
 
-def seed_of(run: Mapping[str, Any], cells: pd.DataFrame) -> int:
-    """Return the seed of a session's sample: nobody can choose it, and it is the same each time."""
-    made = hashlib.sha256(str(run.get("started")).encode())
+def seed_of(cells: pd.DataFrame) -> int:
+    """Return the seed of a session's sample: the same each time, also where the movie is analysed again."""
+    made = hashlib.sha256()
     columns = ["cell", "label", "p_reliable", "p_tank_treading"]
     for cell, label, reliable, tank in cells[columns].sort_values("cell").itertuples(index=False, name=None):
         made.update(f"{cell},{label},{reliable:.4f},{tank:.4f}\n".encode())
@@ -451,7 +508,7 @@ def findings(folder: Path) -> Iterator[str]:
     elif len(data) > record[TABLE.name]["bytes"]:
         yield say("session.found-review-behind")
         return
-    right, _ = review._record(review.labels, chosen)
+    right, _ = review._record(review.labels, review._samples())
     same_program = record.get("versions", {}).get("napari-rbcflow") == right["versions"]["napari-rbcflow"]
     same_numpy = record.get("versions", {}).get("numpy") == right["versions"]["numpy"]
     for name, value in right.items():
@@ -514,7 +571,7 @@ def _goes_on_from(data: bytes, record: Mapping[str, Any]) -> bool:
         begin = data[: told["bytes"]]
         return bool(len(begin) == told["bytes"]) and hashlib.sha256(begin).hexdigest() == told["sha256"]
     except (KeyError, TypeError):
-        return not record
+        return not record and not data  # the first sample is on the disk before any label
 
 
 def _same_figure(told: Any, right: Mapping[str, Any], tolerance: float) -> bool:

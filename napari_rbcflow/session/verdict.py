@@ -21,7 +21,10 @@ from napari_rbcflow.types import RunStatus, Verdict
 
 REVIEW_FILE, REVIEWS_FILE = "review.json", "reviews.csv"
 CHECKED_CELLS = 60
-"""How many cells a person is asked to check: two minutes."""
+"""How many cells a person is asked to check: two minutes. With fewer there is no result: whoever stops as
+soon as the interval is narrow would stop at the luckiest moment."""
+LEAST_LEVEL = 0.95
+"""Of a result's interval."""
 
 
 @dataclass(frozen=True)
@@ -104,19 +107,24 @@ def conclude(
         return found(Verdict.PROVISIONAL, say("session.why-going-on"), say("session.todo-wait"))
     if not judged:
         return found(Verdict.NO_RESULT, say("session.why-none-judged"), say("session.todo-focus"))
-    if reviewed is not None and _narrow(reviewed) and not passed_over:
+    enough = reviewed is not None and reviewed.n >= min(CHECKED_CELLS, judged)
+    if reviewed is not None and enough and _narrow(reviewed) and not passed_over:
         why = say("session.why-reviewed", cells=reviewed.n)
         return found(Verdict.RESULT, why, say("session.todo-use"), reviewed)
     calibration = run.get("calibration") or {}
     calibrated = FractionFigure.read(run.get("fraction_corrected")) if calibration.get("applies") else None
     # A mild sign that the networks are not at home here is enough: a calibration is of other runs.
     doubtful = grave or [w for w in warnings if w.key in WARNINGS_A_REVIEW_ANSWERS]
-    if calibrated is not None and _narrow(calibrated) and not doubtful:
+    contradicted = reviewed is not None and calibrated is not None and _apart(reviewed, calibrated)
+    if calibrated is not None and _narrow(calibrated) and not (doubtful or passed_over or contradicted):
         why = say("session.why-calibrated")
         return found(Verdict.RESULT, why, say("session.todo-use"), calibrated)
     if passed_over:
         why = say("session.why-passed-over", cells=passed_over)
         return found(Verdict.PROVISIONAL, why, say("session.todo-passed-over", cells=passed_over))
+    if reviewed is not None and reviewed.n and not enough:
+        why, left = say("session.why-few-checked", cells=reviewed.n), min(CHECKED_CELLS, judged) - reviewed.n
+        return found(Verdict.PROVISIONAL, why, say("session.todo-check-more", cells=left))
     if reviewed is not None and reviewed.n:
         return found(Verdict.PROVISIONAL, _wide_words(reviewed), _more_words(judged - reviewed.n))
     if doubtful:
@@ -150,14 +158,35 @@ def read_review(folder: Path) -> dict[str, Any]:
     return review if isinstance(review, dict) else {}
 
 
+def unlabelled(review: Mapping[str, Any]) -> int:
+    """Return how many chosen cells have no label by ``review.json``."""
+    cells = review.get("passed_over")
+    return len(cells) if isinstance(cells, list) else 0
+
+
 def _narrow(figure: FractionFigure) -> bool:
-    if figure.estimate is None or figure.low is None or figure.high is None:
+    """Say whether a figure can be acted on; False also for one that a damaged file made impossible."""
+    ends = figure.low, figure.estimate, figure.high, figure.level, figure.n
+    if not all(isinstance(end, (int, float)) and math.isfinite(end) for end in ends):
         return False
-    return figure.high - figure.low <= MOST_WIDTH + 1e-9
+    low, estimate, high, level, n = (float(end or 0.0) for end in ends)
+    possible = 0 <= low <= estimate <= high <= 1 and n >= 1 and level >= LEAST_LEVEL - 1e-9
+    return possible and high - low <= MOST_WIDTH + 1e-9
+
+
+def _apart(one: FractionFigure, other: FractionFigure) -> bool:
+    """Say whether two intervals have nothing in common."""
+    ends = one.low, one.high, other.low, other.high
+    if not all(isinstance(end, (int, float)) for end in ends):
+        return False
+    return (one.low or 0.0) > (other.high or 0.0) or (other.low or 0.0) > (one.high or 0.0)
 
 
 def _wide_words(figure: FractionFigure) -> str:
-    low, high = figure.low or 0.0, 1.0 if figure.high is None else figure.high
+    low, high = figure.low, figure.high
+    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+        return say("session.why-none-reliable", cells=figure.n)
+    low, high = (min(max(float(end), 0.0), 1.0) if math.isfinite(end) else 0.0 for end in (low, high))
     ends = {"low": math.floor(100 * low), "high": math.ceil(100 * high)}
     return say("session.why-review-wide", cells=figure.n, **ends)
 
