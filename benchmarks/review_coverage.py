@@ -123,7 +123,8 @@ def play(job: tuple[Scenario, int, int, int]) -> tuple[Scenario, dict[str, tuple
         while len(labels) < n:
             labels |= {c: [NAMES[kind[c]]] for c in plan.next(min(batch, n - len(labels)), labels)}
         got = plan.estimate(labels)
-        sums.setdefault("review", []).append((got.low, got.high, exact, got.estimate))
+        ends = (0.0, 1.0) if got.low is None else (got.low, got.high)  # no reliable cell seen: no number
+        sums.setdefault("review", []).append((*ends, exact, got.estimate))
         at = rng.permutation(of.tracks)
         mine, rest = at[:n], at[n:]
         sums.setdefault("person alone", []).append((*alone(kind[mine]), exact, np.nan))

@@ -16,7 +16,7 @@ The strata of the counted cells lie by label and certainty, those of the others 
 track is reliable, cut so that each holds as much that is uncertain (Dalenius and Hodges 1959). The next track
 always comes from the stratum where one more look shortens the interval most (Neyman's allocation, step by
 step with what was seen so far). Within a stratum the order is random and fixed by the seed, so the checked
-tracks of a stratum are a simple random sample of it whenever a person stops.
+tracks of a stratum are a simple random sample of it.
 
 The interval lies between quantiles of what may be the case: in each stratum the shares are drawn from what
 its checked tracks leave open, the unchecked tracks from these shares, and the patient's fraction from all the
