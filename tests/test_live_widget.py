@@ -426,8 +426,7 @@ def test_the_end_of_python_ends_the_run(tmp_path: Path) -> None:
     script = f"""
         import sys, time, napari
         from qtpy.QtWidgets import QApplication
-        from napari_rbcflow.widgets.label_styles import INKS
-from napari_rbcflow.widgets.live import LiveWidget
+        from napari_rbcflow.widgets.live import LiveWidget
         viewer = napari.Viewer()
         widget = LiveWidget(viewer)
         viewer.window.add_dock_widget(widget)
