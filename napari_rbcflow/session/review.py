@@ -223,16 +223,17 @@ class Review:
         by = _known(one_line(by), said)
         others = [c for c in together if by and c in plan.place and c not in said.get(by, {})]
         samples = self._samples()
+        before = self._chosen(samples)
         waiting = self._without_label(together, samples, begun=False)
         if waiting:
             best = {cell: k for k, cell in enumerate(plan.next(int(plan.sizes.sum()), together))}
             waiting.sort(key=best.__getitem__)
         cells = [*others, *waiting][:n]
         cells += plan.next(n - len(cells), together | {cell: [] for cell in waiting})
-        chosen = self._chosen()
+        chosen = list(before)
         for stratum, place in map(plan.place.__getitem__, cells):
             chosen[stratum] = max(chosen[stratum], place + 1)
-        self._write(said, samples if chosen == self._chosen() else [*samples, chosen])
+        self._write(said, samples if chosen == before else [*samples, chosen])
         return cells
 
     def check(self, cell: int, label: str) -> None:
@@ -243,13 +244,16 @@ class Review:
         BadInput
             If there is no such label or no such cell, or the cell was not chosen.
         """
+        self._check(cell, label, self._chosen())
+
+    def _check(self, cell: int, label: str, chosen: Sequence[int]) -> None:
         if label not in LABELS:
             *labels, last = map(str, LABELS)
             raise BadInput("session.not-a-label", label=str(label), labels=", ".join(labels), last=last)
         at = self.plan.place.get(cell)
         if at is None and not (self._cells["cell"] == cell).any():
             raise BadInput("session.no-such-cell", folder=self.folder, cell=cell)
-        if at is None or at[1] >= self._chosen()[at[0]]:
+        if at is None or at[1] >= chosen[at[0]]:
             raise BadInput("session.review-not-chosen", cell=cell)
 
     def add(self, labels: Mapping[int, str], by: str) -> FractionFigure:
@@ -283,8 +287,9 @@ class Review:
         labels = {int(cell): str(label) for cell, label in labels.items()}
         said = self.labels
         by = self._person(by, said)
+        chosen = self._chosen()  # once: it is read from the disk
         for cell, label in labels.items():
-            self.check(cell, label)
+            self._check(cell, label, chosen)
         own = said.get(by, {})
         self._append({cell: label for cell, label in labels.items() if own.get(cell) != label}, by)
 
@@ -401,9 +406,9 @@ class Review:
         )
         return told if sound else []
 
-    def _chosen(self) -> list[int]:
+    def _chosen(self, samples: Sequence[Sequence[int]] | None = None) -> list[int]:
         """Return how many of the first tracks of each stratum were chosen, in all samples."""
-        samples = self._samples()
+        samples = self._samples() if samples is None else samples
         return list(samples[-1]) if samples else [0] * len(self.plan.strata)
 
     def _refuse_edited(self) -> None:
