@@ -63,9 +63,10 @@ def export_reviewed(folders: Sequence[Path], out: Path) -> Exported:
     if out.exists():
         raise BadInput("ring.exists", path=out)
     given = [(Path(folder), read_run(Path(folder))) for folder in folders]
-    begun: dict[str, Path] = {}
-    for folder, run in given:
-        if (before := begun.setdefault(str(run["started"]), folder)) is not folder:
+    judged: dict[int, Path] = {}
+    for folder, _ in given:
+        # As for a calibration: the same judgements are the same movie, whenever it was analysed.
+        if (before := judged.setdefault(Review(folder).seed, folder)) is not folder:
             raise BadInput("session.export-twice", folder=folder, first=before)
     names = _acquisitions([run for _, run in given])
     rows: list[tuple[str, int, int]] = []
