@@ -17,7 +17,8 @@ from napari_rbcflow.types import Verdict
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
-from napari_rbcflow.widgets.result import QualityTable, ResultPanel
+from napari_rbcflow.widgets.result import ResultPanel
+from napari_rbcflow.widgets.result_parts import QualityTable
 
 LIGHT = QualityLine("light", "116 of 255", "100 to 150", None)
 FLOW = QualityLine("shear rate, by the speed", "5.1 per s (406 µm/s)", "10 per s", Severity.WARNING)

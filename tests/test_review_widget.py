@@ -27,7 +27,7 @@ from qtpy.QtWidgets import QApplication, QLabel
 
 from napari_rbcflow.widgets import review_page
 from napari_rbcflow.widgets.remembered import load_settings
-from napari_rbcflow.widgets.result import SessionLinks
+from napari_rbcflow.widgets.result_parts import SessionLinks
 from napari_rbcflow.widgets.review import newest_session
 
 T, F, U, Z, SPACE = Qt.Key.Key_T, Qt.Key.Key_F, Qt.Key.Key_U, Qt.Key.Key_Z, Qt.Key.Key_Space

@@ -32,7 +32,8 @@ from napari_rbcflow.widgets.crop_player import words_of
 from napari_rbcflow.widgets.dock import FIELD_LABELS, Dock, breakable, frame_of, set_text, wrapping_label
 from napari_rbcflow.widgets.label_styles import CHIPS
 from napari_rbcflow.widgets.remembered import load_settings
-from napari_rbcflow.widgets.result import BANNER, SessionLinks, VerdictBox, interval_words
+from napari_rbcflow.widgets.result import interval_words
+from napari_rbcflow.widgets.result_parts import BANNER, SessionLinks, VerdictBox
 from napari_rbcflow.widgets.review_page import EVERY_CELLS, CheckPage
 
 

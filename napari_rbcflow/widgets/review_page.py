@@ -23,7 +23,8 @@ from napari_rbcflow.types import CROP_SIDE, Label
 from napari_rbcflow.widgets.crop_player import CropPlayer, Film, words_of
 from napari_rbcflow.widgets.dock import set_text, wrapping_label
 from napari_rbcflow.widgets.label_styles import CHIPS, LABEL_STYLES
-from napari_rbcflow.widgets.result import ShareBar, interval_words
+from napari_rbcflow.widgets.result import interval_words
+from napari_rbcflow.widgets.result_parts import ShareBar
 
 KEYS = {
     Qt.Key.Key_T: Label.TANK_TREADING,
