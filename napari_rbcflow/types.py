@@ -118,6 +118,8 @@ class SourceInfo:
     simulated : bool
         The frames are not a camera's or a recording's: a simulation, a test camera, a movie that plays in a
         camera's place.
+    lossy_codec : str
+        The compression that threw part of every frame away, ``h264`` or ``jpeg``; empty where there was none.
     """
 
     name: str
@@ -134,6 +136,7 @@ class SourceInfo:
     details: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     simulated: bool = False
+    lossy_codec: str = ""
 
 
 Bools = NDArray[np.bool_]

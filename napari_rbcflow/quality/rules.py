@@ -360,7 +360,13 @@ def _drift(figures: Figures) -> Iterator[RunWarning]:
     yield RunWarning.saying("fraction-drifts", severity, before=before, after=after, cells=at)
 
 
+def _lossy(figures: Figures) -> Iterator[RunWarning]:
+    if codec := figures.get("lossy_codec"):
+        yield RunWarning.saying("lossy", WARNING, codec=codec)
+
+
 _RULES: tuple[Rule, ...] = (
+    _lossy,
     _pixel_size,
     _direction,
     _flow,

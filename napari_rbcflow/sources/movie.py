@@ -6,7 +6,9 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +55,10 @@ class RingMovieReader(MovieReader):
         origin = say("sources.origin-ring", name=name)
         facts.take_fps(ring.fps, origin)
         facts.take_pixel_size(ring.pixel_size_um, origin)
-        facts.simulated = ring.simulated or _session_says(folder.parent)
+        run = _run_of(folder.parent)
+        facts.simulated = ring.simulated or run.get("simulated") is True
+        with suppress(KeyError, TypeError):  # an older session does not say
+            facts.lossy_codec = str(run["parameters"]["lossy_codec"])
         facts.details["first_frame_of_session"] = str(int(ring.indices[0]))
         if ring.damaged_rows:
             facts.warnings.append(say("sources.ring-rows-damaged", name=name, rows=ring.damaged_rows))
@@ -82,13 +87,13 @@ class RingMovieReader(MovieReader):
             raise RunFailed("sources.ring-frame-lost", path=self._ring.path, frame=index) from error
 
 
-def _session_says(folder: Path) -> bool:
-    """Whether the session about a ring says that its frames are simulated."""
+def _run_of(folder: Path) -> dict[str, Any]:
+    """Return what the session about a ring says of its run."""
     try:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(run, dict) and run.get("simulated") is True
+        return {}
+    return run if isinstance(run, dict) else {}
 
 
 _GREY_SAMPLES = 32  # frames that decide how a deep or colour movie becomes grey
@@ -274,6 +279,7 @@ class Movie(RecordedSource):
             can_wait=True,
             # Played in a camera's place, even a patient's movie is not what the microscope sees.
             simulated=self._paced or facts.simulated,
+            lossy_codec=facts.lossy_codec,
             details={"file": str(self.path.resolve()), "format": facts.format, **facts.details},
             warnings=tuple(warnings),
         )

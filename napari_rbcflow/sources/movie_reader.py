@@ -45,6 +45,7 @@ class FileFacts:
     details: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     simulated: bool = False  # it says so
+    lossy_codec: str = ""  # by its name, where one threw part of the picture away
     n_places: int | None = None  # counted by the recording's clock, where those are more than its frames
 
     def take_fps(self, fps: float | None, origin: str) -> None:

@@ -18,6 +18,7 @@ from av.codec.context import ThreadType
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
+from napari_rbcflow.sources.compression import lossy_codec
 from napari_rbcflow.sources.grey import ColourOrder, Raw
 from napari_rbcflow.sources.movie_reader import BrokenFrame, FileFacts, MovieReader, NoSuchFrame, RawFrame
 from napari_rbcflow.types import SIMULATED_MARK
@@ -253,6 +254,7 @@ class VideoReader(MovieReader):
         self.facts = FileFacts(
             n, order=order, format=f"{self._container.format.name} {context.name} {pixels}"
         )
+        self.facts.lossy_codec = self._lossy_codec()
         self.facts.details["codec"] = f"{context.name} {pixels}".strip()
         if avi is None:
             rate = self._stream.average_rate or self._stream.guessed_rate
@@ -354,6 +356,12 @@ class VideoReader(MovieReader):
     def _count_packets(self) -> int:
         """Count frames without decoding: the headers of containers other than AVI may be silent or guess."""
         return sum(1 for packet in self._container.demux(self._stream) if packet.size)
+
+    def _lossy_codec(self) -> str:
+        container, stream = _open(self.path)
+        with container:
+            packet = next((packet for packet in container.demux(stream) if packet.size), None)
+            return "" if packet is None else lossy_codec(stream, packet)
 
     def _warn_of_colour(self) -> None:
         container, stream = _open(self.path)
