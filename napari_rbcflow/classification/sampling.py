@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from napari_rbcflow.compiled import njit
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import CROP_SIDE
 

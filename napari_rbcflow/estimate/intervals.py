@@ -10,9 +10,10 @@ from math import lgamma
 from typing import Literal, get_args
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtri
+
+from napari_rbcflow.compiled import njit
 
 FixedN = Literal["wilson", "jeffreys", "clopper-pearson"]
 """Their names, as in ``run.json``."""

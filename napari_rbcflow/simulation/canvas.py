@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_rbcflow.compiled import njit
 from napari_rbcflow.simulation.library import SpriteLibrary
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.types import Floats, Floats32, Grey, Ints
@@ -15,7 +15,7 @@ _GAIN_ONE = 4096
 _CONTRAST_SHIFT = 12
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def add_cells(
     canvas: NDArray[np.int16],
     light: NDArray[np.int16],
@@ -69,7 +69,7 @@ def add_cells(
                 line[j] += np.int16((value * bright) >> _CONTRAST_SHIFT)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _develop(
     out: Grey, canvas: NDArray[np.int16], light: NDArray[np.int16], noise: NDArray[np.int8], gain: int
 ) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
+from napari_rbcflow.compiled import njit
 from napari_rbcflow.simulation.motion import (
     FLIPS_SHOW_FROM_ORBIT,
     Motion,
@@ -49,7 +49,7 @@ class CellShape:
         return float(np.hypot(radius, 0.5 * max(abs(self.bend_long_um), abs(self.bend_wide_um))))
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _half_thickness(u2: float, d2: float, dimple: float) -> float:
     """Half the thickness, in thickest rings, at squared radii from the cell's and the dimple's centre."""
     if u2 >= 1.0:
@@ -59,7 +59,7 @@ def _half_thickness(u2: float, d2: float, dimple: float) -> float:
     return float(0.5 * np.sqrt(1.0 - u2) * (dimple * resting + 1.0 - dimple))
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _project(
     out: Floats32,
     pixel: float,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from napari_rbcflow.compiled import njit
 from napari_rbcflow.tracking.positions import centre_offset, refined, window_start
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Bools, Floats, Floats32, Grey, Ints, Track
 

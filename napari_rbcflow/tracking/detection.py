@@ -7,9 +7,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from napari_rbcflow.compiled import njit
 from napari_rbcflow.tracking.background import median
 from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Bools, Floats, Floats32, Grey

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from numba import njit
 
+from napari_rbcflow.compiled import njit
 from napari_rbcflow.tracking.background import median
 from napari_rbcflow.tracking.motion import Motion
 from napari_rbcflow.tracking.positions import difference

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
+from napari_rbcflow.compiled import njit
 from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, SPEED_WALK_VARIANCE, Motion
 from napari_rbcflow.types import FRAGMENTS_REMEMBERED, LEAST_FRAMES, Bools, Floats, Ints
 

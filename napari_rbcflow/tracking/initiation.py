@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
-from numba import njit
 
+from napari_rbcflow.compiled import njit
 from napari_rbcflow.tracking.motion import MEASUREMENT_VARIANCE, FlowDetections, FrameProbe, Motion
 from napari_rbcflow.types import Bools, Floats
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-from numba import njit
 from scipy.optimize import linear_sum_assignment
 
+from napari_rbcflow.compiled import njit
 from napari_rbcflow.tracking.fragments import EndedTracks
 from napari_rbcflow.tracking.initiation import (
     EDGE_PX,

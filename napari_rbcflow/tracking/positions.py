@@ -6,9 +6,9 @@ A centroid is the centre of point symmetry: the peak of the image's convolution 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from scipy.linalg.lapack import dpbsv
 
+from napari_rbcflow.compiled import njit
 from napari_rbcflow.tracking.detection import peak_between
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Bools, Floats, Floats32, Grey, Ints
 
