@@ -135,6 +135,7 @@ interval_option = click.option(
     "--interval", type=click.Choice(FIXED_N), default="wilson", show_default=True, help=say("cli.interval")
 )
 calibration_option = click.option("--calibration", type=PATH, metavar="FILE", help=say("cli.calibration"))
+series_option = click.option("--series", type=int, metavar="N", help=say("cli.series"))
 viewer_option = click.option("--viewer/--no-viewer", default=None, help=say("cli.viewer"))
 intruded_option = click.option(
     "--leave-out-intruded/--keep-intruded",

@@ -31,6 +31,7 @@ from napari_rbcflow.cli.group import (
     output_option,
     record_options,
     ring_option,
+    series_option,
     set_flow,
     set_flow_options,
     stop_options,
@@ -217,7 +218,7 @@ def stopped_by_signals(end: Callable[[], None]) -> Iterator[None]:
 DEMO_STOP_RELIABLE = 50
 _OF_CAMERA = (
     *("mm_path", "port", "end_live_mode", "exposure_ms", "fps", "binning", "roi", "pixel_type"),
-    *("pixel_size_um", "seed", "tank_fraction", "cells_per_frame"),
+    *("pixel_size_um", "series", "seed", "tank_fraction", "cells_per_frame"),
 )
 
 
@@ -259,6 +260,7 @@ def demo(output: Path | None, seed: int, tank_fraction: float, viewer: bool | No
 @click.option("--roi", metavar="X,Y,WIDTH,HEIGHT", help=say("cli.roi"))
 @click.option("--pixel-type", metavar="TYPE", help=say("cli.pixel-type"))
 @click.option("--pixel-size-um", type=float, help=say("cli.pixel-size-um"))
+@series_option
 @click.option("--seed", type=int, help=say("cli.live-seed"))
 @click.option("--tank-fraction", type=click.FloatRange(0, 1), help=say("cli.live-tank-fraction"))
 @click.option("--cells-per-frame", type=click.FloatRange(0, 1000), help=say("cli.live-cells-per-frame"))

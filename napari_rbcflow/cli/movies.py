@@ -22,6 +22,7 @@ from napari_rbcflow.cli.group import (
     least_frames_option,
     output_option,
     record_options,
+    series_option,
     set_flow,
     set_flow_options,
 )
@@ -34,6 +35,7 @@ from napari_rbcflow.sentences import say
 @output_option
 @click.option("--fps", type=float, help=say("cli.movie-fps"))
 @click.option("--pixel-size-um", type=float, help=say("cli.movie-pixel-size-um"))
+@series_option
 @device_option
 @click.option(
     "--background",

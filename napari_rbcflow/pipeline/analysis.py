@@ -28,6 +28,7 @@ def analyze(
     *,
     fps: float | None = None,
     pixel_size_um: float | None = None,
+    series: int | None = None,
     device: str = "auto",
     background: Literal["movie", "sliding"] = "movie",
     flow: Direction = "left-to-right",
@@ -50,6 +51,8 @@ def analyze(
         The session folder to create; must not exist.
     fps, pixel_size_um : float, optional
         Override what the file says.
+    series : int, optional
+        Which movie of a file that holds several (positions, series, video streams), counted from 0.
     device : {"auto", "cpu", "cuda"}
     background : {"movie", "sliding"}
         The median of 100 frames from the whole movie, or of the last seconds.
@@ -81,7 +84,7 @@ def analyze(
     RunFailed
         The results so far are in `out`.
     """
-    source = open_movie(Path(movie), fps=fps, pixel_size_um=pixel_size_um)
+    source = open_movie(Path(movie), fps=fps, pixel_size_um=pixel_size_um, series=series)
     settings = RunSettings(
         patient=patient,
         sample=sample,

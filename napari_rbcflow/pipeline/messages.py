@@ -29,17 +29,18 @@ class Camera:
 
 @dataclass(frozen=True)
 class MovieFile:
-    """A recorded movie; `fps` and `pixel_size_um` override what the file says."""
+    """A recorded movie, with what `open_movie` takes of it."""
 
     path: Path
     fps: float | None = None
     pixel_size_um: float | None = None
+    series: int | None = None
 
     def make(self) -> FrameSource:
         """Return the source, not yet open; raises `BadInput`."""
         from napari_rbcflow.sources import open_movie
 
-        return open_movie(self.path, fps=self.fps, pixel_size_um=self.pixel_size_um)
+        return open_movie(self.path, fps=self.fps, pixel_size_um=self.pixel_size_um, series=self.series)
 
 
 @dataclass(frozen=True)

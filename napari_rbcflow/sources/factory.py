@@ -21,6 +21,7 @@ def open_source(
     roi: tuple[int, int, int, int] | None = None,
     pixel_size_um: float | None = None,
     pixel_type: str | None = None,
+    series: int | None = None,
     seed: int | None = None,
     tank_fraction: float | None = None,
     cells_per_frame: float | None = None,
@@ -45,6 +46,8 @@ def open_source(
     exposure_ms, fps, binning, roi, pixel_size_um, pixel_type
         As in `CameraSettings`; a movie takes `fps` and `pixel_size_um`, the simulation also
         `exposure_ms`.
+    series : int or None
+        Of a movie, as for `open_movie`.
     seed, tank_fraction, cells_per_frame
         Of the simulated chamber, as in `ChamberSettings`.
 
@@ -60,21 +63,21 @@ def open_source(
     if spec == "simulated":
         from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 
-        _refuse("sources.simulation-lacks", **of_running, mm_path=mm_path, **of_camera)
+        _refuse("sources.simulation-lacks", **of_running, mm_path=mm_path, **of_camera, series=series)
         settings = of_chamber | {"fps": fps, "pixel_size_um": pixel_size_um, "exposure_ms": exposure_ms}
         given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
         return SimulatedChamber(ChamberSettings(**given), paced=True)
     if spec == "running":
         from napari_rbcflow.sources.remote import USUAL_PORT, RunningMicroManager
 
-        _refuse("sources.running-lacks", mm_path=mm_path, **of_chamber)
+        _refuse("sources.running-lacks", mm_path=mm_path, **of_chamber, series=series)
         return RunningMicroManager(
             USUAL_PORT if port is None else port, **vars(camera), end_live=bool(end_live_mode)
         )
     if spec == "demo" or Path(spec).suffix.lower() == ".cfg":
         from napari_rbcflow.sources.camera import MicroManagerCamera
 
-        _refuse("sources.camera-lacks", **of_running, **of_chamber)
+        _refuse("sources.camera-lacks", **of_running, **of_chamber, series=series)
         return MicroManagerCamera(None if spec == "demo" else Path(spec), camera, mm_path=mm_path)
     if not spec or not Path(spec).exists():
         raise BadInput("sources.no-such-source", name=spec)
@@ -88,7 +91,7 @@ def open_source(
         **of_camera,
         **of_chamber,
     )
-    return open_movie(spec, fps=fps, pixel_size_um=pixel_size_um, paced=True)
+    return open_movie(spec, fps=fps, pixel_size_um=pixel_size_um, series=series, paced=True)
 
 
 def _refuse(key: str, **settings: object) -> None:

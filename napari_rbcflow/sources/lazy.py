@@ -32,6 +32,8 @@ class FrameArray(ABC):
     pixel_size_um : float
     first : int
         Number of the frame in row 0.
+    series : int or None
+        Which movie of the file, where it was chosen.
     """
 
     dtype = np.dtype(np.uint8)
@@ -42,6 +44,7 @@ class FrameArray(ABC):
         self.shape = shape
         self.pixel_size_um = pixel_size_um
         self.first = first
+        self.series: int | None = None
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
 
@@ -114,11 +117,12 @@ class FrameArray(ABC):
 class MovieFrames(FrameArray):
     """A movie file; grey as the analysis sees it."""
 
-    def __init__(self, path: Path) -> None:
-        self._movie = open_movie(path)
+    def __init__(self, path: Path, series: int | None = None) -> None:
+        self._movie = open_movie(path, series=series)
         self.info = self._movie.open()
         shape = (self._movie.n_places, self.info.height, self.info.width)
         super().__init__(path, shape, self.info.pixel_size_um)
+        self.series = series
 
     def _read(self, row: int) -> NDArray[np.uint8]:
         return self._movie.frame(row)
@@ -156,13 +160,15 @@ class RingFrames(FrameArray):
             raise NoSuchFrame(str(error)) from error
 
 
-def open_frames(path: Path | str) -> FrameArray:
+def open_frames(path: Path | str, series: int | None = None) -> FrameArray:
     """Open a movie, or the ring of a session, as an array that is read a frame at a time.
 
     Parameters
     ----------
     path : Path or str
         What `open_movie` takes.
+    series : int or None
+        Which movie of a file that holds several, as for `open_movie`.
 
     Raises
     ------
@@ -173,4 +179,4 @@ def open_frames(path: Path | str) -> FrameArray:
     """
     path = Path(path)
     ring = ring_of(path) if path.is_dir() else None
-    return MovieFrames(path) if ring is None else RingFrames(open_ring(ring))
+    return MovieFrames(path, series) if ring is None else RingFrames(open_ring(ring))

@@ -24,6 +24,7 @@ from napari_rbcflow.sources.movie_reader import (
     MovieReader,
     NoSuchFrame,
     RawFrame,
+    choose_series,
     spread,
 )
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, SourceInfo
@@ -101,7 +102,12 @@ _LONGEST_SLEEP_S = 0.05  # so that `stop` is heard while a paced movie waits
 
 
 def open_movie(
-    path: Path | str, *, fps: float | None = None, pixel_size_um: float | None = None, paced: bool = False
+    path: Path | str,
+    *,
+    fps: float | None = None,
+    pixel_size_um: float | None = None,
+    series: int | None = None,
+    paced: bool = False,
 ) -> Movie:
     """Return a recorded movie, not yet opened.
 
@@ -112,6 +118,8 @@ def open_movie(
         (t, y, x) or OME-Zarr; a session's folder or its ``frames.zarr``.
     fps, pixel_size_um : float or None
         What the user knows goes before what the file says; where neither says, the defaults.
+    series : int or None
+        Which movie of a file that holds several (positions, series, video streams), counted from 0.
     paced : bool
         Play at its own pace, as a live source in a camera's place.
 
@@ -124,14 +132,22 @@ def open_movie(
     if not path.exists():
         raise BadInput("sources.no-file", path=path)
     check_settings(fps=fps, pixel_size_um=pixel_size_um)
-    return Movie(path, fps=fps, pixel_size_um=pixel_size_um, paced=paced)
+    return Movie(path, fps=fps, pixel_size_um=pixel_size_um, series=series, paced=paced)
 
 
 class Movie(RecordedSource):
     """A movie on disk; see `open_movie`. One frame is in memory at a time (for Zarr, one chunk)."""
 
-    def __init__(self, path: Path, *, fps: float | None, pixel_size_um: float | None, paced: bool) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fps: float | None,
+        pixel_size_um: float | None,
+        series: int | None,
+        paced: bool,
+    ) -> None:
+        self.path, self.series = path, series
         self._fps, self._pixel_size_um, self._paced = fps, pixel_size_um, paced
         self._reader: MovieReader | None = None
         self._grey = GreyRule()
@@ -142,7 +158,7 @@ class Movie(RecordedSource):
     def open(self) -> SourceInfo:
         if self._info is not None:
             return self._info
-        reader = _reader_of(self.path)
+        reader = _reader_of(self.path, self.series)
         try:
             self._info = self._look(reader)
         except BaseException:
@@ -280,7 +296,12 @@ class Movie(RecordedSource):
             # Played in a camera's place, even a patient's movie is not what the microscope sees.
             simulated=self._paced or facts.simulated,
             lossy_codec=facts.lossy_codec,
-            details={"file": str(self.path.resolve()), "format": facts.format, **facts.details},
+            details={
+                "file": str(self.path.resolve()),
+                **({} if self.series is None else {"series": str(self.series)}),
+                "format": facts.format,
+                **facts.details,
+            },
             warnings=tuple(warnings),
         )
 
@@ -294,23 +315,26 @@ class Movie(RecordedSource):
         return False
 
 
-def _reader_of(path: Path) -> MovieReader:
+def _reader_of(path: Path, series: int | None) -> MovieReader:
     """Choose the reader by what is there; by its ending only for TIFF, which FFmpeg would take too."""
     try:
         if path.is_dir():
             ring = ring_of(path)
             if ring is not None:
+                choose_series(path.name, [say("sources.title-ring")], series)
                 return RingMovieReader(ring, path.name)
             if zarr_movie.is_zarr(path):
-                return zarr_movie.ZarrReader(path)
-            return tiff.open_tiff_folder(path)
+                return zarr_movie.ZarrReader(path, series)
+            return tiff.open_tiff_folder(path, series)
         if path.stat().st_size == 0:
             raise BadInput("sources.file-empty", name=path.name)
+        if zarr_movie.is_zarr(path):
+            return zarr_movie.ZarrReader(path, series)
         if path.suffix.lower() in tiff.SUFFIXES:
-            return tiff.TiffReader(path)
+            return tiff.TiffReader(path, series)
         from napari_rbcflow.sources.video import VideoReader
 
-        return VideoReader(path)
+        return VideoReader(path, series)
     except PermissionError as error:
         raise BadInput("sources.no-permission", path=path) from error
     except OSError as error:

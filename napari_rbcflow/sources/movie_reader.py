@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.base import FPS_RANGE, PIXEL_RANGE_UM, is_within
 from napari_rbcflow.sources.grey import ColourOrder, Raw
@@ -91,6 +92,20 @@ class MovieReader(ABC):
 
     def close(self) -> None:  # noqa: B027 some formats hold nothing open
         """Close the file; more than once is fine."""
+
+
+def choose_series(name: str, found: Sequence[str], series: int | None) -> int:
+    """Return which of several movies in one file is meant: positions, series, or streams of a video.
+
+    `found` says in a few words what each is. BadInput where several are there and nobody chose, or where
+    there is no such.
+    """
+    titles = "; ".join(f"{k}: {title}" for k, title in enumerate(found))
+    if series is None and len(found) > 1:
+        raise BadInput("sources.several-series", name=name, n=len(found), found=titles)
+    if not 0 <= (series or 0) < len(found):
+        raise BadInput("sources.no-such-series", name=name, series=series, n=len(found), found=titles)
+    return series or 0
 
 
 _UNITS_UM = {

@@ -19,7 +19,7 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.base import in_a_line
 from napari_rbcflow.sources.grey import Raw
-from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, in_s, in_um
+from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, choose_series, in_s, in_um
 from napari_rbcflow.types import SIMULATED_MARK
 
 
@@ -140,8 +140,8 @@ _MOST_CHANNELS = 8
 class TiffReader(MovieReader):
     """One TIFF with many frames, read page by page, or by their places where they are contiguous."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, series: int | None = None) -> None:
+        self._path, self._series = path, series
         self._tif = _open(path)
         try:
             with _quiet():
@@ -163,7 +163,7 @@ class TiffReader(MovieReader):
     def _look(self) -> None:
         name, tif = self._path.name, self._tif
         whole = chain_is_whole(self._path)
-        series = _series(tif, name)
+        series = _series(tif, name, self._series)
         first = series[0]
         keyframe = first.keyframe
         self._shape, self._dtype = keyframe.shape, keyframe.dtype
@@ -280,12 +280,12 @@ class TiffFolderReader(MovieReader):
                 yield _channels_last(page.asarray(), page.shape)
 
 
-def open_tiff_folder(folder: Path) -> MovieReader:
+def open_tiff_folder(folder: Path, series: int | None = None) -> MovieReader:
     """Return a reader for a folder of TIFFs; a folder with one stack in it is that stack."""
     files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
     if not files:
         raise BadInput("sources.folder-empty", name=folder.name)
-    return TiffReader(files[0]) if len(files) == 1 else TiffFolderReader(folder, files)
+    return TiffReader(files[0], series) if len(files) == 1 else TiffFolderReader(folder, files)
 
 
 def _open(path: Path) -> tifffile.TiffFile:
@@ -317,13 +317,19 @@ def _pages_found(tif: tifffile.TiffFile) -> list[Any]:
     return pages
 
 
-def _series(tif: tifffile.TiffFile, name: str) -> list[Any]:
+def _series(tif: tifffile.TiffFile, name: str, wanted: int | None) -> list[Any]:
     """Return the series that make up the movie: the first, or all where a writer made one a frame."""
     series = list(tif.series)
     if not series:
         raise BadInput("sources.no-frames", name=name)
     if len(series) == 1 or tif.is_ome or tif.is_imagej:
-        return series[:1]
+        titles = [
+            say("sources.title-tiff", frames=len(one.pages), kind=_kind_text(one.keyframe.shape, one.dtype))
+            for one in series
+        ]
+        at = choose_series(name, titles, wanted)
+        return series[at : at + 1]
+    choose_series(name, [say("sources.title-tiff-frames", frames=len(series))], wanted)
     kinds = {(s.keyframe.shape, s.keyframe.dtype) for s in series}
     if len(kinds) > 1:
         first, second, *_ = sorted(_kind_text(*kind) for kind in kinds)

@@ -20,7 +20,14 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.compression import lossy_codec
 from napari_rbcflow.sources.grey import ColourOrder, Raw
-from napari_rbcflow.sources.movie_reader import BrokenFrame, FileFacts, MovieReader, NoSuchFrame, RawFrame
+from napari_rbcflow.sources.movie_reader import (
+    BrokenFrame,
+    FileFacts,
+    MovieReader,
+    NoSuchFrame,
+    RawFrame,
+    choose_series,
+)
 from napari_rbcflow.types import SIMULATED_MARK
 
 _HEADER_LIMIT = 1 << 20  # no recorder's stream headers are longer
@@ -230,8 +237,9 @@ class VideoReader(MovieReader):
     decodes the movie once.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, series: int | None = None) -> None:
         self.path = path
+        choose_series(path.name, [say("sources.title-video")], series)
         avi = inspect_avi(path)
         self._container, self._stream = _open(path)
         self._cursor: VideoCursor | None = None

@@ -48,6 +48,7 @@ FIELD_LABELS = {
     "exposure_ms": say("forms.field-exposure-ms"),
     "fps": say("forms.field-fps"),
     "pixel_size_um": say("forms.field-pixel-size-um"),
+    "series": say("forms.field-series"),
     "binning": say("forms.field-binning"),
     "roi": say("forms.field-roi"),
     "pixel_type": say("forms.field-pixel-type"),
@@ -320,6 +321,11 @@ class WarningBox(QWidget):
         """The grave ones."""
         return self._shown[0]
 
+    @property
+    def mild(self) -> tuple[str, ...]:
+        """The milder ones."""
+        return self._shown[1]
+
 
 _LEAST_BUTTON_WIDTH = 110
 # Pixels of a button's width that padding and frame take.
@@ -534,6 +540,9 @@ def frame_of(widget: QWidget) -> tuple[QDockWidget | None, QMainWindow | None]:
 
 # Several docks one above the other must not make the window higher than a laptop's screen.
 _LEAST_HEIGHT = 160
+# napari's lists of layers are 320 x 500: on less than this they leave no room for the picture or the number.
+_SMALL_SCREEN = QSize(1100, 600)
+_NAPARIS_DOCKS = ("layer controls", "layer list")
 
 
 class Dock(QWidget):
@@ -596,9 +605,25 @@ class Dock(QWidget):
             and window.dockWidgetArea(other) == side
             and other.findChild(Dock) is not None
         ]
-        if beside and not window.tabifiedDockWidgets(dock):
+        if not beside:
+            self._make_room(window)
+        elif not window.tabifiedDockWidgets(dock):
             window.tabifyDockWidget(beside[0], dock)
             self.come_up()
+
+    def _make_room(self, window: QMainWindow) -> None:
+        """On a small or much enlarged screen, hide napari's own docks, and say how they come back."""
+        room = window.screen().availableSize()
+        if room.width() >= _SMALL_SCREEN.width() and room.height() >= _SMALL_SCREEN.height():
+            return
+        found = [window.findChild(QDockWidget, name) for name in _NAPARIS_DOCKS]
+        there = [dock for dock in found if dock is not None and not dock.isHidden()]
+        for dock in there:
+            dock.hide()
+        if there:
+            window.layout().activate()
+            window.resize(window.size().boundedTo(room))
+            self.message.say(grave=self.message.grave, mild=[*self.message.mild, say("forms.docks-hidden")])
 
     def _leave_fields(self) -> None:
         """Take the focus out of the fields and buttons in here: no key and no wheel may change one unseen."""

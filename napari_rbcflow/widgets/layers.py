@@ -148,11 +148,12 @@ def cells_table(session: Session, by_hand: Mapping[int, str]) -> pd.DataFrame:
 def movie_of(session: Session) -> FrameArray | None:
     """Open the movie that a session was made from, where it is still there and still the same size."""
     source = session.run.get("parameters", {})
-    file = (source.get("source_details") or {}).get("file")
+    details = source.get("source_details") or {}
+    file, series = details.get("file"), details.get("series")
     if not file or source.get("live"):
         return None
     try:
-        movie = open_frames(Path(file))
+        movie = open_frames(Path(file), None if series is None else int(series))
     except (RbcflowError, OSError):
         return None
     info = getattr(movie, "info", None)

@@ -195,10 +195,10 @@ class MovieWidget(MovieLayout):
         self.message.clear()
         if busy():  # two runs on a clinic's laptop, and the live one would lose frames
             raise BadInput("forms.live-run-going")
-        numbers = self.form.numbers()
+        numbers, series = self.form.numbers(), self.form.chosen_series()
         layer = self.form.chosen_layer
         source = self.form.chosen_path if layer is None else frames_of_layer(layer)
-        order = MovieOrder(source, self.form.new_folder(), self.form.run_settings(), **numbers)
+        order = MovieOrder(source, self.form.new_folder(), self.form.run_settings(), **numbers, series=series)
         sessions_folder = Path(self.form.folder.line_edit.value.strip())
         self._keep(sessions_folder=sessions_folder, flow=self.form.flow.value)
         self.job.start(order)
@@ -342,6 +342,8 @@ class MovieWidget(MovieLayout):
             set_text(self.status, breakable(sentence))
         else:
             self._show_error(sentence)
+            if run is not None and run.key == "sources.several-series":
+                self.form.ask_series()
         self.fold.setChecked(True)
 
     def _show_result(self) -> None:

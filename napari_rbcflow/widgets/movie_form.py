@@ -197,6 +197,8 @@ class MovieForm:
         self.sample = LineEdit(label=FIELD_LABELS["sample"])
         self.fps = LineEdit(label=FIELD_LABELS["fps"])
         self.pixel_size_um = LineEdit(label=FIELD_LABELS["pixel_size_um"])
+        # Shown by `ask_series`: almost every file holds one movie.
+        self.series = LineEdit(label=FIELD_LABELS["series"], visible=False)
         self.flow = ComboBox(label=FIELD_LABELS["flow"], choices=FLOWS, value="left-to-right")
         self.set_flow = {
             name: LineEdit(label=FIELD_LABELS[name], tooltip=help_) for name, help_ in FLOW_HELP.items()
@@ -230,6 +232,7 @@ class MovieForm:
                 self.sample,
                 self.fps,
                 self.pixel_size_um,
+                self.series,
                 self.flow,
                 *self.set_flow.values(),
                 self.background,
@@ -271,6 +274,15 @@ class MovieForm:
         if not path.exists():
             raise BadInput("forms.movie-gone", path=path)
         return path
+
+    def ask_series(self) -> None:
+        """Show the field for which movie of a file is meant: the last one given holds several."""
+        self.series.visible = True
+
+    def chosen_series(self) -> int | None:
+        """Return which movie of the file is meant, counted from 0; None where nobody chose."""
+        series: int | None = read_number("series", self.series.value, whole=True)
+        return series if self.series.visible else None
 
     def numbers(self) -> dict[str, float | None]:
         """Return `fps` and `pixel_size_um`, None where the file decides."""

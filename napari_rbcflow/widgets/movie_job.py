@@ -40,6 +40,12 @@ class MovieOrder:
     settings: RunSettings
     fps: float | None = None
     pixel_size_um: float | None = None
+    series: int | None = None
+
+    @property
+    def series_shown(self) -> int | None:
+        """Which movie of the file is meant: what was chosen, or what the layer shows."""
+        return self.series if isinstance(self.source, Path) else getattr(self.source.data, "series", None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +200,7 @@ class MovieJob:
         assert order is not None
         self.wake()
         assert self._worker is not None
-        source = MovieFile(path, fps=order.fps, pixel_size_um=order.pixel_size_um)
+        source = MovieFile(path, fps=order.fps, pixel_size_um=order.pixel_size_um, series=order.series_shown)
         self.stage = Stage.RUNNING
         try:
             self.run = self._worker.start(RunRequest(source, order.folder, order.settings))
@@ -235,7 +241,8 @@ def _read_result(order: MovieOrder, show_unreliable: bool) -> MovieResult:
         flow = next(words for words, flow in FLOWS if flow == order.settings.flow)
         raise BadInput("pipeline.no-cell-in-movie", movie=order.source.name, flow=flow)
     if isinstance(order.source, Path):
-        layers = session_layers(session, open_frames(order.source), show_unreliable=show_unreliable)
+        frames = open_frames(order.source, order.series)
+        layers = session_layers(session, frames, show_unreliable=show_unreliable)
         return MovieResult(session, layers, None, None)
     layers = session_layers(session, show_unreliable=show_unreliable)
     return MovieResult(session, layers, order.source.placed, None)
