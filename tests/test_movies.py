@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 import tifffile
 import zarr
 from sentence_keys import refused
+from zarr.codecs import BytesCodec, ShardingCodec
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import FrameRing
@@ -112,7 +114,9 @@ def tiff_folder(path: Path, frames: np.ndarray) -> Path:
     return path
 
 
-def ome_zarr(path: Path, frames: np.ndarray, zarr_format: int, *, pixel: float = 0.3) -> Path:
+def ome_zarr(
+    path: Path, frames: np.ndarray, zarr_format: int, *, pixel: float = 0.3, step: float = 20.0
+) -> Path:
     group = zarr.open_group(path, mode="w", zarr_format=zarr_format)
     shape = (len(frames), 1, 1, *frames.shape[1:])
     level = group.create_array("0", shape=shape, chunks=(7, 1, 1, 40, *frames.shape[2:]), dtype=frames.dtype)
@@ -121,7 +125,7 @@ def ome_zarr(path: Path, frames: np.ndarray, zarr_format: int, *, pixel: float =
     coarse[:] = 7
     axes = [{"name": "t", "type": "time", "unit": "millisecond"}, {"name": "c", "type": "channel"}]
     axes += [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
-    scales = [[20.0, 1.0, 1.0, pixel, pixel], [20.0, 1.0, 1.0, pixel * 9, pixel * 9]]
+    scales = [[step, 1.0, 1.0, pixel, pixel], [step, 1.0, 1.0, pixel * 9, pixel * 9]]
     levels = [
         {"path": str(k), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
         for k, scale in enumerate(scales)
@@ -137,6 +141,25 @@ def zarr_array(path: Path, frames: np.ndarray, **options: object) -> Path:
     array = zarr.create_array(path, shape=frames.shape, dtype=frames.dtype, **options)
     array[:] = frames
     return path
+
+
+def named_by_xarray(path: Path, frames: np.ndarray) -> Path:
+    """A data set of x, y, time, as xarray writes it in Zarr v2, with a time of each frame beside it."""
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    array = group.create_array("movie", shape=frames.T.shape, dtype=frames.dtype)
+    array[:] = frames.T
+    array.attrs["_ARRAY_DIMENSIONS"] = ["X", "Y", "Time"]
+    group.create_array("Time", shape=(len(frames),), dtype="f8")[:] = np.arange(len(frames))
+    return path
+
+
+def zipped(path: Path, inside: str = "") -> Path:
+    """A folder as a zip file of the same name, uncompressed as an .ozx must be."""
+    with zipfile.ZipFile(path.with_suffix(".ozx"), "w") as file:
+        for part in sorted(path.rglob("*")):
+            if part.is_file():
+                file.write(part, inside + part.relative_to(path).as_posix())
+    return path.with_suffix(".ozx")
 
 
 def session(path: Path, frames: np.ndarray) -> Path:
@@ -181,6 +204,16 @@ FORMATS: dict[str, tuple[str, Write]] = {
     "zarr, sharded": (
         "m.zarr",
         lambda p, f: zarr_array(p, f, chunks=(2, HEIGHT, WIDTH), shards=(10, HEIGHT, WIDTH)),
+    ),
+    "zarr, axes named y, x, t": (
+        "m.zarr",
+        lambda p, f: zarr_array(p, f.transpose(1, 2, 0).copy(), dimension_names=["y", "x", "t"]),
+    ),
+    "zarr v2, axes named by xarray": ("m.zarr", named_by_xarray),
+    "zarr, zipped": ("m.ozx", lambda p, f: zipped(zarr_array(p.with_suffix(".zarr"), f))),
+    "ome-zarr, its folder zipped": (
+        "m.ozx",
+        lambda p, f: zipped(ome_zarr(p.with_suffix(".zarr"), f, 3), "m/"),
     ),
     "zarr of int64": ("m.zarr", lambda p, f: zarr_array(p, f.astype(np.int64))),
     "zarr rgb": ("m.zarr", lambda p, f: zarr_array(p, as_rgb(f))),
@@ -354,6 +387,7 @@ def test_frame_rate_and_pixel_size_come_from_user_then_file_then_default(
         "binned twice over": (None, None),
     }
     assert _scale(ome_zarr(tmp_path / "o.zarr", short, 3)) == (pytest.approx(50), pytest.approx(0.3))
+    assert _scale(ome_zarr(tmp_path / "1.zarr", short, 3, pixel=1.0, step=1.0)) == (None, None)
     ours = zarr_array(tmp_path / "z.zarr", short)
     zarr.open_array(ours).attrs.update({"fps": 59.5, "pixel_size_um": 1.21})
     assert _scale(ours) == (59.5, 1.21)
@@ -361,6 +395,18 @@ def test_frame_rate_and_pixel_size_come_from_user_then_file_then_default(
     assert _scale(riff_avi(tmp_path / "r0.avi", short, rate=0)) == (None, None)
     assert _scale(session(tmp_path / "s", short)) == (50, 0.3)
     assert _scale(ours, fps=61, pixel_size_um=0.7) == (61, 0.7)
+
+
+def test_one_of_several_positions_in_a_zarr_is_chosen(movie: np.ndarray, tmp_path: Path) -> None:
+    """As bioformats2raw writes them, the tenth after the second."""
+    path = tmp_path / "m.zarr"
+    group = zarr.open_group(path, mode="w")
+    for k in (0, 1, 10):
+        ome_zarr(path / str(k), movie[k : k + 3], 3, pixel=0.3 + k / 10)
+    group.attrs["bioformats2raw.layout"] = 3
+    with open_movie(path, series=2) as info, (source := open_movie(path, series=1)):
+        assert info.pixel_size_um == pytest.approx(1.3)
+        np.testing.assert_array_equal([frame.image for frame in source.frames()], movie[1:4])
 
 
 def cut(path: Path, keep: float | int) -> Path:
@@ -403,6 +449,19 @@ def _unwritten(path: Path, frames: np.ndarray, **options: object) -> Path:
         path, shape=frames.shape, chunks=(1, *frames.shape[1:]), dtype=frames.dtype, **options
     )
     array[:25] = frames[:25]
+    return path
+
+
+def _hole(path: Path, frames: np.ndarray, **index: Any) -> Path:
+    codec = ShardingCodec(chunk_shape=(1, HEIGHT, WIDTH), **index)
+    array = zarr.create(frames.shape, chunks=(10, HEIGHT, WIDTH), dtype="u1", codecs=[codec], store=path)
+    array[:12], array[15:] = frames[:12], frames[15:]
+    return path
+
+
+def _zip_of_text(path: Path, frames: np.ndarray) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("m.tif", b"nothing")
     return path
 
 
@@ -499,8 +558,39 @@ BAD: dict[str, tuple[Any, ...]] = {
     "zarr shard half written": (
         "m.zarr",
         lambda p, f: _unwritten(p, f, shards=(N, HEIGHT, WIDTH)),
+        "zarr-unwritten",
+        "15 of its 40 frames.*frame 25",
+    ),
+    "zarr with a hole in a shard": ("m.zarr", _hole, "zarr-unwritten", "3 of its 40 frames.*frame 12"),
+    "zarr shard with its index first, a hole in it": (
+        "m.zarr",
+        lambda p, f: _hole(p, f, index_location="start", index_codecs=[BytesCodec(endian="big")]),
+        "zarr-unwritten",
+        "3 of its 40 frames.*frame 12",
+    ),
+    "zarr, its last chunk half written": (
+        "m.zarr",
+        lambda p, f: zarr_array(
+            p, np.where(np.arange(N)[:, None, None] < 33, f, 0), chunks=(20, HEIGHT, WIDTH)
+        ),
         "zarr-empty-end",
-        "15 of its 40",
+        "last 7 of its 40",
+    ),
+    "zarr of one chunk of gigabytes": (
+        "m.zarr",
+        lambda p, f: zarr.create_array(p, shape=(4, 70_000, 70_000), dtype="u1", chunks=(1, 70_000, 70_000)),
+        "zarr-chunks-too-large",
+    ),
+    "zarr with two axes y": (
+        "m.zarr",
+        lambda p, f: zarr_array(p, f, dimension_names=["y", "y", "x"]),
+        "zarr-wrong-axes",
+    ),
+    "zip of something else": ("m.zip", _zip_of_text, "zip-without-zarr"),
+    "zip cut": (
+        "m.ozx",
+        lambda p, f: cut(zipped(zarr_array(p.with_suffix(".zarr"), f)), -99),
+        "zarr-unreadable",
     ),
     "zarr of two channels": (
         "m.zarr",
@@ -510,9 +600,10 @@ BAD: dict[str, tuple[Any, ...]] = {
     "zarr group of many": (
         "m.zarr",
         lambda p, f: [zarr_array(p / k, f[:3]) for k in "ab"] and zarr.open_group(p, mode="a"),
-        "zarr-many-arrays",
-        "2 arrays",
+        "several-series",
+        "2 movies.*0: a.*1: b",
     ),
+    "zarr group of none": ("m.zarr", lambda p, f: zarr.open_group(p, mode="w"), "zarr-no-array"),
     "zarr damaged": ("m.zarr", lambda p, f: _text(zarr_array(p, f) / "zarr.json", "{"), "zarr-unreadable"),
     "zarr with a damaged end": (
         "m.zarr",
