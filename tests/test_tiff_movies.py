@@ -45,3 +45,15 @@ def test_of_several_movies_in_a_file_one_is_chosen(movie: np.ndarray, tmp_path: 
         open_movie(tmp_path / "one.tif", series=1).open()
     with open_movie(tmp_path / "one.tif", series=0) as info:
         assert info.n_frames == N
+
+
+def test_frames_stored_twice_are_left_out_and_counted(movie: np.ndarray, tmp_path: Path) -> None:
+    """A recorder fills up for a lost frame with the one before; what shows nothing may well be the same."""
+    stored = movie[[0, 1, 2, 2, 4, 5, 5, 5, 8]]
+    tifffile.imwrite(tmp_path / "m.tif", np.concatenate([stored, np.full((3, HEIGHT, WIDTH), 9, np.uint8)]))
+    with (source := open_movie(tmp_path / "m.tif")):
+        frames = list(source.frames())
+    assert [frame.index for frame in frames] == [0, 1, 2, 4, 5, 8, 9, 10, 11]
+    for frame in frames[:6]:
+        np.testing.assert_array_equal(frame.image, movie[frame.index])
+    assert source.missed == {"stored-twice": 3}

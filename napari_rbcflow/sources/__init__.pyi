@@ -1,3 +1,4 @@
+from .base import STORED_TWICE as STORED_TWICE
 from .base import FrameSource as FrameSource
 from .base import RecordedSource as RecordedSource
 from .base import check_settings as check_settings

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import FrameSource as FrameSource
@@ -12,11 +15,33 @@ MIN_SIDE_PX = 64  # twice a crop: in a smaller frame no cell can be followed
 FPS_RANGE = (0.1, 10_000.0)
 PIXEL_RANGE_UM = (0.05, 5.0)  # of a pixel in the field: from 100x with small pixels to 2x, binned
 EXPOSURE_RANGE_MS = (0.001, 10_000.0)
+STORED_TWICE = "stored-twice"
+"""Why a frame is missing whose place in a movie holds a copy of the frame before."""
 
 
 def is_within(value: float, bounds: tuple[float, float]) -> bool:
     """Tell whether a value is within bounds; NaN is not."""
     return bounds[0] <= value <= bounds[1]
+
+
+_NUMBER = re.compile(r"[-+]?(?:\d[\d.,]*|[.,]\d+)(?:[eE][-+]?\d+)?")
+
+
+def number_in(said: object) -> float | None:
+    """Return the number with which a text begins, with a point or a comma; None where it is none.
+
+    Of several points or commas, those before the last one part thousands.
+    """
+    found = _NUMBER.match(str(said).strip())
+    if found is None:
+        return None
+    whole, mark, rest = re.match(r"(.*?)([.,]?)([^.,]*)$", found[0]).groups()  # type: ignore[union-attr]
+    thousands = mark in whole
+    try:
+        number = float(re.sub("[.,]", "", whole) + ("" if thousands else mark and ".") + rest)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def check_settings(

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
 from napari_rbcflow.sentences import say
 from napari_rbcflow.sources import tiff, zarr_movie
-from napari_rbcflow.sources.base import MIN_SIDE_PX, RecordedSource, check_settings, in_a_line
+from napari_rbcflow.sources.base import (
+    MIN_SIDE_PX,
+    STORED_TWICE,
+    RecordedSource,
+    check_settings,
+    in_a_line,
+)
 from napari_rbcflow.sources.grey import GreyRule, Raw, decide_grey
 from napari_rbcflow.sources.movie_reader import (
     BrokenFrame,
@@ -97,6 +103,7 @@ def _run_of(folder: Path) -> dict[str, Any]:
     return run if isinstance(run, dict) else {}
 
 
+_ROWS_COMPARED = 16  # every so many, before all are
 _GREY_SAMPLES = 32  # frames that decide how a deep or colour movie becomes grey
 _LONGEST_SLEEP_S = 0.05  # so that `stop` is heard while a paced movie waits
 
@@ -153,7 +160,7 @@ class Movie(RecordedSource):
         self._grey = GreyRule()
         self._info: SourceInfo | None = None
         self._stopped = threading.Event()
-        self._missed = 0
+        self._missed = {"not-recorded": 0, STORED_TWICE: 0}
 
     def open(self) -> SourceInfo:
         if self._info is not None:
@@ -171,6 +178,7 @@ class Movie(RecordedSource):
         reader, info = self._opened()
         name, n = info.name, reader.facts.n_frames
         start, last, count = time.perf_counter(), -1, 0
+        before: NDArray[np.uint8] | None = None
         raw_frames = reader.frames()
         while not self._stopped.is_set():
             try:
@@ -190,8 +198,12 @@ class Movie(RecordedSource):
                 raise RunFailed(
                     "sources.frame-size-changed", frame=raw.place, name=name, width=width, height=height
                 )
-            self._missed += raw.place - last - 1
+            self._missed["not-recorded"] += raw.place - last - 1
             last, count = raw.place, count + 1
+            if before is not None and _is_same(image, before):
+                self._missed[STORED_TWICE] += 1
+                continue
+            before = image
             time_s = raw.place / info.fps if raw.time_s is None else raw.time_s
             if self._paced and not self._wait_until(start + time_s):
                 return
@@ -242,7 +254,7 @@ class Movie(RecordedSource):
 
     @property
     def missed(self) -> Mapping[str, int]:
-        return {"not-recorded": self._missed} if self._missed else {}
+        return {reason: n for reason, n in self._missed.items() if n}
 
     def _opened(self) -> tuple[MovieReader, SourceInfo]:
         if self._reader is None or self._info is None:
@@ -313,6 +325,13 @@ class Movie(RecordedSource):
                 return True
             time.sleep(min(left, _LONGEST_SLEEP_S))
         return False
+
+
+def _is_same(image: NDArray[np.uint8], before: NDArray[np.uint8]) -> bool:
+    """Tell whether a frame was stored twice: no camera takes two that are equal, unless they show nothing."""
+    if not np.array_equal(image[::_ROWS_COMPARED], before[::_ROWS_COMPARED]):
+        return False
+    return np.array_equal(image, before) and int(image.min()) < int(image.max())
 
 
 def _reader_of(path: Path, series: int | None) -> MovieReader:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.base import FPS_RANGE, PIXEL_RANGE_UM, is_within
+from napari_rbcflow.sources.frame_loss import LossLedger
 from napari_rbcflow.sources.grey import ColourOrder, Raw
 
 
@@ -48,6 +52,7 @@ class FileFacts:
     simulated: bool = False  # it says so
     lossy_codec: str = ""  # by its name, where one threw part of the picture away
     n_places: int | None = None  # counted by the recording's clock, where those are more than its frames
+    places: list[int] | None = None  # of every frame on that clock, ascending; None: no gap
 
     def take_fps(self, fps: float | None, origin: str) -> None:
         """Take a frame rate that a camera could have."""
@@ -57,6 +62,22 @@ class FileFacts:
             self.fps = float(fps)
         else:
             self.warnings.append(say("sources.fps-implausible", origin=origin, fps=fps))
+
+    def take_times(self, times_s: Sequence[float], origin: str, numbers: Sequence[int] | None = None) -> None:
+        """Take the frames' own times (and numbers): they go before an interval asked for, and show gaps."""
+        clock = read_clock(times_s, numbers)
+        if clock is None or not is_within(clock[0], FPS_RANGE):
+            self.warnings.append(say("sources.times-uneven", origin=origin))
+            return
+        fps, places = clock
+        if self.fps and abs(fps / self.fps - 1) > _SAME_RATE:
+            self.warnings.append(say("sources.times-contradict", origin=origin, asked=self.fps, fps=fps))
+        self.fps = fps
+        self.take_places(places)
+
+    def take_places(self, places: list[int]) -> None:
+        """Take the frames' places on the recording's clock, from 0."""
+        self.places, self.n_places = places, places[-1] + 1
 
     def take_pixel_size(self, size_um: float | None, origin: str) -> None:
         """Take a pixel size that a microscope could have."""
@@ -79,7 +100,8 @@ class MovieReader(ABC):
 
     def frames(self) -> Iterator[RawFrame]:
         """Yield every frame in order. Each image is the receiver's own (no buffer used again)."""
-        for place, image in enumerate(self.at(range(self.facts.n_frames))):
+        rows = range(self.facts.n_frames)
+        for place, image in zip(self.facts.places or rows, self.at(rows), strict=True):
             yield RawFrame(place, None, image)
 
     @abstractmethod
@@ -88,10 +110,44 @@ class MovieReader(ABC):
 
     def frame(self, place: int) -> Raw:
         """Return the frame at this place of the recording's clock; NoSuchFrame where there is none."""
-        return next(iter(self.at([place])))
+        places = self.facts.places or range(self.facts.n_frames)
+        row = bisect_left(places, place)
+        if row == len(places) or places[row] != place:
+            raise NoSuchFrame(place)
+        return next(iter(self.at([row])))
 
     def close(self) -> None:  # noqa: B027 some formats hold nothing open
         """Close the file; more than once is fine."""
+
+
+_SAME_RATE = 0.05  # by which a rate that was asked for may differ from the true one, without a word
+_EVEN = 0.5  # of the intervals between a camera's frames are about as long as the usual one
+_HOLES = 3  # in a movie of which more than half is missing; many mean that frames came in batches
+
+
+def read_clock(
+    times_s: Sequence[float], numbers: Sequence[int] | None = None
+) -> tuple[float, list[int]] | None:
+    """Return the frame rate, and every frame's place, by the frames' own times; None for no camera's times.
+
+    Gaps are no part of the rate: frames are missing there, by the same rules as in a camera's stream.
+    """
+    times = np.asarray(times_s, np.float64)
+    steps = np.diff(times)
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    if not (np.isfinite(times).all() and usual > 0 and (steps >= 0).all()):
+        return None
+    if np.mean(np.abs(steps / usual - 1) <= 0.5) < _EVEN:
+        return None
+    ledger, nothing = LossLedger(1000 * usual), np.empty((0, 0), np.uint8)
+    placed = [
+        frame.index
+        for number, time_s in zip(numbers or range(len(times)), (times - times[0]).tolist(), strict=True)
+        for frame in ledger.take(number, 1000 * time_s, nothing)
+    ] + [frame.index for frame in ledger.finish()]
+    if placed[-1] > 2 * len(placed) and np.count_nonzero(np.diff(placed) > 1) > _HOLES:
+        return None
+    return placed[-1] / float(times[-1] - times[0]), placed
 
 
 def choose_series(name: str, found: Sequence[str], series: int | None) -> int:
