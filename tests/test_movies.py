@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from sentence_keys import refused
+from sentence_keys import any_said, refused
 from zarr.codecs import BytesCodec, ShardingCodec
 
 from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.quality.monitor import RunQuality
+from napari_rbcflow.quality.rules import warnings_of_figures
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.sentences import say
 from napari_rbcflow.simulation import SimulatedChamber
@@ -316,6 +318,54 @@ def test_deep_movies_are_shifted_by_one_amount(bits: int, tmp_path: Path) -> Non
     assert say("sources.deep-movie", name="d.tif", bits=bits, divisor=1 << (bits - 8)) in info.warnings
 
 
+def _hot(frames: np.ndarray) -> np.ndarray:
+    deep = frames.astype(np.uint16) * 16
+    deep[:, 7, 9] = 65535
+    return deep
+
+
+# By what lies in the file: what is made of the 8-bit movie, and the sentence that says so.
+DEEP: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "a hot pixel": (_hot, "hot-pixels"),
+    "signed numbers as unsigned": (lambda f: f.astype(np.uint16) * 16 + 32768, "offset-of-signed"),
+    "int8": (lambda f: f.astype(np.int8), ""),
+    "big-endian int32": (lambda f: f.astype(">i4") * 16, "deep-movie"),
+    "alpha beyond the colours": (
+        lambda f: np.stack([f.astype(np.uint16) * 16] * 3 + [np.full(f.shape, 65535, np.uint16)], axis=3),
+        "alpha-ignored",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DEEP)
+def test_no_odd_value_decides_what_the_others_become(what: str, movie: np.ndarray, tmp_path: Path) -> None:
+    make, key = DEEP[what]
+    frames = movie // 2 + 40  # 85 to 119: signed bytes hold it
+    path = zarr_array(tmp_path / "m.zarr", make(frames))
+    with (source := open_movie(path)) as info:
+        out = np.stack([frame.image for frame in source.frames()])
+    out[:, 7, 9] = frames[:, 7, 9]
+    np.testing.assert_array_equal(out, frames)
+    said = {
+        key
+        for key in ("hot-pixels", "offset-of-signed", "deep-movie", "alpha-ignored")
+        if any_said(f"sources.{key}", info.warnings)
+    }
+    assert (key in said) if key else not said
+    assert "grey_stretched" not in info.details
+
+
+def test_values_with_an_offset_are_stretched_and_no_result(movie: np.ndarray, tmp_path: Path) -> None:
+    """Which value is black nobody can know: the contrast of the cells, and with it the number, is a guess."""
+    deep = 30_000 + movie.astype(np.uint16) * 4
+    with (source := open_movie(_tif(tmp_path / "m.tif", deep))) as info:
+        out = np.stack([frame.image for frame in source.frames()])
+    assert np.corrcoef(out.ravel(), movie.ravel())[0, 1] > 0.999
+    assert np.median(out) == pytest.approx(120, abs=1)
+    figures = RunQuality(info).figures()
+    assert [w.key for w in warnings_of_figures(figures) if w.grave] == ["grey-stretched"]
+
+
 def _warnings(path: Path) -> tuple[str, ...]:
     with open_movie(path) as info:
         return info.warnings
@@ -529,8 +579,8 @@ BAD: dict[str, tuple[Any, ...]] = {
     "tiff of two channels": (
         "m.tif",
         lambda p, f: _tif(p, f.reshape(20, 2, HEIGHT, WIDTH), imagej=True, metadata={"axes": "TCYX"}),
-        "too-many-axes",
-        "C: 2",
+        "several-series",
+        "0: 20 frames.*C0; 1: 20 frames.*C1",
     ),
     "tiff too small": ("m.tif", lambda p, f: _tif(p, f[:, :63]), "frames-too-small", "98 x 63 px"),
     "folder of mixed sizes": (
@@ -545,7 +595,12 @@ BAD: dict[str, tuple[Any, ...]] = {
         "folder-file-cut",
         "1.tif",
     ),
-    "folder of stacks": ("m", lambda p, f: _folder(p, f[:5], f[5:10]), "folder-of-stacks"),
+    "folder of stacks": (
+        "m",
+        lambda p, f: _folder(p, f[:5], f[5:10]),
+        "several-series",
+        "0: 0.tif; 1: 1.tif",
+    ),
     "zarr of no frames": ("m.zarr", lambda p, f: zarr_array(p, f[:0]), "no-frames"),
     "zarr of one image": ("m.zarr", lambda p, f: zarr_array(p, f[0]), "zarr-single-image"),
     "zarr half written": ("m.zarr", _unwritten, "zarr-unwritten", "15 of its 40 frames.*frame 25"),
@@ -604,6 +659,7 @@ BAD: dict[str, tuple[Any, ...]] = {
         "2 movies.*0: a.*1: b",
     ),
     "zarr group of none": ("m.zarr", lambda p, f: zarr.open_group(p, mode="w"), "zarr-no-array"),
+    "int8 below zero": ("m.tif", lambda p, f: _tif(p, (f.astype(int) - 128).astype("i1")), "grey-negative"),
     "zarr damaged": ("m.zarr", lambda p, f: _text(zarr_array(p, f) / "zarr.json", "{"), "zarr-unreadable"),
     "zarr with a damaged end": (
         "m.zarr",

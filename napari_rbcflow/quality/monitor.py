@@ -185,6 +185,7 @@ class RunQuality:
         self._field_um2 = info.height * info.width * info.pixel_size_um**2
         self._flow = flow or SetFlow()
         self._lossy_codec = info.lossy_codec
+        self._stretched = info.details.get("grey_stretched")
         self._meter = Meter(fps=info.fps, pixel_size_um=info.pixel_size_um)
         self._drift = DriftWatch()
         self._active = ActiveWarnings()
@@ -206,6 +207,7 @@ class RunQuality:
         sums = self._meter.sums(recent=recent)
         figures = figures_of(sums, field_um2=self._field_um2, flow=self._flow, focus=focus)
         figures["lossy_codec"] = self._lossy_codec or None
+        figures["grey_stretched"] = self._stretched
         # Measures that compare times belong to the whole run.
         return figures if recent else {**figures, **over_time(self._meter, self._drift.found)}
 

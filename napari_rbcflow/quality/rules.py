@@ -365,8 +365,14 @@ def _lossy(figures: Figures) -> Iterator[RunWarning]:
         yield RunWarning.saying("lossy", WARNING, codec=codec)
 
 
+def _grey(figures: Figures) -> Iterator[RunWarning]:
+    if values := figures.get("grey_stretched"):
+        yield RunWarning.saying("grey-stretched", WARNING, values=values)
+
+
 _RULES: tuple[Rule, ...] = (
     _lossy,
+    _grey,
     _pixel_size,
     _direction,
     _flow,
