@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from abc import abstractmethod
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
 from napari_rbcflow.sentences import say
-from napari_rbcflow.sources.base import MIN_SIDE_PX, FrameSource, in_a_line
+from napari_rbcflow.sources.base import MIN_SIDE_PX, FrameSource, in_a_line, number_in
 from napari_rbcflow.sources.camera_settings import (
     CameraSettings,
     CameraState,
@@ -24,7 +25,7 @@ from napari_rbcflow.sources.camera_settings import (
     differences,
     pixel_size,
 )
-from napari_rbcflow.sources.frame_loss import CoreClock, LossLedger
+from napari_rbcflow.sources.frame_loss import ARRIVAL, Came, CoreClock, LossLedger, choose_clock
 from napari_rbcflow.sources.grey import GreyRule, Raw, camera_grey, channels, check_pixels
 from napari_rbcflow.sources.mm_core import adapter_folders, configure, load_demo, start_core, stop_core
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, SourceInfo
@@ -36,6 +37,7 @@ _BUFFER_S = 4.0  # that the core's buffer holds while nobody takes frames, withi
 _BUFFER_LIMITS_MB = (64, 1024)
 # A camera is silent after so many seconds, or frames where those take longer.
 _SILENT_S, _SILENT_FRAMES = 2.0, 20
+_START_S = 5.0  # for the first frame of a sequence, or twice what it took when the camera was tried
 _ANSWER_S = 1.5  # to wait for a call into a driver that may hang
 _FPS_TOLERANCE = 0.01  # half a second measures no better than this: a rate that was set is then truer
 
@@ -57,6 +59,9 @@ class CoreCamera(FrameSource):
         self._info: SourceInfo | None = None
         self._grey = GreyRule()
         self._period_ms = 1000 / DEFAULT_FPS
+        self._clock = CoreClock()
+        self._first_s = _START_S
+        self._starting = True
         self._ledger = LossLedger(self._period_ms)
         self._stopped = threading.Event()
         # Unloading a device under a thread that pops from it crashes the process.
@@ -114,49 +119,56 @@ class CoreCamera(FrameSource):
         return 1.5 * self._silence_s()
 
     def _silence_s(self) -> float:
-        return max(_SILENT_S, _SILENT_FRAMES * self._period_ms / 1000)
+        """Return how long the camera may send nothing now."""
+        usual_s = max(_SILENT_S, _SILENT_FRAMES * self._period_ms / 1000)
+        return max(usual_s, self._first_s) if self._starting else usual_s
 
     @property
     def missed(self) -> Mapping[str, int]:
         return dict(self._ledger.missed)
 
     def _run(self, name: str) -> Iterator[Frame]:
-        silence_s = self._silence_s()
+        try:
+            yield from self._stream(name)
+        except RunFailed:
+            yield from self._ledger.finish()
+            raise
+        yield from self._ledger.finish()
+
+    def _stream(self, name: str) -> Iterator[Frame]:
         nap_s = min(0.004, self._period_ms / 4000)
-        clock = CoreClock()
+        clock = self._clock.anew()
         self._call(name, self._start_sequence)
-        heard = time.monotonic()
+        heard = empty = time.monotonic()
         while not self._stopped.is_set():
+            looked = time.monotonic()
             burst = self._call(name, self._waiting)
-            if burst is None:
-                break
             for _ in range(burst):
-                number, time_ms, image = self._call(name, lambda: self._pop(clock))
+                number, time_ms, image = self._call(name, lambda: self._pop(clock, 1000 * empty))  # noqa: B023
+                self._starting = False
                 yield from self._ledger.take(number, time_ms, image)
                 if self._stopped.is_set():
                     break
             if burst:
                 heard = time.monotonic()
                 continue
+            empty = looked
             if not self._call(name, self._running):
                 if self._call(name, self._waiting):
                     continue
                 if not self._call(name, lambda: self._core.is_buffer_overflowed()):
                     # It ended its own sequence, or was unplugged: the core reports the same of both, but
                     # only the first can still take a picture.
-                    yield from self._ledger.finish()
                     self._take_a_picture(name)
                     break
                 yield from self._ledger.restarted("overflow")
                 clock.restarted()
                 self._call(name, self._start_sequence)
                 heard = time.monotonic()
-            elif time.monotonic() - heard > silence_s:
-                yield from self._ledger.finish()
+            elif time.monotonic() - heard > (silence_s := self._silence_s()):
                 raise RunFailed("sources.camera-silent", camera=name, seconds=silence_s)
             else:
                 time.sleep(nap_s)
-        yield from self._ledger.finish()
 
     def _call(self, name: str, call: Callable[[], Any]) -> Any:
         """Call into the core, unless it was closed; what it throws becomes one sentence."""
@@ -175,6 +187,7 @@ class CoreCamera(FrameSource):
         return bool(self._core.is_sequence_running())
 
     def _start_sequence(self) -> None:
+        self._starting = True
         self._core.start_sequence_acquisition(_ENDLESS, 0, True)
 
     def _take_a_picture(self, name: str) -> None:
@@ -202,9 +215,9 @@ class CoreCamera(FrameSource):
 
         _in_time(stop)
 
-    def _pop(self, clock: CoreClock) -> tuple[int, float, NDArray[np.uint8]]:
+    def _pop(self, clock: CoreClock, empty_ms: float) -> tuple[int | None, float, NDArray[np.uint8]]:
         tagged = self._core.pop_next_tagged_image()
-        number, time_ms = clock.read(tagged.tags)
+        number, time_ms = clock.read(tagged.tags, empty_ms)
         image = self._grey.apply(channels(tagged.pix))
         if self._info is not None and image.shape != (self._info.height, self._info.width):
             raise ValueError(say("sources.field-changed"))
@@ -221,7 +234,8 @@ class CoreCamera(FrameSource):
         asked_fps = settings.fps or DEFAULT_FPS
         low, high = _BUFFER_LIMITS_MB
         self._make_room(int(min(high, max(low, _BUFFER_S * asked_fps * bytes_a_frame / 2**20))))
-        raw, self._period_ms = self._try(label)
+        raw, self._clock = self._try(label)
+        self._period_ms = self._clock.period_ms
         self._ledger = LossLedger(self._period_ms)
         fps = round(1000 / self._period_ms, 2)
         if settings.fps and abs(fps / settings.fps - 1) < _FPS_TOLERANCE:
@@ -230,6 +244,8 @@ class CoreCamera(FrameSource):
         state = CameraState.read(core, label)
         different = list(differences(label, settings, state, fps, causes))
         warnings += [sentence for _, sentence in different]
+        if re.fullmatch(r"\W*(\d+)\s*[x×*,]\s*(?!\1\b)\d+\W*", state.binning, re.IGNORECASE):
+            warnings.append(say("sources.binning-uneven", camera=label, binning=state.binning))
         self._grey = camera_grey(raw, int(core.get_image_bit_depth()), label, warnings)
         height, width = raw.shape[:2]
         if min(height, width) < MIN_SIDE_PX:
@@ -243,6 +259,9 @@ class CoreCamera(FrameSource):
             "fps_measured": f"{fps:g}",
             "pixel_size_from": pixel_from,
         }
+        details["times_from"] = self._clock.tag or ARRIVAL
+        if not self._clock.tag:
+            warnings.append(say("sources.no-times", camera=label))
         if different:
             details["not_as_asked"] = "; ".join(words for words, _ in different)
         return SourceInfo(
@@ -262,32 +281,38 @@ class CoreCamera(FrameSource):
     def _make_room(self, megabytes: int) -> None:
         self._core.set_circular_buffer_memory_footprint(megabytes)
 
-    def _try(self, label: str) -> tuple[Raw, float]:
-        """Run the camera for about half a second; return a frame and the median period in ms."""
-        core, clock = self._core, CoreClock()
-        patience_s = max(5.0, 0.02 * float(core.get_exposure()))
+    def _try(self, label: str) -> tuple[Raw, CoreClock]:
+        """Run the camera for about half a second; return a frame, and the clock that its frames carry."""
+        core = self._core
+        patience_s = max(_START_S, 0.02 * (number_in(core.get_exposure()) or 0.0))
         raw: Raw | None = None
-        times: list[float] = []
+        came: list[Came] = []
         try:
             self._start_sequence()
-            began = time.monotonic()
-            while len(times) < 31 and not (len(times) > 4 and time.monotonic() - began > 0.6):
+            began = empty = time.monotonic()
+            while len(came) < 31 and not (len(came) > 4 and time.monotonic() - began > 0.6):
+                looked = time.monotonic()
                 if not self._waiting():
-                    if not self._running() or time.monotonic() - began > patience_s:
+                    empty = looked
+                    if not self._running() or looked - began > patience_s:
                         break
                     time.sleep(0.002)
                     continue
                 tagged = core.pop_next_tagged_image()
+                popped = time.monotonic()
+                if raw is None:
+                    self._first_s = max(_START_S, 2 * (popped - began))
+                    began = popped
                 raw = channels(tagged.pix)
-                times.append(clock.read(tagged.tags)[1])
+                came.append(Came(tagged.tags, 1000 * empty, 1000 * popped))
         finally:
             core.stop_sequence_acquisition()
             core.clear_circular_buffer()
         if raw is None:
             raise BadInput("sources.no-first-frame", camera=label, seconds=patience_s)
-        if len(times) < 3:
-            raise BadInput("sources.few-first-frames", camera=label, frames=len(times))
-        return raw, float(np.median(np.diff(times)))
+        if len(came) < 3:
+            raise BadInput("sources.few-first-frames", camera=label, frames=len(came))
+        return raw, choose_clock(came)
 
 
 def _in_time(call: Callable[[], None]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
-from napari_rbcflow.sources.base import PIXEL_RANGE_UM, check_settings, in_a_line, is_within
+from napari_rbcflow.sources.base import PIXEL_RANGE_UM, check_settings, in_a_line, is_within, number_in
 from napari_rbcflow.sources.grey import match_pixel_type
 from napari_rbcflow.types import DEFAULT_FPS
 
@@ -29,6 +29,7 @@ class CameraSettings:
     fps : float or None
         In frames/s.
     binning : int or None
+        Also as cameras write it, ``2x2`` or ``(2, 2)``.
     roi : tuple of int (x, y, width, height) or None
         In binned pixels.
     pixel_size_um : float or None
@@ -44,15 +45,31 @@ class CameraSettings:
     pixel_size_um: float | None = None
     pixel_type: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "binning", binning_in(self.binning) or self.binning)
+
     def check(self) -> None:
         """Raise BadInput for what no camera can do."""
         check_settings(fps=self.fps, pixel_size_um=self.pixel_size_um, exposure_ms=self.exposure_ms)
-        if self.binning is not None and self.binning < 1:
+        if self.binning is not None and binning_in(self.binning) is None:
             raise BadInput("sources.binning-impossible", binning=self.binning)
         if self.roi is not None and (len(self.roi) != 4 or min(self.roi[:2]) < 0 or min(self.roi[2:]) < 1):
             raise BadInput("sources.field-impossible", roi=roi_text(self.roi))
         if self.pixel_type is not None and not self.pixel_type.strip():
             raise BadInput("sources.pixel-type-empty")
+
+
+_BINNING = re.compile(
+    r"\W*(?:bin(?:ning)?)?\W*?(?<!-)(\d+)(?:\.0*)?(?:[\sx×*,;:/by]+(\d+)(?:\.0*)?)?\W*", re.IGNORECASE
+)
+
+
+def binning_in(said: object) -> int | None:
+    """Return the binning that is meant by 2, ``2x2``, ``2X2``, ``(2, 2)`` or 2.0; None where none is."""
+    found = _BINNING.fullmatch(str(said))
+    if found is None or found[2] not in (None, found[1]):
+        return None
+    return int(found[1]) or None
 
 
 def parse_roi(text: str | None) -> Roi | None:
@@ -96,7 +113,7 @@ class CameraState:
     pixel_type: str  # empty where it has no such property
     binning: str  # empty where it has no such property
     roi: Roi
-    exposure_ms: float
+    exposure_ms: float | None  # None where it does not say
     fps: float | None  # of its property for the frame rate, where it has one; the true rate is measured
 
     @classmethod
@@ -108,8 +125,8 @@ class CameraState:
             _property(core, label, "PixelType"),
             _property(core, label, "Binning"),
             (int(x), int(y), int(width), int(height)),
-            float(core.get_exposure()),
-            None if rate is None else _number(_property(core, label, rate)),
+            _above_zero(core.get_exposure()),
+            None if rate is None else number_in(_property(core, label, rate)),
         )
 
     def differs(self, name: str, other: CameraState) -> bool:
@@ -123,10 +140,12 @@ class CameraState:
 def _value_text(name: str, value: Any) -> str:
     if name == "roi":
         return roi_text(value)
+    if value is None:
+        return say("sources.value-unknown")
     if name == "exposure_ms":
         return say("sources.value-ms", value=value)
     if name == "fps":
-        return say("sources.value-unknown") if value is None else say("sources.value-fps", value=value)
+        return say("sources.value-fps", value=value)
     return str(value)
 
 
@@ -162,9 +181,10 @@ def _is_as_asked(name: str, asked: Any, state: CameraState, fps: float) -> bool:
     if name == "fps":
         return bool(abs(fps / asked - 1) <= _AS_ASKED)
     if name == "exposure_ms":
-        return bool(abs(state.exposure_ms - asked) <= _AS_ASKED * asked)
+        actual = state.exposure_ms
+        return actual is not None and abs(actual - float(asked)) <= _AS_ASKED * float(asked)
     if name == "binning":
-        return re.match(rf"{asked}(\D|$)", state.binning) is not None
+        return bool(binning_in(state.binning) == asked)
     if name == "pixel_type":
         return match_pixel_type(str(asked), [state.pixel_type]) is not None
     return bool(state.roi == tuple(asked))
@@ -179,7 +199,7 @@ def details_of(core: Any, label: str, state: CameraState) -> dict[str, str]:
         "micro_manager": f"{core.get_version_info()}, {core.get_api_version_info()}",
         "roi_px": f"{x},{y},{width},{height}",
         "bit_depth": str(core.get_image_bit_depth()),
-        "binning": state.binning,
+        "binning": str(binning_in(state.binning) or state.binning),
         "pixel_type": state.pixel_type,
         "gain": _property(core, label, "Gain"),
     }
@@ -188,9 +208,9 @@ def details_of(core: Any, label: str, state: CameraState) -> dict[str, str]:
 
 def pixel_size(core: Any, setting: float | None, warnings: list[str]) -> tuple[float | None, str]:
     """Return the pixel in µm from Micro-Manager's calibration, else the setting (or None); and from which."""
-    calibrated = float(core.get_pixel_size_um())
+    calibrated = number_in(core.get_pixel_size_um())
     mine = (setting, "default" if setting is None else "setting")
-    if calibrated <= 0:
+    if not calibrated:
         return mine
     if not is_within(calibrated, PIXEL_RANGE_UM):
         origin = say("sources.origin-calibration")
@@ -216,11 +236,9 @@ def _property(core: Any, label: str, name: str) -> str:
     return ""
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _above_zero(said: object) -> float | None:
+    number = number_in(said)
+    return number if number is not None and number > 0 else None
 
 
 def apply_settings(
@@ -314,8 +332,9 @@ def _set_pixel_type(core: Any, label: str, wanted: str) -> None:
 
 def _set_binning(core: Any, label: str, binning: int) -> None:
     allowed = _allowed(core, label, "Binning")
-    # Cameras call it 2, 2x2 or 2X2.
-    match = next((value for value in allowed if re.match(rf"{binning}(\D|$)", value)), None)
+    # Cameras call it 2, 2x2 or 2X2; some list no values, but take what they can.
+    free = str(binning) if not allowed and core.has_property(label, "Binning") else None
+    match = next((value for value in allowed if binning_in(value) == binning), free)
     if match is None:
         if not allowed:
             raise BadInput("sources.binning-fixed", camera=label)

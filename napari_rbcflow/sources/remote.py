@@ -49,6 +49,13 @@ class Sent:
 
 
 @dataclass(frozen=True)
+class Starting:
+    """From the child: a sequence is being started, and nothing more may come for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Over:
     """From the child: no more frames come. If something broke, the sentence says what."""
 
@@ -57,7 +64,7 @@ class Over:
     key: str = ""
 
 
-_Message = Opened | Sent | Over
+_Message = Opened | Sent | Starting | Over
 
 
 class RunningMicroManager(FrameSource):
@@ -115,7 +122,7 @@ class RunningMicroManager(FrameSource):
     def frames(self) -> Iterator[Frame]:
         if self._info is None:
             raise RuntimeError("open the camera first")
-        patience_s = max(_SILENT_S, _SILENT_FRAMES / self._info.fps)
+        usual_s = patience_s = max(_SILENT_S, _SILENT_FRAMES / self._info.fps)
         if self._child is not None:
             # What the camera sent earlier would have to wait, and be old.
             self._child.pipe.send("go")
@@ -132,6 +139,7 @@ class RunningMicroManager(FrameSource):
                 if message.sentence:
                     raise RunFailed.told(message.sentence, message.key)
                 return
+            patience_s = message.seconds if isinstance(message, Starting) else usual_s
             if isinstance(message, Sent):
                 self._missed = message.missed
                 yield message.frame

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,12 +18,13 @@ import numpy as np
 from napari_rbcflow.errors import BadInput, LiveModeOn, RbcflowError
 from napari_rbcflow.ipc import Pipe, parent
 from napari_rbcflow.sentences import say
-from napari_rbcflow.sources.base import in_a_line
+from napari_rbcflow.sources.base import in_a_line, number_in
 from napari_rbcflow.sources.camera import CoreCamera
 from napari_rbcflow.sources.camera_settings import CameraSettings
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.mm_core import one_camera
-from napari_rbcflow.sources.remote import Opened, Over, Sent
+from napari_rbcflow.sources.remote import Opened, Over, Sent, Starting
+from napari_rbcflow.types import SourceInfo
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +63,8 @@ class JavaCore:
     """
 
     def __init__(self, port: int) -> None:
-        try:
-            from pycromanager import Core, Studio
-        except ImportError as error:
-            raise BadInput("sources.packages-missing", why=error) from error
+        from pycromanager import Core, Studio
+
         try:
             # A socket of its own, so that frames do not wait for other calls.
             self._core = Core(port=port, new_socket=True)
@@ -130,12 +129,28 @@ class JavaCore:
         """Return the oldest frame that waits, and take it out of the core's buffer."""
         tagged = self._core.pop_next_tagged_image()
         tags = tagged.tags
-        tags = json.loads(tags) if isinstance(tags, str) else tags
-        shape = int(tags["Height"]), int(tags["Width"])
+        with contextlib.suppress(ValueError):
+            tags = json.loads(tags) if isinstance(tags, str) else tags
+        flat = dict(_flat(tags))
         pix = np.asarray(tagged.pix)
+        height, width = number_in(flat.get("Height")), number_in(flat.get("Width"))
+        if not height or not width or pix.size not in (height * width, 4 * height * width):
+            height, width = self._core.get_image_height(), self._core.get_image_width()
+        shape: tuple[int, ...] = int(height), int(width)
         if pix.size == 4 * shape[0] * shape[1]:
-            shape = (*shape, 4)  # type: ignore[assignment]
-        return TaggedImage(pix.reshape(shape), {name: str(value) for name, value in tags.items()})
+            shape = (*shape, 4)
+        return TaggedImage(pix.reshape(shape), flat)
+
+
+def _flat(tags: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the tags, those within others too: some servers put the camera's own in ``UserData``."""
+    if not isinstance(tags, dict):
+        if name:
+            yield name, str(tags)
+        return
+    for inner, value in tags.items():
+        # A value with its type says {"type": ..., "scalar": ...}, or {"PropType": ..., "PropVal": ...}.
+        yield from _flat(value, name if name and inner in ("scalar", "PropVal") else inner)
 
 
 def _strings(vector: Any) -> list[str]:
@@ -149,14 +164,14 @@ _TO_END_LIVE_S = 2.0
 
 
 class RunningCamera(CoreCamera):
-    """The camera of the Micro-Manager whose server is at `port`."""
+    """The camera of the Micro-Manager whose server is at `port`; `pipe` hears when a sequence starts."""
 
-    def __init__(self, settings: CameraSettings, port: int, end_live: bool) -> None:
+    def __init__(self, settings: CameraSettings, port: int, end_live: bool, pipe: Pipe) -> None:
         super().__init__(settings)
-        self._port, self._end_live = port, end_live
+        self.port, self._end_live, self._pipe = port, end_live, pipe
 
     def _connect(self) -> Any:
-        return JavaCore(self._port)
+        return JavaCore(self.port)
 
     def _configure(self, core: Any) -> None:
         if core.live_mode:
@@ -167,6 +182,12 @@ class RunningCamera(CoreCamera):
         one_camera(core, say("sources.running-configuration"))
         if core.is_sequence_running():
             raise BadInput("sources.micro-manager-acquiring")
+
+    def _start_sequence(self) -> None:
+        self._starting = True
+        if self._info is not None:
+            self._pipe.send(Starting(1.5 * self._silence_s()))
+        super()._start_sequence()
 
     def _make_room(self, megabytes: int) -> None:
         # It is the user's own Micro-Manager: its buffer is kept if it is large enough.
@@ -197,7 +218,7 @@ def main() -> None:
     # On Windows a library that is loaded while a thread waits for the pipe may wait with it.
     with contextlib.suppress(ImportError):
         importlib.import_module("pycromanager")
-    camera = RunningCamera(CameraSettings(**order, roi=roi), port, end_live)
+    camera = RunningCamera(CameraSettings(**order, roi=roi), port, end_live, pipe)
     go = threading.Event()
     threading.Thread(target=_listen, args=(pipe, camera, go), daemon=True).start()
     try:
@@ -207,9 +228,63 @@ def main() -> None:
         os._exit(0)
 
 
+_TO_CONNECT_MS = 2000
+_TO_UNDERSTAND_S = 20.0
+"""A server of another version may leave a call without an answer."""
+_UNCLEAR = frozenset({"sources.no-micro-manager", "sources.camera-not-ready"})
+
+
+def _open(camera: RunningCamera, pipe: Pipe) -> SourceInfo:
+    """Open it; if that fails for no clear reason and the server is of another version, say so."""
+    theirs, ours = _versions(camera.port)
+    if theirs == ours:
+        return camera.open()
+    key, values = "sources.other-server", {"port": camera.port, "theirs": theirs, "ours": ours}
+
+    def give_up() -> None:
+        pipe.send(Over({}, say(key, **values, why=say("sources.no-answer")), key))
+        os._exit(0)
+
+    patience = threading.Timer(_TO_UNDERSTAND_S, give_up)
+    patience.daemon = True
+    patience.start()
+    try:
+        return camera.open()
+    except BadInput as error:
+        if error.key not in _UNCLEAR:
+            raise
+        raise BadInput(key, **values, why=in_a_line(error.__cause__ or error)) from error
+    finally:
+        patience.cancel()
+
+
+def _versions(port: int) -> tuple[str, str]:
+    """Return the version of the server at `port`, and that which pycromanager speaks."""
+    try:
+        import zmq
+
+        bridge = importlib.import_module("pyjavaz.bridge").Bridge
+        importlib.import_module("pycromanager")
+    except ImportError as error:
+        raise BadInput("sources.packages-missing", why=error) from error
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        socket.linger = 0
+        socket.rcvtimeo = socket.sndtimeo = _TO_CONNECT_MS
+        try:
+            socket.connect(f"tcp://127.0.0.1:{port}")
+            socket.send_json({"command": "connect", "debug": False})
+            reply = json.loads(socket.recv_multipart()[0].decode("iso-8859-1"))
+            theirs = reply.get("version", "2.0.0")  # a server that does not say it is older
+        except zmq.Again:
+            raise BadInput("sources.no-micro-manager", port=port, why=say("sources.no-answer")) from None
+        except (zmq.ZMQError, ValueError, AttributeError) as error:
+            raise BadInput("sources.no-micro-manager", port=port, why=in_a_line(error)) from error
+    return str(theirs), str(getattr(bridge, "_EXPECTED_ZMQ_SERVER_VERSION", theirs))
+
+
 def _stream(camera: RunningCamera, pipe: Pipe, go: threading.Event) -> None:
     try:
-        pipe.send(Opened(camera.open()))
+        pipe.send(Opened(_open(camera, pipe)))
         go.wait()
         for frame in camera.frames():
             if not pipe.send(Sent(frame, dict(camera.missed))):

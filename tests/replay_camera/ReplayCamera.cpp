@@ -4,9 +4,11 @@
 // frame leaves at its own time on a steady clock, however late the one before it was: so what arrives, when
 // and in which order is known beforehand. With Loop it begins anew at its end, for hours out of a minute.
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -47,6 +49,10 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
     Whole("StartHangs", 0, false);      // 1: starting it takes HangSeconds
     Whole("WrongAfter", -1, false);     // hands over a frame of another size, which the core refuses: it ends
     Text("Mark", "", false);            // a file that is made in the moment of the fault
+    Text("Times", "ms", false);         // how ElapsedTime-ms is said: see Said
+    Text("ClockSteps", "", false);      // "2:0:3600000": in the 2nd sequence, from frame 0 on, so many ms more
+    Whole("FirstLate", 0, false);       // ms that a sequence's first frame comes later
+    Whole("Chunk", 0, false);           // 1: each frame has the camera's own time, in ns, too
     Whole("Loop", 0, false);
     CreateProperty("FrameRate", "60", MM::Float, false);
     CreateProperty(MM::g_Keyword_Binning, "1", MM::Integer, false);
@@ -113,6 +119,11 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
     hangs_ = AsLong("HangsAfter");
     wrong_ = AsLong("WrongAfter");
     loop_ = AsLong("Loop") != 0;
+    late_ = AsLong("FirstLate");
+    chunk_ = AsLong("Chunk") != 0;
+    times_ = AsText("Times");
+    steps_ = AsText("ClockSteps");
+    ++sequence_;
     char rate[MM::MaxStrLength];
     GetProperty("FrameRate", rate);
     period_ = std::chrono::duration<double>(1.0 / std::stod(rate));
@@ -134,7 +145,7 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
   size_t FrameBytes() const { return static_cast<size_t>(width_) * height_ * bytes_; }
 
   void Play() {
-    const auto began = Clock::now();
+    const auto began = Clock::now() + std::chrono::milliseconds(late_);
     int status = DEVICE_OK;
     for (long i = 0; !stop_; ++i) {
       // At the movie's end a camera goes on: with nothing to show, this one is silent, unless it ends.
@@ -151,7 +162,9 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
       if (i < static_cast<long>(lost_.size()) && lost_[i]) continue;
       MM::CameraImageMetadata tags;
       // Its own time, as a camera that stamps its frames has it, however late this computer is.
-      tags.AddTag(MM::g_Keyword_Elapsed_Time_ms, 1000.0 * period_.count() * static_cast<double>(i));
+      const double ms = 1000.0 * period_.count() * static_cast<double>(i);
+      if (times_ != "none") tags.AddTag(MM::g_Keyword_Elapsed_Time_ms, Said(ms, i).c_str());
+      if (chunk_) tags.AddTag("ChunkTimestamp", std::to_string(static_cast<long long>(1e6 * ms) + 77).c_str());
       status = GetCoreCallback()->InsertImage(this, movie_.data() + FrameBytes() * (i % frames_), GetImageWidth(),
                                               GetImageHeight() / (i == wrong_ ? 2 : 1), GetImageBytesPerPixel(),
                                               GetNumberOfComponents(), tags.Serialize());
@@ -159,6 +172,32 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
     }
     running_ = false;
     GetCoreCallback()->AcqFinished(this, status);
+  }
+
+  std::string Said(double ms, long i) const {
+    std::stringstream steps(steps_);
+    for (std::string part; steps >> part;) {
+      long sequence = 0, frame = 0;
+      double more = 0;
+      std::sscanf(part.c_str(), "%ld:%ld:%lf", &sequence, &frame, &more);
+      if (sequence == sequence_ && i >= frame) ms += more;
+    }
+    const double full = 4294967296.0;  // a counter of 32 bits
+    if (times_ == "zero") return "0";
+    if (times_ == "nan") return "nan";
+    if (times_ == "text") return "later";
+    if (times_ == "some" && i % 3 == 1) return "";
+    if (times_ == "s") ms /= 1000;
+    if (times_ == "us") ms *= 1000;
+    if (times_ == "negative") ms -= 5000;
+    if (times_ == "repeated") ms = 1000.0 * period_.count() * static_cast<double>(i - i % 2);
+    if (times_ == "stops") ms = std::min(ms, 1000.0 * period_.count() * 70);
+    if (times_ == "wraps") ms = std::fmod(full - 1200 + ms, full);
+    char said[64];
+    std::snprintf(said, sizeof said, "%.4f", ms);
+    std::string text(said);
+    if (times_ == "comma") text[text.find('.')] = ',';
+    return times_ == "unit" ? text + " ms" : text;
   }
 
   static std::vector<bool> Places(const std::string& said) {
@@ -192,7 +231,9 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
   std::vector<bool> lost_;
   std::chrono::duration<double> period_{1.0 / 60};
   std::thread player_;
-  bool loop_ = false;
+  bool loop_ = false, chunk_ = false;
+  long late_ = 0, sequence_ = 0;
+  std::string times_, steps_;
   std::atomic<bool> stop_{false}, running_{false}, broken_{false};
 };
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -40,11 +42,21 @@ class Order:
     dies_after: int = -1
     hangs_after: int = -1
     live: bool = False
-    pixel_size_um: float = 0.0
+    pixel_size_um: Any = 0.0
     bits: int = 12
     says_bits: int = 0
     roi_step: int = 1
     longest_ms: float = 1000
+    times: str = "ms"  # how ElapsedTime-ms is said: see `Core._said`
+    clock_steps: Sequence[tuple[int, int, float]] = ()  # (sequence, frame, ms): the computer's clock is set
+    first_late_s: float = 0.0
+    late_sequence: int = 0  # which one's first frame is late; 0: all
+    tags: str = "all"  # "none", "null", "text" (JSON), "nested" (the camera's own in UserData), "some"
+    numbers: str = "all"  # "none", "same", "some", "text"
+    binning_as: str = "{0}"
+    exposure_as: str = "{0}"
+    version: str = "5.1.0"
+    speaks: str = "all"  # "other": its replies are not understood; "silent": it answers only to be connected
     older: bool = False  # a server that has only what frames cannot be had without, and no windows
 
     def text(self) -> str:
@@ -82,7 +94,7 @@ class Rectangle(Thing):
 class Tagged(Thing):
     java, fields = "mmcorej.TaggedImage", ("pix", "tags")
 
-    def __init__(self, pix: np.ndarray, tags: dict[str, Any]) -> None:
+    def __init__(self, pix: np.ndarray, tags: Any) -> None:
         self.pix, self.tags = pix, tags
 
 
@@ -134,7 +146,7 @@ class Core(Thing):
         self._order, self._exposure, self._megabytes = order, 2.2, 16
         self._properties = {
             "FrameRate": f"{order.fps:g}",
-            "Binning": str(_BINNING),
+            "Binning": order.binning_as.format(_BINNING),
             "PixelType": KINDS[order.kind],
         }
         kind = _TYPES[KINDS[order.kind]]
@@ -144,7 +156,7 @@ class Core(Thing):
         self._running = self._overflowed = False
         self._live_until = float("inf") if order.live else 0.0
         self._began, self._began_at, self._sent, self._numbered = 0.0, 0.0, 0, 0
-        self._asked, self._overwrites = 0, False
+        self._asked, self._overwrites, self._sequence = 0, False, 0
 
     # ------------------------------------------------------------------ frames
 
@@ -154,7 +166,8 @@ class Core(Thing):
     def _catch_up(self) -> None:
         """Put into the buffer what the camera has sent by now."""
         order, rate = self._order, self._rate()
-        while self._running and time.monotonic() >= self._began + self._sent / rate:
+        late_s = order.first_late_s if order.late_sequence in (0, self._sequence) else 0.0
+        while self._running and time.monotonic() >= self._began + late_s + self._sent / rate:
             i = self._sent
             if i == order.dies_after:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -174,7 +187,7 @@ class Core(Thing):
     def _picture(self, i: int) -> np.ndarray:
         """Return a frame as the camera is set now; as it stands in the movie where nothing was set."""
         order, frame, kind = self._order, self._movie[i], self._properties["PixelType"]
-        binning = int(self._properties["Binning"])
+        binning = self._binning()
         frame = frame[:: binning // _BINNING, :: binning // _BINNING] if binning >= _BINNING else frame
         frame = frame.repeat(_BINNING, 0).repeat(_BINNING, 1) if binning < _BINNING else frame
         x, y, width, height = self._field()
@@ -199,6 +212,7 @@ class Core(Thing):
         self._running, self._overflowed = True, False
         self._began, self._sent, self._numbered = time.monotonic(), 0, 0
         self._began_at = time.time()
+        self._sequence += 1
 
     def stopSequenceAcquisition(self) -> None:
         self._running = False
@@ -216,12 +230,43 @@ class Core(Thing):
         if not self._waiting:
             raise RuntimeError("Circular buffer is empty")
         number, time_ms, i = self._waiting.popleft()
-        pix = self._picture(i)
+        pix, order = self._picture(i), self._order
         # As the server sends them: sizes as numbers, the rest as text.
-        tags: dict[str, Any] = {"Width": pix.shape[1], "Height": pix.shape[0], "ImageNumber": str(number)}
-        received = datetime.fromtimestamp(self._began_at + time_ms / 1000).isoformat(" ")
-        tags |= {"ElapsedTime-ms": f"{time_ms:.4f}", "TimeReceivedByCore": received, "PixelType": "GRAY8"}
-        return Tagged(pix, tags)
+        tags: dict[str, Any] = {"Width": pix.shape[1], "Height": pix.shape[0], "PixelType": "GRAY8"}
+        if order.numbers != "none" and not (order.numbers == "some" and i % 4):
+            tags["ImageNumber"] = {"same": "0", "text": f"{number}.0 "}.get(order.numbers, str(number))
+        wall_ms = 1000 * self._began_at + time_ms + self._set_ms(i)
+        received = datetime.fromtimestamp(wall_ms / 1000).isoformat(" ")
+        tags |= {"ElapsedTime-ms": self._said(time_ms, i), "TimeReceivedByCore": received}
+        if order.tags == "nested":
+            del tags["ElapsedTime-ms"], tags["TimeReceivedByCore"]
+            own = {"type": "STRING", "scalar": str(round(1e6 * time_ms) + 77)}
+            tags["UserData"] = {"Infinity-TimeStamp": own}
+        if order.tags == "none" or (order.tags == "some" and i % 3):
+            tags = {}
+        return Tagged(pix, {"null": None, "text": json.dumps(tags)}.get(order.tags, tags))
+
+    def _set_ms(self, i: int) -> float:
+        """Return by how much the computer's clock was set until then."""
+        return sum(ms for *place, ms in self._order.clock_steps if place <= [self._sequence, i])
+
+    def _said(self, ms: float, i: int) -> str:
+        kind = self._order.times
+        full = 2.0**32
+        ms = {
+            "wall": ms + self._set_ms(i),
+            "zero": 0.0,
+            "s": ms / 1000,
+            "us": ms * 1000,
+            "negative": ms - 5000,
+            "repeated": ms * (i - i % 2) / max(i, 1),
+            "stops": min(ms, 1500.0),
+            "wraps": (full - 1200 + ms) % full,
+        }.get(kind, ms)
+        text = {"nan": "nan", "text": "later"}.get(kind, f"{ms:.4f}")
+        if kind == "some" and i % 3 == 1:
+            return ""
+        return text.replace(".", ",") if kind == "comma" else f"{text} ms" if kind == "unit" else text
 
     def isBufferOverflowed(self) -> bool:
         return self._overflowed
@@ -240,8 +285,11 @@ class Core(Thing):
     def end_live_soon(self) -> None:
         self._live_until = time.monotonic() + _LIVE_LINGERS_S
 
+    def _binning(self) -> int:
+        return int(re.findall(r"\d+", self._properties["Binning"])[0])
+
     def _size(self) -> tuple[int, int]:
-        binning = int(self._properties["Binning"])
+        binning = self._binning()
         return self._order.width * _BINNING // binning, self._order.height * _BINNING // binning
 
     def _field(self) -> tuple[int, int, int, int]:
@@ -275,8 +323,9 @@ class Core(Thing):
         order = self._order
         return (order.says_bits or order.bits) if self._properties["PixelType"] == "16bit-MONO" else 8
 
-    def getExposure(self) -> float:
-        return self._exposure
+    def getExposure(self) -> Any:
+        said = self._order.exposure_as
+        return self._exposure if said == "{0}" else said.format(self._exposure)
 
     def setExposure(self, ms: float) -> None:
         self._exposure = ms = min(ms, self._order.longest_ms)
@@ -305,7 +354,8 @@ class Core(Thing):
         return Names(*self._properties)
 
     def getAllowedPropertyValues(self, label: str, name: str) -> Names:
-        return Names(*{"Binning": ("1", "2", "4"), "PixelType": tuple(_TYPES)}.get(name, ()))
+        binnings = tuple(self._order.binning_as.format(n) for n in (1, 2, 4))
+        return Names(*{"Binning": binnings, "PixelType": tuple(_TYPES)}.get(name, ()))
 
     # ------------------------------------------------------------------ the rest
 
@@ -326,8 +376,9 @@ class Core(Thing):
     def setCircularBufferMemoryFootprint(self, megabytes: int) -> None:
         self._megabytes = megabytes
 
-    def getPixelSizeUm(self) -> float:
-        return self._order.pixel_size_um * int(self._properties["Binning"]) / _BINNING
+    def getPixelSizeUm(self) -> Any:
+        size = self._order.pixel_size_um
+        return size * self._binning() / _BINNING if isinstance(size, int | float) else size
 
     def getDeviceLibrary(self, label: str) -> str:
         return "Lumenera"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from stand_in.camera import Core, Order, Thing
 
 __all__ = ["Order"]
 
-VERSION = "5.1.0"
 CORE, STUDIO = Core.java, "org.micromanager.Studio"
 VITAL = frozenset(
     {
@@ -73,7 +73,7 @@ class Server:
             self._one[STUDIO] = Studio(core, order.live)
         self._held: dict[str, Thing] = {}
         self._lock = threading.Lock()
-        self._next_port = order.port
+        self._next_port, self._order = order.port, order
 
     def serve(self, port: int) -> None:
         socket = zmq.Context.instance().socket(zmq.REP)
@@ -90,7 +90,12 @@ class Server:
     def _answer(self, said: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
         command = said["command"]
         if command == "connect":
-            return {"type": "none", "version": VERSION}, []
+            version = {"version": self._order.version} if self._order.version else {}
+            return {"type": "none", **version}, []
+        if self._order.speaks == "silent":
+            time.sleep(3600)
+        if self._order.speaks == "other":
+            return {"type": "none", "constructors": []}, []
         if command == "get-constructors":
             return {"type": "none", "api": [{"name": said["classpath"], "arguments": []}]}, []
         if command == "constructor":
