@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed
 from napari_rbcflow.sentences import say
-from napari_rbcflow.sources import tiff, zarr_movie
+from napari_rbcflow.sources import ndtiff, pictures, tiff, zarr_movie
 from napari_rbcflow.sources.base import (
     MIN_SIDE_PX,
     STORED_TWICE,
@@ -312,6 +312,7 @@ class Movie(RecordedSource):
                 "file": str(self.path.resolve()),
                 **({} if self.series is None else {"series": str(self.series)}),
                 "format": facts.format,
+                **({"grey_stretched": self._grey.stretched} if self._grey.stretched else {}),
                 **facts.details,
             },
             warnings=tuple(warnings),
@@ -344,12 +345,14 @@ def _reader_of(path: Path, series: int | None) -> MovieReader:
                 return RingMovieReader(ring, path.name)
             if zarr_movie.is_zarr(path):
                 return zarr_movie.ZarrReader(path, series)
-            return tiff.open_tiff_folder(path, series)
+            return pictures.open_folder(path, series)
         if path.stat().st_size == 0:
             raise BadInput("sources.file-empty", name=path.name)
         if zarr_movie.is_zarr(path):
             return zarr_movie.ZarrReader(path, series)
-        if path.suffix.lower() in tiff.SUFFIXES:
+        if tiff.is_tiff(path) or path.suffix.lower() in tiff.SUFFIXES:
+            if (path.parent / ndtiff.INDEX).is_file():
+                return ndtiff.NDTiffReader(path.parent, series)
             return tiff.TiffReader(path, series)
         from napari_rbcflow.sources.video import VideoReader
 

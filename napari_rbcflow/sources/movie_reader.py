@@ -52,6 +52,7 @@ class FileFacts:
     simulated: bool = False  # it says so
     lossy_codec: str = ""  # by its name, where one threw part of the picture away
     n_places: int | None = None  # counted by the recording's clock, where those are more than its frames
+    timed: bool = False  # by the frames' own times, before which no interval that was asked for goes
     places: list[int] | None = None  # of every frame on that clock, ascending; None: no gap
 
     def take_fps(self, fps: float | None, origin: str) -> None:
@@ -63,16 +64,41 @@ class FileFacts:
         else:
             self.warnings.append(say("sources.fps-implausible", origin=origin, fps=fps))
 
+    def take_interval(self, step: float | None, unit: str, origin: str) -> None:
+        """Take the time from frame to frame, unless it is what a program writes that does not know it."""
+        seconds = in_s(step, unit) if step else None
+        if seconds and self.timed and self.fps:
+            if abs(seconds * self.fps - 1) > _SAME_RATE:
+                self.warnings.append(
+                    say("sources.times-contradict", origin=origin, asked=1 / seconds, fps=self.fps)
+                )
+        elif seconds and not self._is_default(step, unit, origin):
+            self.take_fps(1 / seconds, origin)
+
+    def take_step(self, step: float | None, unit: str, origin: str) -> None:
+        """Take the width of a pixel, unless it is what a program writes that does not know it."""
+        size_um = in_um(step, unit) if step else None
+        if step and unit and size_um is None:
+            self.warnings.append(say("sources.pixel-unit-unknown", origin=origin, unit=unit))
+        elif size_um and not self._is_default(step, unit, origin):
+            self.take_pixel_size(size_um, origin)
+
+    def _is_default(self, step: float | None, unit: str, origin: str) -> bool:
+        if step != 1:
+            return False
+        self.warnings.append(say("sources.scale-of-one", origin=origin, unit=unit))
+        return True
+
     def take_times(self, times_s: Sequence[float], origin: str, numbers: Sequence[int] | None = None) -> None:
         """Take the frames' own times (and numbers): they go before an interval asked for, and show gaps."""
+        if not np.diff(times_s).any():  # a writer that knew none
+            return
         clock = read_clock(times_s, numbers)
         if clock is None or not is_within(clock[0], FPS_RANGE):
             self.warnings.append(say("sources.times-uneven", origin=origin))
             return
-        fps, places = clock
-        if self.fps and abs(fps / self.fps - 1) > _SAME_RATE:
-            self.warnings.append(say("sources.times-contradict", origin=origin, asked=self.fps, fps=fps))
-        self.fps = fps
+        self.fps, places = clock
+        self.timed = True
         self.take_places(places)
 
     def take_places(self, places: list[int]) -> None:
@@ -171,7 +197,7 @@ _UNITS_UM = {
     "um": 1.0, "µm": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "micron": 1.0, "microns": 1.0,
     "micrometer": 1.0, "micrometre": 1.0,
     "nm": 1e-3, "nanometer": 1e-3, "nanometre": 1e-3,
-    "angstrom": 1e-4, "å": 1e-4, "pm": 1e-6, "picometer": 1e-6,
+    "inch": 25_400.0, "in": 25_400.0, "angstrom": 1e-4, "å": 1e-4, "pm": 1e-6, "picometer": 1e-6,
 }  # fmt: skip
 _UNITS_S = {
     "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0,

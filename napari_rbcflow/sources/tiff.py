@@ -1,16 +1,15 @@
-"""TIFF stacks, OME-TIFF and folders of single TIFF frames, through tifffile."""
+"""TIFF stacks, OME-TIFF and the like, and sets of several files, through tifffile."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
-import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
@@ -18,9 +17,10 @@ import tifffile
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.base import in_a_line
+from napari_rbcflow.sources.compression import jpeg_is_lossless
 from napari_rbcflow.sources.grey import Raw
-from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, choose_series, in_s, in_um
-from napari_rbcflow.types import SIMULATED_MARK
+from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, choose_series
+from napari_rbcflow.sources.tiff_metadata import Ome, number, opened, read_metadata
 
 
 def chain_is_whole(path: Path) -> bool:
@@ -51,7 +51,7 @@ def chain_is_whole(path: Path) -> bool:
 
 def frames_promised(tif: tifffile.TiffFile) -> int:
     """Return how many frames ImageJ's description promises; of a cut file tifffile shows the first alone."""
-    return int(_number((tif.imagej_metadata or {}).get("images")) or 0) if tif.is_imagej else 0
+    return int(number((tif.imagej_metadata or {}).get("images")) or 0) if tif.is_imagej else 0
 
 
 def frames_described(tif: tifffile.TiffFile) -> int:
@@ -62,90 +62,35 @@ def frames_described(tif: tifffile.TiffFile) -> int:
     return math.prod(shape[: -len(page)]) if tuple(shape[-len(page) :]) == tuple(page) else 0
 
 
-def read_metadata(tif: tifffile.TiffFile, facts: FileFacts, name: str) -> None:
-    """Take frame rate and pixel size from OME, Micro-Manager, ImageJ or tifffile's own description."""
-    if tif.is_ome:
-        _from_ome(tif.ome_metadata, facts, name)
-    if tif.is_micromanager:
-        _from_micromanager(tif.micromanager_metadata, facts, name)
-    if tif.is_imagej:
-        _from_imagej(tif, facts, name)
-    if tif.is_shaped and tif.shaped_metadata:
-        described = tif.shaped_metadata[0]
-        if facts.fps is None:
-            facts.take_fps(_number(described.get("fps")), name)
-        if facts.pixel_size_um is None:
-            facts.take_pixel_size(_number(described.get("pixel_size_um")), name)
-        facts.simulated |= described.get(SIMULATED_MARK) is True
-
-
-def _from_ome(xml: str | None, facts: FileFacts, name: str) -> None:
-    try:
-        root = ElementTree.fromstring(xml or "")
-    except ElementTree.ParseError:
-        facts.warnings.append(say("sources.ome-unreadable", name=name))
-        return
-    origin = say("sources.origin-ome", name=name)
-    pixels = next((e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), None)
-    if pixels is None:
-        return
-    interval = _number(pixels.get("TimeIncrement"))
-    if interval:
-        seconds = in_s(interval, pixels.get("TimeIncrementUnit", "s"))
-        facts.take_fps(1 / seconds if seconds else None, origin)
-    size = _number(pixels.get("PhysicalSizeX"))
-    if size:
-        unit = pixels.get("PhysicalSizeXUnit", "µm")  # the schema's default
-        size_um = in_um(size, unit)
-        if size_um is None:
-            facts.warnings.append(say("sources.pixel-unit-unknown", name=name, unit=unit))
-        facts.take_pixel_size(size_um, origin)
-
-
-def _from_micromanager(metadata: Mapping[str, Any] | None, facts: FileFacts, name: str) -> None:
-    summary = (metadata or {}).get("Summary") or {}
-    origin = say("sources.origin-micro-manager", name=name)
-    if facts.pixel_size_um is None:
-        facts.take_pixel_size(_number(summary.get("PixelSize_um")), origin)
-    interval_ms = _number(summary.get("Interval_ms"))
-    if facts.fps is None and interval_ms:
-        facts.take_fps(1000 / interval_ms, origin)
-
-
-def _from_imagej(tif: tifffile.TiffFile, facts: FileFacts, name: str) -> None:
-    described = tif.imagej_metadata or {}
-    origin = say("sources.origin-imagej", name=name)
-    if facts.fps is None:
-        interval = _number(described.get("finterval"))
-        seconds = in_s(interval, str(described.get("tunit", "s"))) if interval else None
-        facts.take_fps(1 / seconds if seconds else _number(described.get("fps")), origin)
-    if facts.pixel_size_um is None and "XResolution" in tif.pages.first.tags:
-        pixels, units = tif.pages.first.tags["XResolution"].value
-        size_um = in_um(units / pixels, str(described.get("unit", ""))) if pixels else None
-        facts.take_pixel_size(size_um, origin)
-
-
-def _number(value: object) -> float | None:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return number if number > 0 and number < float("inf") else None
-
-
-SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
+SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".lsm", ".stk")
 _MOST_CHANNELS = 8
 
 
-class TiffReader(MovieReader):
-    """One TIFF with many frames, read page by page, or by their places where they are contiguous."""
+class Stack(NamedTuple):
+    """One of the movies in a file or set: its frames as pages, in the order of time, or where they begin."""
 
-    def __init__(self, path: Path, series: int | None = None) -> None:
-        self._path, self._series = path, series
-        self._tif = _open(path)
+    title: str
+    keyframe: Any
+    pages: list[Any]  # empty where the frames lie in a row: then no page is needed
+    offset: int  # of the first of those
+    rows: list[int]  # of the frames, among these
+    image: int = 0  # of the OME description
+    at: Mapping[str, int] = {}  # where it is on the axes other than time
+
+
+class TiffReader(MovieReader):
+    """One TIFF with many frames, or the set of files that it belongs to.
+
+    Frames are read page by page, or by their places where they are contiguous. Of a
+    set with a file for each position the file that was given is meant, if `file_chooses`.
+    """
+
+    def __init__(self, path: Path, series: int | None = None, *, file_chooses: bool = True) -> None:
+        self._path = path
+        self._tif, ome = _open_set(path)
         try:
             with _quiet():
-                self._look()
+                self._look(ome, series, file_chooses)
         except BadInput:
             self.close()
             raise
@@ -155,38 +100,44 @@ class TiffReader(MovieReader):
 
     def at(self, places: Sequence[int]) -> Iterator[Raw]:
         for place in places:
-            yield self._frame(place)
+            with _quiet():
+                image = self._frame(place)
+            yield image
 
     def close(self) -> None:
         self._tif.close()
 
-    def _look(self) -> None:
+    def _look(self, ome: Ome, series: int | None, file_chooses: bool) -> None:
         name, tif = self._path.name, self._tif
-        whole = chain_is_whole(self._path)
-        series = _series(tif, name, self._series)
-        first = series[0]
-        keyframe = first.keyframe
+        whole = chain_is_whole(Path(tif.filehandle.path))
+        stacks = _stacks(tif, name, ome, whole)
+        mine = [k for k, one in enumerate(stacks) if any(_file_of(page) == name for page in one.pages)]
+        if series is None and file_chooses and len(mine) == 1:
+            series = mine[0]
+        stack = stacks[choose_series(name, [one.title for one in stacks], series)]
+        keyframe = stack.keyframe
         self._shape, self._dtype = keyframe.shape, keyframe.dtype
-        self._photometric = keyframe.photometric
-        self._pages: list[Any] = []
-        self._offset: int | None = None
-        if len(series) == 1 and first.dataoffset is not None:
-            self._offset = int(first.dataoffset)  # then the frames lie in a row, and no page is needed
-        elif whole:
-            self._pages = [page for one in series for page in one.pages]
-        else:
-            self._pages = _pages_found(tif)  # of a list that breaks off, series promise what is not there
-        frames = _frames_of(first, name) if len(series) == 1 else len(self._pages)
-        frames = max(frames, len(self._pages), frames_promised(tif))
-        if not whole and self._offset is None:
+        self._photometric, self._offset, self._rows = keyframe.photometric, stack.offset, stack.rows
+        check_size(name, *self._shape)
+        self._pages = [stack.pages[row] for row in stack.rows] if stack.pages else []
+        if ome.readable and len(ome.files()) > stack.image:
+            self._refuse_missing(ome.files()[stack.image])
+        places = [place for place, page in enumerate(self._pages) if page is not None]
+        stopped = tif.is_micromanager and len(places) < len(self._pages)
+        if stopped:  # it describes what was asked for, and the acquisition was stopped
+            self._pages = [page for page in self._pages if page is not None]
+        frames = len(self._pages or self._rows)
+        if not self._pages or len(stacks) == 1:
+            frames = max(frames, frames_promised(tif) if len(stacks) == 1 else 0)
+        if not whole and self._pages:
             frames = max(frames, frames_described(tif))
         self._frame_bytes: int = math.prod(self._shape) * self._dtype.itemsize
         there = self._whole_frames(frames)
         # Only a description that counts the frames makes up for a list of them that breaks off.
-        counted = self._offset is not None and (tif.is_imagej or tif.is_shaped)
+        counted = not self._pages and (tif.is_imagej or tif.is_shaped or tif.is_stk)
         self.facts = FileFacts(frames, inverted=keyframe.photometric == 0, format=f"TIFF {self._dtype.name}")
         if there < frames or not (whole or counted):
-            read_metadata(tif, self.facts, name)
+            read_metadata(tif, self.facts, name, ome=ome)
             remedy = self._remedy(there)
             if there < frames:
                 raise BadInput(
@@ -195,19 +146,39 @@ class TiffReader(MovieReader):
             raise BadInput("sources.cut-in-list", name=name, whole=there, remedy=remedy)
         if not whole:
             self.facts.warnings.append(say("sources.tiff-cut-after-frames", name=name, frames=frames))
+        if stopped and places:
+            self.facts.take_places([place - places[0] for place in places])
+            if places[-1] + 1 < len(self._rows):
+                self.facts.warnings.append(
+                    say("sources.stopped-early", name=name, frames=len(self._rows), there=len(places))
+                )
+        self._colours = None
         if keyframe.photometric == 3:
-            self.facts.warnings.append(say("sources.tiff-colour-table", name=name))
-        read_metadata(tif, self.facts, name)
+            self._colours = colour_table(keyframe, tif.is_imagej)
+            if self._colours is None:
+                self.facts.warnings.append(say("sources.tiff-colour-table", name=name))
+        self.facts.lossy_codec = lossy_in(keyframe)
+        read_metadata(
+            tif, self.facts, name, ome=ome, image=stack.image, at=stack.at, pages=self._pages or tif.pages
+        )
+
+    def _refuse_missing(self, files: Sequence[str]) -> None:
+        folder = self._path.parent
+        missing = [name for name in files if not (folder / name).is_file()]
+        # A file that has got another name describes itself by the old one.
+        if missing and (len(files) > 1 or any(page is None for page in self._pages)):
+            raise BadInput("sources.set-file-missing", name=self._path.name, missing=", ".join(missing[:3]))
 
     def _whole_frames(self, promised: int) -> int:
-        size = int(self._tif.filehandle.size)
-        if self._offset is not None:
-            return min(promised, (size - self._offset) // self._frame_bytes)
+        if not self._pages:
+            last = max(self._rows) + 1 if self._rows else promised
+            at_end = (int(self._tif.filehandle.size) - self._offset) // self._frame_bytes
+            return promised if at_end >= max(last, promised) else min(promised, at_end)
         for place, page in enumerate(self._pages[:promised]):
             if page is None or not page.dataoffsets:
                 return place
             last = max(range(len(page.dataoffsets)), key=page.dataoffsets.__getitem__)
-            if page.dataoffsets[last] + page.databytecounts[last] > size:
+            if page.dataoffsets[last] + page.databytecounts[last] > page.parent.filehandle.size:
                 return place
         return min(promised, len(self._pages))
 
@@ -215,7 +186,7 @@ class TiffReader(MovieReader):
         """Return what to do about a cut file, with the command that saves its whole frames."""
         if there < 2:
             return say("sources.record-or-copy")
-        if self._offset is None:
+        if self._pages:
             needed, frames = "", f"imread({self._path.name!r}, key=range({there}))"
         else:
             stored = self._dtype.newbyteorder(self._tif.byteorder).str
@@ -233,65 +204,110 @@ class TiffReader(MovieReader):
         return say("sources.record-copy-or-keep", command=command)
 
     def _frame(self, place: int) -> Raw:
-        if self._offset is None:
-            return _channels_last(self._pages[place].asarray(), self._shape)
-        handle = self._tif.filehandle
-        handle.seek(self._offset + place * self._frame_bytes)
-        stored = self._dtype.newbyteorder(self._tif.byteorder)
-        flat = handle.read_array(stored, math.prod(self._shape))
-        image: Raw = flat.reshape(self._shape)
-        return _channels_last(image, self._shape)
+        if self._pages:
+            page = self._pages[place]
+            with opened(page):
+                stored = page.asarray()
+        else:
+            handle = self._tif.filehandle
+            handle.seek(self._offset + self._rows[place] * self._frame_bytes)
+            kind = self._dtype.newbyteorder(self._tif.byteorder)
+            stored = handle.read_array(kind, math.prod(self._shape)).reshape(self._shape)
+        if self._colours is not None:
+            stored = self._colours[np.minimum(stored, len(self._colours) - 1)]
+        return channels_last(stored)
 
 
-class TiffFolderReader(MovieReader):
-    """A folder with one TIFF a frame, in natural order of the names (frame2 before frame10)."""
-
-    def __init__(self, folder: Path, files: Sequence[Path]) -> None:
-        self._files = sorted(files, key=_natural)
-        first: tuple[Any, ...] | None = None
-        self.facts = FileFacts(len(self._files), format="folder of TIFFs")
-        for file in self._files:
-            with _open(file) as tif:
-                page = tif.pages.first
-                if len(tif.pages) > 1:
-                    raise BadInput("sources.folder-of-stacks", folder=folder.name, name=file.name)
-                ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
-                if max(ends, default=0) > tif.filehandle.size:
-                    raise BadInput("sources.folder-file-cut", folder=folder.name, name=file.name)
-                kind = (page.shape, page.dtype)
-                if first is None:
-                    first = kind
-                    self.facts.inverted = page.photometric == 0
-                    read_metadata(tif, self.facts, file.name)
-                elif kind != first:
-                    raise BadInput(
-                        "sources.folder-frames-differ",
-                        folder=folder.name,
-                        first=self._files[0].name,
-                        first_kind=_kind_text(*first),
-                        other=file.name,
-                        other_kind=_kind_text(*kind),
-                    )
-
-    def at(self, places: Sequence[int]) -> Iterator[Raw]:
-        for place in places:
-            with tifffile.TiffFile(self._files[place]) as tif:
-                page = tif.pages.first
-                yield _channels_last(page.asarray(), page.shape)
+def is_tiff(path: Path) -> bool:
+    """Tell a TIFF by how it begins, whatever its name."""
+    with path.open("rb", buffering=0) as file:
+        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def open_tiff_folder(folder: Path, series: int | None = None) -> MovieReader:
-    """Return a reader for a folder of TIFFs; a folder with one stack in it is that stack."""
-    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-    if not files:
-        raise BadInput("sources.folder-empty", name=folder.name)
-    return TiffReader(files[0], series) if len(files) == 1 else TiffFolderReader(folder, files)
+_LOSSY = {
+    tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG, tifffile.COMPRESSION.ALT_JPEG,
+    tifffile.COMPRESSION.APERIO_JP2000_YCBC, tifffile.COMPRESSION.APERIO_JP2000_RGB,
+    tifffile.COMPRESSION.JPEG2000, tifffile.COMPRESSION.JPEG_2000_LOSSY, tifffile.COMPRESSION.WEBP,
+    tifffile.COMPRESSION.JPEGXL, tifffile.COMPRESSION.JPEGXL_DNG, tifffile.COMPRESSION.JPEGXR,
+    tifffile.COMPRESSION.JPEGXR_NDPI, tifffile.COMPRESSION.LERC, tifffile.COMPRESSION.JPEG_LOSSY,
+}  # fmt: skip
 
 
-def _open(path: Path) -> tifffile.TiffFile:
+def lossy_in(page: Any) -> str:
+    """Return the name of a page's compression if it threw part of the picture away; else nothing."""
+    if page.compression not in _LOSSY or not page.dataoffsets:
+        return ""
+    with opened(page):
+        handle = page.parent.filehandle
+        handle.seek(page.dataoffsets[0])
+        data = handle.read(page.databytecounts[0])
+    if jpeg_is_lossless(data) or data[12:16] == b"VP8L":
+        return ""
+    return str(tifffile.COMPRESSION(page.compression).name).lower()
+
+
+_LARGEST_PX = 100_000_000
+"""No camera has so many; a damaged file may promise any number, and memory for it."""
+
+
+def check_size(name: str, *shape: int) -> None:
+    """Refuse frames that are larger than any camera's."""
+    if math.prod(shape) > 4 * _LARGEST_PX:
+        raise BadInput("sources.frames-too-large", name=name, size=" x ".join(map(str, shape)))
+
+
+def _open_set(path: Path) -> tuple[tifffile.TiffFile, Ome]:
+    """Open a TIFF, or the file that describes the set that it belongs to, with the OME description."""
+    tif = open_tiff(path)
+    ome = Ome(tif.ome_metadata if tif.is_ome else None)
+    if not ome.described_in:
+        return tif, ome
+    tif.close()
+    described = path.parent / Path(ome.described_in).name
+    if not described.is_file():
+        raise BadInput("sources.set-file-missing", name=path.name, missing=described.name)
+    if is_tiff(described):
+        tif = open_tiff(described)
+        return tif, Ome(tif.ome_metadata)
+    xml = described.read_text("utf-8", "replace")  # a companion
+    return open_tiff(path, omexml=xml), Ome(xml)
+
+
+def files_of_set(path: Path) -> set[str]:
+    """Return the names of the files whose frames this one describes."""
+    tif, _ = _open_set(path)
+    with tif, _quiet():
+        return {_file_of(page) for one in tif.series for page in one.pages}
+
+
+def read_page(path: Path) -> Raw:
+    """Return the only frame of a TIFF."""
+    with _quiet(), tifffile.TiffFile(path) as tif:
+        page = tif.pages.first
+        image = page.asarray()
+        table = colour_table(page, tif.is_imagej) if page.photometric == 3 else None
+        return channels_last(image if table is None else table[np.minimum(image, len(table) - 1)])
+
+
+def colour_table(page: Any, is_imagej: bool) -> Raw | None:
+    """Return the grey or the colour, shape (n[, 3]), of each stored value; None: the values are the grey.
+
+    ImageJ's colours are how a grey movie is shown.
+    """
+    table = page.colormap
+    if table is None:
+        return None
+    colours = np.asarray(table).T
+    colours = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
+    if (colours == colours[:, :1]).all():
+        return np.ascontiguousarray(colours[:, 0])
+    return None if is_imagej else colours
+
+
+def open_tiff(path: Path, **options: Any) -> tifffile.TiffFile:
     try:
         with _quiet():
-            return tifffile.TiffFile(path)
+            return tifffile.TiffFile(path, **options)
     except Exception as error:
         raise BadInput("sources.tiff-unreadable", name=path.name, why=in_a_line(error)) from error
 
@@ -317,47 +333,76 @@ def _pages_found(tif: tifffile.TiffFile) -> list[Any]:
     return pages
 
 
-def _series(tif: tifffile.TiffFile, name: str, wanted: int | None) -> list[Any]:
-    """Return the series that make up the movie: the first, or all where a writer made one a frame."""
-    series = list(tif.series)
+def _stacks(tif: tifffile.TiffFile, name: str, ome: Ome, whole: bool) -> list[Stack]:
+    """Return the movies in a file or set: its series, and in each what lies beside time (C, Z, positions)."""
+    series = [one for k, one in enumerate(tif.series) if k == 0 or not one.keyframe.is_reduced]
     if not series:
         raise BadInput("sources.no-frames", name=name)
-    if len(series) == 1 or tif.is_ome or tif.is_imagej:
-        titles = [
-            say("sources.title-tiff", frames=len(one.pages), kind=_kind_text(one.keyframe.shape, one.dtype))
-            for one in series
-        ]
-        at = choose_series(name, titles, wanted)
-        return series[at : at + 1]
-    choose_series(name, [say("sources.title-tiff-frames", frames=len(series))], wanted)
-    kinds = {(s.keyframe.shape, s.keyframe.dtype) for s in series}
-    if len(kinds) > 1:
-        first, second, *_ = sorted(_kind_text(*kind) for kind in kinds)
-        raise BadInput("sources.tiff-frames-differ", name=name, first=first, second=second)
-    return series
+    first = series[0]
+    if not whole and (len(series) > 1 or first.dataoffset is None):
+        pages = _pages_found(tif)  # of a list that breaks off, series promise what is not there
+        return [Stack("", pages[0].keyframe if pages else first.keyframe, pages, 0, list(range(len(pages))))]
+    frames = [math.prod(one.shape) // max(1, math.prod(one.keyframe.shape)) for one in series]
+    if len(series) > 1 and max(frames) == 1:  # a writer made a series of each frame
+        kinds = {(one.keyframe.shape, one.keyframe.dtype) for one in series}
+        if len(kinds) > 1:
+            kind, other, *_ = sorted(_kind_text(*kind) for kind in kinds)
+            raise BadInput("sources.tiff-frames-differ", name=name, first=kind, second=other)
+        pages = [page for one in series for page in one.pages]
+        title = say("sources.title-tiff", frames=len(pages), kind=_kind_text(*kinds.pop()))
+        return [Stack(title, first.keyframe, pages, 0, list(range(len(pages))))]
+    # Of images whose files are all elsewhere there is no series.
+    folder = Path(tif.filehandle.path).parent
+    there = [
+        k
+        for k, files in enumerate(ome.files())
+        if not files or any((folder / file).is_file() for file in files)
+    ]
+    images = there if len(there) == len(series) else list(range(len(series)))
+    return [stack for image, one in zip(images, series, strict=True) for stack in _split(one, name, image)]
 
 
-def _frames_of(series: Any, name: str) -> int:
-    """Count frames: all axes but the frame's own, of which at most one may be longer than 1."""
+def _split(series: Any, name: str, image: int) -> Iterator[Stack]:
+    """Yield the movies in a series: one for each place on every axis but the frame's own and time."""
     own = len(series.keyframe.shape)
     shape, axes = series.shape[:-own], series.axes[:-own]
-    long = [(axis, n) for axis, n in zip(axes, shape, strict=True) if n > 1]
-    # Writers that know nothing of time call the frames channels; no camera has so many of those.
-    if len(long) > 1 or any(axis == "S" or (axis == "C" and n <= _MOST_CHANNELS) for axis, n in long):
-        axes = ", ".join(f"{axis}: {n}" for axis, n in long)
-        raise BadInput("sources.too-many-axes", name=name, axes=axes)
-    return math.prod(shape)
+    long = [(k, axis, n) for k, (axis, n) in enumerate(zip(axes, shape, strict=True)) if n > 1]
+    time = next((k for axis in "TIQZ" for k, a, _ in long if a == axis), None)
+    if time is None and len(long) == 1 and (long[0][1] != "C" or long[0][2] > _MOST_CHANNELS):
+        # Writers that know nothing of time call the frames channels; no camera has so many of those.
+        time = long[0][0]
+    others = [one for one in long if one[0] != time]
+    if (long and time is None) or any(axis == "S" for _, axis, _ in long):
+        raise BadInput("sources.too-many-axes", name=name, axes=", ".join(f"{a}: {n}" for _, a, n in long))
+    rows = np.arange(math.prod(shape)).reshape(shape)
+    kind = _kind_text(series.keyframe.shape, series.dtype)
+    contiguous = series.dataoffset is not None and not series.is_multifile
+    pages = [] if contiguous else list(series.pages)
+    if pages and len(pages) < rows.size:
+        pages += [None] * (rows.size - len(pages))
+    for at in itertools.product(*(range(n) for _, _, n in others)):
+        where = {axis: place for (_, axis, _), place in zip(others, at, strict=True)}
+        chosen = rows[
+            tuple(
+                where[a] if k != time and n > 1 else slice(None)
+                for k, (a, n) in enumerate(zip(axes, shape, strict=True))
+            )
+        ].ravel()
+        title = say("sources.title-tiff", frames=len(chosen), kind=kind)
+        title = " ".join([title, series.name, *(f"{axis}{place}" for axis, place in where.items())]).strip()
+        offset = int(series.dataoffset) if contiguous else 0
+        yield Stack(title, series.keyframe, pages, offset, chosen.tolist(), image, where)
 
 
-def _channels_last(image: Raw, shape: tuple[int, ...]) -> Raw:
-    planar = image.ndim == 3 and shape[0] <= 4 < shape[2]
+def _file_of(page: Any) -> str:
+    return "" if page is None else str(page.parent.filename)
+
+
+def channels_last(image: Raw) -> Raw:
+    """Return a picture whose colours lie in planes as (height, width, channels)."""
+    planar = image.ndim == 3 and image.shape[0] <= 4 < image.shape[2]
     return np.moveaxis(image, 0, 2) if planar else image
 
 
 def _kind_text(shape: tuple[int, ...], dtype: Any) -> str:
     return f"{' x '.join(map(str, shape))} {dtype}"
-
-
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", path.name.lower())
-    return [(0, int(p), p) if p.isdigit() else (1, 0, p) for p in parts]

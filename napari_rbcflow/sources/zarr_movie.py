@@ -283,13 +283,7 @@ def _take_scale(axes: str, units: list[str | None], scale: list[float], facts: F
     for axis, unit, step in zip(axes, units, scale, strict=True):
         if unit is None or step <= 0 or axis not in "tx":
             continue
-        if step == 1:
-            facts.warnings.append(say("sources.zarr-scale-of-one", name=name, unit=unit))
-        elif axis == "t":
-            seconds = in_s(step, unit)
-            facts.take_fps(1 / seconds if seconds else None, origin)
-        else:
-            facts.take_pixel_size(in_um(step, unit), origin)
+        (facts.take_interval if axis == "t" else facts.take_step)(step, unit, origin)
 
 
 def _take_attributes(attributes: Mapping[str, Any], facts: FileFacts, name: str) -> None:

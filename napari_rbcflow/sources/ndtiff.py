@@ -1,0 +1,115 @@
+"""NDTiff, the storage of Pycro-Manager and Micro-Manager 2: frames by their places in ``NDTiff.index``.
+
+The tags of its TIFFs are not used: the Python writer says 16 bit there for 8-bit frames.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
+from napari_rbcflow.sources.grey import Raw
+from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, choose_series
+from napari_rbcflow.sources.tiff_metadata import number, take_elapsed, take_summary
+
+INDEX = "NDTiff.index"
+_RGB, _DEPTHS = 2, {0: 8, 1: 16, 2: 8, 3: 10, 4: 12, 5: 14, 6: 11}
+
+
+class NDTiffReader(MovieReader):
+    """The frames of one dataset, which may lie in several files."""
+
+    def __init__(self, folder: Path, series: int | None = None) -> None:
+        self._folder, name = folder, folder.name
+        entries = list(tifffile.read_ndtiff_index(folder / INDEX))
+        if not entries:
+            raise BadInput("sources.no-frames", name=name)
+        movies = _movies([entry[0] for entry in entries])
+        rows, numbers = _chosen(movies, name, series)
+        self._entries = [entries[row] for row in rows]
+        _, file, _, width, height, kind, packed, *_ = self._entries[0]
+        if kind not in _DEPTHS or packed:
+            raise BadInput("sources.ndtiff-unknown", name=name, kind=f"{kind}, {packed}")
+        self._shape = (height, width, 3) if kind == _RGB else (height, width)
+        self._dtype = np.dtype("u1" if _DEPTHS[kind] == 8 else "<u2")
+        self._check(name)
+        self.facts = facts = FileFacts(len(rows), format=f"NDTiff {_DEPTHS[kind]} bit")
+        if numbers is not None:
+            facts.take_places([n - numbers[0] for n in numbers])
+        told = [self._metadata(entry) for entry in self._entries]
+        take_elapsed(told, facts, name, facts.places)
+        with tifffile.TiffFile(folder / file) as tif:
+            take_summary((tif.micromanager_metadata or {}).get("Summary"), facts, name)
+        if facts.pixel_size_um is None and told[0] is not None:
+            size = number(told[0].get("PixelSizeUm", told[0].get("PixelSize_um")))
+            facts.take_step(size, "µm", say("sources.origin-micro-manager", name=name))
+
+    def at(self, places: Sequence[int]) -> Iterator[Raw]:
+        for place in places:
+            _, file, offset, *_ = self._entries[place]
+            image = np.fromfile(self._folder / file, self._dtype, int(np.prod(self._shape)), offset=offset)
+            yield image.reshape(self._shape)
+
+    def _check(self, name: str) -> None:
+        """Refuse a dataset of which a file or an end is missing, or whose frames are not alike."""
+        from napari_rbcflow.sources.tiff import check_size
+
+        check_size(name, *self._shape)
+        sizes: dict[str, int] = {}
+        length = int(np.prod(self._shape)) * self._dtype.itemsize
+        for whole, entry in enumerate(self._entries):
+            file = entry[1]
+            if file not in sizes:
+                path = self._folder / file
+                if path.parent != self._folder or not path.is_file():
+                    raise BadInput("sources.set-file-missing", name=name, missing=file)
+                sizes[file] = path.stat().st_size
+            if entry[3:6] != self._entries[0][3:6]:
+                first, other = (f"{one[3]} x {one[4]}, {one[5]}" for one in (self._entries[0], entry))
+                raise BadInput("sources.tiff-frames-differ", name=name, first=first, second=other)
+            if entry[2] + length > sizes[file]:
+                raise BadInput(
+                    "sources.cut-short-of-promise",
+                    name=name, frames=len(self._entries), whole=whole, remedy=say("sources.record-or-copy"),
+                )  # fmt: skip
+
+    def _metadata(self, entry: Sequence[Any]) -> Mapping[str, Any] | None:
+        try:
+            with (self._folder / entry[1]).open("rb") as file:
+                file.seek(entry[7])
+                told = json.loads(file.read(entry[8]))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return told if isinstance(told, dict) else None
+
+
+def _movies(axes: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, int]]]:
+    """Return the movies, each as (number, row) of its frames, by where they are on every axis but time."""
+    names = {name for one in axes for name in one}
+    long = {name for name in names if len({one.get(name) for one in axes}) > 1}
+    time = next((axis for axis in ("time", "z") if axis in long), next(iter(long), "time"))
+    movies: dict[str, list[tuple[int, int]]] = {}
+    for row, one in enumerate(axes):
+        where = " ".join(f"{axis} {one.get(axis)}" for axis in sorted(long - {time}))
+        at = one.get(time)
+        movies.setdefault(where, []).append((at if isinstance(at, int) else row, row))
+    return movies
+
+
+def _chosen(
+    movies: Mapping[str, list[tuple[int, int]]], name: str, series: int | None
+) -> tuple[list[int], list[int] | None]:
+    """Return rows and numbers of the chosen movie's frames, in the order of time."""
+    titles = [
+        say("sources.title-tiff", frames=len(one), kind=where or "time") for where, one in movies.items()
+    ]
+    chosen = sorted(list(movies.values())[choose_series(name, titles, series)])
+    numbers = [number for number, _ in chosen]
+    return [row for _, row in chosen], numbers if len(set(numbers)) == len(numbers) else None
