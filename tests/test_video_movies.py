@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import sys
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,9 @@ import av
 import numpy as np
 import pytest
 from factories import a_movie
+from sentence_keys import refused
 
+from napari_rbcflow.errors import BadInput
 from napari_rbcflow.quality import RunQuality
 from napari_rbcflow.sources import open_movie
 
@@ -87,3 +93,164 @@ def test_a_codec_that_loses_nothing_is_not_warned_of(
     codec: str, pixels: str, name: str, options: dict[str, str], tmp_path: Path
 ) -> None:
     assert "lossy" not in warned(write(tmp_path / name, codec, pixels, **options))
+
+
+def stamped(path: Path, times_ms: list[float], codec: str, pixels: str, **options: str) -> Path:
+    """Write a video whose frames have these times."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=60, options=options)
+        stream.height, stream.width, stream.pix_fmt = *FRAMES.shape[1:], pixels
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for k, time_ms in enumerate(times_ms):
+            frame = av.VideoFrame.from_ndarray(FRAMES[k % N], format="gray")
+            frame.pts, frame.time_base = round(time_ms), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+PERIOD_MS = 1000 / 60
+JITTER = np.random.default_rng(1).uniform(-4, 4, 60)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "options"),
+    [
+        ("m.mp4", "libx264", "yuv420p", {"qp": "0"}),  # with B-frames, which are stored in another order
+        ("m.mp4", "libx264", "yuv420p", {"qp": "0", "bf": "0"}),
+        ("m.mkv", "ffv1", "gray", {}),
+        ("m.mov", "png", "gray", {}),
+        ("m.avi", "mpeg4", "yuv420p", {"bf": "2"}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("wait_ms", "missed"),
+    [
+        (lambda k: 0, 0),
+        (lambda k: 500 * (k >= 20), 30),
+        (lambda k: PERIOD_MS * (k >= 40), 1),
+        (lambda k: JITTER[k], 0),
+    ],
+    ids=["no hole", "half a second", "one frame", "uneven"],
+)
+def test_a_hole_in_the_time_stamps_is_missed_and_no_part_of_the_rate(
+    wait_ms: Callable[[int], float],
+    missed: int,
+    name: str,
+    codec: str,
+    pixels: str,
+    options: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    begins = 0 if name.endswith(".avi") else 1000
+    times = [begins + (k * PERIOD_MS + wait_ms(k)) * (k > 0) for k in range(60)]
+    source = open_movie(stamped(tmp_path / name, times, codec, pixels, **options))
+    with source as info:
+        came = list(source.frames())
+        shown = [source.frame(frame.index) for frame in came[::7]]
+        assert info.fps == pytest.approx(60, rel=0.01)
+    assert sum(source.missed.values()) == missed
+    assert came[-1].index == 59 + missed
+    for frame, again in zip(came[::7], shown, strict=True):
+        np.testing.assert_array_equal(frame.image, again)
+
+
+def test_frames_that_an_edit_list_cuts_off_are_not_counted(tmp_path: Path) -> None:
+    whole = stamped(
+        tmp_path / "w.mp4", [k * PERIOD_MS for k in range(30)], "libx264", "yuv420p", qp="0", bf="0"
+    )
+    with av.open(str(whole)) as read, av.open(str(tmp_path / "m.mp4"), "w") as written:
+        stream = written.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(video=0):
+            if packet.size:
+                shift = round(10 * PERIOD_MS / 1000 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                written.mux(packet)
+    source = open_movie(tmp_path / "m.mp4")
+    with source as info:
+        assert info.n_frames == len(list(source.frames())) == 20
+
+
+def test_one_of_several_streams_is_chosen(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "m.mkv"), "w") as container:
+        streams = [container.add_stream("ffv1", rate=60) for _ in range(2)]
+        for stream in streams:
+            stream.height, stream.width, stream.pix_fmt = *FRAMES.shape[1:], "gray"
+        for frame in FRAMES:
+            for stream, image in zip(streams, (frame, 255 - frame), strict=True):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="gray")))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    with refused(BadInput, "sources.several-series"):
+        open_movie(tmp_path / "m.mkv").open()
+    with refused(BadInput, "sources.no-such-series"):
+        open_movie(tmp_path / "m.mkv", series=2).open()
+    for series, frames in enumerate((FRAMES, 255 - FRAMES)):
+        source = open_movie(tmp_path / "m.mkv", series=series)
+        with source:
+            np.testing.assert_array_equal(np.stack([f.image for f in source.frames()]), frames)
+            np.testing.assert_array_equal(source.frame(5), frames[5])
+
+
+def raw_avi(
+    path: Path, code: bytes, bits: int, images: list[bytes], table: bytes = b"", height: int = 96
+) -> Path:
+    """Write an AVI of raw frames as its maker says, right or wrong."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) & 1)
+
+    def listing(kind: bytes, *chunks: bytes) -> bytes:
+        return chunk(b"LIST", kind + b"".join(chunks))
+
+    n, width, colours = len(images), FRAMES.shape[2], len(table) // 4
+    strh = struct.pack("<4s4sIHHIIIIIIII4H", b"vids", code, 0, 0, 0, 0, 1, 60, 0, n, 0, 0, 0, 0, 0, width, 96)
+    strf = struct.pack("<IiiHH4sIiiII", 40, width, height, 1, bits, code, 0, 0, 0, colours, 0) + table
+    avih = struct.pack("<14I", 16667, 0, 0, 0x10, n, 0, 1, 0, width, 96, 0, 0, 0, 0)
+    body = listing(
+        b"hdrl", chunk(b"avih", avih), listing(b"strl", chunk(b"strh", strh), chunk(b"strf", strf))
+    )
+    body += listing(b"movi", *[chunk(b"00db", image) for image in images])
+    path.write_bytes(chunk(b"RIFF", b"AVI " + body))
+    return path
+
+
+def test_raw_avis_are_read_whatever_they_call_their_pixels(tmp_path: Path) -> None:
+    chroma = bytes([128]) * (FRAMES[0].size // 2)
+    luma = np.round(16 + FRAMES * (219 / 255)).astype(np.uint8)  # what video calls black is 16
+    upright = [frame.tobytes() for frame in FRAMES]
+    from_below = [frame[::-1].tobytes() for frame in FRAMES]
+    packed = [np.stack([frame, np.full_like(frame, 128)], axis=-1).tobytes() for frame in luma]
+    inverse = b"".join(bytes((255 - k, 255 - k, 255 - k, 0)) for k in range(256))
+    cases: dict[str, tuple[Any, ...]] = {
+        "YUY2": (b"YUY2", 16, packed),
+        "I420": (b"I420", 12, [frame.tobytes() + chroma for frame in luma]),
+        "grey, as OpenCV calls it YUY2": (b"YUY2", 8, upright),
+        "grey, as OpenCV calls it I420": (b"I420", 8, upright),
+        "I420, as OpenCV calls it Y800": (b"Y800", 8, [frame.tobytes() + chroma for frame in luma]),
+        "grey": (b"Y800", 8, upright),
+        "DIB without a colour table": (b"\0\0\0\0", 8, from_below),
+        "DIB without a colour table, from above": (b"\0\0\0\0", 8, upright, b"", -96),
+        "DIB with a colour table": (
+            b"\0\0\0\0",
+            8,
+            [(255 - frame)[::-1].tobytes() for frame in FRAMES],
+            inverse,
+        ),
+    }
+    for what, case in cases.items():
+        source = open_movie(raw_avi(tmp_path / "m.avi", *case))
+        with source:
+            frames = np.stack([frame.image for frame in source.frames()]).astype(int)
+            again = np.stack([source.frame(7), source.frame(3)])
+        assert np.abs(frames - FRAMES).max() <= 1, what
+        np.testing.assert_array_equal(again, frames[[7, 3]], what)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows forbids such names")
+def test_a_name_that_looks_like_a_protocol_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("http:m.avi", "concat:m.avi", "12:30:00.avi", "-i.avi", "m%03d.avi", "pipe:0", "a|b.avi"):
+        write(Path("m.avi"), "rawvideo").rename(name)
+        with open_movie(name) as info:
+            assert info.n_frames == N

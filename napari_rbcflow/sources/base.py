@@ -11,6 +11,7 @@ from napari_rbcflow.types import FrameSource as FrameSource
 from napari_rbcflow.types import RecordedSource as RecordedSource
 from napari_rbcflow.types import SourceInfo
 
+MOST_PIXELS = 64_000_000  # more than any camera sends at such rates; a header that says more is damaged
 MIN_SIDE_PX = 64  # twice a crop: in a smaller frame no cell can be followed
 FPS_RANGE = (0.1, 10_000.0)
 PIXEL_RANGE_UM = (0.05, 5.0)  # of a pixel in the field: from 100x with small pixels to 2x, binned

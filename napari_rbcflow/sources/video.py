@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import shlex
-import struct
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 import av
 import numpy as np
 from av.codec.context import ThreadType
+from av.stream import Disposition
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
+from napari_rbcflow.sources.avi import inspect_avi, refuse_cut
+from napari_rbcflow.sources.base import MOST_PIXELS
 from napari_rbcflow.sources.compression import lossy_codec
 from napari_rbcflow.sources.grey import ColourOrder, Raw
 from napari_rbcflow.sources.movie_reader import (
@@ -30,104 +30,9 @@ from napari_rbcflow.sources.movie_reader import (
 )
 from napari_rbcflow.types import SIMULATED_MARK
 
-_HEADER_LIMIT = 1 << 20  # no recorder's stream headers are longer
-
-
-@dataclass
-class AviFacts:
-    """Frames promised by the headers, whole frames found, and the rate as written."""
-
-    promised: int = 0  # by the recorder when it closes the file; 0 where it did not
-    whole: int = 0  # whose data are all there; repeated frames (empty chunks) are not among them
-    places: int = 0  # `whole` and the repeated ones
-    fps: float | None = None  # None for a rate or scale of zero
-    cut: bool = False  # the file ends before a chunk does
-    video_stream: int | None = None
-
-
-def inspect_avi(path: Path) -> AviFacts | None:
-    """Walk the chunks of an AVI; None where the file is not one (then FFmpeg decides)."""
-    facts = AviFacts()
-    end_of_file = path.stat().st_size
-    with path.open("rb", buffering=0) as file:
-        head = file.read(12)
-        if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"AVI ":
-            return None
-        place = 0
-        while place + 12 <= end_of_file:
-            file.seek(place)
-            name, size, kind = struct.unpack("<4sI4s", file.read(12))
-            if name != b"RIFF" or kind not in (b"AVI ", b"AVIX"):
-                break
-            # A recorder that was killed leaves zero for the size: then the segment is the rest.
-            end = place + 8 + size if size else end_of_file
-            facts.cut = facts.cut or end > end_of_file
-            _walk(file, place + 12, min(end, end_of_file), end_of_file, facts)
-            place = end + (end & 1)
-    return facts
-
-
-def _walk(file: BinaryIO, place: int, end: int, end_of_file: int, facts: AviFacts) -> None:
-    while place + 8 <= end:
-        file.seek(place)
-        name, size = struct.unpack("<4sI", file.read(8))
-        stop = place + 8 + size
-        if name == b"LIST":
-            kind = file.read(4)
-            if kind == b"movi":
-                open_end = size <= 4
-                if open_end and stop >= end:
-                    return
-                facts.cut = facts.cut or stop > end_of_file
-                _count(file, place + 12, end if open_end else min(stop, end_of_file), facts)
-                if open_end and facts.places:
-                    return
-            elif kind == b"hdrl":
-                _read_headers(file.read(min(size - 4, _HEADER_LIMIT)), facts)
-        elif stop > end_of_file:
-            facts.cut = True
-        place = stop + (stop & 1)
-
-
-def _count(file: BinaryIO, place: int, end: int, facts: AviFacts) -> None:
-    stream = b"%02d" % (facts.video_stream or 0)
-    while place + 8 <= end:
-        file.seek(place)
-        name, size = struct.unpack("<4sI", file.read(8))
-        if name == b"LIST":
-            place += 12  # a "rec " list: its chunks follow as if it were not there
-            continue
-        if name in (b"idx1", b"\0\0\0\0"):
-            return
-        stop = place + 8 + size
-        if stop > end:
-            facts.cut = True
-            return
-        if name[:2] == stream and name[2:] in (b"db", b"dc"):
-            facts.places += 1
-            facts.whole += size > 0
-        place = stop + (stop & 1)
-
-
-def _read_headers(headers: bytes, facts: AviFacts) -> None:
-    """Read stream headers (strh) and the OpenDML frame count (dmlh), wherever in the lists they are."""
-    place, stream = 0, -1
-    while place + 8 <= len(headers):
-        name, size = struct.unpack_from("<4sI", headers, place)
-        if name == b"LIST":
-            place += 12
-            continue
-        body = headers[place + 8 : place + 8 + size]
-        if name == b"strh" and len(body) >= 36:
-            stream += 1
-            if body[:4] == b"vids" and facts.video_stream is None:
-                facts.video_stream = stream
-                scale, rate, _, length = struct.unpack_from("<4I", body, 20)
-                facts.fps = rate / scale if scale and rate else None
-                facts.promised = max(facts.promised, length)
-        elif name == b"dmlh" and len(body) >= 4:
-            facts.promised = max(facts.promised, struct.unpack_from("<I", body)[0])
-        place += 8 + size + (size & 1)
+_SAME_RATE = 0.01  # by which the rate that a file promises may differ from that of its time stamps
+_NOT_MOVIES = {"tty", "hls", "dash", "concat", "sdp", "rtsp", "lavfi", "bin", "xbin", "adf", "idf"}
+"""Formats of text and of lists of other files, for which FFmpeg takes whatever looks like them."""
 
 
 class VideoCursor:
@@ -141,18 +46,19 @@ class VideoCursor:
         self._next: RawFrame | None = None
         self._shown: RawFrame | None = None
         self._at = -1
-        # An AVI of dependent frames has no time stamps that tell the order of display.
-        self._seeks = reader.intra_only or not reader.counts_frames
-        self._stamps: list[int] = []
-        self._keys: list[int] = []
+        self._seeks = bool(reader.stamps)
 
     def read(self, place: int) -> Raw:
         """Return the frame at a place, or the one that the recorder repeated there; else NoSuchFrame."""
+        places = self._reader.places
+        row = bisect_right(places, place) - 1
+        if row < 0 or (places[row] != place and not self._reader.is_avi):
+            raise NoSuchFrame(place)
         if self._seeks:
             with suppress(av.FFmpegError, LookupError):
-                return self._by_seeking(place)
+                return self._by_seeking(row)
             self._seeks = False
-        return self._by_decoding(place)
+        return self._by_decoding(places[row])
 
     def close(self) -> None:
         """Close the file."""
@@ -161,21 +67,17 @@ class VideoCursor:
             container.close()
         self._restart()
 
-    def _by_seeking(self, place: int) -> Raw:
+    def _by_seeking(self, row: int) -> Raw:
         if self._container is None:
-            self._container, self._stream = _open(self._reader.path)
-            if not self._reader.counts_frames:
-                self._index()
-        if self._reader.counts_frames:
-            stamp, starts, near = place, [place], self._at == place - 1
-        else:
-            stamp = self._stamps[place]
-            k = bisect_right(self._keys, stamp) - 1
-            # The key frame before as well: frames shown before a key frame may be stored behind it.
-            starts = self._keys[max(0, k - 1) : k + 1][::-1]
-            # Up to the next key frame it is cheaper to decode on.
-            near = self._at == place - 1 or starts[0] <= (self._stamps[self._at] if self._at >= 0 else -1)
-        image = self._decode_to(stamp) if 0 <= self._at < place and near else None
+            self._container, self._stream = self._reader.reopen()
+        stamps, keys = self._reader.stamps, self._reader.keys
+        stamp = stamps[row]
+        k = bisect_right(keys, stamp) - 1
+        # The key frame before as well: frames shown before a key frame may be stored behind it.
+        starts = keys[max(0, k - 1) : k + 1][::-1] if k >= 0 else [stamp]
+        # Up to the next key frame it is cheaper to decode on.
+        near = self._at == row - 1 or starts[0] <= (stamps[self._at] if self._at >= 0 else stamps[0] - 1)
+        image = self._decode_to(stamp) if 0 <= self._at < row and near else None
         for start in starts:
             if image is not None:
                 break
@@ -184,8 +86,8 @@ class VideoCursor:
             image = self._decode_to(stamp, from_key=True)
         if image is None:
             self._at = -1
-            raise LookupError(place)
-        self._at = place
+            raise LookupError(row)
+        self._at = row
         return image
 
     def _decode_to(self, stamp: int, *, from_key: bool = False) -> Raw | None:
@@ -193,22 +95,11 @@ class VideoCursor:
         whole = not from_key
         for frame in self._decoded:
             if frame.pts is None or frame.pts > stamp:
-                return None  # a repeated frame, or a wrong index
+                return None  # a wrong index
             whole = whole or bool(frame.key_frame)
             if frame.pts == stamp:
                 return self._reader.image(frame) if whole else None
         return None
-
-    def _index(self) -> None:
-        container, stream = _open(self._reader.path)
-        with container:
-            packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
-        if any(pts is None for pts, _ in packets):
-            raise LookupError("no time stamps")
-        self._stamps = sorted(pts for pts, _ in packets if pts is not None)
-        self._keys = sorted(pts for pts, key in packets if key and pts is not None)
-        if len(set(self._stamps)) < len(self._stamps) or not self._keys or self._keys[0] > self._stamps[0]:
-            raise LookupError("time stamps that do not tell frames apart")
 
     def _by_decoding(self, place: int) -> Raw:
         if self._in_order is None or self._shown is None or place < self._shown.place:
@@ -232,53 +123,125 @@ class VideoReader(MovieReader):
     """A movie in a container.
 
     Grey and luminance-chrominance codecs give grey directly (luminance, full range); others are
-    asked for bgr24, which is exact for palettes and RGB alike. Where every frame is a key frame
-    and the container counts frames (AVI), `at` seeks and checks the frame's own time stamp; else it
-    decodes the movie once.
+    asked for bgr24, which is exact for palettes and RGB alike. Frames have their places by the time stamps
+    of the container, sorted: B-frames are stored in another order. An AVI has no time stamps: its frames are
+    counted, and an empty chunk stands for one that the recorder repeated.
     """
 
     def __init__(self, path: Path, series: int | None = None) -> None:
         self.path = path
-        choose_series(path.name, [say("sources.title-video")], series)
-        avi = inspect_avi(path)
-        self._container, self._stream = _open(path)
+        self._index: int | None = None  # of the stream, as soon as it is chosen
+        self._tag = ""
         self._cursor: VideoCursor | None = None
+        self._container = self._open()
         try:
-            self._facts_of(avi)
+            self._choose(series)
+            self._look()
         except BaseException:
             self.close()
             raise
 
-    def _facts_of(self, avi: AviFacts | None) -> None:
-        context, name = self._stream.codec_context, self.path.name
-        pixels = context.pix_fmt
-        if not pixels:
+    def reopen(self) -> tuple[av.container.InputContainer, av.VideoStream]:
+        """Return the file opened once more, and the stream."""
+        container = self._open()
+        stream = container.streams[self._index or 0]
+        assert isinstance(stream, av.VideoStream)
+        if self._tag:
+            stream.codec_context.codec_tag = self._tag
+        if stream.codec_context.name != "rawvideo":
+            stream.thread_type = ThreadType.AUTO
+            stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+        return container, stream
+
+    def _open(self) -> av.container.InputContainer:
+        try:
+            # The protocol is named: a file's own name may look like one (``http:...``, ``a:b.avi``).
+            return av.open(f"file:{self.path}")
+        except av.FFmpegError as error:
+            why = error.strerror or error
+            raise BadInput("sources.not-a-movie", name=self.path.name, why=why) from error
+
+    def _choose(self, series: int | None) -> None:
+        name = self.path.name
+        if set(self._container.format.name.split(",")) & _NOT_MOVIES:
+            raise BadInput("sources.not-a-movie", name=name, why=self._container.format.long_name)
+        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not streams:
+            raise BadInput("sources.no-video", name=name)
+        titles = [
+            say("sources.title-video", width=s.width, height=s.height, codec=s.codec_context.name)
+            if s.codec_context is not None
+            else say("sources.title-video-unknown")
+            for s in streams
+        ]
+        self._stream = streams[choose_series(name, titles, series)]
+        self._index = self._stream.index
+        context = self._stream.codec_context
+        if context is None or not context.pix_fmt:
             raise BadInput("sources.codec-unknown", name=name)
-        self._format, order = _wanted_format(pixels)
-        self._palette: Raw | None = None
-        self.counts_frames = avi is not None  # in its time stamps
-        self.intra_only = context.codec.intra_only  # every frame is a key frame
-        n = avi.whole if avi else self._count_packets()
-        self.facts = FileFacts(
-            n, order=order, format=f"{self._container.format.name} {context.name} {pixels}"
-        )
-        self.facts.lossy_codec = self._lossy_codec()
-        self.facts.details["codec"] = f"{context.name} {pixels}".strip()
-        if avi is None:
-            rate = self._stream.average_rate or self._stream.guessed_rate
-            self.facts.take_fps(float(rate) if rate else None, name)
+        if context.width * context.height > MOST_PIXELS:
+            size = f"{context.width} x {context.height}"
+            raise BadInput("sources.frames-too-large", name=name, size=size)
+
+    def _look(self) -> None:
+        context, name = self._stream.codec_context, self.path.name
+        avi = inspect_avi(self.path, self._stream.index)
+        self.is_avi = avi is not None
+        if avi is not None:
+            refuse_cut(avi, name)
+        packets = (packet for packet in self._container.demux(self._stream) if packet.size)
+        first = next(packets, None)
+        if first is None:
+            raise BadInput("sources.no-frames", name=name)
+        pixels, self.facts = context.pix_fmt or "", FileFacts(0)
+        facts = self.facts
+        if context.name == "rawvideo" and (held := _held_pixels(context, first.size)):
+            said, (self._tag, pixels) = pixels, held
+            facts.warnings.append(say("sources.video-mislabelled", name=name, said=said, held=pixels))
+        self._format, facts.order = _wanted_format(pixels)
+        facts.format = f"{self._container.format.name} {context.name} {pixels}"
+        facts.details["codec"] = f"{context.name} {pixels}".strip()
+        self.stamps: list[int] = []
+        """Of the frames in the order of display; empty where they do not tell frames apart."""
+        self.keys: list[int] = []
+        if avi is not None:
+            facts.n_frames, facts.places, facts.n_places = len(avi.whole), avi.whole, avi.places
+            facts.take_fps(avi.fps, name)
+            if avi.fps and np.median(np.diff(avi.whole[:1000])) > 1:  # its clock ticks faster than its camera
+                facts.fps = None
+                facts.take_times([tick / avi.fps for tick in avi.whole], name)
+            if context.codec.intra_only:  # else its frames have no time stamps that tell the order of display
+                self.stamps = self.keys = avi.whole
+            if not avi.promised:
+                facts.warnings.append(say("sources.avi-not-closed", name=name, frames=facts.n_frames))
         else:
-            _refuse_cut(avi, name)
-            self.facts.take_fps(avi.fps, name)
-            if n and not avi.promised:
-                self.facts.warnings.append(say("sources.avi-not-closed", name=name, frames=n))
+            self._take_stamps(chain([first], packets))
+        self.places: Sequence[int] = facts.places or range(facts.n_frames)
+        self._seekable = avi is not None and bool(self.stamps) and avi.places == len(avi.whole)
+        facts.lossy_codec = lossy_codec(self._stream, first)  # which takes the packet
         self._take_comment(self._container.metadata.get("comment", ""), name)
-        if self._format == "gray" and not pixels.startswith("gray") and n:
-            self._warn_of_colour()
-        if pixels == "pal8" and n:
-            self._palette = self._read_palette()
-        self._seekable = avi is not None and avi.whole == avi.places and self.intra_only
-        self.facts.n_places = avi.places if avi else None
+        self._palette: Raw | None = None
+        self._look_at_first_frame(pixels)
+
+    def _take_stamps(self, packets: Iterable[av.Packet[av.VideoStream]]) -> None:
+        """Take the time stamps of a container other than AVI, whose headers may be silent or guess."""
+        stream, facts, name = self._stream, self.facts, self.path.name
+        # Some are cut off by an edit list.
+        shown = [(packet.pts, packet.is_keyframe) for packet in packets if not packet.is_discard]
+        facts.n_frames = len(shown)
+        rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+        stamps = sorted(pts for pts, _ in shown if pts is not None)
+        if len(set(stamps)) == len(shown):
+            keys = sorted(pts for pts, key in shown if key and pts is not None)
+            if keys and keys[0] <= stamps[0]:
+                self.stamps, self.keys = stamps, keys
+            if len(stamps) > 1 and stream.time_base:
+                facts.take_times([float(stamp * stream.time_base) for stamp in stamps], name)
+        measured = facts.fps
+        if measured is None:
+            facts.take_fps(rates[0] if rates else None, name)
+        else:  # time stamps are rounded
+            facts.fps = next((rate for rate in rates if abs(rate / measured - 1) < _SAME_RATE), measured)
 
     def _take_comment(self, comment: str, name: str) -> None:
         """Read the comment, where `rbcflow simulate` writes JSON."""
@@ -288,21 +251,22 @@ class VideoReader(MovieReader):
             self.facts.take_pixel_size(float(told["pixel_size_um"]), name)
 
     def frames(self) -> Iterator[RawFrame]:
-        container, stream = _open(self.path)
+        places, rows = self.places, {stamp: row for row, stamp in enumerate(self.stamps)}
+        container, stream = self.reopen()
         with container:
-            last = -1
-            for count, frame in enumerate(container.decode(stream)):
-                # An AVI counts frames in its time stamps, so a frame that the recorder repeated
-                # (an empty chunk) shows as a gap; elsewhere time stamps are rounded: count.
-                pts = frame.pts if self.counts_frames else None
-                last = pts if pts is not None and pts > last else max(count, last + 1)
-                yield RawFrame(last, None, self.image(frame))
+            row = -1
+            for frame in container.decode(stream):
+                # Counted, and by the time stamp where the decoder left out a frame.
+                row = max(row + 1, rows.get(frame.pts, 0) if frame.pts is not None else 0)
+                if row >= len(places):
+                    return
+                yield RawFrame(places[row], None, self.image(frame))
 
     def at(self, places: Sequence[int]) -> Iterator[Raw]:
         if not self._seekable:
             yield from self._at_by_decoding(places)
             return
-        container, stream = _open(self.path)
+        container, stream = self.reopen()
         with container:
             for done, place in enumerate(places):
                 container.seek(place, stream=stream)
@@ -325,7 +289,7 @@ class VideoReader(MovieReader):
     def _at_by_decoding(self, places: Sequence[int]) -> Iterator[Raw]:
         wanted = iter(places)
         place = next(wanted, None)
-        container, stream = _open(self.path)
+        container, stream = self.reopen()
         count = 0
         try:
             with container:
@@ -343,43 +307,61 @@ class VideoReader(MovieReader):
 
     def image(self, frame: av.VideoFrame) -> Raw:
         """Return a decoded frame as an array."""
-        if self._palette is not None:
-            indices, _ = frame.to_ndarray()
-            entries: Raw = self._palette[indices]
-            return entries
-        image: Raw = frame.to_ndarray(format=self._format)
-        return image
+        if frame.format.name != "pal8":
+            image: Raw = frame.to_ndarray(format=self._format)
+            return image
+        indices, argb = frame.to_ndarray()
+        # From an AVI, FFmpeg sends the palette with the first packet only: after a seek a frame has none.
+        palette = self._palette if self._palette is not None and not argb[:, 1:].any() else _colours(argb)
+        entries: Raw = palette[indices]
+        return entries
 
-    def _read_palette(self) -> Raw:
-        """Return grey, shape (256,), or BGR, shape (256, 3), of each palette entry.
+    def _look_at_first_frame(self, pixels: str) -> None:
+        container, stream = self.reopen()
+        try:
+            with container:
+                frame = next(container.decode(stream), None)
+                if frame is None:
+                    return
+                if frame.interlaced_frame:
+                    self.facts.warnings.append(say("sources.video-interlaced", name=self.path.name))
+                if pixels == "pal8":
+                    self._palette = _colours(frame.to_ndarray()[1])
+                elif self._format == "gray" and not pixels.startswith("gray"):
+                    bgr = frame.to_ndarray(format="bgr24")[::4, ::4].astype(np.int16)
+                    if int(np.ptp(bgr, axis=2).max()) > 16:  # beyond what a codec does to grey
+                        self.facts.warnings.append(say("sources.video-in-colour", name=self.path.name))
+        except av.FFmpegError as error:
+            why = error.strerror or error
+            raise BadInput("sources.unreadable-at-frame", name=self.path.name, frame=0, why=why) from error
 
-        FFmpeg sends the palette with the first packet only: after a seek a frame has none.
-        """
-        container, stream = _open(self.path)
-        with container:
-            argb = next(container.decode(stream)).to_ndarray()[1]
-        bgr = np.ascontiguousarray(argb[:, :0:-1])
-        return bgr[:, 0].copy() if np.array_equal(bgr.min(axis=1), bgr.max(axis=1)) else bgr
 
-    def _count_packets(self) -> int:
-        """Count frames without decoding: the headers of containers other than AVI may be silent or guess."""
-        return sum(1 for packet in self._container.demux(self._stream) if packet.size)
+def _colours(argb: Raw) -> Raw:
+    """Return grey, shape (256,), or BGR, shape (256, 3), of each entry of a palette.
 
-    def _lossy_codec(self) -> str:
-        container, stream = _open(self.path)
-        with container:
-            packet = next((packet for packet in container.demux(stream) if packet.size), None)
-            return "" if packet is None else lossy_codec(stream, packet)
+    Without a colour table all entries are the same: then a pixel is its own grey.
+    """
+    bgr = np.ascontiguousarray(argb[:, :0:-1])
+    if not np.ptp(bgr, axis=0).any():
+        return np.arange(256, dtype=np.uint8)
+    return bgr[:, 0].copy() if np.array_equal(bgr.min(axis=1), bgr.max(axis=1)) else bgr
 
-    def _warn_of_colour(self) -> None:
-        container, stream = _open(self.path)
-        with container:
-            frame = next(container.decode(stream), None)
-            if frame is None:
-                return
-            bgr = frame.to_ndarray(format="bgr24").astype(np.int16)
-            if int(np.ptp(bgr[::4, ::4], axis=2).max()) > 16:  # beyond what a codec does to grey
-                self.facts.warnings.append(say("sources.video-in-colour", name=self.path.name))
+
+def _held_pixels(context: av.VideoCodecContext, size: int) -> tuple[str, str] | None:
+    """Return as what raw frames must be read that have not the size of the pixels that their header names.
+
+    That is a code of four letters, and FFmpeg's name of the pixels. OpenCV, for one, writes 8-bit grey or
+    I420 under any name.
+    """
+    pixels = context.width * context.height
+    if context.format is None or _fits(size, pixels * context.format.bits_per_pixel / 8):
+        return None
+    kinds = {"Y800": ("gray", 1.0), "I420": ("yuv420p", 1.5)}
+    return next(((tag, name) for tag, (name, many) in kinds.items() if _fits(size, pixels * many)), None)
+
+
+def _fits(size: int, wanted: float) -> bool:
+    return 0.99 <= size / wanted <= 1.06  # rows may be padded
 
 
 def _wanted_format(pixels: str) -> tuple[str, ColourOrder]:
@@ -388,37 +370,3 @@ def _wanted_format(pixels: str) -> tuple[str, ColourOrder]:
     if kind.is_rgb or kind.has_palette:
         return ("rgb48le", "rgb") if deep else ("bgr24", "bgr")
     return ("gray16le" if deep and len(kind.components) == 1 else "gray"), "bgr"
-
-
-def _refuse_cut(avi: AviFacts, name: str) -> None:
-    if avi.whole and not avi.cut and avi.places >= avi.promised:
-        return
-    if not avi.whole:
-        if avi.cut or avi.promised:
-            raise BadInput("sources.avi-no-whole-frame", name=name)
-        raise BadInput("sources.no-frames", name=name)
-    command = f"ffmpeg -i {shlex.quote(name)} -frames:v {avi.whole} -c copy whole.avi"
-    remedy = say("sources.record-copy-or-keep", command=command)
-    if avi.promised > avi.places:
-        raise BadInput(
-            "sources.cut-short-of-promise", name=name, frames=avi.promised, whole=avi.whole, remedy=remedy
-        )
-    raise BadInput("sources.cut-short", name=name, whole=avi.whole, remedy=remedy)
-
-
-def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
-    try:
-        container = av.open(str(path))
-    except av.FFmpegError as error:
-        why = error.strerror or error
-        raise BadInput("sources.not-a-movie", name=path.name, why=why) from error
-    if not container.streams.video:
-        container.close()
-        raise BadInput("sources.no-video", name=path.name)
-    stream = container.streams.video[0]
-    if stream.codec_context is None:
-        container.close()
-        raise BadInput("sources.codec-unknown", name=path.name)
-    if stream.codec_context.name != "rawvideo":
-        stream.thread_type = ThreadType.AUTO
-    return container, stream
