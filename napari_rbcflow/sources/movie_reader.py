@@ -146,6 +146,7 @@ class MovieReader(ABC):
         """Close the file; more than once is fine."""
 
 
+_NAMED = 8  # at most, of the movies in a file
 _SAME_RATE = 0.05  # by which a rate that was asked for may differ from the true one, without a word
 _EVEN = 0.5  # of the intervals between a camera's frames are about as long as the usual one
 _HOLES = 3  # in a movie of which more than half is missing; many mean that frames came in batches
@@ -182,7 +183,8 @@ def choose_series(name: str, found: Sequence[str], series: int | None) -> int:
     `found` says in a few words what each is. BadInput where several are there and nobody chose, or where
     there is no such.
     """
-    titles = "; ".join(f"{k}: {title}" for k, title in enumerate(found))
+    titles = "; ".join(f"{k}: {title}" for k, title in enumerate(found[:_NAMED]))
+    titles += "; ..." if len(found) > _NAMED else ""
     if series is None and len(found) > 1:
         raise BadInput("sources.several-series", name=name, n=len(found), found=titles)
     if not 0 <= (series or 0) < len(found):

@@ -81,8 +81,9 @@ def _open_inside(folder: Path, series: int | None) -> MovieReader:
     if not inside:
         raise BadInput("sources.folder-empty", name=folder.name)
     inside = [path for _, path in sorted((_natural(path.name), path) for path in inside)]
-    at = choose_series(folder.name, [path.name for path in inside], series)
-    return open_folder(inside[at], series if len(inside) == 1 else None)
+    if len(inside) == 1:
+        return open_folder(inside[0], series)
+    return open_folder(inside[choose_series(folder.name, [path.name for path in inside], series)])
 
 
 def _stacks(files: Sequence[Path]) -> list[Path]:

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 import math
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import tifffile
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
-from napari_rbcflow.sources.base import in_a_line
+from napari_rbcflow.sources.base import MOST_PIXELS, in_a_line
 from napari_rbcflow.sources.compression import jpeg_is_lossless
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, choose_series
@@ -77,6 +78,11 @@ class Stack(NamedTuple):
     image: int = 0  # of the OME description
     at: Mapping[str, int] = {}  # where it is on the axes other than time
 
+    @property
+    def frames(self) -> list[Any]:
+        """Its pages alone, None for one that is not there; empty where the frames lie in a row."""
+        return [self.pages[row] for row in self.rows] if self.pages else []
+
 
 class TiffReader(MovieReader):
     """One TIFF with many frames, or the set of files that it belongs to.
@@ -111,7 +117,7 @@ class TiffReader(MovieReader):
         name, tif = self._path.name, self._tif
         whole = chain_is_whole(Path(tif.filehandle.path))
         stacks = _stacks(tif, name, ome, whole)
-        mine = [k for k, one in enumerate(stacks) if any(_file_of(page) == name for page in one.pages)]
+        mine = [k for k, one in enumerate(stacks) if any(_file_of(page) == name for page in one.frames)]
         if series is None and file_chooses and len(mine) == 1:
             series = mine[0]
         stack = stacks[choose_series(name, [one.title for one in stacks], series)]
@@ -119,9 +125,11 @@ class TiffReader(MovieReader):
         self._shape, self._dtype = keyframe.shape, keyframe.dtype
         self._photometric, self._offset, self._rows = keyframe.photometric, stack.offset, stack.rows
         check_size(name, *self._shape)
-        self._pages = [stack.pages[row] for row in stack.rows] if stack.pages else []
+        self._pages = stack.frames
         if ome.readable and len(ome.files()) > stack.image:
             self._refuse_missing(ome.files()[stack.image])
+        if tif.is_micromanager:
+            _refuse_parts(self._path, {name, *(_file_of(page) for one in stacks for page in one.pages)})
         places = [place for place, page in enumerate(self._pages) if page is not None]
         stopped = tif.is_micromanager and len(places) < len(self._pages)
         if stopped:  # it describes what was asked for, and the acquisition was stopped
@@ -148,9 +156,12 @@ class TiffReader(MovieReader):
             self.facts.warnings.append(say("sources.tiff-cut-after-frames", name=name, frames=frames))
         if stopped and places:
             self.facts.take_places([place - places[0] for place in places])
-            if places[-1] + 1 < len(self._rows):
+        if tif.is_micromanager:
+            summary = (tif.micromanager_metadata or {}).get("Summary") or {}
+            meant = int(number(summary.get("Frames")) or 0)
+            if meant > (places[-1] + 1 if places else frames):
                 self.facts.warnings.append(
-                    say("sources.stopped-early", name=name, frames=len(self._rows), there=len(places))
+                    say("sources.stopped-early", name=name, frames=meant, there=frames)
                 )
         self._colours = None
         if keyframe.photometric == 3:
@@ -246,13 +257,9 @@ def lossy_in(page: Any) -> str:
     return str(tifffile.COMPRESSION(page.compression).name).lower()
 
 
-_LARGEST_PX = 100_000_000
-"""No camera has so many; a damaged file may promise any number, and memory for it."""
-
-
 def check_size(name: str, *shape: int) -> None:
     """Refuse frames that are larger than any camera's."""
-    if math.prod(shape) > 4 * _LARGEST_PX:
+    if math.prod(shape) > 4 * MOST_PIXELS:  # in as many channels
         raise BadInput("sources.frames-too-large", name=name, size=" x ".join(map(str, shape)))
 
 
@@ -392,6 +399,27 @@ def _split(series: Any, name: str, image: int) -> Iterator[Stack]:
         title = " ".join([title, series.name, *(f"{axis}{place}" for axis, place in where.items())]).strip()
         offset = int(series.dataoffset) if contiguous else 0
         yield Stack(title, series.keyframe, pages, offset, chosen.tolist(), image, where)
+
+
+_PART = re.compile(r"(?P<stem>.*_MMStack.*?)(_(?P<part>[1-9]\d*))?(?P<ending>(\.ome)?\.tiff?)", re.IGNORECASE)
+
+
+def _refuse_parts(path: Path, used: set[str]) -> None:
+    """Refuse a part of what Micro-Manager split, where another is missing, or was not found by tifffile."""
+    mine = _PART.fullmatch(path.name)
+    if mine is None:
+        return
+    parts: dict[int, str] = {}
+    for file in path.parent.iterdir():
+        other = _PART.fullmatch(file.name)
+        if other is not None and other["stem"] == mine["stem"]:
+            parts[int(other["part"] or 0)] = file.name
+    missing = next((k for k in range(max(parts)) if k not in parts), None)
+    if missing is not None:
+        file_name = f"{mine['stem']}{f'_{missing}' if missing else ''}{mine['ending']}"
+        raise BadInput("sources.set-file-missing", name=path.name, missing=file_name)
+    if left := sorted(set(parts.values()) - used):
+        raise BadInput("sources.set-not-joined", name=path.name, other=left[0])
 
 
 def _file_of(page: Any) -> str:

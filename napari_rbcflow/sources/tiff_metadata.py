@@ -153,9 +153,14 @@ def take_elapsed(
 ) -> None:
     """Take the frames' times from what Micro-Manager says of each."""
     times = [number(one.get("ElapsedTime-ms"), least=-1.0) if one else None for one in told]
-    if len(times) == facts.n_frames and None not in times:
-        origin = say("sources.origin-micro-manager", name=name)
-        facts.take_times([time / 1000 for time in times if time is not None], origin, numbers)
+    known = [time / 1000 for time in times if time is not None]
+    origin = say("sources.origin-micro-manager", name=name)
+    if known and len(known) < facts.n_frames:
+        facts.warnings.append(
+            say("sources.times-incomplete", origin=origin, known=len(known), frames=facts.n_frames)
+        )
+    elif len(known) == facts.n_frames:
+        facts.take_times(known, origin, numbers)
 
 
 @contextlib.contextmanager
