@@ -127,11 +127,13 @@ class LossLedger:
     def _place(self, one: _Held) -> Frame:
         self._index += one.steps
         early = one.steps - (one.time_ms - self._time_ms) / self._period_ms
-        self._lead = (1 - _FORGET) * (self._lead + (early if abs(early) >= _LATE else 0.0))
+        self._lead = self._lead + early if abs(early) >= _LATE else (1 - _FORGET) * self._lead
         self._time_ms = one.time_ms
         return Frame(self._index, (one.time_ms - (self._began_ms or 0.0)) / 1000, one.image)
 
     def _follow(self, interval_ms: float) -> None:
+        if interval_ms < (1 - _LATE) * self._period_ms:
+            return  # after a late frame, or of a clock that stands still
         period = self._period_ms + _LEARN * (interval_ms - self._period_ms)
         low, high = (1 - _LEARN_LIMIT) * self._nominal_ms, (1 + _LEARN_LIMIT) * self._nominal_ms
         self._period_ms = min(high, max(low, period))
@@ -216,10 +218,10 @@ class CoreClock:
             self._came_ms = self._changed_ms = self._way_ms = self._popped_ms = popped_ms
         else:
             step = 1 if number is None or self._number is None else max(1, number - self._number)
-            self._go_on(
-                said_ms, _within(self._came_ms + step * self.period_ms, empty_ms, popped_ms), popped_ms
-            )
-            self._came_ms = _within(self._time_ms + self._way_ms, empty_ms, popped_ms)
+            guess_ms = _within(self._came_ms + step * self.period_ms, empty_ms, popped_ms)
+            self._go_on(said_ms, guess_ms, popped_ms)
+            still = said_ms is not None and said_ms == self._said_ms
+            self._came_ms = guess_ms if still else _within(self._time_ms + self._way_ms, empty_ms, popped_ms)
         if said_ms is not None:
             if self._ahead_ms is None:
                 self._ahead_ms = self._time_ms - said_ms
@@ -234,7 +236,9 @@ class CoreClock:
         self._way_ms += _DRIFT * max(0.0, popped_ms - self._popped_ms)
         if said_ms is not None and self._ahead_ms is not None:
             moved_ms = said_ms + self._ahead_ms - self._time_ms
-            if moved_ms < 0:  # perhaps only as a counter does that is full
+            if said_ms == self._said_ms:
+                moved_ms = 0.0
+            elif moved_ms < 0:  # perhaps only as a counter does that is full
                 moved_ms += _COUNTER / self.unit
             if self._believes(moved_ms, said_ms, guess_ms, popped_ms):
                 self._time_ms += moved_ms
@@ -243,6 +247,10 @@ class CoreClock:
                 return
             self._ahead_ms = None
         self.doubted += 1
+        if said_ms is not None and said_ms == self._said_ms:
+            # It stopped a while ago.
+            self._time_ms = max(self._time_ms, guess_ms - self._way_ms)
+            return
         self._time_ms += max(0.0, guess_ms - self._came_ms)
         self._way_ms = guess_ms - self._time_ms
 
@@ -307,7 +315,7 @@ def choose_clock(came: Sequence[Came]) -> CoreClock:
         said = [moment_in(one.tags.get(tag)) for one in came]
         moved = np.array([b - a for a, b in pairwise(said) if a is not None and b is not None])
         typical = float(np.median(moved)) if len(moved) else 0.0
-        if typical <= 0:
+        if not 1e-6 < typical / arrival_ms < 1e9:
             continue
         by_pace = 1000.0 ** round(math.log(typical / arrival_ms, 1000))
         for unit in dict.fromkeys((1.0, by_pace)):
