@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from sklearn.metrics import cohen_kappa_score
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import FRAGMENT, ReviewPlan
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import ChangeLog, Review, open_session, verify
+from napari_rbcflow.session import ChangeLog, Review, open_session, schema, verify
 from napari_rbcflow.session import review as review_module
 from napari_rbcflow.session.review import population, seed_of
 from napari_rbcflow.types import Label, Verdict
@@ -537,3 +538,40 @@ def test_few_checks_give_no_result(folder: Path) -> None:
     review.add(dict.fromkeys(review.sample(20), "tank-treading"), "Anna")
     assert review.conclusion.verdict is Verdict.PROVISIONAL
     assert is_said("session.why-few-checked", review.conclusion.why)
+
+
+def test_two_programs_that_check_at_once_write_one_review(folder: Path) -> None:
+    cells = Review(folder).sample(60)
+    parts = {"Zoë": cells[:30], "Zoe\u0308": cells[20:50], "Anna": cells[40:]}  # the first two are one person
+    failed: list[Exception] = []
+
+    def check(by: str) -> None:
+        try:
+            review = Review(folder)
+            for k in range(0, len(parts[by]), 5):
+                review.add({cell: seen(cell) for cell in parts[by][k : k + 5]}, by)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=check, args=(by,)) for by in parts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failed
+    review = Review(folder)
+    assert set(review.labels) == {"Zoë", "Anna"}
+    assert (len(lines(folder)), review.reviewed) == (1 + 50 + 20, 60)
+    assert record(folder)["reviewers"]["Zoë"]["reviewed"] == 50
+    review.finish()
+    assert verify(folder).findings == []
+
+
+def test_a_program_that_holds_the_review_for_too_long_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "LOCK_S", 0.05)
+    with schema.locked(folder / "cells.csv"):
+        assert not Review(folder).labels  # reading waits for nobody
+        with refused(RunFailed, "session.review-busy"):
+            Review(folder).sample(5)

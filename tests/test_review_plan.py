@@ -87,20 +87,11 @@ def test_each_track_is_drawn_once_and_in_the_order_of_its_stratum(
         assert len(more) == min(batch, n - len(labels))
         assert not set(more) & set(labels)
         labels |= {cell: [data.draw(st.sampled_from(NAMES))] for cell in more}
-        assert not plan.left_out(labels)
         got = plan.estimate(labels)
         assert (got.estimate is None) == all(said == ["unreliable"] for said in labels.values())
         if got.estimate is not None and got.low is not None and got.high is not None:
             assert 0 <= got.low <= got.estimate <= got.high <= 1
     assert sorted(cell for stratum in plan.strata for cell in stratum.cells) == list(range(n))
-
-
-def test_a_track_that_was_passed_over_is_a_gap() -> None:
-    plan, kind = a_movie(5)
-    labels = checked(plan, kind, 60)
-    stratum = max(plan.strata, key=lambda s: sum(int(c) in labels for c in s.cells))
-    labels.pop(int(stratum.cells[0]))
-    assert plan.left_out(labels) == [int(stratum.cells[0])]
 
 
 def test_persons_who_differ_have_an_equal_say() -> None:

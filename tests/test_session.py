@@ -28,6 +28,7 @@ from sentence_keys import any_said, is_said, refused
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, wilson
+from napari_rbcflow.ring import disk, replace_file
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import (
     ChangeLog,
@@ -759,6 +760,30 @@ def test_tracks_are_sorted_piece_by_piece(
     path.write_bytes(b"")
     tables.sort_tracks(path, cells, lengths)
     assert [one.name for one in tmp_path.iterdir()] == ["tracks.csv"]
+
+
+def test_a_rename_that_is_denied_for_a_moment_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a virus scanner: in a run, at its close and in a review."""
+    denied, rename = Counter[str](), os.replace
+
+    def deny(source: Any, target: Any, **more: Any) -> None:
+        denied[Path(target).name] += "partial" not in Path(source).name  # zarr's own files
+        if 0 < denied[Path(target).name] <= 3:
+            raise PermissionError(13, "Access is denied", str(source), 5, str(target))
+        rename(source, target, **more)
+
+    monkeypatch.setattr(os, "replace", deny)
+    monkeypatch.setattr(Path, "replace", lambda self, target: deny(self, target))
+    folder = write(tmp_path / "S", some_pairs(90))
+    assert {"run.json", "cells.csv", "tracks.csv", "report.html", "c.0.0.0"} <= set(denied)
+    assert verify(folder).findings == []
+    monkeypatch.setattr(disk, "DENIED_S", 0.05)
+    monkeypatch.setattr(Path, "replace", lambda *_: denied.clear() or deny("x", "y"))
+    with pytest.raises(PermissionError):
+        replace_file(tmp_path / "never", b"")
+    assert [p.name for p in tmp_path.iterdir()] == ["S"]
 
 
 @pytest.mark.parametrize("name", ["cells.csv", "tracks.csv"])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--by", default="", metavar="NAME", help=say("cli.review-by"))
 @debug_option
 def review(folder: Path, n: int | None, csv_file: Path | None, labels_file: Path | None, by: str) -> None:
-    from napari_rbcflow.session import Review
+    from napari_rbcflow.session import LabelRefused, Review
 
     if labels_file is not None and (n is not None or csv_file is not None):
         raise BadInput("cli.review-sample-or-labels")
@@ -39,7 +39,12 @@ def review(folder: Path, n: int | None, csv_file: Path | None, labels_file: Path
         _choose(found, n, csv_file, by)
         return
     if labels_file is not None:
-        found.add(_accepted(found, labels_file), by)
+        labels, lines = _labels_of(labels_file)
+        try:
+            found.add(labels, by)
+        except LabelRefused as error:
+            line = lines[error.cell]
+            raise BadInput("cli.labels-line", file=labels_file, line=line, why=error) from None
     found.finish()  # also what a crash left undone
     if found.report_fault:
         echo(found.report_fault, err=True)
@@ -56,8 +61,8 @@ def _choose(review: Review, n: int, file: Path, by: str) -> None:
     click.echo(say(key, file=file, cells=len(cells)))
 
 
-def _accepted(review: Review, file: Path) -> dict[int, str]:
-    """Return the labels of a table; refuse the first line that is wrong, by its number."""
+def _labels_of(file: Path) -> tuple[dict[int, str], dict[int, int]]:
+    """Return the labels of a table, and the line of each; refuse one that cannot be read, by its number."""
     labels: dict[int, str] = {}
     lines: dict[int, int] = {}
     for line, text, label in _rows(file):
@@ -69,13 +74,12 @@ def _accepted(review: Review, file: Path) -> dict[int, str]:
                 raise BadInput("cli.labels-twice", cell=cell, first=lines[cell])
             lines[cell] = line
             if label:
-                review.check(cell, label)
                 labels[cell] = label
         except BadInput as error:
             raise BadInput("cli.labels-line", file=file, line=line, why=error) from None
     if not labels:
         raise BadInput("cli.labels-none", file=file)
-    return labels
+    return labels, lines
 
 
 def _rows(file: Path) -> list[tuple[int, str, str]]:

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from napari_rbcflow.cli.group import echo
 from napari_rbcflow.errors import RbcflowError
-from napari_rbcflow.estimate import FEW_CELLS, missing, time_words
+from napari_rbcflow.estimate import FEW_CELLS, time_words
 from napari_rbcflow.quality import LATE_LABELS_S, lost_words
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import StopReason
@@ -113,18 +112,10 @@ def running_line(p: RunProgress) -> str:
 
 
 def to_go(p: RunProgress) -> str:
-    """Say how far it is to each stop rule, and how long that takes at the present rate."""
-    if not p.rules:
+    """Say how far it is to each stop rule, and how long to the first at the present rate."""
+    if p.seconds_left is None or all(rule.name == StopReason.SECONDS for rule in p.rules if rule.missing):
         return p.missing
-    timed = [
-        replace(
-            rule, missing=say("cli.missing-timed", missing=rule.missing, time=time_words(rule.seconds_left))
-        )
-        if rule.missing and rule.seconds_left is not None and rule.name != StopReason.SECONDS
-        else rule
-        for rule in p.rules
-    ]
-    return missing(timed)
+    return say("cli.missing-timed", missing=p.missing, time=time_words(p.seconds_left))
 
 
 def follow(run: Run) -> None:

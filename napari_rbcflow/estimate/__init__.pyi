@@ -35,7 +35,6 @@ from .stopping import USUAL_RELIABLE as USUAL_RELIABLE
 from .stopping import Rates as Rates
 from .stopping import RuleProgress as RuleProgress
 from .stopping import StopRules as StopRules
-from .stopping import missing as missing
 from .stopping import time_words as time_words
 from .tally import AFTER_STOP as AFTER_STOP
 from .tally import CUT_BY_STOP as CUT_BY_STOP

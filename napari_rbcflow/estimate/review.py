@@ -191,7 +191,8 @@ class ReviewPlan:
             The track that tells most comes first.
         """
         labels = labels or {}
-        shares = self._shares(self._seen(labels))
+        seen = self._seen(labels)
+        shares = self._shares(seen, self._curve(seen))
         spread = self.sizes**2 * _variance(shares, self._fraction(shares))
         taken = np.array([sum(int(c) in labels for c in stratum.cells) for stratum in self.strata], np.int64)
         waiting = [iter([int(c) for c in s.cells if int(c) not in labels]) for s in self.strata]
@@ -205,19 +206,6 @@ class ReviewPlan:
             chosen.append(next(waiting[h]))
             taken[h] += 1
         return chosen
-
-    def left_out(self, labels: Mapping[int, Sequence[str]]) -> list[int]:
-        """Return the tracks that a person passed over: not checked, but before one that was.
-
-        A sample with such gaps is no random one: whoever labels only what is easy to tell would choose.
-        """
-        gaps: list[int] = []
-        for stratum in self.strata:
-            checked = np.array([int(c) in labels for c in stratum.cells], bool)
-            if checked.any():
-                last = int(np.flatnonzero(checked)[-1])
-                gaps += [int(c) for c in stratum.cells[:last][~checked[:last]]]
-        return gaps
 
     def estimate(self, labels: Mapping[int, Sequence[str]], level: float = 0.95) -> ReviewedFraction:
         """Return the fraction that the checks give.
@@ -235,8 +223,9 @@ class ReviewPlan:
         seen = self._seen(labels)
         if not seen[:, :2].any():  # nothing checked, or nothing that is reliable
             return ReviewedFraction(None, None, None, level, n)
-        low, high = self._interval(seen, level)
-        shares = self._shares(seen)
+        curve = self._curve(seen)
+        shares = self._shares(seen, curve)
+        low, high = self._interval(seen, level, curve, shares)
         estimate = float(np.clip(self._fraction(shares), low, high))
         reliable = float((self.sizes * shares[:, :2].sum(axis=1)).sum())
         return ReviewedFraction(estimate, low, high, level, n, reliable)
@@ -272,11 +261,9 @@ class ReviewPlan:
         tank, flip, _ = self.sizes @ shares
         return float(tank / (tank + flip)) if tank + flip > 0 else 0.5
 
-    def _shares(self, seen: Floats) -> Floats:
+    def _shares(self, seen: Floats, curve: Floats) -> Floats:
         """Return the shares of the kinds in each stratum."""
-        return np.asarray(
-            (seen + PRIOR * self._curve(seen)) / (seen.sum(axis=1) + PRIOR)[:, None], np.float64
-        )
+        return np.asarray((seen + PRIOR * curve) / (seen.sum(axis=1) + PRIOR)[:, None], np.float64)
 
     def _curve(self, seen: Floats) -> Floats:
         """Return what a smooth curve through all strata gives: reliable by the machine's log odds."""
@@ -313,13 +300,12 @@ class ReviewPlan:
         worth = (tank + flip) ** 2 / (weight**2 @ seen[:, :2].sum(axis=1))  # Kish's effective number
         return float((tank / (tank + flip) * worth + 0.5) / (worth + 1))
 
-    def _interval(self, seen: Floats, level: float) -> tuple[float, float]:
+    def _interval(self, seen: Floats, level: float, curve: Floats, shares: Floats) -> tuple[float, float]:
         rng = np.random.default_rng(0)
         rest = self.sizes - np.rint(seen.sum(axis=1)).astype(np.int64)
-        curve = self._curve(seen)
         reliable = curve[:, :2].sum(axis=1)
         # One reliable cell in all, each stratum its part: where few are checked, that many are not known.
-        holds = self.sizes * self._shares(seen)[:, :2].sum(axis=1)
+        holds = self.sizes * shares[:, :2].sum(axis=1)
         hidden = np.maximum(HIDDEN * reliable, holds / max(holds.sum(), 1e-9))
         ends = []
         for tail, kind in (((1 - level) / 2, 1), ((1 + level) / 2, 0)):

@@ -6,13 +6,15 @@ import errno
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from napari_rbcflow.errors import RunFailed
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+DENIED_S = 2.0
+"""Seconds for which a denied rename is tried again."""
 _NO_FALLOCATE = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
@@ -73,23 +75,28 @@ def replace_file(path: Path, data: bytes) -> None:
             write_all(file, data)
             os.fsync(file.fileno())
         rename_over(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
 
 def rename_over(beside: Path, path: Path) -> None:
-    """Rename over `path`; Windows refuses for as long as someone reads it, so ask again."""
-    for _ in range(50):
+    """Rename over `path`, for `DENIED_S` again and again where that is denied.
+
+    Windows, and a network disk on which such a computer works too, refuse while a virus scanner or a viewer
+    has the file open.
+    """
+    until = time.monotonic() + DENIED_S
+    while True:
         try:
             beside.replace(path)
             return
         except PermissionError:
-            if os.name != "nt":
+            if time.monotonic() >= until:
                 raise
             time.sleep(0.01)
-    beside.replace(path)
 
 
 def sync_folder(folder: Path) -> None:

@@ -23,7 +23,9 @@ from .report import FLIPPING_COLOUR as FLIPPING_COLOUR
 from .report import TANK_TREADING_COLOUR as TANK_TREADING_COLOUR
 from .review import WITHDRAWN as WITHDRAWN
 from .review import Agreement as Agreement
+from .review import LabelRefused as LabelRefused
 from .review import Review as Review
+from .review import known_name as known_name
 from .schema import RUN_FILE as RUN_FILE
 from .schema import FractionFigure as FractionFigure
 from .schema import RunSummary as RunSummary

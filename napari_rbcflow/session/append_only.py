@@ -12,6 +12,7 @@ import csv
 import errno
 import io
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -184,7 +185,8 @@ def one_of(labels: Sequence[str], text: str) -> str:
 
 
 def one_line(name: str) -> str:
-    """Return a name without what would break a line."""
+    """Return a name without what would break a line, with its accents in their one usual form."""
+    name = unicodedata.normalize("NFC", name)
     return " ".join("".join(c if c.isprintable() else " " for c in name).split())
 
 

@@ -210,7 +210,7 @@ class GrowingArray:
                 with beside.open("wb", buffering=0) as file:
                     preallocate(file, len(self._header) + self._per_chunk * self._row_bytes)
                     write_all(file, self._header)
-                beside.replace(path)
+                rename_over(beside, path)
             except OSError:
                 beside.unlink(missing_ok=True)
                 raise

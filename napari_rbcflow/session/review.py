@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import cached_property
 from itertools import combinations
@@ -100,6 +102,18 @@ class Agreement:
     cells: int
     equal: int
     kappa: float | None
+
+
+class LabelRefused(BadInput):
+    """One of some labels cannot be taken; `cell` says whose."""
+
+    cell = 0
+
+    @classmethod
+    def of(cls, cell: int, why: BadInput) -> LabelRefused:
+        refused = cls.told(str(why), why.key)
+        refused.cell = cell
+        return refused
 
 
 class Review:
@@ -218,9 +232,13 @@ class Review:
         """
         if n < 1:
             raise BadInput("session.review-sample-of-none", n=n)
+        with self._alone():
+            return self._sample(n, by)
+
+    def _sample(self, n: int, by: str) -> list[int]:
         plan, said = self.plan, self.labels
         together = _together(said)
-        by = _known(one_line(by), said)
+        by = known_name(one_line(by), said)
         others = [c for c in together if by and c in plan.place and c not in said.get(by, {})]
         samples = self._samples()
         before = self._chosen(samples)
@@ -235,16 +253,6 @@ class Review:
             chosen[stratum] = max(chosen[stratum], place + 1)
         self._write(said, samples if chosen == before else [*samples, chosen])
         return cells
-
-    def check(self, cell: int, label: str) -> None:
-        """Refuse a label that `add` would refuse, and write nothing.
-
-        Raises
-        ------
-        BadInput
-            If there is no such label or no such cell, or the cell was not chosen.
-        """
-        self._check(cell, label, self._chosen())
 
     def _check(self, cell: int, label: str, chosen: Sequence[int]) -> None:
         if label not in LABELS:
@@ -274,8 +282,10 @@ class Review:
 
         Raises
         ------
+        LabelRefused
+            If there is no such label or no such cell, or the cell was not chosen.
         BadInput
-            As `check`; if no name is given; if the folder cannot be written to.
+            If no name is given; if the folder cannot be written to.
         RunFailed
             If ``reviews.csv`` is damaged or was edited, or the disk is full.
         """
@@ -284,26 +294,34 @@ class Review:
 
     def record(self, labels: Mapping[int, str], by: str) -> None:
         """Do as `add` does, but leave ``review.json`` to `update`: a window shows the next cell first."""
-        labels = {int(cell): str(label) for cell, label in labels.items()}
+        with self._alone():
+            self._record_labels({int(cell): str(label) for cell, label in labels.items()}, by)
+
+    def _record_labels(self, labels: Mapping[int, str], by: str) -> None:
         said = self.labels
         by = self._person(by, said)
         chosen = self._chosen()  # once: it is read from the disk
         for cell, label in labels.items():
-            self._check(cell, label, chosen)
+            try:
+                self._check(cell, label, chosen)
+            except BadInput as error:
+                raise LabelRefused.of(cell, error) from None
         own = said.get(by, {})
         self._append({cell: label for cell, label in labels.items() if own.get(cell) != label}, by)
 
     def update(self) -> FractionFigure:
         """Write ``review.json`` as ``reviews.csv`` is by now, and return the fraction."""
-        return self._write(self.labels, self._samples())
+        with self._alone():
+            return self._write(self.labels, self._samples())
 
     def withdraw(self, cell: int, by: str) -> FractionFigure:
         """Take back what a person said of a cell; returns and raises as `add`."""
-        said = self.labels
-        by = self._person(by, said)
-        if cell not in said.get(by, {}):
-            raise BadInput("session.review-nothing-to-withdraw", by=by, cell=cell)
-        self._append({cell: WITHDRAWN}, by)
+        with self._alone():
+            said = self.labels
+            by = self._person(by, said)
+            if cell not in said.get(by, {}):
+                raise BadInput("session.review-nothing-to-withdraw", by=by, cell=cell)
+            self._append({cell: WITHDRAWN}, by)
         return self.update()
 
     def finish(self) -> None:
@@ -311,6 +329,10 @@ class Review:
         if self.labels or (self.folder / REVIEW_FILE).exists():
             self.update()
             self.report_fault = write_report_again(self.folder, unless=lambda: shows_review(self.folder))
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Read and write while no other program does: ``cells.csv``, which never changes, is the lock."""
+        return schema.locked(self.folder / "cells.csv")
 
     @cached_property
     def _cells(self) -> pd.DataFrame:
@@ -333,7 +355,7 @@ class Review:
         return schema.versions()
 
     def _person(self, by: str, said: Mapping[str, object]) -> str:
-        name = _known(one_line(by), said)
+        name = known_name(one_line(by), said)
         if not name:
             raise BadInput("session.review-by-nobody")
         return name
@@ -529,8 +551,9 @@ def findings(folder: Path) -> Iterator[str]:
 
 def _by_person(lines: Sequence[ReviewLine]) -> dict[str, dict[int, str]]:
     said: dict[str, dict[int, str]] = {}
+    names: dict[str, str] = {}
     for line in lines:
-        own = said.setdefault(line.by, {})
+        own = said.setdefault(names.setdefault(_same(line.by), line.by), {})
         own.pop(line.cell, None)
         if line.label != WITHDRAWN:
             own[line.cell] = line.label
@@ -546,9 +569,14 @@ def _together(said: Mapping[str, Mapping[int, str]]) -> dict[int, list[str]]:
     return together
 
 
-def _known(name: str, said: Mapping[str, object]) -> str:
+def known_name(name: str, said: Mapping[str, object]) -> str:
     """Return the name as it is written already: Anna and anna are one person."""
-    return next((by for by in said if by.casefold() == name.casefold()), name)
+    return next((by for by in said if _same(by) == _same(name)), name)
+
+
+def _same(name: str) -> str:
+    """Return what two ways to write a name have in common: case, and how accents are put together."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _agreements(said: Mapping[str, Mapping[int, str]]) -> list[Agreement]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
 import json
 import math
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from napari_rbcflow.errors import BadInput
+from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import ANYTIME, FEW_CELLS, ReportedInterval, RunningFraction
 from napari_rbcflow.quality import percent as percent
 from napari_rbcflow.quality import warnings_of_run
@@ -306,6 +308,10 @@ else:
     import fcntl
 
 MARKER_FILE = ".writing"
+LOCK_S = 10.0
+"""Seconds to wait for a lock that another program holds for as long as it writes."""
+_FAR = 1 << 30
+"""A place behind the end of a file, where a lock hinders no reader."""
 RESERVE_BYTES = 8 * 2**20
 """Held back until the close, so that a full disk still takes run.json, report.html and a sorted cells.csv."""
 LAST_BYTES = 256 * 2**10
@@ -359,13 +365,41 @@ def is_being_written(folder: Path) -> bool:
     return False
 
 
-def _lock(file: IO[bytes], *, shared: bool = False) -> None:
-    """Lock at once or raise `OSError`."""
+def _lock(file: IO[bytes], *, shared: bool = False, at: int = 0) -> None:
+    """Lock at once or raise `OSError`; Windows locks the byte at a place, which nobody can read then."""
     if sys.platform == "win32":
-        file.seek(0)
+        file.seek(at)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     else:
         fcntl.flock(file.fileno(), (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock on a file that is there and is never replaced, so that programs write in turn.
+
+    Raises
+    ------
+    RunFailed
+        Where another program holds it for longer than `LOCK_S`, or there is no such file.
+    """
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError as error:
+        raise RunFailed("session.unreadable", path=path, why=error.strerror or error) from None
+    with file:
+        until = time.monotonic() + LOCK_S
+        while True:
+            try:
+                _lock(file, at=_FAR)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                    break  # a disk that knows no locks
+                if time.monotonic() >= until:
+                    raise RunFailed("session.review-busy", folder=path.parent) from None
+                time.sleep(0.02)
+        yield
 
 
 def grave_warnings(run: Mapping[str, Any]) -> list[str]:

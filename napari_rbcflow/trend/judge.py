@@ -30,6 +30,7 @@ from napari_rbcflow.trend.records import (
     Span,
     must_be_measured_alike,
     notes_on_counting,
+    one_line,
     within,
 )
 
@@ -227,7 +228,7 @@ def _measured(figure: FractionFigure) -> Measured:
 def _of_one_patient(gathered: Gathered, patient: str | None) -> tuple[list[Record], list[str]]:
     records, notes = list(gathered.records), list(gathered.notes)
     if patient is not None:
-        wanted = " ".join(patient.split())
+        wanted = one_line(patient)
         mine = [record for record in records if record.patient == wanted]
         if not mine:
             names = ", ".join(repr(name) for name in sorted(gathered.patients) if name)

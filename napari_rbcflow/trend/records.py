@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -259,8 +260,8 @@ def read_record(folder: Path) -> Record:
     return Record(
         folder=session.folder,
         started=started if started.tzinfo else started.astimezone(),
-        patient=_one_line(run.get("patient")),
-        sample=_one_line(run.get("sample")),
+        patient=one_line(run.get("patient")),
+        sample=one_line(run.get("sample")),
         status="interrupted" if session.interrupted else run["status"],
         pixel_size_um=_number(parameters.get("pixel_size_um")),
         figure=_sound(session),
@@ -344,8 +345,8 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and value > 0 else None
 
 
-def _one_line(text: Any) -> str:
-    return " ".join(str(text or "").split())
+def one_line(text: Any) -> str:
+    return unicodedata.normalize("NFC", " ".join(str(text or "").split()))
 
 
 def _without_copies(records: Sequence[Record], notes: Sequence[str]) -> Gathered:
