@@ -209,7 +209,8 @@ def test_a_rule_that_is_met_by_what_was_not_judged_yet_at_the_stop(
     tmp_path: Path, rules: StopRules, by_person: bool, ended: str, method: str, sentence: str
 ) -> None:
     networks = SaysLate()
-    run = Run(chamber(6), tmp_path / "s", RunSettings(stop=rules), networks)
+    source = chamber(6, paced=by_person)  # of a movie, what a person's stop finds unjudged does not count
+    run = Run(source, tmp_path / "s", RunSettings(stop=rules), networks)
     run.start()
     if by_person:
         while run.progress().received < 240:
@@ -225,6 +226,44 @@ def test_a_rule_that_is_met_by_what_was_not_judged_yet_at_the_stop(
     assert bool(sentence) == bool(record["stop_sentence"])
     assert "after-stop" in set(open_session(run.folder).cells.reason)
     assert verify(run.folder).findings == []
+
+
+def test_a_person_stops_a_movie_that_was_already_read_to_its_end(tmp_path: Path) -> None:
+    networks = SaysLate()
+    run = Run(chamber(6), tmp_path / "s", RunSettings(), networks)
+    run.start()
+    while run.outcome[0] == "running":
+        assert not run.wait(0.01)
+    run.stop()
+    assert run.outcome == ("stopped", "user")
+    networks.let.set()
+    assert run.wait(10)
+    session = open_session(run.folder)
+    assert (session.run["status"], session.run["stop_reason"]) == ("stopped", "user")
+    assert (session.cells["reason"] == "cut-by-stop").mean() > 0.5
+    assert verify(run.folder).findings == []
+
+
+def test_a_run_that_is_stopped_before_it_began_creates_nothing(tmp_path: Path) -> None:
+    run = Run(chamber(6), tmp_path / "s", RunSettings(), SaysAll())
+    run.stop()
+    with refused(BadInput, "pipeline.stopped-at-start"):
+        run.start()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ctrl_c_in_an_analysis_closes_its_session_as_stopped(tmp_path: Path) -> None:
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    movie = Path(__file__).parents[1] / "sample_data" / "flow_chamber.tif"
+    with pytest.raises(KeyboardInterrupt):
+        analyze(movie, tmp_path / "s", device="cpu", progress=press)
+    session = open_session(tmp_path / "s")
+    frames = session.run["frames"]
+    assert (session.run["status"], session.run["stop_reason"]) == ("stopped", "user")
+    assert frames["dropped"]["after-stop"] == frames["received"] - frames["processed"]
+    assert verify(tmp_path / "s").findings == []
 
 
 def test_a_fraction_that_leaves_its_own_interval_is_told() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from napari_rbcflow.cli.group import PATH, cli, debug_option, device_option, must_be_new
+from napari_rbcflow.cli.group import PATH, cli, debug_option, device_option, must_be_new, write_file
 from napari_rbcflow.sentences import say
 
 
@@ -37,4 +37,4 @@ def benchmark(
         )
     click.echo(as_text(record))
     if json_file is not None:
-        json_file.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_file(json_file, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,16 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from napari_rbcflow.cli.process import guard_streams, leave, output_fault, told_to_end
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sentences import name_settings, say
 from napari_rbcflow.version import __version__
 
 if TYPE_CHECKING:
     from napari_rbcflow.quality import SetFlow
-
-
-_IN_A_DRIVER = ("rbcflow-opening", "rbcflow-source", "rbcflow-close", "rbcflow-camera")
-"""Threads that call into a camera; when a command ends, only one that hangs still lives."""
 
 
 @click.group(
@@ -37,22 +33,28 @@ def cli(debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``rbcflow``."""
+    if arguments is None:
+        guard_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Taken out beforehand, so that it may stand anywhere and covers the parsing too.
     debug = "--debug" in words
     code = _exit_code([word for word in words if word != "--debug"], debug)
-    if any(thread.name in _IN_A_DRIVER for thread in threading.enumerate()):
-        # A driver that does not return would hold up the end of Python for as long.
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
+    if (fault := output_fault()) is not None:
+        code = _fail(say("cli.output-lost", why=fault.strerror or fault), code or 1, debug)
+    leave(code)
+
+
+_NOT_USABLE = frozenset(
+    getattr(errno, name)
+    for name in ("EACCES", "EEXIST", "EISDIR", "ELOOP", "ENAMETOOLONG", "ENOENT", "ENOTDIR", "EPERM", "EROFS")
+)
+"""What the system says of a path that the user gave and that cannot be used."""
 
 
 def _exit_code(arguments: list[str], debug: bool) -> int:
     try:
-        result = cli.main(arguments, prog_name="rbcflow", standalone_mode=False)
+        with told_to_end():
+            result = cli.main(arguments, prog_name="rbcflow", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -64,6 +66,12 @@ def _exit_code(arguments: list[str], debug: bool) -> int:
         return _fail(_name_options(str(error), command), 2 if isinstance(error, BadInput) else 1, debug)
     except (KeyboardInterrupt, click.Abort):
         return _fail(say("cli.stopped"), 1, debug)
+    except OSError as error:
+        if error.filename is None:
+            return _fail(say("cli.unexpected", kind=type(error).__name__, why=error), 1, debug)
+        refused = error.errno in _NOT_USABLE
+        said = say("cli.path-fault", path=error.filename, why=error.strerror or error)
+        return _fail(said, 2 if refused else 1, debug)
     except Exception as error:
         return _fail(say("cli.unexpected", kind=type(error).__name__, why=error), 1, debug)
 
@@ -115,6 +123,13 @@ flow_option = click.option(
     default="left-to-right",
     show_default=True,
     help=say("cli.flow"),
+)
+rotate_option = click.option(
+    "--rotate",
+    type=int,
+    default=0,
+    metavar="DEGREES",
+    help=say("cli.rotate"),
 )
 set_flow_options = options(
     click.option("--shear-rate", type=float, help=say("cli.shear-rate")),
@@ -170,8 +185,14 @@ def set_flow(options: dict[str, Any]) -> SetFlow:
 def must_be_new(file: Path) -> None:
     """Refuse a file or folder that exists or cannot be created: now, not after the work."""
     folder = file.absolute().parent
-    if file.exists():
-        raise BadInput("cli.file-exists", file=file)
+    try:
+        if os.path.lexists(file):
+            raise BadInput("cli.file-exists", file=file)
+        file.with_name(f"{file.name}.new").lstat()  # as `replace_file` calls it: the name may be too long
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise BadInput("cli.path-fault", path=file, why=getattr(error, "strerror", "") or error) from None
     if not folder.is_dir():
         raise BadInput("cli.no-folder-for-file", file=file, folder=folder)
     if not os.access(folder, os.W_OK):

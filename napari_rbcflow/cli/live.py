@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +30,14 @@ from napari_rbcflow.cli.group import (
     output_option,
     record_options,
     ring_option,
+    rotate_option,
     series_option,
     set_flow,
     set_flow_options,
     stop_options,
     viewer_option,
 )
+from napari_rbcflow.cli.process import stopped_by_signals
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sentences import say
 
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from napari_rbcflow.quality import RunWarning
 
 
-THREAD = "rbcflow-opening"
 PATIENCE_S = 8.0
 """Seconds to wait for a camera that is being opened, once a person asked to stop; as in `pipeline`."""
 _LOOK_S = 0.1
@@ -55,21 +55,13 @@ _LOOK_S = 0.1
 def begin(run: Run) -> bool:
     """Start a run; return whether a person asked to stop meanwhile.
 
-    Python hears a Ctrl-C only between its own steps, and in a call into a driver there are none: so the
-    driver is called in another thread. One that never returns is left there; `group.main` ends all the same.
+    A driver that never returns is left in its thread; `group.main` ends all the same.
     """
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            run.start()
-        except BaseException as error:
-            failed.append(error)
+    from napari_rbcflow.pipeline import Opening
 
     asked = threading.Event()
-    opening = threading.Thread(target=work, name=THREAD, daemon=True)
     with stopped_by_signals(asked.set):
-        opening.start()
+        opening = Opening(run)
         while opening.is_alive() and not asked.is_set():
             opening.join(_LOOK_S)
         if asked.is_set():
@@ -77,14 +69,14 @@ def begin(run: Run) -> bool:
             opening.join(PATIENCE_S)
     if opening.is_alive():
         raise BadInput("cli.source-silent")
-    if failed:
-        raise failed[0]
+    if opening.error is not None:
+        raise opening.error
     return asked.is_set()
 
 
 def carry_out(request: RunRequest, viewer: bool | None) -> None:
     """Run to the end and print the result; `viewer` None opens napari if there is a display."""
-    if request.folder.exists():  # before a window opens for nothing
+    if os.path.lexists(request.folder):  # before a window opens for nothing
         raise BadInput("session.exists", folder=request.folder)
     problem = "" if viewer is False else no_viewer()
     if viewer and problem:
@@ -123,7 +115,7 @@ def _in_napari(request: RunRequest) -> None:
 
     with stopped_by_signals(close_windows):
         run = watch(request)
-    if not run.folder.exists():
+    if not os.path.lexists(run.folder):
         raise BadInput.told(run.sentence or say("cli.window-closed"))
     progress, warnings = (run.snapshot.progress, run.snapshot.warnings) if run.snapshot else (None, ())
     _print_end(run.folder, run.outcome, progress, warnings, run.remarks)
@@ -197,24 +189,6 @@ def no_viewer() -> str:
     return "cli.no-display"
 
 
-@contextlib.contextmanager
-def stopped_by_signals(end: Callable[[], None]) -> Iterator[None]:
-    """Let Ctrl-C, and being told to end, call `end`, which stops the run; a second one interrupts."""
-
-    def stop(number: int, _: object) -> None:
-        end()
-        signal.signal(number, before[number])
-
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 DEMO_STOP_RELIABLE = 50
 _OF_CAMERA = (
     *("mm_path", "port", "end_live_mode", "exposure_ms", "fps", "binning", "roi", "pixel_type"),
@@ -265,6 +239,7 @@ def demo(output: Path | None, seed: int, tank_fraction: float, viewer: bool | No
 @click.option("--tank-fraction", type=click.FloatRange(0, 1), help=say("cli.live-tank-fraction"))
 @click.option("--cells-per-frame", type=click.FloatRange(0, 1000), help=say("cli.live-cells-per-frame"))
 @flow_option
+@rotate_option
 @set_flow_options
 @device_option
 @calibration_option

@@ -22,6 +22,7 @@ from napari_rbcflow.cli.group import (
     least_frames_option,
     output_option,
     record_options,
+    rotate_option,
     series_option,
     set_flow,
     set_flow_options,
@@ -48,6 +49,7 @@ from napari_rbcflow.sentences import say
 @least_frames_option
 @interval_option
 @flow_option
+@rotate_option
 @set_flow_options
 @calibration_option
 @record_options

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from napari_rbcflow.cli.group import PATH, cli, debug_option, device_option, echo, must_be_new
+from napari_rbcflow.cli.group import PATH, cli, debug_option, device_option, echo, must_be_new, write_file
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 
@@ -54,7 +54,7 @@ def evaluate(
         if seen := result[stage]["seen_in_training"]:
             click.echo(say("cli.seen-in-training", stage=stage, acquisitions=len(seen)), err=True)
     if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=1, allow_nan=False))
+        write_file(json_file, json.dumps(result, indent=1, allow_nan=False).encode())
 
 
 def summary(result: Mapping[str, Any]) -> str:

@@ -1,3 +1,4 @@
+from .analysis import Opening as Opening
 from .analysis import analyze as analyze
 from .client import Phase as Phase
 from .client import Worker as Worker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,31 @@ from napari_rbcflow.types import LEAST_FRAMES, RunStatus, SourceInfo
 
 RING_SECONDS = 1.0
 """The movie itself is on disk, so its session keeps only the last second of raw frames."""
+_LOOK_S = 0.2
+_LEAVE_S = 1.0
+"""Seconds to wait for a run that is being opened, after a Ctrl-C: nothing will come of it anyway."""
+
+
+class Opening(threading.Thread):
+    """Starts a run, so that its caller hears a Ctrl-C: in a call into a driver or library Python hears none.
+
+    Attributes
+    ----------
+    error : BaseException or None
+        What `Run.start` raised.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(name="rbcflow-opening", daemon=True)
+        self._begin = run.start
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._begin()
+        except BaseException as error:
+            self.error = error
 
 
 def analyze(
@@ -32,6 +58,7 @@ def analyze(
     device: str = "auto",
     background: Literal["movie", "sliding"] = "movie",
     flow: Direction = "left-to-right",
+    rotate: int = 0,
     patient: str = "",
     sample: str = "",
     leave_out_intruded: bool = True,
@@ -58,6 +85,8 @@ def analyze(
         The median of 100 frames from the whole movie, or of the last seconds.
     flow : {"left-to-right", "right-to-left"}
         Direction of flow in the picture.
+    rotate : {0, 90, 180, 270}
+        Degrees by which every frame is turned clockwise as it is read.
     patient, sample : str
         For the record.
     leave_out_intruded : bool
@@ -91,6 +120,7 @@ def analyze(
         device=device,
         background=background,
         flow=flow,
+        rotate=rotate,
         ring_seconds=RING_SECONDS,
         leave_out_intruded=leave_out_intruded,
         least_frames=least_frames,
@@ -99,18 +129,23 @@ def analyze(
         calibration=None if calibration is None else Path(calibration),
     )
     run = Run(source, Path(out), settings)
+    opening = Opening(run)
     try:
-        run.start()
-        while not run.wait(0.2):
+        while opening.is_alive():
+            opening.join(_LOOK_S)
+        while opening.error is None and not run.wait(_LOOK_S):
             if progress is not None:
                 progress(run.progress(), run.info)
-        if progress is not None:
+        if opening.error is None and progress is not None:
             progress(run.progress(), run.info)
-    except KeyboardInterrupt:
-        if run.started:
-            run.stop()
+    except BaseException:  # a Ctrl-C, or what `progress` raised
+        run.stop()
+        opening.join(None if run.began else _LEAVE_S)
+        if run.began:
             run.wait()
         raise
+    if opening.error is not None:
+        raise opening.error
     status, reason = run.outcome
     if status is RunStatus.FAILED:
         raise RunFailed("pipeline.analysis-failed", why=reason, folder=out)

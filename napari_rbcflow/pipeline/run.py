@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -46,7 +47,7 @@ from napari_rbcflow.session import (
     corrected_figure,
     room_words,
 )
-from napari_rbcflow.sources import FrameSource, RecordedSource
+from napari_rbcflow.sources import STORED_TWICE, FrameSource, RecordedSource, turned
 from napari_rbcflow.tracking import (
     MovieBackground,
     SlidingBackground,
@@ -54,7 +55,7 @@ from napari_rbcflow.tracking import (
     TrackingSettings,
     warm_up,
 )
-from napari_rbcflow.types import RunStatus, SourceInfo, StopReason
+from napari_rbcflow.types import RunStatus, SourceInfo
 
 _WARNED_EVERY_S = 0.25
 """They need a whole account, which takes 2 ms."""
@@ -264,6 +265,8 @@ class Reporter:
         missed = stages.source.missed
         if n := sum(missed.values()):
             sentences.append(say("pipeline.frames-missed", frames=n, reasons=by_reason(missed)))
+        if n := missed.get(STORED_TWICE, 0):
+            sentences.append(say("pipeline.frames-twice", frames=n))
         if n := dropped.get("queue-full", 0):
             sentences.append(say("pipeline.frames-dropped", frames=n))
         if stages.ring_skipped:
@@ -324,13 +327,15 @@ class Run:
     def __init__(
         self, source: FrameSource, folder: Path, settings: RunSettings, two_stage: TwoStage | None = None
     ) -> None:
-        self.source = source
+        self.source = turned(source, settings.rotate)
         self.folder = Path(folder)
         self.settings = settings
         self.info: SourceInfo
         self.stages: Stages
         self._two_stage = two_stage
         self._done = threading.Event()
+        self._beginning = threading.Lock()
+        self._stopped = False
         self._closing = threading.Thread()
         self._announcer: Announcer | None = None
         self.started = self._hung = False
@@ -339,7 +344,7 @@ class Run:
 
     def start(self) -> None:
         """Open everything and set the threads going."""
-        if self.folder.exists():
+        if os.path.lexists(self.folder):
             raise BadInput("session.exists", folder=self.folder)
         try:
             self._prepare()
@@ -373,6 +378,13 @@ class Run:
         if calibration is not None:
             calibration.refuse_other_networks(self._two_stage.models)
         self._device = self._two_stage.device
+        with self._beginning:
+            if self._stopped:
+                raise BadInput("pipeline.stopped-at-start")
+            self._create(tracker, calibration)
+
+    def _create(self, tracker: Tracker, calibration: Calibration | None) -> None:
+        assert self._two_stage is not None
         writer = SessionWriter.create(
             self.folder,
             source=self.info,
@@ -423,9 +435,13 @@ class Run:
             self.stages.fail(error)
 
     def stop(self) -> None:
-        """End the run by a person's wish: what came is still judged, open tracks are not counted."""
-        self.stages.ending.end(RunStatus.STOPPED, StopReason.USER)
-        self.source.stop()
+        """End the run by a person's wish (`Stages.stop`); one that has not begun creates nothing."""
+        with self._beginning:
+            self._stopped = True
+        if self.began:
+            self.stages.stop()
+        else:
+            self.source.stop()
 
     def _supervise(self) -> None:
         stages, ending, pace = self.stages, self.stages.ending, self._reporter.pace
@@ -526,6 +542,11 @@ class Run:
             self.stages.writer.set_parameter("device", f"{self._device}, then {self._two_stage.device}")
 
     # ------------------------------------------------------------------ views
+
+    @property
+    def began(self) -> bool:
+        """Whether there is a session, which will be closed."""
+        return hasattr(self, "stages")
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the session is closed, and subscribers know; return whether it is."""

@@ -11,6 +11,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -134,7 +135,7 @@ class Stages:
         self.newest: Frame | None = None
         self.positions: OpenTracks | None = None
         self.judged = RecentCells()
-        self.quality = RunQuality(info, settings.set_flow)
+        self.quality = RunQuality(info, settings.set_flow, settings.flow)
         self.n_received = 0
         self.ring_skipped = 0
         self.dropped: Counter[str] = Counter()
@@ -143,6 +144,7 @@ class Stages:
         self.stranded: list[Track] = []
         self._lock = threading.Lock()
         self._frozen = threading.Event()
+        self._all_kept = False
         self._waits = info.can_wait or not info.live
         self._room = room = max(16, WAITING_BYTES // (info.height * info.width))
         self._frames: Channel[Frame] = Channel(room)
@@ -218,6 +220,8 @@ class Stages:
     def judge(self) -> None:
         while batch := self._next_tracks():
             self._in_judging = batch[0][1]
+            if self._frozen.is_set() and not self.tally.enough:  # a person stopped
+                batch = [(replace(track, reason=CUT_BY_STOP), at) for track, at in batch]
             tracks = [track for track, _ in batch]
             try:
                 judged = self.two_stage.judge(
@@ -248,6 +252,7 @@ class Stages:
             )
             if self.tally.enough:
                 self._freeze(self.tally.enough)
+        self._all_kept = True
 
     def _next_tracks(self) -> list[tuple[Track, float]]:
         """Wait for tracking, then take a batch, or fewer tracks once the oldest has waited long enough."""
@@ -303,6 +308,17 @@ class Stages:
     def _freeze(self, reason: str) -> None:
         self.ending.rule_met(reason)
         self._frozen.set()
+        self.source.stop()
+
+    def stop(self) -> None:
+        """End the run by a person's wish: what came from a camera is still judged, open tracks do not count.
+
+        Of a movie nothing more is done: what was read ahead can be read again, and is much.
+        """
+        ahead = not self.info.live and not self._all_kept
+        self.ending.stop(read_ahead=ahead)
+        if ahead and self.ending.outcome.status is RunStatus.STOPPED:
+            self._frozen.set()
         self.source.stop()
 
     def fail(self, error: BaseException) -> None:

@@ -311,6 +311,12 @@ class Ending:
             if self.outcome == GOES_ON:
                 self.outcome = Outcome(status, reason)
 
+    def stop(self, *, read_ahead: bool = False) -> None:
+        """A person's wish; of a movie that is read ahead, the end that was read does not count yet."""
+        with self._lock:
+            if self.outcome == GOES_ON or (read_ahead and self.source_ended):
+                self.outcome = Outcome(RunStatus.STOPPED, StopReason.USER)
+
     def rule_met(self, reason: str) -> None:
         """A stop rule was met, perhaps by the last cells of a source whose end or time had just come."""
         with self._lock:

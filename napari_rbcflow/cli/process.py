@@ -1,0 +1,133 @@
+"""The command as a process: where it speaks, what it hears, and how it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+_IN_A_DRIVER = ("rbcflow-opening", "rbcflow-source", "rbcflow-close", "rbcflow-camera")
+"""Threads that call into a camera; when a command ends, only one that hangs still lives."""
+_TOLD_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Stream:
+    """Standard output or error: what it does not take (a full disk, a reader that is gone) ends no run.
+
+    Attributes
+    ----------
+    fault : OSError or None
+        Of the first words that were lost; all that follow are lost too.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.fault: OSError | None = None
+        if stream.errors == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._lost():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._lost():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _lost(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.fault = self.fault or error
+            # What is still in Python's buffer has to go somewhere, or Python says so as it ends.
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self._stream.fileno())
+            os.close(nothing)
+
+
+def guard_streams() -> None:
+    """Make standard input, output and error usable whatever the command was started with.
+
+    A closed one gets the null device: else the next file that is opened takes its number, and what a library
+    prints goes into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+        if getattr(sys, name) is None:  # Python found it closed as it began
+            nowhere = Path(os.devnull).open("w" if number else "r", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, nowhere)
+    sys.stdout, sys.stderr = Stream(sys.stdout), Stream(sys.stderr)
+
+
+def output_fault() -> OSError | None:
+    """Return why standard output did not take all of the result; a reader that has enough is no fault."""
+    sys.stdout.flush()
+    fault = getattr(sys.stdout, "fault", None)
+    return None if fault is None or fault.errno == errno.EPIPE else fault
+
+
+@contextlib.contextmanager
+def told_to_end() -> Iterator[None]:
+    """Hear SIGTERM and SIGHUP as a Ctrl-C, so that each command clears away what is half made; once."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    numbers = [n for n in _TOLD_TO_END if signal.getsignal(n) is signal.SIG_DFL]  # not under nohup
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def stopped_by_signals(end: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C, and being told to end, call `end`, which stops the run; a second one interrupts."""
+
+    def stop(number: int, _: object) -> None:
+        end()
+        signal.signal(number, before[number])
+
+    numbers = (signal.SIGINT, *_TOLD_TO_END)
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]  # under nohup
+    before = {number: signal.signal(number, stop) for number in numbers if number not in ignored}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave(code: int) -> None:
+    """End the process, also where a driver does not return: it would hold up the end of Python as long."""
+    if any(thread.name in _IN_A_DRIVER for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
