@@ -468,8 +468,8 @@ DAMAGE = {
     ),
     "run.json robbed": (
         lambda s: edit(s, "frames", to=None),
-        "session.found-check-failed",
-        {"part": "frames"},
+        "session.found-run-lost",
+        {"what": say("session.run-json-entry", name="frames")},
     ),
     "report deleted": (
         lambda s: (s / "report.html").unlink(),

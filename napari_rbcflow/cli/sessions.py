@@ -16,17 +16,22 @@ if TYPE_CHECKING:
 
 
 @cli.command(help=say("cli.verify"), short_help=say("cli.verify-short"))
-@click.argument("folder", type=PATH)
+@click.argument("folders", nargs=-1, required=True, type=PATH, metavar="DIR...")
 @debug_option
-def verify(folder: Path) -> int:
+def verify(folders: tuple[Path, ...]) -> int:
     from napari_rbcflow.session import verify as check
 
-    verdict = check(folder)
-    for finding in verdict.findings:
-        echo(finding, err=verdict.code == 2)
-    if verdict.code == 0:
-        click.echo(say("cli.intact", folder=folder))
-    return verdict.code
+    codes = []
+    for folder in folders:
+        verdict = check(folder)
+        for finding in verdict.findings:
+            one_of_many = len(folders) > 1 and verdict.code == 1  # the others name it themselves
+            said = say("cli.verify-finding", folder=folder, finding=finding) if one_of_many else finding
+            echo(said, err=verdict.code == 2)
+        if verdict.code == 0:
+            click.echo(say("cli.intact", folder=folder))
+        codes.append(verdict.code)
+    return max(codes)
 
 
 @cli.command(help=say("cli.trend"), short_help=say("cli.trend-short"))

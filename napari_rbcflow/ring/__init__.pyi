@@ -1,6 +1,7 @@
 from .disk import disk_faults as disk_faults
 from .disk import is_full as is_full
 from .disk import preallocate as preallocate
+from .disk import read_json as read_json
 from .disk import rename_over as rename_over
 from .disk import replace_file as replace_file
 from .disk import sync_folder as sync_folder

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 from napari_rbcflow.errors import RunFailed
+from napari_rbcflow.sentences import say
 
+T = TypeVar("T")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 DENIED_S = 2.0
 """Seconds for which a denied rename is tried again."""
+_MOST = 2.0**53
+"""No count and no figure is greater."""
 _NO_FALLOCATE = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
@@ -65,6 +70,39 @@ def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
     view = memoryview(data).cast("B")
     while view:
         view = view[file.write(view) :]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    ValueError
+        Where the file holds anything else, or a number that nothing of ours can be.
+    OSError
+        Where it cannot be read.
+    """
+    try:
+        read = json.loads(
+            path.read_bytes(),
+            parse_int=_possible(int),
+            parse_float=_possible(float),
+            parse_constant=_possible(float),
+        )
+    except RecursionError:
+        raise ValueError(say("ring.not-json")) from None
+    if not isinstance(read, dict):
+        raise ValueError(say("ring.not-json"))
+    return read
+
+
+def _possible(kind: Callable[[str], T]) -> Callable[[str], T]:
+    def read(text: str) -> T:
+        if not -_MOST <= float(text) <= _MOST:
+            raise ValueError(say("ring.not-a-number", text=text[:20]))
+        return kind(text)
+
+    return read
 
 
 def replace_file(path: Path, data: bytes) -> None:

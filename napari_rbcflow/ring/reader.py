@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import layout
+from napari_rbcflow.ring.disk import read_json
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import CROP_SIDE, SIMULATED_MARK, Floats, Floats32, Grey, Ints
 
@@ -78,6 +79,7 @@ class RingReader:
         self.times_s: Floats = np.empty(0)
         self.damaged_rows = 0
         self._slots: Ints = np.empty(0, np.int64)
+        self._rows("frame_ledger", self.capacity, len(layout.FRAME_COLUMNS))  # it holds as many as is said
         # As last checked: who refreshes twenty times a second checks only the few new rows.
         self._checked = np.full((self.capacity, len(layout.FRAME_COLUMNS)), np.nan)
         self._whole = np.zeros(self.capacity, bool)
@@ -129,10 +131,7 @@ class RingReader:
         row = self._row(slot)
         if row[0] == index:
             size = self.height * self.width
-            try:
-                data = np.fromfile(layout.frame_path(self.path, slot), dtype=np.uint8, count=size)
-            except FileNotFoundError:
-                data = np.empty(0, np.uint8)
+            data = _read(layout.frame_path(self.path, slot), "u1", size)
             # The row's checksum decides: it fits neither another frame's bytes nor a half-written frame.
             if len(data) == size and layout.crc32c(data) == row[2]:
                 return data.reshape(self.height, self.width)
@@ -149,10 +148,8 @@ class RingReader:
         crops = np.zeros((len(slots), CROP_SIDE, CROP_SIDE), np.uint8)
         for chunk in np.unique(slots // layout.CROPS_PER_CHUNK).tolist():
             of_chunk = np.flatnonzero(slots // layout.CROPS_PER_CHUNK == chunk)
-            try:
-                data = np.fromfile(layout.crop_path(self.path, chunk), dtype=np.uint8)
-            except FileNotFoundError:
-                continue  # their checksums will not fit
+            # Where the file is lost, their checksums will not fit.
+            data = _read(layout.crop_path(self.path, chunk), "u1", layout.CROPS_PER_CHUNK * layout.CROP_BYTES)
             whole = data[: len(data) // layout.CROP_BYTES * layout.CROP_BYTES]
             stored = whole.reshape(-1, CROP_SIDE, CROP_SIDE)
             inside = slots[of_chunk] % layout.CROPS_PER_CHUNK
@@ -205,10 +202,7 @@ class RingReader:
         return found
 
     def _rows(self, name: str, rows: int, columns: int) -> Floats:
-        try:
-            data = np.fromfile(layout.ledger_path(self.path, name), dtype="<f8", count=rows * columns)
-        except FileNotFoundError:
-            data = np.empty(0)
+        data = _read(layout.ledger_path(self.path, name), "<f8", rows * columns)
         if len(data) != rows * columns:
             raise RunFailed("ring.ledger-lost", path=self.path, ledger=name)
         return data.reshape(rows, columns)
@@ -224,6 +218,15 @@ class RingReader:
                 return row
             time.sleep(0.0005)
         return row
+
+
+def _read(path: Path, dtype: str, count: int) -> NDArray[Any]:
+    """Return so many numbers of a file, or as many as it holds."""
+    try:
+        there = path.stat().st_size // np.dtype(dtype).itemsize
+        return np.fromfile(path, dtype=dtype, count=min(count, there))
+    except OSError:
+        return np.empty(0, dtype)
 
 
 def _row_is_whole(row: Floats) -> bool:
@@ -247,7 +250,7 @@ def open_ring(path: Path | str) -> RingReader:
     """
     path = Path(path)
     try:
-        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        attributes = read_json(path / "zarr.json")["attributes"]
         version = int(attributes["rbcflow_ring"])
     except (OSError, ValueError, KeyError, TypeError):
         raise BadInput("ring.not-a-ring", path=path) from None

@@ -28,7 +28,7 @@ from napari_rbcflow.estimate import (
     rates_of_review,
     try_on_held_back_days,
 )
-from napari_rbcflow.ring import replace_file
+from napari_rbcflow.ring import read_json, replace_file
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import schema
 from napari_rbcflow.session.review import Review
@@ -185,7 +185,7 @@ class Calibration:
         """Read a file that `write` wrote; BadInput for anything else."""
         file = Path(file)
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = read_json(file)
             if int(record["format"]) > FORMAT:
                 raise BadInput("ring.newer-version", path=file)
             return cls(

@@ -16,7 +16,6 @@ The chunks of `crops` are packed without loss once they are full (`growing`).
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import RunFailed
-from napari_rbcflow.ring import crc32c
+from napari_rbcflow.ring import crc32c, read_json
 from napari_rbcflow.session import growing
 from napari_rbcflow.session.growing import GrowingArray, chunk_path
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Track
@@ -40,6 +39,8 @@ INDEX_COLUMNS = ("cell", "offset", "length", "crc32c")
 CROPS_PER_CHUNK = 2048
 FLAGS_PER_CHUNK = 16384
 TRACKS_PER_CHUNK = 1024
+MOST_CROPS = 1_000_000
+"""Of a track: two hours at 139 frames/s."""
 
 
 class CropStore:
@@ -111,7 +112,7 @@ def read_index(folder: Path) -> NDArray[np.int64]:
     array = folder / "index"
     try:
         # Straight from the chunks: after an hour there are hundreds, and a viewer asks often.
-        metadata = json.loads((array / "zarr.json").read_text(encoding="utf-8"))
+        metadata = read_json(array / "zarr.json")
         length = int(metadata["shape"][0])
         per_chunk = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
         parts = [np.empty((0, len(INDEX_COLUMNS)), np.int64)]
@@ -186,6 +187,8 @@ class CropReader:
         self, name: str, dtype: str, item: tuple[int, ...], per_chunk: int, offset: int, length: int
     ) -> NDArray[Any]:
         """Read rows straight from the chunks: for 33 crops, a hundred times as fast as zarr."""
+        if offset < 0 or not 0 <= length <= MOST_CROPS:  # a damaged index: the checksum finds it
+            length = 0
         rows: NDArray[Any] = np.zeros((length, *item), np.dtype(dtype))
         row_bytes = rows.dtype.itemsize * math.prod(item)
         done = 0
@@ -198,7 +201,7 @@ class CropReader:
                     data = self._of_crops(path, number, inside * row_bytes, take * row_bytes)
                 else:
                     data = _part(path, inside * row_bytes, take * row_bytes)
-            except FileNotFoundError:
+            except OSError:
                 data = b""  # zeros, as in zarr; the checksum finds it
             part = np.frombuffer(data[: len(data) // row_bytes * row_bytes], rows.dtype).reshape(-1, *item)
             rows[done : done + len(part)] = part

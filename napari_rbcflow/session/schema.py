@@ -23,7 +23,7 @@ from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import ANYTIME, FEW_CELLS, ReportedInterval, RunningFraction
 from napari_rbcflow.quality import percent as percent
 from napari_rbcflow.quality import warnings_of_run
-from napari_rbcflow.ring import preallocate, rename_over, replace_file, sync_folder, write_all
+from napari_rbcflow.ring import preallocate, read_json, rename_over, replace_file, sync_folder, write_all
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import RunStatus, SourceInfo
 from napari_rbcflow.version import __version__
@@ -73,9 +73,10 @@ class FractionFigure:
     def read(cls, told: Any) -> FractionFigure | None:
         """Take the figure from ``run.json`` or ``review.json``; None where that holds none."""
         try:
-            return cls(**{one.name: told[one.name] for one in fields(FractionFigure)})
+            figure = cls(**{one.name: told[one.name] for one in fields(FractionFigure)})
         except (KeyError, TypeError):
             return None
+        return None if misfit(told, _FIGURE) else figure
 
     @classmethod
     def saying(cls, fraction: RunningFraction, reported: ReportedInterval) -> FractionFigure:
@@ -287,19 +288,67 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise BadInput("session.no-such-folder", folder=folder)
     try:
-        run = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        run = read_json(folder / RUN_FILE)
     except FileNotFoundError:
         raise DamagedRun(folder, say("session.no-run-json")) from None
     except (OSError, ValueError) as error:
         raise DamagedRun(folder, say("session.run-json-damaged", why=error)) from None
-    if not isinstance(run, dict) or run.get("status") not in list(RunStatus):
+    if run.get("status") not in list(RunStatus):
         raise DamagedRun(folder, say("session.run-json-foreign"))
     version = run.get("format")
     if not isinstance(version, int):
         raise DamagedRun(folder, say("session.run-json-without-format"))
     if version > FORMAT:
         raise BadInput("ring.newer-version", path=folder)
+    if wrong := next((name for name in _ALWAYS if name not in run), "") or misfit(run, _SHAPE):
+        raise DamagedRun(folder, say("session.run-json-entry", name=wrong))
     return run
+
+
+_ALWAYS = ("frames", "cells", "fraction", "parameters", "models")
+"""Entries of every version."""
+_NUMBER = (int, float)
+_FIGURE: dict[str, Any] = {
+    **dict.fromkeys(("estimate", "low", "high"), (*_NUMBER, None)),
+    **{"level": _NUMBER, "method": str, "n": int, "reason": str},
+}
+_EACH = ""
+"""Names every other entry of an object."""
+_SCALAR = (int, float, str, None)
+_SHAPE: dict[str, Any] = {
+    **dict.fromkeys(("started", "patient", "sample", "stop_sentence"), (str, None)),
+    **{"stop_reason": (str, None), "ended": (str, None), "simulated": bool, "warnings": [str]},
+    "frames": {"received": int, "processed": int, "dropped": {_EACH: int}, "missed": {_EACH: int}},
+    **{"cells": {_EACH: int}, "latency_ms": {_EACH: (*_NUMBER, None)}, "versions": {_EACH: (str, None)}},
+    **{"fraction": _FIGURE, "fraction_corrected": _FIGURE, "fraction_unseen_flips": {}},
+    "quality": {
+        **{"warnings": [dict], "not_analysed": {_EACH: int}, "steps": {_EACH: (*_NUMBER, None)}},
+        _EACH: _SCALAR,
+    },
+    "focus_speed": {_EACH: (*_SCALAR, list)},
+    "parameters": {"source_details": {_EACH: str}, "source_warnings": [str], _EACH: (*_SCALAR, list, dict)},
+    "models": {_EACH: {}},
+    "files": {_EACH: {"bytes": int, "sha256": str}},
+    "calibration": {},
+}
+"""What the entries of ``run.json`` are, of any version; what stands nowhere may be anything."""
+
+
+def misfit(value: Any, shape: Any, name: str = "") -> str:
+    """Return the name of the first entry that is of another kind than in a shape; empty where all fit."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return name or RUN_FILE
+        parts = ((f"{name}.{k}" if name else k, v, shape.get(k, shape.get(_EACH))) for k, v in value.items())
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            return name
+        parts = ((name, v, shape[0]) for v in value)
+    else:
+        kinds = shape if isinstance(shape, tuple) else (shape,)
+        known = tuple(type(None) if kind is None else kind for kind in kinds)
+        return "" if shape is None or isinstance(value, known) else name
+    return next((wrong for part, v, s in parts if s is not None and (wrong := misfit(v, s, part))), "")
 
 
 if sys.platform == "win32":

@@ -134,8 +134,11 @@ def ends_with_a_line(path: Path) -> bool:
 
 def fingerprint(path: Path) -> Fingerprint:
     """Return a file's size and SHA-256."""
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    try:
+        with path.open("rb") as file:
+            return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError as error:
+        raise unreadable(path, error.strerror) from error
 
 
 def unreadable(path: Path, why: object) -> RunFailed:
@@ -158,7 +161,7 @@ def parsed(path: Path, data: bytes | Path, types: dict[str, str]) -> pd.DataFram
         if "gap_frames" in types and "gap_frames" not in table:  # an older session
             table["gap_frames"] = table["last_frame"] - table["first_frame"] + 1 - table["frames"]
         return table[list(types)]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError, OSError) as error:
         raise unreadable(path, error) from error
 
 

@@ -6,7 +6,6 @@ is a result only where a person checked some cells, or where such checks calibra
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from napari_rbcflow.estimate import MOST_WIDTH
 from napari_rbcflow.quality import WARNINGS_A_REVIEW_ANSWERS, warnings_of_run
+from napari_rbcflow.ring import read_json
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session.schema import FractionFigure, is_simulated
 from napari_rbcflow.types import RunStatus, Verdict
@@ -152,10 +152,9 @@ def reviewed_figure(folder: Path) -> FractionFigure | None:
 def read_review(folder: Path) -> dict[str, Any]:
     """Return ``review.json``; empty where there is none that can be read."""
     try:
-        review = json.loads((folder / REVIEW_FILE).read_text(encoding="utf-8"))
+        return read_json(folder / REVIEW_FILE)
     except (OSError, ValueError):
         return {}
-    return review if isinstance(review, dict) else {}
 
 
 def unlabelled(review: Mapping[str, Any]) -> int:

@@ -17,7 +17,6 @@ from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE as RUN_NAME
 from napari_rbcflow.session import (
-    Conclusion,
     FractionFigure,
     Session,
     grave_warnings,
@@ -183,10 +182,12 @@ def gather(paths: Sequence[Path], progress: Callable[[int, int], None] | None = 
     for k, folder in enumerate(everything):
         try:
             records.append(read_record(folder))
-        except RbcflowError as error:
+        except Exception as error:  # damage can do anything
+            known = isinstance(error, RbcflowError)
+            why = error if known else BadInput("trend.run-damaged", folder=folder)
             if folder in named:
-                raise
-            notes.append(say("trend.session-left-out", why=error))
+                raise why from error
+            notes.append(say("trend.session-left-out", why=why))
         if progress is not None:
             progress(k + 1, len(everything))
     if not records:
@@ -276,8 +277,8 @@ def read_record(folder: Path) -> Record:
         least_frames=int(_number(parameters.get("least_frames")) or Record.least_frames),
         leave_out_intruded=bool(parameters.get("leave_out_intruded")),
         simulated=is_simulated(run),
-        verdict=_concluded(session).verdict,
-        headline=_concluded(session).headline,
+        verdict=session.conclusion.verdict,
+        headline=session.conclusion.headline,
     )
 
 
@@ -297,15 +298,8 @@ def _sound(session: Session) -> FractionFigure:
     return figure
 
 
-def _concluded(session: Session) -> Conclusion:
-    try:
-        return session.conclusion
-    except (KeyError, TypeError, AttributeError):
-        raise BadInput("trend.run-damaged", folder=session.folder) from None
-
-
 def _doubt(session: Session) -> str:
-    if _concluded(session).verdict is Verdict.RESULT:
+    if session.conclusion.verdict is Verdict.RESULT:
         return ""  # a person answered the warnings that are left
     grave = grave_warnings(session.run)
     if session.interrupted:
