@@ -56,6 +56,8 @@ def swapped(name: str) -> Callable[[Path], None]:
 
 def text(name: str, old: str, new: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
+        if not (folder / name).exists():  # a crashed session has none
+            return
         read = (folder / name).read_text()
         assert old in read
         (folder / name).write_text(read.replace(old, new, 1))
@@ -70,6 +72,8 @@ FOUND: dict[str, Callable[[Path], None]] = {
     "a count without end": entry("crops.zarr/index/zarr.json", "shape", [float("inf"), 4]),
     "a count beyond all": entry("frames.zarr/zarr.json", "attributes.capacity", 10**14),
     "no networks": text("run.json", '"models"', '"x"'),
+    "no frames dropped": text("run.json", '"dropped"', '"x"'),
+    "a cell beyond all": text("changes.csv", ",Anna,", ",Anna," + "9" * 20),
     "a folder for a table": swapped("tracks.csv"),
     "a folder for the flags": swapped("crops.zarr/seen/c.0"),
     "a folder for the ledger": swapped("frames.zarr/frame_ledger/c/0/0"),

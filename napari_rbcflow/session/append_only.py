@@ -172,7 +172,7 @@ def who(text: str) -> str:
 
 def cell_number(text: str) -> int:
     """Return the number of a cell as a line holds it; ValueError where it is none."""
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:20]) < 2**53):
         raise ValueError(say("session.records-not-a-cell", text=text))
     return int(text)
 

@@ -300,13 +300,18 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise DamagedRun(folder, say("session.run-json-without-format"))
     if version > FORMAT:
         raise BadInput("ring.newer-version", path=folder)
-    if wrong := next((name for name in _ALWAYS if name not in run), "") or misfit(run, _SHAPE):
+    if wrong := misfit(run, _SHAPE) or _lacking(run):
         raise DamagedRun(folder, say("session.run-json-entry", name=wrong))
     return run
 
 
-_ALWAYS = ("frames", "cells", "fraction", "parameters", "models")
-"""Entries of every version."""
+_ALWAYS: dict[str, tuple[str, ...]] = {
+    "frames": ("received", "processed", "dropped", "missed"),
+    "cells": CELL_COUNTS,
+    "fraction": ("estimate", "low", "high", "level", "method", "n"),
+    **{"parameters": (), "models": ("stage1", "stage2")},
+}
+"""What every version of ``run.json`` holds."""
 _NUMBER = (int, float)
 _FIGURE: dict[str, Any] = {
     **dict.fromkeys(("estimate", "low", "high"), (*_NUMBER, None)),
@@ -332,6 +337,16 @@ _SHAPE: dict[str, Any] = {
     "calibration": {},
 }
 """What the entries of ``run.json`` are, of any version; what stands nowhere may be anything."""
+
+
+def _lacking(run: Mapping[str, Any]) -> str:
+    """Return the name of the first entry that every version holds and this one does not."""
+    for name, parts in _ALWAYS.items():
+        if name not in run:
+            return name
+        if lost := [part for part in parts if part not in run[name]]:
+            return f"{name}.{lost[0]}"
+    return ""
 
 
 def misfit(value: Any, shape: Any, name: str = "") -> str:
