@@ -74,6 +74,8 @@ FOUND: dict[str, Callable[[Path], None]] = {
     "no networks": text("run.json", '"models"', '"x"'),
     "no frames dropped": text("run.json", '"dropped"', '"x"'),
     "a cell beyond all": text("changes.csv", ",Anna,", ",Anna," + "9" * 20),
+    "no warnings": text("run.json", '\n  "warnings"', '\n  "x"'),
+    "a probability beyond 1": text("cells.csv", ",tank-treading,", "e99,tank-treading,"),
     "a folder for a table": swapped("tracks.csv"),
     "a folder for the flags": swapped("crops.zarr/seen/c.0"),
     "a folder for the ledger": swapped("frames.zarr/frame_ledger/c/0/0"),

@@ -81,7 +81,7 @@ def close_interrupted(folder: Path, sentence: str) -> None:
             if (folder / name).exists()
         },
     )
-    run["warnings"].append(say("session.frames-as-of-last-second"))
+    run["warnings"] = [*run.get("warnings", ()), say("session.frames-as-of-last-second")]
     run.update(conclude(run).as_dict())
     schema.write_run(folder, run)
     write_report(folder, run)

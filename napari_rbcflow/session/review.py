@@ -341,6 +341,9 @@ class Review:
             cells = tables.parsed(path, tables.whole_lines(path), tables.CELL_TYPES)
             if cells["cell"].duplicated().any():
                 raise RunFailed("session.review-cells-twice", path=path)
+            judged = cells[["p_reliable", "p_tank_treading"]]
+            if not (judged.isna() | judged.ge(0) & judged.le(1)).all(axis=None):
+                raise tables.unreadable(path, say("session.no-probability"))
             return cells
         except OSError as error:
             raise tables.unreadable(path, error.strerror) from error
