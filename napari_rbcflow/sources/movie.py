@@ -351,7 +351,7 @@ def _reader_of(path: Path, series: int | None) -> MovieReader:
         if zarr_movie.is_zarr(path):
             return zarr_movie.ZarrReader(path, series)
         if tiff.is_tiff(path) or path.suffix.lower() in tiff.SUFFIXES:
-            if (path.parent / ndtiff.INDEX).is_file():
+            if ndtiff.holds(path):
                 return ndtiff.NDTiffReader(path.parent, series)
             return tiff.TiffReader(path, series)
         from napari_rbcflow.sources.video import VideoReader
@@ -361,3 +361,7 @@ def _reader_of(path: Path, series: int | None) -> MovieReader:
         raise BadInput("sources.no-permission", path=path) from error
     except OSError as error:
         raise BadInput("sources.path-unreadable", path=path, why=error.strerror or error) from error
+    except RbcflowError:
+        raise
+    except Exception as error:  # whatever a damaged file makes a format's library do
+        raise BadInput("sources.unreadable", name=path.name, why=in_a_line(error)) from error
