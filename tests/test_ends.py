@@ -116,6 +116,17 @@ def test_a_folder_that_may_not_be_written_to(
         subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.parametrize("small_disk", [1], indirect=True)
+@pytest.mark.parametrize("name", ["x.tif", "x.avi", "x.zarr"])
+def test_a_movie_for_which_there_is_no_room_leaves_nothing(
+    small_disk: Path, name: str, rbcflow: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, _, err = rbcflow("simulate", small_disk / name, "--seconds", 1)
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert is_said("cli.disk-fault", err)
+    assert list(small_disk.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_who_is_told_to_end_leaves_nothing_half_made(tmp_path: Path, number: int) -> None:

@@ -51,6 +51,10 @@ _NOT_USABLE = frozenset(
 """What the system says of a path that the user gave and that cannot be used."""
 
 
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG, None})
+"""What it says of a disk; a library that wrote less than it should names no error."""
+
+
 def _exit_code(arguments: list[str], debug: bool) -> int:
     try:
         with told_to_end():
@@ -67,11 +71,12 @@ def _exit_code(arguments: list[str], debug: bool) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _fail(say("cli.stopped"), 1, debug)
     except OSError as error:
-        if error.filename is None:
-            return _fail(say("cli.unexpected", kind=type(error).__name__, why=error), 1, debug)
-        refused = error.errno in _NOT_USABLE
-        said = say("cli.path-fault", path=error.filename, why=error.strerror or error)
-        return _fail(said, 2 if refused else 1, debug)
+        why = error.strerror or error
+        if error.errno in _NOT_USABLE and error.filename is not None:
+            return _fail(say("cli.path-fault", path=error.filename, why=why), 2, debug)
+        if error.errno in _OF_THE_DISK:
+            return _fail(say("cli.disk-fault", why=why), 1, debug)
+        return _fail(say("cli.unexpected", kind=type(error).__name__, why=error), 1, debug)
     except Exception as error:
         return _fail(say("cli.unexpected", kind=type(error).__name__, why=error), 1, debug)
 
