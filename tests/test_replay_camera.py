@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -52,6 +53,73 @@ def test_frames_lost_in_the_camera_are_counted_and_leave_their_places_empty(
     assert missed == {"time-gap": 7}
     assert [f.index for f in got] == [i for i in range(160) if i not in (60, 75, 76, 77, 78, 79, 120)]
     assert all(np.array_equal(frame.image, movie[frame.index]) for frame in got)
+
+
+_HOURS = "2:60:3600000 2:90:-3600000"  # in the sequence after that of `open`
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"ClockSteps": _HOURS},
+        {"ClockSteps": "1:12:3600000 2:70:300 2:100:-300"},
+        *({"Times": times} for times in ("us", "s", "comma", "unit", "negative", "wraps", "some")),
+        *({"Times": times, "Chunk": 1} for times in ("zero", "nan", "text", "repeated")),
+        {"Times": "stops"},
+        {"FrameRate": 30, "FirstLate": 3000},
+    ],
+    ids=str,
+)
+def test_whatever_its_clock_says_no_frame_is_lost_that_came_and_each_that_the_camera_lost_is_counted(
+    replay: Replay, tmp_path: Path, fault: dict[str, object]
+) -> None:
+    config = replay.config(tmp_path, a_movie(120), EndsAfter=120, LostInCamera="50 105-107", **fault)
+    camera = open_source(str(config), mm_path=replay.adapters)
+    with camera as info:
+        assert info.fps == pytest.approx(fault.get("FrameRate", 60), rel=0.02)
+        assert info.details["times_from"] == ("ChunkTimestamp" if "Chunk" in fault else "ElapsedTime-ms")
+        got = list(camera.frames())
+    assert camera.missed == {"time-gap": 4}
+    assert [f.index for f in got] == [i for i in range(120) if i not in (50, 105, 106, 107)]
+    assert got[-1].time_s == pytest.approx(119 / info.fps, abs=0.15)
+
+
+def test_where_the_camera_says_no_time_the_core_does(replay: Replay, tmp_path: Path) -> None:
+    config = replay.config(tmp_path, a_movie(120), EndsAfter=120, Times="zero")
+    camera = open_source(str(config), mm_path=replay.adapters)
+    with camera as info:
+        assert info.details["times_from"] == "TimeReceivedByCore"
+        got = list(camera.frames())
+    assert camera.missed == {}
+    assert [frame.index for frame in got] == list(range(120))
+
+
+def test_the_second_overflow_counts_as_the_first_whatever_the_clock_is_set_to(
+    replay: Replay, tmp_path: Path
+) -> None:
+    """At 40 frames/s; the clock is set forward an hour at one restart, back at the next."""
+    config = replay.config(
+        tmp_path, a_movie(60, 500, 700), Loop=1, FrameRate=40, ClockSteps="3:0:3600000 4:0:-3600000"
+    )
+    camera = open_source(str(config), mm_path=replay.adapters)
+    got: list[Frame] = []
+    slept: list[float] = []
+    with camera:
+        camera._core.set_circular_buffer_memory_footprint(4)  # type: ignore[attr-defined]  # 11 frames
+        for frame in camera.frames():
+            got.append(Frame(frame.index, frame.time_s, frame.image[:1]))
+            if len(got) in (30, 70):
+                began = time.monotonic()
+                time.sleep(1.2)
+                slept.append(time.monotonic() - began)
+            if len(got) == 110:
+                camera.stop()
+    missed = camera.missed["overflow"]
+    assert sum(camera.missed.values()) + len(got) == got[-1].index + 1
+    assert missed == pytest.approx(40 * sum(slept) - 2 * 11, abs=12)
+    gaps = [b.time_s - a.time_s for a, b in itertools.pairwise(got)]
+    assert min(gaps) >= 0
+    assert sorted(gaps)[-2:] == pytest.approx([s - 11 / 40 for s in slept], abs=0.3)
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.uint32])

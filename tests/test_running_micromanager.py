@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import subprocess
 import sys
@@ -104,6 +105,62 @@ def test_of_an_older_micro_manager_only_what_frames_need_is_asked(micro_manager:
     assert all(np.array_equal(frame.image, grey[frame.index]) for frame in got)
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"times": "wall", "clock_steps": [(2, 40, 3.6e6), (2, 60, -3.6e6)]},
+        {"times": "comma", "binning_as": "{0}x{0}"},
+        {"times": "zero", "clock_steps": [(2, 40, 3.6e6)], "binning_as": "({0}, {0})"},
+        {"times": "zero", "tags": "text", "binning_as": "{0}X{0}"},
+        {"tags": "none", "pixel_size_um": "", "fps": 40},
+        {"tags": "null", "pixel_size_um": "nan"},
+        {"tags": "some", "pixel_size_um": -1.0, "exposure_as": "nan"},
+        {"tags": "nested", "numbers": "text", "exposure_as": ""},
+        {"numbers": "none", "times": "us"},
+        {"numbers": "same", "exposure_as": "2,2"},
+        {"numbers": "some", "version": "4.2.0"},
+        {"first_late_s": 3.0, "version": ""},
+        {"first_late_s": 4.0, "late_sequence": 2},
+    ],
+    ids=str,
+)
+def test_whatever_is_said_of_them_the_frames_arrive_once_and_none_is_missed(
+    micro_manager: Open, fault: dict[str, object]
+) -> None:
+    grey = a_movie(90)
+    port, _ = micro_manager(grey, ends_after=90, **fault)
+    camera = open_source("running", port=port, binning="2x2")  # type: ignore[arg-type]
+    with camera as info:
+        assert info.fps == pytest.approx(fault.get("fps", 60), rel=0.05)
+        assert info.details["binning"] == "2"
+        assert "not_as_asked" not in info.details
+        assert (info.pixel_size_um, info.pixel_size_known) == (0.605, False)
+        assert info.exposure_ms == (None if fault.get("exposure_as") in ("nan", "") else 2.2)
+        told = say("sources.no-times", camera="Infinity") in info.warnings
+        assert (
+            told
+            == (fault.get("tags") in ("none", "null", "some"))
+            == (info.details["times_from"] == "arrival")
+        )
+        got = list(camera.frames())
+    assert camera.missed == {}
+    assert [frame.index for frame in got] == list(range(90))
+    assert all(np.array_equal(frame.image, grey[frame.index]) for frame in got)
+    assert got[-1].time_s == pytest.approx(89 / info.fps, abs=0.2)
+
+
+@pytest.mark.parametrize("speaks", ["other", "silent"])
+def test_a_server_of_another_version_is_named_if_it_is_not_understood(
+    micro_manager: Open, speaks: str
+) -> None:
+    port, _ = micro_manager(a_movie(30), version="6.0.0", speaks=speaks)
+    with pytest.raises(BadInput) as refused, open_source("running", port=port):
+        pass
+    assert refused.value.key == "sources.other-server"
+    assert "6.0.0" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 _CONTINUOUS = """
 import json, os, sys, time
 from napari_rbcflow.sources.frame_loss import CoreClock, LossLedger
@@ -137,17 +194,21 @@ def test_a_buffer_that_was_cleared_without_a_flag_shows_in_the_numbers(micro_man
 
 
 def test_an_overflow_there_is_counted_and_the_run_goes_on(micro_manager: Open) -> None:
-    port, _ = micro_manager(a_movie(600, 400, 600), buffer_frames=20)
+    """Twice, while the computer's clock is set forward an hour, then back: neither is counted."""
+    steps = [(3, 0, 3.6e6), (4, 0, -7.2e6)]
+    port, _ = micro_manager(a_movie(600, 400, 600), buffer_frames=20, times="wall", clock_steps=steps)
     camera = open_source("running", port=port)
     got: list[Frame] = []
+    began = time.monotonic()
     with camera:
         for frame in camera.frames():
             got.append(Frame(frame.index, frame.time_s, frame.image[:1]))
-            if len(got) == 40:
+            if len(got) in (40, 100):
                 time.sleep(1.5)  # the pipe fills, then the queues before it, then Micro-Manager's buffer
-            if len(got) == 90:
+            if len(got) == 150:
                 camera.stop()
-    assert camera.missed.get("overflow", 0) > 10
+    assert 20 < camera.missed.get("overflow", 0) < 60 * (time.monotonic() - began)
+    assert all(a.time_s <= b.time_s for a, b in itertools.pairwise(got))
     assert got[-1].index + 1 == len(got) + sum(camera.missed.values())
 
 
