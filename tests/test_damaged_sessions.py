@@ -76,6 +76,7 @@ FOUND: dict[str, Callable[[Path], None]] = {
     "a cell beyond all": text("changes.csv", ",Anna,", ",Anna," + "9" * 20),
     "no warnings": text("run.json", '\n  "warnings"', '\n  "x"'),
     "a probability beyond 1": text("cells.csv", ",tank-treading,", "e99,tank-treading,"),
+    "no latencies": text("run.json", '"latency_ms"', '"x"'),
     "a folder for a table": swapped("tracks.csv"),
     "a folder for the flags": swapped("crops.zarr/seen/c.0"),
     "a folder for the ledger": swapped("frames.zarr/frame_ledger/c/0/0"),

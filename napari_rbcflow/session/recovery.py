@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import schema, tables
 from napari_rbcflow.session.counting import corrected_figure
 from napari_rbcflow.session.reader import Session, open_session
-from napari_rbcflow.session.report import write_report
+from napari_rbcflow.session.report import write_report_again
 from napari_rbcflow.session.schema import CELL_COUNTS, is_being_written, plain
 from napari_rbcflow.session.verdict import conclude
 from napari_rbcflow.types import RunStatus
+
+log = logging.getLogger(__name__)
 
 LOST = "run-failed"
 
@@ -84,4 +87,5 @@ def close_interrupted(folder: Path, sentence: str) -> None:
     run["warnings"] = [*run.get("warnings", ()), say("session.frames-as-of-last-second")]
     run.update(conclude(run).as_dict())
     schema.write_run(folder, run)
-    write_report(folder, run)
+    if fault := write_report_again(folder):
+        log.warning("%s", fault)
