@@ -15,6 +15,7 @@ if sys.platform != "linux":
     pytest.skip("its limits of time and memory are Linux's", allow_module_level=True)
 
 from damage import broken, make, one
+from sentence_keys import is_said
 
 from napari_rbcflow.ring import read_json
 
