@@ -199,5 +199,6 @@ def test_napari_s_forms_ask_for_it(qtbot: QtBot, tmp_path: Path) -> None:
     assert form.run_settings().least_frames == 21
     movies = MovieForm(list)
     qtbot.addWidget(movies.container.native)
-    movies.least_frames.value = 40
+    assert movies.run_settings().least_frames == 6
+    movies.least_frames.value = "40"
     assert movies.run_settings().least_frames == 40

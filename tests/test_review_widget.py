@@ -251,7 +251,7 @@ def test_it_is_left_and_gone_on_with_and_a_second_person_checks_the_same(
     assert reviewed.args == [folder]
     assert is_said("viewer.check-done-by-you", widget.status.text(), cells=12)
     assert widget.start_button.text() == say("viewer.check-go-on", name="Anna")
-    widget.cells.value = 30
+    widget.cells.value = "30"
     press(widget.start_button)
     assert widget.check.place.text() == say("viewer.check-place", at=13, cells=30)
     press_key(qtbot, Z)  # what was answered before the pause can be withdrawn too
@@ -264,7 +264,7 @@ def test_it_is_left_and_gone_on_with_and_a_second_person_checks_the_same(
     press(widget.more)
     write_name(qtbot, widget, "Bert")
     assert is_said("viewer.check-done-by", widget.status.text(), name="Anna", cells=30)
-    widget.cells.value = 30
+    widget.cells.value = "30"
     press(widget.start_button)
     seen = []
     while checking(widget):

@@ -222,9 +222,10 @@ class CellViewer(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 0, 4, 4)
         layout.addWidget(self.query)
-        layout.addLayout(steps)  # on top: below, a low window would cut it
-        layout.addWidget(self._pages, 1)
+        # What is pressed is on top: below, a low window would cut it.
+        layout.addLayout(steps)
         layout.addLayout(buttons)
+        layout.addWidget(self._pages, 1)
         layout.addWidget(self._note)
         layout.addWidget(self._fault)
 

@@ -7,11 +7,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import Any
 from weakref import ref
 
 from qtpy.QtCore import QEvent, QObject, QPoint, QSize, Qt, QTimer
-from qtpy.QtGui import QHideEvent, QMoveEvent, QPainter, QPaintEvent, QResizeEvent, QShowEvent
+from qtpy.QtGui import (
+    QDragEnterEvent,
+    QDropEvent,
+    QHideEvent,
+    QMoveEvent,
+    QPainter,
+    QPaintEvent,
+    QResizeEvent,
+    QShowEvent,
+)
 from qtpy.QtWidgets import (
     QAbstractSlider,
     QAbstractSpinBox,
@@ -35,6 +45,7 @@ from qtpy.QtWidgets import (
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
 from napari_rbcflow.sentences import name_settings, say
+from napari_rbcflow.session import RUN_FILE
 from napari_rbcflow.widgets.label_styles import CHIPS, EDGES
 from napari_rbcflow.widgets.remembered import load_settings, save_settings
 
@@ -70,6 +81,7 @@ FIELD_LABELS = {
     "sessions_folder": say("forms.field-sessions-folder"),
     "person": say("forms.field-person"),
     "calibration": say("forms.field-calibration"),
+    "check_cells": say("viewer.check-cells"),
     "picture_mode": say("forms.field-picture-mode"),
     "picture_hz": say("forms.field-picture-hz"),
     "picture_delay_s": say("forms.field-picture-delay"),
@@ -527,6 +539,16 @@ def _closed_by_program(window: QMainWindow) -> bool:
     return bool(canvases) and not any(canvas.isVisible() for canvas in canvases)
 
 
+def is_folder_or_run(path: Path) -> bool:
+    """Say whether a path is a folder, or the run.json of a session."""
+    return path.is_dir() or path.name == RUN_FILE
+
+
+def session_of(path: Path) -> Path:
+    """Return the folder of a session, given that or its run.json."""
+    return path.parent if path.name == RUN_FILE else path
+
+
 def frame_of(widget: QWidget) -> tuple[QDockWidget | None, QMainWindow | None]:
     """Return the dock and the window that a widget is in, each None where there is none."""
     frame: QDockWidget | None = None
@@ -583,6 +605,25 @@ class Dock(QWidget):
         """Return a sentence that says what closing this dock would stop; empty where nothing goes on."""
         return ""
 
+    def take_drops(self, fits: Callable[[Path], bool], take: Callable[[list[Path]], None]) -> None:
+        """Let what `fits` be dropped on the whole dock; anything else is left to napari."""
+        self._fits, self._take = fits, self._report_errors(take)
+        self.setAcceptDrops(True)
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Take what fits."""
+        if self._dropped(event):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Use what was dropped."""
+        event.acceptProposedAction()
+        self._take(self._dropped(event))
+
+    def _dropped(self, event: QDropEvent) -> list[Path]:
+        paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+        return list(filter(self._fits, paths))
+
     def come_up(self) -> None:
         """Be seen: in front of the tabs beside it, and not hidden."""
         frame, _ = frame_of(self)
@@ -621,7 +662,8 @@ class Dock(QWidget):
         for dock in there:
             dock.hide()
         if there:
-            window.layout().activate()
+            if (layout := window.layout()) is not None:
+                layout.activate()  # it is as low as what is left in it from now on
             window.resize(window.size().boundedTo(room))
             self.message.say(grave=self.message.grave, mild=[*self.message.mild, say("forms.docks-hidden")])
 

@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QPushButton,
     QSizePolicy,
-    QSpinBox,
     QWidget,
 )
 
@@ -33,6 +32,7 @@ from napari_rbcflow.widgets.run_form import (
     FLOW_USUAL,
     FLOWS,
     StopForm,
+    WholeBox,
     flow_from,
     new_session,
     texts_of,
@@ -221,12 +221,8 @@ def _value(name: str, text: str) -> Any:
     row = _ROWS[name]
     if row.read is not None:
         return row.read(text)
-    value = read_number(name, text, whole=row.whole)
-    if not row.percent:
-        return value
-    if not 0 <= value <= 100:
-        raise BadInput("forms.not-between", setting=name, low=0, high=100, value=value)
-    return value / 100
+    value = read_number(name, text, whole=row.whole, within=(0, 100) if row.percent else None)
+    return value / 100 if row.percent else value
 
 
 def _text(name: str, value: Any) -> str:
@@ -267,8 +263,7 @@ class CameraForm(QWidget):
         self.flow.addItems([words for words, _ in FLOWS])
         self.set_flow = {name: QLineEdit() for name in FLOW_HELP}
         self.stop = StopForm()
-        self.least_frames = QSpinBox()
-        self.least_frames.setRange(LEAST_FRAMES, MOST_LEAST_FRAMES)
+        self.least_frames = WholeBox(LEAST_FRAMES, MOST_LEAST_FRAMES, LEAST_FRAMES)
         self.least_frames.setToolTip(say("forms.least-frames-help"))
         self._form = form = QFormLayout(self)
         form.setContentsMargins(4, 4, 4, 4)

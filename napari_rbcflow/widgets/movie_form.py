@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import tifffile
 from magicgui.types import FileDialogMode
-from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit, SpinBox
+from magicgui.widgets import ComboBox, Container, FileEdit, LineEdit
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RbcflowError
@@ -209,13 +209,10 @@ class MovieForm:
             value="movie",
             tooltip=say("forms.background-help"),
         )
-        self.least_frames = SpinBox(
-            label=FIELD_LABELS["least_frames"],
-            value=LEAST_FRAMES,
-            min=LEAST_FRAMES,
-            max=MOST_LEAST_FRAMES,
-            tooltip=say("forms.least-frames-help"),
+        self.least_frames = LineEdit(
+            label=FIELD_LABELS["least_frames"], tooltip=say("forms.least-frames-help")
         )
+        self.least_frames.native.setPlaceholderText(str(LEAST_FRAMES))
         self.folder = folder_field("sessions_folder")
         for number in (self.fps, self.pixel_size_um):
             number.native.setPlaceholderText(say("forms.as-the-file-says"))
@@ -241,6 +238,8 @@ class MovieForm:
             ]
         )
         self.container.margins = (0, 0, 0, 0)
+        for edit in (self.file, self.folder):
+            edit.line_edit.native.setAcceptDrops(False)  # what is dropped is for the whole dock
         self.source.changed.connect(self._source_changed)
         self._source_changed()
 
@@ -248,6 +247,11 @@ class MovieForm:
         """Show what is remembered."""
         self.folder.value = settings.sessions_folder
         self.flow.value = settings.flow
+
+    def choose_path(self, path: Path) -> None:
+        """Choose a file, or a folder."""
+        self.source.value = FOLDER if path.is_dir() else FILE
+        self.file.value = path
 
     def refresh_layers(self) -> None:
         """List the layers that are open now."""
@@ -301,7 +305,13 @@ class MovieForm:
             background=self.background.value,
             flow=self.flow.value,
             ring_seconds=RING_SECONDS,
-            least_frames=self.least_frames.value,
+            least_frames=read_number(
+                "least_frames",
+                self.least_frames.value,
+                whole=True,
+                within=(LEAST_FRAMES, MOST_LEAST_FRAMES),
+            )
+            or LEAST_FRAMES,
             set_flow=flow_from({name: field.value for name, field in self.set_flow.items()}),
             calibration=load_settings().calibration_file,
         )

@@ -114,15 +114,20 @@ class Settings:
             return "unknown"
 
 
-def read_number(setting: str, text: str, *, whole: bool = False) -> Any:
+def read_number(
+    setting: str, text: str, *, whole: bool = False, within: tuple[float, float] | None = None
+) -> Any:
     """Return the number in a field, with a decimal point or comma; None where the field is empty."""
     text = text.strip()
     number = text.replace(",", ".")
     try:
-        return (int(number) if whole else float(number)) if number else None
+        value = (int(number) if whole else float(number)) if number else None
     except ValueError:
         key = "forms.not-a-whole-number" if whole else "forms.not-a-number"
         raise BadInput(key, setting=setting, value=text) from None
+    if value is not None and within is not None and not within[0] <= value <= within[1]:
+        raise BadInput("forms.not-between", setting=setting, low=within[0], high=within[1], value=value)
+    return value
 
 
 def settings_path() -> Path:

@@ -34,7 +34,7 @@ from napari_rbcflow.session import (
     open_session,
     too_few_words,
 )
-from napari_rbcflow.types import Verdict
+from napari_rbcflow.types import StopReason, Verdict
 from napari_rbcflow.widgets.dock import ElidingLabel, WarningBox, breakable, set_text, wrapping_label
 from napari_rbcflow.widgets.label_styles import INKS
 from napari_rbcflow.widgets.result_parts import BANNER, QualityTable, SessionLinks, ShareBar, VerdictBox
@@ -86,7 +86,9 @@ def left_words(progress: Progress) -> str:
         lines.append(say("viewer.frame-of", frame=progress.processed, frames=progress.total_frames))
     elif not progress.rules:
         return say("viewer.goes-on")
-    lines += [_rule_words(rule) for rule in progress.rules]
+    timed = progress.seconds_left is not None
+    # Never two times side by side: the one left is that of the nearest rule.
+    lines += [_rule_words(rule) for rule in progress.rules if not (timed and rule.name == StopReason.SECONDS)]
     if progress.seconds_left is not None:
         lines.append(say("viewer.time-left", time=time_words(progress.seconds_left)))
     return "\n".join(lines)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from magicgui.types import FileDialogMode
-from magicgui.widgets import Container, FileEdit, LineEdit, SpinBox
+from magicgui.widgets import Container, FileEdit, LineEdit
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal  # type: ignore[attr-defined]
-from qtpy.QtGui import QDragEnterEvent, QDropEvent, QKeyEvent, QShowEvent
+from qtpy.QtGui import QKeyEvent, QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
     QPushButton,
@@ -26,12 +26,29 @@ from qtpy.QtWidgets import (
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
 from napari_rbcflow.quality import percent
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import RUN_FILE, Agreement, CropSequence, FractionFigure, Review, open_session
+from napari_rbcflow.session import (
+    RUN_FILE,
+    Agreement,
+    CropSequence,
+    FractionFigure,
+    Review,
+    known_name,
+    open_session,
+)
 from napari_rbcflow.types import DEFAULT_FPS, Verdict
 from napari_rbcflow.widgets.crop_player import words_of
-from napari_rbcflow.widgets.dock import FIELD_LABELS, Dock, breakable, frame_of, set_text, wrapping_label
+from napari_rbcflow.widgets.dock import (
+    FIELD_LABELS,
+    Dock,
+    breakable,
+    frame_of,
+    is_folder_or_run,
+    session_of,
+    set_text,
+    wrapping_label,
+)
 from napari_rbcflow.widgets.label_styles import CHIPS
-from napari_rbcflow.widgets.remembered import load_settings
+from napari_rbcflow.widgets.remembered import load_settings, read_number
 from napari_rbcflow.widgets.result import interval_words
 from napari_rbcflow.widgets.result_parts import BANNER, SessionLinks, VerdictBox
 from napari_rbcflow.widgets.review_page import EVERY_CELLS, CheckPage
@@ -85,17 +102,13 @@ class ReviewLayout(Dock):
     def __init__(self) -> None:
         super().__init__()
         self.setMinimumWidth(600)
-        self.setAcceptDrops(True)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self.session = FileEdit(label=say("viewer.check-session"), mode=FileDialogMode.EXISTING_DIRECTORY)
         self.session.tooltip = say("viewer.check-session-help")
         self.session.line_edit.native.setAcceptDrops(False)  # a dropped folder is for the whole dock
         self.name = LineEdit(label=FIELD_LABELS["person"])
         self.name.tooltip = say("viewer.check-name-help")
-        self.cells = SpinBox(
-            label=say("viewer.check-cells"), min=LEAST_CELLS, max=MOST_CELLS, step=10, value=USUAL_CELLS
-        )
-        self.cells.tooltip = say("viewer.check-cells-help")
+        self.cells = LineEdit(label=FIELD_LABELS["check_cells"], tooltip=say("viewer.check-cells-help"))
         self.form: Container[Any] = Container()
         self.form.extend([self.session, self.name, self.cells])
         self.form.margins = (0, 0, 0, 0)
@@ -173,7 +186,7 @@ class ReviewWidget(ReviewLayout):
         self._at = 0
         self._before = 0  # cells that this person checked in an earlier sitting
         self._told = 0  # checked cells at which the number was shown last
-        self._wanted = 0  # cells to check, where a person chose
+        self._wanted = self._offered = 0  # cells to check: where a person chose, and as shown
         self._catching_up = QTimer(self)
         self._catching_up.setSingleShot(True)
         self._catching_up.setInterval(CATCH_UP_MS)
@@ -187,11 +200,12 @@ class ReviewWidget(ReviewLayout):
 
     def _connect(self) -> None:
         slot = self._report_errors
+        self.take_drops(is_folder_or_run, lambda paths: self.open_session(session_of(paths[0])))
         self._catching_up.timeout.connect(slot(self._catch_up))
         self.session.line_edit.native.editingFinished.connect(slot(self._session_written))
         self.session.changed.connect(slot(lambda *_: self._session_chosen()))
         self.name.changed.connect(slot(lambda *_: self._show_state()))
-        self.cells.changed.connect(slot(self._cells_chosen))
+        self.cells.native.editingFinished.connect(slot(self._cells_written))
         self.start_button.clicked.connect(slot(lambda *_: self.start()))
         self.more.clicked.connect(slot(lambda *_: self._show_start()))
         self.check.said.connect(slot(self._answer))
@@ -254,10 +268,9 @@ class ReviewWidget(ReviewLayout):
         by, review = self._name(), self._review
         labels = {} if review is None else review.labels
         mine = labels.get(by, {})
-        with self.cells.changed.blocked():
-            self.cells.max = max(MOST_CELLS, len(mine) + USUAL_CELLS)
-            usual = USUAL_CELLS if len(mine) < USUAL_CELLS else len(mine) + USUAL_CELLS
-            self.cells.value = self._wanted if self._wanted > len(mine) else usual
+        usual = USUAL_CELLS if len(mine) < USUAL_CELLS else len(mine) + USUAL_CELLS
+        self._offered = cells = self._wanted if self._wanted > len(mine) else usual
+        self.cells.value = str(cells)
         lines = [
             say("viewer.check-done-by-you", cells=len(cells))
             if name == by
@@ -265,33 +278,39 @@ class ReviewWidget(ReviewLayout):
             for name, cells in labels.items()
         ]
         set_text(self.status, "<br>".join(map(breakable, lines)))
-        cells = self.cells.value
         minutes = max(1, round(cells * _S_A_CELL / 60))
         set_text(self.intro, say("viewer.check-intro", cells=cells, minutes=minutes))
         text = say("viewer.check-go-on" if mine else "viewer.check-start", name=by or "…")
         self.start_button.setText(text.replace("&", "&&"))
 
-    def _cells_chosen(self, cells: int) -> None:
-        self._wanted = cells
+    def _cells_written(self) -> None:
+        """Take the number in the field, or refuse it."""
+        mine = {} if self._review is None else self._review.labels.get(self._name(), {})
+        most = max(MOST_CELLS, len(mine) + USUAL_CELLS)
+        within = (LEAST_CELLS, most)
+        cells = read_number("check_cells", self.cells.value, whole=True, within=within) or 0
+        if cells != self._offered:
+            self._wanted = cells
         self._show_state()
 
     def _name(self) -> str:
         """The name in the field; in the spelling of before where only capitals differ."""
         name = " ".join(str(self.name.value).split())
         known = {} if self._review is None else self._review.labels
-        return next((one for one in known if one.casefold() == name.casefold()), name)
+        return known_name(name, known)
 
     # ------------------------------------------------------------------ checking
 
     def start(self) -> None:
         """Show the first cell."""
+        self._cells_written()
         review = self._read_session()
         by = self._name()
         if not by:
             self.name.native.setFocus()
             raise BadInput("viewer.check-no-name")
-        before = len(review.labels.get(by, {}))
-        queue = review.sample(self.cells.value - before, by) if self.cells.value > before else []
+        before, cells = len(review.labels.get(by, {})), int(self.cells.value)
+        queue = review.sample(cells - before, by) if cells > before else []
         if not queue:
             raise BadInput("viewer.check-none-left")
         self._keep(person=by)
@@ -466,20 +485,6 @@ class ReviewWidget(ReviewLayout):
             width = max(self.sizeHint().width(), min(MOST_WIDTH_PX, round(SHARE_OF_WINDOW * window.width())))
             window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
 
-    # ------------------------------------------------------------------ drag and drop
-
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Take a session's folder or its run.json; leave anything else to napari."""
-        if _dropped(event) is not None:
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent) -> None:
-        """Offer the session that was dropped."""
-        folder = _dropped(event)
-        event.acceptProposedAction()
-        if folder is not None:
-            self.open_session(folder)
-
 
 def agreement_lines(agreement: Iterable[Agreement]) -> list[str]:
     """Say how far each two persons agree, a line each."""
@@ -508,9 +513,3 @@ def newest_session(folder: Path) -> Path | None:
     except OSError:
         return None
     return max(runs)[1] if runs else None
-
-
-def _dropped(event: QDropEvent) -> Path | None:
-    paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
-    folders = [path.parent if path.name == RUN_FILE else path for path in paths]
-    return next((folder for folder in folders if folder.is_dir()), None)

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
 from pathlib import Path
+from typing import Any
 
+from qtpy.QtCore import QLocale
+from qtpy.QtGui import QValidator
 from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
@@ -88,6 +91,55 @@ def texts_of(flow: SetFlow) -> dict[str, str]:
     return {k: "" if value == getattr(USUAL_FLOW, k) else f"{value:g}" for k, value in values.items()}
 
 
+class WholeBox(QSpinBox):
+    """A whole number; what is typed with a point or a comma is refused.
+
+    Qt's own takes one of them for a thousands separator, whichever the language: 10,5 becomes 105.
+    """
+
+    def __init__(self, least: int, most: int, value: int) -> None:
+        super().__init__()
+        self.setLocale(QLocale.c())
+        self.setRange(least, most)
+        self.setValue(value)
+
+    def validate(self, text: str, at: int) -> Any:
+        """Leave a point or a comma in the field, where it gives no number."""
+        if "," in text or "." in text:
+            return QValidator.State.Intermediate, text, at
+        return super().validate(text, at)
+
+    def fixup(self, text: str) -> str:
+        """Put back the number of before, instead of leaving the comma out."""
+        return text
+
+
+class DecimalBox(QDoubleSpinBox):
+    """A number with a decimal point or comma, whatever the language: Qt's own makes 5 of 0,5 or of 0.5."""
+
+    def __init__(self, least: float, most: float, decimals: int, value: float) -> None:
+        super().__init__()
+        self.setLocale(QLocale.c())
+        self.setRange(least, most)
+        self.setDecimals(decimals)
+        self.setValue(value)
+
+    def validate(self, text: str, at: int) -> Any:
+        """Take a comma for a point."""
+        return super().validate(text.replace(",", "."), at)
+
+    def valueFromText(self, text: str) -> float:
+        """Take a comma for a point."""
+        return super().valueFromText(text.replace(",", "."))
+
+    def fixup(self, text: str) -> str:
+        """Put back the number of before, instead of leaving the comma out."""
+        return text
+
+
+_MANY = 1_000_000
+
+
 class StopForm(QWidget):
     """A tick box and a value for every stop rule. Without a tick, only a person stops the run."""
 
@@ -99,10 +151,10 @@ class StopForm(QWidget):
         self.by_tracks = QCheckBox(FIELD_LABELS["stop_tracks"])
         self.by_baseline = QCheckBox(FIELD_LABELS["stop_baseline"])
         self.by_baseline.setToolTip(say("forms.stop-baseline-help"))
-        self.reliable, self.tracks = _whole(USUAL_RELIABLE), _whole(10_000)
-        self.halfwidth = _decimal(0.1, 49.9, 2, 5.0)
-        self.seconds = _decimal(0.1, 1_000_000, 1, 60.0)
-        self.baseline = _decimal(0.1, 99.9, 1, 86.0)
+        self.reliable, self.tracks = WholeBox(1, _MANY, USUAL_RELIABLE), WholeBox(1, _MANY, 10_000)
+        self.halfwidth = DecimalBox(0.1, 49.9, 2, 5.0)
+        self.seconds = DecimalBox(0.1, _MANY, 1, 60.0)
+        self.baseline = DecimalBox(0.1, 99.9, 1, 86.0)
         self.note = QLabel()
         self.note.setWordWrap(True)
         grid = QGridLayout(self)
@@ -156,21 +208,6 @@ class StopForm(QWidget):
         elif self.by_reliable.isChecked() and self.by_halfwidth.isChecked():
             note = say("forms.stop-needs-both")
         set_text(self.note, note)
-
-
-def _whole(value: int) -> QSpinBox:
-    box = QSpinBox()
-    box.setRange(1, 1_000_000)
-    box.setValue(value)
-    return box
-
-
-def _decimal(least: float, most: float, decimals: int, value: float) -> QDoubleSpinBox:
-    box = QDoubleSpinBox()
-    box.setRange(least, most)
-    box.setDecimals(decimals)
-    box.setValue(value)
-    return box
 
 
 def _percent(share: float | None) -> float | None:

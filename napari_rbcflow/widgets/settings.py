@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, FloatSpinBox, LineEdit
+from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, LineEdit
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout
 
 from napari_rbcflow.errors import BadInput, RbcflowError
@@ -16,8 +16,6 @@ from napari_rbcflow.widgets.dock import FIELD_LABELS, Dock, breakable, scrolling
 from napari_rbcflow.widgets.movie_form import folder_field
 from napari_rbcflow.widgets.picture import MODES
 from napari_rbcflow.widgets.remembered import (
-    PICTURE_DELAY_RANGE_S,
-    PICTURE_HZ_RANGE,
     Settings,
     load_settings,
     read_number,
@@ -25,6 +23,10 @@ from napari_rbcflow.widgets.remembered import (
     settings_path,
 )
 from napari_rbcflow.widgets.run_form import FLOWS
+
+_OF_THE_CAMERA = ("exposure_ms", "fps", "pixel_size_um", "binning", "port")
+# An empty field stands for the usual number.
+_USUAL = ("picture_hz", "picture_delay_s")
 
 
 class SettingsWidget(Dock):
@@ -57,14 +59,11 @@ class SettingsWidget(Dock):
             label=FIELD_LABELS["picture_mode"],
             choices=MODES,
         )
-        low, high = PICTURE_HZ_RANGE
-        self.picture_hz = FloatSpinBox(label=FIELD_LABELS["picture_hz"], min=low, max=high, step=1.0)
-        low, high = PICTURE_DELAY_RANGE_S
-        self.picture_delay_s = FloatSpinBox(
-            label=FIELD_LABELS["picture_delay_s"], min=low, max=high, step=0.5
+        usual = Settings()
+        self.picture_hz = _line("picture_hz", f"{usual.picture_hz:g}", say("forms.picture-hz-help"))
+        self.picture_delay_s = _line(
+            "picture_delay_s", f"{usual.picture_delay_s:g}", say("forms.picture-delay-help")
         )
-        self.picture_hz.tooltip = say("forms.picture-hz-help")
-        self.picture_delay_s.tooltip = say("forms.picture-delay-help")
         self.show_unreliable = CheckBox(text=FIELD_LABELS["show_unreliable"])
         self.container: Container[Any] = Container()
         self.container.extend(
@@ -120,14 +119,12 @@ class SettingsWidget(Dock):
         self.calibration.line_edit.value = settings.calibration
         self.camera.value = settings.camera
         self.mm_path.line_edit.value = settings.mm_path
-        for name in ("exposure_ms", "fps", "pixel_size_um", "binning", "port"):
+        for name in (*_OF_THE_CAMERA, *_USUAL):
             value = getattr(settings, name)
             getattr(self, name).value = "" if value is None else f"{value:.10g}"
         self.roi.value, self.pixel_type.value = settings.roi, settings.pixel_type
         self.flow.value = settings.flow
         self.picture_mode.value = settings.picture_mode
-        self.picture_hz.value = settings.picture_hz
-        self.picture_delay_s.value = settings.picture_delay_s
         self.show_unreliable.value = settings.show_unreliable
 
     def _read(self) -> Settings:
@@ -150,11 +147,15 @@ class SettingsWidget(Dock):
             port=read_number("port", self.port.value, whole=True),
             flow=self.flow.value,
             picture_mode=self.picture_mode.value,
-            picture_hz=float(self.picture_hz.value),
-            picture_delay_s=float(self.picture_delay_s.value),
+            picture_hz=self._number("picture_hz"),
+            picture_delay_s=self._number("picture_delay_s"),
             show_unreliable=bool(self.show_unreliable.value),
             remark="",
         )
+
+    def _number(self, name: str) -> float:
+        value = read_number(name, getattr(self, name).value)
+        return getattr(Settings(), name) if value is None else value  # type: ignore[no-any-return]
 
     def _save(self) -> None:
         try:

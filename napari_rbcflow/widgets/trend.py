@@ -19,7 +19,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
     QUrl,
     Signal,
 )
-from qtpy.QtGui import QDesktopServices, QDragEnterEvent, QDropEvent
+from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QApplication,
@@ -62,6 +62,7 @@ from napari_rbcflow.widgets.dock import (
     Dock,
     breakable,
     in_form,
+    is_folder_or_run,
     scrolling,
     set_text,
     wrapping_label,
@@ -250,7 +251,6 @@ class TrendWidget(Dock):
             self._report_errors(self.show_pressed)()
 
     def _lay_out(self) -> None:
-        self.setAcceptDrops(True)
         self.folder = FileEdit(label=say("viewer.trend-folder"), mode=FileDialogMode.EXISTING_DIRECTORY)
         self.patient = ComboBox(label=FIELD_LABELS["patient"], choices=[])
         self.crises = LineEdit(label=FIELD_LABELS["crises"])
@@ -303,6 +303,7 @@ class TrendWidget(Dock):
         self._job.close()
 
     def _connect(self) -> None:
+        self.take_drops(is_folder_or_run, self.show_folders)
         self.show_button.clicked.connect(self._report_errors(lambda *_: self.show_pressed()))
         self.folder.line_edit.native.returnPressed.connect(self._report_errors(self.show_pressed))
         self.patient.changed.connect(self._report_errors(lambda *_: self._judge()))
@@ -465,19 +466,6 @@ class TrendWidget(Dock):
                 raise BadInput("forms.file-not-written", path=path, why=error.strerror or error) from error
             set_text(self.status, breakable(say("viewer.trend-saved", path=path)))
 
-    # ------------------------------------------------------------------ drag and drop
-
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Take folders, and run.json of a session; leave anything else to napari."""
-        if _dropped(event):
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent) -> None:
-        """Show the sessions that were dropped."""
-        paths = _dropped(event)
-        event.acceptProposedAction()
-        self._report_errors(self.show_folders)(paths)
-
 
 # What can be saved: the file's ending, the dialog's title, its filter, and what makes the file.
 _TABLE = "csv", "viewer.trend-table-of", "viewer.trend-table-files", as_csv
@@ -499,11 +487,6 @@ def _paths(text: str) -> list[Path]:
     else:
         parts = [part for part in text.split(os.pathsep) if part.strip()]
     return [Path(part.strip()).expanduser() for part in parts]
-
-
-def _dropped(event: QDropEvent) -> list[Path]:
-    paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
-    return [path for path in paths if path.is_dir() or path.name == RUN_NAME]
 
 
 def _may_hold_sessions(folder: Path) -> bool:
