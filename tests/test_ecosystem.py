@@ -69,13 +69,13 @@ def movie_dock(viewer: Any, qtbot: Any) -> Any:
     return dock
 
 
-def drop(viewer: Any, path: Path) -> None:
-    """Drop a file on the canvas."""
+def drop(on: Any, path: Path) -> None:
+    """Drop a file on a viewer's canvas, or on a dock."""
     mime = QMimeData()
     mime.setUrls([QUrl.fromLocalFile(str(path))])
     left, no_key = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     event = QDropEvent(QPointF(9, 9), Qt.DropAction.CopyAction, mime, left, no_key)
-    viewer.window._qt_viewer.dropEvent(event)
+    (on.window._qt_viewer if hasattr(on, "window") and not callable(on.window) else on).dropEvent(event)
 
 
 def titles(menu: Any) -> list[str]:
@@ -153,9 +153,16 @@ def test_a_session_opens_with_its_number_and_its_movie_or_its_ring(
     assert f"{100 * session.fraction.estimate:.0f} %" in dock.panel.machine.text()
     assert dock.layers.all == tuple(opened)
     assert not any(layer.editable for layer in opened)
+    marks[-1].selected_data = {0}
+    marks[-1].remove_selected()  # what napari's Delete key calls
+    assert len(marks[-1].data) == len(opened[-1].features)
+    assert viewer.text_overlay.visible == session.conclusion.simulated
     assert viewer.open(folder, plugin=PLUGIN) == []
     drop(viewer, folder / "run.json")
     drop(viewer, folder)  # napari does not ask who shall read it
+    dock.panel.clear()
+    drop(dock, folder)
+    movie_dock(viewer, qtbot)
     assert movie_dock(viewer, qtbot).panel.links.folder == folder
     assert list(viewer.layers) == opened
     assert all(layer.visible for layer in opened)
@@ -334,7 +341,7 @@ def test_settings_are_kept_and_never_in_the_way(make_napari_viewer: Any, qtbot: 
     assert load_settings() == Settings()
     viewer = make_napari_viewer()
     _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Settings")
-    widget.person.value, widget.fps.value, widget.picture_hz.value = "a nurse", "100", 10.0
+    widget.person.value, widget.fps.value, widget.picture_hz.value = "a nurse", "100", "10"
     qtbot.mouseClick(widget.save_button, Qt.MouseButton.LeftButton)
     kept = load_settings()
     assert (kept.person, kept.who, kept.fps, kept.picture_hz) == ("a nurse", "a nurse", 100.0, 10.0)

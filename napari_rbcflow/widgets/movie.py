@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QPushButton, 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.pipeline import busy
 from napari_rbcflow.sentences import say
+from napari_rbcflow.session import RUN_FILE
 from napari_rbcflow.widgets.cells import CellViewer
 from napari_rbcflow.widgets.dock import (
     AsHigh,
@@ -22,12 +23,14 @@ from napari_rbcflow.widgets.dock import (
     RunButtons,
     breakable,
     scrolling,
+    session_of,
     set_text,
     wrapping_label,
 )
 from napari_rbcflow.widgets.layers import ResultLayers
 from napari_rbcflow.widgets.movie_form import LAYER, MovieForm, frames_of_layer, may_be_movie
 from napari_rbcflow.widgets.movie_job import MovieJob, MovieOrder, Stage
+from napari_rbcflow.widgets.picture import Banner
 from napari_rbcflow.widgets.remembered import load_settings
 from napari_rbcflow.widgets.result import ResultPanel
 
@@ -150,6 +153,7 @@ class MovieWidget(MovieLayout):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         self._viewer = viewer
         self.layers = ResultLayers(viewer)
+        self._banner = Banner(viewer)
         super().__init__(self._image_layers)
         self._settings = load_settings()
         self.job = MovieJob(show_unreliable=self._settings.show_unreliable)
@@ -162,6 +166,7 @@ class MovieWidget(MovieLayout):
         if self._settings.remark:
             self.message.say(mild=[self._settings.remark])
         self._connect()
+        self.take_drops(Path.exists, self._take_dropped)
         self._events = ViewerEvents(
             viewer, self._report_errors(self.form.refresh_layers), self._report_errors(self._show_clicked)
         )
@@ -229,6 +234,15 @@ class MovieWidget(MovieLayout):
         else:
             self.show_session(folder)
 
+    def _take_dropped(self, paths: list[Path]) -> None:
+        """Show the session that was dropped, or choose the movie."""
+        folder = session_of(paths[0])
+        if (folder / RUN_FILE).is_file():
+            self.open_session(folder)
+        elif not self.job.busy:
+            self.form.choose_path(paths[0])
+            self.fold.setChecked(True)
+
     def choose_layer(self, layer: Any) -> None:
         """Come up with an open movie chosen, so that Run is all that is left to press."""
         self.come_up()
@@ -249,6 +263,7 @@ class MovieWidget(MovieLayout):
         """
         self._events.stop()
         self.job.close()
+        self._banner.hide()
         with suppress(RuntimeError):  # the buttons are gone with their window
             set_text(self.status, "")
             self._show_state()
@@ -363,6 +378,7 @@ class MovieWidget(MovieLayout):
             own_layer=None if result.placed is None else self._own_layer,
             live_goes_on=busy(),
         )
+        self._banner.show_for(result.session.conclusion.simulated)
         self.panel.show_by_hand(result.figure_by_hand)
 
     def _show_state(self) -> None:

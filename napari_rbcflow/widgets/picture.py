@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,35 +77,52 @@ class CloseUp:
             self._before = None
 
 
+# Pixels that the banner's longer line takes at the size in `_BANNER`.
+_BANNER_PX = 390
+
+
 class Banner:
     """Says over a picture that its cells are not a patient's, in the viewer's own text.
 
-    What stood there before is put back. `words` is what it says; empty while it says nothing.
+    What stood there before is put back. `words` is what it says; empty while it says nothing. Where several
+    pictures share a viewer, it is that of the picture shown last.
     """
+
+    _last: ClassVar[dict[int, Banner]] = {}  # by viewer
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
+        self._key = id(getattr(viewer, "__wrapped__", viewer))  # each plugin gets a proxy of its own
         self._before: dict[str, Any] = {}
         self.words = ""
 
-    def show_for(self, info: SourceInfo) -> None:
+    def show_for(self, simulated: bool) -> None:
         """Show it where the frames are simulated, else hide it."""
-        if not info.simulated:
-            self.hide()
+        last = self._last.get(self._key)
+        if not simulated:
+            if last is not None:
+                last.hide()
             return
         # In two lines, for a picture beside docks on a small screen.
         self.words = say("viewer.banner-simulated").replace(": ", ":\n")
         overlay = self._viewer.text_overlay
-        wanted = _BANNER | {"text": self.words, "visible": True}
+        size = _BANNER["font_size"] * min(1.0, self._viewer.canvas.size[1] / _BANNER_PX)
+        wanted = _BANNER | {"text": self.words, "visible": True, "font_size": size}
         wanted = {name: value for name, value in wanted.items() if hasattr(overlay, name)}  # older napari
-        self._before = self._before or {name: getattr(overlay, name) for name in wanted}
+        if last is None:
+            self._before = {name: getattr(overlay, name) for name in wanted}
+        elif last is not self:
+            self._before, last._before, last.words = last._before, {}, ""
+        self._last[self._key] = self
         overlay.update(wanted)
 
     def hide(self) -> None:
-        """Show what was there before."""
-        if self._before:
-            self._viewer.text_overlay.update(self._before)
-        self._before, self.words = {}, ""
+        """Show what was there before, unless another picture's banner has taken this one's place."""
+        if self._last.get(self._key) is self:
+            del self._last[self._key]
+            with suppress(Exception):  # of a window that was closed, the canvas is gone already
+                self._viewer.text_overlay.update(self._before)
+            self._before, self.words = {}, ""
 
 
 # To wait for a ring that is not there yet: a run says where it will be before it is made.
@@ -233,7 +251,7 @@ class LivePicture:
         self._newest = None
         self._history = History(self.delay_s * info.fps)
         self._forget_shown()
-        self._banner.show_for(info)
+        self._banner.show_for(info.simulated)
         self._contrast.begin(keep_by_hand=before is not None and before.name == info.name)
         self.marks.set_pixel_size(info.pixel_size_um)
         self.marks.clear()
