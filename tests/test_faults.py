@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import factories
+import numpy as np
 import pytest
 from pretended_card import BROKEN, pretend_card
 
-from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.classification.two_stage import CPU_BATCH, CPU_LINGER_S, TwoStage
 from napari_rbcflow.pipeline import Run, RunSettings
-from napari_rbcflow.ring import FrameRing
+from napari_rbcflow.pipeline.stages import Stages
+from napari_rbcflow.ring import FrameRing, open_ring
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import open_session, verify
+from napari_rbcflow.session import SessionWriter, open_session, schema, verify
 from napari_rbcflow.tracking.tracker import Tracker
+from napari_rbcflow.types import Frame
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +82,9 @@ def test_where_a_card_fails_the_cpu_goes_on_and_the_record_says_so(
     assert warning in record["warnings"]
     assert warning in run.warnings
     assert warning in (run.folder / "report.html").read_text()
+    # A card's batch would make the CPU's labels late.
+    assert run._two_stage is not None
+    assert (run._two_stage.batch, run._two_stage.linger_s) == (CPU_BATCH, CPU_LINGER_S)
     # No track is lost, none judged twice, and no label is another.
     assert (run.folder / "cells.csv").read_bytes() == (on_cpu / "cells.csv").read_bytes()
     assert record["latency_ms"]["p99"] > 0
@@ -112,6 +121,133 @@ def test_a_part_of_ours_that_raises_ends_the_run_in_a_sentence(
     assert frames["received"] == frames["processed"] + sum(frames["dropped"].values()) < 600
     assert verify(run.folder).findings == []
     assert not [t.name for t in threading.enumerate() if t.name.startswith("rbcflow-")]
+
+
+@pytest.mark.parametrize(("owner", "name"), [(TwoStage, "judge"), (SessionWriter, "keep")])
+@pytest.mark.parametrize("at", [1, 4])
+def test_where_judging_or_keeping_raises_no_track_is_lost_and_none_is_counted_that_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, at: int
+) -> None:
+    method: Callable[..., Any] = getattr(owner, name)
+    calls: list[int] = []
+    ended_tracks: list[int] = []
+
+    def broken(*given: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyError("of ours")
+        return method(*given, **more)
+
+    hand_over = Stages._hand_over
+
+    def heard(stages: Stages, tracks: Any) -> None:
+        ended_tracks.extend(track.cell for track in tracks)
+        hand_over(stages, tracks)
+
+    networks = TwoStage.load("cpu")
+    networks.warm_up()
+    monkeypatch.setattr(owner, name, broken)
+    monkeypatch.setattr(Stages, "_hand_over", heard)
+    run = Run(chamber(6, fps=90.0), tmp_path / "s", RunSettings(device="cpu"), networks)
+    record = ended(run)
+    assert record["status"] == "failed"
+    cells = open_session(run.folder).cells
+    assert sorted(cells["cell"]) == sorted(ended_tracks)
+    assert record["cells"]["tracked"] == len(cells) > 0
+    for label, n in cells["label"].value_counts().items():
+        assert record["cells"][str(label).replace("-", "_")] == n
+    assert verify(run.folder).findings == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is synced is told by /proc")
+def test_a_cell_is_counted_once_its_row_is_on_the_disk_and_its_row_written_once_its_crops_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut leaves no cell without its sequence, and no number without its cells."""
+    synced: list[tuple[str, int]] = []
+    lines: list[int] = []
+    fsync = os.fsync
+
+    def told_of(handle: int) -> None:
+        name = Path(f"/proc/self/fd/{handle}").readlink().relative_to(tmp_path / "s").as_posix()
+        synced.append((name, os.fstat(handle).st_size))
+        if "cells.csv" not in name:
+            lines.append((tmp_path / "s" / "cells.csv").read_bytes().count(b"\n") - 1)
+        fsync(handle)
+
+    writer = factories.begin(tmp_path / "s")
+    pairs = factories.some_pairs(20)
+    try:
+        monkeypatch.setattr(os, "fsync", told_of)
+        for first, last in ((0, 7), (7, 20)):
+            synced.clear()
+            lines.clear()
+            writer.keep(pairs[first:last])
+            assert synced[-1] == ("cells.csv", (tmp_path / "s" / "cells.csv").stat().st_size)
+            assert lines
+            assert set(lines) == {first}
+            names = {name for name, _ in synced}
+            assert "tracks.csv" in names
+            assert any(name.startswith("crops.zarr") for name in names)
+        synced.clear()
+        writer.ring.flush()
+        assert sorted(name.split("/")[1] for name, _ in synced) == ["crop_ledger", "frame_ledger"]
+    finally:
+        monkeypatch.undo()
+        writer.close(factories.account_of(pairs), "stopped", "user")
+
+
+@pytest.mark.parametrize("step_s", [3600, -3600])
+def test_a_run_takes_as_long_as_it_took_though_the_clock_was_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_s: int
+) -> None:
+    writer = factories.begin(tmp_path / "s")
+    now = schema.now
+
+    def asked() -> str:
+        return schema.later(now(), step_s)
+
+    monkeypatch.setattr(schema, "now", asked)
+    writer.close(factories.account_of([]), "stopped", "user")
+    started, ended = (datetime.fromisoformat(told(tmp_path / "s")[name]) for name in ("started", "ended"))
+    assert timedelta(0) <= ended - started < timedelta(minutes=5)
+
+
+def test_frames_and_crops_of_several_threads_lie_in_the_ring_whole(tmp_path: Path) -> None:
+    ring = FrameRing.create(
+        tmp_path / "r.zarr", height=64, width=96, capacity=16, crop_capacity=200, fps=25, pixel_size_um=1.1
+    )
+    crops = np.arange(40, dtype=np.uint8)[:, None, None].repeat(31, 1).repeat(31, 2)
+    failed: list[BaseException] = []
+
+    def put(works: Callable[[int], None]) -> None:
+        try:
+            for i in range(60):
+                works(i)
+        except BaseException as error:
+            failed.append(error)
+
+    def frame(i: int) -> None:
+        ring.append(Frame(i, i / 25, np.full((64, 96), i, np.uint8)))
+
+    def some_crops(i: int) -> None:
+        ring.append_crops(i, np.arange(40), np.zeros(40), np.zeros(40), crops)
+
+    works = (frame, some_crops, some_crops, lambda _: ring.flush())
+    threads = [threading.Thread(target=put, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    ring.close()
+    assert failed == []
+    reader = open_ring(tmp_path / "r.zarr")
+    assert reader.check() == []
+    assert reader.indices.tolist() == list(range(44, 60))
+    assert all((reader.frame(i) == i).all() for i in range(44, 60))
+    kept = reader.crops()
+    assert len(kept.cell) == 200
+    assert (kept.crops == kept.cell[:, None, None]).all()
 
 
 @pytest.mark.parametrize("small_disk", [48], indirect=True)

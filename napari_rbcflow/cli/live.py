@@ -230,7 +230,7 @@ def demo(output: Path | None, seed: int, tank_fraction: float, viewer: bool | No
 @click.option("--end-live-mode", is_flag=True, default=None, help=say("cli.end-live-mode"))
 @click.option("--exposure-ms", type=float, help=say("cli.exposure-ms"))
 @click.option("--fps", type=float, help=say("cli.fps"))
-@click.option("--binning", type=int, help=say("forms.binning-help"))
+@click.option("--binning", help=say("forms.binning-help"))
 @click.option("--roi", metavar="X,Y,WIDTH,HEIGHT", help=say("cli.roi"))
 @click.option("--pixel-type", metavar="TYPE", help=say("cli.pixel-type"))
 @click.option("--pixel-size-um", type=float, help=say("cli.pixel-size-um"))

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -221,6 +221,11 @@ class DamagedRun(BadInput):
 def now() -> str:
     """Return the local time in ISO 8601, with its offset from UTC."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
+def later(moment: str, seconds: float) -> str:
+    """Return the moment so many seconds later, whatever the clock was set to meanwhile."""
+    return (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 
 def versions() -> dict[str, str | None]:

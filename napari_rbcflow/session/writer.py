@@ -230,6 +230,7 @@ class SessionWriter:
     def __init__(self, folder: Path, source: SourceInfo, run: dict[str, Any], ring_frames: int) -> None:
         self.folder = folder
         self._run = run
+        self._began_s = time.monotonic()
         self._source = source
         self._lock = threading.Lock()
         # For run.json alone, so that no track waits while it is written, each second.
@@ -446,7 +447,8 @@ class SessionWriter:
             # Another label than its table holds must not be counted.
             self._run.update(counts_as_kept(Session(self.folder, {**self._run, "status": RunStatus.RUNNING})))
         self._run["fraction_unseen_flips"] = self._unseen_flips(cells)
-        self._run.update(status=status, stop_reason=stop_reason, ended=schema.now())
+        ended = schema.later(self._run["started"], time.monotonic() - self._began_s)
+        self._run.update(status=status, stop_reason=stop_reason, ended=ended)
         self._conclude()
         if account.focus_speed:
             figures = ", ".join(f"{name} {value}" for name, value in account.focus_speed.items())
