@@ -107,3 +107,26 @@ def test_a_json_file_that_is_none_of_ours(tmp_path: Path, data: str) -> None:
     (tmp_path / "x.json").write_text(data)
     with pytest.raises(ValueError):  # noqa: PT011
         read_json(tmp_path / "x.json")
+
+
+def test_the_damaged_session_among_many_is_named(
+    base: dict[str, Path],
+    tmp_path: Path,
+    rbcflow: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, of in (("Monday", "whole"), ("Tuesday", "other")):
+        shutil.copytree(base[of], tmp_path / name)
+    entry("Tuesday/run.json", "frames.dropped", "x")(tmp_path)
+    code, out, err = rbcflow("verify", "Monday", "Tuesday", "Sunday")
+    assert code == 2
+    whole, finding = out.splitlines()
+    assert is_said("cli.intact", whole, folder="Monday")
+    assert is_said("cli.verify-finding", finding, folder="Tuesday")
+    assert is_said("session.no-such-folder", err, folder="Sunday")
+    code, _, err = rbcflow("trend", ".")
+    assert code == 0
+    (said,) = (line for line in err.splitlines() if "Tuesday" in line)
+    assert is_said("trend.session-left-out", said)
+    assert rbcflow("trend", "Monday", "Tuesday")[0] == 2
