@@ -18,6 +18,7 @@ import tifffile
 from factories import no_screen
 from napari.layers import Image
 from qtpy.QtCore import QPoint, Qt
+from questions import answer
 from sentence_keys import refused
 
 from napari_rbcflow.errors import BadInput
@@ -29,7 +30,7 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session
 from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.lazy import open_frames
-from napari_rbcflow.widgets.dock import in_form
+from napari_rbcflow.widgets.dock import frame_of, in_form
 from napari_rbcflow.widgets.movie_form import FILE, LAYER, LayerFrames, MovieForm, file_of, frames_of_layer
 
 if no_screen():
@@ -238,6 +239,7 @@ def test_a_file_is_analysed_shown_and_gone_through(
     opened = viewer.add_image(np.zeros((9, 9), np.uint8))
     w.form.patient.value = "again"
     run_to_the_end(qtbot, press, w)
+    assert not w.message.grave
     assert list(viewer.layers) == [*live, opened, *layers]
     assert [layer.visible for layer in (*live, opened, image)] == [False, False, True, True]
     assert len(list((tmp_path / "sessions").iterdir())) == 2
@@ -249,6 +251,12 @@ def test_a_file_is_analysed_shown_and_gone_through(
     press(w.run_button)
     qtbot.waitUntil(lambda: w.job.run.phase is Phase.RUNNING and not w.job.run.ended, timeout=LONG_MS)
     folder = w.job.run.folder
+    frame, window = frame_of(w)
+    for closing in (frame.title.close_button.click, window.close):  # who closes it by hand is asked
+        asked = answer("forms.close-keep")
+        closing()
+        assert asked == [say("forms.close-movie")]
+        assert w.job.busy
     viewer.close()
     assert open_session(folder).run["status"] == "stopped"
     assert not any("rbcflow" in thread.name for thread in threading.enumerate())
