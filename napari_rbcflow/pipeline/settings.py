@@ -9,6 +9,7 @@ from typing import Any, Literal
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import FIXED_N, FixedN, StopRules
 from napari_rbcflow.quality import SetFlow
+from napari_rbcflow.sources import check_rotation
 from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES, SourceInfo
 
@@ -29,6 +30,8 @@ class RunSettings:
         The median of frames from the whole movie, or of the last seconds.
     flow : {"left-to-right", "right-to-left"}
         Direction of flow in the picture.
+    rotate : {0, 90, 180, 270}
+        Degrees by which every frame is turned clockwise as it comes in.
     set_flow : SetFlow
         The flow as it was set; the measured speed of the cells is compared with it.
     stop : StopRules
@@ -50,6 +53,7 @@ class RunSettings:
     device: str = "auto"
     background: Literal["movie", "sliding"] = "sliding"
     flow: Direction = "left-to-right"
+    rotate: int = 0
     set_flow: SetFlow = field(default_factory=SetFlow)
     stop: StopRules = field(default_factory=StopRules)
     ring_seconds: float = 5.0
@@ -61,6 +65,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.background not in ("movie", "sliding"):
             raise BadInput("pipeline.no-such-background", value=self.background)
+        check_rotation(self.rotate)
         if self.interval not in FIXED_N:
             raise BadInput("pipeline.no-such-interval", names=", ".join(FIXED_N), value=self.interval)
         if not LEAST_FRAMES <= self.least_frames <= MOST_LEAST_FRAMES:
@@ -78,6 +83,7 @@ class RunSettings:
         return {
             "background": self.background,
             "flow": self.flow,
+            "rotate": self.rotate,
             "shear_rate_per_s": self.set_flow.shear_rate_per_s,
             "focus_height_um": self.set_flow.focus_height_um,
             "device": device,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.quality.drift import FractionChange
+from napari_rbcflow.quality.stored import StoredPicture
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Judgement, Label, Track
 
 SLOWEST_UM_PER_S, SPEED_STEP, SPEED_BINS = 5.0, 0.02, 500
@@ -22,6 +23,7 @@ RADIUS_STEP_UM, RADIUS_BINS = 0.05, 200
 LEAST_CONTRAST, CONTRAST_STEP, CONTRAST_BINS = 0.01, 0.02, 300
 """Contrasts of rims are counted in steps of two per cent, from 0.01 to 3.8."""
 GREYS = 256
+WAYS = ("right", "left", "down", "up")
 
 
 def _zeros(n: int) -> NDArray[np.int64]:
@@ -37,6 +39,8 @@ class Sums:
     open_tracks: int = 0  # cells followed, summed over `tracked_frames`
     detected: int = 0  # what stood out as cells do, in the frames that could be analysed
     followed: int = 0  # cells followed in those frames
+    stepping: int = 0  # detected, in those of them in which it was looked which way cells move
+    steps: NDArray[np.int64] = field(default_factory=lambda: _zeros(4))  # to the right, left, down and up
     greys: NDArray[np.int64] = field(default_factory=lambda: _zeros(GREYS))  # sampled pixels by grey
     changes: NDArray[np.int64] = field(default_factory=lambda: _zeros(GREYS))  # of a pixel to the next frame
     flicker: float = 0.0  # squares of the relative change of light from frame to frame
@@ -241,6 +245,7 @@ def figures_of(
         "too_short_share": _share(sums.too_short, sums.tracks),
         "objects_detected": sums.detected,
         "followed_share": _share(sums.followed, sums.detected),
+        "steps": {way: _share(int(n), sums.stepping) for way, n in zip(WAYS, sums.steps, strict=True)},
         "counted_with_speed": int(counted.sum()),
         "counted_at_other_speeds_share": _share(at_others, int(counted.sum())),
         "cells_per_frame": a_frame,
@@ -344,6 +349,7 @@ class Meter:
 
     def __init__(self, *, fps: float, pixel_size_um: float) -> None:
         self._um_per_s_of_px = fps * pixel_size_um
+        self.stored = StoredPicture()
         self._lock = threading.Lock()
         self._before = Sums()  # all but the seconds in `_recent` and the current one
         self._recent: deque[Sums] = deque()
@@ -351,6 +357,8 @@ class Meter:
         self._second = 0
         self._level: float | None = None
         self._sampled: NDArray[np.uint8] | None = None
+        self.falloff: float | None = None
+        """Of the light over the field, as the tracker sees it."""
         self._levels = 0.0, 0
         self._last_second: float | None = None
         self._block: list[float] = []
@@ -367,11 +375,13 @@ class Meter:
         time_s: float,
         open_tracks: int | None,
         detected: int | None = None,
+        steps: NDArray[np.int64] | None = None,
     ) -> None:
-        """Add a tracked frame, uint8, with the cells followed and what was detected in it.
+        """Add a tracked frame, uint8, with the cells followed, what was detected in it and where that moved.
 
         `open_tracks` is None before the background is known, `detected` if the frame could not be analysed.
         """
+        self.stored.add(image)
         step = max(1, int(np.sqrt(image.size / _SAMPLED_PX)))
         pixels = image[::step, ::step].ravel()
         sampled = np.bincount(pixels, minlength=256)
@@ -391,6 +401,9 @@ class Meter:
                 if detected is not None:
                     now.detected += detected
                     now.followed += open_tracks
+                if detected is not None and steps is not None:
+                    now.stepping += detected
+                    now.steps += steps
             now.greys += sampled
             if changes is not None:
                 now.changes += changes

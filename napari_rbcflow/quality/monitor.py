@@ -179,13 +179,18 @@ class RunQuality:
     info : SourceInfo
     flow : SetFlow
         As it was set.
+    direction : {"left-to-right", "right-to-left"}
+        Of the flow, as it was set.
     """
 
-    def __init__(self, info: SourceInfo, flow: SetFlow | None = None) -> None:
+    def __init__(
+        self, info: SourceInfo, flow: SetFlow | None = None, direction: str = "left-to-right"
+    ) -> None:
         self._field_um2 = info.height * info.width * info.pixel_size_um**2
         self._flow = flow or SetFlow()
         self._lossy_codec = info.lossy_codec
         self._stretched = info.details.get("grey_stretched")
+        self._set = {"flow_set": direction, "rotated_degrees": int(info.details.get("rotated_degrees", 0))}
         self._meter = Meter(fps=info.fps, pixel_size_um=info.pixel_size_um)
         self._drift = DriftWatch()
         self._active = ActiveWarnings()
@@ -193,7 +198,8 @@ class RunQuality:
     def add_frame(self, frame: Frame, at: OpenTracks) -> None:
         """Add a tracked frame, and the cells that are followed in it."""
         open_tracks = None if at.frame is None else len(at.cell)
-        self._meter.add_frame(frame.image, frame.time_s, open_tracks, at.detected)
+        self._meter.add_frame(frame.image, frame.time_s, open_tracks, at.detected, at.steps)
+        self._meter.falloff = at.falloff
 
     def add_tracks(self, pairs: Iterable[tuple[Track, Judgement]]) -> None:
         """Add judged tracks, as they are counted."""
@@ -206,8 +212,9 @@ class RunQuality:
         """
         sums = self._meter.sums(recent=recent)
         figures = figures_of(sums, field_um2=self._field_um2, flow=self._flow, focus=focus)
-        figures["lossy_codec"] = self._lossy_codec or None
-        figures["grey_stretched"] = self._stretched
+        figures |= {"lossy_codec": self._lossy_codec or None, **self._meter.stored.figures}
+        figures["light_falloff_share"] = self._meter.falloff
+        figures |= {"grey_stretched": self._stretched, **self._set}
         # Measures that compare times belong to the whole run.
         return figures if recent else {**figures, **over_time(self._meter, self._drift.found)}
 

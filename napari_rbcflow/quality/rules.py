@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from napari_rbcflow.quality.meter import RECENT_S, SHEAR_RANGE, number
+from napari_rbcflow.quality.meter import RECENT_S, SHEAR_RANGE, WAYS, number
 from napari_rbcflow.quality.warning import RunWarning, Severity, sorted_by_weight
 from napari_rbcflow.sentences import say
 
@@ -70,6 +70,8 @@ OTHER_SPEEDS = Limits(note=(0.0, 0.1), warning=(0.0, 0.25), scale=100, decimals=
 FOLLOWED = Limits(note=(0.5, INFINITE), warning=(0.5, INFINITE), scale=100, decimals=0)
 """Share of what stands out as cells do that belongs to a track. Simulated chambers have 90 % and more, 20 to
 220 cells in the field, one blurred by 2 px 61 %; with the flow set the wrong way, 2 % and less."""
+LEAST_STEPS, STEPS_TIMES = 0.25, 2.5
+"""Share of what stands out that moved one way, and how many times as much as any other way."""
 SHEAR = Limits(note=SHEAR_RANGE, warning=(0.6, 1.67), decimals=1)
 """Measured over set shear rate. How many cells tank-tread depends on flow and focus."""
 UNSTEADY = Limits(note=(0.0, 1.25), warning=(0.0, 1.67), decimals=2)
@@ -84,6 +86,8 @@ LIGHT_GREY = Limits(note=(50.0, 195.0), warning=(20.0, INFINITE), decimals=0)
 SATURATED = Limits(note=(0.0, 0.0002), warning=(0.0, 0.0005), scale=100, decimals=2)
 """Share of the picture's pixels at 255: they are the centres of cells before they are the field."""
 BLACK = Limits(note=(0.0, 0.001), warning=(0.0, 0.02), scale=100, decimals=2)
+FALLOFF = Limits(note=(0.0, 0.35), warning=(0.0, 0.75), scale=100, decimals=0)
+"""Of the light from the brightest to the darkest part. Composed movies and chambers: up to 7 %."""
 FLICKER = Limits(note=(0.0, 0.02), warning=(0.0, INFINITE), scale=100, decimals=1)
 LIGHT_JUMP = Limits(note=(0.0, 0.1), warning=(0.0, INFINITE), scale=100, decimals=0)
 LIGHT_DRIFT = Limits(note=(0.0, 1.3), warning=(0.0, INFINITE), decimals=2)
@@ -91,6 +95,12 @@ RIM_RADIUS_UM = Limits(note=(2.9, 3.8), warning=(2.75, 4.0), scale=2, decimals=1
 """Median of reliable cells, printed as a diameter. Published: 3.1 (flipping) to 3.6 um (tank-treading)."""
 RIM_RADIUS_OF_ALL_UM = Limits(note=(2.4, 3.6), warning=(2.4, 3.6), scale=2, decimals=1)
 """Tenth percentile of all cells; used if there are too few reliable ones."""
+BLOCK_EDGES = 0.02
+"""Neighbours at the border of blocks of 8 x 8 pixels differ by so much more than others. Uncompressed movies
+have 0.00, JPEG of quality 95 0.2 (real cells), H.264 as FFmpeg makes it 0.5."""
+WOVEN_ROWS = 1.3
+"""How far a row differs from its neighbours, over those two rows away, in what moved: in whole frames 0.1 to
+1.0, in interlaced ones 1.5 to 3."""
 CHANGE = 0.05
 """Of the fraction within a run: the half-width that a run usually asks for."""
 LATE_LABELS_S = 2.0
@@ -287,6 +297,15 @@ def _light(figures: Figures) -> Iterator[RunWarning]:
         yield RunWarning.saying("light-changed", NOTE, how, least=least, most=most)
 
 
+def _evenness(figures: Figures) -> Iterator[RunWarning]:
+    falloff = number(figures, "light_falloff_share")
+    if falloff is None or not _enough(figures, "frames", LEAST_FRAMES):
+        return
+    if off := FALLOFF.broken_by(falloff):
+        how = "-grave" if off > 1 else ""
+        yield RunWarning.saying("light-uneven", _severity(off), how, falloff=100 * falloff)
+
+
 def _size(figures: Figures) -> int:
     """Return how far the cells' size is off, as `Limits.broken_by`."""
     rim, of_all = number(figures, "rim_radius_um"), number(figures, "rim_radius_of_all_um")
@@ -325,7 +344,28 @@ def _direction(figures: Figures) -> Iterator[RunWarning]:
     if share is None or not _enough(figures, "objects_detected", LEAST_DETECTED):
         return
     if off := FOLLOWED.broken_by(share):
-        yield RunWarning.saying("flow-nowhere", _severity(off), share=100 * share)
+        seen, wanted = way_of(figures.get("steps")), str(figures.get("flow_set")).rpartition("-")[2]
+        if not seen or seen == wanted:
+            yield RunWarning.saying("flow-nowhere", _severity(off), share=100 * share)
+        elif seen in ("left", "right"):
+            other = "left-to-right" if seen == "right" else "right-to-left"
+            words = say(f"quality.seen-{seen}")
+            yield RunWarning.saying("flow-nowhere", _severity(off), "-backwards", seen=words, other=other)
+        else:
+            turn = 90 if (seen == "up") is (wanted == "right") else 270
+            degrees = (turn + int(number(figures, "rotated_degrees") or 0)) % 360
+            words, flow = say(f"quality.seen-{seen}"), say(f"quality.seen-{wanted}")
+            values: dict[str, Any] = {"seen": words, "wanted": flow, "degrees": degrees}
+            yield RunWarning.saying("flow-nowhere", _severity(off), "-turned", **values)
+
+
+def way_of(steps: object) -> str:
+    """Return which way most cells move (``right``, ``left``, ``down``, ``up``); empty if none stands out."""
+    if not isinstance(steps, Mapping):
+        return ""
+    shares = sorted(((number(steps, way) or 0.0, way) for way in WAYS), reverse=True)
+    (most, way), (second, _) = shares[:2]
+    return way if most >= LEAST_STEPS and most >= STEPS_TIMES * second else ""
 
 
 def _density(figures: Figures) -> Iterator[RunWarning]:
@@ -363,6 +403,13 @@ def _drift(figures: Figures) -> Iterator[RunWarning]:
 def _lossy(figures: Figures) -> Iterator[RunWarning]:
     if codec := figures.get("lossy_codec"):
         yield RunWarning.saying("lossy", WARNING, codec=codec)
+    elif (number(figures, "block_edges") or 0.0) > BLOCK_EDGES:
+        yield RunWarning.saying("lossy", WARNING, "-blocks")
+
+
+def _interlaced(figures: Figures) -> Iterator[RunWarning]:
+    if (number(figures, "woven_rows") or 0.0) > WOVEN_ROWS:
+        yield RunWarning.saying("interlaced", WARNING)
 
 
 def _grey(figures: Figures) -> Iterator[RunWarning]:
@@ -372,6 +419,7 @@ def _grey(figures: Figures) -> Iterator[RunWarning]:
 
 _RULES: tuple[Rule, ...] = (
     _lossy,
+    _interlaced,
     _grey,
     _pixel_size,
     _direction,
@@ -379,6 +427,7 @@ _RULES: tuple[Rule, ...] = (
     _speeds,
     _reliable,
     _light,
+    _evenness,
     _drift,
     _density,
     _clumps,

@@ -156,6 +156,11 @@ def _light(quality: Mapping[str, Any]) -> Iterator[_Row]:
         if share is not None:
             usual, off = say("quality.usual-up-to-percent", **limits.ends), _off(limits, share)
             yield _Row(say(name), share_words(share, limits.decimals), usual, off, keys, only_amiss=True)
+    falloff = number(quality, "light_falloff_share")
+    if falloff is not None and _enough(quality, "frames", rules.LEAST_FRAMES):
+        limits, value = rules.FALLOFF, f"{100 * falloff:.0f} %"
+        usual, off = say("quality.usual-up-to-percent", **limits.ends), _off(limits, falloff)
+        yield _Row(say("quality.line-falloff"), value, usual, off, "light-uneven", only_amiss=True)
     jump = number(quality, "light_change_in_a_second_share") or 0.0
     suddenly = _off(rules.LIGHT_JUMP, jump)
     usual = say("quality.usual-up-to-percent", **rules.LIGHT_JUMP.ends)

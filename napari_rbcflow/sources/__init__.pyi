@@ -1,6 +1,7 @@
 from .base import STORED_TWICE as STORED_TWICE
 from .base import FrameSource as FrameSource
 from .base import RecordedSource as RecordedSource
+from .base import check_rotation as check_rotation
 from .base import check_settings as check_settings
 from .base import in_a_line as in_a_line
 from .base import not_as_asked_line as not_as_asked_line
@@ -15,4 +16,6 @@ from .lazy import FrameArray as FrameArray
 from .lazy import RingFrames as RingFrames
 from .lazy import open_frames as open_frames
 from .movie import open_movie as open_movie
+from .rotation import turn as turn
+from .rotation import turned as turned
 from .movie import ring_of as ring_of

@@ -64,6 +64,12 @@ def check_settings(
             raise BadInput(key, value=value, low=low, high=high)
 
 
+def check_rotation(degrees: int) -> None:
+    """Refuse to turn a picture by anything but 0, 90, 180 or 270 degrees."""
+    if degrees not in (0, 90, 180, 270):
+        raise BadInput("sources.rotation-impossible", value=degrees)
+
+
 def in_a_line(error: BaseException, longest: int = 400) -> str:
     """Return an error's text, which may be many lines with causes in brackets, as one clause."""
     text = " ".join(str(error).replace(" [ ", ": ").replace(" ]", "").split()).rstrip(". ")

@@ -15,6 +15,7 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ring import FrameGone, RingReader, open_ring
 from napari_rbcflow.sources.movie import open_movie, ring_of
 from napari_rbcflow.sources.movie_reader import NoSuchFrame
+from napari_rbcflow.sources.rotation import turn
 
 _KEPT_BYTES = 32 << 20  # of the frames read last, so that a picture drawn twice is not read twice
 
@@ -117,15 +118,17 @@ class FrameArray(ABC):
 class MovieFrames(FrameArray):
     """A movie file; grey as the analysis sees it."""
 
-    def __init__(self, path: Path, series: int | None = None) -> None:
+    def __init__(self, path: Path, series: int | None = None, rotate: int = 0) -> None:
         self._movie = open_movie(path, series=series)
         self.info = self._movie.open()
-        shape = (self._movie.n_places, self.info.height, self.info.width)
+        self._rotate = rotate
+        sides = (self.info.height, self.info.width)
+        shape = (self._movie.n_places, *(sides if rotate in (0, 180) else sides[::-1]))
         super().__init__(path, shape, self.info.pixel_size_um)
         self.series = series
 
     def _read(self, row: int) -> NDArray[np.uint8]:
-        return self._movie.frame(row)
+        return turn(self._movie.frame(row), self._rotate)
 
     def close(self) -> None:
         super().close()
@@ -160,7 +163,7 @@ class RingFrames(FrameArray):
             raise NoSuchFrame(str(error)) from error
 
 
-def open_frames(path: Path | str, series: int | None = None) -> FrameArray:
+def open_frames(path: Path | str, series: int | None = None, rotate: int = 0) -> FrameArray:
     """Open a movie, or the ring of a session, as an array that is read a frame at a time.
 
     Parameters
@@ -169,6 +172,8 @@ def open_frames(path: Path | str, series: int | None = None) -> FrameArray:
         What `open_movie` takes.
     series : int or None
         Which movie of a file that holds several, as for `open_movie`.
+    rotate : int
+        Degrees by which every frame of a movie is turned clockwise, as an analysis may turn it.
 
     Raises
     ------
@@ -179,4 +184,4 @@ def open_frames(path: Path | str, series: int | None = None) -> FrameArray:
     """
     path = Path(path)
     ring = ring_of(path) if path.is_dir() else None
-    return MovieFrames(path, series) if ring is None else RingFrames(open_ring(ring))
+    return MovieFrames(path, series, rotate) if ring is None else RingFrames(open_ring(ring))

@@ -32,6 +32,10 @@ class FlowAxes:
         y_px, x_px = self.exactly_to_camera(y, x)
         return y_px.astype(np.float32), x_px.astype(np.float32)
 
+    def steps_to_camera(self, steps: Ints) -> Ints:
+        """Counts of steps along the flow, against it, down and up to those right, left, down and up."""
+        return steps[[1, 0, 2, 3]] if self._mirrored else steps
+
     def _turned(self, x: Floats) -> Floats:
         return self.length - self._scale - x if self._mirrored else x
 

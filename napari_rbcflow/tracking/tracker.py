@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from napari_rbcflow.compiled import njit
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.tracking.background import Background, MovieBackground
+from napari_rbcflow.tracking.background import Background, Evenness, MovieBackground
 from napari_rbcflow.tracking.crops import Cropper, FlowAxes, TrackStore, intruded
 from napari_rbcflow.tracking.detection import Detections, Detector, contrast_of
 from napari_rbcflow.tracking.focus import (
@@ -52,6 +53,10 @@ class Observed:
     intruding_y: Floats  # of those that spoil the crop of a cell near them, in flow coordinates
     intruding_x: Floats
 
+    def steps_from(self, before: Observed) -> Ints:
+        """Return `steps_between` the frame before and this one."""
+        return steps_between(self.intruding_y, self.intruding_x, before.intruding_y, before.intruding_x)
+
 
 class Observer:
     """Detects cells in the frames of one run, in order; the linker's `FrameProbe` in the last of them."""
@@ -68,7 +73,7 @@ class Observer:
     ) -> None:
         self._background, self._axes, self._pixel_size_um = background, axes, pixel_size_um
         self._least_contrast = max(settings.least_contrast, 1e-6)
-        self._light = Light()
+        self._light, self._evenness = Light(), Evenness(pixel_size_um)
         self._focus = Focus(axes.length)
         self._static = StaticFeatures(pixel_size_um)
         self._detector = Detector(height, width, pixel_size_um=pixel_size_um, settings=settings)
@@ -80,7 +85,9 @@ class Observer:
             return fault
         if not self._background.ready:
             return "no-background"
-        background = self._background.image
+        image, background = self._evenness.of(frame.image, self._background.image)
+        if image is not frame.image:
+            frame = replace(frame, image=image)
         gain = self._light.gain(frame.image, background)
         if fault := gain_fault(gain):
             return fault
@@ -95,6 +102,16 @@ class Observer:
             return "out-of-focus"
         self._past.append(now)
         return now
+
+    @property
+    def falloff(self) -> float | None:
+        """`Evenness.falloff` of the last frame."""
+        return self._evenness.falloff
+
+    @property
+    def newest(self) -> Observed | None:
+        """The last analysed frame."""
+        return self._past[-1] if self._past else None
 
     def recent(self, index: int) -> Observed:
         """Return one of the last analysed frames by its index."""
@@ -160,6 +177,11 @@ class OpenTracks:
         background holds the first second of frames, which are then processed.
     detected : int or None
         What stood out in that frame as cells do, followed or not; None if it could not be analysed.
+    steps : ndarray of int64, shape (4,), or None
+        How many of these have another in the frame before that lies so that they moved to the right, left,
+        down or up, as cells in a flow do; each may have several. None where that was not looked for.
+    falloff : float or None
+        `Evenness.falloff` of the light.
     """
 
     cell: Ints
@@ -167,6 +189,27 @@ class OpenTracks:
     x_px: Floats32
     frame: Frame | None
     detected: int | None = None
+    steps: Ints | None = None
+    falloff: float | None = None
+
+
+_STEPS_EVERY = 4
+"""Frames between two looks at which way cells move, whatever was set."""
+_LONGEST_STEP_PX, _STEP_ASIDE_PX = 95.0, 3.0
+
+
+@njit(cache=True, nogil=True)
+def steps_between(y: Floats, x: Floats, y_before: Floats, x_before: Floats) -> Ints:
+    """Count the pairs that lie as one cell that moved to the right, left, down or up, reference pixels."""
+    out = np.zeros(4, np.int64)
+    for i in range(len(y)):
+        for k in range(len(y_before)):
+            dy, dx = y[i] - y_before[k], x[i] - x_before[k]
+            along_x = abs(dx) > abs(dy)
+            far, aside = (dx, dy) if along_x else (dy, dx)
+            if abs(aside) <= _STEP_ASIDE_PX < abs(far) <= _LONGEST_STEP_PX:
+                out[2 * (not along_x) + (far < 0)] += 1
+    return out
 
 
 class Tracker:
@@ -246,6 +289,7 @@ class Tracker:
         self._last_given = -1
         self._newest: Frame | None = None
         self._detected: int | None = None
+        self._steps: Ints | None = None
         self._opened = False
         self._learnt = -1  # the last frame that was added to the background while frames were held
         self.not_analysed: dict[str, int] = {}
@@ -312,13 +356,20 @@ class Tracker:
         """Return a copy of the open tracks' positions."""
         m = self._linker.motion
         y_px, x_px = self._axes.to_camera(m.y, m.x)
-        return OpenTracks(m.cell.copy(), y_px, x_px, self._newest, self._detected)
+        return OpenTracks(
+            m.cell.copy(), y_px, x_px, self._newest, self._detected, self._steps, self._observer.falloff
+        )
 
     def _work(self, frame: Frame) -> list[Track]:
         self.processed += 1
         self._newest = frame
+        before = self._observer.newest
         now = self._observer.observe(frame, self._linker.motion)
         self._detected = len(now.intruding_x) if isinstance(now, Observed) else None
+        self._steps = None
+        follows = before is not None and frame.index == before.frame.index + 1
+        if before and follows and isinstance(now, Observed) and frame.index % _STEPS_EVERY == 0:
+            self._steps = self._axes.steps_to_camera(now.steps_from(before))
         # The background must not learn what does not belong to the field, but must learn a changed field.
         if frame.index > self._learnt and (isinstance(now, Observed) or now == "unlike-background"):
             self._background.add(frame.image)

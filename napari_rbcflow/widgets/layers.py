@@ -153,7 +153,7 @@ def movie_of(session: Session) -> FrameArray | None:
     if not file or source.get("live"):
         return None
     try:
-        movie = open_frames(Path(file), None if series is None else int(series))
+        movie = open_frames(Path(file), None if series is None else int(series), int(source.get("rotate", 0)))
     except (RbcflowError, OSError):
         return None
     info = getattr(movie, "info", None)
