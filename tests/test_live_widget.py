@@ -40,19 +40,24 @@ from napari_rbcflow.types import Label, Verdict
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
-from qtpy.QtCore import QPoint, QPointF, Qt, QTimer
+from qtpy.QtCore import QLocale, QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
-from qtpy.QtWidgets import QApplication, QMessageBox
+from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QLabel
+from questions import answer
 
 from napari_rbcflow.widgets.cells_live import LiveCells
+from napari_rbcflow.widgets.cells_query import CellQueryRow
 from napari_rbcflow.widgets.dock import RunButtons, in_form
 from napari_rbcflow.widgets.label_styles import INKS
 from napari_rbcflow.widgets.live import LiveLayout, LiveWidget
 from napari_rbcflow.widgets.live_form import CHOICES, CameraForm
+from napari_rbcflow.widgets.movie import MovieLayout
 from napari_rbcflow.widgets.npe2_hooks import folder as sample_data
-from napari_rbcflow.widgets.remembered import Settings, load_settings
+from napari_rbcflow.widgets.remembered import Settings, load_settings, read_number
 from napari_rbcflow.widgets.result import ResultPanel, left_words
 from napari_rbcflow.widgets.result_plots import MOST_POINTS, FractionCurve
+from napari_rbcflow.widgets.run_form import DecimalBox, WholeBox
+from napari_rbcflow.widgets.settings import SettingsWidget
 from napari_rbcflow.widgets.window import docked
 
 
@@ -103,22 +108,6 @@ class Bench:
 @pytest.fixture
 def bench(make_napari_viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(make_napari_viewer, qtbot, tmp_path)
-
-
-def answer(key: str) -> list[str]:
-    """Press a button of the question that is about to be asked; return what is asked, once it is."""
-    asked: list[str] = []
-
-    def press() -> None:
-        box = QApplication.activeModalWidget()
-        if not isinstance(box, QMessageBox):
-            QTimer.singleShot(20, press)
-            return
-        asked.append(box.text())
-        next(button for button in box.buttons() if button.text() == say(key)).click()
-
-    QTimer.singleShot(0, press)
-    return asked
 
 
 def sessions(bench: Bench) -> list[Path]:
@@ -398,6 +387,11 @@ def test_taken_away_in_mid_run_it_stops_the_run_and_closes_the_session(bench: Be
     made[0][1].title.hide_button.click()
     bench.qtbot.wait(100)
     assert not first.ended
+    made[0][1].show()  # as napari's Window menu does: the same run goes on, with its number and picture
+    updates, picture = made[0][0]._parts.picture.updates, made[0][0]._parts.picture
+    bench.wait(lambda picture=picture: picture.updates > updates, 30)
+    assert made[0][0].run is first
+    assert made[0][0].panel.so_far.text() or first.snapshot.progress.n == 0
     # Who presses the x, of the dock or of the window, is asked.
     asked = answer("forms.close-keep")
     made[0][1].title.close_button.click()
@@ -412,7 +406,7 @@ def test_taken_away_in_mid_run_it_stops_the_run_and_closes_the_session(bench: Be
     made[0][1].title.close_button.click()
     assert first.ended
     assert not second.ended
-    del made, widget, _
+    del made, widget, _, picture
     bench.viewer.close()
     assert second.ended
     assert [run.folder for run in runs] == sessions(bench)
@@ -566,6 +560,50 @@ def test_a_wheel_turns_only_the_field_that_has_the_focus(qtbot: Any) -> None:
     assert layout.form.stop.reliable.value() == before[2] - 1
 
 
+@pytest.mark.parametrize("language", ["C", "en_US", "de_DE"])
+def test_a_decimal_comma_is_a_point_or_refused_in_every_language(qtbot: Any, language: str) -> None:
+    before = QLocale()
+    QLocale.setDefault(QLocale(language))
+    try:
+        layout = LiveLayout()
+        others = (MovieLayout(list), SettingsWidget(), CellQueryRow(QLabel()))
+        for widget in (layout, *others):
+            qtbot.addWidget(widget)
+            # Qt's own fields, and magicgui's, which are made of those, take a comma or a point away.
+            boxes = widget.findChildren(QAbstractSpinBox)
+            assert all(isinstance(box, (WholeBox, DecimalBox)) for box in boxes)
+        stop = layout.form.stop
+        for tick in (stop.by_reliable, stop.by_halfwidth):
+            tick.setChecked(True)
+        layout.show()
+
+        def typed(box: Any, text: str) -> float:
+            box.lineEdit().selectAll()
+            qtbot.keyClicks(box.lineEdit(), text)
+            said = box.value()
+            box.interpretText()
+            assert box.value() == said
+            return float(said)
+
+        for text in ("0,5", "0.5"):
+            assert typed(stop.halfwidth, text) == 0.5
+            assert stop.halfwidth.text() == "0.50"
+            assert stop.rules().halfwidth == 0.005
+            stop.reliable.setValue(200)
+            assert typed(stop.reliable, text) == 200
+            assert stop.reliable.text() == "200"
+            assert typed(stop.reliable, f"1{text}") == 10  # never 105
+            assert read_number("fps", text) == 0.5
+            with refused(BadInput, "forms.not-a-whole-number"):
+                read_number("least_frames", text, whole=True)
+        with refused(BadInput, "forms.not-between"):
+            read_number("least_frames", "5", whole=True, within=(6, 100))
+        stop.reliable.setValue(1000)
+        assert stop.reliable.text() == "1000"
+    finally:
+        QLocale.setDefault(before)
+
+
 def test_a_warning_moves_nothing_that_is_read_or_about_to_be_clicked(qtbot: Any) -> None:
     layout = LiveLayout()
     qtbot.addWidget(layout)
@@ -706,7 +744,8 @@ def keep(folder: Path, **more: Any) -> None:
     cells = {"tracked": 50, "tank_treading": 40, "flipping": 10}
     counts = {"received": 3600, "processed": 3595, "dropped": {}, "missed": {}, **more}
     account = RunSummary.of(cells=cells, fraction=fraction, **counts)
-    write_run(folder, {"format": 1, "status": "running", "stop_reason": "", **account.as_dict()})
+    known = {"parameters": {}, "models": {"stage1": {}, "stage2": {}}, **account.as_dict()}
+    write_run(folder, {"format": 1, "status": "running", "stop_reason": "", **known})
 
 
 def test_a_number_by_hand_that_cannot_go_on_is_taken_away(qtbot: Any, tmp_path: Path) -> None:
@@ -750,11 +789,12 @@ def test_how_far_it_is_to_each_rule_is_said() -> None:
     assert lines[1].startswith("Precision: the interval from ±")
     assert lines[1].endswith(" down to ±5.0 %")
     assert lines[2:] == [
-        "Time: 10 s to go",
         "Tracks: 4,100 tracks to go",
         say("viewer.rule-reached", rule=say("viewer.rule-baseline")),
         left,
     ]
+    assert said(StopRules(seconds=30.0)) == left  # one time only
+    assert said(StopRules(seconds=30.0), seconds_left=None) == "Time: 10 s to go"
 
 
 def test_the_curve_is_the_interval_that_holds_at_every_look_and_stays_small(qtbot: Any) -> None:
