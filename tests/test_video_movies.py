@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
-from factories import a_movie
+from factories import a_movie, chamber
 from sentence_keys import refused
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.quality import RunQuality
+from napari_rbcflow.quality.meter import Meter
+from napari_rbcflow.quality.rules import warnings_of_figures
 from napari_rbcflow.sources import open_movie
 
 N = 12
@@ -254,3 +257,38 @@ def test_a_name_that_looks_like_a_protocol_is_a_name(tmp_path: Path, monkeypatch
         write(Path("m.avi"), "rawvideo").rename(name)
         with open_movie(name) as info:
             assert info.n_frames == N
+
+
+def by_jpeg(frames: np.ndarray) -> np.ndarray:
+    made = [cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 90])[1] for frame in frames]
+    return np.stack([cv2.imdecode(one, cv2.IMREAD_GRAYSCALE) for one in made])
+
+
+def woven(frames: np.ndarray) -> np.ndarray:
+    both = frames[::2].copy()
+    both[:, 1::2] = frames[1::2, 1::2]
+    return both
+
+
+@pytest.mark.parametrize(
+    ("spoil", "warned"),
+    [
+        (lambda f: f, set()),
+        (by_jpeg, {"lossy"}),
+        (lambda f: by_jpeg(f)[:, 3:, 5:], {"lossy"}),
+        (woven, {"interlaced"}),
+        (lambda f: woven(f).transpose(0, 2, 1), {"interlaced"}),  # turned afterwards
+        (lambda f: f + (np.arange(f.shape[2]) % 8 == 3).astype(np.uint8) * 3, set()),  # a sensor's columns
+        (lambda f: np.full_like(f, 100), set()),
+    ],
+)
+def test_blocks_and_woven_rows_show_in_the_picture(
+    spoil: Callable[[np.ndarray], np.ndarray], warned: set[str]
+) -> None:
+    """Of a movie that was compressed once and stored raw, no header tells."""
+    with (source := chamber(0.6)):
+        frames = np.stack([frame.image for frame in source.frames()])
+    meter = Meter(fps=60, pixel_size_um=0.605)
+    for k, image in enumerate(spoil(frames)):
+        meter.add_frame(image, k / 60, None)
+    assert {warning.key for warning in warnings_of_figures(meter.stored.figures)} == warned
