@@ -292,3 +292,27 @@ def test_blocks_and_woven_rows_show_in_the_picture(
     for k, image in enumerate(spoil(frames)):
         meter.add_frame(image, k / 60, None)
     assert {warning.key for warning in warnings_of_figures(meter.stored.figures)} == warned
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [("m.mkv", "ffv1", {}), ("m.webm", "libvpx-vp9", {}), ("m.mp4", "png", {"movflags": "faststart"})],
+)
+def test_a_video_that_was_cut_short_is_refused(
+    name: str, codec: str, options: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=60)
+        stream.height, stream.width, stream.pix_fmt = (
+            *FRAMES.shape[1:],
+            "yuv420p" if "vp9" in codec else "gray",
+        )
+        for frame in FRAMES:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        container.mux(stream.encode(None))
+    with open_movie(path) as info:
+        assert info.n_frames == N
+    path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
+    with refused(BadInput, "sources.cut-short-of-promise"):
+        open_movie(path).open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -226,8 +227,8 @@ class VideoReader(MovieReader):
     def _take_stamps(self, packets: Iterable[av.Packet[av.VideoStream]]) -> None:
         """Take the time stamps of a container other than AVI, whose headers may be silent or guess."""
         stream, facts, name = self._stream, self.facts, self.path.name
-        # Some are cut off by an edit list.
-        shown = [(packet.pts, packet.is_keyframe) for packet in packets if not packet.is_discard]
+        found = [(packet.pts, packet.is_keyframe, packet.is_discard) for packet in packets]
+        shown = [(pts, key) for pts, key, cut_off in found if not cut_off]  # by an edit list
         facts.n_frames = len(shown)
         rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
         stamps = sorted(pts for pts, _ in shown if pts is not None)
@@ -238,6 +239,19 @@ class VideoReader(MovieReader):
             if len(stamps) > 1 and stream.time_base:
                 facts.take_times([float(stamp * stream.time_base) for stamp in stamps], name)
         measured = facts.fps
+        promised = stream.frames
+        if "matroska" in self._container.format.name and self._container.duration and stamps and measured:
+            # Its header gives the length, once the recorder has closed it.
+            ends = (
+                self._container.duration / av.time_base - float(stamps[-1] * (stream.time_base or 0))
+            ) * measured
+            promised = len(found) + round(ends) - 1
+        if promised > len(found):
+            command = f"ffmpeg -i {shlex.quote(name)} -c copy whole{self.path.suffix}"
+            remedy = say("sources.record-copy-or-keep", command=command)
+            raise BadInput(
+                "sources.cut-short-of-promise", name=name, frames=promised, whole=len(found), remedy=remedy
+            )
         if measured is None:
             facts.take_fps(rates[0] if rates else None, name)
         else:  # time stamps are rounded
