@@ -246,7 +246,7 @@ class Track:
     edge : ndarray of bool, shape (n,)
         True where the crop reaches beyond the field, whose last pixels it repeats there.
     crops : ndarray of uint8, shape (n, CROP_SIDE, CROP_SIDE)
-        Raw grey at `CROP_PIXEL_SIZE_UM`.
+        Raw grey at `CROP_PIXEL_SIZE_UM`; in even light where the field's was too uneven to judge cells.
     reason : str
         Why the track ended: ``left-field``, ``lost``, ``ambiguous``, ``source-ended`` or
         ``cut-by-stop``.

@@ -149,9 +149,12 @@ def analyze(
     status, reason = run.outcome
     if status is RunStatus.FAILED:
         raise RunFailed("pipeline.analysis-failed", why=reason, folder=out)
-    if not run.stages.tally.cells["tracked"]:
+    quality = run.account().quality
+    # What moves another way than was set is told by the session's warning.
+    moves = any(warning["key"] == "flow-nowhere" for warning in quality.get("warnings", ()))
+    if not run.stages.tally.cells["tracked"] and not moves:
         shutil.rmtree(out)
-        pale = run.account().quality.get("tracks_too_pale", 0)
+        pale = quality.get("tracks_too_pale", 0)
         if pale:
             raise BadInput("pipeline.only-pale-cells", movie=movie, things=pale, flow=flow)
         raise BadInput("pipeline.no-cell-in-movie", movie=movie, flow=flow)
