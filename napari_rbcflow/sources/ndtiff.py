@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tifffile
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
+from napari_rbcflow.sources import tiff
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, choose_series
 from napari_rbcflow.sources.tiff_metadata import number, take_elapsed, take_summary
@@ -94,7 +94,7 @@ class NDTiffReader(MovieReader):
             facts.take_places([n - numbers[0] for n in numbers])
         told = [self._metadata(entry) for entry in self._entries]
         take_elapsed(told, facts, name, facts.places)
-        with tifffile.TiffFile(folder / first.file) as tif:
+        with tiff.open_tiff(folder / first.file) as tif, tiff.quiet():
             take_summary((tif.micromanager_metadata or {}).get("Summary"), facts, name)
         if facts.pixel_size_um is None and told[0] is not None:
             size = number(told[0].get("PixelSizeUm", told[0].get("PixelSize_um")))
@@ -109,9 +109,7 @@ class NDTiffReader(MovieReader):
 
     def _check(self, name: str) -> None:
         """Refuse a dataset of which a file or an end is missing, or whose frames are not alike."""
-        from napari_rbcflow.sources.tiff import check_size
-
-        check_size(name, *self._shape)
+        tiff.check_shape(name, self._shape)
         sizes: dict[str, int] = {}
         length = int(np.prod(self._shape)) * self._dtype.itemsize
         for whole, one in enumerate(self._entries):

@@ -91,7 +91,7 @@ def _stacks(files: Sequence[Path]) -> list[Path]:
     found = []
     for file in files:
         if tiff.is_tiff(file):
-            with tiff.open_tiff(file) as tif:
+            with tiff.open_tiff(file) as tif, tiff.quiet():
                 if len(tif.pages) > 1:
                     found.append(file)
     return found
@@ -270,19 +270,19 @@ class PictureReader(MovieReader):
                 with Image.open(file) as picture:
                     if is_first and picture.format in ("JPEG", "MPO"):
                         self.facts.lossy_codec = "jpeg"
-                    tiff.check_size(file.name, picture.height, picture.width)
+                    tiff.check_shape(file.name, (picture.height, picture.width))
                     return (picture.height, picture.width, _MODES.get(picture.mode, picture.mode)), None
             except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
                 why = in_a_line(error)
                 raise BadInput(
                     "sources.picture-unreadable", folder=folder.name, name=file.name, why=why
                 ) from error
-        with tiff.open_tiff(file) as tif:
+        with tiff.open_tiff(file) as tif, tiff.quiet():
             page = tif.pages.first
             ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
             if max(ends, default=0) > tif.filehandle.size:
                 raise BadInput("sources.folder-file-cut", folder=folder.name, name=file.name)
-            tiff.check_size(file.name, *page.shape)
+            tiff.check_shape(file.name, page.shape)
             if is_first:
                 self.facts.inverted = page.photometric == 0
                 self.facts.lossy_codec = tiff.lossy_in(page)

@@ -25,7 +25,10 @@ from napari_rbcflow.sources.tiff_metadata import Ome, number, opened, read_metad
 
 
 def chain_is_whole(path: Path) -> bool:
-    """Follow the chain of image directories; False where it leaves the file, where tifffile just stops."""
+    """Follow the chain of image directories; False where it leaves the file, where tifffile just stops.
+
+    BadInput where it comes back to itself.
+    """
     size = path.stat().st_size
     with path.open("rb", buffering=0) as file:
         head = file.read(16)
@@ -38,7 +41,9 @@ def chain_is_whole(path: Path) -> bool:
         seen = 0
         while place:
             seen += 1
-            if place + count_size > size or seen > size // entry:
+            if seen > size // entry:  # in a circle, in which tifffile would go round and round
+                raise BadInput("sources.tiff-unreadable", name=path.name, why=say("sources.tiff-circle"))
+            if place + count_size > size:
                 return False
             file.seek(place)
             (tags,) = struct.unpack(order + count_format, file.read(count_size))
@@ -95,7 +100,7 @@ class TiffReader(MovieReader):
         self._path = path
         self._tif, ome = _open_set(path)
         try:
-            with _quiet():
+            with quiet():
                 self._look(ome, series, file_chooses)
         except BadInput:
             self.close()
@@ -106,7 +111,7 @@ class TiffReader(MovieReader):
 
     def at(self, places: Sequence[int]) -> Iterator[Raw]:
         for place in places:
-            with _quiet():
+            with quiet():
                 image = self._frame(place)
             yield image
 
@@ -124,7 +129,7 @@ class TiffReader(MovieReader):
         keyframe = stack.keyframe
         self._shape, self._dtype = keyframe.shape, keyframe.dtype
         self._photometric, self._offset, self._rows = keyframe.photometric, stack.offset, stack.rows
-        check_size(name, *self._shape)
+        check_shape(name, self._shape)
         self._pages = stack.frames
         if ome.readable and len(ome.files()) > stack.image:
             self._refuse_missing(ome.files()[stack.image])
@@ -257,16 +262,20 @@ def lossy_in(page: Any) -> str:
     return str(tifffile.COMPRESSION(page.compression).name).lower()
 
 
-def check_size(name: str, *shape: int) -> None:
-    """Refuse frames that are larger than any camera's."""
+def check_shape(name: str, shape: Sequence[int]) -> None:
+    """Refuse frames that are no pictures, or larger than any camera's."""
+    text = " x ".join(map(str, shape))
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise BadInput("sources.tiff-wrong-shape", name=name, shape=text)
     if math.prod(shape) > 4 * MOST_PIXELS:  # in as many channels
-        raise BadInput("sources.frames-too-large", name=name, size=" x ".join(map(str, shape)))
+        raise BadInput("sources.frames-too-large", name=name, size=text)
 
 
 def _open_set(path: Path) -> tuple[tifffile.TiffFile, Ome]:
     """Open a TIFF, or the file that describes the set that it belongs to, with the OME description."""
     tif = open_tiff(path)
-    ome = Ome(tif.ome_metadata if tif.is_ome else None)
+    with quiet():
+        ome = Ome(tif.ome_metadata if tif.is_ome else None)
     if not ome.described_in:
         return tif, ome
     tif.close()
@@ -275,7 +284,8 @@ def _open_set(path: Path) -> tuple[tifffile.TiffFile, Ome]:
         raise BadInput("sources.set-file-missing", name=path.name, missing=described.name)
     if is_tiff(described):
         tif = open_tiff(described)
-        return tif, Ome(tif.ome_metadata)
+        with quiet():
+            return tif, Ome(tif.ome_metadata)
     xml = described.read_text("utf-8", "replace")  # a companion
     return open_tiff(path, omexml=xml), Ome(xml)
 
@@ -283,13 +293,13 @@ def _open_set(path: Path) -> tuple[tifffile.TiffFile, Ome]:
 def files_of_set(path: Path) -> set[str]:
     """Return the names of the files whose frames this one describes."""
     tif, _ = _open_set(path)
-    with tif, _quiet():
+    with tif, quiet():
         return {_file_of(page) for one in tif.series for page in one.pages}
 
 
 def read_page(path: Path) -> Raw:
     """Return the only frame of a TIFF."""
-    with _quiet(), tifffile.TiffFile(path) as tif:
+    with quiet(), tifffile.TiffFile(path) as tif:
         page = tif.pages.first
         image = page.asarray()
         table = colour_table(page, tif.is_imagej) if page.photometric == 3 else None
@@ -312,15 +322,24 @@ def colour_table(page: Any, is_imagej: bool) -> Raw | None:
 
 
 def open_tiff(path: Path, **options: Any) -> tifffile.TiffFile:
+    """Open a TIFF whose list of directories has an end; BadInput for any other."""
     try:
-        with _quiet():
-            return tifffile.TiffFile(path, **options)
+        with quiet():
+            tif = tifffile.TiffFile(path, **options)
+            try:
+                chain_is_whole(path)
+            except BaseException:
+                tif.close()
+                raise
+            return tif
+    except (BadInput, OSError):
+        raise
     except Exception as error:
         raise BadInput("sources.tiff-unreadable", name=path.name, why=in_a_line(error)) from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence tifffile's log: what it tells of a damaged file there becomes one sentence here."""
     log = logging.getLogger("tifffile")
     before = log.level
