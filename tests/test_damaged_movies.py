@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 
 import pytest
+import tifffile
 from damaged_movies import make, tries
+from factories import a_movie
+from sentence_keys import refused
+
+from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sources import open_movie
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process's memory is measured as Unix does")
@@ -17,3 +24,16 @@ def test_damaged_movies_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
     make(seeds)
     finds = [find for _, find in tries(seeds, work, iter(range(7, 407))) if find is not None]
     assert not finds, "\n".join(f"{find.key} ({find.damage})\n{find.told}" for find in finds)
+
+
+def test_frames_of_a_width_below_nothing_are_refused(tmp_path: Path) -> None:
+    """tifffile would count the frames of such a file for ever."""
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, a_movie(12))
+    with tifffile.TiffFile(path) as tif:
+        place = tif.pages.first.tags["ImageWidth"].offset
+    with path.open("r+b") as file:
+        file.seek(place + 2)
+        file.write(struct.pack("<HIi", 9, 1, -128))
+    with refused(BadInput, "sources.tiff-wrong-shape"):
+        open_movie(path).open()

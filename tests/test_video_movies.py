@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from factories import a_movie, chamber
-from sentence_keys import refused
+from sentence_keys import any_said, refused
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.quality import RunQuality
@@ -316,3 +316,78 @@ def test_a_video_that_was_cut_short_is_refused(
     path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
     with refused(BadInput, "sources.cut-short-of-promise"):
         open_movie(path).open()
+
+
+@pytest.fixture(scope="module")
+def recordings() -> list[np.ndarray]:
+    """Two runs of 0.8 s."""
+    found = []
+    for seed in (1, 2):
+        with (source := chamber(0.8, seed=seed)):
+            found.append(np.stack([frame.image for frame in source.frames()]))
+    return found
+
+
+def in_parts(folder: Path, frames: np.ndarray, names: list[str], length: int = 18) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    return [
+        write(folder / name, "rawvideo", frames=frames[length * k : length * (k + 1)])
+        for k, name in enumerate(names)
+    ]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["run.avi", "run_1.avi", "run_2.avi"],
+        ["cap.00.avi", "cap.01.avi", "cap.02.avi"],
+        ["m9.avi", "m10.avi", "m11.avi"],
+        ["a (1).avi", "a (2).avi", "a (3).avi"],
+    ],
+)
+def test_a_recording_in_parts_is_read_whole_whichever_is_given(
+    names: list[str], recordings: list[np.ndarray], tmp_path: Path
+) -> None:
+    whole, other = recordings
+    parts = in_parts(tmp_path / "m", whole, names)
+    write(tmp_path / "m" / "another.avi", "rawvideo", frames=other)
+    for path in parts:
+        source = open_movie(path)
+        with source as info:
+            assert any_said("sources.video-in-parts", info.warnings)
+            np.testing.assert_array_equal(np.stack([frame.image for frame in source.frames()]), whole)
+            np.testing.assert_array_equal(source.sample(5), whole[[0, 12, 24, 35, 47]])
+            np.testing.assert_array_equal(source.frame(20), whole[20])
+    (tmp_path / "m" / "another.avi").unlink()
+    with open_movie(tmp_path / "m") as info:
+        assert info.n_frames == len(whole)
+    parts[1].unlink()
+    with open_movie(parts[0]) as info:  # nothing tells that the third belongs to it
+        assert info.n_frames == 18
+
+
+def test_a_missing_part_is_named_and_the_runs_of_a_day_are_no_parts(
+    recordings: list[np.ndarray], tmp_path: Path
+) -> None:
+    whole, other = recordings
+    parts = in_parts(tmp_path, whole, ["a_1.avi", "a_2.avi", "a_3.avi", "a_4.avi"], 12)
+    parts[2].unlink()
+    with pytest.raises(BadInput, match=r"a_3\.avi") as caught:
+        open_movie(parts[0]).open()
+    assert caught.value.key == "sources.set-file-missing"
+    runs = [
+        write(tmp_path / f"b_{k}.avi", "rawvideo", frames=frames) for k, frames in enumerate((whole, other))
+    ]
+    for path, frames in zip(runs, (whole, other), strict=True):
+        source = open_movie(path)
+        with source as info:
+            assert not any_said("sources.video-in-parts", info.warnings)
+            np.testing.assert_array_equal(next(source.frames()).image, frames[0])
+    day = tmp_path / "day"
+    day.mkdir()
+    for path in runs:
+        path.rename(day / path.name)
+    with refused(BadInput, "sources.several-series"):
+        open_movie(day).open()
+    with (source := open_movie(day, series=1)):
+        np.testing.assert_array_equal(next(source.frames()).image, other[0])

@@ -335,6 +335,21 @@ def _is_same(image: NDArray[np.uint8], before: NDArray[np.uint8]) -> bool:
     return np.array_equal(image, before) and int(image.min()) < int(image.max())
 
 
+_VIDEOS = (".avi", ".mkv", ".mp4", ".mov", ".wmv", ".m4v", ".mpg", ".mpeg", ".webm", ".ts", ".mts")
+
+
+def _open_folder(path: Path, series: int | None) -> MovieReader:
+    try:
+        return pictures.open_folder(path, series)
+    except BadInput as error:
+        videos = [file for file in path.iterdir() if file.suffix.lower() in _VIDEOS and file.is_file()]
+        if error.key != "sources.folder-empty" or not videos:
+            raise
+    from napari_rbcflow.sources.video_set import open_videos
+
+    return open_videos(videos, path.name, series)
+
+
 def _reader_of(path: Path, series: int | None) -> MovieReader:
     """Choose the reader by what is there; by its ending only for TIFF, which FFmpeg would take too."""
     try:
@@ -345,7 +360,7 @@ def _reader_of(path: Path, series: int | None) -> MovieReader:
                 return RingMovieReader(ring, path.name)
             if zarr_movie.is_zarr(path):
                 return zarr_movie.ZarrReader(path, series)
-            return pictures.open_folder(path, series)
+            return _open_folder(path, series)
         if path.stat().st_size == 0:
             raise BadInput("sources.file-empty", name=path.name)
         if zarr_movie.is_zarr(path):
@@ -354,9 +369,9 @@ def _reader_of(path: Path, series: int | None) -> MovieReader:
             if ndtiff.holds(path):
                 return ndtiff.NDTiffReader(path.parent, series)
             return tiff.TiffReader(path, series)
-        from napari_rbcflow.sources.video import VideoReader
+        from napari_rbcflow.sources.video_set import open_video
 
-        return VideoReader(path, series)
+        return open_video(path, series)
     except PermissionError as error:
         raise BadInput("sources.no-permission", path=path) from error
     except OSError as error:

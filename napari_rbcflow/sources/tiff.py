@@ -121,6 +121,7 @@ class TiffReader(MovieReader):
     def _look(self, ome: Ome, series: int | None, file_chooses: bool) -> None:
         name, tif = self._path.name, self._tif
         whole = chain_is_whole(Path(tif.filehandle.path))
+        check_shape(name, tif.pages.first.shape)  # of a width below 0, tifffile counts for ever
         stacks = _stacks(tif, name, ome, whole)
         mine = [k for k, one in enumerate(stacks) if any(_file_of(page) == name for page in one.frames)]
         if series is None and file_chooses and len(mine) == 1:
@@ -265,7 +266,7 @@ def lossy_in(page: Any) -> str:
 def check_shape(name: str, shape: Sequence[int]) -> None:
     """Refuse frames that are no pictures, or larger than any camera's."""
     text = " x ".join(map(str, shape))
-    if len(shape) not in (2, 3) or 0 in shape:
+    if len(shape) not in (2, 3) or min(shape) <= 0:
         raise BadInput("sources.tiff-wrong-shape", name=name, shape=text)
     if math.prod(shape) > 4 * MOST_PIXELS:  # in as many channels
         raise BadInput("sources.frames-too-large", name=name, size=text)

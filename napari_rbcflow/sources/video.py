@@ -177,6 +177,7 @@ class VideoReader(MovieReader):
         ]
         self._stream = streams[choose_series(name, titles, series)]
         self._index = self._stream.index
+        self.size = self._stream.width, self._stream.height
         context = self._stream.codec_context
         if context is None or not context.pix_fmt:
             raise BadInput("sources.codec-unknown", name=name)
