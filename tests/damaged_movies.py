@@ -26,6 +26,7 @@ import tifffile
 import zarr
 from factories import a_movie
 from PIL import Image
+from tiff_writers import metadata_txt, mm_stack, nd_tiff, ome_file, stk
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sources import open_movie
@@ -85,6 +86,21 @@ def _tiff(path: Path, **options: Any) -> None:
     tifffile.imwrite(path, FRAMES, **options)
 
 
+_TABLE = np.stack([np.arange(256, dtype=np.uint16)[::-1] * 257] * 3)
+
+
+def _times(path: Path) -> None:
+    planes = (f'<Plane TheC="0" TheT="{t}" TheZ="0" DeltaT="{t / 60}"/>' for t in range(N))
+    ome_file(path, FRAMES, 'TimeIncrement="1.0" PhysicalSizeX="0.32"', "".join(planes))
+
+
+def _micro_manager(path: Path) -> None:
+    """In two parts."""
+    path.mkdir()
+    for name, places in (("run_MMStack_Pos0.ome.tif", range(7)), ("run_MMStack_Pos0_1.ome.tif", range(7, N))):
+        mm_stack(path / name, ((t, 0, FRAMES[t]) for t in places), Frames=N, Positions=1)
+
+
 SEEDS: dict[str, Callable[[Path], None]] = {
     "raw.avi": lambda p: _video(p, "rawvideo", "gray"),
     "bgr.avi": lambda p: _video(p, "rawvideo", "bgr24"),
@@ -104,6 +120,17 @@ SEEDS: dict[str, Callable[[Path], None]] = {
     "zlib.tif": lambda p: _tiff(p, compression="zlib", tile=(32, 32)),
     "jpeg.tif": lambda p: _tiff(p, compression="jpeg"),
     "rgb.tif": lambda p: _tiff(p, photometric="minisblack", bigtiff=True),
+    "12-bit.tif": lambda p: tifffile.imwrite(p, FRAMES.astype(np.uint16) * 16, bitspersample=12),
+    "zstd.tif": lambda p: _tiff(p, compression="zstd"),
+    "jpeg2000.tif": lambda p: _tiff(p, compression="jpeg2000"),
+    "table.tif": lambda p: _tiff(p, photometric="palette", colormap=_TABLE),
+    "channels.tif": lambda p: tifffile.imwrite(p, FRAMES.reshape(6, 2, *FRAMES.shape[1:]), imagej=True),
+    "times.ome.tif": _times,
+    "metamorph.stk": lambda p: stk(p, FRAMES) and None,
+    "micro-manager": _micro_manager,
+    "Pos0": lambda p: metadata_txt((_folder(p, "tif"), p)[1], (20.0 * t for t in range(N))) and None,
+    "x_1": lambda p: nd_tiff(p, ({"time": t} for t in range(N)), FRAMES) and None,
+    "jpgs": lambda p: _folder(p, "jpg"),
     "tifs": lambda p: _folder(p, "tif"),
     "pngs": lambda p: _folder(p, "png"),
     "bmps": lambda p: _folder(p, "bmp"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -261,3 +262,52 @@ def test_lossy_compression_is_named(movie: np.ndarray, tmp_path: Path) -> None:
             assert info.lossy_codec == codec
     with open_movie(pictures(tmp_path / "j", [f"{k}.jpg" for k in range(N)], movie)) as info:
         assert info.lossy_codec == "jpeg"
+
+
+def _circle(path: Path, frames: np.ndarray) -> Path:
+    """Damage in a list of directories: the last points to the first."""
+    with tifffile.TiffWriter(path) as tif:
+        for frame in frames:
+            tif.write(frame, contiguous=False, metadata=None)
+    with tifffile.TiffFile(path) as tif:
+        first, last, tags = tif.pages[0].offset, tif.pages[-1].offset, len(tif.pages[-1].tags)
+    with path.open("r+b") as file:
+        file.seek(last + 2 + 12 * tags)
+        file.write(struct.pack("<I", first))
+    return path
+
+
+def _of_height(path: Path, frames: np.ndarray, height: int) -> Path:
+    _tif(path, frames, metadata=None)
+    with tifffile.TiffFile(path) as tif:
+        place = tif.pages[0].tags["ImageLength"].valueoffset
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(struct.pack("<I", height))
+    return path
+
+
+def _places(path: Path, frames: np.ndarray, position: int, height: int = HEIGHT) -> Path:
+    """Two parts, of which one says that a frame lies at a position far away, or has no height."""
+    path.mkdir()
+    mm_stack(path / "run_MMStack_Pos0.ome.tif", [(t, 0, frames[t, :height]) for t in range(6)], Frames=N)
+    planes = [(t, position * (t == 9), frames[t]) for t in range(6, N)]
+    return mm_stack(path / "run_MMStack_Pos0_1.ome.tif", planes, Frames=N)
+
+
+# What a campaign of damaged movies found (`benchmarks/fuzz_readers.py`), as small as it gets.
+FOUND: dict[str, tuple[str, Callable[[Path, np.ndarray], Path], str]] = {
+    "directories in a circle": ("m.tif", _circle, "tiff-unreadable"),
+    "frames of no height": ("m.tif", lambda p, f: _of_height(p, f, 0), "tiff-wrong-shape"),
+    "frames of gigabytes": ("m.tif", lambda p, f: _of_height(p, f, 1 << 24), "frames-too-large"),
+    "a position far away": ("m", lambda p, f: _places(p, f, 1 << 24), "too-many-frames"),
+    "a part without pixels": ("m", lambda p, f: _places(p, f, 0, 0), "unreadable"),
+}
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_what_damage_promises_is_not_believed(what: str, movie: np.ndarray, tmp_path: Path) -> None:
+    name, write, key = FOUND[what]
+    path = write(tmp_path / name, movie)
+    with refused(BadInput, f"sources.{key}"):
+        open_movie(path).open()

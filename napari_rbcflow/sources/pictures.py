@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -267,7 +268,7 @@ class PictureReader(MovieReader):
         """Return shape and type of a picture, and what Micro-Manager says of it."""
         if not tiff.is_tiff(file):
             try:
-                with Image.open(file) as picture:
+                with warnings.catch_warnings(action="ignore"), Image.open(file) as picture:
                     if is_first and picture.format in ("JPEG", "MPO"):
                         self.facts.lossy_codec = "jpeg"
                     tiff.check_shape(file.name, (picture.height, picture.width))

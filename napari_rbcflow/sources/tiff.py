@@ -8,6 +8,7 @@ import logging
 import math
 import re
 import struct
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +71,7 @@ def frames_described(tif: tifffile.TiffFile) -> int:
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".lsm", ".stk")
 _MOST_CHANNELS = 8
+_MOST_FRAMES = 10_000_000  # two days at 60 frames/s: more are promised by damage alone
 
 
 class Stack(NamedTuple):
@@ -100,7 +102,7 @@ class TiffReader(MovieReader):
         self._path = path
         self._tif, ome = _open_set(path)
         try:
-            with quiet():
+            with quiet(), warnings.catch_warnings(action="ignore"):
                 self._look(ome, series, file_chooses)
         except BadInput:
             self.close()
@@ -126,6 +128,8 @@ class TiffReader(MovieReader):
         mine = [k for k, one in enumerate(stacks) if any(_file_of(page) == name for page in one.frames)]
         if series is None and file_chooses and len(mine) == 1:
             series = mine[0]
+        if not stacks:
+            raise BadInput("sources.no-frames", name=name)
         stack = stacks[choose_series(name, [one.title for one in stacks], series)]
         keyframe = stack.keyframe
         self._shape, self._dtype = keyframe.shape, keyframe.dtype
@@ -230,6 +234,8 @@ class TiffReader(MovieReader):
             handle.seek(self._offset + self._rows[place] * self._frame_bytes)
             kind = self._dtype.newbyteorder(self._tif.byteorder)
             stored = handle.read_array(kind, math.prod(self._shape)).reshape(self._shape)
+        if stored.shape != tuple(self._shape):
+            raise ValueError(say("sources.shape-of-another", shape=" x ".join(map(str, stored.shape))))
         if self._colours is not None:
             stored = self._colours[np.minimum(stored, len(self._colours) - 1)]
         return channels_last(stored)
@@ -268,7 +274,7 @@ def check_shape(name: str, shape: Sequence[int]) -> None:
     text = " x ".join(map(str, shape))
     if len(shape) not in (2, 3) or min(shape) <= 0:
         raise BadInput("sources.tiff-wrong-shape", name=name, shape=text)
-    if math.prod(shape) > 4 * MOST_PIXELS:  # in as many channels
+    if math.prod(sorted(shape)[-2:]) > MOST_PIXELS:
         raise BadInput("sources.frames-too-large", name=name, size=text)
 
 
@@ -401,24 +407,25 @@ def _split(series: Any, name: str, image: int) -> Iterator[Stack]:
     others = [one for one in long if one[0] != time]
     if (long and time is None) or any(axis == "S" for _, axis, _ in long):
         raise BadInput("sources.too-many-axes", name=name, axes=", ".join(f"{a}: {n}" for _, a, n in long))
+    if math.prod(shape) > _MOST_FRAMES:
+        raise BadInput("sources.too-many-frames", name=name, frames=math.prod(shape))
     rows = np.arange(math.prod(shape)).reshape(shape)
     kind = _kind_text(series.keyframe.shape, series.dtype)
     contiguous = series.dataoffset is not None and not series.is_multifile
+    offset = int(series.dataoffset) if contiguous else 0
     pages = [] if contiguous else list(series.pages)
-    if pages and len(pages) < rows.size:
-        pages += [None] * (rows.size - len(pages))
-    for at in itertools.product(*(range(n) for _, _, n in others)):
-        where = {axis: place for (_, axis, _), place in zip(others, at, strict=True)}
-        chosen = rows[
-            tuple(
-                where[a] if k != time and n > 1 else slice(None)
-                for k, (a, n) in enumerate(zip(axes, shape, strict=True))
-            )
-        ].ravel()
-        title = say("sources.title-tiff", frames=len(chosen), kind=kind)
-        title = " ".join([title, series.name, *(f"{axis}{place}" for axis, place in where.items())]).strip()
-        offset = int(series.dataoffset) if contiguous else 0
-        yield Stack(title, series.keyframe, pages, offset, chosen.tolist(), image, where)
+    pages += [None] * (rows.size - len(pages) if pages else 0)
+    there = np.unravel_index([k for k, page in enumerate(pages) if page is not None], shape) if pages else ()
+    for at in itertools.product(*(sorted(set(there[k])) if pages else range(n) for k, _, n in others)):
+        where = dict(zip((k for k, _, _ in others), map(int, at), strict=True))
+        chosen = rows[tuple(where.get(k, slice(None)) for k in range(len(shape)))].ravel().tolist()
+        frames = sum(pages[row] is not None for row in chosen) if pages else len(chosen)
+        if not frames:
+            continue
+        title = say("sources.title-tiff", frames=frames, kind=kind)
+        named = {axes[k]: place for k, place in where.items()}
+        title = " ".join([title, series.name, *(f"{axis}{place}" for axis, place in named.items())]).strip()
+        yield Stack(title, series.keyframe, pages, offset, chosen, image, named)
 
 
 _PART = re.compile(r"(?P<stem>.*_MMStack.*?)(_(?P<part>[1-9]\d*))?(?P<ending>(\.ome)?\.tiff?)", re.IGNORECASE)
