@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
-from factories import no_screen
+from factories import a_movie, no_screen
 from napari.layers import Image
 from qtpy.QtCore import QPoint, Qt
 from questions import answer
@@ -441,3 +441,22 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     assert open_session(folder).run["status"] == "stopped"
     assert not any("rbcflow" in thread.name for thread in threading.enumerate())
     assert not any(child.is_running() and "worker" in " ".join(child.cmdline()) for child in mine)
+
+
+def test_of_several_movies_in_a_file_one_is_asked_for(
+    qtbot: Any, press: Any, widget: tuple[Any, Any], take_picture: Any, tmp_path: Path
+) -> None:
+    _, w = widget
+    path = tmp_path / "two.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        for frames in (a_movie(12), a_movie(12)[::-1]):
+            tif.write(frames, metadata={"axes": "TYX"})
+    w.form.file.value = path
+    assert not w.form.series.visible
+    run_to_the_end(qtbot, press, w)
+    assert w.job.run.key == "sources.several-series"
+    assert w.form.series.visible
+    take_picture(w, "movie-series.png")
+    w.form.series.value = "1"
+    run_to_the_end(qtbot, press, w)
+    assert w.job.run.key != "sources.several-series"
