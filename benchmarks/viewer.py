@@ -1,7 +1,8 @@
 """What the viewer costs while a run goes on: pictures, stalls, frames, latency, memory.
 
     OMP_NUM_THREADS=1 xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/viewer.py
-        [--seconds 30] [--widget] [--mode newest] [--picture FILE.png] [--camera FILE.cfg --mm-path DIR]
+        [--seconds 30] [--widget] [--mode newest] [--picture FILE.png] [--film DIR]
+        [--camera FILE.cfg --mm-path DIR]
 
 Opens napari, plays the simulated chamber at 1376 x 1096 and 60 frames/s, or another camera, in a worker's
 process and shows it: the picture alone, or with `--widget` the whole dock widget. It needs a screen, or Xvfb.
@@ -12,7 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -115,6 +119,15 @@ def watch_alone(picture: LivePicture, run: WorkerRun) -> QTimer:
     return timer
 
 
+def watch_screen(viewer: napari.Viewer, seconds: float, film: Path) -> subprocess.Popen[str]:
+    """Count the pictures in the middle of the canvas from another process."""
+    canvas = viewer.window._qt_viewer.canvas.native
+    at = canvas.mapToGlobal(canvas.rect().center())
+    place = [at.x() - 200, at.y() - 150, 400, 300]
+    command = [sys.executable, str(Path(__file__).with_name("seen.py")), *map(str, [*place, seconds])]
+    return subprocess.Popen([*command, "--film", str(film)], stdout=subprocess.PIPE, text=True)
+
+
 def main() -> None:
     """Play, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -125,11 +138,15 @@ def main() -> None:
     parser.add_argument("--mm-path", type=Path)
     parser.add_argument("--widget", action="store_true", help="the whole dock widget, not the picture alone")
     parser.add_argument("--mode", choices=("cells", "newest"), default="cells")
+    parser.add_argument(
+        "--film", type=Path, help="count the pictures on the screen, and save one each second here"
+    )
+    parser.add_argument("--size", default="1500x950", help="of the window")
     parser.add_argument("--picture", type=Path, help="save a picture of the window in mid run here")
     args = parser.parse_args()
 
     viewer = napari.Viewer(show=True)
-    viewer.window.resize(1500, 950)
+    viewer.window.resize(*map(int, args.size.split("x")))
     app = QApplication.instance()
     assert app is not None
     asked: dict[str, Any] = {"mm_path": args.mm_path} if args.mm_path else {}
@@ -164,9 +181,10 @@ def main() -> None:
     taken = args.picture is None
     opened: float | None = None
     cpu = {}
+    seen: subprocess.Popen[str] | None = None
 
     def look() -> None:
-        nonlocal taken, opened
+        nonlocal taken, opened, seen
         now = time.perf_counter() - started
         if run.snapshot is not None:
             n_cells.append(len(run.snapshot.cell))
@@ -175,6 +193,8 @@ def main() -> None:
             cpu.update({"viewer": -cpu_s(os.getpid()), "worker": -cpu_s(worker.pid)})
             probe.gaps_ms.clear()
             probe.ended_s.clear()
+        if args.film is not None and seen is None and opened is not None and now > opened + 3:
+            seen = watch_screen(viewer, args.seconds - 6, args.film)
         if not memory or now - memory[-1][0] >= MEMORY_S:
             memory.append((now, rss_mb(os.getpid()), rss_mb(worker.pid)))
         if not taken and now > 0.7 * args.seconds:
@@ -209,7 +229,14 @@ def main() -> None:
     print(
         f"own work an update     p50 {np.percentile(own, 50):.2f} ms, p95 {np.percentile(own, 95):.2f} ms CPU"
     )
-    draw = np.array(probe.draw_ms)
+    if seen is not None:
+        on_screen = json.loads(seen.communicate()[0])
+        rates = on_screen["per_s"]
+        print(
+            f"on the screen          {statistics.mean(rates):.1f} distinct pictures a second"
+            f" (least {min(rates)}), stood still for {on_screen['stood_ms']} ms at most; looked at {on_screen['looks']} times"
+        )
+    draw = np.array(probe.draw_ms or [np.nan])
     print(
         f"draw and Qt after it   p50 {np.percentile(draw, 50):.0f} ms, p95 {np.percentile(draw, 95):.0f} ms"
     )
@@ -237,6 +264,7 @@ def main() -> None:
     else:
         picture.close()
         worker.close()
+    shutil.rmtree(run.folder.parent)
 
 
 if __name__ == "__main__":

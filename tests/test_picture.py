@@ -32,10 +32,15 @@ from napari_rbcflow.types import CROP_SIDE, Frame, Label, SourceInfo
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtGui import QImage
+from qtpy.QtWidgets import QApplication, QDialog
+
 from napari_rbcflow.session import STRUCK_OUT
 from napari_rbcflow.widgets.label_styles import LABEL_STYLES, NOT_YET
 from napari_rbcflow.widgets.picture import LivePicture
-from napari_rbcflow.widgets.picture_layers import CAPACITY, LABELS, LEAST_SHARE, DrawBudget, History
+from napari_rbcflow.widgets.picture_layers import CAPACITY, LABELS, LEAST_SHARE, MOMENTS, DrawBudget, History
+from napari_rbcflow.widgets.raster_canvas import RasterCanvas, is_software
 
 pytestmark = pytest.mark.slow
 
@@ -256,7 +261,7 @@ def test_marks_are_never_drawn_on_another_frame(tmp_path: Path, picture: LivePic
     show(picture, snapshot(12, {1: (10.0, 60.0)}, newest=42), (), qtbot)  # tracked, but not in the ring
     assert picture.shown == 8
     assert marks_of(picture) == {(10.0, 40.0): NOT_YET}
-    told = re.fullmatch(r"Picture is (\d\.\d) s behind the camera\.", picture.sentence)
+    told = re.fullmatch(r"Picture is (\d\.\d) s behind the camera, \d+ a second\.", picture.sentence)
     assert told is not None
     assert abs(float(told[1]) - 34 / 60) < 0.35
 
@@ -460,7 +465,10 @@ def test_the_contrast_is_found_once_and_a_persons_own_is_kept(
     assert picture.image.contrast_limits[0] > 130
 
 
-def test_display_gives_way_where_drawing_is_slow(tmp_path: Path, picture: LivePicture, qtbot: Any) -> None:
+def test_display_gives_way_where_drawing_is_slow(
+    tmp_path: Path, picture: LivePicture, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RasterCanvas, "fits", lambda self: False)
     ring = ring_in(tmp_path / "s", capacity=600)
     put(ring, 0)
     picture.mode = "newest"
@@ -487,6 +495,98 @@ def test_display_gives_way_where_drawing_is_slow(tmp_path: Path, picture: LivePi
     with picture.budget.update():
         time.sleep(0.4)  # at a tenth this would be paid for 3.6 s
     qtbot.waitUntil(lambda: picture.budget.free, timeout=2_500)
+
+
+def seen_on(picture: LivePicture) -> np.ndarray:
+    """What the screen shows of the canvas, with whatever lies over it."""
+    canvas = picture.viewer.window._qt_viewer.canvas.native
+    at = canvas.mapToGlobal(QPoint(0, 0))
+    shot = QApplication.primaryScreen().grabWindow(0, at.x(), at.y(), canvas.width(), canvas.height())
+    image = shot.toImage().convertToFormat(QImage.Format.Format_RGB888)
+    lines = np.frombuffer(bytes(image.constBits()), np.uint8).reshape(image.height(), image.bytesPerLine())
+    return lines[:, : 3 * image.width()].reshape(image.height(), image.width(), 3).astype(int)
+
+
+def test_painted_in_software_it_looks_as_napari_draws_it(
+    tmp_path: Path, picture: LivePicture, qtbot: Any, take_picture: Any
+) -> None:
+    """Where there is a graphics card, there is nothing to compare."""
+    qtbot.waitUntil(lambda: bool(picture.budget.renderer), timeout=5_000)
+    if not is_software(picture.budget.renderer):
+        pytest.skip("OpenGL is drawn by a graphics card here")
+    viewer, folder = picture.viewer, tmp_path / "s"
+    ring = ring_in(folder, 120, 160)
+    rows, columns = np.mgrid[:120, :160]
+    for i in range(20):  # grey levels that tell each place and each frame
+        ring.append(Frame(i, i / 60, (60 + rows // 2 + 40 * (columns > 8 * i)).astype(np.uint8)))
+    places = {1: (20.0, 30.0), 2: (60.0, 40.0), 3: (60.0, 110.0), 4: (100.0, 130.0), 5: (100.0, 60.0)}
+    labels = (Label.TANK_TREADING, Label.FLIPPING, Label.UNRELIABLE)
+    picture.begin(info(120, 160), folder)
+    viewer.camera.zoom *= 0.9
+    said = tuple(judged(i + 1, label) for i, label in enumerate(labels))
+    for i in (9, 12):
+        show(picture, snapshot(i, places), said, qtbot)
+        qtbot.wait(50)  # painted a few ms after it was asked for
+    assert picture.painted_over
+    painted = seen_on(picture)
+    take_picture(viewer, "painted_over.png")
+    # A screenshot by napari, which draws its own canvas, shows the frame and the marks of now.
+    drawn = viewer.screenshot(flash=False)[..., :3].astype(int)
+    picture.end()
+    assert not picture.painted_over
+    for other in (drawn, viewer.screenshot(flash=False)[..., :3].astype(int)):
+        apart = np.abs(painted - other).max(axis=2)
+        assert np.median(apart) <= 2
+        assert (apart > 40).mean() < 0.01  # marks' edges are smoothed in another way
+        for name in (*labels, NOT_YET):
+            colour = [int(LABEL_STYLES[name].colour[i : i + 2], 16) for i in (1, 3, 5)]
+            there = [np.argwhere(np.abs(image - colour).max(axis=2) < 30) for image in (painted, other)]
+            assert min(map(len, there)) > 10
+            boxes = [np.array([place.min(axis=0), place.max(axis=0)]) for place in there]
+            assert np.abs(boxes[0] - boxes[1]).max() <= 2
+
+
+def test_what_napari_shows_beside_the_picture_is_never_painted_over(
+    tmp_path: Path, picture: LivePicture, qtbot: Any
+) -> None:
+    qtbot.waitUntil(lambda: bool(picture.budget.renderer), timeout=5_000)
+    if not is_software(picture.budget.renderer):
+        pytest.skip("OpenGL is drawn by a graphics card here")
+    viewer, ring = picture.viewer, ring_in(tmp_path / "s", capacity=600)
+    picture.mode = "newest"
+    picture.begin(info(), tmp_path / "s")
+    frames = iter(range(1000))
+
+    def next_is_painted() -> bool:
+        i = next(frames)
+        put(ring, i)
+        show(picture, snapshot(i, {}), qtbot=qtbot)
+        return picture.painted_over
+
+    assert next_is_painted()
+    somebodys = viewer.add_labels(np.zeros((60, 80), int), units=picture.image.units)
+    assert not next_is_painted()
+    somebodys.visible = False
+    assert next_is_painted()
+    for overlay in (viewer.canvas.overlays.scale_bar, viewer.scene.overlays.axes):
+        overlay.visible = True
+        assert not next_is_painted()
+        overlay.visible = False
+        assert next_is_painted()
+    dialog = QDialog(viewer.window._qt_window, Qt.WindowType.SubWindow)  # as napari's messages are
+    dialog.show()
+    assert not next_is_painted()
+    dialog.close()
+    assert next_is_painted()
+    # The mouse reaches napari through it.
+    zoom = viewer.camera.zoom
+    canvas = viewer.window._qt_viewer.canvas.native
+    middle = canvas.mapToGlobal(canvas.rect().center())
+    window = viewer.window._qt_window
+    assert window.childAt(window.mapFromGlobal(middle)) is canvas
+    canvas.resize(canvas.width() - 40, canvas.height() - 30)
+    assert picture._raster._container.size() == canvas.size()
+    assert viewer.camera.zoom == zoom
 
 
 def test_nothing_is_left_behind(tmp_path: Path, make_napari_viewer: Any, qtbot: Any) -> None:
@@ -550,15 +650,12 @@ def test_the_history_is_bounded() -> None:
     assert history.label(10) == Label.UNRELIABLE
     for i in range(0, 3000, 3):
         history.add(snapshot(i, {}))
-    assert len(history) == 256
+    assert len(history) == MOMENTS
     held = np.arange(2700, 3000)
     frames = [m.frame for m in history.candidates(held)]
     assert frames[0] == 2937  # a delay behind 2997
     assert frames[1] == 2934
     assert next(history.candidates(held, not_before=2960)).frame == 2961
-    # Where labels come late, the picture waits for them, for as long as they do.
+    # Where labels come late, the picture goes on, and they follow.
     history.learn(judged(i, Label.UNRELIABLE, last_frame=2897) for i in range(9))
-    assert next(history.candidates(held)).frame == 2856
-    for i in range(3000, 3300, 3):
-        history.add(snapshot(i, {}))
-    assert next(history.candidates(np.arange(3000, 3300))).frame == 3237
+    assert next(history.candidates(held)).frame == 2937

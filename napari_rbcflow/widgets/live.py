@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QPoint, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QPoint, Qt, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import BadInput, LiveModeOn, sentence_of
@@ -68,9 +68,10 @@ class LiveParts:
     Lifecycle: construct -> `open` -> `close`, from the interface's thread, as often as wished.
     """
 
-    def __init__(self, viewer: Any, *, delay_s: float) -> None:
+    def __init__(self, viewer: Any, *, delay_s: float, hz: float) -> None:
         self._viewer = viewer
         self._delay_s = delay_s
+        self._hz = hz
         self._worker: Worker | None = None
         self._picture: LivePicture | None = None
 
@@ -94,7 +95,7 @@ class LiveParts:
     def open(self) -> None:
         """Launch the process and make the layers, where that was not done yet."""
         if self._picture is None:
-            self._picture = LivePicture(self._viewer, delay_s=self._delay_s)
+            self._picture = LivePicture(self._viewer, delay_s=self._delay_s, hz=self._hz)
             # The layers may be those of an earlier dock, with the last patient's cells on them.
             self._picture.blank()
         if self._worker is None:
@@ -226,8 +227,11 @@ class LiveLayout(Dock):
         self.form.setEnabled(not going)
 
 
-# Seconds between two drawings of all that is not the picture: with a picture, and where none comes.
-TOGETHER_S, ALONE_S = 0.25, 0.5
+# Seconds between two drawings of all that is not the picture: each costs one of the whole window, which in
+# software is five times a picture's.
+TOGETHER_S, IN_SOFTWARE_S = 0.25, 1.0
+# Looks in the time of one picture: one for which there was no time yet is not left out.
+LOOKS = 2
 # Between two polls while no run goes on: Python notices a Ctrl-C only while it runs something.
 IDLE_MS = 500
 
@@ -251,8 +255,8 @@ class LiveWidget(LiveLayout):
         self._fault = ""
         self._drew_s = 0.0
         settings = load_settings()
-        self._picture_ms = round(1000 / settings.picture_hz)
-        self._parts = parts = LiveParts(viewer, delay_s=settings.picture_delay_s)
+        self._look_ms = round(1000 / settings.picture_hz / LOOKS)
+        self._parts = parts = LiveParts(viewer, delay_s=settings.picture_delay_s, hz=settings.picture_hz)
         self._fit = KeptFit(viewer)
         self.form.load(settings)
         self.controls.choose(settings.picture_mode, show_unreliable=settings.show_unreliable)
@@ -263,6 +267,7 @@ class LiveWidget(LiveLayout):
         # Where Qt ends this widget with its window, `self` is half gone already; `parts` is not.
         self.destroyed.connect(lambda: parts.close())
         self._timer = QTimer(self)
+        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self._timer_called)
         self._timer.start(IDLE_MS)
         self._built = True
@@ -349,7 +354,7 @@ class LiveWidget(LiveLayout):
         self._allow(going=self._going)
         set_text(self.status, say("forms.opening-camera"))
         freeze_gc(self._parts)
-        self._timer.start(self._picture_ms)
+        self._timer.start(self._look_ms)
         return self.run
 
     # ------------------------------------------------------------------ while it runs
@@ -372,7 +377,6 @@ class LiveWidget(LiveLayout):
         judged, counted = run.take()
         snapshot = run.snapshot
         self.cells.add(judged)
-        drawn = False
         if self._parts.is_open:
             picture = self._parts.picture
             if not self._began:
@@ -383,16 +387,14 @@ class LiveWidget(LiveLayout):
                 picture.begin(run.info, run.folder)
                 self._fit.take(view)
                 set_text(self.status, "" if self.stop_button.isEnabled() else say("forms.stopping"))
-            before = picture.updates
             picture.update(snapshot, judged)
-            drawn = picture.updates > before
         if snapshot is not None:
             self.panel.show_progress(snapshot.progress, counted, snapshot.warnings)
             self.cells.keep_up(snapshot.progress)
         now = time.monotonic()
-        if now - self._drew_s > (TOGETHER_S if drawn else ALONE_S):
+        slow = self._parts.is_open and self._parts.picture.painted_over
+        if now - self._drew_s > (IN_SOFTWARE_S if slow else TOGETHER_S):
             self._drew_s = now
-            # All else together with the picture: the window is composed as a whole each time.
             self.panel.draw_now()
             self.cells.strip.draw_now()
             self._say_picture()

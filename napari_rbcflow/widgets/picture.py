@@ -34,11 +34,13 @@ from napari_rbcflow.widgets.picture_layers import (
     give_back,
     own_layer,
     put_image,
+    refresh,
 )
+from napari_rbcflow.widgets.raster_canvas import RasterCanvas
 from napari_rbcflow.widgets.remembered import PictureMode
 
 # A figure that flickers cannot be read, and every repaint of a label costs that of the whole window.
-STEADY_S = 0.25
+STEADY_S, STEADY_BEHIND_S = 2.0, 0.3
 WAITING = say("viewer.picture-waiting")
 _BANNER: dict[str, Any] = {
     "position": "top_center",
@@ -182,7 +184,7 @@ class LivePicture:
     and to move the stage.
     """
 
-    def __init__(self, viewer: Any, *, delay_s: float = DELAY_S) -> None:
+    def __init__(self, viewer: Any, *, delay_s: float = DELAY_S, hz: float = 20.0) -> None:
         self.viewer = viewer
         self.delay_s = delay_s
         self.shown: int | None = None  # the frame in the picture
@@ -195,7 +197,8 @@ class LivePicture:
         self._ring: LiveRing | None = None
         self._running = self._closed = False
         self._newest: int | None = None
-        self._behind_s = 0.0
+        self._behind_s = self._rate_hz = 0.0
+        self._told = (0.0, 0)  # when rate and delay were last found, and the updates by then
         self._history = History(0.0)
         self._moment: Moment | None = None
         self._drawn_labels: list[str] = []
@@ -215,7 +218,10 @@ class LivePicture:
         self.marks = Marks(viewer)
         viewer.layers.selection = {self.image}
         self._contrast = Contrast(self.image)
-        self.budget = DrawBudget(viewer)
+        self.budget = DrawBudget(viewer, hz)
+        self._raster = RasterCanvas(viewer, self.image, self.marks, self.budget.update)
+        self._stale = False  # whether the layers hold what napari's canvas below does not show yet
+        self.budget.before_draw = self._catch_up
 
     @property
     def mode(self) -> Mode:
@@ -240,6 +246,7 @@ class LivePicture:
         self._show_unreliable = bool(show)
         if not self.held and self._moment is not None:
             self._mark(self._moment)
+            self._present(moving=self._running)
 
     def begin(self, info: SourceInfo, folder: Path) -> None:
         """Show a run from now on; the ring in its session's folder need not be there yet."""
@@ -260,7 +267,8 @@ class LivePicture:
         another_size = (self.image.data.shape, tuple(self.image.scale)) != ((info.height, info.width), scale)
         if another_size:
             self.image.scale = scale
-        self._draw_image(np.zeros((info.height, info.width), np.uint8))
+        put_image(self.image, np.zeros((info.height, info.width), np.uint8))
+        self._present()
         if another_size:
             self.viewer.reset_view()
         self.sentence = WAITING
@@ -276,7 +284,8 @@ class LivePicture:
         self._history = History(0.0)
         self._forget_shown()
         self.marks.clear()
-        self._draw_image(np.zeros(self.image.data.shape, np.uint8))
+        put_image(self.image, np.zeros(self.image.data.shape, np.uint8))
+        self._present()
         self.sentence = ""
 
     def update(self, snapshot: Snapshot | None, judged: Sequence[JudgedCell] = ()) -> None:
@@ -290,13 +299,18 @@ class LivePicture:
             # The number comes first: a run that cannot keep up gets the processor.
             lag = max(snapshot.progress.lag_s, LAG_S)
             self.budget.share = max(LEAST_SHARE, SHARE * LAG_S / lag)
+        if self._raster.shown and not self._raster.fits():
+            self._present()  # napari has something else to show, with or without another picture
         if self.held or not self.budget.free:
             return
+        before = self.updates
         with self.budget.update():
             try:
                 self._show()
             except (RbcflowError, OSError) as error:
                 self.sentence = sentence_of(error)
+        if self.updates > before:
+            self.budget.keep_pace()
 
     def end(self) -> None:
         """Show no more of the run; the last picture stays, and `show_cell` still works."""
@@ -309,11 +323,19 @@ class LivePicture:
             moment = self._moment
             if moment is not None and not self.held and self._history.labels(moment) != self._drawn_labels:
                 self._mark(moment)  # the last labels came with the end, and found no time for a picture
+            if not self._closed:
+                self._present()
+
+    @property
+    def painted_over(self) -> bool:
+        """Whether this computer draws so slowly that the picture is painted over napari's canvas."""
+        return self._raster.shown
 
     def close(self) -> None:
         """Let go of the run and of napari's events; the layers stay, with the last picture."""
         self._moment = None  # nothing is drawn any more: the viewer may be half gone
-        self.end()
+        self._raster.close()
+        self._running = False
         self.go_on()
         self._contrast.close()
         self._banner.hide()
@@ -345,8 +367,9 @@ class LivePicture:
         self.held = True
         self.shown = frame
         self._pointed = (cell, y_px, x_px)
-        self._draw_image(image)
+        put_image(self.image, image)
         self._mark_pointed()
+        self._present()
         self._close_up.go(self.image, y_px, x_px)
         self.sentence = say("viewer.picture-paused", frame=frame, cell=cell)
         return True
@@ -358,6 +381,9 @@ class LivePicture:
             self._mark_pointed()
         elif self._moment is not None:
             self._mark(self._moment)
+        else:
+            return
+        self._present(moving=self._running and not self.held)
 
     def go_on(self) -> None:
         """Go back to the run, and to where the view was."""
@@ -370,6 +396,7 @@ class LivePicture:
         self.marks.clear()
         if not self._running and self._ring is not None:
             self._show_last(self._ring, moment)
+        self._present(moving=self._running)
 
     def _show_last(self, ring: LiveRing, moment: Moment | None) -> None:
         """Put back the picture that the run ended with."""
@@ -379,7 +406,7 @@ class LivePicture:
                 return
             there = moment is not None and moment.frame in reader.indices
             index = moment.frame if moment is not None and there else int(reader.indices[-1])
-            self._draw_image(reader.frame(index))
+            put_image(self.image, reader.frame(index))
         except (RbcflowError, FrameGone, OSError):
             return  # The picture that is there may stay.
         self.shown = index
@@ -403,7 +430,7 @@ class LivePicture:
             if index == self.shown and (moment is None) == (self._moment is None):
                 if moment is not None and self._history.labels(moment) != self._drawn_labels:
                     self._mark(moment)
-                    self.budget.ask_for_draw()
+                    self._present(moving=True)
                 break
             try:
                 image = reader.frame(index)
@@ -411,11 +438,12 @@ class LivePicture:
                 continue
             self.shown = index
             self._contrast.look(image)
-            self._draw_image(image)
+            put_image(self.image, image)
             if moment is not None:
                 self._mark(moment)
             else:
                 self.marks.clear()
+            self._present(moving=True)
             self._moment = moment
             self.updates += 1
             break
@@ -432,9 +460,22 @@ class LivePicture:
             for index in reader.indices[:-TRIES:-1].tolist():
                 yield index, None
 
-    def _draw_image(self, image: NDArray[np.uint8]) -> None:
-        put_image(self.image, image)
-        self.budget.ask_for_draw()
+    def _present(self, *, moving: bool = False) -> None:
+        """Bring to the screen what the layers hold: as napari draws it, or faster where that is slow."""
+        self._raster.renderer, self._raster.words = self.budget.renderer, self._banner.words
+        self._stale = True
+        if moving and self._raster.fits():
+            self._raster.show()
+        else:
+            self._raster.hide()
+            self.budget.ask_for_draw()
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Give napari's canvas what the layers hold; also where it is drawn on its own, for a screenshot."""
+        if self._stale:
+            self._stale = False
+            refresh(self.image, self.marks.layer)
 
     def _mark_pointed(self) -> None:
         cell, y_px, x_px = self._pointed
@@ -452,10 +493,16 @@ class LivePicture:
         newest = self._newest
         if newest is None:
             newest = int(kept[-1]) if len(kept) else 0
+        now = time.monotonic()
+        then, updates = self._told
         behind_s = max(0.0, (newest - self.shown) / info.fps)
-        if abs(behind_s - self._behind_s) > STEADY_S:
+        if now - then > STEADY_S:
+            self._rate_hz = (self.updates - updates) / (now - then)
+            self._told = (now, self.updates)
             self._behind_s = behind_s
-        sentences = [say("viewer.picture-behind", seconds=self._behind_s)]
+        elif abs(behind_s - self._behind_s) > STEADY_BEHIND_S:
+            self._behind_s = behind_s
+        sentences = [say("viewer.picture-behind", seconds=self._behind_s, rate=self._rate_hz)]
         if lost and self._mode == "cells":
             sentences.append(say("viewer.picture-stuck"))
         if self._moment is not None and self.marks.left_out:

@@ -6,13 +6,14 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
+from vispy.gloo import gl
 
 from napari_rbcflow.pipeline import JudgedCell, Snapshot
 from napari_rbcflow.sentences import say
@@ -103,10 +104,14 @@ class DrawBudget:
     wait.
     """
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(self, viewer: Any, hz: float) -> None:
+        self._every_s = 1 / hz
+        self._due_at = 0.0
         self.share = SHARE  # of the interface's time that may go into the picture
         self.draws = 0  # since the start
         self.draw_ms = 0.0  # of the last one, with what Qt does after it
+        self.renderer = ""  # what draws OpenGL here, by its own name; known after the first draw
+        self.before_draw: Callable[[], None] = lambda: None
         self._free_at = 0.0
         self._asked_at: float | None = None
         self._draw_began = 0.0
@@ -125,7 +130,11 @@ class DrawBudget:
         now = time.perf_counter()
         if self._asked_at is not None and now - self._asked_at < LONGEST_WAIT_S:
             return False
-        return now >= self._free_at
+        return now >= max(self._free_at, self._due_at)
+
+    def keep_pace(self) -> None:
+        """Expect the next picture in its time; one that came late is made up for, so that the rate holds."""
+        self._due_at = max(self._due_at + self._every_s, time.perf_counter())
 
     @contextmanager
     def update(self) -> Iterator[None]:
@@ -143,20 +152,25 @@ class DrawBudget:
 
     def close(self) -> None:
         """Stop measuring."""
-        self._after_draw.stop()
+        with suppress(RuntimeError):  # Python ends with the window open, and Qt's side is gone
+            self._after_draw.stop()
         if self._draw_events is not None:
             self._draw_events.disconnect(self._draw)
             self._draw_events = None
 
     def _draw(self, event: Any = None) -> None:
+        if not self.renderer:
+            self.renderer = str(gl.glGetParameter(gl.GL_RENDERER))  # only in a draw can it be asked
         self._draw_began = time.perf_counter()
+        self.before_draw()
         self._after_draw.start(0)
 
     def _drawn(self) -> None:
         self.draws += 1
-        self._asked_at = None
         self.draw_ms = 1000 * (time.perf_counter() - self._draw_began)
-        self._pay(self._draw_began)
+        if self._asked_at is not None:
+            self._asked_at = None
+            self._pay(self._draw_began)
 
     def _pay(self, began: float) -> None:
         now = time.perf_counter()
@@ -180,10 +194,8 @@ def _draw_events(viewer: Any) -> Any:
             return None
 
 
-# Remembered: 12 s at 20 a second, longer than the ring.
-MOMENTS = 256
-# Labels whose lateness is remembered: one or two seconds of them.
-LATELY = 200
+# Remembered: 12 s at 40 a second, longer than the ring.
+MOMENTS = 512
 # Remembered: 40 s at 200 tracks a second. A cell's label is needed while its frames are shown, some 5 s.
 LABELS = 8192
 
@@ -203,7 +215,7 @@ class History:
 
     A cell's label exists only once its track has ended, so the frame tracked last has none. `delay_frames`
     behind it, cells have the label with which they were counted from the middle of the field on. Where labels
-    come later than in a third of that, on a slow computer, the picture falls back with them.
+    come later, on a slow computer, the picture goes on and they follow.
     """
 
     def __init__(self, delay_frames: float) -> None:
@@ -212,8 +224,6 @@ class History:
         self._labels: dict[int, str] = {}
         self._by_hand: dict[int, str] = {}
         self._first: int | None = None
-        # When a label came, and how long after its cell's last frame, both in frames tracked.
-        self._late: deque[tuple[int, int]] = deque(maxlen=LATELY)
 
     def __len__(self) -> int:
         return len(self._moments)
@@ -231,9 +241,6 @@ class History:
         """Remember the labels of cells."""
         for cell in judged:
             self._labels[cell.cell] = str(cell.label)
-            if self._moments:
-                now = self._moments[-1].frame
-                self._late.append((now, now - cell.last_frame))
         while len(self._labels) > LABELS:
             del self._labels[next(iter(self._labels))]
 
@@ -263,11 +270,8 @@ class History:
         place = np.minimum(np.searchsorted(held, frames), len(held) - 1)
         good = np.flatnonzero((held[place] == frames) & (frames >= not_before))
         last, first = self._moments[-1].frame, self._first or 0
-        lately = [late for when, late in self._late if when > last - 2 * self.delay_frames]
-        late = float(np.median(lately)) if lately else 0.0
-        delay = self.delay_frames + max(0.0, late - self.delay_frames / 3)
         # The delay grows from nothing, at half speed: a picture that does not move would look broken.
-        due = max(last - delay, first + (last - first) / 2)
+        due = max(last - self.delay_frames, first + (last - first) / 2)
         split = int(np.searchsorted(frames[good], due, side="right"))
         for place_of in (*good[:split][::-1], *good[split:]):
             yield self._moments[int(place_of)]
@@ -316,14 +320,20 @@ def bring_to_front(viewer: Any, *own: Any) -> None:
 
 
 def put_image(layer: Any, image: NDArray[np.uint8]) -> None:
-    """Show another image in a layer as cheaply as napari allows."""
+    """Put another image into a layer; `refresh` brings it to the screen."""
     data = layer.data
     if data.shape == image.shape and data.dtype == image.dtype and data.flags.writeable:
         # In place: napari's setter computes extent, thumbnail and dims, and costs twice as much.
         np.copyto(data, image)
     else:
         layer.data = image
-    layer.refresh(thumbnail=False, extent=False, highlight=False)
+
+
+def refresh(*layers: Any) -> None:
+    """Show what was written into the arrays of layers, as cheaply as napari allows."""
+    for layer in layers:
+        # What is left out is slow (thumbnail) or does not change (the image sets the extent).
+        layer.refresh(thumbnail=False, extent=False, highlight=False)
 
 
 # Marks that the layer has room for: a full field has 100 to 250 cells.
@@ -344,7 +354,7 @@ _PARKED_SIZE_PX = 0.01
 
 
 class Marks:
-    """A mark on every cell of the picture shown.
+    """A mark on every cell of the picture shown; `refresh` brings what was placed to the screen.
 
     The layer is made once and never removed: napari may crash where Points are removed, and making layers
     again and again is slow. All marks are in it from the start; those not needed are invisible and on one
@@ -365,7 +375,7 @@ class Marks:
         if len(self.layer.data) != CAPACITY:
             self.layer.data = np.zeros((CAPACITY, 2))
         fill = CAPACITY - len(_ORDER)
-        symbols = [LABEL_STYLES[name].symbol if name != POINTED_OUT else "square" for name in _ORDER]
+        symbols = [_symbol(name) for name in _ORDER]
         self.layer.symbol = symbols + [symbols[0]] * fill
         self.layer.border_color = [_colour(name) for name in _ORDER] + ["transparent"] * fill
         self.layer.selected_data = set()
@@ -380,6 +390,7 @@ class Marks:
             self._widths[_CODE[name]] = 0.0
         self._sizes_px = np.ones(len(_ORDER))
         self.left_out = 0  # cells of the last `place` for which there was no room
+        self.codes = np.zeros(0, np.intp)  # how each of the first points is drawn (see `style`)
         self._placed = CAPACITY
         self.set_pixel_size(DEFAULT_PIXEL_SIZE_UM)
         self.clear()
@@ -389,6 +400,19 @@ class Marks:
         if tuple(self.layer.scale) != (pixel_size_um, pixel_size_um):
             self.layer.scale = (pixel_size_um, pixel_size_um)
         self._sizes_px[:] = [_across_um(name) / pixel_size_um for name in _ORDER]
+
+    def style(self, code: int) -> tuple[str, str, bool, float]:
+        """Return symbol, colour, whether it is filled, and the width of its line as a share of its size."""
+        return (
+            _symbol(_ORDER[code]),
+            _colour(_ORDER[code]),
+            _ORDER[code] in _FILLED,
+            float(self._widths[code]),
+        )
+
+    def size_px(self, code: int) -> float:
+        """Return how wide a mark is, in camera pixels."""
+        return float(self._sizes_px[code])
 
     def point_out(self, y_px: float, x_px: float, label: str) -> None:
         """Put a mark on one cell only, and a frame around it."""
@@ -426,8 +450,7 @@ class Marks:
         layer.border_color[n : self._placed, 3] = 0.0
         layer.face_color[n : self._placed, 3] = 0.0
         self._placed = n
-        # What is left out of a refresh is slow (thumbnail) or does not change (the image sets the extent).
-        layer.refresh(thumbnail=False, extent=False, highlight=False)
+        self.codes = codes
 
     def clear(self) -> None:
         """Take all marks off the picture."""
@@ -440,6 +463,10 @@ def _across_um(name: str) -> float:
     if name in NOT_COUNTED:
         return 0.75 * _OTHERS_UM
     return 2.0 * _OTHERS_UM if name == POINTED_OUT else _ACROSS_UM.get(name, _OTHERS_UM)
+
+
+def _symbol(name: str) -> str:
+    return "square" if name == POINTED_OUT else LABEL_STYLES[name].symbol
 
 
 def _colour(name: str) -> str:
