@@ -3,7 +3,7 @@
     python benchmarks/seen.py X Y WIDTH HEIGHT SECONDS [--film FOLDER] [--hz 60]
 
 Looks at a part of the screen ($DISPLAY) `--hz` times a second and prints, as JSON: the distinct pictures in
-each second, and the longest time for which the picture stood still. `--film` saves a picture of it each second.
+each second, and the longest time for which the picture stood still. `--film` saves the screen once a second.
 """
 
 from __future__ import annotations

@@ -234,7 +234,8 @@ def main() -> None:
         rates = on_screen["per_s"]
         print(
             f"on the screen          {statistics.mean(rates):.1f} distinct pictures a second"
-            f" (least {min(rates)}), stood still for {on_screen['stood_ms']} ms at most; looked at {on_screen['looks']} times"
+            f" (least {min(rates)}), stood still for {on_screen['stood_ms']} ms at most;"
+            f" looked at {on_screen['looks']} times"
         )
     draw = np.array(probe.draw_ms or [np.nan])
     print(
