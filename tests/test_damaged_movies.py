@@ -27,7 +27,7 @@ def test_damaged_movies_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_frames_of_a_width_below_nothing_are_refused(tmp_path: Path) -> None:
-    """tifffile would count the frames of such a file for ever."""
+    """The library for TIFF would count the frames of such a file for ever."""
     path = tmp_path / "m.tif"
     tifffile.imwrite(path, a_movie(12))
     with tifffile.TiffFile(path) as tif:
