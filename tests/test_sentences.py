@@ -104,7 +104,6 @@ NO_SENTENCES = {
     "pipeline/worker.py": (3, "logged in the worker's process, to find a fault"),
     "sentences/__init__.py": (1, "where there is no file of sentences"),
     "sources/remote_child.py": (1, "logged with an error of Micro-Manager's, to find a fault"),
-    "sources/video.py": (1, "caught in the same file"),
     "trend/plot.py": (2, "names of fonts"),
 }
 FOR_DEVELOPERS = {"debug", "exception", "RuntimeError", "AssertionError", "TypeError", "AttributeError"}
