@@ -243,7 +243,10 @@ def test_what_one_sees_is_what_is_counted(tmp_path: Path, make_napari_viewer: An
     assert compared[Label.UNRELIABLE] > 20
 
 
-def test_marks_are_never_drawn_on_another_frame(tmp_path: Path, picture: LivePicture, qtbot: Any) -> None:
+def test_marks_are_never_drawn_on_another_frame(
+    tmp_path: Path, picture: LivePicture, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LivePicture, "_ahead", lambda self: 0.0)  # the same frames however fast this runs
     ring = ring_in(tmp_path / "s", capacity=20)
     put(ring, 0, 1, 2)
     picture.delay_s = 4 / 60
@@ -656,6 +659,8 @@ def test_the_history_is_bounded() -> None:
     assert frames[0] == 2937  # a delay behind 2997
     assert frames[1] == 2934
     assert next(history.candidates(held, not_before=2960)).frame == 2961
+    assert next(history.candidates(held, ahead=9.0)).frame == 2946
+    assert next(history.candidates(held, ahead=900.0)).frame == 2967  # never nearer than half the delay
     # Where labels come late, the picture goes on, and they follow.
     history.learn(judged(i, Label.UNRELIABLE, last_frame=2897) for i in range(9))
     assert next(history.candidates(held)).frame == 2937

@@ -184,7 +184,7 @@ class LivePicture:
     and to move the stage.
     """
 
-    def __init__(self, viewer: Any, *, delay_s: float = DELAY_S, hz: float = 20.0) -> None:
+    def __init__(self, viewer: Any, *, delay_s: float = DELAY_S, hz: float = 25.0) -> None:
         self.viewer = viewer
         self.delay_s = delay_s
         self.shown: int | None = None  # the frame in the picture
@@ -198,6 +198,7 @@ class LivePicture:
         self._running = self._closed = False
         self._newest: int | None = None
         self._behind_s = self._rate_hz = 0.0
+        self._came_s = 0.0  # when the last moment came
         self._told = (0.0, 0)  # when rate and delay were last found, and the updates by then
         self._history = History(0.0)
         self._moment: Moment | None = None
@@ -294,7 +295,8 @@ class LivePicture:
             return
         self._history.learn(judged)
         if snapshot is not None:
-            self._history.add(snapshot)
+            if self._history.add(snapshot):
+                self._came_s = time.monotonic()
             self._newest = snapshot.newest
             # The number comes first: a run that cannot keep up gets the processor.
             lag = max(snapshot.progress.lag_s, LAG_S)
@@ -454,11 +456,15 @@ class LivePicture:
         """Yield what may be shown now, the best first."""
         if self._mode == "cells" and len(self._history):
             not_before = self._moment.frame if self._moment is not None else -1
-            for moment in self._history.candidates(reader.indices, not_before):
+            for moment in self._history.candidates(reader.indices, not_before, self._ahead()):
                 yield moment.frame, moment
         else:
             for index in reader.indices[:-TRIES:-1].tolist():
                 yield index, None
+
+    def _ahead(self) -> float:
+        """Return how many frames the camera has taken since the last moment came."""
+        return (time.monotonic() - self._came_s) * self._info.fps if self._info is not None else 0.0
 
     def _present(self, *, moving: bool = False) -> None:
         """Bring to the screen what the layers hold: as napari draws it, or faster where that is slow."""

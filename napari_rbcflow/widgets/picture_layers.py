@@ -133,8 +133,8 @@ class DrawBudget:
         return now >= max(self._free_at, self._due_at)
 
     def keep_pace(self) -> None:
-        """Expect the next picture in its time; one that came late is made up for, so that the rate holds."""
-        self._due_at = max(self._due_at + self._every_s, time.perf_counter())
+        """Expect the next picture in its time; up to two that came late are made up for, so the rate holds."""
+        self._due_at = max(self._due_at + self._every_s, time.perf_counter() - 2 * self._every_s)
 
     @contextmanager
     def update(self) -> Iterator[None]:
@@ -228,14 +228,15 @@ class History:
     def __len__(self) -> int:
         return len(self._moments)
 
-    def add(self, snapshot: Snapshot) -> None:
-        """Remember where the cells were, if the snapshot is of a frame later than the last."""
+    def add(self, snapshot: Snapshot) -> bool:
+        """Remember where the cells were, if the snapshot is of a frame later than the last; return whether."""
         frame = snapshot.frame
         if frame is None or (self._moments and frame <= self._moments[-1].frame):
-            return
+            return False
         if self._first is None:
             self._first = frame
         self._moments.append(Moment(frame, snapshot.cell, snapshot.y_px, snapshot.x_px))
+        return True
 
     def learn(self, judged: Iterable[JudgedCell]) -> None:
         """Remember the labels of cells."""
@@ -259,10 +260,13 @@ class History:
         known, by_hand = self._labels, self._by_hand
         return [by_hand.get(cell) or known.get(cell, NOT_YET) for cell in moment.cell.tolist()]
 
-    def candidates(self, held: NDArray[np.int64], not_before: int = -1) -> Iterator[Moment]:
+    def candidates(
+        self, held: NDArray[np.int64], not_before: int = -1, ahead: float = 0.0
+    ) -> Iterator[Moment]:
         """Yield moments whose frame is among those `held` (ascending), the best first.
 
-        None is before the frame that is shown, `not_before`: a picture does not run backwards.
+        None is before the frame that is shown, `not_before`: a picture does not run backwards. `ahead` are the
+        frames that the camera has taken since the last moment came: they come in bursts, and time does not.
         """
         if not self._moments or not len(held):
             return
@@ -271,7 +275,7 @@ class History:
         good = np.flatnonzero((held[place] == frames) & (frames >= not_before))
         last, first = self._moments[-1].frame, self._first or 0
         # The delay grows from nothing, at half speed: a picture that does not move would look broken.
-        due = max(last - self.delay_frames, first + (last - first) / 2)
+        due = max(last + min(ahead, self.delay_frames / 2) - self.delay_frames, first + (last - first) / 2)
         split = int(np.searchsorted(frames[good], due, side="right"))
         for place_of in (*good[:split][::-1], *good[split:]):
             yield self._moments[int(place_of)]

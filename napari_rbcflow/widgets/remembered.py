@@ -56,7 +56,7 @@ class Settings:
     pixel_type: str = ""
     port: int | None = None
     flow: Direction = "left-to-right"
-    picture_hz: float = 20.0  # how often the live picture is drawn
+    picture_hz: float = 25.0  # how often the live picture is drawn, at most
     picture_delay_s: float = 1.0  # how far the live picture may be behind the camera
     picture_mode: PictureMode = "cells"  # the frame just tracked, or the newest one without marks
     show_unreliable: bool = True
