@@ -16,6 +16,6 @@ from .lazy import FrameArray as FrameArray
 from .lazy import RingFrames as RingFrames
 from .lazy import open_frames as open_frames
 from .movie import open_movie as open_movie
+from .movie import ring_of as ring_of
 from .rotation import turn as turn
 from .rotation import turned as turned
-from .movie import ring_of as ring_of

@@ -27,8 +27,6 @@ from napari_rbcflow.sources.movie_reader import (
     MovieReader,
     RawFrame,
     choose_series,
-    in_s,
-    in_um,
 )
 from napari_rbcflow.types import SIMULATED_MARK
 

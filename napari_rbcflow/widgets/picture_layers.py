@@ -133,7 +133,7 @@ class DrawBudget:
         return now >= max(self._free_at, self._due_at)
 
     def keep_pace(self) -> None:
-        """Expect the next picture in its time; up to two that came late are made up for, so the rate holds."""
+        """Expect the next picture in its time; up to two that are late are made up for."""
         self._due_at = max(self._due_at + self._every_s, time.perf_counter() - 2 * self._every_s)
 
     @contextmanager
@@ -229,7 +229,7 @@ class History:
         return len(self._moments)
 
     def add(self, snapshot: Snapshot) -> bool:
-        """Remember where the cells were, if the snapshot is of a frame later than the last; return whether."""
+        """Remember where the cells were, and return True, if the snapshot is of a later frame than the last."""
         frame = snapshot.frame
         if frame is None or (self._moments and frame <= self._moments[-1].frame):
             return False
@@ -265,8 +265,8 @@ class History:
     ) -> Iterator[Moment]:
         """Yield moments whose frame is among those `held` (ascending), the best first.
 
-        None is before the frame that is shown, `not_before`: a picture does not run backwards. `ahead` are the
-        frames that the camera has taken since the last moment came: they come in bursts, and time does not.
+        None is before the frame that is shown, `not_before`: a picture does not run backwards. `ahead` is how many
+        frames the camera has taken since the last moment came: they come in bursts, and time does not.
         """
         if not self._moments or not len(held):
             return
