@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import sys
 from collections.abc import Callable
@@ -20,7 +21,9 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.quality import RunQuality
 from napari_rbcflow.quality.meter import Meter
 from napari_rbcflow.quality.rules import warnings_of_figures
+from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.sources import open_movie
+from napari_rbcflow.types import Frame
 
 N = 12
 FRAMES = a_movie(N)
@@ -391,3 +394,29 @@ def test_a_missing_part_is_named_and_the_runs_of_a_day_are_no_parts(
         open_movie(day).open()
     with (source := open_movie(day, series=1)):
         np.testing.assert_array_equal(next(source.frames()).image, other[0])
+
+
+def test_an_interlaced_stream_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.mkv", "mpeg2video", "yuv420p", flags="+ilme+ildct")
+    with open_movie(path) as info:
+        assert any_said("sources.video-interlaced", info.warnings)
+    with open_movie(write(tmp_path / "p.mkv", "mpeg2video", "yuv420p")) as info:
+        assert not any_said("sources.video-interlaced", info.warnings)
+
+
+def test_the_ring_of_a_lossy_movie_is_lossy(tmp_path: Path) -> None:
+    ring = FrameRing.create(
+        tmp_path / "frames.zarr",
+        height=96,
+        width=128,
+        capacity=N,
+        crop_capacity=8,
+        fps=60.0,
+        pixel_size_um=0.6,
+    )
+    for k, frame in enumerate(FRAMES):
+        ring.append(Frame(k, k / 60, frame))
+    ring.close()
+    assert "lossy" not in warned(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"parameters": {"lossy_codec": "mjpeg"}}))
+    assert "(mjpeg)" in warned(tmp_path)["lossy"]
