@@ -229,7 +229,7 @@ class History:
         return len(self._moments)
 
     def add(self, snapshot: Snapshot) -> bool:
-        """Remember where the cells were, and return True, if the snapshot is of a later frame than the last."""
+        """Remember where the cells were, if the snapshot is of a later frame than the last; say if so."""
         frame = snapshot.frame
         if frame is None or (self._moments and frame <= self._moments[-1].frame):
             return False
@@ -265,8 +265,8 @@ class History:
     ) -> Iterator[Moment]:
         """Yield moments whose frame is among those `held` (ascending), the best first.
 
-        None is before the frame that is shown, `not_before`: a picture does not run backwards. `ahead` is how many
-        frames the camera has taken since the last moment came: they come in bursts, and time does not.
+        None is before the frame that is shown, `not_before`: a picture does not run backwards. `ahead` is how
+        many frames the camera has taken since the last moment came: they come in bursts, and time does not.
         """
         if not self._moments or not len(held):
             return
