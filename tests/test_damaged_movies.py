@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import tifffile
 from damaged_movies import make, tries
 from factories import a_movie
 from sentence_keys import refused
+from tiff_writers import mm_stack
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources import open_movie
@@ -37,3 +39,14 @@ def test_frames_of_a_width_below_nothing_are_refused(tmp_path: Path) -> None:
         file.write(struct.pack("<HIi", 9, 1, -128))
     with refused(BadInput, "sources.tiff-wrong-shape"):
         open_movie(path).open()
+
+
+def test_an_index_that_promises_frames_without_end_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "run_MMStack_Pos0.ome.tif"
+    mm_stack(path, ((t, 0, frame) for t, frame in enumerate(a_movie(12))), Frames=20_000_000, Positions=1)
+    tracemalloc.start()
+    with refused(BadInput, "sources.too-many-frames"):
+        open_movie(path).open()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50 << 20

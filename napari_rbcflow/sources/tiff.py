@@ -301,6 +301,7 @@ def files_of_set(path: Path) -> set[str]:
     """Return the names of the files whose frames this one describes."""
     tif, _ = _open_set(path)
     with tif, quiet():
+        _check_index(tif, path.name)
         return {_file_of(page) for one in tif.series for page in one.pages}
 
 
@@ -366,8 +367,24 @@ def _pages_found(tif: tifffile.TiffFile) -> list[Any]:
     return pages
 
 
+def _check_index(tif: tifffile.TiffFile, name: str) -> None:
+    """Refuse an index of Micro-Manager's that promises more frames than there can be: all get room."""
+    told = tif.micromanager_metadata if tif.is_micromanager else None
+    index = (told or {}).get("IndexMap")
+    if index is None or not len(index):
+        return
+    summary = told.get("Summary") if told else None
+    found = [int(n) + 1 for n in np.max(index[:, :4], axis=0)]
+    for k, key in enumerate(("Channels", "Slices", "Frames", "Positions")):
+        promised = summary.get(key) if isinstance(summary, dict) else None
+        found[k] = max(found[k], promised if isinstance(promised, int) else 1)
+    if math.prod(found) > _MOST_FRAMES:
+        raise BadInput("sources.too-many-frames", name=name, frames=math.prod(found))
+
+
 def _stacks(tif: tifffile.TiffFile, name: str, ome: Ome, whole: bool) -> list[Stack]:
     """Return the movies in a file or set: its series, and in each what lies beside time (C, Z, positions)."""
+    _check_index(tif, name)
     series = [one for k, one in enumerate(tif.series) if k == 0 or not one.keyframe.is_reduced]
     if not series:
         raise BadInput("sources.no-frames", name=name)
