@@ -592,6 +592,44 @@ def test_what_napari_shows_beside_the_picture_is_never_painted_over(
     assert viewer.camera.zoom == zoom
 
 
+def test_the_last_seconds_are_repeated_slowly_while_the_run_goes_on(
+    tmp_path: Path, picture: LivePicture, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LivePicture, "_ahead", lambda self: 0.0)
+    ring = ring_in(tmp_path / "s", capacity=60)
+    picture.delay_s = 0.0
+    picture.begin(info(), tmp_path / "s")
+    assert not picture.slow_motion()
+    assert picture.sentence == say("viewer.picture-slow-none")
+    put(ring, *range(31))
+    for i in (0, 10, 20, 30):  # between them, cells are on straight lines
+        show(picture, snapshot(i, {1: (10.0, 2.0 * i), 2: (30.0, 40.0)}), (judged(1, Label.FLIPPING),), qtbot)
+    assert picture.shown == 30
+    assert picture.slow_motion()
+    assert picture.held
+    put(ring, *range(31, 120))  # the ring has overwritten them
+    seen = {}
+    began = time.monotonic()
+    while time.monotonic() - began < 6 and len(seen) < 31:
+        picture.update(None)
+        grey = int(picture.image.data[0, 0])
+        assert (picture.image.data == grey).all()
+        if marks := marks_of(picture):
+            seen[grey] = marks
+        qtbot.wait(5)
+    assert set(seen) == set(range(31))
+    for frame, marks in seen.items():
+        rounded = {(round(y, 3), round(x, 3)): label for (y, x), label in marks.items()}
+        assert rounded == {(10.0, 2.0 * frame): Label.FLIPPING, (30.0, 40.0): NOT_YET}
+    picture.mode = "newest"
+    picture.go_on()
+    show(picture, None, qtbot=qtbot)
+    assert (picture.image.data == 119).all()
+    assert picture.slow_motion()
+    picture.end()
+    assert not picture.held
+
+
 def test_nothing_is_left_behind(tmp_path: Path, make_napari_viewer: Any, qtbot: Any) -> None:
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(700, 500)

@@ -224,6 +224,7 @@ class LiveLayout(Dock):
     def _allow(self, *, going: bool) -> None:
         """Let only what can be done now be pressed."""
         self.buttons.allow(start=not going, stop=going)
+        self.controls.slow.setEnabled(going)
         self.form.setEnabled(not going)
 
 
@@ -279,6 +280,7 @@ class LiveWidget(LiveLayout):
         self.panel.offer_check(self._viewer, self._report_errors)
         self.controls.changed.connect(self._report_errors(self._picture_chosen))
         self.controls.live.connect(self._report_errors(self._go_on))
+        self.controls.slow_wanted.connect(self._report_errors(self._slow_motion))
         self.cells.pointed.connect(self._report_errors(self._point))
         self.cells.changed.connect(self._report_errors(self._mark_by_hand))
 
@@ -461,6 +463,11 @@ class LiveWidget(LiveLayout):
     def _mark_by_hand(self, cell: int, label: str) -> None:
         if self._parts.is_open and self._began:
             self._parts.picture.learn_by_hand(cell, label)
+
+    def _slow_motion(self) -> None:
+        if self._parts.is_open:
+            self._parts.picture.slow_motion()
+            self._say_picture()
 
     def _go_on(self) -> None:
         if self._parts.is_open:

@@ -25,9 +25,11 @@ from napari_rbcflow.widgets.picture_layers import (
     LEAST_SHARE,
     NOT_COUNTED,
     SHARE,
+    TIMES_AS_SLOW,
     Contrast,
     DrawBudget,
     History,
+    Loop,
     Marks,
     Moment,
     bring_to_front,
@@ -203,6 +205,7 @@ class LivePicture:
         self._history = History(0.0)
         self._moment: Moment | None = None
         self._drawn_labels: list[str] = []
+        self._loop: Loop | None = None
         self._pointed = (0, 0.0, 0.0)
         self._close_up = CloseUp(viewer)
         self._banner = Banner(viewer)
@@ -280,7 +283,7 @@ class LivePicture:
         self._ring = None
         self._banner.hide()
         if self.held:
-            self.held = False
+            self.held, self._loop = False, None
             self._close_up.back()
         self._history = History(0.0)
         self._forget_shown()
@@ -303,12 +306,15 @@ class LivePicture:
             self.budget.share = max(LEAST_SHARE, SHARE * LAG_S / lag)
         if self._raster.shown and not self._raster.fits():
             self._present()  # napari has something else to show, with or without another picture
-        if self.held or not self.budget.free:
+        if not self.budget.free or (self.held and self._loop is None):
             return
         before = self.updates
         with self.budget.update():
             try:
-                self._show()
+                if self._loop is not None:
+                    self._play(self._loop)
+                else:
+                    self._show()
             except (RbcflowError, OSError) as error:
                 self.sentence = sentence_of(error)
         if self.updates > before:
@@ -316,6 +322,8 @@ class LivePicture:
 
     def end(self) -> None:
         """Show no more of the run; the last picture stays, and `show_cell` still works."""
+        if self._loop is not None:
+            self.go_on()
         if self._running:
             self._running = False
             if self.sentence == WAITING:
@@ -366,7 +374,7 @@ class LivePicture:
         except (RbcflowError, OSError) as error:
             self.sentence = sentence_of(error)
             return False
-        self.held = True
+        self.held, self._loop = True, None
         self.shown = frame
         self._pointed = (cell, y_px, x_px)
         put_image(self.image, image)
@@ -376,22 +384,52 @@ class LivePicture:
         self.sentence = say("viewer.picture-paused", frame=frame, cell=cell)
         return True
 
+    def slow_motion(self) -> bool:
+        """Repeat the seconds shown last, slowly, until `go_on`; the run goes on.
+
+        False where there is nothing to repeat: `sentence` says so, nothing changes.
+        """
+        try:
+            reader = self._ring.fresh() if self._ring is not None and self._running else None
+            if reader is None or self.shown is None or self._info is None:
+                raise FrameGone
+            loop = Loop(reader, self._history, self.shown, self._info.fps)
+        except FrameGone:
+            self.sentence = say("viewer.picture-slow-none")
+            return False
+        except (RbcflowError, OSError) as error:
+            self.sentence = sentence_of(error)
+            return False
+        self.go_on()
+        self.held, self._loop = True, loop
+        self.sentence = say("viewer.picture-slow", seconds=loop.seconds, times=TIMES_AS_SLOW)
+        return True
+
+    def _play(self, loop: Loop) -> None:
+        due = loop.next()
+        if due is not None:
+            image, self._moment = due
+            put_image(self.image, image)
+            self._mark(self._moment)
+            self._present(moving=True)
+            self.updates += 1
+
     def learn_by_hand(self, cell: int, label: str) -> None:
         """Mark a cell as a person judged it; with the machine's own label, as the machine did."""
         self._history.learn_by_hand(cell, label)
-        if self.held:
+        if self.held and self._loop is None:
             self._mark_pointed()
         elif self._moment is not None:
             self._mark(self._moment)
         else:
             return
-        self._present(moving=self._running and not self.held)
+        self._present(moving=self._running and (not self.held or self._loop is not None))
 
     def go_on(self) -> None:
         """Go back to the run, and to where the view was."""
         if not self.held:
             return
-        self.held = False
+        self.held, self._loop = False, None
         self._close_up.back()
         moment = self._moment
         self._forget_shown()
@@ -527,6 +565,7 @@ class PictureControls(QWidget):
 
     changed = Signal()  # mode, or whether unreliable cells are marked
     live = Signal()  # the live picture is wanted again
+    slow_wanted = Signal()  # the last seconds are wanted again, slowly
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -534,6 +573,9 @@ class PictureControls(QWidget):
         self.modes.addItems([words for words, _ in MODES])
         self.unreliable = QCheckBox(FIELD_LABELS["show_unreliable"])
         self.back = QPushButton(say("viewer.back-to-live"))
+        self.slow = QPushButton(say("viewer.slow-motion"))
+        self.slow.setToolTip(say("viewer.slow-motion-help"))
+        self.slow.setEnabled(False)
         self.sentence = wrapping_label("font-size: 13px;")
         row = QHBoxLayout()
         row.addWidget(self.modes, 1)
@@ -543,8 +585,12 @@ class PictureControls(QWidget):
         column.setSpacing(4)
         column.addLayout(row)
         column.addWidget(self.sentence)
-        column.addWidget(self.back)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.slow)
+        buttons.addWidget(self.back)
+        column.addLayout(buttons)
         self.back.hide()
+        self.slow.clicked.connect(lambda: self.slow_wanted.emit())
         self.modes.currentIndexChanged.connect(lambda: self.changed.emit())
         self.unreliable.toggled.connect(lambda: self.changed.emit())
         self.back.clicked.connect(lambda: self.live.emit())

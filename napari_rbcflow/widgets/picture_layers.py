@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from qtpy.QtCore import QTimer
 from vispy.gloo import gl
 
 from napari_rbcflow.pipeline import JudgedCell, Snapshot
+from napari_rbcflow.ring import FrameGone, RingReader
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import STRUCK_OUT
 from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, Label
@@ -260,6 +262,24 @@ class History:
         known, by_hand = self._labels, self._by_hand
         return [by_hand.get(cell) or known.get(cell, NOT_YET) for cell in moment.cell.tolist()]
 
+    def at(self, frame: int) -> Moment:
+        """Return where the cells were in any frame, on straight lines between the moments around it.
+
+        A cell that one of the two does not have is left out; so are all where there is no such moment.
+        """
+        after = bisect_left(self._moments, frame, key=lambda moment: moment.frame)
+        then = self._moments[after] if after < len(self._moments) else None
+        if then is not None and then.frame == frame:
+            return then
+        if then is None or not after:
+            return Moment(frame, np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))
+        before = self._moments[after - 1]
+        share = (frame - before.frame) / (then.frame - before.frame)
+        cell, i, j = np.intersect1d(before.cell, then.cell, assume_unique=True, return_indices=True)
+        y_px = (1 - share) * before.y_px[i] + share * then.y_px[j]
+        x_px = (1 - share) * before.x_px[i] + share * then.x_px[j]
+        return Moment(frame, cell, y_px, x_px)
+
     def candidates(
         self, held: NDArray[np.int64], not_before: int = -1, ahead: float = 0.0
     ) -> Iterator[Moment]:
@@ -279,6 +299,37 @@ class History:
         split = int(np.searchsorted(frames[good], due, side="right"))
         for place_of in (*good[:split][::-1], *good[split:]):
             yield self._moments[int(place_of)]
+
+
+# Of a run, shown again and again: as long as a cell is in the field, and no more memory than a laptop spares.
+LOOP_S, LOOP_BYTES = 2.0, 200_000_000
+TIMES_AS_SLOW = 4
+
+
+class Loop:
+    """The seconds of a run before one frame, kept because the ring is soon overwritten, to be shown slowly.
+
+    FrameGone where the ring has none of them any more.
+    """
+
+    def __init__(self, reader: RingReader, history: History, last: int, fps: float) -> None:
+        indices = reader.indices[(reader.indices > last - LOOP_S * fps) & (reader.indices <= last)]
+        step = max(1, -(-len(indices) * reader.height * reader.width // LOOP_BYTES))
+        self._frames = [(reader.frame(index), history.at(index)) for index in indices[::step].tolist()]
+        if not self._frames:
+            raise FrameGone
+        self._every_s = step * TIMES_AS_SLOW / fps
+        self.seconds = len(self._frames) * step / fps
+        self._began = time.monotonic()
+        self._shown = -1
+
+    def next(self) -> tuple[NDArray[np.uint8], Moment] | None:
+        """Return what is due now; None where that was returned last time."""
+        place = int((time.monotonic() - self._began) / self._every_s) % len(self._frames)
+        if place == self._shown:
+            return None
+        self._shown = place
+        return self._frames[place]
 
 
 _IN_USE = "rbcflow in use"
