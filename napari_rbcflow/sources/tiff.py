@@ -124,6 +124,8 @@ class TiffReader(MovieReader):
         name, tif = self._path.name, self._tif
         whole = chain_is_whole(Path(tif.filehandle.path))
         check_shape(name, tif.pages.first.shape)  # of a width below 0, tifffile counts for ever
+        if ome.most_frames() > _MOST_FRAMES:  # for which tifffile would take memory
+            raise BadInput("sources.too-many-frames", name=name, frames=ome.most_frames())
         stacks = _stacks(tif, name, ome, whole)
         mine = [k for k, one in enumerate(stacks) if any(_file_of(page) == name for page in one.frames)]
         if series is None and file_chooses and len(mine) == 1:

@@ -7,6 +7,7 @@ exactly 1 that a program wrote because nobody gave it one, are not believed.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -59,6 +60,11 @@ class Ome:
                 )
             )
         return found
+
+    def most_frames(self) -> int:
+        """Return how many frames the largest image says that it has."""
+        sizes = [[number(one.get(f"Size{axis}")) or 1 for axis in "TZC"] for one in self._images]
+        return int(max((math.prod(size) for size in sizes), default=0))
 
     def pixels(self, image: int) -> ElementTree.Element | None:
         """Return what is said of one image."""
