@@ -119,6 +119,9 @@ def whole_and_stopped(folder: Path) -> bool:
     return (run["status"], run["stop_reason"], verify(folder).code) == ("stopped", "user", 0)
 
 
+STEPS = ("program", "source", "tracker", "networks")
+
+
 @pytest.mark.slow
 def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(bench: Bench) -> None:
     widget, _ = bench.widget(from_menu=True)
@@ -133,7 +136,11 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     widget.form.stop.by_halfwidth.setChecked(True)
     bench.press(widget.start_button)
     assert not widget.start_button.isEnabled()
-    assert widget.status.text() == say("forms.opening-camera")
+    steps = [widget.status.text()]
+    bench.wait(lambda: steps.append(widget.status.text()) or widget.run.info is not None)
+    allowed = ["forms.opening-camera", *(f"pipeline.step-{name}" for name in STEPS)]
+    assert set(steps) - {""} <= {say(key) for key in allowed}
+    assert len(set(steps) - {""}) > 1  # a person sees that something goes on
     # A picture for people shows a number that they could act on.
     least = 40 if "RBCFLOW_PICTURES" in os.environ else 4
     bench.wait(lambda: widget.panel.curve.n >= least)

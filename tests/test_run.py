@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from factories import SaysAll, chamber
 from sentence_keys import refused
 
@@ -80,6 +81,19 @@ def test_a_run_to_the_source_end_is_whole_and_every_frame_and_cell_is_in_its_acc
     assert (record["fraction"]["low"], record["fraction"]["high"]) == pytest.approx((low, high), abs=1e-6)
     for cell in session.cells.itertuples():
         assert session.crops(cell.cell).shape == (cell.frames, 31, 31)
+
+
+def test_each_step_before_the_first_frame_is_told(tmp_path: Path) -> None:
+    """The networks load beside the source, and what stops either of them is raised."""
+    told: list[str] = []
+    run = Run(chamber(1), tmp_path / "s", RunSettings())
+    run.start(told.append)
+    assert run.wait(60)
+    assert told == [say(f"pipeline.step-{name}") for name in ("source", "tracker", "networks")]
+    if not torch.cuda.is_available():
+        with pytest.raises(BadInput):
+            Run(chamber(1), tmp_path / "other", RunSettings(device="cuda")).start()
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_number_freezes_at_the_cell_that_meets_the_rule_and_open_tracks_are_kept_uncounted(

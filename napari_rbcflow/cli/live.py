@@ -61,7 +61,7 @@ def begin(run: Run) -> bool:
 
     asked = threading.Event()
     with stopped_by_signals(asked.set):
-        opening = Opening(run)
+        opening = Opening(run, _tell)
         while opening.is_alive() and not asked.is_set():
             opening.join(_LOOK_S)
         if asked.is_set():
@@ -74,6 +74,12 @@ def begin(run: Run) -> bool:
     return asked.is_set()
 
 
+def _tell(step: str) -> None:
+    """Say to a person at a terminal what is being done, so that nobody waits before an empty line."""
+    if sys.stderr.isatty():
+        click.echo(step, err=True)
+
+
 def carry_out(request: RunRequest, viewer: bool | None) -> None:
     """Run to the end and print the result; `viewer` None opens napari if there is a display."""
     if os.path.lexists(request.folder):  # before a window opens for nothing
@@ -81,11 +87,11 @@ def carry_out(request: RunRequest, viewer: bool | None) -> None:
     problem = "" if viewer is False else no_viewer()
     if viewer and problem:
         raise BadInput(problem)
-    if sys.stderr.isatty():
-        click.echo(say("cli.opening"), err=True)
     if viewer is False or problem:
+        _tell(say("pipeline.step-program"))
         _in_terminal(request)
     else:
+        _tell(say("cli.opening-viewer"))
         _in_napari(request)
 
 

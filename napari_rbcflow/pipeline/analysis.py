@@ -29,21 +29,23 @@ _LEAVE_S = 1.0
 class Opening(threading.Thread):
     """Starts a run, so that its caller hears a Ctrl-C: in a call into a driver or library Python hears none.
 
+    `tell` is given a sentence before each step, in this thread.
+
     Attributes
     ----------
     error : BaseException or None
         What `Run.start` raised.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, tell: Callable[[str], object] | None = None) -> None:
         super().__init__(name="rbcflow-opening", daemon=True)
-        self._begin = run.start
+        self._starting, self._tell = run, tell
         self.error: BaseException | None = None
         self.start()
 
     def run(self) -> None:
         try:
-            self._begin()
+            self._starting.start(self._tell)
         except BaseException as error:
             self.error = error
 

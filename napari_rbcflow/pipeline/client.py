@@ -25,6 +25,7 @@ from napari_rbcflow.pipeline.messages import (
     Ready,
     Refused,
     RunRequest,
+    Step,
     Stop,
 )
 from napari_rbcflow.pipeline.status import GOES_ON, REMEMBERED, JudgedCell, Outcome, Snapshot
@@ -224,7 +225,7 @@ class Worker:
     Lifecycle: construct (launches the process, which loads the networks in the background) -> `start` as
     often as wished, each run after the end of the one before -> `close`, which happens by itself when Python
     ends. A process that died is replaced; at once if a run died with it, so that the next finds the networks
-    loaded.
+    loaded. `step` says what it does before the first frame comes; empty when it is ready.
     """
 
     def __init__(self) -> None:
@@ -236,6 +237,7 @@ class Worker:
 
     def _launch(self) -> None:
         self.ready = self._leaving = False
+        self.step = say("pipeline.step-program")  # what it does now, before the first frame comes
         self._child = Child(
             "napari_rbcflow.pipeline.worker", hear=lambda words: log.info("worker: %s", words)
         )
@@ -285,7 +287,9 @@ class Worker:
     def _listen(self, child: Child) -> None:
         while (message := child.pipe.receive()) is not None:
             if isinstance(message, Ready):
-                self.ready = True
+                self.ready, self.step = True, ""
+            elif isinstance(message, Step):
+                self.step = message.sentence
             elif self._run is not None:
                 if isinstance(message, Ended) and message.leaving:
                     self._leaving = True

@@ -70,6 +70,13 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Step:
+    """From the worker: what it does now, before the first frame comes."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Refused:
     """From the worker: the run cannot begin, and nothing was made; `key` as in `RbcflowError`."""
 
@@ -104,4 +111,4 @@ class Ended:
     leaving: bool = False
 
 
-Message = Begin | Stop | Ready | Refused | Began | Polled | Ended
+Message = Begin | Stop | Ready | Step | Refused | Began | Polled | Ended

@@ -301,6 +301,33 @@ HUNG_S = 0.2
 """Seconds to wait for a source that did not answer before."""
 
 
+class _LoadedBeside:
+    """Loads the two networks in a thread of its own, while the source opens."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._loaded: TwoStage | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._load, name="rbcflow-networks", daemon=True)
+        self._thread.start()
+
+    def _load(self) -> None:
+        try:
+            networks = TwoStage.load(device=self._device)
+            networks.warm_up()
+            self._loaded = networks
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> TwoStage:
+        """Wait for them; raises what loading them raised."""
+        self._thread.join()
+        if self._loaded is None:
+            assert self._error is not None
+            raise self._error
+        return self._loaded
+
+
 class Run:
     """One acquisition or analysis, from source to session.
 
@@ -342,12 +369,12 @@ class Run:
 
     # ------------------------------------------------------------------ start
 
-    def start(self) -> None:
-        """Open everything and set the threads going."""
+    def start(self, tell: Callable[[str], object] | None = None) -> None:
+        """Open everything and set the threads going; `tell` is given a sentence before each step."""
         if os.path.lexists(self.folder):
             raise BadInput("session.exists", folder=self.folder)
         try:
-            self._prepare()
+            self._prepare(tell or (lambda step: None))
         except RunFailed as error:
             # Nothing was created yet, so it is the input that is wrong.
             self.source.close()
@@ -362,19 +389,23 @@ class Run:
         self._supervisor.start()
         self.started = True
 
-    def _prepare(self) -> None:
+    def _prepare(self, tell: Callable[[str], object]) -> None:
         """Open, load and compile; the folder comes last, when nothing can go wrong any more."""
         keep_freed_memory()
         self.settings.stop.prepare()
         calibration = (
             None if self.settings.calibration is None else Calibration.read(self.settings.calibration)
         )
+        networks = None if self._two_stage is not None else _LoadedBeside(self.settings.device)
+        tell(say("pipeline.step-source"))
         self.info = self.source.open()
         tracker = self._make_tracker()
+        tell(say("pipeline.step-tracker"))
         warm_up(self.info.pixel_size_um)
-        if self._two_stage is None:
-            self._two_stage = TwoStage.load(device=self.settings.device)
-            self._two_stage.warm_up()
+        if networks is not None:
+            tell(say("pipeline.step-networks"))
+            self._two_stage = networks.result()
+        assert self._two_stage is not None
         if calibration is not None:
             calibration.refuse_other_networks(self._two_stage.models)
         self._device = self._two_stage.device

@@ -15,7 +15,17 @@ from typing import Any
 
 from napari_rbcflow.errors import RbcflowError, sentence_of
 from napari_rbcflow.ipc import Pipe, parent
-from napari_rbcflow.pipeline.messages import Began, Begin, Ended, Polled, Ready, Refused, RunRequest, Stop
+from napari_rbcflow.pipeline.messages import (
+    Began,
+    Begin,
+    Ended,
+    Polled,
+    Ready,
+    Refused,
+    RunRequest,
+    Step,
+    Stop,
+)
 from napari_rbcflow.pipeline.stages import keep_freed_memory
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import RunStatus
@@ -82,7 +92,9 @@ class Serving:
         from napari_rbcflow.tracking import warm_up
 
         try:
+            self._pipe.send(Step(say("pipeline.step-networks")))
             self._two_stage("auto")
+            self._pipe.send(Step(say("pipeline.step-tracker")))
             warm_up()
         except Exception as error:
             log.error("not ready: %s", sentence_of(error))
@@ -101,7 +113,7 @@ class Serving:
 
         source = request.source.make()
         run = Run(source, request.folder, request.settings, self._two_stage(request.settings.device))
-        run.start()
+        run.start(lambda step: self._pipe.send(Step(step)))
         watcher = Watcher(run)
         self._pipe.send(Began(run.info))
         try:

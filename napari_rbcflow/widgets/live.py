@@ -375,6 +375,8 @@ class LiveWidget(LiveLayout):
     def _show(self, run: WorkerRun) -> None:
         """Show what is new of a run."""
         if run.info is None:
+            if self._parts.is_open and self.stop_button.isEnabled() and (step := self._parts.worker.step):
+                set_text(self.status, step)
             return
         judged, counted = run.take()
         snapshot = run.snapshot
