@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_found(kept: Path, tmp_path: Path, damage: str, sai
 
 
 def test_a_session_from_before_is_whole(tmp_path: Path) -> None:
-    folder = closed(tmp_path / "S", some_pairs(60, seed=3), 60, parameters={}, models={})
+    folder = closed(tmp_path / "S", some_pairs(60, seed=3), 60)
     run = read_run(folder)
     del run["fraction_unseen_flips"]
     write_run(folder, run)

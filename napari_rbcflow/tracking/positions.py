@@ -240,9 +240,7 @@ def centre_offset(
     _add_outlines(images, centres, at, outline, mean)
     low, high = _SYMMETRIC
     share = min(max((high - _symmetry(mean)) / (high - low), 0.0), 1.0)
-    if share == 0:
-        return 0.0, 0.0
-    dy, dx = _centre_of(outline)
+    dy, dx = _centre_of(outline)  # also where the share is 0, so that it is compiled before frames come
     return float(share * dy), float(share * dx)
 
 
