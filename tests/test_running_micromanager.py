@@ -18,6 +18,7 @@ from stand_in.opening import Open, free_port
 from napari_rbcflow.errors import BadInput, LiveModeOn, RunFailed
 from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.factory import open_source
+from napari_rbcflow.sources.frame_loss import ARRIVAL
 from napari_rbcflow.types import Frame
 
 pytestmark = pytest.mark.slow
@@ -131,7 +132,9 @@ def test_whatever_is_said_of_them_the_frames_arrive_once_and_none_is_missed(
     port, _ = micro_manager(grey, ends_after=90, **fault)
     camera = open_source("running", port=port, binning="2x2")  # type: ignore[arg-type]
     with camera as info:
-        assert info.fps == pytest.approx(fault.get("fps", 60), rel=0.25)  # a busy machine sends them late
+        # Where no tag tells the time, a busy machine's own moments do.
+        off = 0.25 if info.details["times_from"] == ARRIVAL else 0.05
+        assert info.fps == pytest.approx(fault.get("fps", 60), rel=off)
         assert info.details["binning"] == "2"
         assert "not_as_asked" not in info.details
         assert (info.pixel_size_um, info.pixel_size_known) == (0.605, False)
