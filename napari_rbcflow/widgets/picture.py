@@ -18,9 +18,9 @@ from napari_rbcflow.pipeline import JudgedCell, Snapshot
 from napari_rbcflow.ring import FrameGone, RingReader, open_ring
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, SourceInfo
-from napari_rbcflow.widgets.dock import FIELD_LABELS, breakable, wrapping_label
 from napari_rbcflow.widgets.label_styles import CHIPS
 from napari_rbcflow.widgets.layers import axes_of, units_in
+from napari_rbcflow.widgets.panel import FIELD_LABELS, breakable, wrapping_label
 from napari_rbcflow.widgets.picture_layers import (
     LEAST_SHARE,
     NOT_COUNTED,
@@ -223,7 +223,8 @@ class LivePicture:
         viewer.layers.selection = {self.image}
         self._contrast = Contrast(self.image)
         self.budget = DrawBudget(viewer, hz)
-        self._raster = RasterCanvas(viewer, self.image, self.marks, self.budget.update)
+        banner = self._banner
+        self._raster = RasterCanvas(viewer, self.image, self.marks, self.budget, lambda: banner.words)
         self._stale = False  # whether the layers hold what napari's canvas below does not show yet
         self.budget.before_draw = self._catch_up
 
@@ -506,7 +507,6 @@ class LivePicture:
 
     def _present(self, *, moving: bool = False) -> None:
         """Bring to the screen what the layers hold: as napari draws it, or faster where that is slow."""
-        self._raster.renderer, self._raster.words = self.budget.renderer, self._banner.words
         self._stale = True
         if moving and self._raster.fits():
             self._raster.show()

@@ -479,8 +479,8 @@ class Marks:
     ) -> None:
         """Put marks on these cells and on no others.
 
-        `names` says how each is drawn (a key of `dock.LABEL_STYLES`, or `POINTED_OUT`); those in `hidden` are
-        left out.
+        `names` says how each is drawn (a key of `label_styles.LABEL_STYLES`, or `POINTED_OUT`); those in
+        `hidden` are left out.
         """
         if hidden:
             kept = [i for i, name in enumerate(names) if name not in hidden]

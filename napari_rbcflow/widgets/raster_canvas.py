@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QDialog, QWidget
 
 from napari_rbcflow.widgets.label_styles import CHIPS
 from napari_rbcflow.widgets.layers import units_in
-from napari_rbcflow.widgets.picture_layers import Marks
+from napari_rbcflow.widgets.picture_layers import DrawBudget, Marks
 
 # What drivers without a graphics card call themselves.
 _IN_SOFTWARE = ("llvmpipe", "softpipe", "swrast", "swiftshader", "software", "gdi generic", "basic render")
@@ -47,23 +47,23 @@ class RasterCanvas(QObject):
     """Paints an Image layer and the marks on it over napari's canvas.
 
     Lifecycle: construct -> `show` and `hide`, as often as wished -> `close`; in the interface's thread.
-    `words` stand over the picture; `painted` counts what came to the screen.
+    `words` returns what stands over the picture; `budget` measures each paint.
     """
 
-    def __init__(self, viewer: Any, image: Any, marks: Marks, paid: Callable[[], Any]) -> None:
+    def __init__(
+        self, viewer: Any, image: Any, marks: Marks, budget: DrawBudget, words: Callable[[], str]
+    ) -> None:
         super().__init__()
         self._viewer = viewer
         self._image = image
         self._marks = marks
-        self._paid = paid  # a context that measures a paint
+        self._budget = budget
+        self._words = words
         self._over: QWidget | None = None
         self._window: _Window | None = None
         self._container: QWidget | None = None
         self._colours: tuple[Any, list[int]] = (None, [])
         self._sprites: dict[tuple[int, int], QPixmap] = {}
-        self.renderer = ""  # who draws OpenGL here; known once it has drawn
-        self.words = ""
-        self.painted = 0
 
     @property
     def shown(self) -> bool:
@@ -72,7 +72,7 @@ class RasterCanvas(QObject):
 
     def fits(self) -> bool:
         """Whether OpenGL is slow here, and napari would show no more than this can paint."""
-        if not is_software(self.renderer):
+        if not is_software(self._budget.renderer):
             return False
         viewer, image, marks = self._viewer, self._image, self._marks.layer
         ours = (image, marks)
@@ -92,7 +92,8 @@ class RasterCanvas(QObject):
     def _overlays(self) -> list[Any]:
         """Return napari's own drawings over a picture that this does not paint."""
         canvas, scene = self._viewer.canvas.overlays, self._viewer.scene.overlays
-        return [canvas.scale_bar, canvas.axes, scene.axes, self._image.bounding_box]
+        text = [] if self._words() else [self._viewer.text_overlay]  # somebody's own
+        return [canvas.scale_bar, canvas.axes, scene.axes, self._image.bounding_box, *text]
 
     def _covered(self) -> bool:
         """Whether napari shows a message over its canvas, which a window would hide."""
@@ -174,9 +175,8 @@ class RasterCanvas(QObject):
     # ------------------------------------------------------------------ painting
 
     def _paint_measured(self, painter: QPainter, width: int, height: int) -> None:
-        with self._paid():
+        with self._budget.update():
             self._paint(painter, width, height)
-        self.painted += 1
 
     def _paint(self, painter: QPainter, width: int, height: int) -> None:
         image = self._image
@@ -198,8 +198,8 @@ class RasterCanvas(QObject):
         if self._marks.layer.visible:
             self._paint_marks(painter, to_canvas)
         painter.setOpacity(1.0)
-        if self.words:
-            self._paint_words(painter, width)
+        if words := self._words():
+            _paint_words(painter, width, words)
 
     def _to_canvas(self, layer: Any, width: int, height: int) -> QTransform:
         """Return where a pixel (x, y) of a layer is on the canvas."""
@@ -256,17 +256,18 @@ class RasterCanvas(QObject):
         painter.end()
         return sprite
 
-    def _paint_words(self, painter: QPainter, width: int) -> None:
-        chip = CHIPS["on-picture"]
-        font = QFont()
-        font.setPointSizeF(15.0)
-        painter.setFont(font)
-        flags = Qt.AlignmentFlag.AlignHCenter | Qt.TextFlag.TextWordWrap
-        room = QRectF(0, 8, width, 400)
-        place = QRectF(painter.boundingRect(room, int(flags), self.words)).adjusted(-6, -4, 6, 4)
-        painter.fillRect(place, QColor(chip.ground))
-        painter.setPen(QColor(chip.text))
-        painter.drawText(room, int(flags), self.words)
+
+def _paint_words(painter: QPainter, width: int, words: str) -> None:
+    chip = CHIPS["on-picture"]
+    font = QFont()
+    font.setPointSizeF(15.0)
+    painter.setFont(font)
+    flags = Qt.AlignmentFlag.AlignHCenter | Qt.TextFlag.TextWordWrap
+    room = QRectF(0, 8, width, 400)
+    place = QRectF(painter.boundingRect(room, int(flags), words)).adjusted(-6, -4, 6, 4)
+    painter.fillRect(place, QColor(chip.ground))
+    painter.setPen(QColor(chip.text))
+    painter.drawText(room, int(flags), words)
 
 
 def _outline(symbol: str, size: float) -> QPainterPath:
