@@ -32,8 +32,8 @@ from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.lazy import open_frames
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import SourceInfo
-from napari_rbcflow.widgets.dock import FIELD_LABELS
 from napari_rbcflow.widgets.label_styles import INKS
+from napari_rbcflow.widgets.panel import FIELD_LABELS
 from napari_rbcflow.widgets.picture import LivePicture
 from napari_rbcflow.widgets.remembered import Settings, load_settings, save_settings, settings_path
 

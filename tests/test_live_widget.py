@@ -47,12 +47,12 @@ from questions import answer
 
 from napari_rbcflow.widgets.cells_live import LiveCells
 from napari_rbcflow.widgets.cells_query import CellQueryRow
-from napari_rbcflow.widgets.dock import RunButtons, in_form
 from napari_rbcflow.widgets.label_styles import INKS
 from napari_rbcflow.widgets.live import LiveLayout, LiveWidget
 from napari_rbcflow.widgets.live_form import CHOICES, CameraForm
 from napari_rbcflow.widgets.movie import MovieLayout
 from napari_rbcflow.widgets.npe2_hooks import folder as sample_data
+from napari_rbcflow.widgets.panel import RunButtons, in_form
 from napari_rbcflow.widgets.remembered import Settings, load_settings, read_number
 from napari_rbcflow.widgets.result import ResultPanel, left_words
 from napari_rbcflow.widgets.result_plots import MOST_POINTS, FractionCurve

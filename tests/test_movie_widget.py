@@ -30,8 +30,9 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session
 from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.lazy import open_frames
-from napari_rbcflow.widgets.dock import frame_of, in_form
+from napari_rbcflow.widgets.dock import frame_of
 from napari_rbcflow.widgets.movie_form import FILE, LAYER, LayerFrames, MovieForm, file_of, frames_of_layer
+from napari_rbcflow.widgets.panel import in_form
 
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)

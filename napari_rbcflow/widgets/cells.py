@@ -42,8 +42,8 @@ from napari_rbcflow.types import Label
 from napari_rbcflow.widgets.cells_gallery import Gallery
 from napari_rbcflow.widgets.cells_query import CellQueryRow
 from napari_rbcflow.widgets.crop_player import CropPlayer, Film, facts_of, flags_words, heading_of, words_of
-from napari_rbcflow.widgets.dock import set_text
 from napari_rbcflow.widgets.label_styles import CHIPS, LABEL_STYLES
+from napari_rbcflow.widgets.panel import set_text
 from napari_rbcflow.widgets.remembered import load_settings, save_settings
 
 _PACES = {say("viewer.pace-camera"): 1, say("viewer.pace-2"): 2, say("viewer.pace-5"): 5}

@@ -20,8 +20,8 @@ from qtpy.QtWidgets import (
 
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import BY_TIME, KINDS, MEASURES, CellQuery
-from napari_rbcflow.widgets.dock import set_text
 from napari_rbcflow.widgets.label_styles import CHIPS
+from napari_rbcflow.widgets.panel import set_text
 
 _SORTS = {
     BY_TIME: say("viewer.sort-last-frame"),

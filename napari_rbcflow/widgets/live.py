@@ -16,19 +16,18 @@ from napari_rbcflow.errors import BadInput, LiveModeOn, sentence_of
 from napari_rbcflow.pipeline import Phase, RunRequest, Worker, WorkerRun
 from napari_rbcflow.sentences import say
 from napari_rbcflow.widgets.cells_live import LiveCells
-from napari_rbcflow.widgets.dock import (
+from napari_rbcflow.widgets.dock import Dock, report_error
+from napari_rbcflow.widgets.label_styles import CHIPS
+from napari_rbcflow.widgets.live_form import CameraForm
+from napari_rbcflow.widgets.panel import (
     AsHigh,
-    Dock,
     Fold,
     HeldInView,
     RunButtons,
-    report_error,
     scrolling,
     set_text,
     wrapping_label,
 )
-from napari_rbcflow.widgets.label_styles import CHIPS
-from napari_rbcflow.widgets.live_form import CameraForm
 from napari_rbcflow.widgets.picture import LivePicture, PictureControls
 from napari_rbcflow.widgets.remembered import load_settings
 from napari_rbcflow.widgets.result import ResultPanel

@@ -25,7 +25,7 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.sources import USUAL_PIXEL_TYPES, CameraSettings, parse_roi, roi_text
 from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES
-from napari_rbcflow.widgets.dock import FIELD_LABELS
+from napari_rbcflow.widgets.panel import FIELD_LABELS
 from napari_rbcflow.widgets.remembered import Settings, load_settings, read_number
 from napari_rbcflow.widgets.run_form import (
     FLOW_HELP,

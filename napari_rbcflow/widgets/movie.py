@@ -16,20 +16,19 @@ from napari_rbcflow.pipeline import busy
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE
 from napari_rbcflow.widgets.cells import CellViewer
-from napari_rbcflow.widgets.dock import (
+from napari_rbcflow.widgets.dock import Dock, session_of
+from napari_rbcflow.widgets.layers import ResultLayers
+from napari_rbcflow.widgets.movie_form import LAYER, MovieForm, frames_of_layer, may_be_movie
+from napari_rbcflow.widgets.movie_job import MovieJob, MovieOrder, Stage
+from napari_rbcflow.widgets.panel import (
     AsHigh,
-    Dock,
     Fold,
     RunButtons,
     breakable,
     scrolling,
-    session_of,
     set_text,
     wrapping_label,
 )
-from napari_rbcflow.widgets.layers import ResultLayers
-from napari_rbcflow.widgets.movie_form import LAYER, MovieForm, frames_of_layer, may_be_movie
-from napari_rbcflow.widgets.movie_job import MovieJob, MovieOrder, Stage
 from napari_rbcflow.widgets.picture import Banner
 from napari_rbcflow.widgets.remembered import load_settings
 from napari_rbcflow.widgets.result import ResultPanel

@@ -21,8 +21,8 @@ from napari_rbcflow.pipeline import MOST_LEAST_FRAMES, RunSettings
 from napari_rbcflow.sentences import say
 from napari_rbcflow.sources import FrameArray, check_settings, open_frames
 from napari_rbcflow.types import LEAST_FRAMES, SIMULATED_MARK
-from napari_rbcflow.widgets.dock import FIELD_LABELS
 from napari_rbcflow.widgets.layers import is_of_live_picture
+from napari_rbcflow.widgets.panel import FIELD_LABELS
 from napari_rbcflow.widgets.remembered import Settings, load_settings, read_number
 from napari_rbcflow.widgets.run_form import FLOW_HELP, FLOW_USUAL, FLOWS, flow_from, new_session
 

@@ -225,7 +225,7 @@ def _with_sentence(read: Callable[[Path], list[LayerData]]) -> Reader:
             # napari 0.9.2 would show its own words, and a traceback, instead of an error's sentence.
             from napari.utils.notifications import show_error
 
-            from napari_rbcflow.widgets.dock import in_form
+            from napari_rbcflow.widgets.panel import in_form
 
             show_error(in_form(sentence_of(error)))
             return NO_LAYER

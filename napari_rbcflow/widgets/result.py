@@ -35,8 +35,8 @@ from napari_rbcflow.session import (
     too_few_words,
 )
 from napari_rbcflow.types import StopReason, Verdict
-from napari_rbcflow.widgets.dock import ElidingLabel, WarningBox, breakable, set_text, wrapping_label
 from napari_rbcflow.widgets.label_styles import INKS
+from napari_rbcflow.widgets.panel import ElidingLabel, WarningBox, breakable, set_text, wrapping_label
 from napari_rbcflow.widgets.result_parts import BANNER, QualityTable, SessionLinks, ShareBar, VerdictBox
 from napari_rbcflow.widgets.result_plots import CountsTable, FractionCurve
 

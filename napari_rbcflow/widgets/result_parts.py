@@ -23,8 +23,8 @@ from napari_rbcflow.quality import QualityLine, Severity
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import CHECKED_CELLS
 from napari_rbcflow.types import Verdict
-from napari_rbcflow.widgets.dock import ElidingLabel, breakable, set_text, wrapping_label
 from napari_rbcflow.widgets.label_styles import CHIPS, EDGES, INKS
+from napari_rbcflow.widgets.panel import ElidingLabel, breakable, set_text, wrapping_label
 
 _HEIGHT_PX = 14
 _STEPS = 500

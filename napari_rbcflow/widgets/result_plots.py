@@ -12,8 +12,8 @@ from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidge
 from napari_rbcflow.quality import explained, lost_words
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Label
-from napari_rbcflow.widgets.dock import breakable, set_text, wrapping_label
 from napari_rbcflow.widgets.label_styles import CHIPS, EDGES, LABEL_STYLES, NOT_YET
+from napari_rbcflow.widgets.panel import breakable, set_text, wrapping_label
 
 # Behind qtpy: it takes the Qt that is already there.
 import pyqtgraph as pg  # isort: skip

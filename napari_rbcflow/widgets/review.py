@@ -37,17 +37,9 @@ from napari_rbcflow.session import (
 )
 from napari_rbcflow.types import DEFAULT_FPS, Verdict
 from napari_rbcflow.widgets.crop_player import words_of
-from napari_rbcflow.widgets.dock import (
-    FIELD_LABELS,
-    Dock,
-    breakable,
-    frame_of,
-    is_folder_or_run,
-    session_of,
-    set_text,
-    wrapping_label,
-)
+from napari_rbcflow.widgets.dock import Dock, frame_of, is_folder_or_run, session_of
 from napari_rbcflow.widgets.label_styles import CHIPS
+from napari_rbcflow.widgets.panel import FIELD_LABELS, breakable, set_text, wrapping_label
 from napari_rbcflow.widgets.remembered import load_settings, read_number
 from napari_rbcflow.widgets.result import interval_words
 from napari_rbcflow.widgets.result_parts import BANNER, SessionLinks, VerdictBox

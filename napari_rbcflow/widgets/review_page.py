@@ -21,8 +21,8 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import CropSequence, FractionFigure
 from napari_rbcflow.types import CROP_SIDE, Label
 from napari_rbcflow.widgets.crop_player import CropPlayer, Film, words_of
-from napari_rbcflow.widgets.dock import set_text, wrapping_label
 from napari_rbcflow.widgets.label_styles import CHIPS, LABEL_STYLES
+from napari_rbcflow.widgets.panel import set_text, wrapping_label
 from napari_rbcflow.widgets.result import interval_words
 from napari_rbcflow.widgets.result_parts import ShareBar
 

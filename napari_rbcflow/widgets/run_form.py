@@ -31,8 +31,8 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.sources import not_as_asked_line, source_line, source_lines
 from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import SourceInfo
-from napari_rbcflow.widgets.dock import FIELD_LABELS, set_text, wrapping_label
 from napari_rbcflow.widgets.label_styles import EDGES
+from napari_rbcflow.widgets.panel import FIELD_LABELS, set_text, wrapping_label
 from napari_rbcflow.widgets.remembered import read_number
 
 _LONGEST_PART = 40

@@ -12,8 +12,9 @@ from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout
 
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.sentences import say
-from napari_rbcflow.widgets.dock import FIELD_LABELS, Dock, breakable, scrolling, wrapping_label
+from napari_rbcflow.widgets.dock import Dock
 from napari_rbcflow.widgets.movie_form import folder_field
+from napari_rbcflow.widgets.panel import FIELD_LABELS, breakable, scrolling, wrapping_label
 from napari_rbcflow.widgets.picture import MODES
 from napari_rbcflow.widgets.remembered import (
     Settings,

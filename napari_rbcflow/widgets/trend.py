@@ -57,17 +57,9 @@ from napari_rbcflow.trend import (
     trend_of,
     use_words,
 )
-from napari_rbcflow.widgets.dock import (
-    FIELD_LABELS,
-    Dock,
-    breakable,
-    in_form,
-    is_folder_or_run,
-    scrolling,
-    set_text,
-    wrapping_label,
-)
+from napari_rbcflow.widgets.dock import Dock, is_folder_or_run
 from napari_rbcflow.widgets.label_styles import CHIPS, EDGES
+from napari_rbcflow.widgets.panel import FIELD_LABELS, breakable, in_form, scrolling, set_text, wrapping_label
 from napari_rbcflow.widgets.remembered import load_settings
 from napari_rbcflow.widgets.trend_plot import TrendPlot, mark_of
 
