@@ -53,15 +53,15 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def long_movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Many seconds of work in a small file, without a cell: to be stopped in mid run."""
+    """Half a minute of work in a small file, without a cell: to be stopped in mid run."""
     path = tmp_path_factory.mktemp("long") / "long.tif"
     frame = np.full((1096, 1376), 128, np.uint8)
     frame[::7] = 131
-    packed = zlib.compress(frame.tobytes(), 1)
+    packed = zlib.compress(frame.tobytes(), 9)
     tifffile.imwrite(
         path,
-        itertools.repeat(packed, 3000),
-        shape=(3000, *frame.shape),
+        itertools.repeat(packed, 12_000),
+        shape=(12_000, *frame.shape),
         dtype=np.uint8,
         compression="zlib",
         rowsperstrip=len(frame),
