@@ -19,6 +19,7 @@ from napari_rbcflow.version import __version__
 
 if TYPE_CHECKING:
     from napari_rbcflow.quality import SetFlow
+    from napari_rbcflow.session import RunRecord
 
 
 @click.group(
@@ -144,6 +145,10 @@ record_options = options(
     click.option("--patient", default="", help=say("cli.patient")),
     click.option("--sample", default="", help=say("cli.sample")),
 )
+run_record_options = options(
+    click.option("--record", "records", multiple=True, metavar="NAME=VALUE|FILE", help=say("cli.record")),
+    click.option("--record-template", type=PATH, metavar="FILE", help=say("cli.record-template")),
+)
 stop_options = options(
     click.option("--stop-reliable", type=int, metavar="N", help=say("cli.stop-reliable")),
     click.option("--stop-halfwidth", type=float, metavar="H", help=say("cli.stop-halfwidth")),
@@ -185,6 +190,15 @@ def set_flow(options: dict[str, Any]) -> SetFlow:
 
     names = {"shear_rate": "shear_rate_per_s", "focus_height_um": "focus_height_um"}
     return SetFlow(**given({name: options.pop(option) for option, name in names.items()}))
+
+
+def run_record(options: dict[str, Any]) -> RunRecord:
+    """Take the run's record out of `options`, checked."""
+    from napari_rbcflow.session import RunRecord
+
+    record = RunRecord.parse(options.pop("records"), options.pop("record_template"))
+    record.refuse_incomplete()
+    return record
 
 
 def must_be_new(file: Path) -> None:

@@ -31,6 +31,8 @@ from napari_rbcflow.cli.group import (
     record_options,
     ring_option,
     rotate_option,
+    run_record,
+    run_record_options,
     series_option,
     set_flow,
     set_flow_options,
@@ -250,6 +252,7 @@ def demo(output: Path | None, seed: int, tank_fraction: float, viewer: bool | No
 @device_option
 @calibration_option
 @record_options
+@run_record_options
 @stop_options
 @interval_option
 @intruded_option
@@ -266,7 +269,8 @@ def live(output: Path, camera: str, viewer: bool | None, **options: Any) -> None
     of_camera = {name: options.pop(name) for name in _OF_CAMERA}
     source = Camera(camera, given(of_camera))
     stop = stop_rules(options, USUAL_RELIABLE)
-    settings = RunSettings(stop=stop, set_flow=set_flow(options), **given(options))
+    given_flow, record = set_flow(options), run_record(options)
+    settings = RunSettings(stop=stop, set_flow=given_flow, run_record=record, **given(options))
     carry_out(RunRequest(source, output, settings), viewer)
 
 

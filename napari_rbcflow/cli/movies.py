@@ -23,6 +23,8 @@ from napari_rbcflow.cli.group import (
     output_option,
     record_options,
     rotate_option,
+    run_record,
+    run_record_options,
     series_option,
     set_flow,
     set_flow_options,
@@ -53,6 +55,7 @@ from napari_rbcflow.sentences import say
 @set_flow_options
 @calibration_option
 @record_options
+@run_record_options
 @debug_option
 def analyze(movie: Path, output: Path, **options: Any) -> None:
     from napari_rbcflow import pipeline
@@ -60,11 +63,13 @@ def analyze(movie: Path, output: Path, **options: Any) -> None:
     from napari_rbcflow.estimate import fraction_text
     from napari_rbcflow.quality import warnings_of_run
 
+    record = run_record(options)
     with bar(say("cli.analysing")) as show, saved_when_interrupted(output):
         session = pipeline.analyze(
             movie,
             output,
             set_flow=set_flow(options),
+            run_record=record,
             progress=lambda p, info: show(
                 p.processed, info.n_frames, say("cli.tracks-so-far", tracks=p.cells["tracked"])
             ),

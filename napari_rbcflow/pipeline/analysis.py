@@ -14,7 +14,7 @@ from napari_rbcflow.pipeline.run import Run
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import SetFlow
-from napari_rbcflow.session import Session, open_session
+from napari_rbcflow.session import RunRecord, Session, open_session
 from napari_rbcflow.sources import open_movie
 from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES, RunStatus, SourceInfo
@@ -63,6 +63,7 @@ def analyze(
     rotate: int = 0,
     patient: str = "",
     sample: str = "",
+    run_record: RunRecord | None = None,
     leave_out_intruded: bool = True,
     least_frames: int = LEAST_FRAMES,
     interval: FixedN = "wilson",
@@ -90,7 +91,9 @@ def analyze(
     rotate : {0, 90, 180, 270}
         Degrees by which every frame is turned clockwise as it is read.
     patient, sample : str
-        For the record.
+        Whose blood it is.
+    run_record : RunRecord, optional
+        What else is known of the run, such as the operator and the medium.
     leave_out_intruded : bool
         Judge a track without the frames in which another cell is in its crop.
     least_frames : int
@@ -119,6 +122,7 @@ def analyze(
     settings = RunSettings(
         patient=patient,
         sample=sample,
+        run_record=run_record or RunRecord(),
         device=device,
         background=background,
         flow=flow,

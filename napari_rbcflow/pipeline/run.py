@@ -423,6 +423,7 @@ class Run:
             models=self._two_stage.models,
             patient=self.settings.patient,
             sample=self.settings.sample,
+            record=self.settings.run_record,
             ring_frames=self.settings.ring_frames(self.info),
         )
         stages = Stages(self.source, self.info, tracker, self._two_stage, writer, self.settings)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import FIXED_N, FixedN, StopRules
 from napari_rbcflow.quality import SetFlow
+from napari_rbcflow.session import RunRecord
 from napari_rbcflow.sources import check_rotation
 from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES, SourceInfo
@@ -24,7 +25,9 @@ class RunSettings:
     Attributes
     ----------
     patient, sample : str
-        For the record.
+        Whose blood it is.
+    run_record : RunRecord
+        What else is known of the run, such as the operator and the medium.
     device : {"auto", "cpu", "cuda"}
     background : {"movie", "sliding"}
         The median of frames from the whole movie, or of the last seconds.
@@ -50,6 +53,7 @@ class RunSettings:
 
     patient: str = ""
     sample: str = ""
+    run_record: RunRecord = field(default_factory=RunRecord)
     device: str = "auto"
     background: Literal["movie", "sliding"] = "sliding"
     flow: Direction = "left-to-right"
@@ -66,6 +70,7 @@ class RunSettings:
         if self.background not in ("movie", "sliding"):
             raise BadInput("pipeline.no-such-background", value=self.background)
         check_rotation(self.rotate)
+        self.run_record.refuse_incomplete()
         if self.interval not in FIXED_N:
             raise BadInput("pipeline.no-such-interval", names=", ".join(FIXED_N), value=self.interval)
         if not LEAST_FRAMES <= self.least_frames <= MOST_LEAST_FRAMES:

@@ -18,6 +18,11 @@ from .label_edits import STRUCK_OUT as STRUCK_OUT
 from .label_edits import LabelChange as LabelChange
 from .reader import Session as Session
 from .reader import open_session as open_session
+from .record import FieldKind as FieldKind
+from .record import RecordField as RecordField
+from .record import RecordTemplate as RecordTemplate
+from .record import RunRecord as RunRecord
+from .record import record_lines as record_lines
 from .recovery import close_interrupted as close_interrupted
 from .report import FLIPPING_COLOUR as FLIPPING_COLOUR
 from .report import TANK_TREADING_COLOUR as TANK_TREADING_COLOUR

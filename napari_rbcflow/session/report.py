@@ -38,6 +38,7 @@ from napari_rbcflow.session.counting import (
 )
 from napari_rbcflow.session.label_edits import STRUCK_OUT
 from napari_rbcflow.session.reader import Session
+from napari_rbcflow.session.record import record_lines
 from napari_rbcflow.session.schema import is_being_written, percent, read_run, too_few_words
 from napari_rbcflow.session.verdict import REVIEWS_FILE, read_review
 from napari_rbcflow.types import LEAST_FRAMES, Label, RunStatus, Verdict
@@ -178,6 +179,7 @@ def _contents(session: Session) -> dict[str, Any]:
         "by_length": by_length(run, cells),
         "unseen_flips": _unseen_flips_words(*unseen_flips(run, cells)),
         "labels": _labels_words(run["models"], by_hand),
+        "record": record_lines(run),
         "settings": _settings(run["parameters"]),
         "versions": [(name, version) for name, version in run["versions"].items() if version],
     }

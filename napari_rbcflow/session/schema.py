@@ -340,6 +340,8 @@ _SHAPE: dict[str, Any] = {
     "models": {_EACH: {}},
     "files": {_EACH: {"bytes": int, "sha256": str}},
     "calibration": {},
+    "record": {_EACH: (*_NUMBER, str)},
+    "record_titles": {_EACH: str},
 }
 """What the entries of ``run.json`` are, of any version; what stands nowhere may be anything."""
 

@@ -25,6 +25,7 @@ from napari_rbcflow.session.counting import unseen_flips_record
 from napari_rbcflow.session.crops import CropStore
 from napari_rbcflow.session.growing import Table
 from napari_rbcflow.session.reader import Session
+from napari_rbcflow.session.record import RunRecord
 from napari_rbcflow.session.recovery import counts_as_kept
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.schema import RunSummary, WritingMarker
@@ -189,6 +190,7 @@ def first_run(
     models: Mapping[str, Any],
     patient: str,
     sample: str,
+    record: RunRecord,
 ) -> dict[str, Any]:
     """Return ``run.json`` of a run that starts now."""
     run = {
@@ -202,6 +204,7 @@ def first_run(
         "versions": schema.versions(),
         "patient": patient,
         "sample": sample,
+        **record.as_dict(),
         "simulated": source.simulated,
         "started": schema.now(),
         "ended": None,
@@ -279,6 +282,7 @@ class SessionWriter:
         patient: str,
         sample: str,
         ring_frames: int,
+        record: RunRecord | None = None,
     ) -> SessionWriter:
         """Create the folder, with `status` running.
 
@@ -295,6 +299,7 @@ class SessionWriter:
         patient, sample : str
         ring_frames : int
             How many raw frames the ring holds.
+        record : RunRecord, optional
 
         Raises
         ------
@@ -308,6 +313,7 @@ class SessionWriter:
             models=models,
             patient=patient,
             sample=sample,
+            record=record or RunRecord(),
         )
         make_folder(folder)
         try:
