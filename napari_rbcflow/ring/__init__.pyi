@@ -6,7 +6,9 @@ from .disk import rename_over as rename_over
 from .disk import replace_file as replace_file
 from .disk import sync_folder as sync_folder
 from .disk import write_all as write_all
+from .layout import AXES as AXES
 from .layout import crc32c as crc32c
+from .layout import ome_image as ome_image
 from .reader import FrameGone as FrameGone
 from .reader import RingCrops as RingCrops
 from .reader import RingReader as RingReader

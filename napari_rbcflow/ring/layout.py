@@ -1,4 +1,4 @@
-"""How the ring lies on the disk: a zarr v3 group that any zarr reader opens.
+"""How the ring lies on the disk: a zarr v3 group that any reader of zarr or OME-Zarr opens.
 
 ============== ========================= ====================================================
 array          shape                     one chunk holds
@@ -8,6 +8,9 @@ frame_ledger   (capacity, 4) float64     all rows: `FRAME_COLUMNS`
 crops          (crop_capacity, 31, 31)   `CROPS_PER_CHUNK` crops
 crop_ledger    (crop_capacity, 6) float64 all rows: `CROP_COLUMNS`
 ============== ========================= ====================================================
+
+The group is an OME-Zarr image (NGFF 0.5), with one step of time a slot: the newest frame lies before the
+oldest, and slots that were never written are black. `exchange` writes them in the order of time.
 
 All chunks are created at their full size and overwritten in place, so the ring never grows and cannot run
 out of disk. Only its ledger row says what a slot holds: -1 in the first column means empty, or just being
@@ -33,6 +36,7 @@ CROP_COLUMNS = ("sequence", "cell", "frame", "y_px", "x_px", "crc32c")
 CROPS_PER_CHUNK = 1024
 CRC_BYTES = 4
 EMPTY = -1.0
+AXES = ("t", "y", "x")
 
 FRAME_ROW_BYTES = 8 * len(FRAME_COLUMNS)
 CROP_ROW_BYTES = 8 * len(CROP_COLUMNS)
@@ -49,6 +53,19 @@ def crc32c(data: bytes | NDArray[Any], before: int = 0) -> int:
         CRC of the bytes that come before `data`.
     """
     return int(google_crc32c.extend(before, data))
+
+
+def ome_image(array: str, fps: float, pixel_size_um: float, first_frame: int = 0) -> dict[str, Any]:
+    """Return the attributes of a group that make its array (t, y, x) an OME-Zarr image (NGFF 0.5)."""
+    steps: list[dict[str, Any]] = [
+        {"type": "scale", "scale": [1 / fps, pixel_size_um, pixel_size_um]},
+    ]
+    if first_frame:
+        steps.append({"type": "translation", "translation": [first_frame / fps, 0.0, 0.0]})
+    time, space = {"type": "time", "unit": "second"}, {"type": "space", "unit": "micrometer"}
+    axes = [{"name": name} | (time if name == "t" else space) for name in AXES]
+    image = {"axes": axes, "datasets": [{"path": array, "coordinateTransformations": steps}]}
+    return {"ome": {"version": "0.5", "multiscales": [image]}}
 
 
 def frame_row(index: float, time_s: float, crc: float) -> Floats:

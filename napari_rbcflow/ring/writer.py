@@ -93,6 +93,7 @@ class FrameRing:
                 fill_value=0,
                 filters=None,
                 compressors=[Crc32cCodec()],
+                dimension_names=layout.AXES,
             )
             group.create_array(
                 "crops",
@@ -129,6 +130,7 @@ class FrameRing:
                     "width": width,
                     "capacity": capacity,
                     "crop_capacity": crop_capacity,
+                    **layout.ome_image("frames", float(fps), float(pixel_size_um)),
                 }
             )
         except OSError as error:
