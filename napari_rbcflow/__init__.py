@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from napari_rbcflow.version import __version__
 
 if TYPE_CHECKING:
-    from napari_rbcflow.pipeline import analyze
+    from napari_rbcflow.pipeline import analyze, analyze_many
     from napari_rbcflow.session import open_session as open_session
 
-__all__ = ["__version__", "analyze", "open_session"]
+__all__ = ["__version__", "analyze", "analyze_many", "open_session"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,6 +25,10 @@ def __getattr__(name: str) -> Any:
         from napari_rbcflow.pipeline import analyze
 
         return analyze
+    if name == "analyze_many":
+        from napari_rbcflow.pipeline import analyze_many
+
+        return analyze_many
     if name == "open_session":
         from napari_rbcflow.session import open_session
 

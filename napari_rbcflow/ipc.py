@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -106,7 +106,13 @@ class Child:
         The last lines of its standard error.
     """
 
-    def __init__(self, module: str, *arguments: str, hear: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        hear: Callable[[str], None] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         own_group: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             own_group = {
@@ -117,7 +123,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **(env or {})},
             **own_group,
         )
         assert self.process.stdin is not None

@@ -192,12 +192,13 @@ def set_flow(options: dict[str, Any]) -> SetFlow:
     return SetFlow(**given({name: options.pop(option) for option, name in names.items()}))
 
 
-def run_record(options: dict[str, Any]) -> RunRecord:
-    """Take the run's record out of `options`, checked."""
+def run_record(options: dict[str, Any], *, complete: bool = True) -> RunRecord:
+    """Take the run's record out of `options`, checked; `complete` where nothing else can add to it."""
     from napari_rbcflow.session import RunRecord
 
     record = RunRecord.parse(options.pop("records"), options.pop("record_template"))
-    record.refuse_incomplete()
+    if complete:
+        record.refuse_incomplete()
     return record
 
 

@@ -1,9 +1,9 @@
-"""`analyze` and `simulate`: movies in and out."""
+"""`analyze`, `batch` and `simulate`: movies in and out."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from napari_rbcflow.cli.group import (
     interval_option,
     intruded_option,
     least_frames_option,
+    options,
     output_option,
     record_options,
     rotate_option,
@@ -32,30 +33,34 @@ from napari_rbcflow.cli.group import (
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.sentences import say
 
+analysis_options = options(
+    click.option("--fps", type=float, help=say("cli.movie-fps")),
+    click.option("--pixel-size-um", type=float, help=say("cli.movie-pixel-size-um")),
+    series_option,
+    device_option,
+    click.option(
+        "--background",
+        type=click.Choice(["movie", "sliding"]),
+        default="movie",
+        show_default=True,
+        help=say("cli.background"),
+    ),
+    intruded_option,
+    least_frames_option,
+    interval_option,
+    flow_option,
+    rotate_option,
+    set_flow_options,
+    calibration_option,
+    record_options,
+    run_record_options,
+)
+
 
 @cli.command(help=say("cli.analyze"), short_help=say("cli.analyze-short"))
 @click.argument("movie", type=PATH)
 @output_option
-@click.option("--fps", type=float, help=say("cli.movie-fps"))
-@click.option("--pixel-size-um", type=float, help=say("cli.movie-pixel-size-um"))
-@series_option
-@device_option
-@click.option(
-    "--background",
-    type=click.Choice(["movie", "sliding"]),
-    default="movie",
-    show_default=True,
-    help=say("cli.background"),
-)
-@intruded_option
-@least_frames_option
-@interval_option
-@flow_option
-@rotate_option
-@set_flow_options
-@calibration_option
-@record_options
-@run_record_options
+@analysis_options
 @debug_option
 def analyze(movie: Path, output: Path, **options: Any) -> None:
     from napari_rbcflow import pipeline
@@ -79,6 +84,48 @@ def analyze(movie: Path, output: Path, **options: Any) -> None:
     interval = (figure.low or 0.0, 1.0 if figure.high is None else figure.high)
     number = fraction_text(figure.estimate or 0.0, interval, figure.n, figure.level, figure.method)
     print_result(output, warnings_of_run(session.run), number)
+
+
+@cli.command(help=say("cli.batch"), short_help=say("cli.batch-short"))
+@click.argument("movies", nargs=-1, required=True, metavar="MOVIE...")
+@click.option("-o", "--output", required=True, metavar="DIR", help=say("cli.batch-output"))
+@click.option("--scheduler", metavar="ADDRESS", help=say("cli.scheduler"))
+@click.option("--workers", type=int, metavar="N", help=say("cli.workers"))
+@click.option("--memory-gb", type=float, metavar="GB", help=say("cli.memory-gb"))
+@analysis_options
+@debug_option
+def batch(movies: tuple[str, ...], output: str, **options: Any) -> int:
+    from napari_rbcflow import pipeline
+    from napari_rbcflow.cli.terminal import bar
+    from napari_rbcflow.estimate import time_words
+
+    record, given_flow = run_record(options, complete=False), set_flow(options)
+    failed = 0
+    with bar(say("cli.batch-going"), time_left=False) as show:
+
+        def progress(row: Mapping[str, Any], done: int, of: int, left_s: float) -> None:
+            nonlocal failed
+            failed += row["status"] == "failed"
+            time = time_words(left_s) if done < of else ""
+            note = say("cli.batch-left", done=done, of=of, time=time) if time else ""
+            show(done, of, say("cli.batch-note", failed=failed, note=note) if failed else note)
+            words = {"done": done, "of": of, "movie": row["movie"]}
+            if row["reason"]:
+                key = "cli.batch-failed" if row["status"] == "failed" else "cli.batch-remark"
+                show.tell(say(key, **words, why=row["reason"]))
+            elif not show.shown:
+                show.tell(say("cli.batch-finished", **words))
+
+        try:
+            table = pipeline.analyze_many(
+                movies, output, set_flow=given_flow, run_record=record, progress=progress, **given(options)
+            )
+        except KeyboardInterrupt:
+            raise RunFailed("cli.batch-stopped", folder=output) from None
+    failed = int((table["status"] == "failed").sum())
+    click.echo(say("cli.batch-ended", finished=len(table) - failed, movies=len(table), failed=failed))
+    click.echo(say("cli.batch-table", folder=output.rstrip("/")))
+    return 1 if failed else 0
 
 
 @cli.command(help=say("cli.simulate"), short_help=say("cli.simulate-short"))

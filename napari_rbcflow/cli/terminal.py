@@ -142,13 +142,13 @@ def follow(run: Run) -> None:
 
 
 @contextmanager
-def bar(title: str) -> Iterator[ProgressBar]:
-    """Show a bar with the time left on a terminal, and nothing elsewhere."""
+def bar(title: str, *, time_left: bool = True) -> Iterator[ProgressBar]:
+    """Show a bar with the time left on a terminal, and nothing elsewhere; without it, the note tells."""
     columns = [
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
+        *([TimeRemainingColumn()] if time_left else []),
         TextColumn("{task.fields[note]}"),
     ]
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
@@ -161,6 +161,15 @@ class ProgressBar:
     def __init__(self, progress: Progress, title: str) -> None:
         self._progress = progress
         self._task = progress.add_task(title, total=None, note="")
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is a terminal to show it."""
+        return not self._progress.disable
+
+    def tell(self, sentence: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, done: float, of: float | None, note: str = "") -> None:
         self._progress.update(self._task, completed=done, total=of, note=note)

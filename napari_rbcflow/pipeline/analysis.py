@@ -155,13 +155,23 @@ def analyze(
     status, reason = run.outcome
     if status is RunStatus.FAILED:
         raise RunFailed("pipeline.analysis-failed", why=reason, folder=out)
-    quality = run.account().quality
-    # What moves another way than was set is told by the session's warning.
+    return movie_session(Path(out), movie, flow)
+
+
+def movie_session(folder: Path, movie: object, flow: str) -> Session:
+    """Open the session of a movie that was analysed; one without a cell is removed, and why it has none said.
+
+    Raises
+    ------
+    BadInput
+        If no cell was followed, unless the session's own warning tells that things move another way.
+    """
+    session = open_session(folder)
+    quality = session.run.get("quality") or {}
     moves = any(warning["key"] == "flow-nowhere" for warning in quality.get("warnings", ()))
-    if not run.stages.tally.cells["tracked"] and not moves:
-        shutil.rmtree(out)
-        pale = quality.get("tracks_too_pale", 0)
-        if pale:
-            raise BadInput("pipeline.only-pale-cells", movie=movie, things=pale, flow=flow)
-        raise BadInput("pipeline.no-cell-in-movie", movie=movie, flow=flow)
-    return open_session(Path(out))
+    if session.run["cells"]["tracked"] or moves:
+        return session
+    shutil.rmtree(folder)
+    if pale := quality.get("tracks_too_pale", 0):
+        raise BadInput("pipeline.only-pale-cells", movie=movie, things=pale, flow=flow)
+    raise BadInput("pipeline.no-cell-in-movie", movie=movie, flow=flow)

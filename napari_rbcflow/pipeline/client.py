@@ -8,6 +8,7 @@ import logging
 import threading
 import weakref
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -225,10 +226,12 @@ class Worker:
     Lifecycle: construct (launches the process, which loads the networks in the background) -> `start` as
     often as wished, each run after the end of the one before -> `close`, which happens by itself when Python
     ends. A process that died is replaced; at once if a run died with it, so that the next finds the networks
-    loaded. `step` says what it does before the first frame comes; empty when it is ready.
+    loaded. `step` says what it does before the first frame comes; empty when it is ready. `env` is set in the
+    process, beside what is set here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
+        self._env = env
         self._run: WorkerRun | None = None
         self._closed = False
         self._launching = threading.Lock()
@@ -239,7 +242,9 @@ class Worker:
         self.ready = self._leaving = False
         self.step = say("pipeline.step-program")  # what it does now, before the first frame comes
         self._child = Child(
-            "napari_rbcflow.pipeline.worker", hear=lambda words: log.info("worker: %s", words)
+            "napari_rbcflow.pipeline.worker",
+            hear=lambda words: log.info("worker: %s", words),
+            env=self._env,
         )
         self._listener = threading.Thread(
             target=self._listen, args=(self._child,), name="rbcflow-worker", daemon=True
@@ -310,10 +315,11 @@ class Worker:
             if not self._closed:
                 self._launch()
 
-    def close(self) -> None:
+    def close(self, *, at_once: bool = False) -> None:
         """Stop a run in progress, wait until its session is closed, and end the process.
 
-        May be called more than once. `WorkerRun.stop` says how long a worker may take.
+        May be called more than once. `WorkerRun.stop` says how long a worker may take; `at_once` gives it no
+        time.
         """
         with self._launching:
             self._closed = True
@@ -321,7 +327,10 @@ class Worker:
         run, child = self._run, self._child
         if run is not None and not run.ended:
             # Say so: a copy of the pipe in a process that somebody forked here may keep it from ending.
-            run.stop()
+            if at_once:
+                run.give_up(say("pipeline.batch-stopped"))
+            else:
+                run.stop()
             child.pipe.close_outgoing()
             if not run.wait(OPENING_PATIENCE_S + run.patience_s):
                 run.give_up(say("pipeline.worker-did-not-end"))

@@ -9,6 +9,7 @@ from .browse import CellRow as CellRow
 from .calibration import Calibration as Calibration
 from .calibration import calibration_warning as calibration_warning
 from .change_log import ChangeLog as ChangeLog
+from .counting import CALIBRATED as CALIBRATED
 from .counting import corrected_figure as corrected_figure
 from .counting import corrected_words as corrected_words
 from .counting import words_of as words_of
@@ -31,14 +32,17 @@ from .review import Agreement as Agreement
 from .review import LabelRefused as LabelRefused
 from .review import Review as Review
 from .review import known_name as known_name
+from .schema import CELL_COUNTS as CELL_COUNTS
 from .schema import RUN_FILE as RUN_FILE
 from .schema import FractionFigure as FractionFigure
 from .schema import RunSummary as RunSummary
 from .schema import grave_warnings as grave_warnings
 from .schema import is_simulated as is_simulated
+from .schema import locked as locked
 from .schema import mild_warnings as mild_warnings
 from .schema import read_run as read_run
 from .schema import too_few_words as too_few_words
+from .schema import write_run as write_run
 from .tables import speed_um_per_s as speed_um_per_s
 from .verdict import CHECKED_CELLS as CHECKED_CELLS
 from .verdict import Conclusion as Conclusion

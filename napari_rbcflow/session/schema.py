@@ -446,20 +446,21 @@ def _lock(file: IO[bytes], *, shared: bool = False, at: int = 0) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, busy: str = "session.review-busy", patience_s: float | None = None) -> Iterator[None]:
     """Hold a lock on a file that is there and is never replaced, so that programs write in turn.
 
     Raises
     ------
     RunFailed
-        Where another program holds it for longer than `LOCK_S`, or there is no such file.
+        Where another program holds it for longer than `patience_s`, `LOCK_S` by default (then the sentence is
+        `busy`), or there is no such file.
     """
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:
         raise RunFailed("session.unreadable", path=path, why=error.strerror or error) from None
     with file:
-        until = time.monotonic() + LOCK_S
+        until = time.monotonic() + (LOCK_S if patience_s is None else patience_s)
         while True:
             try:
                 _lock(file, at=_FAR)
@@ -468,7 +469,7 @@ def locked(path: Path) -> Iterator[None]:
                 if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
                     break  # a disk that knows no locks
                 if time.monotonic() >= until:
-                    raise RunFailed("session.review-busy", folder=path.parent) from None
+                    raise RunFailed(busy, folder=path.parent) from None
                 time.sleep(0.02)
         yield
 

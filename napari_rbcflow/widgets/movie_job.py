@@ -13,7 +13,15 @@ from typing import Any
 import pandas as pd
 
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
-from napari_rbcflow.pipeline import MovieFile, Phase, RunRequest, RunSettings, Worker, WorkerRun
+from napari_rbcflow.pipeline import (
+    MovieFile,
+    Phase,
+    RunRequest,
+    RunSettings,
+    Worker,
+    WorkerRun,
+    movie_session,
+)
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import ChangeLog, FractionFigure, Session, open_session
 from napari_rbcflow.sources import open_frames
@@ -235,11 +243,8 @@ class MovieJob:
 
 
 def _read_result(order: MovieOrder, show_unreliable: bool) -> MovieResult:
-    session = open_session(order.folder)
-    if not session.run["cells"]["tracked"]:
-        shutil.rmtree(order.folder)
-        flow = next(words for words, flow in FLOWS if flow == order.settings.flow)
-        raise BadInput("pipeline.no-cell-in-movie", movie=order.source.name, flow=flow)
+    flow = next(words for words, flow in FLOWS if flow == order.settings.flow)
+    session = movie_session(order.folder, order.source.name, flow)
     if isinstance(order.source, Path):
         frames = open_frames(order.source, order.series)
         layers = session_layers(session, frames, show_unreliable=show_unreliable)
