@@ -57,14 +57,11 @@ class Baseline:
         if len(days) < LEAST_DAYS:
             return None
         estimates = np.array([day.estimate for day in days])
-        n = np.array([day.n for day in days], np.float64)
-        # Two cells of each kind are added: no flipping cell of 200 does not mean that none ever flips.
-        p = (estimates * n + 2) / (n + 4)
         return cls(
             mean=float(estimates.mean()),
             sd=float(estimates.std(ddof=1)),
             days=len(days),
-            counting_sd=math.sqrt(float(np.mean(p * (1 - p) / n))),
+            counting_sd=counting_sd(days),
         )
 
     @property
@@ -104,6 +101,14 @@ class Baseline:
     def sure_high(self) -> float:
         """The same on the other side."""
         return min(1.0, self.mean + few_days_factor(self.days) * max(self.sd, self.counting_sd))
+
+
+def counting_sd(days: Sequence[Day]) -> float:
+    """Return the standard deviation between days that counting so many cells alone gives."""
+    n = np.array([day.n for day in days], np.float64)
+    # Two cells of each kind are added: no flipping cell of 200 does not mean that none ever flips.
+    p = (np.array([day.estimate for day in days]) * n + 2) / (n + 4)
+    return math.sqrt(float(np.mean(p * (1 - p) / n)))
 
 
 @cache

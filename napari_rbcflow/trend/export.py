@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from napari_rbcflow.session import FractionFigure
+from napari_rbcflow.trend.control import ControlChart, control_of_day
 from napari_rbcflow.trend.judge import Trend, TrendRun, Use, use_words
 
 _FIGURE = ("estimate", "low", "high")
@@ -34,15 +36,17 @@ COLUMNS = (
     "baseline_low",
     "baseline_high",
     "baseline_days",
+    "control",
 )
 
 
-def rows(trend: Trend) -> list[dict[str, Any]]:
+def rows(trend: Trend, charts: Sequence[ControlChart] = ()) -> list[dict[str, Any]]:
     """Return a row a session, in the order of time, with empty fields where nothing is known.
 
     `estimate` and what follows it are the machine's; `compared` says which number was compared.
     `below` is yes, perhaps or no. `limit_for_this_run` is made from the other days; a fraction under it is at
     least perhaps below. The baseline's columns are the same in all rows.
+    `control` says whether the control of that day was in order, where there are control `charts`.
     """
     base = trend.baseline
     same: dict[str, Any] = {"baseline_days": trend.baseline_days}
@@ -53,15 +57,19 @@ def rows(trend: Trend) -> list[dict[str, Any]]:
             "baseline_low": _figure(base.low),
             "baseline_high": _figure(base.high),
         }
-    return [dict.fromkeys(COLUMNS, "") | _row(run) | same for run in trend.runs]
+    return [dict.fromkeys(COLUMNS, "") | _row(run) | same | _control(run, charts) for run in trend.runs]
 
 
-def as_csv(trend: Trend) -> bytes:
+def _control(run: TrendRun, charts: Sequence[ControlChart]) -> dict[str, str]:
+    return {"control": control_of_day(charts, run.record.started, run.record.instrument)[1]}
+
+
+def as_csv(trend: Trend, charts: Sequence[ControlChart] = ()) -> bytes:
     """Return the table as CSV, in UTF-8 with the byte order mark that spreadsheets need."""
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows(rows(trend))
+    writer.writerows(rows(trend, charts))
     return file.getvalue().encode("utf-8-sig", errors="backslashreplace")
 
 

@@ -227,6 +227,8 @@ def _measured(figure: FractionFigure) -> Measured:
 
 def _of_one_patient(gathered: Gathered, patient: str | None) -> tuple[list[Record], list[str]]:
     records, notes = list(gathered.records), list(gathered.notes)
+    if not records and gathered.controls:
+        raise BadInput("trend.only-controls")
     if patient is not None:
         wanted = one_line(patient)
         mine = [record for record in records if record.patient == wanted]

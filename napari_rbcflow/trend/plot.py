@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from napari_rbcflow.trend.judge import (
 from napari_rbcflow.trend.records import Span
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.text import Text
 
 _LEAST_DAYS_SHOWN = 6.0
@@ -148,6 +149,11 @@ def as_png(trend: Trend) -> bytes:
     -------
     bytes
     """
+    return printed(lambda: _TrendPage(trend))
+
+
+def printed(make: Callable[[], Page]) -> bytes:
+    """Make a page, and return it as a PNG."""
     from matplotlib import font_manager, rc_context
 
     installed = set(font_manager.get_font_names())
@@ -158,35 +164,36 @@ def as_png(trend: Trend) -> bytes:
         rc_context({"font.family": fonts, "text.parse_math": False}),
         warnings.catch_warnings(action="ignore", category=UserWarning),  # a letter that no font has
     ):
-        _Page(trend).figure.savefig(file, format="png")
+        make().figure.savefig(file, format="png")
     return file.getvalue()
 
 
-class _Page:
+class Page:
     """One printed page. Positions and sizes are in pixels from the top left."""
 
-    def __init__(self, trend: Trend) -> None:
+    def __init__(self) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        self._trend = trend
         self.figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI)
         FigureCanvasAgg(self.figure)  # measures texts
-        scale, top = Scale.of(trend), self._heading() + 40
-        bottom, width = HEIGHT - _BOTTOM, WIDTH - _LEFT - _RIGHT
-        self._axes = self.figure.add_axes(
+
+    def _add_axes(self, top: float, bottom: float, right: float = _RIGHT) -> Axes:
+        """Return axes between two heights, over the width of the page."""
+        width = WIDTH - _LEFT - right
+        axes = self.figure.add_axes(
             (_LEFT / WIDTH, 1 - bottom / HEIGHT, width / WIDTH, (bottom - top) / HEIGHT)
         )
-        self._draw_axes(scale)
-        self._draw_days(scale)
-        for run in sorted(trend.runs, key=lambda run: run.compared):
-            self._draw_run(run)
-        self._legend()
-        self._small_print()
+        axes.set_axisbelow(True)
+        axes.spines[["left", "top", "right"]].set_visible(False)
+        axes.spines["bottom"].set_color(GREY)
+        axes.tick_params("both", labelsize=points(_SMALL), labelcolor=BLACK, color=GREY, pad=4)
+        axes.tick_params("y", length=0)
+        return axes
 
     def _text(self, x: float, y: float, text: str, size: float, colour: str = BLACK, **style: Any) -> Text:
         return self.figure.text(
-            x / WIDTH, 1 - y / HEIGHT, text, size=_points(size), color=colour, va="top", **style
+            x / WIDTH, 1 - y / HEIGHT, text, size=points(size), color=colour, va="top", **style
         )
 
     def _wrapped(
@@ -205,6 +212,20 @@ class _Page:
         label.set_text("\n".join(lines[:most_lines]) + (" ..." if len(lines) > most_lines else ""))
         return HEIGHT - float(label.get_window_extent().y0)
 
+
+class _TrendPage(Page):
+    def __init__(self, trend: Trend) -> None:
+        super().__init__()
+        self._trend = trend
+        scale, top = Scale.of(trend), self._heading() + 40
+        self._axes = self._add_axes(top, HEIGHT - _BOTTOM)
+        self._draw_axes(scale)
+        self._draw_days(scale)
+        for run in sorted(trend.runs, key=lambda run: run.compared):
+            self._draw_run(run)
+        self._legend()
+        self._small_print()
+
     def _heading(self) -> float:
         """Write who, what and how it is; return where that ends."""
         trend = self._trend
@@ -221,15 +242,11 @@ class _Page:
 
     def _draw_axes(self, scale: Scale) -> None:
         axes = self._axes
-        axes.set(xlim=(scale.first_day, scale.last_day), ylim=(scale.low, scale.high), axisbelow=True)
-        axes.spines[["left", "top", "right"]].set_visible(False)
-        axes.spines["bottom"].set_color(GREY)
+        axes.set(xlim=(scale.first_day, scale.last_day), ylim=(scale.low, scale.high))
         shares, dates = scale.shares(), scale.dates()
         axes.set_yticks(shares, [f"{100 * share:.0f} %" for share in shares])
         axes.set_xticks([day for day, _ in dates], [words for _, words in dates])
         axes.grid(axis="y", color="#e8e8e8", linewidth=0.6)
-        axes.tick_params("both", labelsize=_points(_SMALL), labelcolor=BLACK, color=GREY, pad=4)
-        axes.tick_params("y", length=0)
 
     def _draw_days(self, scale: Scale) -> None:
         axes, base = self._axes, self._trend.baseline
@@ -243,7 +260,7 @@ class _Page:
                     say("trend.picture-crisis"),
                     transform=axes.get_xaxis_transform(),
                     color=FLIPPING_COLOUR,
-                    size=_points(_SMALL),
+                    size=points(_SMALL),
                     ha="center",
                     va="top",
                 )
@@ -277,7 +294,7 @@ class _Page:
                 textcoords="offset points",
                 ha="left" if right else "right",
                 va="top",
-                size=_points(_SMALL),
+                size=points(_SMALL),
                 weight="bold" if run.below is Below.YES else "normal",
                 color=style["color"],
             )
@@ -297,7 +314,7 @@ class _Page:
             bbox_to_anchor=(_LEFT / WIDTH, (_BOTTOM - 105) / HEIGHT),
             ncols=len(marks),
             frameon=False,
-            fontsize=_points(_SMALL),
+            fontsize=points(_SMALL),
             borderpad=0,
             borderaxespad=0,
             handlelength=1,
@@ -317,7 +334,8 @@ class _Page:
         self._text(_LEFT, HEIGHT - 44, say("trend.picture-foot"), _SMALL - 7, GREY)
 
 
-def _points(pixels: float) -> float:
+def points(pixels: float) -> float:
+    """Return a size of letters in points."""
     return pixels * 72 / DPI
 
 

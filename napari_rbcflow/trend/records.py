@@ -108,6 +108,10 @@ class Record:
         Whether tracks were judged without the frames in which another cell was in the crop.
     simulated : bool
         Whether its frames were not a camera's or a recording's.
+    instrument : str
+        Its serial number, by the run's record.
+    control_lot : str
+        Of the control sample; empty for a patient's.
     """
 
     folder: Path
@@ -131,6 +135,8 @@ class Record:
     simulated: bool = False
     verdict: Verdict = Verdict.PROVISIONAL
     headline: FractionFigure | None = None
+    instrument: str = ""
+    control_lot: str = ""
 
     @property
     def named(self) -> str:
@@ -145,13 +151,16 @@ class Gathered:
     Attributes
     ----------
     records : tuple of Record
-        By start.
+        Of patients, by start.
     notes : tuple of str
         What else a person must know, such as a session that could not be read.
+    controls : tuple of Record
+        Of control samples, by start.
     """
 
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
+    controls: tuple[Record, ...] = ()
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -175,7 +184,7 @@ def gather(paths: Sequence[Path], progress: Callable[[int, int], None] | None = 
         If there is no session, or one that was named itself cannot be used; or if all that were found in
         folders were simulated.
     """
-    named, found = _sessions(paths)
+    named, found = find_sessions(paths)
     records: list[Record] = []
     notes: list[str] = []
     everything = [*named, *found]
@@ -214,8 +223,24 @@ def _of_patients(records: list[Record], *, all_named: bool) -> tuple[list[Record
     return records, [say("trend.all-simulated")]
 
 
-def _sessions(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the folders that were named themselves, and those that were found in others."""
+def find_sessions(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Find the sessions of some folders.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Sessions, or folders that hold sessions, one level down.
+
+    Returns
+    -------
+    named, found : list of Path
+        Those that were named themselves, and those that were found in others; none twice.
+
+    Raises
+    ------
+    BadInput
+        If there is none, or a folder cannot be read.
+    """
     if not paths:
         raise BadInput("trend.no-session")
     named: dict[str, Path] = {}
@@ -257,7 +282,7 @@ def read_record(folder: Path) -> Record:
     except (KeyError, TypeError, ValueError):
         raise BadInput("trend.no-start", folder=folder) from None
     by_hand, fault = _by_hand(session)
-    parameters = run.get("parameters") or {}
+    parameters, told = run.get("parameters") or {}, run.get("record") or {}
     return Record(
         folder=session.folder,
         started=started if started.tzinfo else started.astimezone(),
@@ -279,6 +304,8 @@ def read_record(folder: Path) -> Record:
         simulated=is_simulated(run),
         verdict=session.conclusion.verdict,
         headline=session.conclusion.headline,
+        instrument=one_line(told.get("instrument_serial")),
+        control_lot=one_line(told.get("control_lot")),
     )
 
 
@@ -348,13 +375,15 @@ def _without_copies(records: Sequence[Record], notes: Sequence[str]) -> Gathered
     kept: dict[tuple[Any, ...], Record] = {}
     notes = list(notes)
     for record in records:
-        key = (record.started, record.patient, record.sample, record.figure)
+        key = record.started, record.patient, record.sample, record.figure, record.instrument
         if key in kept:
             original = kept[key].folder
             notes.append(say("trend.session-copied", folder=record.folder, original=original))
         else:
             kept[key] = record
-    return Gathered(tuple(kept.values()), tuple(notes))
+    controls = tuple(record for record in kept.values() if record.control_lot)
+    of_patients = tuple(record for record in kept.values() if not record.control_lot)
+    return Gathered(of_patients, tuple(notes), controls)
 
 
 # Key of the word, Python's name of the setting, unit.
