@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from napari_rbcflow.classification import batches, two_stage
+from napari_rbcflow.classification import batches, gpu, two_stage
 
 OUT_OF_MEMORY = (
     "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 7.78 GiB of which 10.25 "
@@ -55,11 +55,11 @@ def pretend_card(
             raise broken[0]
 
     class Pretended(batches.StageRunner):
-        def __init__(self, trained: Any, device: torch.device, rows: int, **more: Any) -> None:
-            here, card = torch.device("cpu"), device.type == "cuda"
-            super().__init__(trained, here, ROWS if card else rows, **more)
+        def __init__(self, trained: Any, device: str, rows: int, **more: Any) -> None:
+            card = device == "cuda"
+            super().__init__(trained, "cpu", ROWS if card else rows, **more)
             if card:
-                self._source = batches._GpuBatches(trained, here, self.rows)
+                self._source = gpu.GpuBatches(trained, "cpu", self.rows)
                 self._onnx = None
                 for network in trained.networks:
                     for module in network.modules():

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from napari_rbcflow.classification import gpu
-from napari_rbcflow.classification.batches import LONGEST, MARGIN, StageRunner, _GpuBatches, near_threshold
-from napari_rbcflow.classification.sampling import Sampling, Scale, pad, sample, scaled
+from napari_rbcflow.classification.batches import MARGIN, StageRunner, near_threshold
+from napari_rbcflow.classification.sampling import LONGEST, Sampling, Scale, pad, sample, scaled
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.classification.weight_files import SHIPPED, TrainedStage, load_weights
 from napari_rbcflow.simulation import simulate_sequences
@@ -136,7 +136,7 @@ class TestOnDevice:
     def test_packing(self, stage: int, tracks: list[Track]) -> None:
         """Batch after batch through the two buffers: short, long, too long for the device, none."""
         trained = load_weights(SHIPPED / f"stage{stage}.safetensors", stage)
-        packing = _GpuBatches(trained, torch.device("cpu"), 16)
+        packing = gpu.GpuBatches(trained, "cpu", 16)
         rng = np.random.default_rng(0)
         long = rng.integers(90, 150, (LONGEST + 30, 31, 31)).astype(np.uint8)
         short = [c[:4] for c in sequences(1, 16)]

@@ -1,4 +1,4 @@
-"""Sampling and levelling of a whole batch on a GPU, bit for bit what `sampling` does on a CPU.
+"""Judging in PyTorch: batches packed for a GPU, sampled and levelled there bit for bit as on a CPU.
 
 One CPU core samples about eight thousand tracks a second, and a GPU judges more. Integers decide which frames
 are kept, and the few real numbers are single operations that IEEE 754 rounds alike everywhere. So nothing
@@ -8,10 +8,129 @@ number by multiplying with its reciprocal.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from napari_rbcflow.classification.sampling import C1, C2, CONTRAST, LIMIT, N_WINDOW, NONE, ONE, WINDOW, Scale
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from napari_rbcflow.classification.networks.blend import ensemble_logits
+from napari_rbcflow.classification.sampling import (
+    C1,
+    C2,
+    CONTRAST,
+    LIMIT,
+    LONGEST,
+    N_WINDOW,
+    NONE,
+    ONE,
+    WINDOW,
+    Scale,
+    sample,
+)
+from napari_rbcflow.classification.weight_files import TrainedStage
+from napari_rbcflow.types import CROP_SIDE
+
+_STEP = 16  # lengths sent to a GPU are rounded up to this: few shapes, so that memory is allocated once
+
+
+def logits_in_pytorch(
+    networks: Sequence[nn.Module],
+    batches: Iterable[tuple[tuple[Any, Any], int]],
+    device: str,
+    threads: int,
+    *,
+    half: bool,
+) -> NDArray[np.float64]:
+    """Return each sequence's logit difference, summed over the networks; `batches` are prepared as asked for.
+
+    A batch is images and mask, and how many of its rows are sequences.
+    """
+    parts = []
+    kind = torch.device(device).type
+    with _threads(threads), torch.inference_mode(), _exact(kind):
+        for (images, mask), rows in batches:
+            with torch.autocast(kind, torch.float16, enabled=half):
+                total = ensemble_logits(networks, torch.as_tensor(images), torch.as_tensor(mask))
+            parts.append((total[:, 1] - total[:, 0])[:rows])
+        # Only here do we wait for a GPU: while it judges a batch, the next one is packed.
+        logits: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
+    return logits
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Limit PyTorch to `number` threads; it counts them for the calling thread."""
+    before = torch.get_num_threads()
+    if before != number:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        if before != number:
+            torch.set_num_threads(before)
+
+
+@contextmanager
+def _exact(kind: str) -> Iterator[None]:
+    """Forbid TF32, PyTorch's default for convolutions (ten bits), and algorithms that vary; then undo it."""
+    if kind != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class GpuBatches:
+    """Packs raw crops into pinned memory, two buffers in turn; the device samples, levels and pads them.
+
+    Also runs on a CPU, for the tests.
+    """
+
+    def __init__(self, trained: TrainedStage, device: str, rows: int) -> None:
+        self._trained, self._device, self._rows = trained, torch.device(device), rows
+        pinned: dict[str, Any] = {"pin_memory": self._device.type == "cuda"}
+        size = rows * max(LONGEST, trained.frames) * CROP_SIDE * CROP_SIDE
+        self._crops = [torch.zeros(size, dtype=torch.uint8, **pinned) for _ in range(2)]
+        self._lengths = [torch.zeros(rows, dtype=torch.int64, **pinned) for _ in range(2)]
+        self._sent: list[torch.cuda.Event | None] = [None, None]
+        self._turn = 0
+
+    def prepare(self, some: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
+        trained, turn = self._trained, self._turn
+        self._turn = 1 - turn
+        sent = self._sent[turn]
+        if sent is not None:
+            sent.synchronize()
+        few = [
+            c
+            if trained.sampling == "similarity" and len(c) <= LONGEST
+            else c[sample(c, trained.frames, trained.sampling)]
+            for c in some
+        ]
+        longest = max(trained.frames, *map(len, few))
+        if longest > trained.frames:
+            longest = -(-longest // _STEP) * _STEP
+        shape = (self._rows, longest, CROP_SIDE, CROP_SIDE)
+        crops = self._crops[turn][: int(np.prod(shape))].view(shape)
+        lengths = self._lengths[turn]
+        lengths.zero_()
+        packed = crops.numpy()
+        for row, c in enumerate(few):
+            packed[row, : len(c)] = c
+            lengths[row] = len(c)
+        on_it = crops.to(self._device, non_blocking=True), lengths.to(self._device, non_blocking=True)
+        if self._device.type == "cuda":
+            self._sent[turn] = torch.cuda.current_stream(self._device).record_event()
+        return prepare(*on_it, trained.frames, trained.scale)
 
 
 def prepare(crops: Tensor, lengths: Tensor, frames: int, scale: Scale) -> tuple[Tensor, Tensor]:

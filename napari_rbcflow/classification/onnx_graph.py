@@ -7,26 +7,30 @@ members. What the members share is computed once: deviations from the mean image
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
 
-from napari_rbcflow.classification.networks.blend import FARTHEST, Blend, SmallNetwork
-from napari_rbcflow.classification.networks.handcrafted import (
+from napari_rbcflow.classification.networks import Ensemble
+from napari_rbcflow.classification.networks.measures import (
     AWAY_SHARES,
+    FARTHEST,
     SHARES,
     STEP_SHARES,
     TINY,
-    HandcraftedFeatures,
+    maps,
 )
 from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.types import CROP_SIDE
 
+if TYPE_CHECKING:
+    from torch import nn
+
+_Tensors = Mapping[str, NDArray[Any]]
 _OPSET, _IR = 18, 9  # of ONNX 1.14 (2023): every recent runtime knows them
 _PIXELS = CROP_SIDE * CROP_SIDE
 _BEYOND = 1e30  # replaces padded frames while a feature is sorted over time
@@ -34,9 +38,7 @@ _BEYOND = 1e30  # replaces padded frames while a feature is sorted over time
 
 def is_supported(networks: Sequence[nn.Module]) -> bool:
     """Whether `write_graph` knows this kind of network; others stay in PyTorch."""
-    return all(type(network) is Blend for network in networks) or all(
-        type(network) is SmallNetwork for network in networks
-    )
+    return Ensemble.of(networks).model in ("blend", "small")
 
 
 class OnnxNetworks:
@@ -82,11 +84,10 @@ def write_graph(networks: Sequence[nn.Module], rows: int, frames: int) -> onnx.M
         images = g.op("Pad", images, _ints(0, 0, 0, 0, 0, 1, 0, 0))
         mask = g.op("Pad", mask, _ints(0, 0, 0, 1))
     tracks = _Tracks(g, images, mask, rows, frames)
-    blends = [network for network in networks if isinstance(network, Blend)]
-    learned = [blend.learned for blend in blends] or [n for n in networks if isinstance(n, SmallNetwork)]
-    logits = _learned(g, tracks, learned)
-    if blends:
-        logits = g.op("Add", logits, _handcrafted(g, tracks, blends))
+    ensemble = Ensemble.of(networks)
+    logits = _learned(g, tracks, ensemble)
+    if ensemble.model == "blend":
+        logits = g.op("Add", logits, _handcrafted(g, tracks, ensemble.tensors))
     g.op("Identity", logits, name="logits")
     kind = TensorProto.FLOAT
     graph = helper.make_graph(
@@ -114,13 +115,13 @@ class _Graph:
         return self.ops(kind, *inputs, names=[name or self.name()], **attributes)[0]
 
     def ops(self, kind: str, *inputs: Any, names: Sequence[str], **attributes: Any) -> Sequence[str]:
-        """Add a node of several outputs; a Tensor, array or number among the inputs becomes a constant."""
+        """Add a node of several outputs; an array or number among the inputs becomes a constant."""
         given = [of if isinstance(of, str) else self._constant(of) for of in inputs]
         self.nodes.append(helper.make_node(kind, given, list(names), name=f"{kind}.{names[0]}", **attributes))
         return names
 
     def _constant(self, value: Any) -> str:
-        value = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        value = np.asarray(value)
         if value.dtype != np.int64:
             value = value.astype(np.float32)
         name = self.name()
@@ -160,20 +161,25 @@ class _Tracks:
         self.deviations = g.op("Sub", self.images, self.mean)
 
 
-def _learned(g: _Graph, tracks: _Tracks, networks: Sequence[SmallNetwork]) -> str:
+def _learned(g: _Graph, tracks: _Tracks, ensemble: Ensemble) -> str:
     """Sum of the members' `SmallNetwork` logits, (rows, 2)."""
+    networks = ensemble.tensors
+    if ensemble.model == "blend":
+        of = "learned."
+        networks = [{k.removeprefix(of): v for k, v in n.items() if k.startswith(of)} for n in networks]
     rows, frames = tracks.rows, tracks.frames
     both = [
         g.reshape(of, rows * frames, 1, CROP_SIDE, CROP_SIDE) for of in (tracks.images, tracks.deviations)
     ]
     seen = g.op("Concat", *both, axis=1)
-    edge = networks[0]._edge
+    edge = ensemble.edge
     if edge:
         ends = _ints(CROP_SIDE - edge, CROP_SIDE - edge)
         seen = g.op("Slice", seen, _ints(edge, edge), ends, _ints(2, 3))
     weight = g.reshape(g.op("Transpose", tracks.mask, perm=[1, 0]), frames, rows, 1)
     lengths = g.op("Cast", g.reshape(tracks.count, rows), to=TensorProto.INT32)
-    members = [_features(g, network, seen, weight, lengths, rows, frames) for network in networks]
+    shared = (seen, weight, lengths, rows, frames)
+    members = [_features(g, network, ensemble.strides, *shared) for network in networks]
     stacked = g.op("Concat", *members, axis=0)  # members, frames, rows, features
     share = g.reshape(g.op("Transpose", tracks.share, perm=[1, 0]), frames, rows, 1)
     average = g.op("ReduceSum", g.op("Mul", stacked, share), _ints(1), keepdims=1)
@@ -183,74 +189,83 @@ def _learned(g: _Graph, tracks: _Tracks, networks: Sequence[SmallNetwork]) -> st
     highest = g.op("ReduceMax", g.op("Where", there, stacked, -1e4), _ints(1), keepdims=0)
     average = g.op("Squeeze", average, _ints(1))
     told = g.op("Concat", average, spread, g.op("Max", highest, -10.0), axis=2)
-    return _dense(g, told, [(n.head[1], n.head[4]) for n in networks])
+    return _dense(g, told, [_layers(network, "head") for network in networks])
+
+
+def _layers(tensors: _Tensors, name: str) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Weights and biases of a sequence's layers that have any, in their order."""
+    keys = (key.split(".") for key in tensors if key.startswith(f"{name}."))
+    numbers = sorted({int(number) for _, number, kind in keys if kind == "weight"})
+    return [(tensors[f"{name}.{n}.weight"], tensors[f"{name}.{n}.bias"]) for n in numbers]
 
 
 def _features(
-    g: _Graph, network: SmallNetwork, seen: str, weight: str, lengths: str, rows: int, frames: int
+    g: _Graph,
+    network: _Tensors,
+    strides: Sequence[int],
+    seen: str,
+    weight: str,
+    lengths: str,
+    rows: int,
+    frames: int,
 ) -> str:
     """One member's features of every frame and the states of its GRUs, (1, frames, rows, features)."""
-    maps = seen
-    for layer in network.extractor:
-        if isinstance(layer, nn.Conv2d):
-            border = [int(n) for n in layer.padding]
-            maps = g.op("Conv", maps, layer.weight, layer.bias, strides=layer.stride, pads=border * 2)
-        elif isinstance(layer, nn.ReLU):
-            maps = g.op("Relu", maps)
-        elif isinstance(layer, nn.Flatten):
-            maps = g.op("Flatten", maps)
-        elif isinstance(layer, nn.Linear):
-            maps = g.op("Gemm", maps, layer.weight, layer.bias, transB=1)
-    norm = network.norm
-    maps = g.op("LayerNormalization", maps, norm.weight, norm.bias, epsilon=norm.eps)
-    features = g.reshape(g.op("Relu", maps), rows, frames, -1)
+    *convolutions, dense = _layers(network, "extractor")
+    for stride, layer in zip(strides, convolutions, strict=True):
+        seen = g.op("Relu", g.op("Conv", seen, *layer, strides=(stride, stride), pads=[1] * 4))
+    seen = g.op("Gemm", g.op("Flatten", seen), *dense, transB=1)
+    seen = g.op("LayerNormalization", seen, network["norm.weight"], network["norm.bias"], epsilon=1e-5)
+    features = g.reshape(g.op("Relu", seen), rows, frames, -1)
     features = g.op("Transpose", features, perm=[1, 0, 2])  # the GRU wants time first
     parts = [features]
-    if network.forth is not None and network.back is not None:
-        both = (network.forth, network.back)
+    if "forth.weight_hh_l0" in network:
+
+        def gates(kind: str) -> list[NDArray[np.float32]]:
+            return [_gates(network[f"{way}.{kind}_l0"]) for way in ("forth", "back")]
+
+        biases = zip(gates("bias_ih"), gates("bias_hh"), strict=True)
         states = g.op(
             "GRU",
             g.op("Mul", features, weight),
-            np.stack([_gates(gru.weight_ih_l0) for gru in both]),
-            np.stack([_gates(gru.weight_hh_l0) for gru in both]),
-            np.stack([np.concatenate([_gates(gru.bias_ih_l0), _gates(gru.bias_hh_l0)]) for gru in both]),
+            np.stack(gates("weight_ih")),
+            np.stack(gates("weight_hh")),
+            np.stack([np.concatenate(both) for both in biases]),
             lengths,
             direction="bidirectional",
-            hidden_size=network.forth.hidden_size,
+            hidden_size=network["forth.weight_hh_l0"].shape[1],
             linear_before_reset=1,
         )
         parts.append(g.reshape(g.op("Transpose", states, perm=[0, 2, 1, 3]), frames, rows, -1))
     return g.op("Unsqueeze", g.op("Concat", *parts, axis=2), _ints(0))
 
 
-def _gates(weights: Any) -> NDArray[np.float32]:
+def _gates(weights: NDArray[Any]) -> NDArray[np.float32]:
     """PyTorch keeps a GRU's gates as reset, update, new; ONNX as update, reset, new."""
-    reset, update, new = np.split(weights.detach().numpy(), 3)
+    reset, update, new = np.split(weights, 3)
     return np.concatenate([update, reset, new])
 
 
-def _dense(g: _Graph, told: str, layers: Sequence[tuple[Any, Any]]) -> str:
+def _dense(g: _Graph, told: str, layers: Sequence[Sequence[tuple[NDArray[Any], NDArray[Any]]]]) -> str:
     """Two dense layers of every member on (members, rows, features); their sum over members, (rows, 2)."""
     for place in range(2):
-        weights = np.stack([pair[place].weight.detach().numpy().T for pair in layers])
-        biases = np.stack([pair[place].bias.detach().numpy()[None] for pair in layers])
+        weights = np.stack([pair[place][0].T for pair in layers])
+        biases = np.stack([pair[place][1][None] for pair in layers])
         told = g.op("Add", g.op("MatMul", told, weights), biases)
         if place == 0:
             told = g.op("Relu", told)
     return g.op("ReduceSum", told, _ints(0), keepdims=0)
 
 
-def _handcrafted(g: _Graph, tracks: _Tracks, blends: Sequence[Blend]) -> str:
+def _handcrafted(g: _Graph, tracks: _Tracks, blends: Sequence[_Tensors]) -> str:
     """Sum of the members' logits from the handcrafted features, (rows, 2)."""
-    features = _handcrafted_features(g, tracks, blends[0].handcrafted)
-    features = g.op("Unsqueeze", features, _ints(0))
-    centre, spread = (np.stack([getattr(b, of).numpy()[None] for b in blends]) for of in ("centre", "spread"))
+    features = g.op("Unsqueeze", _handcrafted_features(g, tracks), _ints(0))
+    centre, spread = (np.stack([blend[of][None] for blend in blends]) for of in ("centre", "spread"))
     standard = g.op("Div", g.op("Sub", features, centre), spread)
     standard = g.op("Clip", standard, -FARTHEST, FARTHEST)
-    return _dense(g, standard, [(b.by_hand[1], b.by_hand[4]) for b in blends])
+    return _dense(g, standard, [_layers(blend, "by_hand") for blend in blends])
 
 
-def _handcrafted_features(g: _Graph, tracks: _Tracks, module: HandcraftedFeatures) -> str:
+def _handcrafted_features(g: _Graph, tracks: _Tracks) -> str:
     """`HandcraftedFeatures.forward`, (rows, number): see there for what each is."""
     rows, frames = tracks.rows, tracks.frames
     # A row that pads a batch holds no frame: its first, empty one is used.
@@ -259,7 +274,7 @@ def _handcrafted_features(g: _Graph, tracks: _Tracks, module: HandcraftedFeature
     mask = g.op("Concat", g.op("Max", first, 1.0), rest, axis=1)
     flat = g.reshape(tracks.images, rows * frames, _PIXELS)
     mean = g.reshape(tracks.mean, rows, _PIXELS)
-    all_images = _of_images(g, module, g.op("Concat", flat, mean, axis=0), rows * (frames + 1))
+    all_images = _of_images(g, g.op("Concat", flat, mean, axis=0), rows * (frames + 1))
     each = g.reshape(g.slice(all_images, 0, 0, rows * frames), rows, frames, -1)
     of_mean = g.slice(all_images, 0, rows * frames, rows * (frames + 1))
     # middle, high - low, upper - quarter, low, high of the five quantiles
@@ -273,7 +288,7 @@ def _handcrafted_features(g: _Graph, tracks: _Tracks, module: HandcraftedFeature
     stepped = g.op("Max", rest, [1.0] + [0.0] * (frames - 2))
     steps = _quantiles(g, moved, stepped, STEP_SHARES, rows, frames - 1)
     far = g.op(
-        "MatMul", g.square(g.reshape(tracks.deviations, rows * frames, _PIXELS)), _column(module._disc)
+        "MatMul", g.square(g.reshape(tracks.deviations, rows * frames, _PIXELS)), _column(maps()["disc"])
     )
     far = g.op("Sqrt", g.op("Add", g.reshape(far, rows, frames, 1), TINY))
     aways = _quantiles(g, far, mask, AWAY_SHARES, rows, frames)
@@ -293,9 +308,9 @@ def _backwards(*axes: int) -> tuple[NDArray[np.int64], ...]:
     return _ints(*[-1] * n), _ints(*[-CROP_SIDE - 1] * n), _ints(*axes), _ints(*[-1] * n)
 
 
-def _column(disc: Tensor) -> NDArray[np.float32]:
+def _column(disc: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean over all pixels of what is on the disc, as a matrix to multiply with."""
-    return (disc / disc.numel()).numpy().reshape(-1, 1)
+    return (disc / np.float32(disc.size)).reshape(-1, 1)
 
 
 def _thirds(g: _Graph, mask: str, rows: int, frames: int) -> str:
@@ -337,16 +352,17 @@ def _quantiles(
     return g.op("MatMul", hats, ordered)
 
 
-def _of_images(g: _Graph, module: HandcraftedFeatures, flat: str, n: int) -> str:
+def _of_images(g: _Graph, flat: str, n: int) -> str:
     """`HandcraftedFeatures._of_images` of (n, 961) pixels, (n, features)."""
-    rings, waves = len(module._rings), len(module._light) - len(module._rings)
-    light = g.op("MatMul", flat, module._light.T)
+    of = maps()
+    rings, waves = len(of["rings"]), len(of["light"]) - len(of["rings"])
+    light = g.op("MatMul", flat, of["light"].T)
     means, wave = g.slice(light, 1, 0, rings), g.slice(light, 1, rings, rings + waves)
-    squares = g.op("MatMul", g.square(flat), module._rings.T)
+    squares = g.op("MatMul", g.square(flat), of["rings"].T)
     spreads = g.root(g.op("Sub", squares, g.square(means)), 1e-6)
     pairs = g.reshape(g.square(wave), n, waves // 2, 2)
     heights = g.root(g.op("ReduceSum", pairs, _ints(2), keepdims=0), TINY)
-    moments = g.op("MatMul", g.op("Abs", flat), module._moments.T)
+    moments = g.op("MatMul", g.op("Abs", flat), of["moments"].T)
     contrast = g.op("Add", g.slice(moments, 1, 0, 1), 1e-3)
     centred = g.op("Div", g.slice(moments, 1, 1, 6), contrast)
     y, x, raw_yy, raw_xx, raw_yx = (g.slice(centred, 1, k, k + 1) for k in range(5))
@@ -361,12 +377,12 @@ def _of_images(g: _Graph, module: HandcraftedFeatures, flat: str, n: int) -> str
         *(means, spreads, wave, heights, g.op("Mul", contrast, 0.01)),
         *(y, x, g.op("Sqrt", g.op("Add", size, longer)), g.root(g.op("Sub", size, longer), 1e-3)),
         *(g.op("Div", longer, size), g.op("Div", wider, size), turned, g.op("Abs", turned)),
-        *(*_sharpness(g, module, flat), *_extremes(g, module, flat)),
+        *(*_sharpness(g, flat), *_extremes(g, flat)),
         axis=1,
     )
 
 
-def _sharpness(g: _Graph, module: HandcraftedFeatures, flat: str) -> tuple[str, str]:
+def _sharpness(g: _Graph, flat: str) -> tuple[str, str]:
     """Gradient inside and outside, (n, 2), and Laplacian, (n, 1).
 
     A neighbour is the pixel so many places later. At the end of a line there is none, and the weight is zero.
@@ -375,7 +391,8 @@ def _sharpness(g: _Graph, module: HandcraftedFeatures, flat: str) -> tuple[str, 
     here = g.slice(flat, 1, 0, last)
     down, right = (g.op("Sub", g.slice(flat, 1, by, last + by), here) for by in (CROP_SIDE, 1))
     slope = g.root(g.op("Add", g.square(down), g.square(right)), TINY)
-    inside = module._disc.numpy()[:-1].copy()
+    round_cell = maps()["disc"]
+    inside = round_cell[:-1].copy()
     outside = 1 - inside
     inside[:, -1] = outside[:, -1] = 0
     slopes = g.op("MatMul", slope, np.stack([inside.ravel(), outside.ravel()], 1) / np.float32(100))
@@ -383,14 +400,14 @@ def _sharpness(g: _Graph, module: HandcraftedFeatures, flat: str) -> tuple[str, 
     middle = g.op("Mul", g.slice(flat, 1, CROP_SIDE, last), -4.0)
     bend = g.square(g.op("Sum", *beside, middle))
     disc = np.zeros((CROP_SIDE, CROP_SIDE), np.float32)
-    disc[1:-1, 1:-1] = module._disc[1:-1, 1:-1] / (CROP_SIDE - 2) ** 2
+    disc[1:-1, 1:-1] = round_cell[1:-1, 1:-1] / (CROP_SIDE - 2) ** 2
     bends = g.op("MatMul", bend, disc[1:-1].reshape(-1, 1))
     return slopes, g.root(bends, TINY)
 
 
-def _extremes(g: _Graph, module: HandcraftedFeatures, flat: str) -> tuple[str, str]:
+def _extremes(g: _Graph, flat: str) -> tuple[str, str]:
     """Brightest and darkest pixel of the cell, (n, 1) each."""
-    cell = module._cell.numpy()
+    cell = maps()["cell"]
     start, end = int(cell.min()), int(cell.max()) + 1
     beyond = np.full(end - start, _BEYOND, np.float32)
     beyond[cell - start] = -_BEYOND

@@ -17,6 +17,8 @@ from napari_rbcflow.types import CROP_SIDE
 
 Sampling = Literal["uniform", "similarity"]
 
+LONGEST = 64
+"""The most frames of a track that a GPU takes; the paper's longest have 60. The CPU reduces longer ones."""
 WINDOW = 7
 N_WINDOW = WINDOW * WINDOW
 # A similarity of 1. That of each window is rounded to a millionth and added as an integer, so that the order

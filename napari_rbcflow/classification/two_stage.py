@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import importlib.util
 import logging
+import runpy
+import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from napari_rbcflow.classification.batches import LONGEST, StageRunner
+from napari_rbcflow.classification.batches import StageRunner
+from napari_rbcflow.classification.sampling import LONGEST
 from napari_rbcflow.classification.weight_files import SHIPPED, TrainedStage, held_back_counts, load_weights
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
@@ -42,7 +45,7 @@ class TwoStage:
     Parameters
     ----------
     stage1, stage2 : TrainedStage
-    device : torch.device
+    device : str or torch.device
     threads : int
         Threads that judge on a CPU, one by default: the others belong to tracking. Those of PyTorch are set
         for the calling thread during `judge` only.
@@ -68,45 +71,55 @@ class TwoStage:
         self,
         stage1: TrainedStage,
         stage2: TrainedStage,
-        device: torch.device,
+        device: Any,
         *,
         threads: int = 1,
         mixed: bool = False,
     ) -> None:
         self.stage1, self.stage2 = stage1, stage2
-        self._device, self._threads = device, threads
+        self._device, self._threads = str(device), threads
         self._lock = threading.Lock()
-        if device.type == "cuda":
+        if self._on_card:
             # Nothing can be copied back from a GPU that has failed.
             self._spare = [replace(t, networks=copy.deepcopy(t.networks)) for t in (stage1, stage2)]
             self._gpu_name = "GPU"
         try:
-            self._make_runners(device, mixed)
+            self._make_runners(mixed)
         except Exception as error:
             self._fall_back_to_cpu(error)
 
-    def _make_runners(self, device: torch.device, mixed: bool) -> None:
-        if device.type == "cuda":
-            self._gpu_name = torch.cuda.get_device_name(device)
+    @property
+    def _on_card(self) -> bool:
+        return self._device != "cpu"
+
+    def _make_runners(self, mixed: bool) -> None:
+        if self._on_card:
+            import torch
+
+            self._gpu_name = torch.cuda.get_device_name(self._device)
             self.batch, self.linger_s = GPU_BATCH, GPU_LINGER_S
-        rows = (self.batch, self.batch if device.type == "cuda" else CPU_BATCH_2)
+        rows = (self.batch, self.batch if self._on_card else CPU_BATCH_2)
         stages = zip((self.stage1, self.stage2), rows, strict=True)
-        self._runners = [StageRunner(t, device, n, mixed=mixed, threads=self._threads) for t, n in stages]
+        self._runners = [
+            StageRunner(t, self._device, n, mixed=mixed, threads=self._threads) for t, n in stages
+        ]
 
     def _fall_back_to_cpu(self, error: Exception) -> None:
         """Continue on the CPU, or raise the error if the CPU is what failed."""
-        if self._device.type == "cpu":
+        if not self._on_card:
             raise error
+        import torch
+
         why = " ".join(str(error).split("\n", 1)[0].split())[:120].rstrip(". ") or type(error).__name__
         if isinstance(error, torch.OutOfMemoryError) or "out of memory" in why:
             self.fault = say("classification.gpu-out-of-memory", card=self._gpu_name)
         else:
             self.fault = say("classification.gpu-failed", card=self._gpu_name, why=why)
         log.warning("%s", self.fault)
-        self._device = torch.device("cpu")
+        self._device = "cpu"
         self.stage1, self.stage2 = self._spare
         self.batch, self.linger_s = CPU_BATCH, CPU_LINGER_S
-        self._make_runners(self._device, mixed=False)
+        self._make_runners(mixed=False)
 
     @classmethod
     def load(
@@ -179,13 +192,13 @@ class TwoStage:
     @property
     def device(self) -> str:
         """Where the next track is judged: ``cpu``, or ``cuda`` and the card's name."""
-        return f"cuda ({self._gpu_name})" if self._device.type == "cuda" else "cpu"
+        return f"cuda ({self._gpu_name})" if self._on_card else "cpu"
 
     def warm_up(self) -> None:
         """Compile and allocate in advance, so that the first real label is not late."""
         rng = np.random.default_rng(0)
         longer = max(self.stage1.frames, self.stage2.frames) + 4
-        shapes = range(longer, LONGEST + 16, 16) if self._device.type == "cuda" else ()
+        shapes = range(longer, LONGEST + 16, 16) if self._on_card else ()
         for frames in (longer, longer, *shapes):
             crops = [rng.integers(100, 140, (frames, CROP_SIDE, CROP_SIDE)).astype(np.uint8)]
             self.reliable(crops)
@@ -247,7 +260,7 @@ class TwoStage:
         return self._probabilities(1, crops)
 
     def _probabilities(self, stage: int, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        with self._lock, _threads(self._threads):
+        with self._lock:
             try:
                 return self._runners[stage].probabilities(crops)
             except Exception as error:
@@ -255,24 +268,37 @@ class TwoStage:
                 return self._runners[stage].probabilities(crops)
 
 
-def choose_device(wanted: str) -> torch.device:
-    """Return the device for ``auto``, ``cpu`` or ``cuda``."""
+def choose_device(wanted: str) -> str:
+    """Return the device for ``auto``, ``cpu`` or ``cuda``: ``cpu`` or ``cuda``."""
     if wanted not in ("auto", "cpu", "cuda"):
         raise BadInput("classification.no-device", device=wanted)
-    present = torch.cuda.is_available()
+    present = wanted != "cpu" and _may_have_a_card()
+    if present:
+        import torch
+
+        present = torch.cuda.is_available()
     if wanted == "cuda" and not present:
         raise BadInput("classification.no-cuda")
-    return torch.device("cuda" if present and wanted != "cpu" else "cpu")
+    return "cuda" if present else "cpu"
 
 
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Limit PyTorch to `number` threads; it counts them for the calling thread."""
-    before = torch.get_num_threads()
-    if before != number:
-        torch.set_num_threads(number)
+def _may_have_a_card() -> bool:
+    """Whether PyTorch, which takes a second to import, has to be asked for a graphics card."""
+    if "torch" in sys.modules:
+        return True
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return True
     try:
-        yield
-    finally:
-        if before != number:
-            torch.set_num_threads(before)
+        built = runpy.run_path(str(Path(found.origin).with_name("version.py")))
+    except Exception:
+        return True
+    if built.get("hip") or built.get("rocm"):
+        return True
+    if not built.get("cuda"):  # a build for CPUs
+        return False
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:  # no driver
+        return False
+    return True

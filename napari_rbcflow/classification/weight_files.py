@@ -8,22 +8,23 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import nn
+from safetensors.numpy import load
 
-from napari_rbcflow.classification.networks import build
+from napari_rbcflow.classification.networks import Ensemble
 from napari_rbcflow.classification.sampling import Sampling, Scale
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FOUND = {"tank_treading_found": "tank-treading found, of", "flipping_found": "flipping found, of"}
 LET_THROUGH = "let through, of"
@@ -120,7 +121,7 @@ class TrainedStage:
     name: str
     stage: int
     sha256: str  # of the safetensors file
-    networks: list[nn.Module]  # in evaluation mode
+    networks: Sequence[nn.Module]  # in evaluation mode
     sampling: Sampling
     frames: int  # K
     scale: Scale
@@ -232,7 +233,11 @@ def load_weights(path: Path, stage: int) -> TrainedStage:
         raise BadInput("classification.weights-damaged", path=path)
     if card.get("seal") != seal(card):
         raise BadInput("classification.card-changed", card=card_path)
-    networks = _networks(path, data, members, lambda: build(model, frames, options))
+    networks = Ensemble(model, frames, options, _tensors(path, data, members))
+    if (
+        path.parent != SHIPPED
+    ):  # those were tried when they were shipped, and the seal says that they are they
+        _try(networks, path)
     name = str(card.get("name", path.stem))
     return TrainedStage(
         *(name, stage, found, networks, sampling, frames, scale, slope, offset, threshold, told_from, card),
@@ -241,34 +246,31 @@ def load_weights(path: Path, stage: int) -> TrainedStage:
     )
 
 
-def _networks(path: Path, data: bytes, members: int, make: Callable[[], nn.Module]) -> list[nn.Module]:
-    """Make the networks and fill them with the tensors of the file, all of them finite and none left over."""
+def _tensors(path: Path, data: bytes, members: int) -> list[dict[str, NDArray[Any]]]:
+    """Return the tensors of each member, all of them finite and none left over."""
     try:
         state = load(data)
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError) as error:
         raise BadInput("classification.weights-truncated", path=path, why=error) from error
-    for key, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise BadInput("classification.weights-not-finite", path=path, tensor=key)
+    tensors: list[dict[str, NDArray[Any]]] = [{} for _ in range(members)]
+    for name, tensor in state.items():
+        if not np.isfinite(tensor).all():
+            raise BadInput("classification.weights-not-finite", path=path, tensor=name)
+        member, _, key = name.partition(".")
+        if not (member.isdecimal() and int(member) < members):
+            why = say("classification.weights-tensor-left-over", tensor=name, members=members)
+            raise BadInput("classification.weights-do-not-fit", path=path, why=why)
+        tensors[int(member)][key] = tensor
+    return tensors
+
+
+def _try(networks: Ensemble, path: Path) -> None:
+    """Make the modules of a file that may be anybody's: its tensors may fit no network."""
     try:
-        networks = []
-        for member in range(members):
-            network = make()
-            own = network.state_dict()
-            mine = {f"{member}.{key}": key for key in own}
-            for name, key in mine.items():
-                if name in state and state[name].dtype != own[key].dtype:
-                    types = {"found": state[name].dtype, "wanted": own[key].dtype}
-                    raise ValueError(say("classification.weights-tensor-type", tensor=name, **types))
-            network.load_state_dict({key: state.pop(name) for name, key in mine.items() if name in state})
-            networks.append(network.eval().requires_grad_(False))
-        if state:
-            left = next(iter(state))
-            raise ValueError(say("classification.weights-tensor-left-over", tensor=left, members=members))
+        networks[0]
     except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
         why = str(error).splitlines()[0]
         raise BadInput("classification.weights-do-not-fit", path=path, why=why) from error
-    return networks
 
 
 def save_weights(path: Path, networks: Sequence[nn.Module], card: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,6 +278,9 @@ def save_weights(path: Path, networks: Sequence[nn.Module], card: Mapping[str, A
 
     The card needs name, stage, recipe, slope, offset and threshold; it is returned with its hash.
     """
+    import torch
+    from safetensors.torch import save
+
     state = {
         f"{member}.{key}": value.detach().cpu().contiguous()
         for member, network in enumerate(networks)

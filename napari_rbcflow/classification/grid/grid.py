@@ -147,7 +147,7 @@ def run_grid(
     out, wanted = Path(out), _wanted(stages, models, samplings, frames)
     if epochs < 1:
         raise BadInput("classification.no-epochs")
-    where = choose_device(device)
+    where = torch.device(choose_device(device))
     splits = make_splits(datasets, sorted(set(stages)), validation, test)
     identity = identity_of(splits, epochs, seed)
     begin(out, identity)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_rbcflow.classification.networks.handcrafted import HandcraftedFeatures
+from napari_rbcflow.classification.networks.measures import FARTHEST, USUAL_STRIDES
 from napari_rbcflow.types import CROP_SIDE
 
 # Frames at a time through the convolutions on a CPU: they stay in the cache, three times as fast as 640.
@@ -35,10 +36,11 @@ class SmallNetwork(nn.Module):
         features: int = 48,
         hidden: int = 32,
         dropout: float = 0.3,
-        strides: Sequence[int] = (2, 2, 2),
+        strides: Sequence[int] = USUAL_STRIDES,
         side: int = CROP_SIDE,
     ) -> None:
         super().__init__()
+        self.strides, self.side = tuple(strides), side
         self._edge = (CROP_SIDE - side) // 2
         layers: list[nn.Module] = []
         channels = 2
@@ -87,9 +89,6 @@ class SmallNetwork(nn.Module):
         forth, _ = self.forth(features)
         back, _ = self.back(features.gather(1, turned.expand_as(features)))
         return torch.cat([forth, back.gather(1, turned.expand_as(back))], 2)
-
-
-FARTHEST = 5.0  # standard deviations at which a feature is clipped: a neighbour raises some to twenty
 
 
 class Blend(nn.Module):

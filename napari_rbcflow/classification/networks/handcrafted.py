@@ -10,23 +10,12 @@ Pertuz, Puig and Garcia, Pattern Recognition 46 (2013) 1415.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from napari_rbcflow.classification.networks.measures import AWAY_SHARES, SHARES, STEP_SHARES, TINY, maps
 from napari_rbcflow.types import CROP_SIDE
-
-# A red cell's dark rim is at 6 px; beyond 12.5 px there are only neighbours.
-_RINGS_PX = (0.0, 1.6, 3.2, 4.8, 6.4, 8.0, 10.0, 12.5, 23.0)
-_DISC_PX, _CELL_PX, _CORE_PX = 10.5, 8.5, 4.0
-# Quantiles over time of a feature, of its steps, and of the frames' distance from the mean image.
-SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
-STEP_SHARES, AWAY_SHARES = (0.5, 0.9), (0.1, 0.5, 0.9)
-TINY = 1e-8
 
 
 class HandcraftedFeatures(nn.Module):
@@ -48,28 +37,11 @@ class HandcraftedFeatures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        y, x = np.mgrid[:CROP_SIDE, :CROP_SIDE] - (CROP_SIDE - 1) / 2
-        far, angle = np.hypot(y, x), np.arctan2(y, x)
-        rings = [(far >= a) & (far < b) for a, b in pairwise(_RINGS_PX)]
-        harmonics = [
-            where * wave(order * angle) / where.sum()
-            for where in (far < _CORE_PX, (far >= _CORE_PX) & (far < 8.0))
-            for order in (1, 2)
-            for wave in (np.cos, np.sin)
-        ]
-        disc = (far < _DISC_PX).astype(np.float64)
-        means = [ring / ring.sum() for ring in rings]
-        self._keep("_light", _rows([*means, *harmonics]))
-        self._keep("_rings", _rows(means))
-        self._keep("_moments", _rows([disc * of for of in (1.0, y, x, y * y, x * x, y * x)]))
-        self._keep("_disc", torch.from_numpy(disc.astype(np.float32)))
-        self._keep("_cell", torch.from_numpy(np.flatnonzero(far.ravel() < _CELL_PX)))
+        for name, pixels in maps().items():
+            self.register_buffer(f"_{name}", torch.tensor(pixels), persistent=False)
         with torch.no_grad():
             blank = torch.zeros(1, 2, CROP_SIDE, CROP_SIDE)
             self.number = int(self(blank, torch.ones(1, 2)).shape[1])
-
-    def _keep(self, name: str, value: Tensor) -> None:
-        self.register_buffer(name, value, persistent=False)
 
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
         """Features (tracks, `number`) of images (tracks, K, 31, 31) with a mask (tracks, K)."""
@@ -144,10 +116,6 @@ class HandcraftedFeatures(nn.Module):
             ],
             1,
         )
-
-
-def _rows(maps: list[NDArray[np.float64]]) -> Tensor:
-    return torch.from_numpy(np.stack([m.ravel() for m in maps]).astype(np.float32))
 
 
 def _quantiles(values: Tensor, mask: Tensor, shares: tuple[float, ...]) -> list[Tensor]:

@@ -113,7 +113,7 @@ def train_further(
     old = load_weights(Path(start), stage)
     recipe = recipe_of(old, epochs or EPOCHS)
     with new_folder(Path(out)):
-        where = choose_device(device)
+        where = torch.device(choose_device(device))
         train, validation, _ = gather(datasets, stage, without)
         tracks = [*train, *validation]
         refuse_unnamed(tracks)

@@ -228,7 +228,7 @@ def train(
             raise BadInput("classification.share-out-of-range", setting=setting, share=share)
     recipe = replace(recipe, **shares)
     with new_folder(out):
-        where = choose_device(device)
+        where = torch.device(choose_device(device))
         train_set, validation, test = gather(datasets, recipe.stage, without)
         drawn = draw_simulated(recipe, len(train_set) + len(validation))
         cut = draw_composed(recipe, [*train_set, *validation], datasets, without, report)
