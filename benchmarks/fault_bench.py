@@ -156,13 +156,12 @@ class Bench:
     def server(self) -> tuple[Camera, subprocess.Popen[bytes]]:
         """Open a stand-in for Micro-Manager; return its camera, and its process."""
         raw = self.folder.parent / f"{self.folder.name}.raw"
-        long = np.concatenate([self.movie] * 4)
         if not raw.exists():
-            long.tofile(raw)
+            self.movie.tofile(raw)
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             port = int(one.getsockname()[1])
-        order = ServerOrder(str(raw), long.shape[2], long.shape[1], port)
+        order = ServerOrder(str(raw), self.movie.shape[2], self.movie.shape[1], port, loop=True)
         program = [sys.executable, str(TESTS / "stand_in" / "server.py"), order.text()]
         process = subprocess.Popen(program, stdout=subprocess.PIPE)
         self._undo.callback(process.wait)

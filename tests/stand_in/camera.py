@@ -41,6 +41,7 @@ class Order:
     ends_after: int = -1
     dies_after: int = -1
     hangs_after: int = -1
+    loop: bool = False
     live: bool = False
     pixel_size_um: Any = 0.0
     bits: int = 12
@@ -173,7 +174,7 @@ class Core(Thing):
                 os.kill(os.getpid(), signal.SIGKILL)
             if i == order.hangs_after:
                 time.sleep(3600)
-            if i == order.ends_after or i == self._asked or i >= len(self._movie):
+            if i in (order.ends_after, self._asked) or (i >= len(self._movie) and not order.loop):
                 self._running = i < len(self._movie) and i not in (order.ends_after, self._asked)
                 return
             if len(self._waiting) >= order.buffer_frames and self._overwrites:
@@ -186,7 +187,7 @@ class Core(Thing):
 
     def _picture(self, i: int) -> np.ndarray:
         """Return a frame as the camera is set now; as it stands in the movie where nothing was set."""
-        order, frame, kind = self._order, self._movie[i], self._properties["PixelType"]
+        order, frame, kind = self._order, self._movie[i % len(self._movie)], self._properties["PixelType"]
         binning = self._binning()
         frame = frame[:: binning // _BINNING, :: binning // _BINNING] if binning >= _BINNING else frame
         frame = frame.repeat(_BINNING, 0).repeat(_BINNING, 1) if binning < _BINNING else frame
