@@ -14,6 +14,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from factories import a_movie, chamber
 from sentence_keys import any_said, refused
 
@@ -333,10 +334,13 @@ def recordings() -> list[np.ndarray]:
 
 def in_parts(folder: Path, frames: np.ndarray, names: list[str], length: int = 18) -> list[Path]:
     folder.mkdir(exist_ok=True)
-    return [
-        write(folder / name, "rawvideo", frames=frames[length * k : length * (k + 1)])
-        for k, name in enumerate(names)
-    ]
+    for k, name in enumerate(names):
+        part = frames[length * k : length * (k + 1)]
+        if name.endswith(".tif"):
+            tifffile.imwrite(folder / name, part)
+        else:
+            write(folder / name, "rawvideo", frames=part)
+    return [folder / name for name in names]
 
 
 @pytest.mark.parametrize(
@@ -346,6 +350,9 @@ def in_parts(folder: Path, frames: np.ndarray, names: list[str], length: int = 1
         ["cap.00.avi", "cap.01.avi", "cap.02.avi"],
         ["m9.avi", "m10.avi", "m11.avi"],
         ["a (1).avi", "a (2).avi", "a (3).avi"],
+        ["run.tif", "run_X2.tif", "run_X3.tif"],
+        ["run.tif", "run@0001.tif", "run@0002.tif"],
+        ["b-1.tif", "b-2.tif", "b-3.tif"],
     ],
 )
 def test_a_recording_in_parts_is_read_whole_whichever_is_given(
@@ -353,38 +360,47 @@ def test_a_recording_in_parts_is_read_whole_whichever_is_given(
 ) -> None:
     whole, other = recordings
     parts = in_parts(tmp_path / "m", whole, names)
-    write(tmp_path / "m" / "another.avi", "rawvideo", frames=other)
+    ending = parts[0].suffix
+    in_parts(tmp_path / "m", other, [f"another{ending}"], 48)
     for path in parts:
         source = open_movie(path)
         with source as info:
-            assert any_said("sources.video-in-parts", info.warnings)
+            assert any_said("sources.movie-in-parts", info.warnings)
             np.testing.assert_array_equal(np.stack([frame.image for frame in source.frames()]), whole)
             np.testing.assert_array_equal(source.sample(5), whole[[0, 12, 24, 35, 47]])
             np.testing.assert_array_equal(source.frame(20), whole[20])
-    (tmp_path / "m" / "another.avi").unlink()
+    (tmp_path / "m" / f"another{ending}").unlink()
     with open_movie(tmp_path / "m") as info:
         assert info.n_frames == len(whole)
     parts[1].unlink()
+    if "_X" in names[1] or "@" in names[1]:  # only a program that splits recordings names files so
+        for path in (parts[0], parts[2]):
+            with pytest.raises(BadInput, match=names[1]):
+                open_movie(path).open()
+        parts[2].rename(parts[1])
+        parts[0].unlink()
+        with pytest.raises(BadInput, match=f"which {names[0]}"):
+            open_movie(parts[1]).open()
+        return
     with open_movie(parts[0]) as info:  # nothing tells that the third belongs to it
         assert info.n_frames == 18
 
 
+@pytest.mark.parametrize("ending", ["avi", "tif"])
 def test_a_missing_part_is_named_and_the_runs_of_a_day_are_no_parts(
-    recordings: list[np.ndarray], tmp_path: Path
+    ending: str, recordings: list[np.ndarray], tmp_path: Path
 ) -> None:
     whole, other = recordings
-    parts = in_parts(tmp_path, whole, ["a_1.avi", "a_2.avi", "a_3.avi", "a_4.avi"], 12)
+    parts = in_parts(tmp_path, whole, [f"a_{k}.{ending}" for k in range(1, 5)], 12)
     parts[2].unlink()
-    with pytest.raises(BadInput, match=r"a_3\.avi") as caught:
+    with pytest.raises(BadInput, match=r"a_3\.") as caught:
         open_movie(parts[0]).open()
     assert caught.value.key == "sources.set-file-missing"
-    runs = [
-        write(tmp_path / f"b_{k}.avi", "rawvideo", frames=frames) for k, frames in enumerate((whole, other))
-    ]
+    runs = in_parts(tmp_path, np.concatenate((whole, other)), [f"b_{k}.{ending}" for k in range(2)], 48)
     for path, frames in zip(runs, (whole, other), strict=True):
         source = open_movie(path)
         with source as info:
-            assert not any_said("sources.video-in-parts", info.warnings)
+            assert not any_said("sources.movie-in-parts", info.warnings)
             np.testing.assert_array_equal(next(source.frames()).image, frames[0])
     day = tmp_path / "day"
     day.mkdir()

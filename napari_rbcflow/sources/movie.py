@@ -33,6 +33,7 @@ from napari_rbcflow.sources.movie_reader import (
     choose_series,
     spread,
 )
+from napari_rbcflow.sources.movie_set import open_all, open_parts
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, SourceInfo
 
 
@@ -345,9 +346,9 @@ def _open_folder(path: Path, series: int | None) -> MovieReader:
         videos = [file for file in path.iterdir() if file.suffix.lower() in _VIDEOS and file.is_file()]
         if error.key != "sources.folder-empty" or not videos:
             raise
-    from napari_rbcflow.sources.video_set import open_videos
+    from napari_rbcflow.sources.video import VideoReader
 
-    return open_videos(videos, path.name, series)
+    return open_all(videos, path.name, VideoReader, series)
 
 
 def _reader_of(path: Path, series: int | None) -> MovieReader:
@@ -368,10 +369,10 @@ def _reader_of(path: Path, series: int | None) -> MovieReader:
         if tiff.is_tiff(path) or path.suffix.lower() in tiff.SUFFIXES:
             if ndtiff.holds(path):
                 return ndtiff.NDTiffReader(path.parent, series)
-            return tiff.TiffReader(path, series)
-        from napari_rbcflow.sources.video_set import open_video
+            return open_parts(path, lambda file: tiff.TiffReader(file, series))
+        from napari_rbcflow.sources.video import VideoReader
 
-        return open_video(path, series)
+        return open_parts(path, lambda file: VideoReader(file, series))
     except PermissionError as error:
         raise BadInput("sources.no-permission", path=path) from error
     except OSError as error:

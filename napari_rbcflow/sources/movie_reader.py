@@ -123,6 +123,8 @@ class MovieReader(ABC):
     """
 
     facts: FileFacts
+    may_be_part = False
+    """It may be a part of a recording in several files which do not say so."""
 
     def frames(self) -> Iterator[RawFrame]:
         """Yield every frame in order. Each image is the receiver's own (no buffer used again)."""

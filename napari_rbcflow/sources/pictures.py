@@ -26,6 +26,7 @@ from napari_rbcflow.sources import tiff
 from napari_rbcflow.sources.base import in_a_line
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, choose_series
+from napari_rbcflow.sources.movie_set import open_all
 from napari_rbcflow.sources.ndtiff import INDEX, NDTiffReader
 from napari_rbcflow.sources.tiff_metadata import mm_of, read_metadata, take_elapsed, take_summary
 
@@ -108,7 +109,7 @@ def _open_stacks(
     stacks = [path for _, path in sorted((_natural(path.name), path) for path in stacks)]
     if tiff.files_of_set(stacks[0]) >= {path.name for path in stacks}:
         return tiff.TiffReader(stacks[0], series, file_chooses=False)
-    return tiff.TiffReader(stacks[choose_series(folder.name, [path.name for path in stacks], series)])
+    return open_all(stacks, folder.name, tiff.TiffReader, series)
 
 
 def _title(one: Pictures) -> str:

@@ -138,6 +138,7 @@ class TiffReader(MovieReader):
         self._photometric, self._offset, self._rows = keyframe.photometric, stack.offset, stack.rows
         check_shape(name, self._shape)
         self._pages = stack.frames
+        self.may_be_part = not (tif.is_micromanager or any(ome.files()))
         if ome.readable and len(ome.files()) > stack.image:
             self._refuse_missing(ome.files()[stack.image])
         if tif.is_micromanager:

@@ -129,6 +129,8 @@ class VideoReader(MovieReader):
     counted, and an empty chunk stands for one that the recorder repeated.
     """
 
+    may_be_part = True
+
     def __init__(self, path: Path, series: int | None = None) -> None:
         self.path = path
         self._index: int | None = None  # of the stream, as soon as it is chosen
