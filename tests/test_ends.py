@@ -61,6 +61,43 @@ def test_a_run_that_nobody_listens_to_is_whole(tmp_path: Path, streams: str, cod
     assert verify(tmp_path / "s").findings == []
 
 
+REFUSED_WHILE_NETWORKS_LOAD = """
+import sys, time, torch
+from napari_rbcflow import analyze
+from napari_rbcflow.cli import main
+from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.errors import BadInput
+
+def load(*_, **__):
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        torch.ones(99, 99) @ torch.ones(99, 99)
+
+TwoStage.load = load
+sys.argv = ["rbcflow", "analyze", "empty.tif", "-o", "x", "--device", "cpu"]
+if "COMMAND":
+    main()
+try:
+    analyze("empty.tif", "x", device="cpu")
+except BadInput as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize(("command", "seconds", "code"), [("command", 60, 2), ("", 1, 1)])
+def test_what_is_refused_while_the_networks_load(
+    tmp_path: Path, command: str, seconds: int, code: int
+) -> None:
+    """A thread that Python ends inside torch takes the process with it."""
+    (tmp_path / "empty.tif").touch()
+    script = REFUSED_WHILE_NETWORKS_LOAD.replace("SECONDS", str(seconds)).replace("COMMAND", command)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
+    assert is_said("sources.file-empty", done.stderr)
+
+
 LONG = "n" * 256
 
 

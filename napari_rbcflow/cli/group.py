@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     code = _exit_code([word for word in words if word != "--debug"], debug)
     if (fault := output_fault()) is not None:
         code = _fail(say("cli.output-lost", why=fault.strerror or fault), code or 1, debug)
-    leave(code)
+    leave(code, own_process=arguments is None)
 
 
 _NOT_USABLE = frozenset(

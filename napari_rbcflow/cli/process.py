@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 _IN_A_DRIVER = ("rbcflow-opening", "rbcflow-source", "rbcflow-close", "rbcflow-camera")
 """Threads that call into a camera; when a command ends, only one that hangs still lives."""
+_LOADS = "rbcflow-networks"
+"""The thread that loads the networks; it still lives where the movie was refused meanwhile."""
 _TOLD_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -123,9 +125,10 @@ def stopped_by_signals(end: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def leave(code: int) -> None:
+def leave(code: int, *, own_process: bool) -> None:
     """End the process, also where a driver does not return: it would hold up the end of Python as long."""
-    if any(thread.name in _IN_A_DRIVER for thread in threading.enumerate()):
+    waits = (*_IN_A_DRIVER, _LOADS) if own_process else _IN_A_DRIVER
+    if any(thread.name in waits for thread in threading.enumerate()):
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

@@ -308,7 +308,8 @@ class _LoadedBeside:
         self._device = device
         self._loaded: TwoStage | None = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._load, name="rbcflow-networks", daemon=True)
+        # Python waits for it as it ends: torch, in which a thread is ended, ends the process.
+        self._thread = threading.Thread(target=self._load, name="rbcflow-networks", daemon=False)
         self._thread.start()
 
     def _load(self) -> None:
