@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 from sentence_keys import any_said, is_said, refused
-from tiff_writers import metadata_txt, mm_stack, nd_tiff, ome_file, stk, two_positions
+from tiff_writers import lsm, metadata_txt, mm_stack, nd_tiff, ome_file, stk, two_positions
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sources import open_frames
@@ -86,7 +86,7 @@ NAMES: dict[str, tuple[Callable[[int], str], int]] = {
     "signed": (lambda k: f"run{k - 6}.png", 0),
     "with plus and minus": (lambda k: f"t{k - 6:+03d}.bmp", 0),
     "dash in all": (lambda k: f"run-{k + 1}.png", 0),
-    "gap": (lambda k: f"f_{k + 4 * (k > 7):04d}.png", 4),
+    "gaps": (lambda k: f"f_{k + 4 * (k > 3) + 2 * (k > 7):04d}.png", 6),
     "steps of five, with a gap": (lambda k: f"f{5 * k + 50 * (k > 7)}.png", 10),
     "times in ms": (lambda k: f"{1695293847123 + round(1000 * (k + 3 * (k > 5)) / 60)}.png", 3),
     "time of day": (lambda k: f"12-30-{59 + k // 60:02d}-{round(1000 * k / 60) % 1000:03d}.png", 0),
@@ -188,8 +188,15 @@ def test_a_set_of_micro_managers_is_read_whole_or_what_is_missing_is_named(
         assert caught.value.key == "sources.set-file-missing"
     # tifffile looks for the parts with a pattern.
     part("[1]", 0, range(7))
+    np.testing.assert_array_equal(read(part("[1]", 1, range(7, N)))[0], movie)
+    np.testing.assert_array_equal(read(tmp_path / "[1]")[0], movie)
+    for place in (tmp_path / "[1]").iterdir():  # they got other names
+        place = place.rename(place.with_name(f"cells {place.name[3:]}"))
+    np.testing.assert_array_equal(read(place)[0], movie)
+    for place in (tmp_path / "two").iterdir():
+        place.rename(place.with_name(f"[1]{place.name}"))
     with refused(BadInput, "sources.set-not-joined"):
-        open_movie(part("[1]", 1, range(7, N))).open()
+        open_movie(next((tmp_path / "two").iterdir())).open()
     with open_movie(part("ended", 0, range(9), Frames=90)) as info:
         assert info.n_frames == 9
     assert any_said("sources.stopped-early", info.warnings, frames=90, there=9)
@@ -234,6 +241,7 @@ FLAVOURS: dict[str, tuple[str, Callable[[Path, np.ndarray], Path]]] = {
     "12 bit packed": ("m.tif", lambda p, f: _tif(p, f.astype(np.uint16) * 16, bitspersample=12)),
     "grey table": ("m.tif", lambda p, f: _tif(p, 255 - f, photometric="palette", colormap=_TABLE)),
     "stk": ("m.stk", stk),
+    "lsm": ("m.lsm", lsm),
     "no ending": ("movie", _tif),
     "ending of another": ("m.avi", _tif),
     "like a protocol": ("s3:x.tif", _tif),
@@ -250,9 +258,10 @@ def test_flavours_of_tiff(kind: str, movie: np.ndarray, tmp_path: Path) -> None:
     out, missed, _ = read(write(tmp_path / name, movie))
     np.testing.assert_array_equal(out, movie)
     assert not missed
-    if kind == "stk":
+    if kind in ("stk", "lsm"):
         with open_movie(tmp_path / name) as info:
             assert info.fps == pytest.approx(50)
+            assert info.pixel_size_um == pytest.approx(0.32)
 
 
 def test_lossy_compression_is_named(movie: np.ndarray, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import itertools
 import logging
 import math
@@ -305,7 +306,7 @@ def files_of_set(path: Path) -> set[str]:
     tif, _ = _open_set(path)
     with tif, quiet():
         _check_index(tif, path.name)
-        return {_file_of(page) for one in tif.series for page in one.pages}
+        return {_file_of(page) for one in _series(tif) for page in one.pages}
 
 
 def read_page(path: Path) -> Raw:
@@ -385,10 +386,24 @@ def _check_index(tif: tifffile.TiffFile, name: str) -> None:
         raise BadInput("sources.too-many-frames", name=name, frames=math.prod(found))
 
 
+def _series(tif: tifffile.TiffFile) -> list[Any]:
+    """Return the series of a file or set; tifffile looks for Micro-Manager's parts with a pattern."""
+    handle, folder = tif.filehandle, tif.filehandle.dirname
+    if tif.is_mmstack:
+        handle._dir = glob.escape(folder)  # it may hold brackets
+        summary = (tif.micromanager_metadata or {}).get("Summary")
+        if isinstance(summary, dict):  # the files may have got other names
+            summary["Prefix"] = tif.filename.partition("_MMStack")[0]
+    try:
+        return list(tif.series)
+    finally:
+        handle._dir = folder
+
+
 def _stacks(tif: tifffile.TiffFile, name: str, ome: Ome, whole: bool) -> list[Stack]:
     """Return the movies in a file or set: its series, and in each what lies beside time (C, Z, positions)."""
     _check_index(tif, name)
-    series = [one for k, one in enumerate(tif.series) if k == 0 or not one.keyframe.is_reduced]
+    series = [one for k, one in enumerate(_series(tif)) if k == 0 or not one.keyframe.is_reduced]
     if not series:
         raise BadInput("sources.no-frames", name=name)
     first = series[0]
