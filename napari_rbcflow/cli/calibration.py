@@ -65,13 +65,37 @@ def print_calibration(found: Calibration) -> None:
 @cli.command(help=say("cli.export"), short_help=say("cli.export-short"))
 @click.argument("folders", nargs=-1, required=True, type=PATH, metavar="DIR...")
 @click.option("-o", "--output", required=True, type=PATH, metavar="OUT", help=say("cli.export-output"))
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["dataset", "table", "fhir", "ome-zarr", "geff", "ro-crate"]),
+    default="dataset",
+    show_default=True,
+    help=say("cli.export-as"),
+)
 @debug_option
-def export(folders: tuple[Path, ...], output: Path) -> None:
+def export(folders: tuple[Path, ...], output: Path, kind: str) -> None:
+    must_be_new(output)
+    if kind != "dataset":
+        _export_as(kind, folders, output)
+        return
     from napari_rbcflow.session import export_reviewed
 
-    must_be_new(output)
     found = export_reviewed(folders, output)
     if found.ties:
         echo(say("cli.export-ties", cells=found.ties), err=True)
     counts = {"tank_treading": found.labels[0], "flipping": found.labels[1], "unreliable": found.labels[2]}
     click.echo(say("cli.exported", out=output, sessions=len(folders), **counts))
+
+
+def _export_as(kind: str, folders: tuple[Path, ...], output: Path) -> None:
+    from napari_rbcflow import exchange
+
+    write = {
+        "table": exchange.write_table,
+        "fhir": exchange.write_fhir,
+        "ome-zarr": exchange.write_ome_zarr,
+        "geff": exchange.write_geff,
+        "ro-crate": exchange.write_crate,
+    }[kind]
+    click.echo(say(f"cli.exported-{kind}", out=output, count=write(folders, output)))

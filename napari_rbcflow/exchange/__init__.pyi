@@ -1,0 +1,10 @@
+from .crate import write_crate as write_crate
+from .fhir import observation as observation
+from .fhir import write_fhir as write_fhir
+from .frames import write_ome_zarr as write_ome_zarr
+from .leaving import Leaving as Leaving
+from .leaving import ready_to_leave as ready_to_leave
+from .table import columns as columns
+from .table import runs_table as runs_table
+from .table import write_table as write_table
+from .tracks import write_geff as write_geff
