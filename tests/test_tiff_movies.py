@@ -81,6 +81,11 @@ def read(path: Path, **chosen: int) -> tuple[np.ndarray, dict[str, int], list[in
     return np.stack([f.image for f in frames]), dict(source.missed), [f.index for f in frames]
 
 
+def clock(s: float, decimals: int = 0) -> str:
+    """A name that tells the time of the day."""
+    return f"a 12.{30 + int(s // 60):02d}.{s % 60:0{3 + decimals if decimals else 2}.{decimals}f}.png"
+
+
 # By what the names are: how the pictures are called, and how many frames are missing between them.
 NAMES: dict[str, tuple[Callable[[int], str], int]] = {
     "signed": (lambda k: f"run{k - 6}.png", 0),
@@ -90,6 +95,9 @@ NAMES: dict[str, tuple[Callable[[int], str], int]] = {
     "steps of five, with a gap": (lambda k: f"f{5 * k + 50 * (k > 7)}.png", 10),
     "times in ms": (lambda k: f"{1695293847123 + round(1000 * (k + 3 * (k > 5)) / 60)}.png", 3),
     "time of day": (lambda k: f"12-30-{59 + k // 60:02d}-{round(1000 * k / 60) % 1000:03d}.png", 0),
+    "time of day, even": (lambda k: clock(4 * 60 + 58 + k), 0),
+    "time of day, even, with a gap": (lambda k: clock(58.88 + (k + 2 * (k > 8)) / 50, 2), 2),
+    "seconds": (lambda k: f"{(k + 8 + 5 * (k > 8)) / 10:.1f}.png", 5),
     "time and counter": (lambda k: f"20230105_12305{k // 8}_{k:04d}.png", 0),
     "Micro-Manager 1.4": (lambda k: f"img_{k:09d}_Default_000.png", 0),
     "Micro-Manager 2, as z": (lambda k: f"img_channel000_position000_time000000000_z{k:03d}.png", 0),

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import median, median_low
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,11 +129,17 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def sequences(files: Sequence[Path]) -> list[Pictures]:
     """Return the movies that the names of some pictures tell apart, the longest first."""
-    texts: dict[tuple[str, ...], list[tuple[tuple[int, ...], Path]]] = {}
+    texts: dict[tuple[str, ...], list[tuple[tuple[str, ...], Path]]] = {}
     for file in files:
         parts = _DIGITS.split(file.name.lower())
-        texts.setdefault(tuple(parts[0::2]), []).append((tuple(map(int, parts[1::2])), file))
-    found = [one for named in _signed(texts).values() for one in _split(sorted(named))]
+        texts.setdefault(tuple(parts[0::2]), []).append((tuple(parts[1::2]), file))
+    clocks = [pictures for text, named in texts.items() if (pictures := _by_clock(text, named))]
+    timed = {file for one in clocks for file in one.files}
+    named = {
+        text: [(tuple(map(int, digits)), file) for digits, file in those if file not in timed]
+        for text, those in texts.items()
+    }
+    found = [*clocks, *(one for those in _signed(named).values() if those for one in _split(sorted(those)))]
     found.sort(key=lambda one: (-len(one.files), _natural(one.files[0].name)))
     if len(found) > 1 and len(found[0].files) == 1:
         raise BadInput("sources.folder-unnumbered", folder=files[0].parent.name, names=_some(files))
@@ -141,6 +147,41 @@ def sequences(files: Sequence[Path]) -> list[Pictures]:
 
 
 _Named = list[tuple[tuple[int, ...], Path]]
+
+
+def _by_clock(text: tuple[str, ...], named: Sequence[tuple[tuple[str, ...], Path]]) -> Pictures | None:
+    """Return the movie of which the names tell the time of the day, or the seconds with their decimals.
+
+    Where the minute or the second is full, the time goes on by as much as elsewhere; a run would begin anew.
+    """
+    columns = list(zip(*(digits for digits, _ in named), strict=True))
+    wide = [len(set(map(len, column))) == 1 for column in columns]
+    for first in range(len(columns)):
+        times = columns[first : first + 3]
+        is_time = len(times) == 3 and text[first + 1] == text[first + 2] and len(text[first + 1]) < 2
+        is_time = is_time and all(
+            wide[first + k] and len(column[0]) == 2 and int(max(column)) < (24, 60, 60)[k]
+            for k, column in enumerate(times)
+        )
+        last = first + 2 if is_time else first
+        fraction = last + 1 < len(columns) and wide[last + 1] and len(text[last + 1]) == 1
+        fraction = fraction and (is_time or text[last + 1] == ".")
+        others = [column for k, column in enumerate(columns) if not first <= k <= last + fraction]
+        if not (is_time or fraction) or any(len(set(column)) > 1 for column in others):
+            continue
+        parts = sorted((tuple(map(int, digits[first : last + fraction + 1])), file) for digits, file in named)
+        full = 10 ** len(columns[last + 1][0]) if fraction else 1
+        seconds = (
+            [(h * 60 + m) * 60 + s for (h, m, s, *_), _ in parts] if is_time else [p[0] for p, _ in parts]
+        )
+        numbers = [s * full + (p[-1] if fraction else 0) for s, (p, _) in zip(seconds, parts, strict=True)]
+        steps = [b - a for a, b in pairwise(numbers)]
+        carries = [
+            step for step, (a, b) in zip(steps, pairwise(parts), strict=True) if a[0][:-1] != b[0][:-1]
+        ]
+        if carries and min(steps) > 0 and median_low(carries) <= 2 * median(steps):
+            return Pictures([file for _, file in parts], numbers)
+    return None
 
 
 def _signed(texts: Mapping[tuple[str, ...], _Named]) -> dict[tuple[str, ...], _Named]:
