@@ -169,6 +169,12 @@ class FrameSource(ABC):
         that were yielded.
     """
 
+    def prepare(self) -> None:  # noqa: B027
+        """Begin, in a thread of its own, what takes time and touches no device; `open` waits for it.
+
+        Need not be called. Whoever has other things to load before a run calls it first.
+        """
+
     @abstractmethod
     def open(self) -> SourceInfo:
         """Get ready, and say what will come."""

@@ -11,12 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
-import pandas as pd
-import tifffile
-import zarr
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sentences import say
@@ -24,6 +21,9 @@ from napari_rbcflow.simulation.optics import Optics
 from napari_rbcflow.simulation.population import Scene, TruthSummary, summary
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.types import SIMULATED_MARK, Frame, FrameSource, Grey, SourceInfo
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class SimulatedChamber(FrameSource):
@@ -44,15 +44,29 @@ class SimulatedChamber(FrameSource):
         self._paced = paced
         self._stop = threading.Event()
         self._scene: Scene | None = None
+        self._rendering: threading.Thread | None = None
 
     @property
     def settings(self) -> ChamberSettings:
         """The chamber's settings."""
         return self._settings
 
+    def prepare(self) -> None:
+        """Begin to render the library of cells."""
+
+        def render() -> None:
+            with suppress(Exception):  # `open` meets it again
+                self._scene = Scene(self._settings)
+
+        if self._rendering is None:
+            self._rendering = threading.Thread(target=render, name="rbcflow-chamber", daemon=True)
+            self._rendering.start()
+
     def open(self) -> SourceInfo:
-        """Render the library of cells, in about two seconds, and describe the frames."""
+        """Render the library of cells, in a second or two, and describe the frames."""
         settings = self._settings
+        if self._rendering is not None:
+            self._rendering.join()
         if self._scene is None:
             self._scene = Scene(settings)
         return SourceInfo(
@@ -240,6 +254,8 @@ def _remove(path: Path) -> None:
 
 
 def _write_tiff(path: Path, frames: Frames, n: int, settings: ChamberSettings, compressed: bool) -> None:
+    import tifffile
+
     per_cm = 1e4 / settings.pixel_size_um
     bytes_ = n * settings.height * settings.width
     tifffile.imwrite(
@@ -263,6 +279,8 @@ def _write_tiff(path: Path, frames: Frames, n: int, settings: ChamberSettings, c
 
 
 def _write_avi(path: Path, frames: Frames, settings: ChamberSettings) -> None:
+    import av
+
     with av.open(str(path), "w", format="avi") as container:
         container.metadata["comment"] = json.dumps(
             {"pixel_size_um": settings.pixel_size_um, SIMULATED_MARK: True}
@@ -279,6 +297,8 @@ def _write_avi(path: Path, frames: Frames, settings: ChamberSettings) -> None:
 
 
 def _write_zarr(path: Path, frames: Frames, n: int, settings: ChamberSettings) -> None:
+    import zarr
+
     array = zarr.create_array(
         store=str(path),
         shape=(n, settings.height, settings.width),

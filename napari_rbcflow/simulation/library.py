@@ -9,10 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 
 from napari_rbcflow.simulation.cells import NOT_JUDGEABLE, Cell, draw_cell, projected_thickness
 from napari_rbcflow.simulation.motion import Motion
@@ -121,9 +122,11 @@ def render_cell(
 def peak_contrast(drawn: Floats32) -> Floats32:
     """Return the maximum contrast of each image, averaged over 3 x 3 pixels."""
     size = 3 * OVERSAMPLING
-    smooth = uniform_filter(np.abs(uniform_filter(drawn, (0, 2, 2))), (0, size, size))
-    greatest: Floats32 = smooth.max(axis=(1, 2))
-    return greatest
+
+    def mean(image: Floats32, size: int) -> Any:
+        return cv2.blur(image, (size, size), borderType=cv2.BORDER_REFLECT)
+
+    return np.array([mean(np.abs(mean(image, 2)), size).max() for image in drawn], np.float32)
 
 
 def contrast_range(drawn: Floats32, pixel_um: float) -> float:

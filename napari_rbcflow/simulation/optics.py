@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import scipy.fft
+from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.types import Floats, Floats32
@@ -31,6 +31,7 @@ from napari_rbcflow.types import Floats, Floats32
 OVERSAMPLING = 2  # samples a pixel: exp(i phi) has a wider spectrum than the aperture lets through
 MAX_ASLANT = 2.0
 _KNIFE_EDGE = 4.0 / math.pi
+_APERTURE_EDGE = 0.15  # of its radius, over which the objective's aperture fades
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,6 @@ class Optics:
             raise BadInput("simulation.lit-from-not-finite")
 
 
-@lru_cache(maxsize=8)
-def _frequencies(side: int, pixel_um: float) -> tuple[Floats, Floats]:
-    k = scipy.fft.fftfreq(side, pixel_um)
-    return k[None, :], (k[:, None] ** 2 + k[None, :] ** 2)
-
-
 def contrast(
     thickness_um: Floats32,
     *,
@@ -102,36 +97,78 @@ def contrast(
     0) is a weak converging lens and shows a bright centre. `smear_um` is the way along x during the exposure;
     `content`, the haemoglobin relative to the mean cell, scales index step and absorption.
     """
-    kx, k2 = _frequencies(side, pixel_um / OVERSAMPLING)
+    fine = pixel_um / OVERSAMPLING
+    limit = optics.numerical_aperture / optics.wavelength_um
+    # The aperture lets only low frequencies through, and intensity has up to twice as high ones: coarse
+    # samples hold them all.
+    reach = math.ceil((1.0 + 0.5 * _APERTURE_EDGE) * limit * side * fine)
+    coarse = min(side, 4 * math.ceil((4 * reach + 2) / 4))
+    seen, kept = _band(side, reach), 2 * reach if coarse < side else side
+    ky = scipy.fft.fftfreq(side, fine)[seen][:, None]
+    kx = ky.T
+    k2 = ky**2 + kx**2
     wave = 2.0 * np.pi * optics.index_step * content / optics.wavelength_um
     absorption = 0.5 * optics.absorption_per_um * content
-    inner = thickness_um.shape[-1]
-    edge = side // 2 - inner // 2
-    sheet = np.zeros((len(thickness_um), side, side), np.complex64)
-    factor = np.complex64(1j * wave - absorption)
-    sheet[:, edge : edge + inner, edge : edge + inner] = np.exp(factor * thickness_um) - np.complex64(1)
+    sheet = np.exp(np.complex64(1j * wave - absorption) * thickness_um) - np.complex64(1)
     height = np.atleast_1d(np.asarray(defocus_um, dtype=np.float64))[:, None, None]
     per_um = optics.medium_index / optics.wavelength_um
     axial = np.sqrt(np.maximum(per_um**2 - k2, 0.0)) - per_um
-    limit = optics.numerical_aperture / optics.wavelength_um
-    pupil = np.clip((limit - np.sqrt(k2)) / (0.15 * limit) + 0.5, 0.0, 1.0)
-    carry = (pupil * np.exp(2j * np.pi * height * axial)).astype(np.complex64)
-    field = 1.0 + scipy.fft.ifft2(scipy.fft.fft2(sheet) * carry)
+    pupil = np.clip((limit - np.sqrt(k2)) / (_APERTURE_EDGE * limit) + 0.5, 0.0, 1.0)
+    carry = pupil * np.exp(2j * np.pi * height * axial) * (coarse / side) ** 2
+    carry = carry.astype(np.complex64)
+
+    def carried(of: NDArray[np.complex64]) -> NDArray[np.complex64]:
+        """Carry what leaves the cell to the focal plane, in coarse samples."""
+        return _inverse(_spectrum(of, side, seen) * carry, coarse, _band(coarse, reach))
+
+    field = 1.0 + carried(sheet)
     light = (field.real**2 + field.imag**2 - 1.0).astype(np.float32)
     if optics.aslant:
-        part = (slice(None), slice(edge, edge + inner), slice(edge, edge + inner))
-        slope = np.zeros_like(sheet)
-        lit = _lit_slope(thickness_um, content, pixel_um / OVERSAMPLING, optics)
-        slope[part] = 0.5 * lit * (1.0 + sheet[part])
-        turned = scipy.fft.ifft2(scipy.fft.fft2(slope) * carry)
+        lit = _lit_slope(thickness_um, content, fine, optics)
+        turned = carried(np.complex64(0.5) * lit * (np.complex64(1) + sheet))
         light += (2.0 * (field.real * turned.real + field.imag * turned.imag)).astype(np.float32)
     source_um = 0.5 * np.abs(height) * optics.condenser_aperture / optics.medium_index
-    ky = kx.T
-    blur = np.exp(-2.0 * np.pi**2 * (source_um**2 + optics.blur_um**2) * k2)
-    blur = blur * np.sinc(kx * smear_um) * np.sinc(kx * pixel_um) * np.sinc(ky * pixel_um)
-    half = blur[:, :, : side // 2 + 1].astype(np.float32)
-    out: Floats32 = scipy.fft.irfft2(scipy.fft.rfft2(light) * half, s=(side, side))
+    rows, columns = _band(side, kept), min(kept, side // 2) + 1
+    kx = scipy.fft.rfftfreq(side, fine)[None, :columns]
+    ky = scipy.fft.fftfreq(side, fine)[rows][:, None]
+    blur = np.exp(-2.0 * np.pi**2 * (source_um**2 + optics.blur_um**2) * (ky**2 + kx**2))
+    blur = blur * (np.sinc(kx * smear_um) * np.sinc(kx * pixel_um) * np.sinc(ky * pixel_um))
+    spectrum = scipy.fft.rfft2(light)[:, _band(coarse, kept), :columns]
+    spectrum *= (blur * (side / coarse) ** 2).astype(np.float32)
+    whole = np.zeros((len(spectrum), side, columns), np.complex64)
+    whole[:, rows] = spectrum
+    out: Floats32 = scipy.fft.irfft(scipy.fft.ifft(whole, axis=1, overwrite_x=True), side, axis=2)
     return out
+
+
+def _band(samples: int, reach: int) -> NDArray[np.int64]:
+    """Indices of the frequencies up to `reach`, of either sign, in a transform's order."""
+    if 2 * reach + 1 >= samples:
+        return np.arange(samples)
+    return np.concatenate([np.arange(reach + 1), np.arange(samples - reach, samples)])
+
+
+def _spectrum(inner: NDArray[np.complex64], side: int, seen: NDArray[np.int64]) -> NDArray[np.complex64]:
+    """Two-dimensional transform, at the frequencies `seen`, of what is zero but for the middle of `side`."""
+    n, size = inner.shape[:2]
+    edge = side // 2 - size // 2
+    tall = np.zeros((n, side, size), np.complex64)
+    tall[:, edge : edge + size] = inner
+    wide = np.zeros((n, len(seen), side), np.complex64)
+    wide[:, :, edge : edge + size] = scipy.fft.fft(tall, axis=1, overwrite_x=True)[:, seen]
+    spectrum: NDArray[np.complex64] = scipy.fft.fft(wide, axis=2, overwrite_x=True)[:, :, seen]
+    return spectrum
+
+
+def _inverse(spectrum: NDArray[np.complex64], side: int, places: NDArray[np.int64]) -> NDArray[np.complex64]:
+    """Transform back to `side` samples what has only the frequencies at `places`."""
+    n, size = spectrum.shape[:2]
+    tall = np.zeros((n, side, size), np.complex64)
+    tall[:, places] = spectrum
+    wide = np.zeros((n, side, side), np.complex64)
+    wide[:, :, places] = scipy.fft.ifft(tall, axis=1, overwrite_x=True)
+    field: NDArray[np.complex64] = scipy.fft.ifft(wide, axis=2, overwrite_x=True)
+    return field
 
 
 def _lit_slope(thickness_um: Floats32, content: float, fine_um: float, optics: Optics) -> Floats32:

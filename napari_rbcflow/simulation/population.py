@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from napari_rbcflow.simulation.canvas import Canvas
 from napari_rbcflow.simulation.cells import FLIPPING, TANK_TREADING
 from napari_rbcflow.simulation.library import SpriteLibrary, build_library
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.types import Bools, Floats, Floats32, Grey, Ints
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BLOCK = 64  # frames whose arrivals are drawn together, each block from a random stream of its own
 
@@ -105,6 +108,8 @@ def truth_table(
     `sequence` and `motion` name the motion whatever the focus. `phase0` is the phase at t0 of the cycle after
     which the image repeats; at 0 a tumbling cell's face is the most open.
     """
+    import pandas as pd
+
     first = np.maximum(np.ceil(-cells.x_entry / cells.v), 0).astype(np.int64)
     end = np.floor((settings.width - 1 - cells.x_entry) / cells.v).astype(np.int64) + 1
     end = np.minimum(end, n_frames)
