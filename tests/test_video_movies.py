@@ -274,6 +274,10 @@ def woven(frames: np.ndarray) -> np.ndarray:
     return both
 
 
+def scaled(frames: np.ndarray, times: float) -> np.ndarray:
+    return np.stack([cv2.resize(frame, None, fx=times, fy=times) for frame in frames])
+
+
 @pytest.mark.parametrize(
     ("spoil", "warned"),
     [
@@ -284,6 +288,8 @@ def woven(frames: np.ndarray) -> np.ndarray:
         (lambda f: woven(f).transpose(0, 2, 1), {"interlaced"}),  # turned afterwards
         (lambda f: f + (np.arange(f.shape[2]) % 8 == 3).astype(np.uint8) * 3, set()),  # a sensor's columns
         (lambda f: np.full_like(f, 100), set()),
+        (lambda f: scaled(f, 8 / 7), set()),
+        (lambda f: scaled(f, 8 / 9), set()),
     ],
 )
 def test_blocks_and_woven_rows_show_in_the_picture(
