@@ -91,8 +91,13 @@ def _fail(sentence: str, code: int, debug: bool) -> int:
 
 def echo(sentence: str, *, err: bool = False) -> None:
     """Print what another package says, with settings named as options of the command that runs."""
+    click.echo(as_options(sentence), err=err)
+
+
+def as_options(sentence: str) -> str:
+    """Return what another package says, with settings named as options of the command that runs."""
     context = click.get_current_context(silent=True)
-    click.echo(_name_options(sentence, context.command if context else cli), err=err)
+    return _name_options(sentence, context.command if context else cli)
 
 
 def _name_options(sentence: str, command: click.Command) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,11 @@ def batch(movies: tuple[str, ...], output: str, **options: Any) -> int:
         def progress(row: Mapping[str, Any], done: int, of: int, left_s: float) -> None:
             nonlocal failed
             failed += row["status"] == "failed"
-            time = time_words(left_s) if done < of else ""
-            note = say("cli.batch-left", done=done, of=of, time=time) if time else ""
+            note = say("cli.batch-last", done=done, of=of)
+            if done < of and math.isfinite(left_s):
+                note = say("cli.batch-left", done=done, of=of, time=time_words(left_s))
             show(done, of, say("cli.batch-note", failed=failed, note=note) if failed else note)
-            words = {"done": done, "of": of, "movie": row["movie"]}
+            words = {"note": note, "movie": row["movie"]}
             if row["reason"]:
                 key = "cli.batch-failed" if row["status"] == "failed" else "cli.batch-remark"
                 show.tell(say(key, **words, why=row["reason"]))

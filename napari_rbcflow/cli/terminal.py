@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from napari_rbcflow.cli.group import echo
+from napari_rbcflow.cli.group import as_options, echo
 from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.estimate import FEW_CELLS, time_words
 from napari_rbcflow.quality import LATE_LABELS_S, lost_words
@@ -62,6 +62,7 @@ def print_result(
 ) -> None:
     """Print the verdict, the machine's number unless it is empty, the warnings, and where the session is."""
     from napari_rbcflow.session import open_session, words_of
+    from napari_rbcflow.trend import control_beside
     from napari_rbcflow.types import Verdict
 
     conclusion = None
@@ -74,6 +75,8 @@ def print_result(
             if line:
                 echo(line)
     say_notes(warnings)
+    if control := control_beside(folder):
+        echo(control)
     for remark in remarks:
         echo(remark)
     if conclusion is not None and conclusion.verdict is Verdict.PROVISIONAL:
@@ -169,7 +172,8 @@ class ProgressBar:
 
     def tell(self, sentence: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        line = as_options(sentence)
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, done: float, of: float | None, note: str = "") -> None:
         self._progress.update(self._task, completed=done, total=of, note=note)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +68,7 @@ def analyze_many(
         gives the worker.
     progress : callable, optional
         Called after each movie with its row, how many are done, of how many, and about how many seconds are
-        left.
+        left (not a number where nothing is known yet).
     **settings
         Those of `analyze`, for all movies that a list says nothing else of.
 
@@ -221,15 +222,15 @@ class _Batch:
         progress: Progress | None,
     ) -> None:
         """Do these movies; their rows are in the table as soon as they have come."""
-        began, left = time.monotonic(), len(to_do)
-        done = before = len(self._listed) - left
-        for row in self._ended(to_do, prints, cluster):
+        began, of = time.monotonic(), len(self._listed)
+        missing = sum(prints[movie.key] is None for movie in to_do)  # which come first, and take no time
+        for n, row in enumerate(self._ended(to_do, prints, cluster), 1):
             self.rows[row["key"]] = row
-            done, left = done + 1, left - 1
             self.write_table()
             if progress is not None:
-                seconds = (time.monotonic() - began) / (done - before) * left
-                progress(row, done, len(self._listed), seconds)
+                analysed, left = n - missing, len(to_do) - n
+                seconds = (time.monotonic() - began) / analysed * left if analysed > 0 else math.nan
+                progress(row, of - left, of, seconds)
 
     def _ended(
         self, to_do: Collection[BatchMovie], prints: Mapping[str, str | None], cluster: _Cluster | None
@@ -274,10 +275,13 @@ class _Batch:
         return row
 
     def _name(self, movie: BatchMovie) -> str:
-        """Choose the name of a session's folder: that of a session that failed, else a new one."""
+        """Choose the name of a session's folder: that of one that failed or was deleted, else a new one."""
         row = self.rows.get(movie.key)
-        if row is not None and row["session"] and row["status"] != FINISHED:
-            return str(row["session"])
+        if row is not None and row["session"]:
+            name = str(row["session"])
+            by_hand = any(self.folder.exists(f"{name}/{file}") for file in ("reviews.csv", "changes.csv"))
+            if not self.folder.exists(name) or (row["status"] != FINISHED and not by_hand):
+                return name
         stem = Path(movie.address).stem.lstrip(".") or "movie"
         name, n = stem, 1
         while name.casefold() in self._names or self.folder.exists(name):

@@ -80,7 +80,8 @@ def in_store(address: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        store, at = fsspec.core.url_to_fs(address)
+        # Another thread or computer writes there too: what was listed once says nothing.
+        store, at = fsspec.core.url_to_fs(address, use_listings_cache=False)
         return store, str(at)
     except (ImportError, ValueError) as error:
         raise BadInput("pipeline.batch-no-store", address=address, why=error) from None
@@ -137,13 +138,14 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def fetch(address: str, folder: Path, spare_bytes: int = 2**30) -> Path:
-    """Copy a movie out of a store into a folder; return where it lies there.
+    """Copy a movie out of a store into a new folder; return where it lies there.
 
     Raises
     ------
     RunFailed
         If it would fill the disk.
     """
+    folder.mkdir()
     store, at = in_store(address)
     info = store.info(at)
     target = folder / Path(at).name

@@ -96,14 +96,15 @@ def analyze_one(
     with folder.work() as work:
         try:
             before = fingerprint(movie.address)
-            path = local_path(movie.address) or fetch(movie.address, work)
+            path = local_path(movie.address) or fetch(movie.address, work / "movie")
             row |= {"fingerprint": before, "movie_hash": content_hash(path)}
             done = folder.done(row["movie_hash"], row["settings_hash"])
             if done is not None and done["key"] == movie.key:
                 row = done | {name: row[name] for name in ("fingerprint", "movie", "columns")}
             else:
                 row["reason"] = _again_words(row, earlier)
-                session = work / name
+                session = work / "session" / name
+                session.parent.mkdir()
                 if done is not None:
                     folder.copy_session(done["session"], session)
                     row["reason"] = say("pipeline.batch-same", movie=done["movie"])

@@ -141,6 +141,11 @@ class WorkerRun:
         else:
             self.give_up(say("pipeline.worker-did-not-end"))
 
+    @property
+    def given_up(self) -> bool:
+        """Whether its worker was killed on purpose."""
+        return bool(self._why_killed)
+
     def give_up(self, why: str) -> None:
         """Kill the worker; `lost` follows."""
         self._why_killed = why
@@ -220,6 +225,26 @@ class WorkerRun:
         self._news.set()
 
 
+def _launched(env: Mapping[str, str] | None = None) -> Child:
+    return Child("napari_rbcflow.pipeline.worker", hear=lambda words: log.info("worker: %s", words), env=env)
+
+
+_ahead: list[Child] = []
+
+
+def launch_ahead() -> None:
+    """Launch now the process that the next `Worker` takes, beside what its caller has to load before."""
+    _ahead.append(_launched())
+
+
+def end_ahead() -> None:
+    """End a process that no `Worker` took."""
+    while _ahead:
+        child = _ahead.pop()
+        child.process.kill()
+        child.end(PATIENCE_S)
+
+
 class Worker:
     """A process that runs what is requested, one run at a time.
 
@@ -241,11 +266,7 @@ class Worker:
     def _launch(self) -> None:
         self.ready = self._leaving = False
         self.step = say("pipeline.step-program")  # what it does now, before the first frame comes
-        self._child = Child(
-            "napari_rbcflow.pipeline.worker",
-            hear=lambda words: log.info("worker: %s", words),
-            env=self._env,
-        )
+        self._child = _ahead.pop() if _ahead and self._env is None else _launched(self._env)
         self._listener = threading.Thread(
             target=self._listen, args=(self._child,), name="rbcflow-worker", daemon=True
         )
@@ -260,18 +281,28 @@ class Worker:
         """Whether a run goes on in it."""
         return self._run is not None and not self._run.ended
 
+    @property
+    def device(self) -> str:
+        """What a run that goes on in it uses alone; empty where there is no such thing."""
+        run = self._run
+        return "" if run is None or run.ended else getattr(run.request.source, "device", "")
+
     def start(self, request: RunRequest) -> WorkerRun:
         """Begin a run; return at once, before the source is open.
 
         Raises
         ------
         BadInput
-            If another run goes on.
+            If another run goes on, or a run in another worker uses the camera.
         """
         if self._closed:
             raise RuntimeError("the worker is closed")
         if self.running:
             raise BadInput("pipeline.run-goes-on")
+        # Before it is opened: that would set the camera anew, or offer to end what looks like Live mode.
+        device = getattr(request.source, "device", "")
+        if device and device in {worker.device for worker in list(_open_workers)}:
+            raise BadInput("sources.camera-in-use")
         with self._launching:  # another may be on its way
             before = self._listener
         if self._leaving or not before.is_alive() or self._child.process.poll() is not None:
@@ -303,7 +334,8 @@ class Worker:
         code = child.wait()
         run = self._run
         if run is not None and not run.ended:
-            log.error("the worker ended (%s); its last words:\n%s", code, "\n".join(child.last_words))
+            level = logging.INFO if run.given_up else logging.ERROR
+            log.log(level, "the worker ended (%s); its last words:\n%s", code, "\n".join(child.last_words))
             if code < 0:
                 run.lost(say("pipeline.worker-signal", signal=-code))
             else:
