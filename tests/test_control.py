@@ -21,6 +21,7 @@ from napari_rbcflow.trend import (
     Record,
     Rule,
     State,
+    control_beside,
     control_charts,
     control_of_day,
     gather,
@@ -246,6 +247,13 @@ def test_the_command_line_shows_charts_and_patients_without_mixing_them(
     assert rbcflow("control", laboratory / "p4")[0] == 2
     code, _, err = rbcflow("trend", laboratory / "c0")
     assert (code, is_said("trend.only-controls", err)) == (2, True)
+
+
+def test_a_new_session_is_told_of_the_control_beside_it(laboratory: Path, tmp_path: Path) -> None:
+    assert is_said("trend.control-day-no-target", control_beside(laboratory / "p4"))
+    assert is_said("trend.control-last-no-target", control_beside(laboratory / "c3"))
+    assert control_beside(session(tmp_path / "alone", 75, 25)) == ""
+    assert control_beside(tmp_path / "none") == ""
 
 
 def test_a_control_counts_its_own_sessions_only(laboratory: Path) -> None:

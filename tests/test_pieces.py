@@ -301,20 +301,20 @@ def test_a_cell_cannot_be_made_to_count_twice_by_hand(
     folder, cells = kept
     changes = ChangeLog(shutil.copytree(folder, tmp_path / "S"))
     with pytest.raises(BadInput) as not_judged:
-        changes.add(cells["held"], "flipping")
+        changes.add(cells["held"], "flipping", "Anna")
     why = say("session.not-judged-fragment")
     assert str(not_judged.value) == say("session.cannot-be-changed", cell=cells["held"], why=why)
     with pytest.raises(BadInput) as twice:
-        changes.add(cells["unreliable"], "flipping")
+        changes.add(cells["unreliable"], "flipping", "Anna")
     pair = {"cell": cells["unreliable"], "other": cells["counted"]}
     assert str(twice.value) == say("session.counted-as-another-fragment", **pair)
-    changes.add(cells["counted"], "struck-out")
+    changes.add(cells["counted"], "struck-out", "Anna")
     with pytest.raises(BadInput) as twice:
-        changes.add_all({cells["unreliable"]: "flipping", cells["counted"]: None})
+        changes.add_all({cells["unreliable"]: "flipping", cells["counted"]: None}, "Anna")
     assert twice.value.key == "session.counted-as-another-fragment"
-    changes.add(cells["unreliable"], "flipping")
+    changes.add(cells["unreliable"], "flipping", "Anna")
     with pytest.raises(BadInput) as twice:
-        changes.take_back(cells["counted"])
+        changes.take_back(cells["counted"], "Anna")
     pair = {"cell": cells["counted"], "other": cells["unreliable"]}
     assert str(twice.value) == say("session.counted-as-another-fragment", **pair)
     assert verify(changes.folder).findings == []

@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 
 import pytest
-from factories import closed, some_pairs
-from sentence_keys import refused
+from factories import closed, no_screen, some_pairs, swap_text
+from sentence_keys import any_said, is_said, refused
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.session import RecordTemplate, RunRecord, open_session, record_lines, verify
+from napari_rbcflow.sentences import say
+from napari_rbcflow.session import (
+    ChangeLog,
+    RecordTemplate,
+    RunRecord,
+    open_session,
+    read_signatures,
+    record_lines,
+    sign,
+    verify,
+)
 
 TEMPLATE = """
 [fields.haematocrit_percent]
@@ -97,3 +107,108 @@ def test_no_run_begins_without_a_field_that_is_required(tmp_path, template, rbcf
     assert "Haematocrit (%)" in said
     assert "\n" not in said.strip()
     assert not (tmp_path / "S").exists()
+
+
+# ---------------------------------------------------------------------- signed off
+
+
+def test_a_report_is_signed_by_name_and_whatever_changes_afterwards_is_said(copied, rbcflow):
+    code, out, _ = rbcflow("sign", copied, "--by", " A.  O'Smith <MD> ")
+    assert code == 0
+    assert is_said("session.signed-unchanged", out, by="A. O'Smith <MD>")
+    assert verify(copied).findings == []
+    page = (copied / "report.html").read_text("utf-8")
+    assert is_said("session.signed-unchanged", page, by="A. O&#39;Smith &lt;MD&gt;")
+    with refused(BadInput, "session.sign-again"):
+        sign(copied, "a. o'smith <md>")
+    sign(copied, "B. Jones")
+    assert verify(copied).findings == []
+    assert len(read_signatures(copied)) == 2
+    cell = open_session(copied).cells.query("label == 'flipping'")["cell"].iloc[0]
+    ChangeLog(copied).add(int(cell), "tank-treading", "C. Brown")
+    findings = verify(copied).findings
+    assert any_said("session.signed-changed", findings, by="B. Jones", names="changes.csv, report.html")
+    assert is_said("session.signed-changed", (copied / "report.html").read_text("utf-8"), by="B. Jones")
+    sign(copied, "B. Jones")  # the change was looked at
+    assert verify(copied).findings == []
+
+
+@pytest.mark.parametrize(("by", "key"), [("  ", "sign-by-nobody"), ("A. Smith", "sign-not-whole")])
+def test_nobody_signs_what_is_not_whole_or_without_a_name(by, key, copied):
+    if key == "sign-not-whole":
+        swap_text(copied / "cells.csv", "flipping", "tank-treading")
+    with refused(BadInput, f"session.{key}"):
+        sign(copied, by)
+    assert not (copied / "signatures.csv").exists()
+
+
+def test_an_edited_signature_and_an_edited_report_are_found(copied):
+    sign(copied, "A. Smith")
+    sign(copied, "B. Jones")
+    whole = (copied / "signatures.csv").read_text("utf-8")
+    swap_text(copied / "signatures.csv", "A. Smith", "A. Smyth")
+    assert any_said("session.signatures-edited", verify(copied).findings, by="B. Jones")
+    first, _, second = whole.splitlines(keepends=True)
+    (copied / "signatures.csv").write_text(first + second)  # a line removed
+    assert any_said("session.signatures-edited", verify(copied).findings, by="B. Jones")
+    (copied / "signatures.csv").write_text(whole)
+    assert verify(copied).findings == []
+    swap_text(copied / "report.html", "</h1>", " (edited)</h1>")
+    assert any_said("session.signed-changed", verify(copied).findings, names="report.html")
+
+
+def test_verify_shows_the_chain_from_frame_to_number(copied, rbcflow):
+    code, out, _ = rbcflow("verify", copied)
+    assert code == 0
+    parts = ("frames", "crops", "tables", "number", "people", "report")
+    assert all(is_said(f"session.chain-{part}", out) for part in parts)
+    swap_text(copied / "cells.csv", "flipping", "tank-treading")
+    code, out, _ = rbcflow("verify", copied)
+    assert code == 1
+    broken = [
+        part for part in parts if say("session.chain-broken", part=say(f"session.chain-part-{part}")) in out
+    ]
+    assert broken == ["tables"] or broken == ["tables", "number"]
+
+
+# ---------------------------------------------------------------------- in the forms
+
+
+@pytest.mark.skipif(no_screen(), reason="no screen")
+def test_the_forms_ask_for_what_the_template_requires(template, tmp_path, qtbot, take_picture):
+    from napari_rbcflow.widgets.live_form import CameraForm
+    from napari_rbcflow.widgets.movie_form import MovieForm
+    from napari_rbcflow.widgets.remembered import Settings, save_settings
+
+    save_settings(Settings(record_template=str(template), sessions_folder=tmp_path))
+    for form in (CameraForm(), MovieForm(lambda: [])):
+        record = form.record
+        widget = form if isinstance(form, CameraForm) else form.container.native
+        qtbot.addWidget(widget)
+        widget.show()
+        assert record.fields["operator"].isHidden() or not record.fold.isChecked()
+        assert record.fold.text() == say("forms.record-to-fill", fields=2)
+        with refused(BadInput, "session.record-missing"):
+            form.run_settings()
+        assert record.fold.isChecked()
+        assert record.fields["operator"].isVisible()
+        record.fields["operator"].setText("A. Smith")
+        record.fields["haematocrit_percent"].setText("41,5")
+        record.fields["drawn"].setText("2026-03-02 08:15")
+        record.fields["consent"].setCurrentIndex(1)
+        take_picture(widget, f"record-{type(form).__name__}.png")
+        found = form.run_settings().run_record.values
+        assert (found["operator"], found["haematocrit_percent"], found["consent"]) == (
+            "A. Smith",
+            41.5,
+            "yes",
+        )
+        record.fold.setChecked(False)
+        assert "A. Smith" in record.fold.text()
+        patient = form.patient
+        patient.setText("Next") if isinstance(form, CameraForm) else setattr(patient, "value", "Next")
+        assert "drawn" not in form.run_settings().run_record.values
+        # Another template, chosen meanwhile, keeps what is filled in.
+        save_settings(Settings(sessions_folder=tmp_path))
+        assert form.run_settings().run_record.values == {"operator": "A. Smith"}
+        save_settings(Settings(record_template=str(template), sessions_folder=tmp_path))

@@ -1,4 +1,4 @@
-"""`verify`, `trend` and `control`: what became of a run, a patient over time, and the instrument."""
+"""`verify`, `sign`, `trend` and `control`: what became of a run, a patient over time, and the instrument."""
 
 from __future__ import annotations
 
@@ -31,8 +31,24 @@ def verify(folders: tuple[Path, ...]) -> int:
             echo(said, err=verdict.code == 2)
         if verdict.code == 0:
             click.echo(say("cli.intact", folder=folder))
+        if len(folders) == 1:
+            for step in verdict.chain:
+                click.echo(say("cli.chain", step=step))
         codes.append(verdict.code)
     return max(codes)
+
+
+@cli.command(help=say("cli.sign"), short_help=say("cli.sign-short"))
+@click.argument("folder", type=PATH, metavar="DIR")
+@click.option("--by", required=True, metavar="NAME", help=say("cli.sign-by"))
+@debug_option
+def sign(folder: Path, by: str) -> None:
+    from napari_rbcflow.session import sign as sign_off
+
+    signature = sign_off(folder, by)
+    click.echo(signature.words([]))
+    for part in signature.files.split(";"):
+        click.echo(say("cli.chain", step=part))
 
 
 @cli.command(help=say("cli.trend"), short_help=say("cli.trend-short"))

@@ -43,11 +43,14 @@ from .schema import mild_warnings as mild_warnings
 from .schema import read_run as read_run
 from .schema import too_few_words as too_few_words
 from .schema import write_run as write_run
+from .signature import Signature as Signature
+from .signature import read_signatures as read_signatures
 from .tables import speed_um_per_s as speed_um_per_s
 from .verdict import CHECKED_CELLS as CHECKED_CELLS
 from .verdict import Conclusion as Conclusion
 from .verdict import conclude as conclude
 from .verification import Verification as Verification
+from .verification import sign as sign
 from .verification import verify as verify
 from .writer import OPEN_END_S as OPEN_END_S
 from .writer import DiskRoom as DiskRoom

@@ -24,7 +24,7 @@ from napari_rbcflow.ring import is_full, sync_folder, write_all
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session.tables import header, unreadable
 
-_CUT = b" (cut by a crash)\n"
+CUT = b" (cut by a crash)\n"
 """Ends a line that a crash cut, so that the next one is whole; nothing is removed from the file."""
 NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR})
 """Errors that say that the folder may not be written to."""
@@ -86,7 +86,7 @@ class AppendOnly(Generic[Row]):
                 audit.cut.append(say("session.records-line-cut", name=self.name, line=1))
             return audit
         for number, line in enumerate(lines[1:], start=2):
-            if not line.endswith(b"\n") or line.endswith(_CUT):
+            if not line.endswith(b"\n") or line.endswith(CUT):
                 audit.cut.append(say("session.records-line-cut", name=self.name, line=number))
                 continue
             try:
@@ -128,7 +128,7 @@ class AppendOnly(Generic[Row]):
         if b"\n" not in there:  # none yet, or a crash cut the very first line
             data = header(self.columns) + data
         elif not there.endswith(b"\n"):
-            data = _CUT + data
+            data = CUT + data
         with path.open("ab", buffering=0) as file:
             if there and b"\n" not in there:
                 file.truncate(0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import getpass
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,7 +75,7 @@ class ChangeLog:
         changes = self.all()
         return {cell: change.now for cell, change in in_force(changes, machine_labels(changes)).items()}
 
-    def add(self, cell: int, now: str, by: str = "") -> LabelChange:
+    def add(self, cell: int, now: str, by: str) -> LabelChange:
         """Give a cell another label; on the disk when this returns.
 
         If the session is closed its report is written again; see `report_fault`.
@@ -89,7 +87,7 @@ class ChangeLog:
             ``tank-treading``, ``flipping``, ``unreliable`` or ``struck-out`` (excluded); the machine's own
             label undoes the change.
         by : str
-            Who. Empty: the name of the computer's user.
+            Who.
 
         Returns
         -------
@@ -98,9 +96,9 @@ class ChangeLog:
         Raises
         ------
         BadInput
-            If the session has no such cell or it was not judged, if `now` is not a label or the one that it
-            already has, if the cell would count twice because a fragment of it counts, or if the folder
-            cannot be written to. Nothing was written.
+            If nobody is named, if the session has no such cell or it was not judged, if `now` is not a
+            label or the one that it already has, if the cell would count twice because a fragment of it
+            counts, or if the folder cannot be written to. Nothing was written.
         RunFailed
             If the file is damaged, or the disk is full.
         """
@@ -109,7 +107,7 @@ class ChangeLog:
             raise BadInput("session.label-unchanged", cell=cell, label=now)
         return changes[0]
 
-    def add_all(self, labels: Mapping[int, str | None], by: str = "") -> list[LabelChange]:
+    def add_all(self, labels: Mapping[int, str | None], by: str) -> list[LabelChange]:
         """Give several cells their labels in one step: all of them, or none where one is refused.
 
         Parameters
@@ -137,7 +135,9 @@ class ChangeLog:
                     "session.not-a-label", label=str(label), labels=", ".join(others), last=last_label
                 )
         table, present = self._rows(), {change.cell: change.now for change in self.all()}
-        when, who = time_now(), one_line(by) or login_name()
+        when, who = time_now(), one_line(by)
+        if not who:
+            raise BadInput("session.review-by-nobody")
         changes = []
         for cell, label in labels.items():
             machine = self._machine_label(table, int(cell))
@@ -159,7 +159,7 @@ class ChangeLog:
             self.bring_report_up_to_date()
         return changes
 
-    def take_back(self, cell: int, by: str = "") -> LabelChange:
+    def take_back(self, cell: int, by: str) -> LabelChange:
         """Give a cell the machine's label again; parameters and errors as `add`."""
         return self.add(cell, self._machine_label(self._rows(), int(cell)), by)
 
@@ -218,14 +218,6 @@ class ChangeLog:
             return whole_lines(path)
         except OSError as error:
             raise unreadable(path, error.strerror) from error
-
-
-def login_name() -> str:
-    """Return the name of the computer's user; never empty."""
-    with contextlib.suppress(Exception):  # each system raises another one
-        if name := one_line(getpass.getuser()):
-            return name
-    return say("session.unknown-person")
 
 
 def _row(data: bytes, cell: int) -> list[str] | None:

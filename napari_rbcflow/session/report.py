@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import RbcflowError, sentence_of
@@ -40,11 +40,13 @@ from napari_rbcflow.session.label_edits import STRUCK_OUT
 from napari_rbcflow.session.reader import Session
 from napari_rbcflow.session.record import record_lines
 from napari_rbcflow.session.schema import is_being_written, percent, read_run, too_few_words
+from napari_rbcflow.session.signature import signature_words
 from napari_rbcflow.session.verdict import REVIEWS_FILE, read_review
 from napari_rbcflow.types import LEAST_FRAMES, Label, RunStatus, Verdict
 
 if TYPE_CHECKING:
     import jinja2
+    import pandas as pd
 
 # Okabe and Ito's blue and vermilion: told apart by the colour-blind, and in grey by their lightness.
 TANK_TREADING_COLOUR = "#0072b2"
@@ -75,6 +77,15 @@ def shows_review(folder: Path) -> bool:
         return False
     n = _reviewed(folder)["bytes"]
     return f'{_REVIEWED}{n}"' in page if n else _REVIEWED not in page
+
+
+def shows_signatures(folder: Path) -> bool:
+    """Say whether ``report.html`` says of each signature what is true now."""
+    try:
+        page = unescape((folder / "report.html").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        page = ""
+    return all(words in page for words in _signatures(folder))
 
 
 def write_report(
@@ -180,6 +191,7 @@ def _contents(session: Session) -> dict[str, Any]:
         "unseen_flips": _unseen_flips_words(*unseen_flips(run, cells)),
         "labels": _labels_words(run["models"], by_hand),
         "record": record_lines(run),
+        "signatures": _signatures(session.folder),
         "settings": _settings(run["parameters"]),
         "versions": [(name, version) for name, version in run["versions"].items() if version],
     }
@@ -247,6 +259,14 @@ def _reviewed(folder: Path) -> dict[str, Any]:
         say("report.reviewed-by-one", name=name, cells=own.get("reviewed")) for name, own in reviewers.items()
     ]
     return {"who": ", ".join(who), "bytes": told.get("bytes")}
+
+
+def _signatures(folder: Path) -> list[str]:
+    """Return a sentence for each signature; a damaged file becomes one, as there must be a report."""
+    try:
+        return signature_words(folder)
+    except RbcflowError as error:
+        return [str(error)]
 
 
 def _by_hand(session: Session) -> dict[str, Any]:

@@ -7,16 +7,16 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
+from napari_rbcflow.errors import BadInput, RbcflowError, RunFailed, sentence_of
 from napari_rbcflow.estimate import reported_interval, wilson
 from napari_rbcflow.ring import open_ring
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import counting, tables
+from napari_rbcflow.session.append_only import one_line
 from napari_rbcflow.session.counting import (
     FRACTION_TOLERANCE,
     RuleMet,
@@ -31,12 +31,31 @@ from napari_rbcflow.session.crops import CropReader
 from napari_rbcflow.session.label_edits import findings as faults_of_changes
 from napari_rbcflow.session.label_edits import read_audit
 from napari_rbcflow.session.reader import Session, open_session
-from napari_rbcflow.session.report import shows_changes
+from napari_rbcflow.session.report import shows_changes, shows_signatures, write_report_again
+from napari_rbcflow.session.review import TABLE as REVIEWS
 from napari_rbcflow.session.review import findings as faults_of_review
-from napari_rbcflow.session.schema import CELL_COUNTS, DamagedRun, FractionFigure, is_being_written
+from napari_rbcflow.session.review import known_name
+from napari_rbcflow.session.schema import (
+    CELL_COUNTS,
+    RUN_FILE,
+    DamagedRun,
+    FractionFigure,
+    is_being_written,
+    locked,
+)
+from napari_rbcflow.session.signature import (
+    Signature,
+    append_signature,
+    read_signatures,
+    report_hash,
+    signature_findings,
+)
 from napari_rbcflow.session.tables import spans
 from napari_rbcflow.session.verdict import conclude
 from napari_rbcflow.types import LEAST_FRAMES, Label, RunStatus, StopReason
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MET_BY_CELLS = (StopReason.RELIABLE, StopReason.HALF_WIDTH, StopReason.BASELINE, StopReason.TRACKS)
 
@@ -167,10 +186,13 @@ class Verification:
         0 whole, 1 recovered or incomplete, 2 not a session: the exit status of ``rbcflow verify``.
     findings : list of str
         Sentences; empty if the session is whole.
+    chain : list of str
+        How the number follows from the frames, step by step, a sentence each.
     """
 
     code: int
     findings: list[str] = field(default_factory=list)
+    chain: list[str] = field(default_factory=list)
 
 
 def verify(folder: Path | str, *, only_number: bool = False) -> Verification:
@@ -185,22 +207,13 @@ def verify(folder: Path | str, *, only_number: bool = False) -> Verification:
     only_number : bool
         Check what the number follows from, and neither the pictures nor the report.
     """
-    checks: tuple[Check, ...] = (
-        _ending,
-        _frames,
-        _tables,
-        _number,
-        _watched,
-        _fragments,
-        _unchanged,
-        _by_hand,
-        _reviewed,
-        _crops,
-        _ring,
-        _report,
-    )
+    checks = _CHECKS
     if only_number:
-        checks = tuple(check for check in checks if check not in (_crops, _ring, _report))
+        checks = tuple(check for check in checks if check not in (_crops, _ring, _report, _signed))
+    return _verified(folder, checks)
+
+
+def _verified(folder: Path | str, checks: tuple[Check, ...]) -> Verification:
     findings: list[str] = []
     try:
         session = open_session(folder)
@@ -213,7 +226,9 @@ def verify(folder: Path | str, *, only_number: bool = False) -> Verification:
         checks = (_tables, _fragments, _by_hand, _crops, _ring)
     except BadInput as error:
         return Verification(NOT_A_SESSION, [str(error)])
+    broken: set[Check] = set()
     for check in checks:
+        before = len(findings)
         try:
             for finding in check(session):
                 findings.append(finding)
@@ -222,7 +237,64 @@ def verify(folder: Path | str, *, only_number: bool = False) -> Verification:
         except Exception as error:  # damage can do anything: name what broke, and go on with the rest
             part = check.__name__.strip("_")
             findings.append(say("session.found-check-failed", part=part, why=sentence_of(error)))
-    return Verification(INCOMPLETE if findings else WHOLE, findings)
+        if len(findings) > before:
+            broken.add(check)
+    chain = [] if session.running else list(_chain(session, set(checks), broken))
+    return Verification(INCOMPLETE if findings else WHOLE, findings, chain)
+
+
+def _chain(session: Session, checks: set[Check], broken: set[Check]) -> Iterator[str]:
+    """Say of each step from the frames to the report what it is, or that it does not match."""
+    for part, needed in _PARTS.items():
+        if not needed <= checks:
+            continue
+        if needed & broken:
+            yield say("session.chain-broken", part=say(f"session.chain-part-{part}"))
+        else:
+            with contextlib.suppress(RbcflowError, OSError):
+                yield _CHAIN[part](session)
+    if _signed in checks:
+        with contextlib.suppress(RbcflowError):
+            yield from (one.words(one.changed(session.folder)) for one in read_signatures(session.folder))
+
+
+def sign(folder: Path | str, by: str) -> Signature:
+    """Sign a session's report off, as ``rbcflow sign`` does; the report says so.
+
+    Parameters
+    ----------
+    folder : Path or str
+    by : str
+        Who signs.
+
+    Returns
+    -------
+    Signature
+
+    Raises
+    ------
+    BadInput
+        If nobody is named, the session is not whole, or that person has signed it as it is already.
+    """
+    folder = Path(folder)
+    if not (by := one_line(by)):
+        raise BadInput("session.sign-by-nobody")
+    found = _verified(folder, tuple(check for check in _CHECKS if check is not _signed))
+    if found.code == NOT_A_SESSION:
+        raise BadInput.told(found.findings[0])
+    if found.findings:
+        raise BadInput("session.sign-not-whole", folder=folder, finding=found.findings[0])
+    with locked(folder / "cells.csv"):
+        _write_report(folder)  # as this version of the program writes it
+        by = known_name(by, {one.by: None for one in read_signatures(folder)})
+        signature = append_signature(folder, by)
+        _write_report(folder)
+    return signature
+
+
+def _write_report(folder: Path) -> None:
+    if fault := write_report_again(folder):
+        raise RunFailed("session.sign-report", folder=folder, why=fault)
 
 
 def _ending(session: Session) -> Iterator[str]:
@@ -407,6 +479,8 @@ def _number(session: Session) -> Iterator[str]:
 
 
 def _crops(session: Session) -> Iterator[str]:
+    import pandas as pd
+
     reader = CropReader(session.folder / "crops.zarr")
     frames = session.cells.set_index("cell")["frames"]
     lengths = pd.Series(reader.index[:, 2], index=reader.index[:, 0])
@@ -441,3 +515,76 @@ def _report(session: Session) -> Iterator[str]:
             path = session.folder / name
             if not path.exists() or not path.stat().st_size:
                 yield say("session.found-file-missing", name=name)
+
+
+def _signed(session: Session) -> Iterator[str]:
+    yield from signature_findings(session.folder)
+    if not session.running and not shows_signatures(session.folder):
+        yield say("session.found-signature-behind")
+
+
+_CHECKS: tuple[Check, ...] = (
+    _ending,
+    _frames,
+    _tables,
+    _number,
+    _watched,
+    _fragments,
+    _unchanged,
+    _by_hand,
+    _reviewed,
+    _crops,
+    _ring,
+    _report,
+    _signed,
+)
+_PARTS: dict[str, set[Check]] = {
+    "frames": {_frames, _ring},
+    "crops": {_crops},
+    "tables": {_tables, _fragments, _watched, _unchanged},
+    "number": {_ending, _number},
+    "people": {_by_hand, _reviewed},
+    "report": {_report},
+}
+"""The steps from the frames to the report, and what is checked of each."""
+
+
+def _short(digest: object) -> str:
+    return f"sha256 {str(digest)[:12]}"
+
+
+def _chain_frames(session: Session) -> str:
+    return say("session.chain-frames", frames=0 if session.ring is None else len(session.ring))
+
+
+def _chain_crops(session: Session) -> str:
+    return say("session.chain-crops", cells=len(CropReader(session.folder / "crops.zarr").index))
+
+
+def _chain_tables(session: Session) -> str:
+    hashes = ", ".join(_short(told["sha256"]) for told in session.run["files"].values())
+    return say("session.chain-tables", hashes=hashes)
+
+
+def _chain_number(session: Session) -> str:
+    digest = tables.fingerprint(session.folder / RUN_FILE)["sha256"]
+    return say("session.chain-number", hash=_short(digest), fraction=_fraction_words(session.fraction))
+
+
+def _chain_people(session: Session) -> str:
+    changes, reviews = (len(table(session.folder).rows) for table in (read_audit, REVIEWS.audit))
+    return say("session.chain-people", changes=changes, reviews=reviews)
+
+
+def _chain_report(session: Session) -> str:
+    return say("session.chain-report", hash=_short(report_hash(session.folder) or ""))
+
+
+_CHAIN: dict[str, Callable[[Session], str]] = {
+    "frames": _chain_frames,
+    "crops": _chain_crops,
+    "tables": _chain_tables,
+    "number": _chain_number,
+    "people": _chain_people,
+    "report": _chain_report,
+}

@@ -8,12 +8,12 @@ from .control import Precision as Precision
 from .control import Rule as Rule
 from .control import State as State
 from .control import Target as Target
+from .control import control_beside as control_beside
 from .control import control_charts as control_charts
 from .control import control_csv as control_csv
 from .control import control_of_day as control_of_day
 from .control import instrument_words as instrument_words
 from .control import rules_broken as rules_broken
-from .control_plot import LIMITS as LIMITS
 from .control_plot import control_png as control_png
 from .control_plot import control_scale as control_scale
 from .export import as_csv as as_csv

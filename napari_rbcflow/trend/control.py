@@ -9,21 +9,23 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
-from napari_rbcflow.errors import BadInput
+from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.sentences import say
+from napari_rbcflow.session import is_simulated, read_run
 from napari_rbcflow.trend.baseline import Day, counting_sd
 from napari_rbcflow.trend.judge import day_words, number_words
-from napari_rbcflow.trend.records import Gathered, Record, must_be_measured_alike, one_line
+from napari_rbcflow.trend.records import Gathered, Record, must_be_measured_alike, one_line, read_record
 
 FIRST_RUNS = 20
 """Accepted runs that make a target, as laboratories usually take."""
@@ -222,7 +224,7 @@ class Precision:
 
 
 def _interval(variance: float, df: float) -> tuple[float, float]:
-    high, low = chi2.ppf((0.025, 0.975), df)
+    high, low = (2 * float(gammaincinv(df / 2, tail)) for tail in (0.025, 0.975))  # of chi-square
     return math.sqrt(df * variance / low), math.sqrt(df * variance / high)
 
 
@@ -468,6 +470,36 @@ def control_of_day(
     told = worst.state in (State.WARNING, State.REJECTED)
     rules = {"rules": worst.rule_words} if told else {}
     return worst.state, say(f"trend.control-day-{worst.state}", **rules)
+
+
+def control_beside(folder: Path) -> str:
+    """Say of a new session whether the control of its day was in order, by the sessions beside it.
+
+    Of a control's own session, say whether the control is in order. Empty where there are no controls, or
+    what is beside it cannot be read: this is told at the end of a run, which must not fail for it.
+    """
+    try:
+        run = read_run(folder)
+        mine = read_record(folder)
+        others = [entry for entry in folder.absolute().parent.iterdir() if _may_be_control(entry, run)]
+        controls = [read_record(other) for other in others]
+        controls.sort(key=lambda record: record.started)
+        charts = control_charts(Gathered((), controls=tuple(controls)), instrument=mine.instrument)
+    except (RbcflowError, OSError):
+        return ""
+    if mine.control_lot:
+        return next((chart.summary()[0] for chart in charts if chart.lot == mine.control_lot), "")
+    return control_of_day(charts, mine.started, mine.instrument)[1]
+
+
+def _may_be_control(folder: Path, beside: Mapping[str, Any]) -> bool:
+    """Say whether a session is of a control, as real as that beside it; without opening all of it."""
+    try:
+        run = read_run(folder)
+    except (RbcflowError, OSError):
+        return False
+    lot = (run.get("record") or {}).get("control_lot")
+    return bool(lot) and is_simulated(run) == is_simulated(beside)
 
 
 COLUMNS = (

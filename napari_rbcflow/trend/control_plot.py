@@ -21,7 +21,7 @@ from napari_rbcflow.trend.plot import (
 
 MOST_CHARTS = 3
 """On a page, the ones with the last runs."""
-LIMITS = {1: "#00795a", 2: "#d9a400", 3: "#b3261e"}
+_LIMITS = {1: "#00795a", 2: "#d9a400", 3: "#b3261e"}
 """Colour of the lines at so many standard deviations."""
 _TOP, _FOOT, _RIGHT = 40, 110, 130
 
@@ -77,7 +77,7 @@ class _ControlPage(Page):
         if (target := chart.target) is not None:
             for k in range(-3, 4):
                 y_at = 100 * (target.mean + k * target.sd)
-                colour = LIMITS.get(abs(k), GREY)
+                colour = _LIMITS.get(abs(k), GREY)
                 axes.axhline(y_at, color=colour, linewidth=0.9, dashes=(1, 0) if k in (-3, 0, 3) else (6, 4))
                 axes.annotate(
                     f"{k:+d} s" if k else "0",
