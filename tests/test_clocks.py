@@ -139,6 +139,16 @@ def test_whatever_a_clock_says_a_frame_that_the_camera_lost_is_counted(said: str
     assert [frame.index for frame in got] == [k for k in range(300) if k not in lost]
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e3, 1e6])
+def test_a_counter_that_begins_anew_while_nobody_takes_frames_hides_no_loss(unit: float) -> None:
+    """Of 32 bits, in ms, us or ns; what was lost in a stall shows in the camera's own times alone."""
+    lost, anew = {141, 142}, 143
+    tags = elapsed(lambda k, ms: round(unit * (ms - anew * ms / max(k, 1))) % 2**32 if k else None)
+    got, ledger = placed(tags, lost=lost, stalls={138: 400.0})
+    assert ledger.missed == {"time-gap": len(lost)}
+    assert [frame.index for frame in got] == [k for k in range(300) if k not in lost]
+
+
 @pytest.mark.parametrize(
     ("tags", "clock", "unit"),
     [
@@ -170,9 +180,13 @@ def test_the_clock_is_chosen_by_what_the_tags_do(tags: Tags, clock: str, unit: f
 def test_every_restart_of_the_buffer_counts_what_was_lost_and_not_what_the_clock_was_set(
     said: str, step_ms: float
 ) -> None:
-    """Each sequence numbers and times its frames anew; the computer's clock may be set meanwhile."""
+    """Each sequence numbers and times its frames anew; the computer's clock may be set meanwhile.
+
+    What the camera loses after a restart has its own reason again.
+    """
     clock = choose_clock([one for _, one in came(TIMES[said], range(31), 60.0)])
     ledger, got, sequences = LossLedger(clock.period_ms), [], [(0, 100), (160, 260), (470, 500)]
+    lost = {200, 485, 486}
 
     def tags(k: int, ms: float) -> Mapping[str, Any]:
         began = next(first for first, end in sequences if k < end)
@@ -183,11 +197,12 @@ def test_every_restart_of_the_buffer_counts_what_was_lost_and_not_what_the_clock
         if first:
             got += ledger.restarted("overflow")
             clock.restarted()
-        for _, one in came(tags, range(first, end), 60.0):
+        for _, one in came(tags, range(first, end), 60.0, lost=lost):
             got += ledger.take(*clock.read(*one), PICTURE)
     got += ledger.finish()
-    assert ledger.missed == {"overflow": 60 + 210}
-    assert [frame.index for frame in got] == [k for first, end in sequences for k in range(first, end)]
+    assert ledger.missed == {"overflow": 60 + 210, "time-gap": len(lost)}
+    there = [k for first, end in sequences for k in range(first, end) if k not in lost]
+    assert [frame.index for frame in got] == there
 
 
 _number = st.one_of(st.none(), st.integers(-5, 200), st.integers(-(2**63), 2**63))

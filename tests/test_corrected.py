@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 from types import ModuleType
 from typing import Any
 
@@ -106,6 +106,27 @@ def test_networks_that_do_not_err_leave_the_fraction_as_it_is(k: int, m: int, ot
         jeffreys = beta.interval(0.95, k + 0.5, m + 0.5)
         assert (told.low, told.high) == pytest.approx(jeffreys, abs=2e-3)
         assert told.estimate == pytest.approx(k / (k + m), abs=3e-3)
+
+
+def test_each_rate_is_drawn_from_its_own_counts_and_prior() -> None:
+    """Of few labelled cells the prior decides: of a leak that was never seen, most of all."""
+    rates = real(40, 0.0)
+    drawn = draw(160, 40, 2000, rates)
+    told, let_through_told = sum(rates.let_through_as[:2]), sum(rates.let_through_as)
+    for name, hits, of, (more, fewer) in (
+        ("leak", *astuple(rates.let_through), LAPLACE),
+        ("tank_found", *astuple(rates.tank_treading_found), JEFFREYS),
+        ("flip_found", *astuple(rates.flipping_found), JEFFREYS),
+        ("tank_right", *astuple(rates.tank_treading_right), JEFFREYS),
+        ("flip_right", *astuple(rates.flipping_right), JEFFREYS),
+        ("let_through_told", told, let_through_told, (1.0, 0.5)),
+        ("let_through_tank", rates.let_through_as[0], told, JEFFREYS),
+        ("raw", 160, 200, JEFFREYS),
+        ("counted", 200, 2200, JEFFREYS),
+    ):
+        assert getattr(drawn, name).mean() == pytest.approx((hits + more) / (of + more + fewer), rel=2e-3), (
+            name
+        )
 
 
 def test_known_rates_are_solved_for() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from factories import a_judgement, a_track, counted
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from napari_rbcflow.errors import BadInput
@@ -73,6 +73,8 @@ def test_every_interval_lies_in_0_1_and_holds_the_estimate(k: int, m: int, level
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=80))
+@example([True] * 50 + [False] * 50 + [True] * 9)  # nothing is left of it, twice
+@example([False] * 40 + [True] * 90)
 def test_what_the_anytime_interval_cut_off_stays_cut_off(cells: list[bool]) -> None:
     """Asking changes nothing; each cell can only narrow it, but where nothing were left of it."""
     asked, silent = RunningFraction(0.8), RunningFraction(0.8)

@@ -94,6 +94,19 @@ def test_each_track_is_drawn_once_and_in_the_order_of_its_stratum(
     assert sorted(cell for stratum in plan.strata for cell in stratum.cells) == list(range(n))
 
 
+def test_a_checked_track_speaks_for_its_part_of_its_stratum() -> None:
+    """Ten flipping cells of a small stratum say less of all than two tank-treading ones of a large one."""
+    n = 600
+    label = [NAMES[0]] * 20 + [NAMES[2]] * (n - 20)
+    plan = ReviewPlan(np.arange(n), label, [0.9] * 20 + [0.3] * (n - 20), [0.9] * 20 + [np.nan] * (n - 20), 1)
+    small, large = plan.strata[0].cells, max(plan.strata, key=lambda stratum: len(stratum.cells)).cells
+    labels = {int(c): [NAMES[1]] for c in small[:10]} | {int(c): [NAMES[0]] for c in large[:2]}
+    shares = plan.prior(labels)
+    for_tank = len(large) / (len(large) + len(small))
+    assert shares[:, 0] / shares[:, :2].sum(axis=1) == pytest.approx(for_tank, abs=0.2)
+    assert (shares[:, 0] > shares[:, 1]).all()
+
+
 def test_persons_who_differ_have_an_equal_say() -> None:
     plan, kind = a_movie(6)
     one = checked(plan, kind, 100)

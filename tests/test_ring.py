@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from sentence_keys import refused
 
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.ring import FrameGone, FrameRing, open_ring
+from napari_rbcflow.ring import FrameGone, FrameRing, disk_faults, open_ring
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Frame
 
@@ -265,6 +266,10 @@ def test_what_a_ring_refuses(tmp_path: Path) -> None:
     ring.close()
     with refused(RunFailed, "ring.closed"):
         ring.append(Frame(6, 0.1, np.zeros((HEIGHT, WIDTH), np.uint8)))
+
+    for full in (errno.ENOSPC, errno.EDQUOT):  # the disk, or this user's share of it
+        with refused(RunFailed, "ring.disk-full"), disk_faults(tmp_path):
+            raise OSError(full, "full")
 
     with refused(BadInput, "ring.not-a-ring"):
         open_ring(tmp_path)

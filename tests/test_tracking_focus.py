@@ -14,7 +14,8 @@ from napari_rbcflow.simulation.library import SpriteLibrary, half_pixel_phases, 
 from napari_rbcflow.simulation.population import Scene
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.tracking.background import Background, MovieBackground, SlidingBackground
-from napari_rbcflow.tracking.focus import SharpnessHistory
+from napari_rbcflow.tracking.focus import Focus, SharpnessHistory
+from napari_rbcflow.tracking.motion import Motion
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import Frame
 
@@ -157,6 +158,30 @@ def test_sharpness_that_ebbs_over_ten_seconds_is_gone_and_comes_back(cells: int)
     for _ in range(30):
         lost.append(watched.lost(sharpness(rng, cells, 1.0), already=lost[-1]))
     assert not lost[-1]
+
+
+def test_a_picture_that_shakes_again_and_again_is_left_out_each_time_and_a_field_that_changed_is_not() -> (
+    None
+):
+    focus, none = Focus(1000.0), np.empty(0)
+
+    def lost(visible: float, frames: int) -> list[bool]:
+        """Frames that show so much of the dust; no cell is seen."""
+        return [
+            focus.lost(
+                *(none, none, Motion.empty()),
+                elapsed=1, gain=1.0, static=visible, log_energy_at=lambda x, y: x, sharpness=lambda: none,
+            )
+            for _ in range(frames)
+        ]  # fmt: skip
+
+    for _ in range(20):
+        assert not any(lost(1.0, 10))
+        assert all(lost(0.4, 10))
+    assert not lost(1.0, 10)[-1]
+    changed = lost(0.4, 400)
+    assert all(changed[:100])
+    assert not any(changed[200:])
 
 
 def test_of_few_cells_nothing_is_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -96,6 +97,22 @@ def test_a_crop_keeps_its_scale_and_its_grey(pixel_size_um: float, seed: int) ->
             assert abs((line[30] - line[0]) / 30 - slope) < 0.05
 
 
+@given(st.sampled_from([0.605, 0.603, 0.3025, 0.4, 0.9, 1.21]), st.floats(60, 200), st.floats(60, 240))
+@settings(max_examples=40, deadline=None)
+def test_a_cell_lies_in_its_crop_where_its_position_says(pixel_size_um: float, y: float, x: float) -> None:
+    """Half a pixel at most from the middle, and as far as `shifts` says."""
+    cropper = Cropper(260, 300, pixel_size_um)
+    at_y, at_x = np.mgrid[:260, :300]
+    blob = np.exp(-((at_y - y) ** 2 + (at_x - x) ** 2) / (2 * (3 * cropper.ratio) ** 2))
+    at = np.float32([y]), np.float32([x])
+    wide, _ = cropper.cut(np.rint(20 + 200 * blob).astype(np.uint8), *at)
+    crop = cropper.trim(wide, *at, np.zeros((1, 2), np.int64))[0][0] - 20.0
+    for axis, centre in zip((1, 0), at, strict=True):
+        profile, shift = crop.sum(axis=axis), float(cropper.shifts(centre, centre)[0])
+        assert abs(shift) <= 0.501 / cropper.ratio
+        assert abs(profile @ np.arange(31) / profile.sum() - 15 - shift) < 0.05
+
+
 @given(st.sampled_from([0.605, 0.6, 0.3025, 0.9]), st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
 def test_a_crop_taken_out_of_a_wide_picture_is_the_one_cut_there(pixel_size_um: float, seed: int) -> None:
@@ -157,6 +174,23 @@ def test_two_cells_that_cannot_be_told_apart_are_ended_and_not_swapped() -> None
         if t == 13:
             assert reasons == ["ambiguous", "ambiguous"]
     assert sorted(linker.motion.cell.tolist()) == [3, 4]
+
+
+@pytest.mark.parametrize("fps", [24.0, 60.0, 150.0])
+def test_speeds_and_gaps_are_those_of_time_and_not_of_frames(fps: float) -> None:
+    """2 to 95 px in a 60th of a second are a cell's speed, and a sixth of a second is not too long a gap."""
+
+    def linked(speed_px: float, gap_s: float = 0.0) -> list[int]:
+        linker, step, gap = Linker(5000.0, fps=fps, settings=TrackingSettings()), speed_px * 60 / fps, 0
+        for t in range(16):
+            if t == 12:
+                gap = round(gap_s * fps)
+            x = np.array([20.0 + step * (t + gap)])
+            linker.step(FlowDetections(t + gap, x, np.array([100.0]), np.array([3.0])), Everywhere())
+        return linker.motion.cell.tolist()
+
+    assert [linked(speed) for speed in (1.8, 2.2, 90.0, 100.0)] == [[], [1], [1], []]
+    assert [linked(10.0, gap_s) for gap_s in (0.155, 0.22)] == [[1], [2]]
 
 
 @given(st.floats(0.0, 0.12), st.integers(3, 40), st.integers(0, 2**32 - 1))
