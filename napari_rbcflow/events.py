@@ -14,8 +14,8 @@ too.
 never in the thread of a camera or of a window. What touches the viewer belongs into napari's own thread:
 decorate it with ``superqt.utils.ensure_main_thread``.
 
-**How late.** A run is looked at 20 times a second, so an event comes up to 50 ms after what it tells, in
-napari some milliseconds more. A function that takes long makes the later events late, its own and those of
+**How late.** A run is looked at 20 times a second, in napari 40 times, so an event comes up to 50 ms after
+what it tells, in napari some milliseconds more. A function that takes long makes the later events late, its own and those of
 others, but holds up no frame: frames and fractions in between are then left out, judged tracks are told
 later (the last 2048 of them), `stop` and `verdict` always come. As this is one Python, a function that
 computes for long, instead of waiting for a device, does slow down a run of `analyze` or `pipeline.Run`.
@@ -110,8 +110,8 @@ class Event(SignalInstance):
 
 
 frame = Event("frame", int, float, Path)
-"""A frame came: ``(index, time_s, folder)``, its place and time on the camera's own clock. Told 20 times a
-second at most, and without the picture: `ring.open_ring` reads that from ``frames.zarr`` in the folder."""
+"""A frame came: ``(index, time_s, folder)``, its place and time on the camera's own clock. Told 40 times a
+second at most, and without the picture: `sources.open_frames` reads that from the folder."""
 
 track_judged = Event("track_judged", object, Path)
 """A track was judged: ``(cell, folder)``, the first a `pipeline.JudgedCell`."""

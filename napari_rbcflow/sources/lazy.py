@@ -99,7 +99,7 @@ class FrameArray(ABC):
                 try:
                     image = self._read(row)
                 except NoSuchFrame:
-                    image = np.zeros(self.shape[1:], np.uint8)
+                    return np.zeros(self.shape[1:], np.uint8)  # not kept: a ring may just be writing it
                 self._kept[row] = image
                 while len(self._kept) > 1 and len(self._kept) * image.nbytes > _KEPT_BYTES:
                     self._kept.popitem(last=False)
@@ -137,7 +137,9 @@ class MovieFrames(FrameArray):
 
 
 class RingFrames(FrameArray):
-    """What a session's ring held when it was opened.
+    """What a session's ring held when it was opened, of a run that goes on too.
+
+    A frame that was overwritten since is black, never another frame.
 
     Parameters
     ----------

@@ -246,7 +246,7 @@ def _same(one: Path, other: Path) -> bool:
 # Share of the canvas, around its centre, in which a place is visible enough.
 _IN_VIEW = 0.9
 # What a live picture's layers are called in their metadata.
-LIVE_ROLES = ("live", "cells")
+LIVE_ROLES = ("live", "cells", "frames")
 # How far from a mark's centre a click still means it, in pixels of the screen.
 _REACH_PX = 25.0
 

@@ -226,6 +226,7 @@ class LiveLayout(Dock):
         self.controls.slow.setEnabled(going)
         self.form.setEnabled(not going)
 
+        self.controls.frames.setEnabled(going)
 
 # Seconds between two drawings of all that is not the picture: each costs one of the whole window, which in
 # software is five times a picture's.
@@ -282,6 +283,7 @@ class LiveWidget(LiveLayout):
         self.controls.slow_wanted.connect(self._report_errors(self._slow_motion))
         self.cells.pointed.connect(self._report_errors(self._point))
         self.cells.changed.connect(self._report_errors(self._mark_by_hand))
+        self.controls.frames_wanted.connect(self._report_errors(self._add_frames))
 
     # ------------------------------------------------------------------ start and stop
 
@@ -393,6 +395,7 @@ class LiveWidget(LiveLayout):
             picture.update(snapshot, judged)
         if snapshot is not None:
             self.panel.show_progress(snapshot.progress, counted, snapshot.warnings)
+            picture.frames.follow()
             self.cells.keep_up(snapshot.progress)
         now = time.monotonic()
         slow = self._parts.is_open and self._parts.picture.painted_over
@@ -472,5 +475,9 @@ class LiveWidget(LiveLayout):
 
     def _go_on(self) -> None:
         if self._parts.is_open:
+    def _add_frames(self) -> None:
+        if self._parts.is_open:
+            self._parts.picture.frames.add()
+
             self._parts.picture.go_on()
             self._say_picture()

@@ -32,6 +32,7 @@ from napari_rbcflow.widgets.picture_layers import (
     Loop,
     Marks,
     Moment,
+    RunFrames,
     bring_to_front,
     give_back,
     own_layer,
@@ -222,6 +223,7 @@ class LivePicture:
         self.marks = Marks(viewer)
         viewer.layers.selection = {self.image}
         self._contrast = Contrast(self.image)
+        self.frames = RunFrames(viewer)
         self.budget = DrawBudget(viewer, hz)
         banner = self._banner
         self._raster = RasterCanvas(viewer, self.image, self.marks, self.budget, lambda: banner.words)
@@ -261,6 +263,7 @@ class LivePicture:
         self._ring = LiveRing(folder, info)
         self._running = True
         self._newest = None
+        self.frames.begin(folder)
         self._history = History(self.delay_s * info.fps)
         self._forget_shown()
         self._banner.show_for(info.simulated)
@@ -284,6 +287,7 @@ class LivePicture:
         self._ring = None
         self._banner.hide()
         if self.held:
+        self.frames.begin(None)
             self.held, self._loop = False, None
             self._close_up.back()
         self._history = History(0.0)
@@ -329,6 +333,7 @@ class LivePicture:
             self._running = False
             if self.sentence == WAITING:
                 self.sentence = say("viewer.picture-ended-before")
+            self.frames.follow(now=True)
             elif self.shown is not None and not self.held:
                 self.sentence = say("viewer.picture-ended")
             moment = self._moment
@@ -357,6 +362,7 @@ class LivePicture:
             give_back(self.marks.layer)
         self._ring = None
         self._moment = None
+            self.frames.close()
         self._history = History(0.0)
 
     def show_cell(self, cell: int, frame: int, y_px: float, x_px: float) -> bool:
@@ -575,7 +581,10 @@ class PictureControls(QWidget):
         self.back = QPushButton(say("viewer.back-to-live"))
         self.slow = QPushButton(say("viewer.slow-motion"))
         self.slow.setToolTip(say("viewer.slow-motion-help"))
-        self.slow.setEnabled(False)
+        self.frames = QPushButton(say("viewer.frames-layer"))
+        self.frames.setToolTip(say("viewer.frames-layer-help"))
+        for button in (self.slow, self.frames):
+            button.setEnabled(False)
         self.sentence = wrapping_label("font-size: 13px;")
         row = QHBoxLayout()
         row.addWidget(self.modes, 1)
@@ -585,9 +594,10 @@ class PictureControls(QWidget):
         column.setSpacing(4)
         column.addLayout(row)
         column.addWidget(self.sentence)
+    frames_wanted = Signal()  # the last seconds are wanted as a layer
         buttons = QHBoxLayout()
-        buttons.addWidget(self.slow)
-        buttons.addWidget(self.back)
+        for button in (self.slow, self.back, self.frames):
+            buttons.addWidget(button)
         column.addLayout(buttons)
         self.back.hide()
         self.slow.clicked.connect(lambda: self.slow_wanted.emit())
@@ -610,5 +620,6 @@ class PictureControls(QWidget):
         text = breakable(sentence)
         if self.sentence.text() != text:
             self.sentence.setText(text)
+        self.frames.clicked.connect(lambda: self.frames_wanted.emit())
         if self.back.isHidden() == held:
             self.back.setVisible(held)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,15 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 from vispy.gloo import gl
 
+from napari_rbcflow.errors import RbcflowError
 from napari_rbcflow.pipeline import JudgedCell, Snapshot
 from napari_rbcflow.ring import FrameGone, RingReader
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import STRUCK_OUT
+from napari_rbcflow.sources import open_frames
 from napari_rbcflow.types import DEFAULT_PIXEL_SIZE_UM, Label
 from napari_rbcflow.widgets.label_styles import INKS, LABEL_STYLES, MIDDLE_OF_RANGE, NOT_YET
-from napari_rbcflow.widgets.layers import axes_of
+from napari_rbcflow.widgets.layers import GREY_RANGE, axes_of
 
 FIRST_FRAMES = 5
 _STEP = 4
@@ -342,14 +345,20 @@ def own_layer(viewer: Any, role: str, make: Callable[[], Any]) -> Any:
     which another picture still draws is left to it (see `give_back`): two runs in one layer would put the
     marks of one on the frame of the other.
     """
-    for layer in viewer.layers:
-        if layer.metadata.get("rbcflow") == role and not layer.metadata.get(_IN_USE):
-            break
-    else:
+    layer = left_layer(viewer, role)
+    if layer is None:
         layer = make()
         layer.metadata["rbcflow"] = role
     layer.metadata[_IN_USE] = True
     return layer
+
+
+def left_layer(viewer: Any, role: str) -> Any:
+    """Return the layer with a role that an earlier picture left in a viewer, or None."""
+    for layer in viewer.layers:
+        if layer.metadata.get("rbcflow") == role and not layer.metadata.get(_IN_USE):
+            return layer
+    return None
 
 
 def give_back(layer: Any) -> None:
@@ -389,6 +398,83 @@ def refresh(*layers: Any) -> None:
     for layer in layers:
         # What is left out is slow (thumbnail) or does not change (the image sets the extent).
         layer.refresh(thumbnail=False, extent=False, highlight=False)
+
+
+# Between two renewals of the frames that are a layer.
+RENEWED_S = 1.0
+
+
+class RunFrames:
+    """The frames of a run that the ring holds, as a layer for other plugins, once somebody asks for it.
+
+    Its data is a dask array, another one at each `follow`. A frame that the ring has overwritten since is
+    black, never another frame. The layer comes hidden: napari draws nothing of it, and a picture that is
+    painted over the canvas stays.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = viewer
+        self._layer: Any = None
+        self._folder: Path | None = None
+        self._renewed_s = 0.0
+        if left_layer(viewer, "frames") is not None:  # it may show the last patient's cells
+            self._layer = own_layer(viewer, "frames", self._make)
+            self.begin(None)
+
+    def begin(self, folder: Path | None) -> None:
+        """Follow the run with this folder; without one, hold no frame of anybody's."""
+        self._folder = folder
+        if folder is None and self._layer is not None:
+            self._layer.data = _no_frames()
+
+    def add(self) -> None:
+        """Make the layer, or bring it back."""
+        layers = self._viewer.layers
+        selected = set(layers.selection)
+        if self._layer is None:
+            self._layer = own_layer(self._viewer, "frames", self._make)
+        elif self._layer not in layers:
+            layers.append(self._layer)
+        layers.selection = selected  # whose controls are open, and what a key means, stay
+        self.follow(now=True)
+
+    def follow(self, *, now: bool = False) -> None:
+        """Take what the ring holds, every `RENEWED_S` at most, or `now`."""
+        if self._layer is None or self._folder is None or self._layer not in self._viewer.layers:
+            return
+        if not now and time.monotonic() - self._renewed_s < RENEWED_S:
+            return
+        self._renewed_s = time.monotonic()
+        try:
+            frames = open_frames(self._folder)
+        except (RbcflowError, OSError):
+            return  # not there yet, or gone: the picture says so
+        place = {"scale": axes_of(frames.pixel_size_um)["scale"], "translate": (frames.first, 0, 0)}
+        for name, value in place.items():
+            if tuple(getattr(self._layer, name)) != value:
+                setattr(self._layer, name, value)
+        # Without a name: two looks at one ring are two arrays, whatever napari or another plugin caches.
+        self._layer.data = _dask_array().from_array(frames, chunks=(1, -1, -1), name=False)
+
+    def close(self) -> None:
+        """Leave the layer, with the last frames, to the next picture."""
+        if self._layer is not None:
+            give_back(self._layer)
+
+    def _make(self) -> Any:
+        looks = {"contrast_limits": GREY_RANGE, "rgb": False, **axes_of(DEFAULT_PIXEL_SIZE_UM)}
+        return self._viewer.add_image(_no_frames(), name=say("viewer.layer-frames"), visible=False, **looks)
+
+
+def _no_frames() -> Any:
+    return _dask_array().zeros((1, 64, 64), np.uint8)
+
+
+def _dask_array() -> Any:
+    """Import dask's arrays: nobody waits for them before the first frame."""
+    import dask.array
+
+    return dask.array
 
 
 # Marks that the layer has room for: a full field has 100 to 250 cells.
