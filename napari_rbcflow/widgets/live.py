@@ -224,9 +224,9 @@ class LiveLayout(Dock):
         """Let only what can be done now be pressed."""
         self.buttons.allow(start=not going, stop=going)
         self.controls.slow.setEnabled(going)
+        self.controls.frames.setEnabled(going)
         self.form.setEnabled(not going)
 
-        self.controls.frames.setEnabled(going)
 
 # Seconds between two drawings of all that is not the picture: each costs one of the whole window, which in
 # software is five times a picture's.
@@ -281,9 +281,9 @@ class LiveWidget(LiveLayout):
         self.controls.changed.connect(self._report_errors(self._picture_chosen))
         self.controls.live.connect(self._report_errors(self._go_on))
         self.controls.slow_wanted.connect(self._report_errors(self._slow_motion))
+        self.controls.frames_wanted.connect(self._report_errors(self._add_frames))
         self.cells.pointed.connect(self._report_errors(self._point))
         self.cells.changed.connect(self._report_errors(self._mark_by_hand))
-        self.controls.frames_wanted.connect(self._report_errors(self._add_frames))
 
     # ------------------------------------------------------------------ start and stop
 
@@ -393,9 +393,9 @@ class LiveWidget(LiveLayout):
                 self._fit.take(view)
                 set_text(self.status, "" if self.stop_button.isEnabled() else say("forms.stopping"))
             picture.update(snapshot, judged)
+            picture.frames.follow()
         if snapshot is not None:
             self.panel.show_progress(snapshot.progress, counted, snapshot.warnings)
-            picture.frames.follow()
             self.cells.keep_up(snapshot.progress)
         now = time.monotonic()
         slow = self._parts.is_open and self._parts.picture.painted_over
@@ -473,11 +473,11 @@ class LiveWidget(LiveLayout):
             self._parts.picture.slow_motion()
             self._say_picture()
 
-    def _go_on(self) -> None:
-        if self._parts.is_open:
     def _add_frames(self) -> None:
         if self._parts.is_open:
             self._parts.picture.frames.add()
 
+    def _go_on(self) -> None:
+        if self._parts.is_open:
             self._parts.picture.go_on()
             self._say_picture()

@@ -221,9 +221,9 @@ class LivePicture:
             ),
         )
         self.marks = Marks(viewer)
+        self.frames = RunFrames(viewer)
         viewer.layers.selection = {self.image}
         self._contrast = Contrast(self.image)
-        self.frames = RunFrames(viewer)
         self.budget = DrawBudget(viewer, hz)
         banner = self._banner
         self._raster = RasterCanvas(viewer, self.image, self.marks, self.budget, lambda: banner.words)
@@ -261,9 +261,9 @@ class LivePicture:
         before = self._info
         self._info = info
         self._ring = LiveRing(folder, info)
+        self.frames.begin(folder)
         self._running = True
         self._newest = None
-        self.frames.begin(folder)
         self._history = History(self.delay_s * info.fps)
         self._forget_shown()
         self._banner.show_for(info.simulated)
@@ -285,9 +285,9 @@ class LivePicture:
         """Show nothing of the run before, until the next `begin`."""
         self._running = False
         self._ring = None
+        self.frames.begin(None)
         self._banner.hide()
         if self.held:
-        self.frames.begin(None)
             self.held, self._loop = False, None
             self._close_up.back()
         self._history = History(0.0)
@@ -331,9 +331,9 @@ class LivePicture:
             self.go_on()
         if self._running:
             self._running = False
+            self.frames.follow(now=True)
             if self.sentence == WAITING:
                 self.sentence = say("viewer.picture-ended-before")
-            self.frames.follow(now=True)
             elif self.shown is not None and not self.held:
                 self.sentence = say("viewer.picture-ended")
             moment = self._moment
@@ -360,9 +360,9 @@ class LivePicture:
             self._closed = True
             give_back(self.image)
             give_back(self.marks.layer)
+            self.frames.close()
         self._ring = None
         self._moment = None
-            self.frames.close()
         self._history = History(0.0)
 
     def show_cell(self, cell: int, frame: int, y_px: float, x_px: float) -> bool:
@@ -572,6 +572,7 @@ class PictureControls(QWidget):
     changed = Signal()  # mode, or whether unreliable cells are marked
     live = Signal()  # the live picture is wanted again
     slow_wanted = Signal()  # the last seconds are wanted again, slowly
+    frames_wanted = Signal()  # the last seconds are wanted as a layer
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -594,13 +595,13 @@ class PictureControls(QWidget):
         column.setSpacing(4)
         column.addLayout(row)
         column.addWidget(self.sentence)
-    frames_wanted = Signal()  # the last seconds are wanted as a layer
         buttons = QHBoxLayout()
         for button in (self.slow, self.back, self.frames):
             buttons.addWidget(button)
         column.addLayout(buttons)
         self.back.hide()
         self.slow.clicked.connect(lambda: self.slow_wanted.emit())
+        self.frames.clicked.connect(lambda: self.frames_wanted.emit())
         self.modes.currentIndexChanged.connect(lambda: self.changed.emit())
         self.unreliable.toggled.connect(lambda: self.changed.emit())
         self.back.clicked.connect(lambda: self.live.emit())
@@ -620,6 +621,5 @@ class PictureControls(QWidget):
         text = breakable(sentence)
         if self.sentence.text() != text:
             self.sentence.setText(text)
-        self.frames.clicked.connect(lambda: self.frames_wanted.emit())
         if self.back.isHidden() == held:
             self.back.setVisible(held)
