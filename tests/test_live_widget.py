@@ -450,6 +450,65 @@ def test_the_end_of_python_ends_the_run(tmp_path: Path) -> None:
     assert whole_and_stopped(folder)
 
 
+CONFIG = """
+Device,Cam,DemoCamera,DCam
+Property,Core,Initialize,1
+Property,Core,Camera,Cam
+Property,Cam,OnCameraCCDXSize,320
+Property,Cam,OnCameraCCDYSize,200
+Property,Cam,PixelType,8bit
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["running", "configured"])
+def test_of_two_docks_on_one_camera_the_second_is_refused_and_the_first_goes_on(
+    bench: Bench, make_napari_viewer: Any, request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    options: dict[str, Any]
+    if kind == "running":
+        movie = tifffile.imread(sample_data() / "flow_chamber.tif")
+        port, _ = request.getfixturevalue("micro_manager")(movie, fps=20, loop=True)
+        spec, options = "running", {"port": port}
+    else:
+        pytest.importorskip("pymmcore", reason="pymmcore is not installed")
+        adapters = pytest.importorskip("mm_test_adapters", reason="mm-test-adapters is not installed")
+        spec, options = str(tmp_path / "scope.cfg"), {"mm_path": adapters.device_adapter_path()}
+        Path(spec).write_text(CONFIG)
+    first, _ = bench.widget()
+    other = make_napari_viewer(show=True)
+    second = LiveWidget(other)
+    other.window.add_dock_widget(second, name="Live")
+    run = first.open_with(RunRequest(Camera(spec, options), tmp_path / "first", RunSettings()))
+
+    def come(n: int) -> None:
+        bench.wait(lambda: run.ended or (run.snapshot and run.snapshot.progress.processed >= n))
+        assert not run.ended, (run.outcome, run.sentence)
+
+    come(5)
+    bench.press(first.controls.frames)  # and what it took is there for other plugins
+    assert bench.viewer.layers[say("viewer.layer-frames")].data.shape[0] > 1
+    for name in ("second", "third"):
+        second.form.fill(RunRequest(Camera(spec, options), tmp_path / name, RunSettings()))
+        bench.press(second.start_button)
+        assert second.message.grave == (in_form(say("sources.camera-in-use")),)
+        assert not second.offer.isVisible()
+        assert second.start_button.isEnabled()
+    come(run.snapshot.progress.processed + 10)
+    if kind == "running":  # how many the DemoCamera loses by itself depends on the computer
+        assert not run.snapshot.progress.missed
+    with bench.qtbot.waitSignal(first.ended, timeout=60_000):
+        bench.press(first.stop_button)
+    assert whole_and_stopped(run.folder)
+    assert [path.parent.name for path in tmp_path.rglob("run.json")] == ["first"]
+
+    # Now it may have the camera.
+    run = second.open_with(RunRequest(Camera(spec, options), tmp_path / "fourth", RunSettings()))
+    come(5)
+    second.shut_down()
+    assert whole_and_stopped(run.folder)
+
+
 @pytest.mark.slow
 def test_live_mode_there_is_ended_by_a_button_and_what_the_camera_took_is_seen(
     bench: Bench, micro_manager: Open

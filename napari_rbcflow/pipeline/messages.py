@@ -26,6 +26,15 @@ class Camera:
 
         return open_source(self.spec, **self.options)
 
+    @property
+    def device(self) -> str:
+        """What no other run can use meanwhile: Micro-Manager at its port, a configuration; else empty."""
+        if self.spec == "running":
+            from napari_rbcflow.sources import USUAL_PORT
+
+            return f"{self.spec} {self.options.get('port') or USUAL_PORT}"
+        return str(Path(self.spec).resolve()) if Path(self.spec).suffix.lower() == ".cfg" else ""
+
 
 @dataclass(frozen=True)
 class MovieFile:

@@ -17,5 +17,6 @@ from .lazy import RingFrames as RingFrames
 from .lazy import open_frames as open_frames
 from .movie import open_movie as open_movie
 from .movie import ring_of as ring_of
+from .remote import USUAL_PORT as USUAL_PORT
 from .rotation import turn as turn
 from .rotation import turned as turned
