@@ -150,6 +150,15 @@ class Child:
         self._listening.join(1.0)
         return code
 
+    def computed_s(self) -> float:
+        """Return the seconds of CPU that it has taken so far; 0 where it has ended."""
+        import psutil  # type: ignore[import-untyped]
+
+        try:
+            return float(sum(psutil.Process(self.process.pid).cpu_times()[:2]))
+        except psutil.Error:
+            return 0.0
+
     def end(self, patience_s: float) -> None:
         """Wait so long for its end, then kill it; may be called more than once."""
         try:

@@ -89,11 +89,7 @@ def test_what_is_told_is_what_the_session_holds(worker: Worker, tmp_path: Path) 
     assert "own fraction" in run.remarks[0]
 
 
-def test_a_stop_is_heard_while_it_opens_and_while_it_runs(
-    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Eight seconds are enough for a camera, not for the chamber's library on a computer that does much else.
-    monkeypatch.setattr("napari_rbcflow.pipeline.client.OPENING_PATIENCE_S", 40.0)
+def test_a_stop_is_heard_while_it_opens_and_while_it_runs(worker: Worker, tmp_path: Path) -> None:
     early = worker.start(chamber(tmp_path / "early"))
     early.stop()
     assert early.wait(30)
@@ -174,6 +170,21 @@ def test_a_driver_that_hangs_is_left_by_stop(
     assert say("pipeline.source-silent-at-open") in run.sentence
     assert not (tmp_path / "s").exists()
     assert not busy()
+
+
+@pytest.mark.parametrize("how", ["stop", "close"])
+def test_a_worker_that_computes_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("napari_rbcflow.pipeline.client.PATIENCE_S", 0.1)
+    monkeypatch.setattr("napari_rbcflow.pipeline.client.OPENING_PATIENCE_S", 0.0)
+    with Worker() as worker:
+        run = worker.start(chamber(tmp_path / "s"))
+        until(lambda: counting(run))
+        getattr(run if how == "stop" else worker, how)()
+        assert run.wait(60)
+    assert run.outcome == ("stopped", "user")
+    assert verify(tmp_path / "s").code == 0
 
 
 @pytest.mark.parametrize("how", ["stop", "close"])

@@ -39,6 +39,10 @@ PATIENCE_S = 20.0
 """Seconds to wait for a worker to close its session: three for the source, the rest for a slow disk."""
 PATIENCE_PER_S = 0.01
 """More of them for each second that the run took: a longer table takes longer to sort."""
+MOST_PATIENCE_S = 300.0
+"""Seconds for one that computes meanwhile: a computer with much else to do is slow, not broken."""
+LEAST_WORK = 0.02
+"""Share of a core that such a worker takes at least; one whose driver hangs takes none."""
 OPENING_PATIENCE_S = 8.0
 """Seconds to wait for a camera that is being opened, once a person pressed Stop."""
 
@@ -124,22 +128,38 @@ class WorkerRun:
         seconds = self.snapshot.progress.seconds if self.snapshot is not None else 0.0
         return PATIENCE_S + PATIENCE_PER_S * seconds
 
-    def _wait_for(self, patience_s: float) -> None:
-        self._giving_up = threading.Timer(patience_s, self._wait_no_more, (self.phase,))
+    def _wait_for(self, patience_s: float, waited_s: float = 0.0) -> None:
+        begun = (self.phase, patience_s, waited_s + patience_s, self._child.computed_s())
+        self._giving_up = threading.Timer(patience_s, self._wait_no_more, begun)
         self._giving_up.daemon = True
         # As Python ends, 3.12 starts no more threads; `Worker.close` then waits by itself.
         with contextlib.suppress(RuntimeError):
             self._giving_up.start()
 
-    def _wait_no_more(self, phase: Phase) -> None:
+    def _wait_no_more(self, phase: Phase, patience_s: float, waited_s: float, computed_s: float) -> None:
         if self.ended:
             return
-        if self.phase is Phase.OPENING:
-            self.give_up(say("pipeline.source-silent-at-open"))
-        elif phase is Phase.OPENING:
+        if phase is not self.phase:
             self._wait_for(self.patience_s)  # it did open, and has a session to close now
+        elif self._works(patience_s, waited_s, computed_s):
+            self._wait_for(patience_s, waited_s)
         else:
-            self.give_up(say("pipeline.worker-did-not-end"))
+            opening = phase is Phase.OPENING
+            self.give_up(say("pipeline.source-silent-at-open" if opening else "pipeline.worker-did-not-end"))
+
+    def _works(self, seconds: float, waited_s: float, computed_s: float) -> bool:
+        """Whether its worker computed in these last seconds, so that it will end."""
+        return waited_s < MOST_PATIENCE_S and self._child.computed_s() - computed_s >= LEAST_WORK * seconds
+
+    def wait_to_end(self) -> bool:
+        """Wait until it has ended, as long as `stop` does; return whether it has."""
+        patience_s = OPENING_PATIENCE_S + self.patience_s
+        waited_s, computed_s = patience_s, self._child.computed_s()
+        while not self.wait(patience_s):
+            if not self._works(patience_s, waited_s, computed_s):
+                return False
+            waited_s, computed_s = waited_s + patience_s, self._child.computed_s()
+        return True
 
     @property
     def given_up(self) -> bool:
@@ -364,7 +384,7 @@ class Worker:
             else:
                 run.stop()
             child.pipe.close_outgoing()
-            if not run.wait(OPENING_PATIENCE_S + run.patience_s):
+            if not run.wait_to_end():
                 run.give_up(say("pipeline.worker-did-not-end"))
         elif run is not None:
             run.wait(0)  # subscribers may just be told of its end
