@@ -426,7 +426,7 @@ def test_an_interlaced_stream_is_told(tmp_path: Path) -> None:
         assert not any_said("sources.video-interlaced", info.warnings)
 
 
-def test_the_ring_of_a_lossy_movie_is_lossy(tmp_path: Path) -> None:
+def test_the_ring_of_a_movie_tells_what_the_movie_told(tmp_path: Path) -> None:
     ring = FrameRing.create(
         tmp_path / "frames.zarr",
         height=96,
@@ -442,3 +442,6 @@ def test_the_ring_of_a_lossy_movie_is_lossy(tmp_path: Path) -> None:
     assert "lossy" not in warned(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"parameters": {"lossy_codec": "mjpeg"}}))
     assert "(mjpeg)" in warned(tmp_path)["lossy"]
+    told = {"lossy_codec": "", "source_details": {"grey_stretched": "30000 to 31000"}}
+    (tmp_path / "run.json").write_text(json.dumps({"parameters": told}))
+    assert "grey-stretched" in warned(tmp_path)

@@ -67,6 +67,7 @@ class RingMovieReader(MovieReader):
         facts.simulated = ring.simulated or run.get("simulated") is True
         with suppress(KeyError, TypeError):  # an older session does not say
             facts.lossy_codec = str(run["parameters"]["lossy_codec"])
+            facts.details["grey_stretched"] = str(run["parameters"]["source_details"]["grey_stretched"])
         facts.details["first_frame_of_session"] = str(int(ring.indices[0]))
         if ring.damaged_rows:
             facts.warnings.append(say("sources.ring-rows-damaged", name=name, rows=ring.damaged_rows))
