@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +24,7 @@ from stand_in.opening import Open, stand_ins
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.simulation import ChamberSettings, population, sequences
-from napari_rbcflow.simulation.library import SpriteLibrary, build_library
+from napari_rbcflow.simulation.library import CACHE_VARIABLE, SpriteLibrary, build_library, settings_of_cells
 
 # How long an example takes says how busy the computer is, and nothing of the code.
 settings.register_profile("rbcflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -65,16 +64,7 @@ def _library(settings: ChamberSettings) -> SpriteLibrary:
 def _rendered_once(
     settings: ChamberSettings, progress: Callable[[int, int], None] | None = None
 ) -> SpriteLibrary:
-    usual = ChamberSettings()
-    library = _library(
-        replace(  # what the pictures of cells do not depend on
-            settings,
-            height=usual.height,
-            width=usual.width,
-            cells_per_frame=usual.cells_per_frame,
-            seconds=usual.seconds,
-        )
-    )
+    library = _library(settings_of_cells(settings))
     if progress is not None:
         progress(len(library.cells), len(library.cells))
     return library
@@ -86,8 +76,13 @@ def _cells_are_rendered_once() -> None:
 
     The tests of the chamber itself call `build_library`, which is as it was.
     """
-    for module in (population, sequences):
-        module.build_library = _rendered_once  # type: ignore[attr-defined]
+    population.kept_library = sequences.build_library = _rendered_once  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a process of a test keeps of a simulated chamber is not the user's."""
+    os.environ.setdefault(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -28,8 +28,15 @@ from napari_rbcflow.simulation import (
     simulate_movie,
     simulate_sequences,
 )
+from napari_rbcflow.simulation import library as library_module
 from napari_rbcflow.simulation.cells import Cell, CellShape, draw_cell, projected_thickness
-from napari_rbcflow.simulation.library import build_library, contrast_range, render_cell
+from napari_rbcflow.simulation.library import (
+    CACHE_VARIABLE,
+    build_library,
+    contrast_range,
+    kept_library,
+    render_cell,
+)
 from napari_rbcflow.simulation.motion import (
     FLIPS_SHOW_FROM_ORBIT,
     Motion,
@@ -165,6 +172,38 @@ def test_the_pictures_of_cells_follow_from_the_seed_and_not_from_the_field() -> 
         np.testing.assert_array_equal(getattr(again, name), getattr(library, name))
     other = build_library(replace(SMALL, variety=0.02, seed=4))
     assert other.cells != library.cells
+
+
+def test_the_rendered_cells_of_the_last_chamber_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of this code and these settings only; a file that was damaged, or cannot be written, ends nothing."""
+    few = {key: (1, min(n, 3)) for key, (_, n) in library_module._CENSUS.items()}
+    monkeypatch.setattr(library_module, "_CENSUS", few)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    rendered: list[ChamberSettings] = []
+
+    def counted(settings: ChamberSettings, progress: object = None) -> object:
+        rendered.append(settings)
+        return build_library(settings)
+
+    monkeypatch.setattr(library_module, "build_library", counted)
+    usual, other = ChamberSettings(), ChamberSettings(seed=9)
+    first, again = kept_library(usual), kept_library(replace(usual, width=400, seconds=3.0))
+    assert rendered == [usual]
+    assert again.cells == first.cells
+    for name in ("weight", "visible", "pictures", "first", "side", "count"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
+        assert getattr(again, name).dtype == getattr(first, name).dtype
+    assert kept_library(other).cells != first.cells
+    (file,) = (tmp_path / "cache").iterdir()
+    for damage in (file.read_bytes()[:-3000], b"", b"no library"):
+        file.write_bytes(damage)
+        assert kept_library(other).cells == build_library(other).cells
+    assert rendered == [usual, other, other, other, other]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    assert kept_library(usual).cells == first.cells
 
 
 def test_labels_follow_motion_focus_and_contrast() -> None:

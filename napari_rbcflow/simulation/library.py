@@ -5,14 +5,20 @@ A frame of two hundred cells must cost a few milliseconds, and diffraction takes
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import platformdirs
 from numpy.typing import NDArray
 
 from napari_rbcflow.simulation.cells import NOT_JUDGEABLE, Cell, draw_cell, projected_thickness
@@ -21,6 +27,7 @@ from napari_rbcflow.simulation.optics import OVERSAMPLING, contrast
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.types import Bools, Floats, Floats32, Ints
 
+CACHE_VARIABLE = "RBCFLOW_CACHE"
 CONTRAST_ONE = 4096  # a relative contrast of 1 in the integers of a sprite
 NEAR_SPAN_UM = 29.0
 FAR_SPAN_UM = 38.7
@@ -159,21 +166,7 @@ def build_library(
     settings: ChamberSettings, progress: Callable[[int, int], None] | None = None
 ) -> SpriteLibrary:
     """Draw and render the cells of a chamber, in 2 to 3 s on two cores; `progress` takes (done, in all)."""
-    rng = settings.generator(0)
-    share = motion_shares(settings)
-    depth = settings.highest_um - settings.lowest_um
-    cells: list[Cell] = []
-    counts: list[int] = []
-    weights: list[float] = []
-    zones = _zones(settings)
-    for (motion, zone), (usual, pictures) in _CENSUS.items():
-        number = max(4, round(usual * settings.variety))
-        group = sum(to - start for start, to in zones[zone]) / depth
-        for k in range(number):
-            z = _height((k + rng.random()) / number, zones[zone])
-            cells.append(draw_cell(motion, z, settings, rng))
-            counts.append(pictures)
-            weights.append(group * share[motion] / number * crowding(z))
+    cells, counts, weights = _drawn_cells(settings)
 
     def render(k: int) -> tuple[NDArray[np.int16], float]:
         n = counts[k]
@@ -202,6 +195,83 @@ def build_library(
         side=np.sqrt(sizes // count // 4).round().astype(np.int64),
         count=count.astype(np.int64),
     )
+
+
+def _drawn_cells(settings: ChamberSettings) -> tuple[list[Cell], list[int], list[float]]:
+    """Return the cells before they were seen, how many images each has, and its weight."""
+    rng = settings.generator(0)
+    share = motion_shares(settings)
+    depth = settings.highest_um - settings.lowest_um
+    cells: list[Cell] = []
+    counts: list[int] = []
+    weights: list[float] = []
+    zones = _zones(settings)
+    for (motion, zone), (usual, pictures) in _CENSUS.items():
+        number = max(4, round(usual * settings.variety))
+        group = sum(to - start for start, to in zones[zone]) / depth
+        for k in range(number):
+            z = _height((k + rng.random()) / number, zones[zone])
+            cells.append(draw_cell(motion, z, settings, rng))
+            counts.append(pictures)
+            weights.append(group * share[motion] / number * crowding(z))
+    return cells, counts, weights
+
+
+def kept_library(
+    settings: ChamberSettings, progress: Callable[[int, int], None] | None = None
+) -> SpriteLibrary:
+    """Return what `build_library` does, from the user's cache where it is that of the last chamber.
+
+    One is kept, of usual variety. What cannot be read is made anew, and what cannot be kept is not.
+    """
+    file = _kept_in(settings) if settings.variety == ChamberSettings.variety else None
+    if file is not None:
+        with suppress(Exception), np.load(file) as stored:  # none, or damaged
+            arrays = dict(stored)
+            labels = arrays.pop("label").tolist()
+            drawn = zip(_drawn_cells(settings)[0], labels, strict=True)
+            return SpriteLibrary(cells=tuple(replace(cell, label=label) for cell, label in drawn), **arrays)
+    library = build_library(settings, progress)
+    if file is not None:
+        with suppress(OSError):
+            _keep(file, library)
+    return library
+
+
+def _kept_in(settings: ChamberSettings) -> Path | None:
+    """Return the file of a library made by this code: another version, or another cell, has another name."""
+    place = Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("napari-rbcflow", False))
+    if not place.is_absolute():  # nobody's home
+        return None
+    told = hashlib.sha256(repr(settings_of_cells(settings)).encode())
+    try:
+        for module in sorted(Path(__file__).parent.glob("*.py")):
+            told.update(module.read_bytes())
+    except OSError:
+        return None
+    return place / f"cells-{told.hexdigest()[:16]}.npz"
+
+
+def settings_of_cells(settings: ChamberSettings) -> ChamberSettings:
+    """Return the settings with what the images of cells do not depend on as it usually is."""
+    free = ("height", "width", "cells_per_frame", "seconds")
+    return replace(settings, **{name: getattr(ChamberSettings, name) for name in free})
+
+
+def _keep(file: Path, library: SpriteLibrary) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(file.parent).free < 20 * library.pictures.nbytes:
+        return  # the room is for sessions
+    for old in file.parent.glob("cells-*.npz*"):
+        old.unlink(missing_ok=True)
+    arrays = {of.name: getattr(library, of.name) for of in fields(library) if of.name != "cells"}
+    new = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        with new.open("wb") as stored:
+            np.savez(stored, label=[cell.label for cell in library.cells], **arrays)
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def motion_shares(settings: ChamberSettings) -> dict[Motion, float]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_rbcflow.simulation.canvas import Canvas
 from napari_rbcflow.simulation.cells import FLIPPING, TANK_TREADING
-from napari_rbcflow.simulation.library import SpriteLibrary, build_library
+from napari_rbcflow.simulation.library import SpriteLibrary, kept_library
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.types import Bools, Floats, Floats32, Grey, Ints
 
@@ -152,7 +152,7 @@ class Scene:
 
     def __init__(self, settings: ChamberSettings, progress: Callable[[int, int], None] | None = None) -> None:
         self.settings = settings
-        self.library = build_library(settings, progress)
+        self.library = kept_library(settings, progress)
         self._canvas = Canvas(settings, self.library)
         self._population = Population(settings, self.library)
         self._cycle_frames = np.array([c.cycle_s for c in self.library.cells]) * settings.fps
