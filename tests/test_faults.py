@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -157,44 +155,6 @@ def test_where_judging_or_keeping_raises_no_track_is_lost_and_none_is_counted_th
     for label, n in cells["label"].value_counts().items():
         assert record["cells"][str(label).replace("-", "_")] == n
     assert verify(run.folder).findings == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="what is synced is told by /proc")
-def test_a_cell_is_counted_once_its_row_is_on_the_disk_and_its_row_written_once_its_crops_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A power cut leaves no cell without its sequence, and no number without its cells."""
-    synced: list[tuple[str, int]] = []
-    lines: list[int] = []
-    fsync = os.fsync
-
-    def told_of(handle: int) -> None:
-        name = Path(f"/proc/self/fd/{handle}").readlink().relative_to(tmp_path / "s").as_posix()
-        synced.append((name, os.fstat(handle).st_size))
-        if "cells.csv" not in name:
-            lines.append((tmp_path / "s" / "cells.csv").read_bytes().count(b"\n") - 1)
-        fsync(handle)
-
-    writer = factories.begin(tmp_path / "s")
-    pairs = factories.some_pairs(20)
-    try:
-        monkeypatch.setattr(os, "fsync", told_of)
-        for first, last in ((0, 7), (7, 20)):
-            synced.clear()
-            lines.clear()
-            writer.keep(pairs[first:last])
-            assert synced[-1] == ("cells.csv", (tmp_path / "s" / "cells.csv").stat().st_size)
-            assert lines
-            assert set(lines) == {first}
-            names = {name for name, _ in synced}
-            assert "tracks.csv" in names
-            assert any(name.startswith("crops.zarr") for name in names)
-        synced.clear()
-        writer.ring.flush()
-        assert sorted(name.split("/")[1] for name, _ in synced) == ["crop_ledger", "frame_ledger"]
-    finally:
-        monkeypatch.undo()
-        writer.close(factories.account_of(pairs), "stopped", "user")
 
 
 @pytest.mark.parametrize("step_s", [3600, -3600])

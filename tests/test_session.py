@@ -12,12 +12,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 from collections import Counter
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numcodecs.blosc
 import numpy as np
@@ -40,6 +42,7 @@ from napari_rbcflow.session import (
     verify,
 )
 from napari_rbcflow.session.counting import corrected_figure, finished_labels
+from napari_rbcflow.session.crops import CROPS_PER_CHUNK
 from napari_rbcflow.session.recovery import close_interrupted
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.schema import plain
@@ -86,14 +89,15 @@ def test_what_a_session_holds(whole: Path, pairs: list[Pair]) -> None:
     assert session.cells["cell"].tolist() == [track.cell for track, _ in order]
     assert "-0.00" not in (whole / "tracks.csv").read_text()
 
-    first, said = order[0]
-    speed = (first.x_px[-1] - first.x_px[0]) / max(1, first.frames[-1] - first.frames[0]) * 60 * 0.605
-    fields = rows[0].split(",")
-    assert fields[:4] == [str(v) for v in (first.cell, first.frames[0], first.frames[-1], len(first))]
-    assert float(fields[8]) == pytest.approx(speed, abs=0.006)
-    assert fields[9:] == [
-        "" if p is None else f"{p:.4f}" for p in (said.p_reliable, said.p_tank_treading)
-    ] + [said.label, said.reason, str(first.frames[-1] - first.frames[0] + 1 - len(first))]
+    for row, (track, said) in zip(rows, order, strict=True):
+        y, x, frames, fields = track.y_px, track.x_px, track.frames, row.split(",")
+        speed = (x[-1] - x[0]) / max(1, frames[-1] - frames[0]) * 60 * 0.605
+        assert fields[:4] == [str(v) for v in (track.cell, frames[0], frames[-1], len(track))]
+        numbers = [float(field) for field in fields[4:9]]
+        assert numbers == pytest.approx([x[0], y[0], x[-1], y[-1], speed], abs=0.006)
+        assert fields[9:] == [
+            "" if p is None else f"{p:.4f}" for p in (said.p_reliable, said.p_tank_treading)
+        ] + [said.label, said.reason, str(frames[-1] - frames[0] + 1 - len(track))]
 
     labels = session.cells["label"].value_counts()
     k, m = labels["tank-treading"], labels["flipping"]
@@ -164,6 +168,54 @@ def chunks_of(folder: Path) -> list[Path]:
 def in_full(path: Path) -> bytes:
     """Return the bytes of a chunk, by zarr's own codec."""
     return bytes(numcodecs.blosc.decompress(path.read_bytes()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is synced is told by /proc")
+def test_a_cell_is_counted_once_its_row_is_on_the_disk_and_its_row_written_once_its_crops_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut leaves no cell without its sequence, no number without its cells, and no half account."""
+    synced: list[tuple[str, int]] = []
+    lines: list[int] = []
+    fsync = os.fsync
+
+    def told_of(handle: int) -> None:
+        if threading.current_thread().name.startswith("rbcflow-pack"):  # of chunks that are full
+            return fsync(handle)
+        name = Path(f"/proc/self/fd/{handle}").readlink().relative_to(tmp_path / "s").as_posix()
+        synced.append((name, os.fstat(handle).st_size))
+        if "cells.csv" not in name:
+            lines.append((tmp_path / "s" / "cells.csv").read_bytes().count(b"\n") - 1)
+        return fsync(handle)
+
+    writer = begin(tmp_path / "s")
+    pairs = some_pairs(160)
+    full = int(np.searchsorted(np.cumsum([len(track) for track, _ in pairs]), CROPS_PER_CHUNK))
+    chunks = ({0}, {0, 1})  # the second batch goes over the end of the first chunk of crops
+    try:
+        monkeypatch.setattr(os, "fsync", told_of)
+        for (first, last), numbers in zip(((0, full - 1), (full - 1, 160)), chunks, strict=True):
+            synced.clear()
+            lines.clear()
+            writer.keep(pairs[first:last])
+            assert synced[-1] == ("cells.csv", (tmp_path / "s" / "cells.csv").stat().st_size)
+            assert lines
+            assert set(lines) == {first}
+            names = {name for name, _ in synced}
+            assert "tracks.csv" in names
+            assert {f"crops.zarr/crops/c.{k}.0.0" for k in numbers} <= names
+            arrays = {name.split("/")[1] for name in names if name.startswith("crops.zarr/")}
+            assert arrays == {"crops", "frame", "seen", "edge", "intruded", "index"}
+        synced.clear()
+        writer.heartbeat(account_of(pairs))
+        # Beside the one that is there, whole, and only then in its place.
+        assert synced == [("run.json.new", (tmp_path / "s" / "run.json").stat().st_size), (".", ANY)]
+        synced.clear()
+        writer.ring.flush()
+        assert sorted(name.split("/")[1] for name, _ in synced) == ["crop_ledger", "frame_ledger"]
+    finally:
+        monkeypatch.undo()
+        writer.close(account_of(pairs), "stopped", "user")
 
 
 def test_full_chunks_are_packed_and_read_as_before(tmp_path: Path, many: list[Pair]) -> None:
@@ -456,6 +508,11 @@ DAMAGE = {
         "session.found-frames-do-not-add-up",
         {"received": 299, "processed": 295},
     ),
+    "a frame that nobody accounts for": (
+        lambda s: edit(s, "frames", "received", to=301),
+        "session.found-frames-do-not-add-up",
+        {"received": 301, "processed": 295},
+    ),
     "fraction edited": (
         lambda s: edit(s, "fraction", "estimate", to=0.5),
         "session.found-fraction-differs",
@@ -494,7 +551,9 @@ def test_a_crashed_run_says_the_interval_that_held_at_every_look(tmp_path: Path,
     """In the order of counting, which is neither that of the numbers nor that of a closed table."""
     writer = begin(tmp_path / "S")
     writer.keep(pairs)
+    writer.heartbeat(account_of(pairs))
     copy = Path(shutil.copytree(tmp_path / "S", tmp_path / "crashed"))
+    assert open_session(copy).run["verdict"] == "provisional"
     writer.close(account_of(pairs), "stopped", "user")
     with_rules(copy, halfwidth=0.05)
     close_interrupted(copy, "The power went.")
@@ -504,7 +563,7 @@ def test_a_crashed_run_says_the_interval_that_held_at_every_look(tmp_path: Path,
             tank_treading=int(judged.label == "tank-treading"), flipping=int(judged.label == "flipping")
         )
     session = open_session(copy)
-    assert session.run["status"] == "failed"
+    assert (session.run["status"], session.run["verdict"]) == ("failed", "no-result")
     assert session.fraction.method == "anytime"
     assert (session.fraction.low, session.fraction.high) == fraction.anytime_interval()
     for finding in verify(copy).findings:
