@@ -225,6 +225,10 @@ COMMANDS: dict[str, list[str]] = {
     "trend": ["trend", "S", "--csv", "out/t.csv"],
     "trend of many": ["trend", ".", "--csv", "out/m.csv", "--patient", "P1"],
     "export": ["export", "S", "-o", "out/e"],
+    "table": ["export", "S", "--as", "table", "-o", "out/r.csv"],
+    "fhir": ["export", "S", "--as", "fhir", "-o", "out/o.json"],
+    "ome-zarr": ["export", "S", "--as", "ome-zarr", "-o", "out/f"],
+    "geff": ["export", "S", "--as", "geff", "-o", "out/g"],
     "calibrate": ["calibrate", "S", "-o", "out/c.json"],
     "review": ["review", "S"],
 }

@@ -22,7 +22,8 @@ def write_ome_zarr(folders: Sequence[Path], out: Path) -> int:
     """Write the last raw frames of a session as an OME-Zarr image (NGFF 0.5), axes t, y and x.
 
     A step of the first axis is a frame of the camera, so that time is true: where a frame was lost, the one
-    before is repeated, and `REPEATED` says so. The image begins at the time of its first frame in the run.
+    before is repeated, and `REPEATED` says so. The image begins with the first frame after a gap of more
+    than a second, at the time of that frame in the run.
 
     Parameters
     ----------
@@ -47,8 +48,12 @@ def write_ome_zarr(folders: Sequence[Path], out: Path) -> int:
     ring = session.ring
     if ring is None or not len(ring):
         raise BadInput("exchange.no-ring", folder=session.folder)
+    if not (ring.fps > 0 and ring.pixel_size_um > 0):
+        raise BadInput("ring.attributes-damaged", path=ring.path)
     kept = set(ring.indices.tolist())
-    first, last = int(ring.indices[0]), int(ring.indices[-1])
+    long_gaps = np.flatnonzero(np.diff(ring.indices) > ring.fps)
+    first = int(ring.indices[long_gaps[-1] + 1] if len(long_gaps) else ring.indices[0])
+    last = int(ring.indices[-1])
     repeated: list[int] = []
     with new_folder(out):
         group = zarr.create_group(out, zarr_format=3)

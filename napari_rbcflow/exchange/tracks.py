@@ -12,7 +12,7 @@ import zarr
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.exchange.leaving import new_folder, the_one
 from napari_rbcflow.sentences import say
-from napari_rbcflow.types import Label
+from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Label
 
 VERSION = "1.1"
 
@@ -48,7 +48,7 @@ def write_geff(folders: Sequence[Path], out: Path) -> int:
     if not len(tracks):
         raise BadInput("exchange.no-tracks", folder=session.folder)
     codes = {str(label): code for code, label in enumerate(Label)}
-    labels = session.cells.set_index("cell")["label"].map(codes)
+    labels = session.cells.drop_duplicates("cell").set_index("cell")["label"].map(codes).fillna(len(codes))
     cell = tracks["cell"].to_numpy(np.int64)
     props: dict[str, np.ndarray[Any, Any]] = {
         "t": tracks["frame"].to_numpy(np.int64),
@@ -60,7 +60,8 @@ def write_geff(folders: Sequence[Path], out: Path) -> int:
     }
     nodes = np.arange(len(tracks), dtype=np.uint64)
     edges = np.stack([nodes[:-1], nodes[1:]], axis=1)[cell[1:] == cell[:-1]]
-    parameters = session.run["parameters"]
+    pixel_um = _positive(session.run["parameters"].get("pixel_size_um"), DEFAULT_PIXEL_SIZE_UM)
+    fps = _positive(session.run["parameters"].get("fps"), DEFAULT_FPS)
     with new_folder(out):
         group = zarr.create_group(out, zarr_format=3)
         for name, data in {"nodes/ids": nodes, "edges/ids": edges}.items():
@@ -72,7 +73,6 @@ def write_geff(folders: Sequence[Path], out: Path) -> int:
         told["label"]["description"] = say(
             "exchange.label-codes", codes=", ".join(f"{code} {label}" for label, code in codes.items())
         )
-        pixel_um, fps = parameters["pixel_size_um"], parameters["fps"]
         group.attrs["geff"] = {
             "geff_version": VERSION,
             "directed": True,
@@ -87,6 +87,11 @@ def write_geff(folders: Sequence[Path], out: Path) -> int:
             "display_hints": {"display_horizontal": "x", "display_vertical": "y", "display_time": "t"},
         }
     return len(nodes)
+
+
+def _positive(value: Any, usual: float) -> float:
+    """Return a number as a session tells it, or the usual one where it tells none."""
+    return float(value) if isinstance(value, (int, float)) and value > 0 else usual
 
 
 def _axis(
