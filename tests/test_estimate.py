@@ -23,7 +23,7 @@ from napari_rbcflow.estimate import (
 from napari_rbcflow.estimate.intervals import critical_value, half_width, most_cells
 from napari_rbcflow.estimate.reported import method_of, stop_sentence
 from napari_rbcflow.estimate.stopping import Rates, missing, nearest, to_go
-from napari_rbcflow.estimate.tally import Tally
+from napari_rbcflow.estimate.tally import Tally, uncounted
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Judgement, Label
 
@@ -160,6 +160,15 @@ def test_the_half_width_rule_is_the_one_that_was_calibrated(m: int, k: int, want
         assert end.interval == fraction.fixed_width_interval(wanted, n)
 
 
+def test_where_a_baseline_may_stop_the_run_the_width_is_that_of_the_anytime_interval() -> None:
+    fraction = counted(160, 40)
+    low, high = fraction.anytime_interval()
+    for more, met in ((1e-6, "half-width"), (-1e-6, None)):
+        rules = StopRules(halfwidth=(high - low) / 2 + more, baseline=0.8)
+        assert rules.half_width(fraction) == pytest.approx((high - low) / 2)
+        assert rules.met_by(fraction) == met
+
+
 N, H, NH = StopRules(reliable=200), StopRules(halfwidth=0.05), StopRules(reliable=200, halfwidth=0.05)
 B = StopRules(reliable=200, halfwidth=0.05, baseline=0.86)
 
@@ -240,6 +249,14 @@ RULES = st.builds(
     tracks=st.none() | st.integers(1, 40),
     baseline=st.none() | st.sampled_from([0.1, 0.5, 0.9]),
 )
+
+
+def test_what_a_failure_left_unjudged_is_tracked_and_not_counted() -> None:
+    tally = Tally(StopRules())
+    tally.count(tally.settle([a_track(1)], [a_judgement(1, Label.FLIPPING)]))
+    tally.count([uncounted(a_track(cell), "run-failed") for cell in (2, 3)])
+    assert tally.cells == {"tracked": 3, "flipping": 1, "uncounted": 2}
+    assert tally.fraction.n == 1
 
 
 @given(st.lists(st.sampled_from([*Label][:3]), max_size=60), st.integers(1, 12), RULES, st.integers(0, 5))

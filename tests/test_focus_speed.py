@@ -88,7 +88,10 @@ def told(
         at, k = at + len(part), k + 1
         tracks = [track for track, _ in part]
         judged = [said for _, said in part][: len(tally.to_judge(tracks))]
-        if k % 16 == 1:  # a batch that the disk did not take leaves no trace
+        if k % 16 == 1:
+            labels = [label for label, _ in final(tally, settled).values()]
+            assert tally.fraction.n == sum(label in ("tank-treading", "flipping") for label in labels)
+            # A batch that the disk did not take leaves no trace.
             gone = part + pairs[-2:]
             lost = [track for track, _ in gone]
             tally.settle(lost, [said for _, said in gone][: len(tally.to_judge(lost))])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import SaysAll
+from factories import SaysAll, a_judgement, a_track
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -35,8 +35,8 @@ from napari_rbcflow.session.verification import verify
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.settings import Direction, TrackingSettings
-from napari_rbcflow.tracking.tracker import Tracker
-from napari_rbcflow.types import Judgement, Label, Track
+from napari_rbcflow.tracking.tracker import OpenTracks, Tracker
+from napari_rbcflow.types import Frame, Judgement, Label, SourceInfo, Track
 
 Spoil = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
@@ -135,6 +135,37 @@ def test_a_median_speed_is_right_to_two_per_cent(speeds: list[float]) -> None:
     assert found is not None
     below, above = sum(s * 1.021 < found for s in speeds), sum(s > found * 1.021 for s in speeds)
     assert max(below, above) <= len(speeds) / 2
+
+
+def test_each_measure_is_what_it_says_at_any_rate_and_in_any_field() -> None:
+    """24 frames/s of 96 x 256 pixels of 0.3 um: speed, cells in the paper's field, flicker of 3 %."""
+    quality, rng = RunQuality(SourceInfo("x", 96, 256, 24.0, 0.3)), np.random.default_rng(1)
+    nowhere = np.zeros(5, np.float32)
+    for k in range(480):
+        light = np.uint8(round(120 * (1 + 0.03 * rng.standard_normal())))
+        frame = Frame(k, k / 24, np.full((96, 256), light, np.uint8))
+        quality.add_frame(frame, OpenTracks(np.arange(5), nowhere, nowhere, frame))
+    tracks = [a_track(cell, 20, x_px=np.arange(20, dtype=np.float32) * 10) for cell in range(1, 31)]
+    quality.add_tracks((track, a_judgement(track.cell, Label.TANK_TREADING)) for track in tracks)
+    figures = quality.figures()
+    assert figures["speed_um_per_s"] == pytest.approx(10 * 24 * 0.3, rel=0.02)
+    assert figures["cells_per_papers_field"] == pytest.approx(5 * 830 * 655 / (96 * 256 * 0.3**2))
+    assert figures["flicker_share"] == pytest.approx(0.03, rel=0.1)
+
+
+def test_a_lamp_that_warms_up_is_no_jump_of_the_light() -> None:
+    meter = Meter(fps=60, pixel_size_um=0.605)
+    for second, grey in enumerate([*range(100, 150), 180, 180, 180]):
+        if second == 50:
+            assert meter.light_change == pytest.approx(0.01)
+        meter.add_frame(np.full((64, 96), grey, np.uint8), float(second), 3)
+    assert meter.light_change == pytest.approx(180 / 149 - 1)
+
+
+def test_frames_that_came_after_the_stop_are_not_lost() -> None:
+    for reason, said in (("after-stop", set()), ("queue-full", {"frames-lost"})):
+        frames = {"received": 3600, "processed": 3500, "dropped": {reason: 100}, "missed": {}}
+        assert keys(warnings_of_counts(record(frames=frames))) == said
 
 
 def test_an_hour_takes_no_more_memory_than_a_minute_and_loses_nothing() -> None:
@@ -307,6 +338,9 @@ def test_the_first_seconds_of_a_run_are_no_warning() -> None:
         ({"cells_per_papers_field": 600.0}, set(), {"cells-dense"}),
         ({"cells_per_papers_field": 10.0}, {"cells-sparse"}, set()),
         ({"neighbour_share": 0.29}, set(), {"cells-clumped"}),
+        ({"rim_contrast": 1.38}, set(), set()),  # real cells, as H.264
+        ({"rim_contrast": 1.0}, {"cells-pale"}, set()),
+        ({"rim_contrast": 0.75}, set(), {"cells-pale"}),
         ({"rim_radius_um": 1.6}, set(), {"pixel-size"}),
         ({"rim_radius_um": None, "rim_radius_of_all_um": 4.5}, set(), {"pixel-size"}),
         ({"followed_share": 0.02}, set(), {"flow-nowhere"}),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.background import SlidingBackground, median_rows
-from napari_rbcflow.tracking.crops import Cropper
+from napari_rbcflow.tracking.crops import Cropper, FlowAxes
 from napari_rbcflow.tracking.detection import contrast_of
 from napari_rbcflow.tracking.initiation import backfilled
 from napari_rbcflow.tracking.linker import Linker, assign
@@ -135,6 +135,15 @@ def test_a_crop_taken_out_of_a_wide_picture_is_the_one_cut_there(pixel_size_um: 
     cut = cropper.trim(cropper.cut(image, there_y, there_x)[0], there_y, there_x, none)
     for one, other in zip(moved, cut, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@given(st.integers(64, 4000), st.sampled_from([0.5, 0.7, 1.0, 2.0]))
+def test_a_flow_to_the_left_is_one_to_the_right_in_a_mirror(width: int, scale: float) -> None:
+    right, left = (FlowAxes(width, scale, mirrored=mirrored) for mirrored in (False, True))
+    y, x = np.float32([3, 4, 5]), np.float32([0, width / 3, width - 1])
+    for one, other in zip(left.to_flow(y, x), right.to_flow(y, width - 1 - x), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    np.testing.assert_allclose(left.to_camera(*left.to_flow(y, x))[1], x, atol=1e-3)
 
 
 class Everywhere:
