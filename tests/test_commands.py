@@ -61,6 +61,49 @@ def test_the_demo_runs_in_a_terminal_where_no_display_answers_until_its_rule_is_
     assert not (tmp_path / "t").exists()
 
 
+def test_a_person_at_a_terminal_reads_each_step_before_the_first_frame(
+    tmp_path: Path, rbcflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", np.full((30, 96, 128), 120, np.uint8))
+    live = ["live", "--camera", tmp_path / "m.tif", "--no-viewer", "-o"]
+    keys = ("program", "source", "tracker", "networks")
+    steps = [say(f"pipeline.step-{key}") for key in keys]
+    code, _, err = rbcflow(*live, tmp_path / "in-a-log")
+    assert code == 0, err
+    assert not any(step in err for step in steps)
+    monkeypatch.setattr("napari_rbcflow.cli.live._at_a_terminal", lambda: True)
+    code, _, err = rbcflow(*live, tmp_path / "s")
+    assert code == 0, err
+    lines = err.splitlines()
+    assert lines[:4] == steps
+    assert lines[4].startswith("m.tif: 128 x 96 px")
+
+
+BEFORE_THE_FIRST_FRAME = """
+import sys
+from pathlib import Path
+from napari_rbcflow.pipeline import Run, RunSettings
+from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
+chamber = SimulatedChamber(ChamberSettings(height=128, width=160, cells_per_frame=5, variety=0.02))
+chamber.prepare()
+run = Run(chamber, Path(sys.argv[1]), RunSettings(device="cpu"))
+run.start()
+while run.stages.newest is None:
+    assert not run.wait(0.01)
+late = {"torch", "pandas", "jinja2", "matplotlib", "scipy.stats", "av", "tifffile", "rich", "qtpy", "napari"}
+print(*sorted(late & set(sys.modules)))
+run.stop()
+run.wait()
+"""
+
+
+def test_what_only_the_end_of_a_run_needs_is_not_imported_before_its_first_frame(tmp_path: Path) -> None:
+    """Together two seconds of a start."""
+    command = [sys.executable, "-c", BEFORE_THE_FIRST_FRAME, str(tmp_path / "s")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
 def test_the_running_line_gives_no_bare_number_to_act_on() -> None:
     def line(n: int, *warned: RunWarning) -> str:
         at = progress(n=n, cells=Counter(tracked=1), warned=warned)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import importlib
 import importlib.util
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,31 +78,43 @@ def begin(run: Run) -> bool:
 
 def _tell(step: str) -> None:
     """Say to a person at a terminal what is being done, so that nobody waits before an empty line."""
-    if sys.stderr.isatty():
+    if _at_a_terminal():
         click.echo(step, err=True)
+
+
+def _at_a_terminal() -> bool:
+    return sys.stderr.isatty()
 
 
 def carry_out(request: RunRequest, viewer: bool | None) -> None:
     """Run to the end and print the result; `viewer` None opens napari if there is a display."""
     if os.path.lexists(request.folder):  # before a window opens for nothing
         raise BadInput("session.exists", folder=request.folder)
-    problem = "" if viewer is False else no_viewer()
+    problem = "" if viewer is False else no_viewer(_load_napari)
     if viewer and problem:
         raise BadInput(problem)
     if viewer is False or problem:
-        _tell(say("pipeline.step-program"))
         _in_terminal(request)
     else:
-        _tell(say("cli.opening-viewer"))
         _in_napari(request)
 
 
+def _load_napari() -> None:
+    """Import napari while the process that runs loads the networks."""
+    from napari_rbcflow.pipeline import launch_ahead
+
+    _tell(say("cli.opening-viewer"))
+    launch_ahead()
+    importlib.import_module("napari_rbcflow.widgets.window")
+
+
 def _in_terminal(request: RunRequest) -> None:
+    source = request.source.make()
+    source.prepare()
     from napari_rbcflow.cli.terminal import follow
     from napari_rbcflow.pipeline import Run
     from napari_rbcflow.sources import not_as_asked_line, source_line
 
-    source = request.source.make()
     run = Run(source, request.folder, request.settings)
     if begin(run):
         run.stop()
@@ -181,19 +193,32 @@ def _warnings_in(folder: Path, reported: Sequence[str]) -> list[RunWarning]:
         return [RunWarning("told", Severity.WARNING, sentence) for sentence in reported]
 
 
-def no_viewer() -> str:
-    """Return the key of what keeps napari from opening here; empty if it can open."""
+def no_viewer(meanwhile: Callable[[], object]) -> str:
+    """Return the key of what keeps napari from opening here; empty if it can open.
+
+    While a display is tried, `meanwhile` is called; where napari can open, it was called in any case.
+    """
     if not any(importlib.util.find_spec(name) for name in ("PySide6", "PyQt6")):
         return "cli.no-qt"
     if not sys.platform.startswith("linux"):
+        meanwhile()
         return ""
     if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         # Qt aborts the whole process if the display does not answer, so another one tries it first.
         probe = "from qtpy.QtWidgets import QApplication; QApplication([])"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            tried = subprocess.run([sys.executable, "-c", probe], capture_output=True, timeout=30)
-            if tried.returncode == 0:
-                return ""
+        nowhere = subprocess.DEVNULL
+        with subprocess.Popen([sys.executable, "-c", probe], stdout=nowhere, stderr=nowhere) as tried:
+            try:
+                meanwhile()
+                if tried.wait(30) == 0:
+                    return ""
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                tried.kill()
+        from napari_rbcflow.pipeline import end_ahead
+
+        end_ahead()
     return "cli.no-display"
 
 
@@ -221,6 +246,7 @@ _OF_CAMERA = (
 @device_option
 @debug_option
 def demo(output: Path | None, seed: int, tank_fraction: float, viewer: bool | None, **options: Any) -> None:
+    _tell(say("pipeline.step-program"))
     from napari_rbcflow.pipeline import Camera, RunRequest, RunSettings
 
     folder = output or Path(time.strftime("rbcflow-demo-%Y%m%d-%H%M%S"))
@@ -261,6 +287,7 @@ def demo(output: Path | None, seed: int, tank_fraction: float, viewer: bool | No
 @viewer_option
 @debug_option
 def live(output: Path, camera: str, viewer: bool | None, **options: Any) -> None:
+    _tell(say("pipeline.step-program"))
     from napari_rbcflow.estimate import USUAL_RELIABLE
     from napari_rbcflow.pipeline import Camera, RunRequest, RunSettings
     from napari_rbcflow.sources import parse_roi

@@ -6,6 +6,8 @@ from .client import Phase as Phase
 from .client import Worker as Worker
 from .client import WorkerRun as WorkerRun
 from .client import busy as busy
+from .client import end_ahead as end_ahead
+from .client import launch_ahead as launch_ahead
 from .messages import Camera as Camera
 from .messages import MovieFile as MovieFile
 from .messages import RunRequest as RunRequest

@@ -301,7 +301,7 @@ HUNG_S = 0.2
 """Seconds to wait for a source that did not answer before."""
 
 
-class _LoadedBeside:
+class LoadedBeside:
     """Loads the two networks in a thread of its own, while the source opens."""
 
     def __init__(self, device: str) -> None:
@@ -319,6 +319,11 @@ class _LoadedBeside:
             self._loaded = networks
         except BaseException as error:
             self._error = error
+
+    @property
+    def failed(self) -> bool:
+        """Whether they could not be loaded; another try may do."""
+        return self._error is not None
 
     def result(self) -> TwoStage:
         """Wait for them; raises what loading them raised."""
@@ -343,8 +348,8 @@ class Run:
     folder : Path
         The session folder; must not exist.
     settings : RunSettings
-    two_stage : TwoStage, optional
-        Networks already loaded, to start faster.
+    two_stage : TwoStage or LoadedBeside, optional
+        Networks already loaded, or being loaded, to start faster.
 
     Raises
     ------
@@ -353,14 +358,19 @@ class Run:
     """
 
     def __init__(
-        self, source: FrameSource, folder: Path, settings: RunSettings, two_stage: TwoStage | None = None
+        self,
+        source: FrameSource,
+        folder: Path,
+        settings: RunSettings,
+        two_stage: TwoStage | LoadedBeside | None = None,
     ) -> None:
         self.source = turned(source, settings.rotate)
         self.folder = Path(folder)
         self.settings = settings
         self.info: SourceInfo
         self.stages: Stages
-        self._two_stage = two_stage
+        self._beside = two_stage if isinstance(two_stage, LoadedBeside) else None
+        self._two_stage = None if isinstance(two_stage, LoadedBeside) else two_stage
         self._done = threading.Event()
         self._beginning = threading.Lock()
         self._stopped = False
@@ -397,15 +407,16 @@ class Run:
         calibration = (
             None if self.settings.calibration is None else Calibration.read(self.settings.calibration)
         )
-        networks = None if self._two_stage is not None else _LoadedBeside(self.settings.device)
+        if self._two_stage is None and self._beside is None:
+            self._beside = LoadedBeside(self.settings.device)
         tell(say("pipeline.step-source"))
         self.info = self.source.open()
         tracker = self._make_tracker()
         tell(say("pipeline.step-tracker"))
         warm_up(self.info.pixel_size_um)
-        if networks is not None:
+        if self._beside is not None:
             tell(say("pipeline.step-networks"))
-            self._two_stage = networks.result()
+            self._two_stage = self._beside.result()
         assert self._two_stage is not None
         if calibration is not None:
             calibration.refuse_other_networks(self._two_stage.models)

@@ -40,7 +40,9 @@ _HEAVY = (
     "napari_rbcflow.sources.movie",
     "napari_rbcflow.sources.factory",
 )
-"""Imported before anything else happens: two seconds, mostly PyTorch and SciPy."""
+"""Imported before anything else happens."""
+_AT_THE_END = ("pandas", "jinja2", "scipy.stats")
+"""What the end of a run needs and its start does not; imported once there is time."""
 
 
 class Serving:
@@ -55,13 +57,16 @@ class Serving:
         self._requests: queue.Queue[RunRequest | None] = queue.Queue()
         self._stop = threading.Event()
         self._networks: dict[str, Any] = {}
+        self._working = False
 
     def serve(self) -> None:
         """Return when the other end is gone and the last session is closed."""
+        self._two_stage("auto")
         threading.Thread(target=self._listen, name="rbcflow-requests", daemon=True).start()
-        self._load()
-        self._pipe.send(Ready())
+        # A run that is asked for meanwhile opens its source beside.
+        threading.Thread(target=self._load, name="rbcflow-ready", daemon=True).start()
         while (request := self._requests.get()) is not None:
+            self._working = True
             try:
                 self._work(request)
             except RbcflowError as error:
@@ -69,6 +74,7 @@ class Serving:
             except Exception as error:
                 log.exception("the run could not begin")
                 self._pipe.send(Refused(say("pipeline.did-not-begin", why=sentence_of(error))))
+            self._working = False
             _give_back_memory()
             self._pipe.send(Ready())
 
@@ -92,20 +98,27 @@ class Serving:
         from napari_rbcflow.tracking import warm_up
 
         try:
-            self._pipe.send(Step(say("pipeline.step-networks")))
-            self._two_stage("auto")
-            self._pipe.send(Step(say("pipeline.step-tracker")))
+            self._tell(say("pipeline.step-networks"))
+            self._two_stage("auto").result()
+            self._tell(say("pipeline.step-tracker"))
             warm_up()
         except Exception as error:
             log.error("not ready: %s", sentence_of(error))
+        if not self._working:
+            self._pipe.send(Ready())
+            for later in _AT_THE_END:
+                importlib.import_module(later)
+
+    def _tell(self, step: str) -> None:
+        """Say what is done before a run is asked for; a run says its own steps."""
+        if not self._working:
+            self._pipe.send(Step(step))
 
     def _two_stage(self, device: str) -> Any:
-        from napari_rbcflow.classification import TwoStage
+        from napari_rbcflow.pipeline.run import LoadedBeside
 
-        if device not in self._networks:
-            networks = TwoStage.load(device=device)
-            networks.warm_up()
-            self._networks[device] = networks
+        if device not in self._networks or self._networks[device].failed:
+            self._networks[device] = LoadedBeside(device)
         return self._networks[device]
 
     def _work(self, request: RunRequest) -> None:
