@@ -6,10 +6,9 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
@@ -20,6 +19,9 @@ from napari_rbcflow.session.label_edits import JUDGED, LabelChange
 from napari_rbcflow.session.reader import Session, open_session
 from napari_rbcflow.session.tables import CellsSoFar, read_on
 from napari_rbcflow.types import DEFAULT_FPS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COUNTED, CHANGED, ALL = say("session.kind-counted"), say("session.kind-changed"), say("session.kind-all")
 KINDS = (COUNTED, *map(str, JUDGED), CHANGED, ALL)

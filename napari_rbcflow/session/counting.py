@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
@@ -42,6 +41,9 @@ from napari_rbcflow.session.crops import read_index
 from napari_rbcflow.session.schema import NOT_CORRECTED, FractionFigure, read_run
 from napari_rbcflow.types import DEFAULT_FPS, LEAST_FRAMES, Judgement, Label
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -70,6 +72,8 @@ def counted_cells(folder: Path, cells: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def _in_order(folder: Path, cells: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
     order = pd.Index(read_index(folder / "crops.zarr")[:, 0]).unique()
     rows = cells[["cell", "label", "reason"]].drop_duplicates("cell").set_index("cell")
     return rows.loc[order.intersection(rows.index, sort=False)]
@@ -151,6 +155,8 @@ def count_again(
 
     None for sessions without such a speed: older ones, and those that were not closed as usual.
     """
+    import pandas as pd
+
     chosen = rules_of(run["parameters"])
     if chosen is None or "learnt_from" not in (run.get("focus_speed") or {}):
         return None
@@ -184,7 +190,7 @@ def count_again(
 
 def _as_judged(cell: int, row: Any, models: Mapping[str, Any]) -> Judgement:
     """Return the networks' judgement of a row."""
-    reliable, tank = (None if pd.isna(p) else float(p) for p in (row.p_reliable, row.p_tank_treading))
+    reliable, tank = (None if math.isnan(p) else float(p) for p in (row.p_reliable, row.p_tank_treading))
     label, reason = Label(row.label), str(row.reason)
     if reason in (OTHER_SPEED, FRAGMENT) and tank is not None:
         flips_from = float((models.get("stage2") or {}).get("threshold", 0.5))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput, RunFailed
@@ -38,6 +37,8 @@ from napari_rbcflow.session.verdict import (
 from napari_rbcflow.types import Label, RunStatus
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from napari_rbcflow.session.review import Review
 
 
@@ -119,6 +120,8 @@ class Session:
     @cached_property
     def changes(self) -> pd.DataFrame:
         """One row per change that a person made, the columns of ``changes.csv``."""
+        import pandas as pd
+
         rows = [[getattr(change, name) for name in COLUMNS] for change in self.changes_made]
         return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"cell": "int64"})
 

@@ -18,10 +18,9 @@ from functools import cached_property
 from itertools import combinations
 from operator import le
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import FRAGMENT, REVIEWED, ReviewPlan
@@ -41,6 +40,9 @@ from napari_rbcflow.session.report import shows_review, write_report_again
 from napari_rbcflow.session.schema import FractionFigure, is_being_written, read_run
 from napari_rbcflow.session.verdict import REVIEW_FILE, REVIEWS_FILE, Conclusion, conclude, read_review
 from napari_rbcflow.types import Bools, Label, RunStatus
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LABELS = (Label.TANK_TREADING, Label.FLIPPING, Label.UNRELIABLE)
 """What a person can say of a track."""

@@ -11,10 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rbcflow.errors import RunFailed
@@ -22,6 +21,9 @@ from napari_rbcflow.estimate import FRAGMENT
 from napari_rbcflow.ring import rename_over, replace_file, sync_folder, write_all
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Judgement, Label, Track
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CELL_TYPES = {
     "cell": "int64",
@@ -148,6 +150,8 @@ def unreadable(path: Path, why: object) -> RunFailed:
 
 def parsed(path: Path, data: bytes | Path, types: dict[str, str]) -> pd.DataFrame:
     """Return whole lines of a table, its first line with them, or all of a file; `unreadable` if damaged."""
+    import pandas as pd
+
     if not data:  # crashed before the first line
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()})
     try:
@@ -182,6 +186,8 @@ class Spans:
 
 def spans(path: Path, cells: NDArray[np.int64]) -> Spans:
     """Go through ``tracks.csv``; `cells` are those that are known."""
+    import pandas as pd
+
     known, tables = np.unique(cells), []
     in_order, surplus, last = True, 0, (-1, -1)
     for block in _blocks(path):
@@ -254,6 +260,8 @@ def read_on(folder: Path, before: CellsSoFar | None = None) -> CellsSoFar:
 
 
 def _longer(path: Path, before: CellsSoFar, data: bytes) -> CellsSoFar:
+    import pandas as pd
+
     data = _whole_lines(data)
     new = data[len(before._last) :]
     if not new:

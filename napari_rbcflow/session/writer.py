@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from napari_rbcflow.errors import BadInput, RunFailed, sentence_of
 from napari_rbcflow.ring import FrameRing, disk_faults, is_full, sync_folder
@@ -31,6 +30,9 @@ from napari_rbcflow.session.report import write_report
 from napari_rbcflow.session.schema import RunSummary, WritingMarker
 from napari_rbcflow.session.verdict import conclude
 from napari_rbcflow.types import Judgement, RunStatus, SourceInfo, Track
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
