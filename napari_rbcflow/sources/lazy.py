@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ring import FrameGone, RingReader, open_ring
-from napari_rbcflow.sources.movie import open_movie, ring_of
 from napari_rbcflow.sources.movie_reader import NoSuchFrame
 from napari_rbcflow.sources.rotation import turn
 
@@ -119,6 +118,8 @@ class MovieFrames(FrameArray):
     """A movie file; grey as the analysis sees it."""
 
     def __init__(self, path: Path, series: int | None = None, rotate: int = 0) -> None:
+        from napari_rbcflow.sources.movie import open_movie  # every reader of files
+
         self._movie = open_movie(path, series=series)
         self.info = self._movie.open()
         self._rotate = rotate
@@ -184,6 +185,8 @@ def open_frames(path: Path | str, series: int | None = None, rotate: int = 0) ->
     RunFailed
         If a ring has lost its ledger.
     """
+    from napari_rbcflow.sources.movie import ring_of
+
     path = Path(path)
     ring = ring_of(path) if path.is_dir() else None
     return MovieFrames(path, series, rotate) if ring is None else RingFrames(open_ring(ring))
