@@ -205,10 +205,24 @@ class TestTwoStage:
                 assert judgement.label is (kind if passes else Label.UNRELIABLE)
         assert labels >= {Label.TANK_TREADING, Label.FLIPPING, Label.UNRELIABLE}
 
+    def test_what_is_just_the_threshold_passes(
+        self, two_stage: TwoStage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        passes = two_stage.stage1.threshold
+        monkeypatch.setattr(two_stage, "reliable", lambda _: np.array([passes, round(passes - 1e-4, 4)]))
+        just, under = two_stage.judge([a_track(cell, 20) for cell in range(2)])
+        assert (just.p_reliable, under.p_reliable) == (passes, round(passes - 1e-4, 4))
+        assert just.p_tank_treading is not None
+        assert (under.label, under.p_tank_treading, under.reason) == (Label.UNRELIABLE, None, "stage-1")
+
     def test_threads_are_given_back(self, two_stage: TwoStage) -> None:
         before = torch.get_num_threads()
-        two_stage.judge([a_track(cell, 20) for cell in range(3)])
-        assert torch.get_num_threads() == before
+        torch.set_num_threads(3)
+        try:
+            two_stage.judge([a_track(cell, 20) for cell in range(3)])
+            assert torch.get_num_threads() == 3
+        finally:
+            torch.set_num_threads(before)
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
     def test_no_gpu(self) -> None:
