@@ -135,7 +135,7 @@ def list_movies(
             try:
                 given = _settings(columns, usual)
                 for movie in _matching(text, word if is_list else ""):
-                    one = _movie(movie, given, told)
+                    one = _movie(movie if glob.has_magic(text) else text, movie, given, told)
                     same = found.setdefault(one.key, one)
                     if (same.settings_hash, same.columns) != (one.settings_hash, one.columns):
                         raise BadInput("pipeline.batch-twice", movie=movie)
@@ -148,28 +148,28 @@ def list_movies(
     return list(found.values())
 
 
-def _movie(movie: str, given: Mapping[str, Any], calibration: bytes) -> BatchMovie:
+def _movie(movie: str, at: str, given: Mapping[str, Any], calibration: bytes) -> BatchMovie:
     rest: dict[str, Any] = {"background": "movie", "ring_seconds": RING_SECONDS, **given}
     of_movie = {name: rest.pop(name) for name in ("fps", "pixel_size_um", "series", "columns")}
     check_settings(fps=of_movie["fps"], pixel_size_um=of_movie["pixel_size_um"])
     settings = RunSettings(**rest)
-    return BatchMovie(movie, absolute(movie), settings, calibration=calibration, **of_movie)
+    return BatchMovie(movie, absolute(at), settings, calibration=calibration, **of_movie)
 
 
 def _matching(text: str, of_list: str) -> list[str]:
-    """Return the movies that a text names; in a list, paths start where the list is, else here."""
+    """Return where the movies are that a text names; in a list, paths start where the list is, else here."""
     path = local_path(text)
-    if path is not None and of_list and not path.is_absolute():
-        beside = local_path(of_list)
-        if beside is not None and (found := _glob(beside.parent / path)):
-            return found
     if path is None:
         if not glob.has_magic(text):
             return [text]
         store, at = in_store(text)
         found = [store.unstrip_protocol(name) for name in sorted(store.glob(at))]
     else:
-        found = _glob(path) or ([] if glob.has_magic(text) else [text])
+        home = local_path(of_list) if of_list else None
+        places = [path] if home is None else [home.parent / path, path]
+        found = next(filter(None, map(_glob, places)), [])
+        if not found and not glob.has_magic(text):
+            found = [str(places[0])]  # it fails alone
     if not found:
         raise BadInput("pipeline.batch-no-match", pattern=text)
     return found
