@@ -1,4 +1,4 @@
-"""What tifffile does not write: sets and datasets of Micro-Manager's, OME's times, MetaMorph's stacks."""
+"""What tifffile does not write: Micro-Manager's sets, OME's times, MetaMorph's and Zeiss' stacks."""
 
 from __future__ import annotations
 
@@ -100,4 +100,18 @@ def stk(path: Path, frames: np.ndarray) -> Path:
     directory = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     head = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + directory + bytes(4)
     path.write_bytes(head + times + struct.pack("<4I", 4, name + 8, 32, 100) + frames.tobytes())
+    return path
+
+
+def lsm(path: Path, frames: np.ndarray) -> Path:
+    """A stack as Zeiss writes it: a small copy behind each frame, and its scale in a tag, in m and s."""
+    n, height, width = frames.shape
+    told = struct.pack(
+        "<8i6d2H5Id", width, height, 1, 1, n, 1, 16, 16, *[0.32e-6] * 3, *[0.0] * 3, 3, *[0] * 6, 0.02
+    )
+    tag = (34412, 1, 8 + len(told), struct.pack("<Ii", 67127628, 8 + len(told)) + told, True)
+    with tifffile.TiffWriter(path, byteorder="<") as tif:
+        for frame in frames:
+            tif.write(frame, extratags=[tag], metadata=None, contiguous=False)
+            tif.write(frame[::8, ::8].copy(), subfiletype=1, metadata=None, contiguous=False)
     return path
