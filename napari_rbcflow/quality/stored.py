@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 _BLOCK = 8
 _FIRST, _EVERY, _LATER = 64, 8, 600  # frames: looked at often in the first ones, then every ten seconds
 _SHARP = 0.42
-"""Of what repeats with the blocks the second largest wave is so much of the largest: 0.48 and more in what was
-compressed, 0.39 at most in a picture enlarged by 8/7 or the like, where a wave repeats with them, too."""
+"""Of what repeats with the blocks the second largest wave is so much of the largest: 0.48 and more in what
+was compressed, 0.39 at most in a picture enlarged by 8/7 or the like, where a wave repeats with them, too."""
 _SAMPLES = 40_000  # differences a look, of each place within a block
 _LINES = 8  # one of so many columns or rows shows whether the frame was woven
 

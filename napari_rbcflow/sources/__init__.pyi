@@ -8,6 +8,7 @@ from .base import not_as_asked_line as not_as_asked_line
 from .base import source_line as source_line
 from .base import source_lines as source_lines
 from .camera_settings import CameraSettings as CameraSettings
+from .camera_settings import binning_in as binning_in
 from .camera_settings import parse_roi as parse_roi
 from .camera_settings import roi_text as roi_text
 from .factory import open_source as open_source

@@ -22,7 +22,7 @@ import platformdirs
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ring import replace_file
 from napari_rbcflow.sentences import say
-from napari_rbcflow.sources import CameraSettings, parse_roi
+from napari_rbcflow.sources import CameraSettings, binning_in, parse_roi
 from napari_rbcflow.tracking import Direction
 
 FORMAT = 1  # version of the file
@@ -119,6 +119,8 @@ def read_number(
 ) -> Any:
     """Return the number in a field, with a decimal point or comma; None where the field is empty."""
     text = text.strip()
+    if setting == "binning" and (binning := binning_in(text)):
+        return binning  # 2x2, as cameras say it
     number = text.replace(",", ".")
     try:
         value = (int(number) if whole else float(number)) if number else None
