@@ -660,6 +660,7 @@ def test_a_decimal_comma_is_a_point_or_refused_in_every_language(qtbot: Any, lan
             assert stop.reliable.text() == "200"
             assert typed(stop.reliable, f"1{text}") == 10  # never 105
             assert read_number("fps", text) == 0.5
+            assert [read_number("binning", said, whole=True) for said in ("2", "2x2", "")] == [2, 2, None]
             with refused(BadInput, "forms.not-a-whole-number"):
                 read_number("least_frames", text, whole=True)
         with refused(BadInput, "forms.not-between"):

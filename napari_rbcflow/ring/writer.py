@@ -229,16 +229,6 @@ class FrameRing:
                 done += take
             self.crops_written += n
 
-    def flush(self) -> None:
-        """Put the ledgers on the disk; `RunFailed` if that fails.
-
-        The system writes the frames when it likes: after a power cut, the checksum shows which are missing.
-        """
-        with self._lock, disk_faults(self.path.parent):
-            for ledger in (self._frame_ledger, self._crop_ledger):
-                if not ledger.closed:
-                    os.fsync(ledger.fileno())
-
     def _must_be_open(self) -> None:
         if self._frame_ledger.closed:
             raise RunFailed("ring.closed", path=self.path)
