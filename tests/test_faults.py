@@ -193,7 +193,7 @@ def test_frames_and_crops_of_several_threads_lie_in_the_ring_whole(tmp_path: Pat
     def some_crops(i: int) -> None:
         ring.append_crops(i, np.arange(40), np.zeros(40), np.zeros(40), crops)
 
-    works = (frame, some_crops, some_crops, lambda _: ring.flush())
+    works = (frame, some_crops, some_crops)
     threads = [threading.Thread(target=put, args=(work,)) for work in works]
     for thread in threads:
         thread.start()
