@@ -119,7 +119,8 @@ def compare(datasets: Sequence[Path], stage: int, seeds: int) -> None:
     ):
         if stage == 1 and cut is None:
             continue
-        for patient in (*np.unique(patients), "all"):
+        # Scores of different folds are on one scale only where the classes are as many in each.
+        for patient in (*np.unique(patients), *(["all"] if stage == 2 else [])):
             of = (patients == patient) | (patient == "all")
             n = f"{int((truth[of] == 0).sum())} + {int((truth[of] == 1).sum())}"
             both = len(np.unique(truth[of])) == 2

@@ -1,14 +1,21 @@
-"""Ours, trackpy and dcnum's segmenter on the same movies: cells tracked whole against CPU time a frame.
+"""Ours, and what else one can install, on the same movies: cells tracked whole against CPU time a frame.
 
     pip install napari-rbcflow[peers]
+    pip install --no-deps norfair filterpy trackers supervision pyDeprecate defusedxml
     OMP_NUM_THREADS=1 python benchmarks/peers.py MOVIE.tif ... --score score_tracks.py [--json peers.json]
-    OMP_NUM_THREADS=1 python benchmarks/peers.py --tune MOVIE.tif --score score_tracks.py
+    OMP_NUM_THREADS=1 python benchmarks/peers.py --tune MOVIE.tif ... --score score_tracks.py
+    OMP_NUM_THREADS=1 python benchmarks/peers.py BG.tif --tuned-on LJ.tif --only our --score SCORE
+
+norfair and trackers (OC-SORT) come without their dependencies: norfair asks for numpy below 2, and trackers
+for a second OpenCV. Who is not installed is left out.
 
 MOVIE.tif comes from compose_movie.py, with MOVIE.truth.csv beside it. Everybody gets the same background,
 the median of 100 frames, made beforehand and not timed. CPU time is that of the whole process
 (`time.process_time`), each in turn in this one run, from a frame in memory to its place in a track; ours
-cuts and keeps the crops in that time too, the others do not. The peers' linker is trackpy's, with the mean
-flow subtracted; their settings are the best of those that `--tune` tries on a movie of another seed.
+cuts and keeps the crops in that time too, the others do not. trackpy and dcnum find for themselves, and are
+linked by trackpy; the others link what our detector finds, so that only linking is compared. All link with
+the mean flow subtracted. Their settings are the best of those that `--tune` tries, on average over some
+movies; with `--tuned-on` they are looked for first, on movies of another patient.
 """
 
 from __future__ import annotations
@@ -21,7 +28,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +39,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_rbcflow.tracking.background import MovieBackground
+from napari_rbcflow.tracking.detection import Detector
+from napari_rbcflow.tracking.settings import TrackingSettings
 from napari_rbcflow.tracking.tracker import Tracker, warm_up
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame
 
@@ -76,16 +85,56 @@ class Linking:
 
 
 @dataclass(frozen=True)
+class Ours:
+    """Our detector; `least` is the energy that a cell must have, in multiples of the noise's."""
+
+    least: float = 0.0
+
+
+@dataclass(frozen=True)
+class Norfair:
+    """Settings of `norfair.Tracker`: the distance is Euclid's, y weighing more than x."""
+
+    distance: float = 40.0
+    weight_y: float = 4.0
+    hits: int = 4
+    noise: float = 4.0
+    least_frames: int = 3
+
+
+@dataclass(frozen=True)
+class OcSort:
+    """Settings of OC-SORT (`trackers`), for which each cell is a box of this size."""
+
+    width: float = 60.0
+    height: float = 16.0
+    least_iou: float = 0.1
+    lost_frames: int = 4
+    direction: float = 0.0
+    least_frames: int = 3
+
+
+Finding = Trackpy | Dcnum | Ours
+AnyLinking = Linking | Norfair | OcSort
+
+
+@dataclass(frozen=True)
 class Peer:
     """One way to find and link."""
 
     name: str
-    finding: Trackpy | Dcnum
-    linking: Linking
+    finding: Finding
+    linking: AnyLinking
+    needs: str
 
 
-TRACKPY = Peer("trackpy", Trackpy(), Linking())
-DCNUM = Peer("dcnum + trackpy's linker", Dcnum(), Linking(range_y=6.0, range_x=120.0))
+PEERS = (
+    Peer("trackpy", Trackpy(), Linking(), "trackpy"),
+    Peer("dcnum + trackpy's linker", Dcnum(), Linking(range_y=6.0, range_x=120.0), "dcnum"),
+    Peer("our detections + trackpy's linker", Ours(), Linking(), "trackpy"),
+    Peer("our detections + norfair", Ours(), Norfair(), "norfair"),
+    Peer("our detections + OC-SORT", Ours(), OcSort(), "trackers"),
+)
 
 
 def difference(image: Film, background: Film, blur_px: float) -> NDArray[np.float32]:
@@ -134,6 +183,22 @@ def dcnum_finder(settings: Dcnum) -> Callable[[Film, Film], Detections]:
     return find
 
 
+def our_finder() -> Callable[[Film, Film], Detections]:
+    """Return what finds cells as our tracker does."""
+    made: list[Detector] = []  # it needs the frame's size, and smooths the noise from frame to frame
+
+    def find(image: Film, background: Film) -> Detections:
+        if not made:
+            settings = TrackingSettings()
+            made.append(Detector(*image.shape, pixel_size_um=DEFAULT_PIXEL_SIZE_UM, settings=settings))
+        found = made[0].detect(image, background, 1.0)
+        if found is None:
+            return np.empty((0, 3))
+        return np.stack([found.y_px, found.x_px, found.energy], axis=1).astype(np.float64)
+
+    return find
+
+
 def mean_flow(detections: list[Detections]) -> float:
     """Return the commonest step along x between level detections of successive frames, 3 to 90 px."""
     steps = np.zeros(91)
@@ -144,30 +209,86 @@ def mean_flow(detections: list[Detections]) -> float:
     return float(np.argmax(np.convolve(steps, np.ones(7), "same")))
 
 
-def link(detections: list[Detections], settings: Linking) -> list[Row]:
-    """Link by trackpy, in coordinates that move with the mean flow."""
-    import trackpy
-
+def link(detections: list[Detections], settings: AnyLinking) -> list[Row]:
+    """Link in coordinates that move with the mean flow."""
     flow = mean_flow(detections)
-    moving = (s[:, :2] - np.array([0.0, flow * t]) for t, s in enumerate(detections))
-    linked = trackpy.link_iter(
-        moving,
-        search_range=(settings.range_y, settings.range_x),
-        memory=settings.memory,
-        adaptive_stop=1.0,
-        adaptive_step=0.9,
-    )
+    moving = [s[:, :2] - np.array([0.0, flow * t]) for t, s in enumerate(detections)]
+    linkers: dict[type, Callable[..., Iterator[tuple[int, int, int]]]] = {
+        Linking: _by_trackpy,
+        Norfair: _by_norfair,
+        OcSort: _by_oc_sort,
+    }
     rows = [
-        (t, int(k), float(x), float(y))
-        for t, ids in linked
-        for k, (y, x, _) in zip(ids, detections[t], strict=True)
+        (t, track, float(detections[t][which, 1]), float(detections[t][which, 0]))
+        for t, track, which in linkers[type(settings)](moving, settings)
     ]
     length = Counter(k for _, k, _, _ in rows)
     return [row for row in rows if length[row[1]] >= settings.least_frames]
 
 
+def _by_trackpy(moving: list[Detections], settings: Linking) -> Iterator[tuple[int, int, int]]:
+    """Yield frame, track and which of its detections."""
+    import trackpy
+
+    linked = trackpy.link_iter(
+        iter(moving),
+        search_range=(settings.range_y, settings.range_x),
+        memory=settings.memory,
+        adaptive_stop=1.0,
+        adaptive_step=0.9,
+    )
+    for t, ids in linked:
+        yield from ((t, int(track), which) for which, track in enumerate(ids))
+
+
+def _by_norfair(moving: list[Detections], settings: Norfair) -> Iterator[tuple[int, int, int]]:
+    """Yield the same; a track from its first detection on, which norfair keeps to itself for a while."""
+    import norfair
+
+    tracker = norfair.Tracker(
+        "euclidean",
+        settings.distance,
+        hit_counter_max=settings.hits,
+        initialization_delay=0,
+        past_detections_length=0,
+        filter_factory=norfair.filter.OptimizedKalmanFilterFactory(R=settings.noise),
+    )
+    weights = np.array([settings.weight_y, 1.0])
+    for t, places in enumerate(moving):
+        weighted = places * weights
+        tracker.update([norfair.Detection(at[None], data=(t, k)) for k, at in enumerate(weighted)])
+        for track in tracker.tracked_objects:
+            if track.last_detection.data[0] == t:
+                yield t, track.initializing_id, track.last_detection.data[1]
+
+
+def _by_oc_sort(moving: list[Detections], settings: OcSort) -> Iterator[tuple[int, int, int]]:
+    """Yield the same."""
+    import supervision
+    from trackers.core.ocsort.tracker import OCSORTTracker
+
+    tracker = OCSORTTracker(
+        lost_track_buffer=settings.lost_frames,
+        minimum_consecutive_frames=1,
+        minimum_iou_threshold=settings.least_iou,
+        direction_consistency_weight=settings.direction,
+    )
+    half = np.array([settings.width, settings.height]) / 2
+    for t, places in enumerate(moving):
+        at = places[:, ::-1]
+        found = supervision.Detections(
+            xyxy=np.concatenate([at - half, at + half], axis=1), data={"which": np.arange(len(at))}
+        )
+        linked = tracker.update(found)
+        for track, which in zip(linked.tracker_id, linked.data.get("which", ()), strict=True):
+            if track >= 0:
+                yield t, int(track), int(which)
+
+
 def finder(peer: Peer) -> Callable[[Film, Film], Detections]:
     """Return what finds cells."""
+    if isinstance(peer.finding, Ours):
+        return our_finder()
     return trackpy_finder(peer.finding) if isinstance(peer.finding, Trackpy) else dcnum_finder(peer.finding)
 
 
@@ -208,14 +329,16 @@ def scorer(tool: Path) -> Callable[[list[Row], Path], dict[str, float]]:
     return lambda rows, truth: dict(module.score(rows, truth)[0])
 
 
-def compare(path: Path, score: Callable[[list[Row], Path], dict[str, float]]) -> list[dict[str, Any]]:
-    """Run everybody on one movie."""
+def compare(
+    path: Path, score: Callable[[list[Row], Path], dict[str, float]], peers: Sequence[Peer]
+) -> list[dict[str, Any]]:
+    """Run ours and the peers on one movie."""
     film = tifffile.imread(path)
     ours = MovieBackground(film[np.linspace(0, len(film) - 1, min(len(film), 100)).astype(int)])
     out: list[dict[str, Any]] = []
     for name, run in (
         ("napari-rbcflow", lambda: by_ours(film, ours)),
-        *((peer.name, lambda peer=peer: by_peer(film, ours.image, peer)) for peer in (TRACKPY, DCNUM)),
+        *((peer.name, lambda peer=peer: by_peer(film, ours.image, peer)) for peer in peers),
     ):
         rows, spent = run()
         ms = 1e3 * spent / len(film)
@@ -267,48 +390,67 @@ def middle(path: Path, n: int, folder: Path) -> tuple[Film, Path]:
     return tifffile.imread(path, key=range(first, first + n)), truth
 
 
-def findings(peer: Peer) -> Iterator[tuple[Trackpy | Dcnum, list[float]]]:
-    """Yield what `--tune` tries of finding, each with the least masses or areas."""
+def findings(peer: Peer) -> Iterator[tuple[Finding, list[float]]]:
+    """Yield what `--tune` tries of finding, each with the least masses, areas or energies."""
     if isinstance(peer.finding, Trackpy):
         for blur, diameter in itertools.product((1.0, 2.0, 3.0), (21, 27, 33, 39)):
             yield Trackpy(blur, diameter, 7.0, 0.0), [50.0, 100.0, 200.0, 300.0]
-    else:
+    elif isinstance(peer.finding, Dcnum):
         for blur, thresh, disk in itertools.product((1.0, 2.0, 3.0), (-4.0, -5.0, -6.0, -7.0), (0, 1, 2)):
             yield Dcnum(blur, thresh, disk, 0.0), [0.0, 20.0, 40.0, 80.0]
+    else:
+        yield Ours(), [0.0, 2.0, 3.0, 4.0]
 
 
-LINKINGS = [
-    Linking(*some)
-    for some in itertools.product((4.0, 6.0), (20.0, 40.0, 60.0, 80.0, 120.0, 160.0), (3, 5), (3,))
-]
+def linkings(peer: Peer) -> list[AnyLinking]:
+    """Return what `--tune` tries of linking."""
+    if isinstance(peer.linking, Norfair):
+        some = itertools.product((20.0, 30.0, 45.0), (2.0, 4.0, 8.0), (3, 5), (1.0, 4.0))
+        return [Norfair(*one) for one in some]
+    if isinstance(peer.linking, OcSort):
+        boxes = itertools.product((40.0, 70.0, 100.0), (10.0, 16.0, 24.0), (0.05, 0.2), (3, 6))
+        return [OcSort(*one) for one in boxes]
+    ranges = (20.0, 40.0, 60.0, 80.0, 120.0, 160.0)
+    return [Linking(*one) for one in itertools.product((4.0, 6.0), ranges, (3, 5), (3,))]
 
 
-def tune(path: Path, score: Callable[[list[Row], Path], dict[str, float]], n: int) -> None:
-    """Print which settings of each peer track the most cells whole in `n` frames of a movie."""
+def tune(
+    paths: Sequence[Path], score: Callable[[list[Row], Path], dict[str, float]], n: int, peer: Peer
+) -> list[tuple[float, Peer]]:
+    """Return the settings of a peer, best first, by the share of cells whole in `n` frames of each movie."""
     with tempfile.TemporaryDirectory() as folder:
-        film, truth = middle(path, n, Path(folder))
-        background = MovieBackground(film).image
-        for peer in (TRACKPY, DCNUM):
-            tried: list[tuple[float, Peer]] = []
-            best: list[Detections] = []
-            for finding, leasts in findings(peer):
-                find = finder(replace(peer, finding=finding))
-                seen = [find(image, background) for image in film]
-                for least in leasts:
-                    kept = [s[s[:, 2] >= least] for s in seen]
-                    if not 40 < np.mean([len(s) for s in kept]) < 400:
-                        continue
-                    whole = score(link(kept, peer.linking), truth)["whole"]
-                    if not tried or whole > max(w for w, _ in tried):
-                        best = kept
-                    tried.append((whole, replace(peer, finding=replace(finding, least=least))))
-            tried.sort(key=lambda t: -t[0])
-            tried += [
-                (score(link(best, linking), truth)["whole"], replace(tried[0][1], linking=linking))
-                for linking in LINKINGS
+        films = []
+        for path in paths:
+            inside = Path(folder) / path.stem
+            inside.mkdir()
+            films.append(middle(path, n, inside))
+        grounds = [MovieBackground(film).image for film, _ in films]
+
+        def whole(seen: list[list[Detections]], linking: AnyLinking) -> float:
+            shares = [
+                score(link(one, linking), truth)["whole"] for one, (_, truth) in zip(seen, films, strict=True)
             ]
-            for whole, chosen in sorted(tried, key=lambda t: -t[0])[:8]:
-                print(f"{whole:.3f} {chosen}", flush=True)
+            return float(np.mean(shares))
+
+        tried: list[tuple[float, Peer]] = []
+        best: list[list[Detections]] = []
+        for finding, leasts in findings(peer):
+            seen = []
+            for (film, _), ground in zip(films, grounds, strict=True):
+                find = finder(replace(peer, finding=finding))
+                seen.append([find(image, ground) for image in film])
+            for least in leasts:
+                kept = [[s[s[:, 2] >= least] for s in one] for one in seen]
+                if not all(40 < np.mean([len(s) for s in one]) < 400 for one in kept):
+                    continue
+                share = whole(kept, peer.linking)
+                if not tried or share > max(w for w, _ in tried):
+                    best = kept
+                tried.append((share, replace(peer, finding=replace(finding, least=least))))
+        tried.sort(key=lambda t: -t[0])
+        found = tried[0][1]
+        tried += [(whole(best, linking), replace(found, linking=linking)) for linking in linkings(peer)]
+        return sorted(tried, key=lambda t: -t[0])
 
 
 def main() -> None:
@@ -320,17 +462,33 @@ def main() -> None:
     parser.add_argument("--score", type=Path, required=True, help="tools/score_tracks.py")
     parser.add_argument("--tune", action="store_true", help="look for the peers' best settings instead")
     parser.add_argument("--tune-frames", type=int, default=50)
+    parser.add_argument(
+        "--tuned-on", nargs="+", type=Path, help="movies to tune on before `movies` are shown"
+    )
+    parser.add_argument("--only", nargs="+", help="peers whose names hold one of these")
     parser.add_argument("--json", type=Path, help="write the figures here, for pictures.py to draw")
     given = parser.parse_args()
-    import trackpy
+    if importlib.util.find_spec("trackpy"):
+        import trackpy
 
-    trackpy.quiet()
+        trackpy.quiet()
     score = scorer(given.score)
-    if given.tune:
-        for movie in given.movies:
-            tune(movie, score, given.tune_frames)
-        return
-    figures = [line for movie in given.movies for line in compare(movie, score)]
+    peers = [
+        peer
+        for peer in PEERS
+        if importlib.util.find_spec(peer.needs) and any(part in peer.name for part in given.only or [""])
+    ]
+    if given.tune or given.tuned_on:
+        tried = [
+            tune(given.movies if given.tune else given.tuned_on, score, given.tune_frames, peer)
+            for peer in peers
+        ]
+        for whole, chosen in (one for some in tried for one in some[: 8 if given.tune else 1]):
+            print(f"{whole:.3f} {chosen}", flush=True)
+        if given.tune:
+            return
+        peers = [some[0][1] for some in tried]
+    figures = [line for movie in given.movies for line in compare(movie, score, peers)]
     print(table(figures))
     if given.json:
         given.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
