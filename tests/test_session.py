@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import html
 import json
 import logging
@@ -213,6 +214,21 @@ def test_a_cell_is_counted_once_its_row_is_on_the_disk_and_its_row_written_once_
     finally:
         monkeypatch.undo()
         writer.close(account_of(pairs), "stopped", "user")
+
+
+def test_a_batch_that_the_disk_did_not_take_leaves_no_trace(
+    tmp_path: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, folder = begin(tmp_path / "S"), tmp_path / "S"
+    writer.keep(pairs[:20])
+    before = {name: (folder / name).read_bytes() for name in ("cells.csv", "tracks.csv", "pieces.csv")}
+    with monkeypatch.context() as full, refused(RunFailed, "ring.disk-full"):
+        full.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        writer.keep(pairs[20:40])
+    assert before == {name: (folder / name).read_bytes() for name in before}
+    writer.keep(pairs[20:])
+    writer.close(account_of(pairs), "finished", "source-ended")
+    assert verify(folder).findings == []
 
 
 def test_full_chunks_are_packed_and_read_as_before(tmp_path: Path, many: list[Pair]) -> None:
