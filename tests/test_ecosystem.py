@@ -196,6 +196,35 @@ def test_a_session_opens_with_its_number_and_its_movie_or_its_ring(
     assert not said
 
 
+def test_a_session_opens_with_napari_slicing_in_threads(
+    analysed: tuple[Path, Path], make_napari_viewer: Any, qtbot: Any, said: list[Any], take_picture: Any
+) -> None:
+    movie, folder = analysed
+    viewer = make_napari_viewer(show=True)
+    napari.settings.get_settings().experimental.async_ = True
+    viewer.window.resize(1600, 1000)
+    image = viewer.open(folder, plugin=PLUGIN)[0]
+    dock = movie_dock(viewer, qtbot)
+    frames = open_frames(movie)
+
+    def shows(frame: int) -> bool:
+        value = image.get_value((frame, 60.0, 100.0))
+        return bool(all(layer.loaded for layer in viewer.layers) and value == frames[frame][60, 100])
+
+    for frame in (100, 7, 150):
+        viewer.dims.set_point(0, frame)
+        qtbot.waitUntil(lambda frame=frame: shows(frame), timeout=20_000)
+    session = open_session(folder)
+    counted = session.cells[session.cells["label"] == "tank-treading"]
+    cell = int(counted["cell"].iloc[0])
+    dock._go_to(cell)  # as the cell viewer does
+    middle, _, _ = dock.job.result.place_of(cell)
+    assert viewer.dims.point[0] == middle
+    qtbot.waitUntil(lambda: shows(middle), timeout=20_000)
+    take_picture(viewer, "session-async.png")
+    assert not said
+
+
 def test_live_movie_and_session_have_the_same_axes(
     analysed: tuple[Path, Path],
     tmp_path: Path,

@@ -14,9 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask.array
 import numpy as np
 import pytest
 from factories import no_screen
+from napari.settings import get_settings
 from sentence_keys import is_said
 
 from napari_rbcflow.classification.two_stage import TwoStage
@@ -510,6 +512,10 @@ def seen_on(picture: LivePicture) -> np.ndarray:
     return lines[:, : 3 * image.width()].reshape(image.height(), image.width(), 3).astype(int)
 
 
+def drawn_by_napari(picture: LivePicture) -> np.ndarray:
+    return picture.viewer.screenshot(flash=False)[..., :3].astype(int)
+
+
 def test_painted_in_software_it_looks_as_napari_draws_it(
     tmp_path: Path, picture: LivePicture, qtbot: Any, take_picture: Any
 ) -> None:
@@ -534,10 +540,10 @@ def test_painted_in_software_it_looks_as_napari_draws_it(
     painted = seen_on(picture)
     take_picture(viewer, "painted_over.png")
     # A screenshot by napari, which draws its own canvas, shows the frame and the marks of now.
-    drawn = viewer.screenshot(flash=False)[..., :3].astype(int)
+    drawn = drawn_by_napari(picture)
     picture.end()
     assert not picture.painted_over
-    for other in (drawn, viewer.screenshot(flash=False)[..., :3].astype(int)):
+    for other in (drawn, drawn_by_napari(picture)):
         apart = np.abs(painted - other).max(axis=2)
         assert np.median(apart) <= 2
         assert (apart > 40).mean() < 0.01  # marks' edges are smoothed in another way
@@ -547,6 +553,107 @@ def test_painted_in_software_it_looks_as_napari_draws_it(
             assert min(map(len, there)) > 10
             boxes = [np.array([place.min(axis=0), place.max(axis=0)]) for place in there]
             assert np.abs(boxes[0] - boxes[1]).max() <= 2
+
+
+@pytest.mark.parametrize("painted", [True, False], ids=["painted over", "drawn by napari"])
+def test_with_napari_slicing_in_threads_marks_are_on_their_frame(
+    tmp_path: Path, picture: LivePicture, qtbot: Any, monkeypatch: pytest.MonkeyPatch, painted: bool
+) -> None:
+    """As seen on the screen: where the frame is dark, in which columns, and where its mark is."""
+    get_settings().experimental.async_ = True
+    monkeypatch.setattr(LivePicture, "_ahead", lambda self: 0.0)
+    if not painted:
+        monkeypatch.setattr(RasterCanvas, "fits", lambda self: False)
+    ring = ring_in(tmp_path / "s", 120, 160)
+    picture.delay_s = 0.0
+    picture.begin(info(120, 160), tmp_path / "s")
+    picture.viewer.camera.zoom *= 0.9
+    picture.image.contrast_limits = (0, 255)
+    colour = [int(LABEL_STYLES[Label.FLIPPING].colour[i : i + 2], 16) for i in (1, 3, 5)]
+    apart, places = [], []
+    for i in range(1, 31):
+        image = np.full((120, 160), 150, np.uint8)
+        image[:, 5 * i - 1 : 5 * i + 2] = 90
+        ring.append(Frame(i, i / 60, image))
+        show(picture, snapshot(i, {1: (60.0, 5.0 * i)}), (judged(1, Label.FLIPPING),), qtbot)
+        for pause_ms in (0, 8, 25):
+            qtbot.wait(pause_ms)
+            screen = seen_on(picture) if painted else drawn_by_napari(picture)
+            lit = np.flatnonzero(screen[:, screen.shape[1] // 2].min(axis=1) > 30)
+            if not len(lit):
+                continue
+            row = screen[lit[0] + len(lit) // 8].mean(axis=1)
+            inside = np.flatnonzero(row > 30)
+            dark = inside[row[inside] < row[inside].max() - 30]
+            mark = np.argwhere(np.abs(screen - colour).max(axis=2) < 30)[:, 1]
+            if len(dark) and len(mark):
+                apart.append(dark.mean() - (mark.min() + mark.max()) / 2)
+                places.append(dark.mean())
+    assert len(set(np.round(places))) > 5  # it moves
+    assert np.abs(apart).max() < 3, apart
+
+
+def test_the_frames_of_a_run_are_a_layer_for_other_plugins(
+    tmp_path: Path, picture: LivePicture, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer, ring = picture.viewer, ring_in(tmp_path / "s", capacity=20)
+    layers, name = viewer.layers, say("viewer.layer-frames")
+    renewed = "napari_rbcflow.widgets.picture_layers.RENEWED_S"
+    monkeypatch.setattr(renewed, 60.0)
+    put(ring, *range(5))
+    picture.mode = "newest"
+    picture.begin(info(), tmp_path / "s")
+    selected = set(layers.selection)
+    picture.frames.add()
+    layer = layers[name]
+    assert isinstance(layer.data, dask.array.Array)
+    assert layer.data.shape == (5, 60, 80)
+    assert not layer.visible
+    assert set(layers.selection) == selected
+
+    # It follows; who keeps an array has black in the place of what is overwritten, and never another frame.
+    held, heard = layer.data, []
+    layer.events.data.connect(lambda event: heard.append(event))
+    put(ring, *range(5, 30))
+    picture.frames.follow()
+    assert len(layer.data) == 5  # once in a while is enough
+    monkeypatch.setattr(renewed, 0.0)
+    picture.frames.follow()
+    assert heard
+    assert layer.data.shape == (20, 60, 80)
+    assert np.asarray(layer.data[:, 0, 0]).tolist() == list(range(10, 30))
+    assert not held.any().compute()
+    for i in range(30, 33):
+        put(ring, i)
+        show(picture, snapshot(i, {}), qtbot=qtbot)
+    assert (picture.image.data == 32).all()
+    assert picture.painted_over == is_software(picture.budget.renderer)
+
+    # Shown, the slider counts frames as the run does; the live picture goes on, drawn by napari.
+    picture.frames.follow()
+    layer.visible = True
+    assert viewer.dims.range[0][:2] == (13.0, 32.0)
+    viewer.dims.set_point(0, 20.0)
+    assert layer.get_value((20.0, 5.0, 5.0), world=True) == 20
+    put(ring, 33)
+    show(picture, snapshot(33, {}), qtbot=qtbot)
+    assert (picture.image.data == 33).all()
+    assert not picture.painted_over
+
+    # Removed, it stays away until it is asked for; the last frames stay, but no patient's with the next run.
+    layers.remove(layer)
+    picture.frames.follow()
+    assert layer not in layers
+    picture.frames.add()
+    put(ring, 34)
+    picture.end()
+    assert int(layers[name].data[-1].max()) == 34
+    picture.close()
+    later = LivePicture(viewer)
+    assert not layers[name].data.any().compute()
+    later.frames.add()
+    assert [each.name for each in layers].count(name) == 1
+    later.close()
 
 
 def test_what_napari_shows_beside_the_picture_is_never_painted_over(
