@@ -243,7 +243,7 @@ def test_a_label_is_changed_and_taken_back(folder: Path, qtbot: Any, press: Any,
     excluded = say("viewer.cell-by-hand", label="X").removesuffix("X")
     assert excluded in viewer._heading.text()
     assert say("viewer.cell-changed-by", name="Anna", when="") in viewer._facts.text()
-    assert load_settings().who == "Anna"
+    assert load_settings().person == "Anna"
     press(viewer.label_buttons["tank-treading"])
     figure = open_session(folder).fraction_by_hand
     assert figure is not None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import no_screen, session, weekly
+from factories import FIRST, no_screen, session, weekly
 from sentence_keys import is_said
 
 from napari_rbcflow.sentences import say
+from napari_rbcflow.session import read_run
 from napari_rbcflow.session.change_log import ChangeLog
+from napari_rbcflow.session.schema import write_run
 
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
@@ -155,3 +158,57 @@ def test_what_is_wrong_is_said_and_nothing_old_stands_there(
 
     show(qtbot, widget, sessions / "other")
     assert widget.trend.patient == "Zoë"
+
+
+# ---------------------------------------------------------------------- the control
+
+
+def test_the_control_has_a_tab_and_each_run_of_a_patient_says_how_it_was(
+    tmp_path: Path, docked: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch, take_picture: Any
+) -> None:
+    folder = tmp_path / "both"
+    kept = read_run(session(tmp_path / "one", 80, 20))  # a trend reads nothing else
+
+    def write(name: str, day: float, tank: int, **record: str) -> None:
+        (folder / name).mkdir(parents=True)
+        fraction = kept["fraction"] | {
+            "estimate": tank / 100,
+            "low": tank / 100 - 0.08,
+            "high": tank / 100 + 0.08,
+        }
+        started = (FIRST + timedelta(days=day)).isoformat()
+        given = {"record": {"instrument_serial": "A1", **record}, "started": started, "fraction": fraction}
+        write_run(folder / name, kept | given)
+
+    for week, tank in enumerate((83, 80, 81, 85, 79)):
+        write(f"week-0{week}", 7 * week, tank)
+    for day in range(29):
+        write(f"c{day}", day - 0.1, (80, 82, 79, 81, 78)[day % 5] if day < 27 else 60, control_lot="C7")
+    viewer, widget = docked
+    assert widget.tabs.isHidden()
+    with qtbot.waitSignal(widget.shown, timeout=20_000):
+        drop(widget, folder)
+    assert not widget.tabs.isHidden()
+    assert len(widget.trend.runs) == 5
+    column = [widget.table.item(row, 7).text() for row in range(5)]
+    assert column == [say("trend.control-state-rejected"), *[say("trend.control-state-in-order")] * 4]
+    assert is_said("trend.control-day-rejected", widget.summary.text())
+    widget.tabs.setCurrentIndex(1)
+    assert is_said("trend.control-last-rejected", widget.control.verdict.text())
+    assert widget.of_patient.isHidden()
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "c"), ""))
+    for button in (widget.table_button, widget.picture_button):
+        button.click()
+    assert "C7" in (tmp_path / "c.csv").read_text("utf-8-sig")
+    assert (tmp_path / "c.png").stat().st_size > 10_000
+    take_picture(viewer, "trend-control.png")
+    # Only controls: their tab, and no complaint. No controls: no tab.
+    with qtbot.waitSignal(widget.shown, timeout=20_000):
+        drop(widget, folder / "c0", folder / "c1")
+    assert (widget.tabs.currentIndex(), widget.message.isHidden()) == (1, True)
+    assert is_said("trend.control-last-no-target", widget.control.verdict.text())
+    with qtbot.waitSignal(widget.shown, timeout=20_000):
+        drop(widget, folder / "week-00")
+    assert widget.tabs.isHidden()
+    assert widget.table.isColumnHidden(7)
+    assert not widget.of_patient.isHidden()

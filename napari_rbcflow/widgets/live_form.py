@@ -26,6 +26,7 @@ from napari_rbcflow.sources import USUAL_PIXEL_TYPES, CameraSettings, parse_roi,
 from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES
 from napari_rbcflow.widgets.panel import FIELD_LABELS
+from napari_rbcflow.widgets.record_form import RecordForm
 from napari_rbcflow.widgets.remembered import Settings, load_settings, read_number
 from napari_rbcflow.widgets.run_form import (
     FLOW_HELP,
@@ -286,6 +287,8 @@ class CameraForm(QWidget):
             form.addRow(FIELD_LABELS[name], self.set_flow[name])
         form.addRow(self.stop)
         form.addRow(FIELD_LABELS["least_frames"], self.least_frames)
+        self.record = RecordForm()
+        form.addRow(self.record)
         folder_row = _with_browse(self.folder, lambda: _choose_folder(self.folder))
         form.addRow(FIELD_LABELS["sessions_folder"], folder_row)
         self._settings = RunSettings()
@@ -317,6 +320,7 @@ class CameraForm(QWidget):
             self._settings,
             patient=self.patient.text().strip(),
             sample=self.sample.text().strip(),
+            run_record=self.record.record(),
             flow=FLOWS[self.flow.currentIndex()][1],
             set_flow=flow_from(
                 {name: field.text() for name, field in self.set_flow.items()}, self._settings.set_flow
@@ -393,6 +397,7 @@ class CameraForm(QWidget):
         self._hidden_options = {k: v for k, v in options.items() if k not in self.numbers and v is not None}
         self._settings = settings
         self.sample.setText(settings.sample)
+        self.record.fill(settings.run_record)
         self._fill_flow(settings.flow)
         for name, text in texts_of(settings.set_flow).items():
             self.set_flow[name].setText(text)
@@ -411,6 +416,7 @@ class CameraForm(QWidget):
 
     def _patient_changed(self) -> None:
         """Take a simulated camera away: a person must choose it for this patient, or another."""
+        self.record.forget_sample()
         if self.choice.simulated and self.patient.text().strip():
             self.camera.setCurrentIndex(-1)
 

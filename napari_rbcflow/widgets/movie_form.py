@@ -23,6 +23,7 @@ from napari_rbcflow.sources import FrameArray, check_settings, open_frames
 from napari_rbcflow.types import LEAST_FRAMES, SIMULATED_MARK
 from napari_rbcflow.widgets.layers import is_of_live_picture
 from napari_rbcflow.widgets.panel import FIELD_LABELS
+from napari_rbcflow.widgets.record_form import RecordForm
 from napari_rbcflow.widgets.remembered import Settings, load_settings, read_number
 from napari_rbcflow.widgets.run_form import FLOW_HELP, FLOW_USUAL, FLOWS, flow_from, new_session
 
@@ -238,6 +239,9 @@ class MovieForm:
             ]
         )
         self.container.margins = (0, 0, 0, 0)
+        self.record = RecordForm()
+        self.container.native.layout().addWidget(self.record)
+        self.patient.changed.connect(lambda _: self.record.forget_sample())
         for edit in (self.file, self.folder):
             edit.line_edit.native.setAcceptDrops(False)  # what is dropped is for the whole dock
         self.source.changed.connect(self._source_changed)
@@ -302,6 +306,7 @@ class MovieForm:
         return RunSettings(
             patient=self.patient.value.strip(),
             sample=self.sample.value.strip(),
+            run_record=self.record.record(),
             background=self.background.value,
             flow=self.flow.value,
             ring_seconds=RING_SECONDS,

@@ -58,6 +58,7 @@ FIELD_LABELS = {
     "sessions_folder": say("forms.field-sessions-folder"),
     "person": say("forms.field-person"),
     "calibration": say("forms.field-calibration"),
+    "record_template": say("forms.field-record-template"),
     "check_cells": say("viewer.check-cells"),
     "picture_mode": say("forms.field-picture-mode"),
     "picture_hz": say("forms.field-picture-hz"),

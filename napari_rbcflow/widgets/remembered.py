@@ -7,7 +7,6 @@ there, and that value is used.
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import os
@@ -44,8 +43,9 @@ class Settings:
     """What the viewer remembers; None and an empty text leave it to the camera, the file or the computer."""
 
     sessions_folder: Path = field(default_factory=lambda: Path.home() / "rbcflow-sessions")
-    person: str = ""  # who changes labels by hand; see `who`
+    person: str = ""  # whose name is offered to who changes labels by hand
     calibration: str = ""  # a file, as `calibration` of `rbcflow live`
+    record_template: str = ""  # a file, as `record_template` of `rbcflow live`
     camera: str = "simulated"  # as `camera` of `rbcflow live`
     mm_path: str = ""
     exposure_ms: float | None = None
@@ -64,7 +64,7 @@ class Settings:
     remark: str = ""  # what a person must be told of the file that was read; not written
 
     def __post_init__(self) -> None:
-        for name in ("person", "calibration", "camera", "mm_path", "roi", "pixel_type"):
+        for name in ("person", "calibration", "record_template", "camera", "mm_path", "roi", "pixel_type"):
             self._check("forms.not-text", name, isinstance(getattr(self, name), str))
         self._check("forms.not-a-folder", "sessions_folder", isinstance(self.sessions_folder, Path))
         if not self.camera:
@@ -102,16 +102,6 @@ class Settings:
     def calibration_file(self) -> Path | None:
         """The laboratory's calibration for new runs; None if there is none."""
         return Path(self.calibration).expanduser() if self.calibration.strip() else None
-
-    @property
-    def who(self) -> str:
-        """The person, or where none is set, who is logged in at this computer."""
-        if self.person.strip():
-            return self.person.strip()
-        try:
-            return getpass.getuser()
-        except (OSError, KeyError, ImportError):  # a computer without user names
-            return "unknown"
 
 
 def read_number(
@@ -238,7 +228,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
         *("binning", "roi", "pixel_type", "port", "flow"),
     ),
     "display": ("picture_mode", "picture_hz", "picture_delay_s", "show_unreliable"),
-    "records": ("sessions_folder", "person", "calibration"),
+    "records": ("sessions_folder", "person", "calibration", "record_template"),
 }
 _WHOLE = frozenset({"binning", "port"})
 # Texts there: a number could not be left empty, and napari 0.9.2 would show 0.605 um as 0.60 or 0.61.

@@ -43,7 +43,14 @@ class SettingsWidget(Dock):
             filter="*.json",
             tooltip=say("forms.calibration-help"),
         )
-        self.calibration.choose_btn.text = say("forms.browse")
+        self.record_template = FileEdit(
+            label=FIELD_LABELS["record_template"],
+            mode=FileDialogMode.EXISTING_FILE,
+            filter="*.toml *.json",
+            tooltip=say("forms.record-template-help"),
+        )
+        for edit in (self.calibration, self.record_template):
+            edit.choose_btn.text = say("forms.browse")
         self.camera = _line("camera", say("forms.cameras"), say("forms.camera-help"))
         self.mm_path = folder_field("mm_path")
         self.mm_path.line_edit.native.setPlaceholderText(say("forms.found-automatically"))
@@ -72,6 +79,7 @@ class SettingsWidget(Dock):
                 self.sessions_folder,
                 self.person,
                 self.calibration,
+                self.record_template,
                 self.camera,
                 self.mm_path,
                 self.exposure_ms,
@@ -118,6 +126,7 @@ class SettingsWidget(Dock):
         self.sessions_folder.value = settings.sessions_folder
         self.person.value = settings.person
         self.calibration.line_edit.value = settings.calibration
+        self.record_template.line_edit.value = settings.record_template
         self.camera.value = settings.camera
         self.mm_path.line_edit.value = settings.mm_path
         for name in (*_OF_THE_CAMERA, *_USUAL):
@@ -137,6 +146,7 @@ class SettingsWidget(Dock):
             sessions_folder=Path(folder).expanduser(),
             person=self.person.value.strip(),
             calibration=self.calibration.line_edit.value.strip(),
+            record_template=self.record_template.line_edit.value.strip(),
             camera=self.camera.value.strip(),
             mm_path=self.mm_path.line_edit.value.strip(),
             exposure_ms=read_number("exposure_ms", self.exposure_ms.value),

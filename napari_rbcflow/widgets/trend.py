@@ -27,6 +27,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QPushButton,
+    QTabBar,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -42,6 +43,7 @@ from napari_rbcflow.session import RUN_FILE as RUN_NAME
 from napari_rbcflow.trend import (
     Below,
     Choices,
+    ControlChart,
     Gathered,
     Trend,
     TrendRun,
@@ -49,6 +51,10 @@ from napari_rbcflow.trend import (
     as_csv,
     as_png,
     below_words,
+    control_charts,
+    control_csv,
+    control_of_day,
+    control_png,
     figure_words,
     gather,
     number_words,
@@ -61,6 +67,7 @@ from napari_rbcflow.widgets.dock import Dock, is_folder_or_run
 from napari_rbcflow.widgets.label_styles import CHIPS, EDGES
 from napari_rbcflow.widgets.panel import FIELD_LABELS, breakable, in_form, scrolling, set_text, wrapping_label
 from napari_rbcflow.widgets.remembered import load_settings
+from napari_rbcflow.widgets.trend_control import ControlView
 from napari_rbcflow.widgets.trend_plot import TrendPlot, mark_of
 
 _HEADINGS = (
@@ -71,8 +78,10 @@ _HEADINGS = (
     say("viewer.trend-below"),
     say("viewer.trend-in-baseline"),
     FIELD_LABELS["sample"],
+    say("viewer.control-of-day"),
     say("viewer.trend-session"),
 )
+_CONTROL = 7
 _HEIGHT = 260
 
 
@@ -96,14 +105,15 @@ class RunsTable(QTableWidget):
         self.itemSelectionChanged.connect(self._selected)
         self.itemDoubleClicked.connect(lambda item: self.opened.emit(self._place(item.row())))
 
-    def show_trend(self, trend: Trend) -> None:
-        """List a trend's runs instead of those before."""
+    def show_trend(self, trend: Trend, charts: Sequence[ControlChart] = ()) -> None:
+        """List a trend's runs instead of those before, each with the control of its day."""
         self.blockSignals(True)
+        self.setColumnHidden(_CONTROL, not charts)
         self.clearContents()
         self.setRowCount(len(trend.runs))
         for place, run in enumerate(trend.runs):
             row = self._place(place)
-            for column, (words, tip) in enumerate(_cells(run)):
+            for column, (words, tip) in enumerate(_cells(run, charts)):
                 item = QTableWidgetItem(words)
                 item.setToolTip(tip)
                 if not run.compared:
@@ -130,7 +140,7 @@ class RunsTable(QTableWidget):
             self.chosen.emit(self._place(rows.pop()))
 
 
-def _cells(run: TrendRun) -> list[tuple[str, str]]:
+def _cells(run: TrendRun, charts: Sequence[ControlChart]) -> list[tuple[str, str]]:
     """Return the texts of a row, each with its tooltip."""
     record, figure = run.record, run.figure
     fraction = interval = "–"
@@ -147,6 +157,7 @@ def _cells(run: TrendRun) -> list[tuple[str, str]]:
     if record.corrected is not None:
         tips.append(say("viewer.trend-corrected", number=number_words(record.corrected)))
     tip, used = "\n".join(tips), run.use is Use.BASELINE
+    state, control = control_of_day(charts, record.started, record.instrument)
     return [
         (f"{record.started:%Y-%m-%d %H:%M}", ""),
         (fraction, tip),
@@ -155,6 +166,7 @@ def _cells(run: TrendRun) -> list[tuple[str, str]]:
         (f"{mark_of(run).sign} {below_words(run) or say('viewer.trend-not-used')}", use_words(run)),
         (say("viewer.trend-yes" if used else "viewer.trend-no"), use_words(run)),
         (record.sample, record.sample),
+        ("–" if state is None else state.word, control),
         (record.named, str(record.folder)),
     ]
 
@@ -262,27 +274,39 @@ class TrendWidget(Dock):
         self.summary = wrapping_label("font-size: 14px; padding: 0px 4px;")
         self.notes = wrapping_label("font-size: 13px; padding: 0px 4px;")
         self.plot, self.table = TrendPlot(), RunsTable()
+        self.tabs = QTabBar()
+        for key in ("viewer.control-tab-patient", "viewer.control-tab"):
+            self.tabs.addTab(say(key))
+        self.control = ControlView()
         self.report_button = QPushButton(say("viewer.open-report"))
         self.crisis_button = QPushButton(say("viewer.trend-crisis-day"))
         self.table_button = QPushButton(say("viewer.trend-save-table"))
         self.picture_button = QPushButton(say("viewer.trend-save-picture"))
         content = QWidget()
         self.result = scrolling(content)
-        column = QVBoxLayout(content)
+        self.of_patient = QWidget()
+        column = QVBoxLayout(self.of_patient)
         column.setContentsMargins(0, 0, 0, 0)
         for widget in (self.verdict, self.plot, self.summary):
             column.addWidget(widget)
         column.addLayout(_row(self.report_button, self.crisis_button))
         column.addWidget(self.table, 1)
-        column.addLayout(_row(self.table_button, self.picture_button))
-        column.addWidget(self.notes)
+        both = QVBoxLayout(content)
+        both.setContentsMargins(0, 0, 0, 0)
+        both.addWidget(self.of_patient, 1)
+        both.addWidget(self.control)
+        both.addLayout(_row(self.table_button, self.picture_button))
+        both.addWidget(self.notes)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 4)
         outer.setSpacing(4)
         for part in (self.container.native, self.show_button, self.message, self.status):
             outer.addWidget(part)
+        outer.addWidget(self.tabs)
         outer.addWidget(self.result, 1)
         outer.addStretch(0)
+        self.tabs.hide()
+        self.control.hide()
         self.result.hide()
 
     def sizeHint(self) -> QSize:
@@ -306,10 +330,12 @@ class TrendWidget(Dock):
         self.table.chosen.connect(self._report_errors(self.choose))
         for part in (self.plot, self.table):
             part.opened.connect(self._report_errors(self.open_report))
+        self.tabs.currentChanged.connect(lambda _: self._show_tab())
+        self.control.opened.connect(self._report_errors(_open_report))
         self.report_button.clicked.connect(self._report_errors(lambda *_: self.open_report(self.chosen)))
         self.crisis_button.clicked.connect(self._report_errors(lambda *_: self._name_crisis()))
-        self.table_button.clicked.connect(self._report_errors(lambda *_: self._save(_TABLE)))
-        self.picture_button.clicked.connect(self._report_errors(lambda *_: self._save(_PICTURE)))
+        self.table_button.clicked.connect(self._report_errors(lambda *_: self._save(table=True)))
+        self.picture_button.clicked.connect(self._report_errors(lambda *_: self._save(table=False)))
 
     # ------------------------------------------------------------------ reading
 
@@ -351,6 +377,11 @@ class TrendWidget(Dock):
             self.patient.choices = names
             if before in names:
                 self.patient.value = before
+        charts = control_charts(gathered) if gathered and gathered.controls else []
+        self.control.show_charts(charts)
+        self.tabs.setVisible(bool(charts))
+        only = gathered is not None and not gathered.records
+        self.tabs.setCurrentIndex(_OF_CONTROL if only else _OF_PATIENT)
         if gathered is None:
             self._clear()
 
@@ -361,6 +392,10 @@ class TrendWidget(Dock):
         if self._gathered is None:
             return
         self.message.clear()
+        if not self._gathered.records and self.control.charts:
+            self._clear()
+            self.shown.emit()
+            return
         self._judged_by = self._written()
         try:
             days = parse_spans(self.baseline_days.value)
@@ -383,24 +418,39 @@ class TrendWidget(Dock):
 
     def _show(self, trend: Trend) -> None:
         self.trend = trend
-        self.result.show()
         verdict, *more = summary(trend)
         below = trend.last.below if trend.last else Below.UNKNOWN
         self.verdict.setText(breakable(verdict))
         self.verdict.setStyleSheet(_VERDICTS.get(below, _VERDICT))
         if trend.baseline is not None and trend.baseline.low > 0:
             more.append(in_form(say("viewer.trend-limit", limit=100 * trend.baseline.low)))
-        set_text(self.summary, "<br>".join(map(breakable, more)))
+        if trend.last is not None:
+            last = trend.last.record
+            more.append(control_of_day(self.control.charts, last.started, last.instrument)[1])
+        set_text(self.summary, "<br>".join(breakable(line) for line in more if line))
         set_text(self.notes, "<br>".join("▲ " + breakable(in_form(note)) for note in trend.notes))
         self.plot.show_trend(trend)
-        self.table.show_trend(trend)
+        self.table.show_trend(trend, self.control.charts)
         self._choose_nothing()
+        self._show_tab()
 
     def _clear(self) -> None:
         self.trend = None
         self.plot.clear()
-        self.result.hide()
+        set_text(self.notes, "")
         self._choose_nothing()
+        self._show_tab()
+
+    @property
+    def _shows_control(self) -> bool:
+        return self.tabs.currentIndex() == _OF_CONTROL and bool(self.control.charts)
+
+    def _show_tab(self) -> None:
+        """Show the patient or the control, if there is one."""
+        control = self._shows_control
+        self.of_patient.setVisible(not control)
+        self.control.setVisible(control)
+        self.result.setVisible(control or self.trend is not None)
 
     # ------------------------------------------------------------------ one run
 
@@ -428,10 +478,7 @@ class TrendWidget(Dock):
         if self.trend is None or place is None:
             return
         self.choose(place)
-        report = self.trend.runs[place].record.folder / "report.html"
-        if not report.exists():
-            raise BadInput("viewer.trend-no-report", report=report)
-        QDesktopServices.openUrl(QUrl.fromLocalFile(str(report)))
+        _open_report(self.trend.runs[place].record.folder)
 
     def _name_crisis(self) -> None:
         if self.trend is not None and self.chosen is not None:
@@ -441,27 +488,44 @@ class TrendWidget(Dock):
                 self.crises.value = ", ".join([*days, day])
                 self._judge()
 
-    def _save(self, file: tuple[str, str, str, Callable[[Trend], bytes]]) -> None:
-        if self.trend is None:
-            return
-        ending, title, files, make = file
-        name = "".join(c if c.isalnum() else "-" for c in self.trend.patient) or "trend"
-        chosen, _ = QFileDialog.getSaveFileName(
-            self, say(title, patient=self.trend.patient), f"{name}.{ending}", say(files)
+    def _save(self, *, table: bool) -> None:
+        ending, files = (
+            ("csv", "viewer.trend-table-files") if table else ("png", "viewer.trend-picture-files")
         )
+        make: Callable[[], bytes]
+        if self._shows_control:
+            charts = self.control.charts
+            make = (lambda: control_csv(charts)) if table else (lambda: control_png(charts))
+            title = say("viewer.control-table-of" if table else "viewer.control-picture-of")
+            name = say("viewer.control-saved-as", lot=charts[0].lot)
+        elif (trend := self.trend) is not None:
+            make = (lambda: as_csv(trend, self.control.charts)) if table else (lambda: as_png(trend))
+            title = say(
+                "viewer.trend-table-of" if table else "viewer.trend-picture-of", patient=trend.patient
+            )
+            name = trend.patient
+        else:
+            return
+        name = "".join(c if c.isalnum() else "-" for c in name) or "trend"
+        chosen, _ = QFileDialog.getSaveFileName(self, title, f"{name}.{ending}", say(files))
         if chosen:
             path = Path(chosen)
             path = path if path.suffix.lower() == f".{ending}" else path.with_name(f"{path.name}.{ending}")
             try:
-                replace_file(path, make(self.trend))
+                replace_file(path, make())
             except OSError as error:
                 raise BadInput("forms.file-not-written", path=path, why=error.strerror or error) from error
             set_text(self.status, breakable(say("viewer.trend-saved", path=path)))
 
 
-# What can be saved: the file's ending, the dialog's title, its filter, and what makes the file.
-_TABLE = "csv", "viewer.trend-table-of", "viewer.trend-table-files", as_csv
-_PICTURE = "png", "viewer.trend-picture-of", "viewer.trend-picture-files", as_png
+_OF_PATIENT, _OF_CONTROL = 0, 1
+
+
+def _open_report(folder: Path) -> None:
+    report = folder / "report.html"
+    if not report.exists():
+        raise BadInput("viewer.trend-no-report", report=report)
+    QDesktopServices.openUrl(QUrl.fromLocalFile(str(report)))
 
 
 def _row(*buttons: QPushButton) -> QHBoxLayout:

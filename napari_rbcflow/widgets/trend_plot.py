@@ -57,10 +57,10 @@ _DATES = 5
 _SEE_THROUGH = 45
 
 
-class TrendPlot(QWidget):
+class DatedPlot(QWidget):
     """Runs over the dates; nothing in it can be dragged, so that a click is a click."""
 
-    # A run was clicked, or clicked twice: its place in `Trend.runs`.
+    # A run was clicked, or clicked twice: its place among the runs.
     clicked = Signal(int)
     opened = Signal(int)
 
@@ -87,42 +87,102 @@ class TrendPlot(QWidget):
         plot.getAxis("bottom").setStyle(hideOverlappingLabels=45)
         self._spots = pg.ScatterPlotItem(hoverable=True, tip=self._tip)
         self._spots.sigClicked.connect(self._spot_clicked)
-        self._chosen = pg.ScatterPlotItem(symbol="o", size=24, brush=None)
         self._others: list[Any] = []
-        plot.addItem(self._chosen)
         plot.addItem(self._spots)
-        self._trend: Trend | None = None
-        self._take_colours()
+
+    @property
+    def viewport(self) -> QWidget:
+        """What the mouse clicks on."""
+        viewport: QWidget = self._view.viewport()
+        return viewport
 
     def clear(self) -> None:
         """Show nothing."""
-        self._trend = None
         self._remove_others()
         self._spots.clear()
-        self._chosen.clear()
         self.hide()
 
-    def show_trend(self, trend: Trend) -> None:
-        """Draw a trend instead of the one before."""
-        self.clear()
-        self._trend = trend
-        self._draw(trend)
-        self.show()
+    def _draw(self) -> None:
+        """Draw what is shown, anew."""
+
+    def _tip(self, x: float, y: float, data: object) -> str:
+        return ""
 
     def _remove_others(self) -> None:
         for item in self._others:
             self._plot.removeItem(item)
         self._others = []
 
-    def _draw(self, trend: Trend) -> None:
-        self._remove_others()
-        scale = Scale.of(trend)
+    def _add(self, item: Any) -> None:
+        item.setZValue(-1)
+        self._plot.addItem(item)
+        self._others.append(item)
+
+    def _add_line(self, share: float, colour: QColor, style: Any = Qt.PenStyle.SolidLine) -> None:
+        self._add(pg.InfiniteLine(100 * share, angle=0, pen=pg.mkPen(colour, width=1, style=style)))
+
+    def _spot(self, place: int, at: tuple[float, float], mark: Mark) -> dict[str, Any]:
+        colour = mark.ink.on(self.palette())
+        brush, pen = pg.mkBrush(colour) if mark.filled else None, pg.mkPen(colour, width=2)
+        spot = {"pos": at, "data": place, "symbol": mark.symbol, "size": mark.size}
+        return spot | {"brush": brush, "pen": pen}
+
+    def _spot_clicked(self, _: object, spots: Sequence[Any], event: Any) -> None:
+        if len(spots):
+            (self.opened if event.double() else self.clicked).emit(int(spots[0].data()))
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Follow the viewer's theme."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange) and hasattr(self, "_drawn"):
+            self._take_colours()
+
+    def _take_colours(self) -> QColor:
+        self._drawn = True
+        text = colour_axes(self._plot, self.palette())
+        self._draw()
+        return text
+
+    def _span(self, scale: Scale) -> None:
         self._plot.setXRange(scale.first_day, scale.last_day, padding=0)
-        self._plot.setYRange(100 * scale.low, 100 * scale.high + 2, padding=0)
-        self._plot.getAxis("left").setTicks([[(100 * t, f"{100 * t:.0f} %") for t in scale.shares()]])
+        self._plot.setYRange(100 * scale.low, 100 * scale.high, padding=0)
         self._plot.getAxis("bottom").setTicks(
             [[(d, words.replace("\n", " ")) for d, words in scale.dates(_DATES)]]
         )
+
+
+class TrendPlot(DatedPlot):
+    """A patient's runs."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._trend: Trend | None = None
+        self._chosen = pg.ScatterPlotItem(symbol="o", size=24, brush=None)
+        self._plot.addItem(self._chosen)
+        self._take_colours()
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._trend = None
+        self._chosen.clear()
+        super().clear()
+
+    def show_trend(self, trend: Trend) -> None:
+        """Draw a trend instead of the one before."""
+        self.clear()
+        self._trend = trend
+        self._draw()
+        self.show()
+
+    def _draw(self) -> None:
+        trend = self._trend
+        if trend is None:
+            return
+        self._remove_others()
+        scale = Scale.of(trend)
+        self._span(scale)
+        self._plot.setYRange(100 * scale.low, 100 * scale.high + 2, padding=0)
+        self._plot.getAxis("left").setTicks([[(100 * t, f"{100 * t:.0f} %") for t in scale.shares()]])
         self._draw_days(trend, scale)
         self._draw_runs(trend, scale)
 
@@ -132,12 +192,6 @@ class TrendPlot(QWidget):
             self._chosen.clear()
             return
         self._chosen.setData(*([v] for v in self._at(place)))
-
-    @property
-    def viewport(self) -> QWidget:
-        """What the mouse clicks on."""
-        viewport: QWidget = self._view.viewport()
-        return viewport
 
     def _at(self, place: int) -> tuple[float, float]:
         assert self._trend is not None
@@ -160,8 +214,7 @@ class TrendPlot(QWidget):
                 (base.low, Qt.PenStyle.SolidLine),
                 (base.sure_low, Qt.PenStyle.DashLine),
             ):
-                pen = pg.mkPen(blue, width=1, style=style)
-                self._add(pg.InfiniteLine(100 * share, angle=0, pen=pen))
+                self._add_line(share, blue, style)
 
     def _draw_runs(self, trend: Trend, scale: Scale) -> None:
         spots = []
@@ -174,12 +227,7 @@ class TrendPlot(QWidget):
                 pen = pg.mkPen(colour, width=1.5)
                 at = {"x": np.array([x]), "y": np.array([y])}
                 self._add(pg.ErrorBarItem(**at, top=top, bottom=bottom, pen=pen, beam=0.0))
-            brush = pg.mkBrush(colour) if mark.filled else None
-            pen = pg.mkPen(colour, width=2)
-            spots.append(
-                {"pos": (x, y), "data": place, "symbol": mark.symbol, "size": mark.size}
-                | {"brush": brush, "pen": pen}
-            )
+            spots.append(self._spot(place, (x, y), mark))
         self._spots.setData(spots)
         self._draw_by_hand(trend)
 
@@ -193,15 +241,6 @@ class TrendPlot(QWidget):
             pen = pg.mkPen(LABEL_STYLES[STRUCK_OUT].ink.on(self.palette()), width=2)
             self._add(pg.ScatterPlotItem(pos=hands, symbol="d", size=13, brush=None, pen=pen))
 
-    def _add(self, item: Any) -> None:
-        item.setZValue(-1)
-        self._plot.addItem(item)
-        self._others.append(item)
-
-    def _spot_clicked(self, _: object, spots: Sequence[Any], event: Any) -> None:
-        if len(spots):
-            (self.opened if event.double() else self.clicked).emit(int(spots[0].data()))
-
     def _tip(self, x: float, y: float, data: object) -> str:
         if self._trend is None or not isinstance(data, int):
             return ""
@@ -209,17 +248,10 @@ class TrendPlot(QWidget):
         lines = (day_words(run.day), figure_words(run), below_words(run) or use_words(run))
         return "\n".join(filter(None, lines))
 
-    def changeEvent(self, event: QEvent) -> None:
-        """Follow the viewer's theme."""
-        super().changeEvent(event)
-        if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange) and hasattr(self, "_trend"):
-            self._take_colours()
-
-    def _take_colours(self) -> None:
-        text = colour_axes(self._plot, self.palette())
+    def _take_colours(self) -> QColor:
+        text = super()._take_colours()
         self._chosen.setPen(pg.mkPen(text, width=2))
-        if self._trend is not None:
-            self._draw(self._trend)
+        return text
 
 
 class _StillView(pg.PlotWidget):  # type: ignore[misc]
