@@ -671,7 +671,8 @@ def test_a_decimal_comma_is_a_point_or_refused_in_every_language(qtbot: Any, lan
         QLocale.setDefault(before)
 
 
-def test_a_warning_moves_nothing_that_is_read_or_about_to_be_clicked(qtbot: Any) -> None:
+@pytest.mark.parametrize("clicked", [False, True], ids=["strip", "cell"])
+def test_a_warning_moves_nothing_that_is_read_or_about_to_be_clicked(qtbot: Any, clicked: bool) -> None:
     layout = LiveLayout()
     qtbot.addWidget(layout)
     layout.resize(430, 640)
@@ -683,21 +684,30 @@ def test_a_warning_moves_nothing_that_is_read_or_about_to_be_clicked(qtbot: Any)
     panel.show_progress(progress_of(fraction), b"\1" * 30 + b"\0" * 10, [])
     qtbot.wait(100)
     bar = layout._scroll.verticalScrollBar()
-    bar.setValue(cells.mapTo(layout._scroll.widget(), QPoint(0, 0)).y())
+    controls = layout.controls
+
+    def places(*also: Any) -> list[int]:
+        return [part.mapTo(layout, QPoint(0, 0)).y() for part in (panel.verdict, panel.left, *also)]
+
+    at_top = places(controls)
+    if clicked:  # and scrolled on, to look at it
+        cells.viewer.show()
+        qtbot.wait(50)
+    bar.setValue(cells.mapTo(layout._scroll.widget(), QPoint(0, 0)).y() + 300 * clicked)
     assert bar.value() > 0
-
-    def places() -> list[int]:
-        return [part.mapTo(layout, QPoint(0, 0)).y() for part in (panel.verdict, panel.left, cells)]
-
-    before, scrolled = places(), bar.value()
+    before, scrolled = places(cells), bar.value()
     panel.warnings.say(grave=["The cells flow too slowly, so the number is wrong: check the pump."])
     panel.notes.say(mild=["An old lamp."])
     qtbot.waitUntil(lambda: bar.value() > scrolled + 40, timeout=2_000)
-    assert places() == before
+    assert places(cells) == before
+    held = bar.value()
+    bar.setValue(0)
+    assert places(controls) == at_top
+    bar.setValue(held)
     panel.warnings.clear()
     panel.notes.clear()
     qtbot.waitUntil(lambda: bar.value() == scrolled, timeout=2_000)
-    assert places() == before
+    assert places(cells) == before
 
 
 def test_start_says_whose_run_it_will_be(qtbot: Any) -> None:

@@ -40,8 +40,16 @@ from qtpy.QtWidgets import QApplication, QDialog
 
 from napari_rbcflow.session import STRUCK_OUT
 from napari_rbcflow.widgets.label_styles import LABEL_STYLES, NOT_YET
-from napari_rbcflow.widgets.picture import LivePicture
-from napari_rbcflow.widgets.picture_layers import CAPACITY, LABELS, LEAST_SHARE, MOMENTS, DrawBudget, History
+from napari_rbcflow.widgets.picture import LivePicture, PictureControls
+from napari_rbcflow.widgets.picture_layers import (
+    CAPACITY,
+    LABELS,
+    LEAST_SHARE,
+    MOMENTS,
+    TIMES_AS_SLOW,
+    DrawBudget,
+    History,
+)
 from napari_rbcflow.widgets.raster_canvas import RasterCanvas, is_software
 
 pytestmark = pytest.mark.slow
@@ -137,8 +145,18 @@ def test_a_simulated_picture_says_so_over_the_cells(
     assert overlay.visible
     assert overlay.text.split() == say("viewer.banner-simulated").split()
     show(picture, snapshot(0, {1: (20.0, 30.0)}), qtbot=qtbot)
+
+    def yellow() -> np.ndarray:
+        screen = seen_on(picture)
+        return np.argwhere(screen[..., 2] < screen[..., :2].min(axis=2) - 120)
+
+    qtbot.waitUntil(lambda: len(yellow()) > 100, timeout=5_000)
+    live = np.ptp(yellow(), axis=0)
     picture.end()
     take_picture(picture.viewer, "simulated_banner.png")
+    qtbot.waitUntil(lambda: len(yellow()) > 100, timeout=5_000)
+    # Where it was painted, too: nothing jumps at the end.
+    assert np.ptp(yellow(), axis=0) == pytest.approx(live, rel=0.15)
     assert overlay.visible  # its last picture is still there
     picture.begin(info(), tmp_path / "s")
     assert (overlay.visible, overlay.text) == (False, "somebody's")
@@ -195,7 +213,7 @@ def test_what_one_sees_is_what_is_counted(tmp_path: Path, make_napari_viewer: An
             from PIL import Image
 
             Image.fromarray(screen).save(Path(where) / "picture.png")
-        assert is_said("viewer.picture-behind", picture.sentence)
+        assert any(is_said(f"viewer.picture-{kind}", picture.sentence) for kind in ("delay", "behind"))
 
         camera = viewer.scene.camera
         view = camera.center, camera.zoom
@@ -712,12 +730,21 @@ def test_the_last_seconds_are_repeated_slowly_while_the_run_goes_on(
     for i in (0, 10, 20, 30):  # between them, cells are on straight lines
         show(picture, snapshot(i, {1: (10.0, 2.0 * i), 2: (30.0, 40.0)}), (judged(1, Label.FLIPPING),), qtbot)
     assert picture.shown == 30
+    assert picture._rate_hz is None or picture._rate_hz > 0  # none is said before it is known
     assert picture.slow_motion()
     assert picture.held
+    overlay, slow = picture.viewer.text_overlay, say("viewer.banner-slow", times=TIMES_AS_SLOW)
+    assert (overlay.visible, overlay.text) == (True, slow)  # who looks there need not see the panel
+    assert picture._banner.words == slow
+    controls = PictureControls()
+    qtbot.addWidget(controls)
+    for held in (False, True, False):  # the way back is where the hand is
+        controls.show_sentence(picture.sentence, held=held)
+        assert (controls.slow.isHidden(), controls.back.isHidden()) == (held, not held)
     put(ring, *range(31, 120))  # the ring has overwritten them
     seen = {}
     began = time.monotonic()
-    while time.monotonic() - began < 6 and len(seen) < 31:
+    while time.monotonic() - began < 30 and len(seen) < 31:
         picture.update(None)
         grey = int(picture.image.data[0, 0])
         assert (picture.image.data == grey).all()
@@ -730,6 +757,7 @@ def test_the_last_seconds_are_repeated_slowly_while_the_run_goes_on(
         assert rounded == {(10.0, 2.0 * frame): Label.FLIPPING, (30.0, 40.0): NOT_YET}
     picture.mode = "newest"
     picture.go_on()
+    assert not overlay.visible
     show(picture, None, qtbot=qtbot)
     assert (picture.image.data == 119).all()
     assert picture.slow_motion()

@@ -160,6 +160,7 @@ class LiveLayout(Dock):
         self.buttons = RunButtons(say("forms.start"), say("forms.stop"))
         self.start_button, self.stop_button = self.buttons.start, self.buttons.stop
         self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
+        self.status.hide()
         # Under the message, and only where Live mode was why a run was refused.
         self.offer = QPushButton(say("forms.end-live-mode"))
         self.offer.setStyleSheet(_OFFER)
@@ -179,15 +180,16 @@ class LiveLayout(Dock):
             self.form,
             self.status,
             self.camera_line,
+            self.controls,  # above all that grows: it must stay where it was when a hand goes there
             self.panel,
-            self.controls,
             self.cells,
         ):
             column.addWidget(widget)
         column.addStretch(1)
         self._scroll = scrolling(content)
-        seen = (self.panel.curve, self.panel.counts, self.panel.quality, self.controls, self.cells)
-        HeldInView(self._scroll, seen)  # no warning moves what is about to be clicked
+        panel, cells = self.panel, self.cells
+        clicked = (cells.strip, cells.viewer, self.controls)  # no warning moves what is about to be
+        HeldInView(self._scroll, (*clicked, panel.curve, panel.counts, panel.quality))
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 4)
         outer.setSpacing(4)

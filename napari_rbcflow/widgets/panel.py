@@ -146,7 +146,8 @@ def scrolling(content: QWidget) -> QScrollArea:
 class HeldInView(QObject):
     """Keeps what is seen of a scrolled panel in its place, where something above it comes or goes.
 
-    `parts` are what may be looked at, from above to below. At the top of the panel nothing is held.
+    `parts` are what may be looked at: of those that are seen the first one is held, of none the one that
+    reaches into view from above. At the top of the panel nothing is held.
     """
 
     def __init__(self, scroll: QScrollArea, parts: Sequence[QWidget]) -> None:
@@ -173,10 +174,11 @@ class HeldInView(QObject):
         if self._wanted is not None:
             return
 
-        def seen(part: QWidget) -> bool:
-            return not part.isHidden() and part.mapTo(self._content, QPoint(0, 0)).y() >= top
-
-        part = next(filter(seen, self._parts), None) if top else None
+        shown = [part for part in self._parts if not part.isHidden()] if top else []
+        tops = {part: part.mapTo(self._content, QPoint(0, 0)).y() for part in shown}
+        seen = (part for part in shown if top <= tops[part] < top + self._bar.pageStep())
+        above = [part for part in shown if tops[part] < top]
+        part = next(seen, max(above, key=lambda part: tops[part], default=None))
         self._held = [] if part is None else self._around(part)
 
     def eventFilter(self, part: QObject, event: QEvent) -> bool:

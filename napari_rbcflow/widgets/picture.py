@@ -47,7 +47,7 @@ STEADY_S, STEADY_BEHIND_S = 2.0, 0.3
 WAITING = say("viewer.picture-waiting")
 _BANNER: dict[str, Any] = {
     "position": "top_center",
-    "font_size": 15.0,
+    "font_size": 12.0,
     "color": CHIPS["on-picture"].text,
     "box": True,
     "box_color": CHIPS["on-picture"].ground,
@@ -82,12 +82,12 @@ class CloseUp:
             self._before = None
 
 
-# Pixels that the banner's longer line takes at the size in `_BANNER`.
-_BANNER_PX = 390
+# Pixels that the banner's longest line takes at the size in `_BANNER`.
+_BANNER_PX = 340
 
 
 class Banner:
-    """Says over a picture that its cells are not a patient's, in the viewer's own text.
+    """Says over a picture that its cells are not a patient's, or not those of now, in the viewer's own text.
 
     What stood there before is put back. `words` is what it says; empty while it says nothing. Where several
     pictures share a viewer, it is that of the picture shown last.
@@ -101,15 +101,16 @@ class Banner:
         self._before: dict[str, Any] = {}
         self.words = ""
 
-    def show_for(self, simulated: bool) -> None:
-        """Show it where the frames are simulated, else hide it."""
+    def show_for(self, simulated: bool, held: str = "") -> None:
+        """Say that the frames are simulated, and why the picture is `held`; hide it with neither."""
         last = self._last.get(self._key)
-        if not simulated:
+        if not simulated and not held:
             if last is not None:
                 last.hide()
             return
         # In two lines, for a picture beside docks on a small screen.
-        self.words = say("viewer.banner-simulated").replace(": ", ":\n")
+        told = [say("viewer.banner-simulated").replace(": ", ":\n")] * simulated + [held] * bool(held)
+        self.words = "\n".join(told)
         overlay = self._viewer.text_overlay
         size = _BANNER["font_size"] * min(1.0, self._viewer.canvas.size[1] / _BANNER_PX)
         wanted = _BANNER | {"text": self.words, "visible": True, "font_size": size}
@@ -200,7 +201,8 @@ class LivePicture:
         self._ring: LiveRing | None = None
         self._running = self._closed = False
         self._newest: int | None = None
-        self._behind_s = self._rate_hz = 0.0
+        self._behind_s = 0.0
+        self._rate_hz: float | None = None  # not known yet
         self._came_s = 0.0  # when the last moment came
         self._told = (0.0, 0)  # when rate and delay were last found, and the updates by then
         self._history = History(0.0)
@@ -389,6 +391,7 @@ class LivePicture:
         self._present()
         self._close_up.go(self.image, y_px, x_px)
         self.sentence = say("viewer.picture-paused", frame=frame, cell=cell)
+        self._say_held(self.sentence if self._running else "")
         return True
 
     def slow_motion(self) -> bool:
@@ -410,7 +413,16 @@ class LivePicture:
         self.go_on()
         self.held, self._loop = True, loop
         self.sentence = say("viewer.picture-slow", seconds=loop.seconds, times=TIMES_AS_SLOW)
+        self._say_held(say("viewer.banner-slow", times=TIMES_AS_SLOW))
         return True
+
+    def _say_held(self, words: str) -> None:
+        """Say over the picture that it is not the live one: whoever looks at it may not see the panel."""
+        simulated = self._info is not None and self._info.simulated
+        if simulated or words:
+            self._banner.show_for(simulated, words)
+        else:
+            self._banner.hide()
 
     def _play(self, loop: Loop) -> None:
         due = loop.next()
@@ -437,6 +449,7 @@ class LivePicture:
         if not self.held:
             return
         self.held, self._loop = False, None
+        self._say_held("")
         self._close_up.back()
         moment = self._moment
         self._forget_shown()
@@ -464,6 +477,7 @@ class LivePicture:
 
     def _forget_shown(self) -> None:
         self.shown, self._moment, self._drawn_labels = None, None, []
+        self._rate_hz, self._told = None, (time.monotonic(), self.updates)
 
     def _show(self) -> None:
         reader = self._ring.fresh() if self._ring is not None else None
@@ -552,7 +566,12 @@ class LivePicture:
             self._behind_s = behind_s
         elif abs(behind_s - self._behind_s) > STEADY_BEHIND_S:
             self._behind_s = behind_s
-        sentences = [say("viewer.picture-behind", seconds=self._behind_s, rate=self._rate_hz)]
+        rate, behind_s = self._rate_hz, self._behind_s
+        sentences = [
+            say("viewer.picture-delay", seconds=behind_s)
+            if rate is None
+            else say("viewer.picture-behind", seconds=behind_s, rate=rate)
+        ]
         if lost and self._mode == "cells":
             sentences.append(say("viewer.picture-stuck"))
         if self._moment is not None and self.marks.left_out:
@@ -594,11 +613,11 @@ class PictureControls(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         column.addLayout(row)
-        column.addWidget(self.sentence)
         buttons = QHBoxLayout()
         for button in (self.slow, self.back, self.frames):
             buttons.addWidget(button)
         column.addLayout(buttons)
+        column.addWidget(self.sentence)  # last: it has one line or three
         self.back.hide()
         self.slow.clicked.connect(lambda: self.slow_wanted.emit())
         self.frames.clicked.connect(lambda: self.frames_wanted.emit())
@@ -617,9 +636,10 @@ class PictureControls(QWidget):
         self.unreliable.setChecked(show_unreliable)
 
     def show_sentence(self, sentence: str, *, held: bool) -> None:
-        """Show the picture's sentence, and the way back where it is paused."""
+        """Show the picture's sentence, and the way back where it is held, in the place of slow motion."""
         text = breakable(sentence)
         if self.sentence.text() != text:
             self.sentence.setText(text)
         if self.back.isHidden() == held:
+            self.slow.setHidden(held)
             self.back.setVisible(held)

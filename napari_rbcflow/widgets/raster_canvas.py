@@ -199,7 +199,7 @@ class RasterCanvas(QObject):
             self._paint_marks(painter, to_canvas)
         painter.setOpacity(1.0)
         if words := self._words():
-            _paint_words(painter, width, words)
+            _paint_words(painter, width, words, float(self._viewer.text_overlay.font_size))
 
     def _to_canvas(self, layer: Any, width: int, height: int) -> QTransform:
         """Return where a pixel (x, y) of a layer is on the canvas."""
@@ -257,10 +257,11 @@ class RasterCanvas(QObject):
         return sprite
 
 
-def _paint_words(painter: QPainter, width: int, words: str) -> None:
+def _paint_words(painter: QPainter, width: int, words: str, size: float) -> None:
+    """Write words as large as napari does, whose sizes are larger than Qt's by this ratio."""
     chip = CHIPS["on-picture"]
     font = QFont()
-    font.setPointSizeF(15.0)
+    font.setPointSizeF(size * 96 / 72)
     painter.setFont(font)
     flags = Qt.AlignmentFlag.AlignHCenter | Qt.TextFlag.TextWordWrap
     room = QRectF(0, 8, width, 400)
