@@ -1,7 +1,7 @@
 """The one place that wires the stages together: from a source to a session.
 
 `run` holds the threads and queues (`channel`), `stages` what each thread does, `status` how a run stands,
-`analysis` is the run over a recorded movie.
+`analysis` is the run over a recorded movie, `batch` that over many, on a cluster.
 
 napari draws in Python, and Python runs one thread at a time: in one process a picture holds up the frames.
 So whoever shows a run is told of it through a pipe (`messages`), gets the pictures out of the ring on disk,
