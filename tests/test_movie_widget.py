@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import textwrap
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +33,7 @@ from napari_rbcflow.pipeline.messages import MovieFile, RunRequest
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import open_session
+from napari_rbcflow.session import open_session, verify
 from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.lazy import open_frames
 from napari_rbcflow.widgets.dock import frame_of
@@ -442,6 +448,47 @@ def test_runs_that_do_not_end_well_say_so_and_leave_nothing_running(
     assert open_session(folder).run["status"] == "stopped"
     assert not any("rbcflow" in thread.name for thread in threading.enumerate())
     assert not any(child.is_running() and "worker" in " ".join(child.cmdline()) for child in mine)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal that a process can hear")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_ends_napari_from_the_terminal_has_a_session_that_was_stopped(
+    long_movie: Path, tmp_path: Path, number: int
+) -> None:
+    script = f"""
+        from pathlib import Path
+        import napari
+        from qtpy.QtCore import QTimer
+        viewer = napari.Viewer()
+        _, widget = viewer.window.add_plugin_dock_widget("napari-rbcflow", "Movie")
+        widget.form.choose_path(Path({str(long_movie)!r}))
+        widget.form.folder.value = {str(tmp_path / "sessions")!r}
+        def look():
+            run = widget.job.run
+            if run is not None and run.snapshot is not None and run.snapshot.progress.processed:
+                looks.stop()
+                print(widget.job._worker.pid, flush=True)
+        looks = QTimer()
+        looks.timeout.connect(look)
+        looks.start(20)
+        QTimer.singleShot(0, widget.run_button.click)
+        napari.run()
+    """
+    environment = {**os.environ, "RBCFLOW_CONFIG": str(tmp_path / "config"), "NAPARI_CONFIG": ""}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    worker = psutil.Process(int(process.stdout.readline()))
+    process.send_signal(number)
+    process.communicate(timeout=60)  # nothing is asked
+    until = time.monotonic() + 60
+    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    (folder,) = (tmp_path / "sessions").iterdir()
+    run = open_session(folder).run
+    assert (run["status"], run["stop_reason"]) == ("stopped", "user")
+    assert verify(folder).findings == []
 
 
 def test_of_several_movies_in_a_file_one_is_asked_for(
