@@ -15,10 +15,11 @@ never in the thread of a camera or of a window. What touches the viewer belongs 
 decorate it with ``superqt.utils.ensure_main_thread``.
 
 **How late.** A run is looked at 20 times a second, in napari 40 times, so an event comes up to 50 ms after
-what it tells, in napari some milliseconds more. A function that takes long makes the later events late, its own
-and those of others, but holds up no frame: frames and fractions in between are then left out, judged tracks are told
-later (the last 2048 of them), `stop` and `verdict` always come. As this is one Python, a function that
-computes for long, instead of waiting for a device, does slow down a run of `analyze` or `pipeline.Run`.
+what it tells, in napari some milliseconds more. A function that takes long makes the later events late, its
+own and those of others, but holds up no frame: frames and fractions in between are then left out, judged
+tracks are told later (the last 2048 of them), `stop` and `verdict` always come. As this is one Python, a
+function that computes for long, instead of waiting for a device, does slow down a run of `analyze` or
+`pipeline.Run`.
 
 **What goes wrong.** An error in a function harms neither the run nor other functions. It is logged once a
 run, and shown among the run's notes.
