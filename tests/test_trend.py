@@ -162,6 +162,8 @@ def test_two_of_three_days_in_a_row_confirm_each_other() -> None:
     assert below(found) == "no " * 8 + "yes no yes"
     assert "like another of the last three days measured" in summary(found)[0]
     assert below(trend(weeks(low, *STEADY, low))).count("yes") == 0
+    too_far = below(trend(weeks(*STEADY, low, 0.80, 0.80, low)))  # the last three days hold but one of them
+    assert too_far == "no " * 8 + "perhaps no no perhaps"
 
 
 def test_several_low_days_do_not_hide_each_other() -> None:
