@@ -495,6 +495,7 @@ TESTS = {
     "estimate/focus_speed.py": "focus_speed",
     "estimate/tally.py": "estimate pieces focus_speed",
     "estimate": "estimate fixed_width",
+    "quality/rules.py": "quality verdict turned_and_uneven",
     "quality": "quality verdict",
     "session/label_edits.py": "changes",
     "session/review.py": "review",
