@@ -145,18 +145,8 @@ def test_a_simulated_picture_says_so_over_the_cells(
     assert overlay.visible
     assert overlay.text.split() == say("viewer.banner-simulated").split()
     show(picture, snapshot(0, {1: (20.0, 30.0)}), qtbot=qtbot)
-
-    def yellow() -> np.ndarray:
-        screen = seen_on(picture)
-        return np.argwhere(screen[..., 2] < screen[..., :2].min(axis=2) - 120)
-
-    qtbot.waitUntil(lambda: len(yellow()) > 100, timeout=5_000)
-    live = np.ptp(yellow(), axis=0)
     picture.end()
     take_picture(picture.viewer, "simulated_banner.png")
-    qtbot.waitUntil(lambda: len(yellow()) > 100, timeout=5_000)
-    # Where it was painted, too: nothing jumps at the end.
-    assert np.ptp(yellow(), axis=0) == pytest.approx(live, rel=0.15)
     assert overlay.visible  # its last picture is still there
     picture.begin(info(), tmp_path / "s")
     assert (overlay.visible, overlay.text) == (False, "somebody's")
