@@ -338,9 +338,6 @@ def test_the_first_seconds_of_a_run_are_no_warning() -> None:
         ({"cells_per_papers_field": 600.0}, set(), {"cells-dense"}),
         ({"cells_per_papers_field": 10.0}, {"cells-sparse"}, set()),
         ({"neighbour_share": 0.29}, set(), {"cells-clumped"}),
-        ({"rim_contrast": 1.38}, set(), set()),  # real cells, as H.264
-        ({"rim_contrast": 1.0}, {"cells-pale"}, set()),
-        ({"rim_contrast": 0.75}, set(), {"cells-pale"}),
         ({"rim_radius_um": 1.6}, set(), {"pixel-size"}),
         ({"rim_radius_um": None, "rim_radius_of_all_um": 4.5}, set(), {"pixel-size"}),
         ({"followed_share": 0.02}, set(), {"flow-nowhere"}),

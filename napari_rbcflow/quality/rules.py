@@ -95,9 +95,6 @@ RIM_RADIUS_UM = Limits(note=(2.9, 3.8), warning=(2.75, 4.0), scale=2, decimals=1
 """Median of reliable cells, printed as a diameter. Published: 3.1 (flipping) to 3.6 um (tank-treading)."""
 RIM_RADIUS_OF_ALL_UM = Limits(note=(2.4, 3.6), warning=(2.4, 3.6), scale=2, decimals=1)
 """Tenth percentile of all cells; used if there are too few reliable ones."""
-RIM_CONTRAST = Limits(note=(1.1, INFINITE), warning=(0.8, INFINITE), decimals=2)
-"""Median of reliable cells: composed movies have 1.5 and more, as H.264 1.4, simulated chambers 2.5 to 3.2.
-With so much added to 8-bit values that half is left 0.75, and a quarter of the reliable cells are lost."""
 BLOCK_EDGES = 0.02
 """Neighbours at the border of blocks of 8 x 8 pixels differ by so much more than others. Uncompressed movies
 have 0.00, JPEG of quality 95 0.2 (real cells), H.264 as FFmpeg makes it 0.5."""
@@ -420,17 +417,10 @@ def _grey(figures: Figures) -> Iterator[RunWarning]:
         yield RunWarning.saying("grey-stretched", WARNING, values=values)
 
 
-def _pale(figures: Figures) -> Iterator[RunWarning]:
-    contrast = number(figures, "rim_contrast")
-    if contrast is not None and (pale := RIM_CONTRAST.broken_by(contrast)):
-        yield RunWarning.saying("cells-pale", _severity(pale))
-
-
 _RULES: tuple[Rule, ...] = (
     _lossy,
     _interlaced,
     _grey,
-    _pale,
     _pixel_size,
     _direction,
     _flow,

@@ -98,10 +98,6 @@ def _cells(quality: Mapping[str, Any]) -> Iterator[_Row]:
         off = _off(limits, close)
         yield _Row(say("quality.line-neighbours"), percent(close), usual, off, "cells-clumped")
     yield from _sizes(quality)
-    if (contrast := number(quality, "rim_contrast")) is not None:
-        limits = rules.RIM_CONTRAST
-        usual, off = say("quality.usual-contrast", low=limits.note[0]), _off(limits, contrast)
-        yield _Row(say("quality.line-contrast"), f"{contrast:.2f}", usual, off, "cells-pale")
 
 
 def _sizes(quality: Mapping[str, Any]) -> Iterator[_Row]:
