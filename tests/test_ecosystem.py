@@ -418,7 +418,7 @@ def test_the_preferences_of_napari_call_the_settings_as_the_forms_do() -> None:
         for name, setting in category.properties.items()
     }
     assert titles == {name: FIELD_LABELS[name] for name in titles}
-    assert len(titles) == 17
+    assert len(titles) == 18
 
 
 def test_the_preferences_of_napari_show_the_same_settings(

@@ -608,7 +608,7 @@ BAD: dict[str, tuple[Any, ...]] = {
     ),
     "folder of stacks": (
         "m",
-        lambda p, f: _folder(p, f[:5], f[5:10]),
+        lambda p, f: _folder(p, f[:5], f[:9, ::-1]),
         "several-series",
         "0: 0.tif; 1: 1.tif",
     ),
