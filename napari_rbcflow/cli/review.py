@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
-import io
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,25 +82,19 @@ def _labels_of(file: Path) -> tuple[dict[int, str], dict[int, int]]:
 
 def _rows(file: Path) -> list[tuple[int, str, str]]:
     """Return number, cell and label of each line: from Excel, in any order of columns, among others."""
+    from napari_rbcflow.session import spreadsheet_rows
+
     try:
-        data = file.read_bytes()
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            text = data.decode("utf-16")
-        else:
-            text = data.decode("utf-8-sig", "replace")
-        first_line = text.partition("\n")[0]
-        # A comma is no separator where it stands in numbers.
-        separator = max(",;\t", key=first_line.count)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-        names = [name.strip().casefold() for name in next(reader, [])]
+        sheet = spreadsheet_rows(file.read_bytes())
+        names = [name.casefold() for name in next(sheet, (0, []))[1]]
         if not {"cell", "label"} <= set(names):
             raise BadInput("cli.labels-no-columns", file=file)
         at, to = names.index("cell"), names.index("label")
         rows = []
-        for row in reader:
-            fields = [field.strip() for field in row] + [""] * len(names)
+        for line, cells in sheet:
+            fields = cells + [""] * len(names)
             if any(fields):
-                rows.append((reader.line_num, fields[at], fields[to].casefold()))
+                rows.append((line, fields[at], fields[to].casefold()))
         return rows
     except OSError as error:
         raise BadInput("cli.labels-unreadable", file=file, why=error.strerror or error) from None

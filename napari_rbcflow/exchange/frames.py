@@ -10,8 +10,9 @@ import numpy as np
 import zarr
 
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.exchange.leaving import new_folder, the_one
+from napari_rbcflow.exchange.leaving import the_one
 from napari_rbcflow.ring import AXES, FrameGone, ome_image
+from napari_rbcflow.session import new_folder
 from napari_rbcflow.types import SIMULATED_MARK
 
 REPEATED = "rbcflow_repeated"

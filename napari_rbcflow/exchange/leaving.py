@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -109,21 +107,6 @@ def the_one(folders: Sequence[Path]) -> Leaving:
     if len(ready) > 1:
         raise BadInput("exchange.one-session", sessions=len(ready))
     return ready[0]
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Make a folder that must not exist; nothing is left of it where what fills it fails."""
-    if out.exists():
-        raise BadInput("ring.exists", path=out)
-    try:
-        yield out
-    except OSError as error:
-        shutil.rmtree(out, ignore_errors=True)
-        raise RunFailed("session.export-not-written", path=out, why=error.strerror or error) from error
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        raise
 
 
 def write_new(out: Path, data: bytes) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import zarr
 
 from napari_rbcflow.errors import BadInput
-from napari_rbcflow.exchange.leaving import new_folder, the_one
+from napari_rbcflow.exchange.leaving import the_one
 from napari_rbcflow.sentences import say
+from napari_rbcflow.session import new_folder
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Label
 
 VERSION = "1.1"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import glob
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -19,7 +17,7 @@ from napari_rbcflow.pipeline.analysis import RING_SECONDS
 from napari_rbcflow.pipeline.batch_folder import Row, absolute, in_store, local_path
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.quality import SetFlow
-from napari_rbcflow.session import Calibration, RunRecord
+from napari_rbcflow.session import Calibration, RunRecord, spreadsheet_rows
 from napari_rbcflow.sources import check_settings
 from napari_rbcflow.version import __version__
 
@@ -195,35 +193,24 @@ def _rows(word: str) -> Iterator[tuple[int, str, dict[str, str]]]:
             data = store.cat_file(at)
         else:
             data = path.read_bytes()
-        text = _decoded(data)
-        first_line = text.partition("\n")[0]
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first_line.count))
-        names = [name.strip() for name in next(reader, [])]
+        sheet = spreadsheet_rows(data)
+        names = next(sheet, (0, []))[1]
         known = [name.casefold() for name in names]
         if "movie" not in known:
             raise BadInput("pipeline.batch-list-columns", file=word)
         at_movie, empty = known.index("movie"), True
         names = [low if low in _KNOWN else name for low, name in zip(known, names, strict=True)]
-        for row in reader:
-            cells = [cell.strip() for cell in row] + [""] * len(names)
+        for line, row in sheet:
+            cells = row + [""] * len(names)
             if not cells[at_movie]:
                 continue
             empty = False
-            yield reader.line_num, cells[at_movie], dict(zip(names, cells, strict=False))
-    except (OSError, csv.Error) as error:
+            yield line, cells[at_movie], dict(zip(names, cells, strict=False))
+    except (OSError, UnicodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
         raise BadInput("pipeline.batch-list-unreadable", file=word, why=why) from None
     if empty:
         raise BadInput("pipeline.batch-list-empty", file=word)
-
-
-def _decoded(data: bytes) -> str:
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", "replace")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeError:
-        return data.decode("cp1252", "replace")  # Excel, in western Europe and America
 
 
 def _number(text: str) -> float:

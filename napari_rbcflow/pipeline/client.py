@@ -92,7 +92,7 @@ class WorkerRun:
         self._news = threading.Event()
         self._lock = threading.Lock()
         self._done = threading.Event()
-        self._giving_up: threading.Timer | None = None
+        self._waiting: threading.Thread | None = None
         self._why_killed = ""
 
     @property
@@ -119,47 +119,36 @@ class WorkerRun:
         with what it had saved.
         """
         self._child.pipe.send(Stop())
-        if self._giving_up is None and not self.ended:
-            self._wait_for(OPENING_PATIENCE_S if self.phase is Phase.OPENING else self.patience_s)
+        if self._waiting is None and not self.ended:
+            self._waiting = threading.Thread(target=self.wait_to_end, name="rbcflow-patience", daemon=True)
+            # As Python ends, 3.12 starts no more threads; `Worker.close` then waits by itself.
+            with contextlib.suppress(RuntimeError):
+                self._waiting.start()
+
+    def wait_to_end(self) -> None:
+        """Wait as long as `stop` says, then give up."""
+        waited_s = 0.0
+        while not self.ended:
+            phase, computed_s = self.phase, self._child.computed_s()
+            patience_s = OPENING_PATIENCE_S if phase is Phase.OPENING else self.patience_s
+            if self._done.wait(patience_s):
+                return
+            waited_s += patience_s
+            works = self._child.computed_s() - computed_s >= LEAST_WORK * patience_s
+            if phase is not self.phase:
+                waited_s = 0.0  # it did open, and has a session to close now
+            elif not works or waited_s >= MOST_PATIENCE_S:
+                opening = phase is Phase.OPENING
+                self.give_up(
+                    say("pipeline.source-silent-at-open" if opening else "pipeline.worker-did-not-end")
+                )
+                return
 
     @property
     def patience_s(self) -> float:
         """Seconds that its worker may take to end it."""
         seconds = self.snapshot.progress.seconds if self.snapshot is not None else 0.0
         return PATIENCE_S + PATIENCE_PER_S * seconds
-
-    def _wait_for(self, patience_s: float, waited_s: float = 0.0) -> None:
-        begun = (self.phase, patience_s, waited_s + patience_s, self._child.computed_s())
-        self._giving_up = threading.Timer(patience_s, self._wait_no_more, begun)
-        self._giving_up.daemon = True
-        # As Python ends, 3.12 starts no more threads; `Worker.close` then waits by itself.
-        with contextlib.suppress(RuntimeError):
-            self._giving_up.start()
-
-    def _wait_no_more(self, phase: Phase, patience_s: float, waited_s: float, computed_s: float) -> None:
-        if self.ended:
-            return
-        if phase is not self.phase:
-            self._wait_for(self.patience_s)  # it did open, and has a session to close now
-        elif self._works(patience_s, waited_s, computed_s):
-            self._wait_for(patience_s, waited_s)
-        else:
-            opening = phase is Phase.OPENING
-            self.give_up(say("pipeline.source-silent-at-open" if opening else "pipeline.worker-did-not-end"))
-
-    def _works(self, seconds: float, waited_s: float, computed_s: float) -> bool:
-        """Whether its worker computed in these last seconds, so that it will end."""
-        return waited_s < MOST_PATIENCE_S and self._child.computed_s() - computed_s >= LEAST_WORK * seconds
-
-    def wait_to_end(self) -> bool:
-        """Wait until it has ended, as long as `stop` does; return whether it has."""
-        patience_s = OPENING_PATIENCE_S + self.patience_s
-        waited_s, computed_s = patience_s, self._child.computed_s()
-        while not self.wait(patience_s):
-            if not self._works(patience_s, waited_s, computed_s):
-                return False
-            waited_s, computed_s = waited_s + patience_s, self._child.computed_s()
-        return True
 
     @property
     def given_up(self) -> bool:
@@ -238,8 +227,6 @@ class WorkerRun:
         self._end(Phase.ENDED)
 
     def _end(self, phase: Phase) -> None:
-        if self._giving_up is not None:
-            self._giving_up.cancel()
         self.phase = phase
         self._done.set()
         self._news.set()
@@ -384,13 +371,12 @@ class Worker:
             else:
                 run.stop()
             child.pipe.close_outgoing()
-            if not run.wait_to_end():
-                run.give_up(say("pipeline.worker-did-not-end"))
-        elif run is not None:
-            run.wait(0)  # subscribers may just be told of its end
+            run.wait_to_end()
         child.pipe.close_outgoing()
         child.process.kill()  # its sessions are closed
         self._listener.join(PATIENCE_S)
+        if run is not None:
+            run.wait(0)  # subscribers may just be told of its end
         child.end(PATIENCE_S)
 
     def __enter__(self) -> Worker:

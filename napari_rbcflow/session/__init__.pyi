@@ -15,6 +15,7 @@ from .counting import corrected_words as corrected_words
 from .counting import words_of as words_of
 from .crops import CropSequence as CropSequence
 from .export import export_reviewed as export_reviewed
+from .export import new_folder as new_folder
 from .label_edits import STRUCK_OUT as STRUCK_OUT
 from .label_edits import LabelChange as LabelChange
 from .reader import Session as Session
@@ -46,6 +47,7 @@ from .schema import write_run as write_run
 from .signature import Signature as Signature
 from .signature import read_signatures as read_signatures
 from .tables import speed_um_per_s as speed_um_per_s
+from .tables import spreadsheet_rows as spreadsheet_rows
 from .verdict import CHECKED_CELLS as CHECKED_CELLS
 from .verdict import Conclusion as Conclusion
 from .verdict import conclude as conclude

@@ -13,7 +13,8 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,6 @@ def export_reviewed(folders: Sequence[Path], out: Path) -> Exported:
         Where a session is damaged, or the disk is full.
     """
     out = Path(out)
-    if out.exists():
-        raise BadInput("ring.exists", path=out)
     given = [(Path(folder), read_run(Path(folder))) for folder in folders]
     judged: dict[int, Path] = {}
     for folder, _ in given:
@@ -71,7 +70,7 @@ def export_reviewed(folders: Sequence[Path], out: Path) -> Exported:
     names = _acquisitions([run for _, run in given])
     rows: list[tuple[str, int, int]] = []
     ties = 0
-    try:
+    with new_folder(out):
         (out / "img").mkdir(parents=True)
         for (folder, run), name in zip(given, names, strict=True):
             reader = CropReader(folder / "crops.zarr")
@@ -92,14 +91,23 @@ def export_reviewed(folders: Sequence[Path], out: Path) -> Exported:
         writer.writerow(COLUMNS)
         writer.writerows(rows)
         (out / "dataset.csv").write_text(text.getvalue(), encoding="utf-8")
+    counts = Counter(label for _, label, _ in rows)
+    return Exported((counts[0], counts[1], counts[2]), ties)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[None]:
+    """Make a folder that must not exist; nothing is left of it where what fills it fails."""
+    if out.exists():
+        raise BadInput("ring.exists", path=out)
+    try:
+        yield
     except OSError as error:
         shutil.rmtree(out, ignore_errors=True)
         raise RunFailed("session.export-not-written", path=out, why=error.strerror or error) from error
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
-    counts = Counter(label for _, label, _ in rows)
-    return Exported((counts[0], counts[1], counts[2]), ties)
 
 
 def _of_most(said: Sequence[str]) -> Label | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import hashlib
@@ -469,3 +470,27 @@ def _line_ends(file: BinaryIO, lines: NDArray[np.int64]) -> tuple[NDArray[np.int
         place += len(block)
         n_lines += len(here)
     return np.concatenate(ends) if ends else np.zeros(0, np.int64), n_lines
+
+
+def spreadsheet_rows(data: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Yield line and cells of each row of a CSV file as spreadsheets write it, the columns' names first.
+
+    Separated by commas, semicolons or tabs, in UTF-8, UTF-16 or the code page of western Europe and America.
+
+    Raises
+    ------
+    UnicodeError, csv.Error
+        If it cannot be read.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = data.decode("utf-16")
+    else:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeError:
+            text = data.decode("cp1252", "replace")
+    # A comma is no separator where it stands in numbers.
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    for row in reader:
+        yield reader.line_num, [cell.strip() for cell in row]
