@@ -18,6 +18,7 @@ import dask.array
 import numpy as np
 import pytest
 from factories import no_screen
+from napari.components._layer_slicer import _LayerSlicer
 from napari.settings import get_settings
 from sentence_keys import is_said
 
@@ -569,6 +570,13 @@ def test_with_napari_slicing_in_threads_marks_are_on_their_frame(
 ) -> None:
     """As seen on the screen: where the frame is dark, in which columns, and where its mark is."""
     get_settings().experimental.async_ = True
+    in_threads = _LayerSlicer._slice_layers
+
+    def late(self: Any, requests: Any) -> Any:
+        time.sleep(0.02)  # as on a busy computer: a frame later
+        return in_threads(self, requests)
+
+    monkeypatch.setattr(_LayerSlicer, "_slice_layers", late)
     monkeypatch.setattr(LivePicture, "_ahead", lambda self: 0.0)
     if not painted:
         monkeypatch.setattr(RasterCanvas, "fits", lambda self: False)

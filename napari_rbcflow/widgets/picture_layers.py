@@ -396,8 +396,11 @@ def put_image(layer: Any, image: NDArray[np.uint8]) -> None:
 def refresh(*layers: Any) -> None:
     """Show what was written into the arrays of layers, as cheaply as napari allows."""
     for layer in layers:
-        # What is left out is slow (thumbnail) or does not change (the image sets the extent).
-        layer.refresh(thumbnail=False, extent=False, highlight=False)
+        # Not `Layer.refresh`: its thumbnail is slow, and where napari slices in threads it would show the
+        # image and the marks one after the other.
+        if layer.visible:
+            layer.set_view_slice()
+            layer.events.set_data()
 
 
 # Between two renewals of the frames that are a layer.
