@@ -55,6 +55,7 @@ from napari_rbcflow.widgets.npe2_hooks import folder as sample_data
 from napari_rbcflow.widgets.panel import RunButtons, in_form
 from napari_rbcflow.widgets.remembered import Settings, load_settings, read_number
 from napari_rbcflow.widgets.result import ResultPanel, left_words
+from napari_rbcflow.widgets.result_parts import StatusLine
 from napari_rbcflow.widgets.result_plots import MOST_POINTS, FractionCurve
 from napari_rbcflow.widgets.run_form import DecimalBox, WholeBox
 from napari_rbcflow.widgets.settings import SettingsWidget
@@ -137,6 +138,9 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     bench.press(widget.start_button)
     assert not widget.start_button.isEnabled()
     steps = [widget.status.text()]
+    assert widget.status.bar.isVisible()
+    assert widget.status.bar.share is None  # nobody knows how long it takes
+    bench.picture("live_opening")
     bench.wait(lambda: steps.append(widget.status.text()) or widget.run.info is not None)
     allowed = ["forms.opening-camera", *(f"pipeline.step-{name}" for name in STEPS)]
     assert set(steps) - {""} <= {say(key) for key in allowed}
@@ -151,6 +155,7 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     assert panel.banner.text() == say("viewer.banner-simulated")
     assert "P 7/" in panel.whose.text()
     assert not widget.form.isVisible()
+    assert not widget.status.isVisible()
     assert bench.viewer.layers[0].data.std() > 1
     bench.picture("live_widget")
     all_of_it_is_seen(widget)
@@ -206,7 +211,7 @@ def test_a_run_is_started_watched_changed_by_hand_stopped_and_started_again(benc
     with bench.qtbot.waitSignal(widget.ended, timeout=90_000):
         pass
     assert panel.end.text() == say("estimate.ended-reliable", cells=2)
-    assert "Only 2 cells" in panel.warnings.grave[0]
+    assert any("Only 2 cells" in sentence for sentence in panel.warnings.grave)
     assert [verify(path).code for path in sessions(bench)] == [0, 0]
     assert list(bench.viewer.layers) == layers
 
@@ -843,6 +848,26 @@ def test_a_number_by_hand_that_cannot_go_on_is_taken_away(qtbot: Any, tmp_path: 
     qtbot.waitUntil(lambda: cells.keep_up(progress_of(fraction)) or bool(said), timeout=4_000)
     assert len(said) == 1
     assert shown[-1] is None
+
+
+def test_a_status_says_what_goes_on_and_pretends_no_share(qtbot: Any, take_picture: Any) -> None:
+    status = StatusLine()
+    qtbot.addWidget(status)
+    assert status.isHidden()
+    status.say("Loading ...")
+    status.show()
+    bar, seen = status.bar, set()
+    qtbot.waitUntil(lambda: seen.add(bytes(bar.grab().toImage().bits())) or len(seen) > 2, timeout=5_000)
+    take_picture(status, "status_busy.png")
+    status.say("Reading: 1 of 4", share=0.25)
+    assert bar.share == 0.25
+    assert not bar._wander.isActive()
+    take_picture(status, "status_share.png")
+    status.say("Saved.", going=False)
+    assert (status.text(), bar.isVisible()) == ("Saved.", False)
+    status.say("")
+    assert status.isHidden()
+    assert not bar._wander.isActive()
 
 
 def test_how_far_it_is_to_each_rule_is_said() -> None:

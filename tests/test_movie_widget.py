@@ -317,10 +317,11 @@ def test_a_layer_is_read_frame_by_frame_and_its_copy_removed(
     frames.gate.clear()
     press(w.run_button)
     qtbot.waitUntil(lambda: w.job.stage == "copying")
+    assert w.status.bar.isVisible()
     with qtbot.waitSignal(w.ended, timeout=LONG_MS):
         press(w.cancel_button)
         frames.gate.set()
-    assert w.status.text() == say("forms.cancelled")
+    assert (w.status.text(), w.status.bar.isVisible()) == (say("forms.cancelled"), False)
     assert not list(tmp_path.glob("rbcflow-layer*"))
     assert not list((tmp_path / "sessions").iterdir())
 

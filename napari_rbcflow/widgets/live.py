@@ -25,12 +25,11 @@ from napari_rbcflow.widgets.panel import (
     HeldInView,
     RunButtons,
     scrolling,
-    set_text,
-    wrapping_label,
 )
 from napari_rbcflow.widgets.picture import LivePicture, PictureControls
 from napari_rbcflow.widgets.remembered import load_settings
 from napari_rbcflow.widgets.result import ResultPanel
+from napari_rbcflow.widgets.result_parts import StatusLine
 from napari_rbcflow.widgets.run_form import CameraLine, ending_live_mode
 
 if TYPE_CHECKING:
@@ -159,8 +158,7 @@ class LiveLayout(Dock):
         self.fold = Fold(say("forms.live-form"), self.form)
         self.buttons = RunButtons(say("forms.start"), say("forms.stop"))
         self.start_button, self.stop_button = self.buttons.start, self.buttons.stop
-        self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
-        self.status.hide()
+        self.status = StatusLine()
         # Under the message, and only where Live mode was why a run was refused.
         self.offer = QPushButton(say("forms.end-live-mode"))
         self.offer.setStyleSheet(_OFFER)
@@ -300,7 +298,7 @@ class LiveWidget(LiveLayout):
             self.run.stop()
             self.buttons.allow(start=False, stop=False)
             opening = self.run.phase is Phase.OPENING
-            set_text(self.status, say("forms.giving-up" if opening else "forms.stopping"))
+            self.status.say(say("forms.giving-up" if opening else "forms.stopping"))
 
     def closing_stops(self) -> str:
         """Say that a run goes on."""
@@ -348,7 +346,7 @@ class LiveWidget(LiveLayout):
         self.offer.hide()
         self.camera_line.clear()
         self.panel.clear()
-        self.panel.show_whose(order.settings.patient, order.settings.sample)
+        self.panel.show_starting(order.settings.patient, order.settings.sample)
         self.panel.set_target(order.settings.stop.halfwidth)
         self.cells.begin(order.folder)
         # Opening a camera takes seconds, or fails: meanwhile nothing of the patient before may be seen.
@@ -357,7 +355,7 @@ class LiveWidget(LiveLayout):
         self._leave_fields()
         self.fold.setChecked(False)
         self._allow(going=self._going)
-        set_text(self.status, say("forms.opening-camera"))
+        self.status.say(say("forms.opening-camera"))
         freeze_gc(self._parts)
         self._timer.start(self._look_ms)
         return self.run
@@ -379,7 +377,7 @@ class LiveWidget(LiveLayout):
         """Show what is new of a run."""
         if run.info is None:
             if self._parts.is_open and self.stop_button.isEnabled() and (step := self._parts.worker.step):
-                set_text(self.status, step)
+                self.status.say(step)
             return
         judged, counted = run.take()
         snapshot = run.snapshot
@@ -393,7 +391,7 @@ class LiveWidget(LiveLayout):
                 view = self._fit.view()
                 picture.begin(run.info, run.folder)
                 self._fit.take(view)
-                set_text(self.status, "" if self.stop_button.isEnabled() else say("forms.stopping"))
+                self.status.say("" if self.stop_button.isEnabled() else say("forms.stopping"))
             picture.update(snapshot, judged)
             picture.frames.follow()
         if snapshot is not None:
@@ -418,7 +416,7 @@ class LiveWidget(LiveLayout):
         unfreeze_gc(self._parts)
         self._timer.start(IDLE_MS)
         self._allow(going=self._going)
-        set_text(self.status, "")
+        self.status.say("")
         try:
             if run.phase is Phase.REFUSED:
                 self.panel.clear()

@@ -26,12 +26,11 @@ from napari_rbcflow.widgets.panel import (
     RunButtons,
     breakable,
     scrolling,
-    set_text,
-    wrapping_label,
 )
 from napari_rbcflow.widgets.picture import Banner
 from napari_rbcflow.widgets.remembered import load_settings
 from napari_rbcflow.widgets.result import ResultPanel
+from napari_rbcflow.widgets.result_parts import StatusLine
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -106,7 +105,7 @@ class MovieLayout(Dock):
         self.open_button = QPushButton(say("forms.open-earlier"))
         self._form_area = AsHigh(form)
         self.fold = Fold(say("forms.movie-form"), self._form_area)
-        self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
+        self.status = StatusLine()
         self.panel = ResultPanel()
         self.tabs = QTabWidget()
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)  # whoever clicks a tab has the cells' keys
@@ -213,7 +212,7 @@ class MovieWidget(MovieLayout):
         """End the analysis; what was done until then stays in its session, marked as stopped."""
         if self.job.stage in (Stage.COPYING, Stage.RUNNING):
             self.job.cancel()
-            set_text(self.status, say("forms.cancelling"))
+            self.status.say(say("forms.cancelling"))
             self.buttons.allow(start=False, stop=False)
 
     def show_session(self, folder: Path) -> None:
@@ -264,7 +263,7 @@ class MovieWidget(MovieLayout):
         self.job.close()
         self._banner.hide()
         with suppress(RuntimeError):  # the buttons are gone with their window
-            set_text(self.status, "")
+            self.status.say("")
             self._show_state()
 
     def put_back(self) -> None:
@@ -284,10 +283,10 @@ class MovieWidget(MovieLayout):
         self.cell_viewer.clear()
         self.tabs.setCurrentIndex(NUMBER)
         self.panel.clear()
-        self.panel.show_whose(patient, sample)
+        self.panel.show_starting(patient, sample)
         self._leave_fields()
         self.fold.setChecked(False)
-        set_text(self.status, say("forms.opening-movie"))
+        self.status.say(say("forms.opening-movie"))
         self._show_state()
         self._timer.start(BUSY_MS)
 
@@ -302,11 +301,12 @@ class MovieWidget(MovieLayout):
         if job.stage is Stage.COPYING and not job.cancelled:
             done, frames = job.copied
             reading = say("forms.reading-layer", done=done, frames=frames)
-            set_text(self.status, reading if frames else say("forms.checking-layer"))
+            share = done / frames if frames else None
+            self.status.say(reading if frames else say("forms.checking-layer"), share=share)
         if job.stage is Stage.RUNNING and run is job.run and run is not None:
             self._show_progress()
         if job.stage is Stage.READING and not self._again:
-            set_text(self.status, say("forms.reading-session"))
+            self.status.say(say("forms.reading-session"))
             self.buttons.allow(start=False, stop=False)
         if not job.busy:
             self._finish()
@@ -316,8 +316,10 @@ class MovieWidget(MovieLayout):
         if run is None or self.job.cancelled:
             return
         _, counted = run.take()
-        if run.snapshot is not None:
-            set_text(self.status, "")
+        if run.snapshot is None:
+            self.status.say(self.job.step or say("forms.opening-movie"))
+        else:
+            self.status.say("")
             self.panel.show_simulated(run.info is not None and run.info.simulated)
             self.panel.show_progress(run.snapshot.progress, counted, run.snapshot.warnings)
 
@@ -327,7 +329,7 @@ class MovieWidget(MovieLayout):
         stale, self._stale = self._stale, False
         following, self._next = self._next, None
         self._timer.start(IDLE_MS)
-        set_text(self.status, "")
+        self.status.say("")
         try:
             if following is not None:
                 self.show_session(following)
@@ -353,7 +355,7 @@ class MovieWidget(MovieLayout):
             # Nothing half made may be taken for a result.
             self.panel.clear()
         if self.job.cancelled:
-            set_text(self.status, breakable(sentence))
+            self.status.say(breakable(sentence), going=False)
         else:
             self._show_error(sentence)
             if run is not None and run.key == "sources.several-series":

@@ -108,6 +108,11 @@ class MovieJob:
         """Whether a job goes on."""
         return self.stage is not Stage.IDLE
 
+    @property
+    def step(self) -> str:
+        """What the worker does before the first frame; empty when it is ready."""
+        return "" if self._worker is None else self._worker.step
+
     def wake(self) -> None:
         """Launch the worker, which then loads the networks while a person still fills in the form."""
         if self._worker is None:

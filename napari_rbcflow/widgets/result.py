@@ -272,6 +272,11 @@ class ResultPanel(QWidget):
         names = [part for part in (patient.strip(), sample.strip()) if part]
         set_text(self.whose, " · ".join(names) or say("viewer.unnamed"))
 
+    def show_starting(self, patient: str, sample: str) -> None:
+        """Say that a run of theirs, or the reading of its session, begins."""
+        self.show_whose(patient, sample)
+        self.verdict.show_words(None, say("viewer.starting"), "")
+
     def show_simulated(self, simulated: bool) -> None:
         """Say above all else where the frames are not a camera's or a recording's."""
         set_text(self.banner, say("viewer.banner-simulated") if simulated else "")

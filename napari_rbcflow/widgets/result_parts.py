@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from qtpy.QtCore import QRectF, Qt, QUrl
-from qtpy.QtGui import QDesktopServices, QPainter, QPaintEvent
+from qtpy.QtCore import QRectF, Qt, QTimer, QUrl
+from qtpy.QtGui import QDesktopServices, QHideEvent, QPainter, QPaintEvent, QShowEvent
 from qtpy.QtWidgets import (
     QFrame,
     QGridLayout,
@@ -30,8 +30,12 @@ _HEIGHT_PX = 14
 _STEPS = 500
 
 
+# Of a bar that only says that something goes on: how much of it is filled, and how that moves.
+_BUSY_SHARE, _BUSY_STEP, _BUSY_MS = 0.25, 0.125, 250
+
+
 class ShareBar(QWidget):
-    """A share from 0 to 1.
+    """A share from 0 to 1; None where nobody knows it, and a block wanders to show that something goes on.
 
     Not a QProgressBar: that one paints whenever its value changes, and beside napari's canvas each painting
     composes the whole window (38 ms at 1500 x 950 without a GPU, measured).
@@ -39,28 +43,83 @@ class ShareBar(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.share = 0.0
+        self.share: float | None = 0.0
+        self._block = 0.0  # where it begins
+        self._wander = QTimer(self)
+        self._wander.setInterval(_BUSY_MS)
+        self._wander.timeout.connect(self._move_block)
         self.setFixedHeight(_HEIGHT_PX)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
-    def show_share(self, share: float) -> None:
+    def show_share(self, share: float | None) -> None:
         """Show another share; painted with whatever is painted next."""
-        share = round(min(1.0, max(0.0, share)) * _STEPS) / _STEPS
+        if share is not None:
+            share = round(min(1.0, max(0.0, share)) * _STEPS) / _STEPS
         if share != self.share:
             self.share = share
+            self._set_wandering()
             self.update()
 
+    def showEvent(self, event: QShowEvent) -> None:
+        """Wander only where it is seen."""
+        super().showEvent(event)
+        self._set_wandering()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Stand still."""
+        super().hideEvent(event)
+        self._wander.stop()
+
+    def _set_wandering(self) -> None:
+        if self.share is not None or not self.isVisible():
+            self._wander.stop()
+        elif not self._wander.isActive():
+            self._wander.start()
+
+    def _move_block(self) -> None:
+        self._block = (self._block + _BUSY_STEP) % 1.0
+        self.update()
+
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Fill as much of the frame as the share says."""
+        """Fill as much of the frame as the share says, or the block."""
         painter = QPainter(self)
         ink = INKS["quiet"].on(self.palette())
         frame = QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5)
-        filled = QRectF(frame)
-        filled.setWidth(frame.width() * self.share)
-        painter.fillRect(filled, ink)
+        begin, length = (self._block, _BUSY_SHARE) if self.share is None else (0.0, self.share)
+        for at in (begin, begin - 1.0):  # what leaves at the right comes in at the left
+            filled = QRectF(frame)
+            filled.moveLeft(frame.left() + at * frame.width())
+            filled.setWidth(length * frame.width())
+            painter.fillRect(filled & frame, ink)
         painter.setPen(ink)
         painter.drawRect(frame)
         painter.end()
+
+
+class StatusLine(QWidget):
+    """What goes on now, in words, and a bar under them; takes no room without words."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.words, self.bar = wrapping_label("font-size: 16px; padding: 0px 4px;"), ShareBar()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 6, 0)
+        column.setSpacing(3)
+        column.addWidget(self.words)
+        column.addWidget(self.bar)
+        self.hide()
+
+    def say(self, words: str, *, share: float | None = None, going: bool = True) -> None:
+        """Say what goes on, and how much of it is done where that is known; or, not `going`, what went on."""
+        set_text(self.words, words)
+        self.bar.show_share(share)
+        self.bar.setVisible(going)
+        if self.isHidden() == bool(words):
+            self.setVisible(bool(words))
+
+    def text(self) -> str:
+        """Return the words."""
+        return self.words.text()
 
 
 class SessionLinks(QWidget):

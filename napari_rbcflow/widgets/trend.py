@@ -67,6 +67,7 @@ from napari_rbcflow.widgets.dock import Dock, is_folder_or_run
 from napari_rbcflow.widgets.label_styles import CHIPS, EDGES
 from napari_rbcflow.widgets.panel import FIELD_LABELS, breakable, in_form, scrolling, set_text, wrapping_label
 from napari_rbcflow.widgets.remembered import load_settings
+from napari_rbcflow.widgets.result_parts import StatusLine
 from napari_rbcflow.widgets.trend_control import ControlView
 from napari_rbcflow.widgets.trend_plot import TrendPlot, mark_of
 
@@ -240,7 +241,6 @@ class TrendWidget(Dock):
         self._judged_by = self._written()
         self._job = ReadingJob()
         self._connect()
-        set_text(self.status, "")
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._report_errors(self._tick))
         # Not through `self`, which is then half gone.
@@ -269,7 +269,7 @@ class TrendWidget(Dock):
         self.container.margins = (0, 0, 0, 0)
         self.show_button = QPushButton(say("viewer.trend-show"))
         self.show_button.setStyleSheet(_SHOW)
-        self.status = wrapping_label("font-size: 16px; padding: 0px 4px;")
+        self.status = StatusLine()
         self.verdict = wrapping_label(_VERDICT)
         self.summary = wrapping_label("font-size: 14px; padding: 0px 4px;")
         self.notes = wrapping_label("font-size: 13px; padding: 0px 4px;")
@@ -350,13 +350,13 @@ class TrendWidget(Dock):
         self.message.clear()
         self.folder.line_edit.value = os.pathsep.join(map(str, paths))
         self._job.start(paths)
-        set_text(self.status, say("viewer.trend-reading"))
+        self.status.say(say("viewer.trend-reading"))
         self._timer.start(POLL_MS)
 
     def _tick(self) -> None:
         done, of = self._job.read
         if of:
-            set_text(self.status, say("viewer.trend-reading-of", done=done, sessions=of))
+            self.status.say(say("viewer.trend-reading-of", done=done, sessions=of), share=done / of)
         try:
             gathered = self._job.take()
         except BaseException:
@@ -369,7 +369,7 @@ class TrendWidget(Dock):
 
     def _end_reading(self, gathered: Gathered | None) -> None:
         self._timer.stop()
-        set_text(self.status, "")
+        self.status.say("")
         self._gathered = gathered
         names = [name for name in (gathered.patients if gathered else ()) if name]
         before = self.patient.value
@@ -515,7 +515,7 @@ class TrendWidget(Dock):
                 replace_file(path, make())
             except OSError as error:
                 raise BadInput("forms.file-not-written", path=path, why=error.strerror or error) from error
-            set_text(self.status, breakable(say("viewer.trend-saved", path=path)))
+            self.status.say(breakable(say("viewer.trend-saved", path=path)), going=False)
 
 
 _OF_PATIENT, _OF_CONTROL = 0, 1
