@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.pipeline.stages import keep_freed_memory
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber, simulate_passages
-from napari_rbcflow.simulation.motion import Motion
+from napari_rbcflow.simulation.cells import Motion
 from napari_rbcflow.tracking.background import SlidingBackground
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import Track

@@ -1,4 +1,4 @@
-"""What run after run leaves behind in one napari: memory, threads, processes, open files, layers.
+"""What run after run leaves behind in one napari: memory, threads, processes, open files, layers, Qt objects.
 
     OMP_NUM_THREADS=1 xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/many_runs.py
         [--runs 20] [--seconds 5] [--closing] [--objects]
@@ -25,6 +25,7 @@ from typing import Any
 
 import napari
 import psutil
+from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_rbcflow.session import verify
@@ -49,7 +50,8 @@ def left(worker: int | None) -> dict[str, int]:
     me = psutil.Process()
     found = {"viewer_mb": me.memory_info().rss >> 20}
     if worker is not None:
-        found["worker_mb"] = psutil.Process(worker).memory_info().rss >> 20
+        its = psutil.Process(worker)
+        found |= {"worker_mb": its.memory_info().rss >> 20, "worker_threads": its.num_threads()}
     found |= {"threads": me.num_threads(), "children": len(me.children(recursive=True))}
     if hasattr(me, "num_fds"):
         found["files"] = me.num_fds()
@@ -85,7 +87,9 @@ def in_one_window(folder: Path, seconds: float, n: int, objects: bool) -> list[d
         assert widget.run.outcome == ("finished", "seconds"), widget.run.sentence
         wait(lambda worker=worker: worker.ready)
         shutil.rmtree(widget.run.folder)  # twenty of them would fill a small disk
-        rows.append({**left(worker.pid), "layers": len(viewer.layers)})
+        window = viewer.window._qt_window
+        ours = {"timers": len(window.findChildren(QTimer)), "qt": len(window.findChildren(QObject))}
+        rows.append({**left(worker.pid), "layers": len(viewer.layers), **ours})
         print(k + 1, json.dumps(rows[-1]), flush=True)
         if objects and k in (4, n - 1):
             kinds = Counter(type(thing).__name__ for thing in gc.get_objects())

@@ -22,8 +22,8 @@ from napari_rbcflow.errors import RunFailed
 from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.session import Session, open_session
 from napari_rbcflow.simulation import ChamberSettings, SimulatedChamber
+from napari_rbcflow.simulation.cells import Motion
 from napari_rbcflow.simulation.library import build_library
-from napari_rbcflow.simulation.motion import Motion
 
 NEAR_PX = 6.0
 LEAST_SHARE = 0.8

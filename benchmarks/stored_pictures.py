@@ -21,8 +21,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from napari_rbcflow.quality.meter import StoredPicture
 from napari_rbcflow.quality.rules import BLOCK_EDGES, WOVEN_ROWS
-from napari_rbcflow.quality.stored import StoredPicture
 
 FRAMES = 64
 

@@ -41,7 +41,7 @@ from napari_rbcflow.estimate.unseen_flips import (
     repeat_frames,
 )
 from napari_rbcflow.simulation import ChamberSettings, simulate_passages
-from napari_rbcflow.simulation.motion import Motion
+from napari_rbcflow.simulation.cells import Motion
 from napari_rbcflow.types import Label
 
 LENGTHS = (8, 11, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80)

@@ -29,20 +29,23 @@ from napari_rbcflow.simulation import (
     simulate_sequences,
 )
 from napari_rbcflow.simulation import library as library_module
-from napari_rbcflow.simulation.cells import Cell, CellShape, draw_cell, projected_thickness
+from napari_rbcflow.simulation.cells import (
+    FLIPS_SHOW_FROM_ORBIT,
+    Cell,
+    CellShape,
+    Motion,
+    draw_cell,
+    jeffery_axis,
+    jeffery_frame,
+    jeffery_period_s,
+    projected_thickness,
+)
 from napari_rbcflow.simulation.library import (
     CACHE_VARIABLE,
     build_library,
     contrast_range,
     kept_library,
     render_cell,
-)
-from napari_rbcflow.simulation.motion import (
-    FLIPS_SHOW_FROM_ORBIT,
-    Motion,
-    jeffery_axis,
-    jeffery_frame,
-    jeffery_period_s,
 )
 from napari_rbcflow.simulation.optics import OVERSAMPLING
 from napari_rbcflow.simulation.population import Scene

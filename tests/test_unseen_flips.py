@@ -25,7 +25,7 @@ from napari_rbcflow.estimate.unseen_flips import (
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session.counting import unseen_flips
 from napari_rbcflow.simulation import ChamberSettings, simulate_passages
-from napari_rbcflow.simulation.motion import Motion, jeffery_axis, jeffery_period_s
+from napari_rbcflow.simulation.cells import Motion, jeffery_axis, jeffery_period_s
 from napari_rbcflow.types import Label
 
 TANK, FLIP = str(Label.TANK_TREADING), str(Label.FLIPPING)

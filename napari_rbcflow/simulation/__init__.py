@@ -1,9 +1,9 @@
 """A flow chamber that is simulated from the physics up: the only source of whole fields with truth.
 
-How a cell becomes grey: `motion` (where its axis points) -> `cells` (how thick it is along the line of
-sight) -> `optics` (what the camera sees of that) -> `library` (a few hundred cells rendered beforehand) ->
-`population` (who flows by when) -> `canvas` (the frame) -> `chamber` (a source, a movie). `sequences` are
-single labelled cells to train on.
+How a cell becomes grey: `cells` (where its axis points, how thick it is along the line of sight) -> `optics`
+(what the camera sees of that) -> `library` (a few hundred cells rendered beforehand) -> `population` (who
+flows by when) -> `canvas` (the frame) -> `chamber` (a source, a movie). `sequences` are single labelled cells
+to train on.
 """
 
 import lazy_loader

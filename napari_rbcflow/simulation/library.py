@@ -21,8 +21,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from napari_rbcflow.simulation.cells import NOT_JUDGEABLE, Cell, draw_cell, projected_thickness
-from napari_rbcflow.simulation.motion import Motion
+from napari_rbcflow.simulation.cells import NOT_JUDGEABLE, Cell, Motion, draw_cell, projected_thickness
 from napari_rbcflow.simulation.optics import OVERSAMPLING, contrast
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.types import Bools, Floats, Floats32, Ints

@@ -14,7 +14,7 @@ from scipy.ndimage import find_objects, label, uniform_filter
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.simulation.canvas import GREY_ONE, Canvas, add_cells, add_library_cells
-from napari_rbcflow.simulation.cells import FLIPPING, NOT_JUDGEABLE, TANK_TREADING, Cell, draw_cell
+from napari_rbcflow.simulation.cells import FLIPPING, NOT_JUDGEABLE, TANK_TREADING, Cell, Motion, draw_cell
 from napari_rbcflow.simulation.library import (
     VISIBLE_FROM,
     SpriteLibrary,
@@ -25,7 +25,6 @@ from napari_rbcflow.simulation.library import (
     peak_contrast,
     render_cell,
 )
-from napari_rbcflow.simulation.motion import Motion
 from napari_rbcflow.simulation.optics import MAX_ASLANT
 from napari_rbcflow.simulation.settings import ChamberSettings
 from napari_rbcflow.types import CROP_SIDE, Floats, Floats32, Grey, Ints

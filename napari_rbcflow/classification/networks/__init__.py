@@ -1,6 +1,6 @@
 """The networks, by name from `building`: a prepared sequence in, two logits out.
 
-`blend` is what is shipped: learned features beside `handcrafted` ones. `papers` has the two networks of
+`blend` is what is shipped: learned features beside `handcrafted` ones. Beside it the two networks of
 Darrin et al. (Table 1). `ensemble` holds the tensors of several, and makes PyTorch's modules of them.
 
 All take ``(images, mask)``, float32 of shape (tracks, K, 31, 31) and (tracks, K), the mask 1 for frames and 0
