@@ -196,6 +196,55 @@ def test_a_session_opens_with_its_number_and_its_movie_or_its_ring(
     assert not said
 
 
+def test_what_is_opened_takes_the_place_of_what_was_shown(
+    analysed: tuple[Path, Path], make_napari_viewer: Any, qtbot: Any, take_picture: Any
+) -> None:
+    """No number and no mark may be seen beside, or on, a movie that is not theirs."""
+    movie, folder = analysed
+    viewer = make_napari_viewer(show=True)
+    viewer.open_sample(PLUGIN, "simulated_chamber")
+    sample = list(viewer.layers)
+    dock = movie_dock(viewer, qtbot)
+    viewer.open(folder, plugin=PLUGIN)
+    session = [layer for layer in viewer.layers if layer not in sample]
+
+    def shown() -> tuple[bool, bool]:
+        for layers in (sample, session):
+            assert len({layer.visible for layer in layers}) == 1
+        return sample[0].visible, session[0].visible
+
+    movie_dock(viewer, qtbot)
+    assert shown() == (False, True)
+    number = dock.panel.machine.text()
+    assert number
+
+    viewer.open_sample(PLUGIN, "simulated_chamber")
+    qtbot.waitUntil(lambda: set(viewer.layers) == {*sample, *session} and shown() == (True, False))
+    take_picture(viewer, "sample-over-session.png")
+    assert dock.panel.machine.text() == ""
+    assert dock.panel.links.folder is None
+    assert dock.cell_viewer.shown is None
+    assert dock.form.chosen_layer is sample[0]
+    assert not viewer.text_overlay.visible
+
+    assert viewer.open(folder, plugin=PLUGIN) == []  # no twins
+    movie_dock(viewer, qtbot)
+    assert shown() == (False, True)
+    assert dock.panel.machine.text() == number
+    (alone,) = viewer.open(folder / "frames.zarr", plugin=PLUGIN)  # what is opened is of this session
+    qtbot.wait(50)
+    assert dock.panel.machine.text() == number
+    viewer.layers.remove(alone)
+    (opened,) = viewer.open(movie, plugin=PLUGIN)
+    qtbot.waitUntil(lambda: shown() == (False, False))
+    assert opened.visible
+    assert dock.panel.machine.text() == ""
+    viewer.open_sample(PLUGIN, "simulated_chamber")
+    qtbot.waitUntil(lambda: set(viewer.layers) == {*sample, *session, opened} and shown() == (True, False))
+    viewer.open(movie, plugin=PLUGIN)
+    qtbot.waitUntil(lambda: shown() == (False, False))
+
+
 def test_a_session_opens_with_napari_slicing_in_threads(
     analysed: tuple[Path, Path], make_napari_viewer: Any, qtbot: Any, said: list[Any], take_picture: Any
 ) -> None:

@@ -231,12 +231,28 @@ def _number(value: object, otherwise: float) -> float:
 
 def layers_of(viewer: Any, folder: Path) -> dict[str, Any]:
     """Return the layers in a viewer that show a session, by their role, whoever put them there."""
-    found = {}
+    return {
+        str(layer.metadata[METADATA]["role"]): layer
+        for layer in viewer.layers
+        if (session := _session_of(layer)) is not None and _same(session, folder)
+    }
+
+
+def hide_others(viewer: Any, *shown: Path | None, live_goes_on: bool = False) -> None:
+    """Hide the layers of all sessions but those `shown`, and of a live picture unless its run goes on.
+
+    No mark may be on a picture that it does not belong to.
+    """
     for layer in viewer.layers:
-        known = layer.metadata.get(METADATA)
-        if isinstance(known, Mapping) and "role" in known and _same(Path(known["session"]), folder):
-            found[str(known["role"])] = layer
-    return found
+        session = _session_of(layer)
+        other = session is not None and not any(one and _same(session, one) for one in shown)
+        if other or (is_of_live_picture(layer) and not live_goes_on):
+            layer.visible = False
+
+
+def _session_of(layer: Any) -> Path | None:
+    known = layer.metadata.get(METADATA)
+    return Path(known["session"]) if isinstance(known, Mapping) and "role" in known else None
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -315,28 +331,21 @@ class ResultLayers:
             layer = self._layers.get(role)
             if layer is not None and layer in self._viewer.layers:
                 self._raise(layer)
-        if not live_goes_on:
-            for layer in self._viewer.layers:
-                if is_of_live_picture(layer):
-                    layer.visible = False
         for layer in self._unseen:
             layer.visible = True
         self._unseen.clear()
+        of_own = None if own_layer is None else _session_of(own_layer)
+        hide_others(self._viewer, _folder_of(layers), of_own, live_goes_on=live_goes_on)
         if new:
             self._viewer.reset_view()
         self._viewer.layers.selection.active = self._layers[GROUPS[-1]]
 
     def _adopt(self, layers: SessionLayers) -> None:
-        """Go on with the layers of this session that are in the viewer already; hide another session's."""
-        known = layers.marks[OTHERS][1]["metadata"][METADATA]
-        there = layers_of(self._viewer, Path(known["session"]))
+        """Go on with the layers of this session that are in the viewer already."""
+        there = layers_of(self._viewer, _folder_of(layers))
         if all(self._layers.get(role) is layer for role, layer in there.items()):
             return
-        mine = list(there.values())
-        for layer in self.all:
-            if layer not in mine:
-                layer.visible = False
-        self._unseen = [layer for layer in self._unseen if layer in mine]
+        self._unseen = [layer for layer in self._unseen if layer in there.values()]
         self._layers, self._frames = there, None
         made = {"image": layers.image, "tracks": layers.tracks, **layers.marks}
         for role, layer in there.items():
@@ -445,6 +454,10 @@ def keep_unchanged(layer: Any) -> None:
 
 def _nothing() -> None:
     return
+
+
+def _folder_of(layers: SessionLayers) -> Path:
+    return Path(layers.marks[OTHERS][1]["metadata"][METADATA]["session"])
 
 
 def is_of_live_picture(layer: Any) -> bool:

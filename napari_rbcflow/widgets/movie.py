@@ -17,7 +17,7 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE
 from napari_rbcflow.widgets.cells import CellViewer
 from napari_rbcflow.widgets.dock import Dock, session_of
-from napari_rbcflow.widgets.layers import ResultLayers
+from napari_rbcflow.widgets.layers import ResultLayers, hide_others
 from napari_rbcflow.widgets.movie_form import LAYER, MovieForm, frames_of_layer, may_be_movie
 from napari_rbcflow.widgets.movie_job import MovieJob, MovieOrder, Stage
 from napari_rbcflow.widgets.panel import (
@@ -248,6 +248,17 @@ class MovieWidget(MovieLayout):
             self.form.refresh_layers()
             self.form.source.value = LAYER
             self.form.layer.value = layer
+
+    def make_way(self, opened: Path) -> None:
+        """Show no session any more, where something else was `opened` over its picture."""
+        if self.job.busy or self.panel.links.folder in (opened, opened.parent):
+            return
+        self.job.result = None
+        self.cell_viewer.clear()
+        self.panel.clear()
+        self._banner.hide()
+        self.layers.hide()
+        hide_others(self._viewer, opened, live_goes_on=busy())
 
     def closing_stops(self) -> str:
         """Say that a movie is being analysed."""

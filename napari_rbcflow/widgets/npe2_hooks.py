@@ -14,6 +14,7 @@ import pandas as pd
 
 import napari_rbcflow
 from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
+from napari_rbcflow.pipeline import busy
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE as RUN_NAME
 from napari_rbcflow.session import ChangeLog, open_session
@@ -26,6 +27,7 @@ from napari_rbcflow.widgets.layers import (
     axes_of,
     group_colours,
     group_values,
+    hide_others,
     image_layer,
     layers_of,
     movie_of,
@@ -118,6 +120,7 @@ def _choose_sample(viewer: Any) -> None:
                 _bring_up(viewer, layer)
         image = layers_of(viewer, _SAMPLE).get("image")
         if image is not None:
+            dock.make_way(_SAMPLE)
             dock.choose_layer(image)
 
     QTimer.singleShot(0, _told_in(dock, choose))
@@ -189,6 +192,19 @@ def _read_session(path: Path) -> list[LayerData]:
     ).all()
 
 
+def _make_way(viewer: Any, opened: Path) -> None:
+    """Hide what we showed before, as soon as napari has added what was opened."""
+    from qtpy.QtCore import QTimer
+
+    from napari_rbcflow.widgets.movie import MovieWidget
+
+    docks = [dock for dock in viewer.window.dock_widgets.values() if isinstance(dock, MovieWidget)]
+    if docks:
+        QTimer.singleShot(0, _told_in(docks[0], lambda: docks[0].make_way(opened)))
+    else:
+        hide_others(viewer, opened, live_goes_on=busy())
+
+
 def _ask_no_more(folder: Path) -> None:
     """Let napari give us all of the person's own sessions, now that one was opened with us.
 
@@ -206,6 +222,12 @@ def _ask_no_more(folder: Path) -> None:
 
 
 def _read_movie(path: Path) -> list[LayerData]:
+    """Return a movie's frames; in a window the session or sample that was shown there goes."""
+    from napari import current_viewer
+
+    viewer = current_viewer()
+    if viewer is not None:
+        _make_way(viewer, path)
     name = path.parent.name if path.name == "frames.zarr" else path.name
     frames = open_frames(path)
     return [image_layer(frames, name, frames.pixel_size_um)]
