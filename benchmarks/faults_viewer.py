@@ -18,6 +18,7 @@ from fault_bench import Bench, Seen, children, goes, still_there, told, until, w
 from fault_cases import CASES, Case, Setting
 from faults import NO_DISK, PATIENCE_S, as_row, finish, provoke
 from faulty import Faulty
+from qtpy.QtCore import QEvent
 
 from napari_rbcflow.pipeline.client import Phase
 from napari_rbcflow.pipeline.messages import Camera, RunRequest
@@ -50,6 +51,8 @@ class Screen:
     def _live(self, seconds: float) -> None:
         began = time.monotonic()
         self._app.processEvents()  # type: ignore[union-attr]
+        # Without a loop of events Qt keeps for ever what was to be deleted later: windows, docks, labels.
+        self._app.sendPostedEvents(None, QEvent.Type.DeferredDelete)  # type: ignore[union-attr]
         self.stall_s = max(self.stall_s, time.monotonic() - began)
         time.sleep(min(seconds, 0.005))
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import napari
 import psutil
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_rbcflow.session import verify
@@ -41,6 +41,8 @@ def wait(true: Callable[[], Any]) -> None:
         if time.monotonic() > until:
             raise TimeoutError(true)
         QApplication.processEvents()
+        # Without a loop of events Qt keeps for ever what was to be deleted later.
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         time.sleep(0.005)
 
 

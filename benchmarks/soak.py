@@ -35,6 +35,9 @@ from faults_viewer import Screen
 
 from napari_rbcflow.pipeline.messages import RunRequest
 from napari_rbcflow.pipeline.settings import RunSettings
+from napari_rbcflow.widgets import dock
+from napari_rbcflow.widgets.dock import frame_of
+from napari_rbcflow.widgets.window import docked
 
 FPS = 60
 PATIENCE_S = 60.0
@@ -124,6 +127,7 @@ class Soak:
         self.bench = Bench(folder / "bench")
         self.screen = Screen(folder, None)
         self.windows = 1
+        dock.stop_wanted = lambda *_: True  # who closes a dock in mid run, and is asked, means it
 
     def wait(self, seconds: float, run: Any) -> None:
         """Look on for a while, or until the run ends."""
@@ -178,7 +182,8 @@ class Soak:
         self.screen.stall_s = 0.0
         if fault in ("window closed", "dock closed"):
             self.open_again(fault)
-        until(lambda: self.screen.widget._parts.worker.ready, PATIENCE_S)
+        # Nobody presses Start before the dock shows the end; what ended with the run is given back there.
+        until(lambda: not self.screen.widget._going and self.screen.widget._parts.worker.ready, PATIENCE_S)
         below.pop(pid, None)
         row["left"] = still_there(below, 8.0)
         row |= held(self.screen.widget._parts.worker.pid)
@@ -213,7 +218,8 @@ class Soak:
             elif fault == "window closed":
                 self.screen.viewer.close()
             else:
-                self.screen.widget.shut_down()
+                frame, _ = frame_of(self.screen.widget)
+                frame.destroyOnClose()  # type: ignore[union-attr]
         return {}
 
     def open_again(self, fault: str) -> None:
@@ -223,9 +229,6 @@ class Soak:
             self.screen = Screen(self.folder, None)
             self.windows += 1
         else:
-            from napari_rbcflow.widgets.window import docked
-
-            self.screen.viewer.window.remove_dock_widget(self.screen.widget)
             self.screen.widget = docked(self.screen.viewer)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -264,6 +266,10 @@ def test_the_command_lines_widget_is_the_menus(bench: Bench) -> None:
     assert bench.widget(from_menu=True)[0] is not widget
     assert list(bench.viewer.layers) == [image, marks]
     assert not image.data.any()
+    # What was closed is gone, with its last run, and with the viewer that it holds.
+    gone = weakref.ref(widget)
+    del widget, newest
+    bench.wait(lambda: gc.collect() >= 0 and gone() is None, 10)
 
 
 @pytest.mark.slow

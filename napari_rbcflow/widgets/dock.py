@@ -95,14 +95,14 @@ class CloseGuard(QObject):
 
     def __init__(self, dock: Dock) -> None:
         super().__init__(dock)
-        self._dock = dock
+        self.dock = dock
         # Nothing here may keep a window that napari has let go of.
         self._frame: ref[QDockWidget] | None = None
         self._window: ref[QMainWindow] | None = None
 
     def watch(self) -> None:
         """Watch what the dock is in now."""
-        frame, window = frame_of(self._dock)
+        frame, window = frame_of(self.dock)
         if window is not None and (self._window is None or self._window() is not window):
             self._window = ref(window)
             window.installEventFilter(self)
@@ -116,21 +116,24 @@ class CloseGuard(QObject):
         """Keep the window where a person wants to go on."""
         if event.type() != QEvent.Type.Close or not isinstance(window, QMainWindow):
             return False
-        if frame_of(self._dock)[1] is not window or _closed_by_program(window) or self.may_close():
+        if frame_of(self.dock)[1] is not window or _closed_by_program(window) or self.may_close():
             return False
         event.ignore()
         return True
 
     def may_close(self) -> bool:
         """Ask a person, where there is something to ask."""
-        question = self._dock.closing_stops()
-        return not question or stop_wanted(self._dock, question)
+        question = self.dock.closing_stops()
+        return not question or stop_wanted(self.dock, question)
 
 
 def _close_if_wanted(frame: ref[Any], guard: ref[CloseGuard]) -> None:
     closing, asking = frame(), guard()
     if closing is not None and (asking is None or asking.may_close()):
         type(closing).destroyOnClose(closing)
+        if asking is not None:
+            # napari only takes it out of its window. Its slots hold it, and it the viewer, until Qt ends it.
+            asking.dock.deleteLater()
 
 
 def stop_wanted(parent: QWidget, question: str) -> bool:
