@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,8 @@ def test_each_movie_gets_a_session_and_a_row_and_a_bad_one_fails_alone(
     # What is no setting stays beside the results; the record's fields go into the session.
     assert (table["date"]["m0.tif"], table["ward"]["m0.tif"]) == ("2026-03-02", 7)
     assert open_session(table["session"]["m0.tif"]).run["record"] == {"operator": "Anna"}
+    assert table["record_operator"].dropna().to_dict() == {"m0.tif": "Anna"}
+    assert "operator" not in table
     assert set(listening) <= {"127.0.0.1", "::1"}
     assert {path.name for path in folder.glob("*")} >= {"m0", "ü m", "batch.csv", "batch.parquet"}
     assert not list(folder.glob(".batch/work/*"))
@@ -226,6 +229,79 @@ def test_what_is_no_batch_s_folder_is_refused(tmp_path: Path, rbcflow: Any) -> N
         assert len(err.strip().splitlines()) == 1
         assert "`" not in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m0.tif", "taken"]
+
+
+def test_the_record_is_that_of_the_command_with_what_a_list_says_of_a_movie(
+    lists: Path, batch: tuple[Path, pd.DataFrame, list[str]], tmp_path: Path, rbcflow: Any
+) -> None:
+    (tmp_path / "ours.toml").write_text("[fields.ph]\nrequired = true\nkind = 'number'\n")
+    folder, movie = tmp_path / "b", lists / "m0.tif"
+    (tmp_path / "list.csv").write_text(f"movie,ph,date\n{movie},7.4,today\nabsent.tif,,today\n")
+    command = ["batch", tmp_path / "list.csv", "-o", folder, *OPTIONS, "--record", "medium_lot=M7"]
+    command += ["--record-template", tmp_path / "ours.toml"]
+    # Nothing begins without a required field, and the line of the list is named.
+    code, _, err = rbcflow(*command)
+    assert (code, folder.exists()) == (2, False)
+    assert "list.csv, line 3" in err
+    (tmp_path / "list.csv").write_text(f"movie,ph,date\n{movie},7.4,today\nabsent.tif,7.2,today\n")
+    assert rbcflow(*command)[0] == 1
+    table = table_of(folder)
+    assert table["record_ph"].to_dict() == {"m0.tif": 7.4, "absent.tif": 7.2}
+    assert set(table["record_medium_lot"]) == {"M7"}
+    assert set(table["date"]) == {"today"}
+    assert open_session(folder / "m0").run["record"] == {"medium_lot": "M7", "ph": 7.4}
+
+
+def test_the_table_says_what_a_session_says_after_a_review(
+    batch: tuple[Path, pd.DataFrame, list[str]], lists: Path, tmp_path: Path, rbcflow: Any
+) -> None:
+    folder = Path(shutil.copytree(batch[0], tmp_path / "b"))
+    before = analyze_many([], folder).set_index("patient")
+    assert (before["verdict"]["AB"], before["status"]["CD"]) == ("provisional", "finished")
+    assert before["result"].isna().all()
+    session = open_session(folder / "m0")
+    chosen = session.review_sample(60)
+    session.review(dict.fromkeys(chosen, "tank-treading"), by="Ben")
+    shutil.rmtree(folder / "ü m")
+    # With no movie at all, and as well before a movie is analysed.
+    assert rbcflow("batch", "-o", folder)[0] == 1
+    table, conclusion = table_of(folder), open_session(folder / "m0").conclusion
+    row = table.loc["m0.tif"]
+    assert (row["verdict"], row["verdict_reason"]) == (conclusion.verdict, conclusion.reason)
+    assert row["verdict_reason"] != before["verdict_reason"]["AB"]
+    assert (row["fraction"], row["n"]) == (before["fraction"]["AB"], before["n"]["AB"])
+    assert conclusion.headline is not None, conclusion
+    assert (row["result"], row["result_n"]) == (conclusion.headline.estimate, conclusion.headline.n)
+    # A number whose session is gone is no number any more.
+    gone = table.loc["ü m.tif"]
+    assert gone["status"] == "failed"
+    assert is_said("pipeline.batch-session-gone", gone["reason"], session="ü m")
+    assert pd.isna(gone["fraction"])
+    # One that is damaged neither, and what is left of it is not written over.
+    (folder / "m0" / "run.json").write_text("{")
+    table = analyze_many(lists / "m0.tif", folder, patient="AB", sample="arm", **GIVEN | {"fps": 59.5})
+    assert Path(table["session"][0]).name == "m0-2"
+    assert (folder / "m0" / "run.json").read_text() == "{"
+    assert rbcflow("batch", "-o", tmp_path / "none")[0] == 2
+
+
+def test_a_batch_can_be_watched_and_stopped(tmp_path: Path, frames: Any) -> None:
+    movies = write_movies(tmp_path / "m", frames, 2)
+    tifffile.imwrite(movies[1], np.concatenate([frames] * 20), photometric="minisblack")
+    stop, seen = threading.Event(), []
+
+    def look(rows: Any, left_s: float) -> None:
+        seen.append([row["status"] for row in rows])
+        if rows[1].get("share", 0.0) > 0:
+            assert left_s > 0
+            stop.set()
+
+    table = analyze_many(movies, tmp_path / "b", workers=1, look=look, stop=stop, **GIVEN)
+    assert seen[0] == ["waiting"] * 2
+    assert seen[-1] == ["finished", "running"]
+    assert list(table["status"]) == list(table_of(tmp_path / "b")["status"]) == ["finished"]
+    assert list(started(tmp_path / "b")) == ["m0"]
+    assert not list((tmp_path / "b").glob(".batch/work/*/*"))
 
 
 # ------------------------------------------------------------------ killed, on a cluster, in a store

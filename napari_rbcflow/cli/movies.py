@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def analyze(movie: Path, output: Path, **options: Any) -> None:
 
 
 @cli.command(help=say("cli.batch"), short_help=say("cli.batch-short"))
-@click.argument("movies", nargs=-1, required=True, metavar="MOVIE...")
+@click.argument("movies", nargs=-1, metavar="[MOVIE...]")
 @click.option("-o", "--output", required=True, metavar="DIR", help=say("cli.batch-output"))
 @click.option("--scheduler", metavar="ADDRESS", help=say("cli.scheduler"))
 @click.option("--workers", type=int, metavar="N", help=say("cli.workers"))
@@ -101,17 +101,22 @@ def batch(movies: tuple[str, ...], output: str, **options: Any) -> int:
     from napari_rbcflow.estimate import time_words
 
     record, given_flow = run_record(options, complete=False), set_flow(options)
-    failed = 0
     with bar(say("cli.batch-going"), time_left=False) as show:
 
-        def progress(row: Mapping[str, Any], done: int, of: int, left_s: float) -> None:
-            nonlocal failed
-            failed += row["status"] == "failed"
-            note = say("cli.batch-last", done=done, of=of)
+        def so_far(done: int, of: int, left_s: float) -> str:
             if done < of and math.isfinite(left_s):
-                note = say("cli.batch-left", done=done, of=of, time=time_words(left_s))
-            show(done, of, say("cli.batch-note", failed=failed, note=note) if failed else note)
-            words = {"note": note, "movie": row["movie"]}
+                return say("cli.batch-left", done=done, of=of, time=time_words(left_s))
+            return say("cli.batch-last", done=done, of=of)
+
+        def look(rows: Sequence[Mapping[str, Any]], left_s: float) -> None:
+            states = [row["status"] for row in rows]
+            done, failed = sum(state in ("finished", "failed") for state in states), states.count("failed")
+            note = so_far(done, len(rows), left_s)
+            note = say("cli.batch-note", failed=failed, note=note) if failed else note
+            show(done + sum(row.get("share", 0.0) for row in rows), len(rows), note)
+
+        def progress(row: Mapping[str, Any], done: int, of: int, left_s: float) -> None:
+            words = {"note": so_far(done, of, left_s), "movie": row["movie"]}
             if row["reason"]:
                 key = "cli.batch-failed" if row["status"] == "failed" else "cli.batch-remark"
                 show.tell(say(key, **words, why=row["reason"]))
@@ -120,7 +125,13 @@ def batch(movies: tuple[str, ...], output: str, **options: Any) -> int:
 
         try:
             table = pipeline.analyze_many(
-                movies, output, set_flow=given_flow, run_record=record, progress=progress, **given(options)
+                movies,
+                output,
+                set_flow=given_flow,
+                run_record=record,
+                progress=progress,
+                look=look,
+                **given(options),
             )
         except KeyboardInterrupt:
             raise RunFailed("cli.batch-stopped", folder=output) from None

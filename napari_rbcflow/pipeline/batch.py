@@ -10,15 +10,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_rbcflow.errors import BadInput, RunFailed
-from napari_rbcflow.pipeline.batch_folder import FAILED, FINISHED, TABLE, BatchFolder, Row, fingerprint
+from napari_rbcflow.pipeline.batch_folder import (
+    FAILED,
+    FINISHED,
+    OF_MOVIE,
+    RUNNING,
+    TABLE,
+    WAITING,
+    BatchFolder,
+    Row,
+    fingerprint,
+)
 from napari_rbcflow.pipeline.batch_list import BatchMovie, list_movies
 from napari_rbcflow.sentences import say
 
@@ -33,7 +44,12 @@ _SHARE_OF_MEMORY = 0.9
 _TABLE_SHARE = 0.05
 """Of the time at most goes into writing the table, of thousands of movies too; the last time always."""
 
+_LOOK_S, _LOOK_EVERY_S = 0.1, 0.5
+_LEAST_DONE = 0.05
+"""Of a movie, before anything is said of the time left."""
+
 Progress = Callable[[Row, int, int, float], object]
+Look = Callable[[Sequence[Row], float], object]
 
 
 def analyze_many(
@@ -44,19 +60,23 @@ def analyze_many(
     workers: int | None = None,
     memory_gb: float | None = None,
     progress: Progress | None = None,
+    look: Look | None = None,
+    stop: threading.Event | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
     """Analyse many movies, as ``rbcflow batch`` does; called again, only what is not finished.
 
     Each movie gets a session folder in `out`. The table `out`/``batch.csv``, and the same as
-    ``batch.parquet``, grows a row a movie as they finish. A movie that fails does so alone.
+    ``batch.parquet``, grows a row a movie as they finish. A movie that fails does so alone. What is finished
+    is read again: the table says what its session says now, after a review too.
 
     Parameters
     ----------
     movies : path, or iterable of paths
         Each a movie as `analyze` takes it, a pattern (``monday/*.tif``), or a list: a CSV file with the
         column `movie` and any of `patient`, `sample`, `date`, the settings of `analyze` and the fields of
-        the run's record. Also addresses that fsspec knows, such as ``s3://bucket/monday.tif``.
+        the run's record. Also addresses that fsspec knows, such as ``s3://bucket/monday.tif``. None at all
+        only brings the table of a batch up to date.
     out : path
         The batch's folder: a new one, or that of an earlier call. Also an address of an object store.
     scheduler : str, optional
@@ -69,13 +89,19 @@ def analyze_many(
     progress : callable, optional
         Called after each movie with its row, how many are done, of how many, and about how many seconds are
         left (not a number where nothing is known yet).
+    look : callable, optional
+        Called about twice a second, by the thread that called this, with all rows in their order and the
+        seconds left. `status` of a row is ``waiting``, ``running`` (then `share` says how much of it is
+        done), ``finished`` or ``failed``.
+    stop : threading.Event, optional
+        Set in another thread, it ends the batch: what was not finished is given up, and done the next time.
     **settings
         Those of `analyze`, for all movies that a list says nothing else of.
 
     Returns
     -------
     DataFrame
-        The rows of these movies, in their order.
+        The rows of these movies, in their order; without those that `stop` left.
 
     Raises
     ------
@@ -90,8 +116,11 @@ def analyze_many(
         raise BadInput("pipeline.batch-workers-outside", value=workers)
     if memory_gb is not None and not memory_gb > 0:
         raise BadInput("pipeline.batch-memory-outside", value=memory_gb)
-    listed = list_movies(movies, **settings)
     folder = BatchFolder(str(out))
+    words = [movies] if isinstance(movies, (str, Path)) else list(movies)
+    if not words and folder.begun:
+        return _brought_up_to_date(folder)
+    listed = list_movies(words, **settings)
     with contextlib.ExitStack() as stack:
         begun = folder.begun
         if begun:
@@ -104,7 +133,10 @@ def analyze_many(
             if len(listed) == 1:
                 raise BadInput("sources.no-file", path=missing[0].movie)
             raise BadInput("pipeline.batch-none-there", movies=len(listed), path=missing[0].movie)
+        batch.read_again()
         to_do = [movie for movie in listed if not batch.finished(movie, prints[movie.key])]
+        if look is not None:  # a cluster takes seconds to come up
+            look(batch.rows_now({movie.key for movie in to_do}, {}), math.nan)
         cluster = None
         if any(prints[movie.key] is not None for movie in to_do):
             cluster = stack.enter_context(_cluster(folder, scheduler, workers, memory_gb, len(to_do)))
@@ -113,10 +145,18 @@ def analyze_many(
             stack.enter_context(folder.held())
         batch.write_table()
         try:
-            batch.carry_out(to_do, prints, cluster, progress)
+            batch.carry_out(to_do, prints, cluster, progress, look, stop or threading.Event())
         finally:
             batch.write_table(last=True)
-    return folder.table([batch.rows[movie.key] for movie in listed])
+    return folder.table([batch.rows[movie.key] for movie in listed if movie.key in batch.rows])
+
+
+def _brought_up_to_date(folder: BatchFolder) -> pd.DataFrame:
+    with folder.held():
+        batch = _Batch(folder, [], folder.rows())
+        batch.read_again()
+        batch.write_table(last=True)
+    return folder.table(batch.in_order())
 
 
 def _print_of(movie: BatchMovie) -> str | None:
@@ -130,10 +170,16 @@ def _print_of(movie: BatchMovie) -> str | None:
 
 
 class _Cluster:
-    """A Dask client with what each task gets."""
+    """A Dask client with what each task gets; `shares` of the movies under way, by their keys."""
 
-    def __init__(self, client: Client, memory_bytes: int | None) -> None:
+    def __init__(self, client: Client, memory_bytes: int | None, topic: str) -> None:
         self.client, self.memory_bytes = client, memory_bytes
+        self.shares: dict[str, float] = {}
+        client.subscribe_topic(topic, self._hear)
+
+    def _hear(self, event: tuple[float, tuple[str, float]]) -> None:
+        key, share = event[1]
+        self.shares[key] = min(1.0, share)
 
 
 @contextlib.contextmanager
@@ -175,7 +221,7 @@ def _cluster(
         name = plugin_name(folder)
         client.register_plugin(Processes(name), name=name)
         try:
-            yield _Cluster(client, most)
+            yield _Cluster(client, most, name)
         finally:
             with contextlib.suppress(Exception):  # a scheduler that is gone
                 client.unregister_worker_plugin(name)
@@ -192,7 +238,7 @@ class _Batch:
 
     def __init__(self, folder: BatchFolder, listed: Collection[BatchMovie], rows: dict[str, Row]) -> None:
         self.folder, self.rows = folder, rows
-        self._listed = [movie.key for movie in listed]
+        self._listed = {movie.key: movie for movie in listed}
         self._names = {row["session"].casefold() for row in rows.values() if row["session"]}
         self._written, self._cost = float("-inf"), 0.0
 
@@ -200,14 +246,32 @@ class _Batch:
         """Whether anything is known of any of these movies."""
         return any(movie.key in self.rows for movie in listed)
 
+    def read_again(self) -> None:
+        """Take in what the sessions of finished movies say now; one may have been reviewed, or be gone."""
+        finished = [row for row in self.rows.values() if row["status"] == FINISHED]
+        with ThreadPoolExecutor(_ASKING) as asking:
+            self.rows |= {row["key"]: row for row in asking.map(self._as_it_is_now, finished)}
+
+    def _as_it_is_now(self, row: Row) -> Row:
+        session = row["session"]
+        try:
+            if results := self.folder.results(session):
+                return row | results
+            reason = say("pipeline.batch-session-gone", session=session)
+        except OSError as error:  # of a network; `as_of` says how old the row is
+            logging.getLogger(__name__).warning("%s: %s", session, error)
+            return row
+        except BadInput as error:
+            reason, session = str(error), ""  # its folder is left as it is
+        plain = {name: row[name] for name in ("key", *OF_MOVIE, "columns", "settings_hash") if name in row}
+        return plain | {"status": FAILED, "reason": reason, "session": session}
+
     def finished(self, movie: BatchMovie, mark: str | None) -> bool:
         """Say whether nothing is left to do; of a movie that is not there any more, its session is enough."""
         row = self.rows.get(movie.key)
         if row is None or row["status"] != FINISHED or row["settings_hash"] != movie.settings_hash:
             return False
         if mark is not None and mark != row["fingerprint"]:
-            return False
-        if not self.folder.exists(f"{row['session']}/run.json"):
             return False
         if (row["movie"], row["columns"]) != (movie.movie, dict(movie.columns)):
             row |= {"movie": movie.movie, "columns": dict(movie.columns)}
@@ -220,21 +284,46 @@ class _Batch:
         prints: Mapping[str, str | None],
         cluster: _Cluster | None,
         progress: Progress | None,
+        look: Look | None,
+        stop: threading.Event,
     ) -> None:
         """Do these movies; their rows are in the table as soon as they have come."""
-        began, of = time.monotonic(), len(self._listed)
-        missing = sum(prints[movie.key] is None for movie in to_do)  # which come first, and take no time
-        for n, row in enumerate(self._ended(to_do, prints, cluster), 1):
-            self.rows[row["key"]] = row
-            self.write_table()
-            if progress is not None:
-                analysed, left = n - missing, len(to_do) - n
-                seconds = (time.monotonic() - began) / analysed * left if analysed > 0 else math.nan
-                progress(row, of - left, of, seconds)
+        began, looked, of = time.monotonic(), -math.inf, len(self._listed)
+        shares = {} if cluster is None else cluster.shares
+        left = {movie.key for movie in to_do}
+        analysed = 0  # those that are missing take no time
+        for row in self._ended(to_do, prints, cluster, stop):
+            if row is not None:
+                left.discard(row["key"])
+                self.rows[row["key"]] = row
+                analysed += prints[row["key"]] is not None
+                self.write_table()
+            done = analysed + sum(shares.get(key, 0.0) for key in left)
+            to_go = sum(1 - shares.get(key, 0.0) for key in left)
+            seconds = (time.monotonic() - began) / done * to_go if done >= _LEAST_DONE else math.nan
+            if row is not None and progress is not None:
+                progress(row, of - len(left), of, seconds)
+            if look is not None and (row or time.monotonic() - looked >= _LOOK_EVERY_S):
+                looked = time.monotonic()
+                look(self.rows_now(left, shares), seconds)
+
+    def rows_now(self, left: Collection[str], shares: Mapping[str, float]) -> list[Row]:
+        """Return the rows of all listed movies, also of those that are `left`."""
+        going = {key: {"status": RUNNING, "share": share} for key, share in shares.items()}
+        return [
+            movie.row(WAITING) | going.get(key, {}) if key in left else self.rows[key]
+            for key, movie in self._listed.items()
+        ]
 
     def _ended(
-        self, to_do: Collection[BatchMovie], prints: Mapping[str, str | None], cluster: _Cluster | None
-    ) -> Iterator[Row]:
+        self,
+        to_do: Collection[BatchMovie],
+        prints: Mapping[str, str | None],
+        cluster: _Cluster | None,
+        stop: threading.Event,
+    ) -> Iterator[Row | None]:
+        """Return each row as it comes, and None every moment where nothing does."""
+        yield None
         tasks: dict[Future, BatchMovie] = {}
         for movie in to_do:
             if prints[movie.key] is None:
@@ -258,7 +347,14 @@ class _Batch:
                     pure=False,
                 )
                 tasks[task] = movie
-        for task in as_completed(list(tasks)):
+        ended = as_completed(list(tasks))
+        while tasks:
+            if not ended.has_ready():
+                if stop.wait(_LOOK_S):
+                    return
+                yield None
+                continue
+            task = next(ended)
             movie = tasks.pop(task)
             if task.status == "finished":
                 yield task.result()
@@ -290,15 +386,18 @@ class _Batch:
         self._names.add(name.casefold())
         return name
 
+    def in_order(self) -> list[Row]:
+        """Return all rows, those that were listed first."""
+        others = sorted(self.rows.keys() - self._listed, key=lambda key: str(self.rows[key]["movie"]))
+        return [self.rows[key] for key in (*self._listed, *others) if key in self.rows]
+
     def write_table(self, *, last: bool = False) -> None:
         """Write the table unless that was just done; `last` says that it must be."""
         if not last and time.monotonic() - self._written < self._cost / _TABLE_SHARE:
             return
         began = time.monotonic()
-        listed = [key for key in self._listed if key in self.rows]
-        others = sorted(self.rows.keys() - set(listed), key=lambda key: str(self.rows[key]["movie"]))
         try:
-            self.folder.write_table([self.rows[key] for key in (*listed, *others)])
+            self.folder.write_table(self.in_order())
         except OSError as error:  # open in a spreadsheet, on Windows
             if last:
                 why = error.strerror or error

@@ -15,12 +15,13 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import read_json, replace_file
-from napari_rbcflow.session import locked
+from napari_rbcflow.session import RUN_FILE, Session, locked, open_session
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,8 @@ _MARKER = "batch.json"
 FORMAT = 1
 FINISHED, FAILED, UNFINISHED = "finished", "failed", "unfinished"
 """How a movie stands; `UNFINISHED` only while its session is on its way into an object store."""
+WAITING, RUNNING = "waiting", "running"
+"""While a batch goes on; in no table."""
 
 Row = dict[str, Any]
 
@@ -46,7 +49,14 @@ NUMBERS: dict[str, str] = {
     "fraction_corrected": "Float64",
     "fraction_corrected_low": "Float64",
     "fraction_corrected_high": "Float64",
+    "result": "Float64",
+    "result_low": "Float64",
+    "result_high": "Float64",
+    "result_level": "Float64",
+    "result_method": "string",
+    "result_n": "Int64",
 }
+"""The machine's number, that corrected for its errors, and the one to act on, where there is one."""
 COLUMNS: dict[str, str] = {
     **dict.fromkeys((*OF_MOVIE, "verdict", "verdict_reason"), "string"),
     **NUMBERS,
@@ -56,9 +66,11 @@ COLUMNS: dict[str, str] = {
     **dict.fromkeys(("frames", "frames_processed", "frames_dropped", "frames_missed"), "Int64"),
     "fps": "Float64",
     "pixel_size_um": "Float64",
-    **dict.fromkeys(("warnings", "started", "ended", "version", "movie_hash", "settings_hash"), "string"),
+    **dict.fromkeys(
+        ("warnings", "started", "ended", "version", "movie_hash", "settings_hash", "as_of"), "string"
+    ),
 }
-"""The columns of the table, with pandas' types; columns of a person's own list follow."""
+"""The columns of the table, with pandas' types; the records' fields and a person's own columns follow."""
 
 
 # ------------------------------------------------------------------ addresses
@@ -162,6 +174,47 @@ def _get(store: Any, paths: list[str], to: list[Path]) -> None:
     for parent in {path.parent for path in to}:
         parent.mkdir(parents=True, exist_ok=True)
     store.get(paths, [str(path) for path in to])
+
+
+# ------------------------------------------------------------------ results
+
+_FIGURE = ("estimate", "low", "high", "level", "method", "n")
+_SAYS_RESULTS = (RUN_FILE, "review.json")
+"""The files that `results_of` reads."""
+
+
+def results_of(session: Session) -> Row:
+    """Return what a table of results needs of a closed session, as it is now."""
+    run, conclusion = session.run, session.conclusion
+    frames, corrected, result = run["frames"], run.get("fraction_corrected") or {}, conclusion.headline
+    numbers = {
+        "fraction": run["fraction"],
+        "fraction_corrected": {name: corrected.get(name) for name in ("estimate", "low", "high")},
+        "result": dict.fromkeys(_FIGURE) if result is None else vars(result),
+    }
+    return {
+        "verdict": str(conclusion.verdict),
+        "verdict_reason": conclusion.reason,
+        **{
+            name if entry == "estimate" else f"{name}_{entry}": value
+            for name, figure in numbers.items()
+            for entry, value in figure.items()
+            if entry in _FIGURE
+        },
+        "n": run["fraction"]["n"],
+        **run["cells"],
+        "frames": frames["received"],
+        "frames_processed": frames["processed"],
+        "frames_dropped": sum(frames["dropped"].values()),
+        "frames_missed": sum(frames["missed"].values()),
+        "fps": run["parameters"]["fps"],
+        "pixel_size_um": run["parameters"]["pixel_size_um"],
+        "record": run.get("record") or {},
+        "warnings": " ".join(warning.key for warning in session.warnings),
+        "started": run["started"],
+        "ended": run["ended"],
+        "as_of": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
 
 
 # ------------------------------------------------------------------ the folder
@@ -332,6 +385,18 @@ class BatchFolder:
         # A person may have deleted the session, and another have got its name.
         return row if run is not None and json.loads(run)["started"] == row["started"] else None
 
+    def results(self, name: str) -> Row | None:
+        """Return what a session says now, None where it is gone; `BadInput` if it is damaged."""
+        if not self.exists(f"{name}/{RUN_FILE}"):
+            return None
+        if self.local is not None:
+            return results_of(open_session(self.local / name))
+        with tempfile.TemporaryDirectory(prefix="rbcflow-batch-") as folder:
+            for file in _SAYS_RESULTS:
+                if (data := self.read(f"{name}/{file}")) is not None:
+                    (Path(folder) / file).write_bytes(data)
+            return results_of(open_session(folder))
+
     def copy_session(self, name: str, to: Path) -> None:
         """Copy a session out of the batch's folder."""
         if self.local is not None:
@@ -347,14 +412,19 @@ class BatchFolder:
         """Return rows as a table, with the addresses of the sessions."""
         import pandas as pd
 
-        own = dict.fromkeys(name for row in rows for name in row["columns"] if name not in COLUMNS)
-        told = [
-            row["columns"]
-            | {name: row[name] for name in COLUMNS if name in row}
-            | {"session": self.path(row["session"]) if row["session"] else ""}
-            for row in rows
-        ]
-        types = COLUMNS | dict.fromkeys(own, "string")
+        told, types = [], dict(COLUMNS)
+        for row in rows:
+            record = {f"record_{name}": value for name, value in row.get("record", {}).items()}
+            for name, value in record.items():
+                number = isinstance(value, (int, float)) and types.get(name) != "string"
+                types[name] = "Float64" if number else "string"
+            told.append(
+                row["columns"]
+                | record
+                | {name: row[name] for name in COLUMNS if name in row}
+                | {"session": self.path(row["session"]) if row["session"] else ""}
+            )
+        types |= {name: "string" for row in rows for name in row["columns"] if name not in types}
         return pd.DataFrame(told, columns=list(types)).astype(types)
 
     def write_table(self, rows: Sequence[Row]) -> None:

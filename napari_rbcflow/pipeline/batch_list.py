@@ -87,6 +87,7 @@ class BatchMovie:
             "session": "",
             "patient": self.settings.patient,
             "sample": self.settings.sample,
+            "record": dict(self.settings.run_record.values),
             "columns": dict(self.columns),
             "settings_hash": self.settings_hash,
             "version": __version__,
@@ -258,7 +259,7 @@ def _settings(columns: Mapping[str, str], usual: Mapping[str, Any]) -> dict[str,
     record: RunRecord = usual["run_record"]
     known = {one.name for one in record.template.fields}
     own = {name: text for name, text in columns.items() if name in known and text}
-    rest = {name: text for name, text in columns.items() if name not in _KNOWN and name != "movie"}
+    rest = {name: text for name, text in columns.items() if name not in (*_KNOWN, *known, "movie")}
     return {
         **usual,
         **given,

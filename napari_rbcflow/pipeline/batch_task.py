@@ -11,6 +11,7 @@ import hashlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from napari_rbcflow.pipeline.batch_folder import (
     fetch,
     fingerprint,
     local_path,
+    results_of,
 )
 from napari_rbcflow.pipeline.batch_list import BatchMovie
 from napari_rbcflow.pipeline.client import Phase, Worker, WorkerRun
@@ -44,6 +46,7 @@ CORES = 2
 """Of a movie: one reads and tracks, the other judges and writes."""
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "NUMBA_NUM_THREADS")
 _LOOK_S = 0.1
+TELL_S = 1.0
 STALLED_S = 1800.0
 """Seconds without a new frame after which a movie is given up: a network disk may be slow, not that slow."""
 
@@ -93,6 +96,7 @@ def analyze_one(
     processes: Processes = get_worker().plugins[plugin_name(folder)]
     row = movie.row(FAILED)
     session: Path | None = None
+    _tell(processes.name, movie, 0.0)
     with folder.work() as work:
         try:
             before = fingerprint(movie.address)
@@ -101,6 +105,7 @@ def analyze_one(
             done = folder.done(row["movie_hash"], row["settings_hash"])
             if done is not None and done["key"] == movie.key:
                 row = done | {name: row[name] for name in ("fingerprint", "movie", "columns")}
+                row |= folder.results(done["session"]) or {}
             else:
                 row["reason"] = _again_words(row, earlier)
                 session = work / "session" / name
@@ -110,7 +115,7 @@ def analyze_one(
                     row["reason"] = say("pipeline.batch-same", movie=done["movie"])
                 else:
                     _run(movie, path, session, work, processes, memory_bytes)
-                results = _results(_named(session, movie))
+                results = results_of(_named(session, movie))
                 if fingerprint(movie.address) != before:
                     raise RunFailed("pipeline.batch-movie-changing", movie=movie.movie)
                 row |= {"status": FINISHED, "session": name, **results}
@@ -131,6 +136,11 @@ def analyze_one(
 def plugin_name(folder: BatchFolder) -> str:
     """Return the name of a batch's processes: begun again, a batch ends those that a killed one left."""
     return f"rbcflow-{hashlib.sha256(folder.address.encode()).hexdigest()[:16]}"
+
+
+def _tell(topic: str, movie: BatchMovie, share: float) -> None:
+    """Tell whoever began the batch how much of a movie is done."""
+    get_worker().log_event(topic, (movie.key, share))
 
 
 def _why(error: Exception, movie: BatchMovie) -> str:
@@ -161,7 +171,7 @@ def _run(
     source = MovieFile(path, movie.fps, movie.pixel_size_um, movie.series)
     process = processes.worker()
     run = process.start(RunRequest(source, session, settings))
-    _watch(run, process, memory_bytes or _share())
+    _watch(run, process, memory_bytes or _share(), lambda share: _tell(processes.name, movie, share))
     status, reason = run.outcome
     if run.phase is Phase.REFUSED:
         raise BadInput.told(run.sentence, run.key)
@@ -178,13 +188,16 @@ def _share() -> int | None:
     return None if limit is None else limit // worker.state.nthreads
 
 
-def _watch(run: WorkerRun, process: Worker, most_bytes: int | None) -> None:
+def _watch(run: WorkerRun, process: Worker, most_bytes: int | None, tell: Callable[[float], object]) -> None:
     """Wait for the end of a run; give it up where it takes too much memory, or does not go on."""
-    at, since = -1, time.monotonic()
+    at, since, told = -1, time.monotonic(), 0.0
     while not run.wait(_LOOK_S):
         processed = -1 if run.snapshot is None else run.snapshot.progress.processed
         if processed != at:
             at, since = processed, time.monotonic()
+        if run.info is not None and run.info.n_frames and time.monotonic() - told >= TELL_S:
+            told = time.monotonic()
+            tell(max(0, processed) / run.info.n_frames)
         taken = _memory_of(process.pid)
         if most_bytes is not None and taken > most_bytes:
             why = {"taken": taken / 1e9, "most": most_bytes / 1e9}
@@ -212,32 +225,3 @@ def _named(folder: Path, movie: BatchMovie) -> Session:
         run["parameters"]["source_details"]["file"] = movie.address
         write_run(folder, run)
     return session
-
-
-def _results(session: Session) -> Row:
-    """Return what a table of results needs of a session."""
-    run, figure, conclusion = session.run, session.fraction, session.conclusion
-    corrected, frames = run["fraction_corrected"], run["frames"]
-    return {
-        "verdict": str(conclusion.verdict),
-        "verdict_reason": conclusion.reason,
-        "fraction": figure.estimate,
-        "fraction_low": figure.low,
-        "fraction_high": figure.high,
-        "fraction_level": figure.level,
-        "fraction_method": figure.method,
-        "n": figure.n,
-        "fraction_corrected": corrected["estimate"],
-        "fraction_corrected_low": corrected["low"],
-        "fraction_corrected_high": corrected["high"],
-        **run["cells"],
-        "frames": frames["received"],
-        "frames_processed": frames["processed"],
-        "frames_dropped": sum(frames["dropped"].values()),
-        "frames_missed": sum(frames["missed"].values()),
-        "fps": run["parameters"]["fps"],
-        "pixel_size_um": run["parameters"]["pixel_size_um"],
-        "warnings": " ".join(warning.key for warning in session.warnings),
-        "started": run["started"],
-        "ended": run["ended"],
-    }
