@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from pretended_card import pretend_card
 from sentence_keys import refused
+from small_chamber import SmallChamber
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import StopRules
@@ -38,11 +40,8 @@ def worker() -> Iterator[Worker]:
 
 
 def chamber(folder: Path, **rules: Any) -> RunRequest:
-    return RunRequest(
-        Camera("simulated", {"seed": 3, "cells_per_frame": 60.0}),
-        folder,
-        RunSettings(stop=StopRules(**rules), ring_seconds=0.5),
-    )
+    settings = RunSettings(stop=StopRules(**rules), ring_seconds=0.5)
+    return RunRequest(SmallChamber(), folder, settings)  # type: ignore[arg-type]
 
 
 def until(true: Callable[[], Any], timeout_s: float = 60.0) -> None:
@@ -174,14 +173,14 @@ def test_a_driver_that_hangs_is_left_by_stop(
 
 @pytest.mark.parametrize("how", ["stop", "close"])
 def test_a_worker_that_computes_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr("napari_rbcflow.pipeline.client.PATIENCE_S", 0.1)
     monkeypatch.setattr("napari_rbcflow.pipeline.client.OPENING_PATIENCE_S", 0.0)
-    with Worker() as worker:
-        run = worker.start(chamber(tmp_path / "s"))
+    with nullcontext(worker) if how == "stop" else Worker() as its:
+        run = its.start(chamber(tmp_path / "s"))
         until(lambda: counting(run))
-        getattr(run if how == "stop" else worker, how)()
+        getattr(run if how == "stop" else its, how)()
         assert run.wait(60)
     assert run.outcome == ("stopped", "user")
     assert verify(tmp_path / "s").code == 0
@@ -189,13 +188,13 @@ def test_a_worker_that_computes_is_waited_for(
 
 @pytest.mark.parametrize("how", ["stop", "close"])
 def test_a_slow_driver_that_did_open_has_the_usual_time_to_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr("napari_rbcflow.pipeline.client.OPENING_PATIENCE_S", 5.0)
-    with Worker() as worker:
-        until(lambda: worker.ready)
-        run = worker.start(RunRequest(HangingCamera("slowly"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
-        getattr(run if how == "stop" else worker, how)()
+    with nullcontext(worker) if how == "stop" else Worker() as its:
+        until(lambda: its.ready)
+        run = its.start(RunRequest(HangingCamera("slowly"), tmp_path / "s", RunSettings()))  # type: ignore[arg-type]
+        getattr(run if how == "stop" else its, how)()
         assert run.wait(30)
     assert run.outcome == ("stopped", "user")
     assert verify(tmp_path / "s").code == 0
@@ -279,9 +278,10 @@ WATCHES_AND_DIES = """
 import os, sys, time
 from pathlib import Path
 from napari_rbcflow.pipeline.settings import RunSettings
-from napari_rbcflow.pipeline import Camera, RunRequest, Worker
+from napari_rbcflow.pipeline import RunRequest, Worker
+from small_chamber import SmallChamber
 worker = Worker()
-run = worker.start(RunRequest(Camera("simulated"), Path(sys.argv[1]), RunSettings()))
+run = worker.start(RunRequest(SmallChamber(), Path(sys.argv[1]), RunSettings()))
 while run.snapshot is None or not run.snapshot.progress.n:
     time.sleep(0.05)
 assert "torch" not in sys.modules
@@ -295,7 +295,11 @@ if sys.argv[2] == "dies":
 def test_a_run_whose_watcher_is_gone_is_stopped_and_closed(tmp_path: Path, how: str) -> None:
     folder = tmp_path / "s"
     done = subprocess.run(
-        [sys.executable, "-c", WATCHES_AND_DIES, str(folder), how], capture_output=True, text=True, timeout=90
+        [sys.executable, "-c", WATCHES_AND_DIES, str(folder), how],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
     )
     assert done.returncode == (7 if how == "dies" else 0), done.stderr
     until(lambda: status(folder)[0] != "running", 20)

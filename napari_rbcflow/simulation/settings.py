@@ -27,7 +27,7 @@ class ChamberSettings:
         Chance that a cell (not debris) tank-treads; the others turn like a rigid disc.
     rolling_fraction : float
         Share of the rigid cells whose orbit lies so near the vorticity axis that they roll. The default is
-        the share of the orbits of tumbling cells below `motion.FLIPS_SHOW_FROM_ORBIT`.
+        the share of the orbits of tumbling cells below `cells.FLIPS_SHOW_FROM_ORBIT`.
     debris_fraction : float
         Share of all cells.
     cells_per_frame : float
