@@ -15,21 +15,25 @@ from factories import Pair, a_track, account_of, begin, closed, no_screen
 from sentence_keys import any_said, is_said
 
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import verify
+from napari_rbcflow.session import open_session, verify
 from napari_rbcflow.types import Judgement, Label
 
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
 
+from napari.qt import get_stylesheet
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QDesktopServices, QKeyEvent
 from qtpy.QtWidgets import QApplication, QLabel
 
 from napari_rbcflow.widgets import review_page
+from napari_rbcflow.widgets.dock import Dock
 from napari_rbcflow.widgets.remembered import load_settings
 from napari_rbcflow.widgets.result_parts import SessionLinks
 from napari_rbcflow.widgets.review import newest_session
+from napari_rbcflow.widgets.review_page import CheckPage
 
+DOCK_PX = Dock.sizeHint(None).width()  # type: ignore[arg-type]
 T, F, U, Z, SPACE = Qt.Key.Key_T, Qt.Key.Key_F, Qt.Key.Key_U, Qt.Key.Key_Z, Qt.Key.Key_Space
 KEY = {Label.TANK_TREADING: T, Label.FLIPPING: F, Label.UNRELIABLE: U}
 
@@ -148,6 +152,7 @@ def test_sixty_cells_with_a_key_each(
             qtbot.wait(300)
             take_picture(viewer, "review_1366.png")
             assert viewer.window._qt_window.height() <= 728
+            assert widget.width() <= DOCK_PX  # the other docks take as much
             assert min(page.player.width(), page.player.height()) >= 310
             viewer.window.resize(1920, 1040)
             widget._bring_forward()
@@ -170,6 +175,27 @@ def test_sixty_cells_with_a_key_each(
     monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: opened.append(url.toLocalFile()) or True)
     press(widget.links.open_report)
     assert opened == [str(folder / "report.html")]
+
+
+@pytest.mark.parametrize(("wide", "high"), [(DOCK_PX - 8, 640), (DOCK_PX - 8, 416), (660, 860)])
+def test_whatever_the_size_nothing_is_cut(
+    wide: int, high: int, folder: Path, qtbot: Any, take_picture: Any
+) -> None:
+    """A laptop, one with everything enlarged by a half, and a large screen."""
+    page, session = CheckPage(), open_session(folder)
+    qtbot.addWidget(page)
+    page.setStyleSheet(get_stylesheet("dark"))
+    page.resize(wide, high)
+    page.show()
+    page.show_who("Anna")
+    page.show_cell(session.sequence(1), 60.0, 1, 60)
+    page.show_hint(say("viewer.check-keys-elsewhere"))
+    qtbot.wait(50)
+    take_picture(page, f"check-page-{wide}x{high}.png")
+    assert (page.width(), page.height()) == (wide, high)
+    buttons = (*page.kinds.values(), page.undo, page.again, page.stop)
+    assert [b.text() for b in buttons if b.width() < b.sizeHint().width()] == []
+    assert min(page.player.width(), page.player.height()) >= (310 if high > 600 else 180)
 
 
 def test_keys_and_buttons(
@@ -337,6 +363,8 @@ def test_it_stands_in_front_of_the_other_docks(
     widget.open_session(folder)
     assert movie in viewer.window._qt_window.tabifiedDockWidgets(own)
     take_picture(viewer, "review_beside_movie.png")
-    assert (viewer.window._qt_window.height(), widget.isVisible()) == (728, True)
+    # A busy X server tells a new window's first size late, after it was asked for another.
+    qtbot.waitUntil(lambda: viewer.window._qt_window.height() == 728, timeout=5_000)
+    assert (widget.width(), widget.isVisible()) == (DOCK_PX, True)
     assert widget.session.line_edit.value == str(folder)
     assert (newest_session(folder.parent), newest_session(folder)) == (folder, None)

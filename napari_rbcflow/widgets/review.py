@@ -81,10 +81,11 @@ _S_A_CELL = 2.0
 # After the next cell is drawn, before anyone answers.
 CATCH_UP_MS = 80
 _LEAST_HEIGHT = 40
-SHARE_OF_WINDOW, MOST_WIDTH_PX = 0.47, 900
+# Wider than the other docks only where the picture keeps its room beside napari's own.
+ROOM_FOR_PICTURE_PX, MOST_WIDTH_PX = 940, 900
 _START = f"font-size: 18px; font-weight: 600; padding: 7px; {CHIPS['start'].css}"
 _TEXT = "font-size: 14px; padding: 2px 4px;"
-_NUMBER = "font-size: 48px; font-weight: 700; padding: 4px;"
+_NUMBER = "font-size: 32px; font-weight: 700; padding: 4px;"
 _HEADING = "font-size: 18px; font-weight: 600; padding: 4px;"
 
 
@@ -93,7 +94,6 @@ class ReviewLayout(Dock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setMinimumWidth(600)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self.session = FileEdit(label=say("viewer.check-session"), mode=FileDialogMode.EXISTING_DIRECTORY)
         self.session.tooltip = say("viewer.check-session-help")
@@ -139,10 +139,6 @@ class ReviewLayout(Dock):
         column.addWidget(self.message)
         column.addWidget(self.pages, 1)
         self.pages.currentChanged.connect(lambda *_: self.updateGeometry())
-
-    def sizeHint(self) -> QSize:
-        """Wide enough for a crop ten times as large with the answers beside it."""
-        return QSize(640, 620)
 
     def minimumSizeHint(self) -> QSize:
         """Low as long as no cell is shown: a window with another dock in it would grow beyond the screen."""
@@ -474,7 +470,8 @@ class ReviewWidget(ReviewLayout):
         self.come_up()
         dock, window = frame_of(self)
         if dock is not None and window is not None and not dock.isFloating():
-            width = max(self.sizeHint().width(), min(MOST_WIDTH_PX, round(SHARE_OF_WINDOW * window.width())))
+            wide = min(MOST_WIDTH_PX, window.width() - ROOM_FOR_PICTURE_PX)
+            width = max(self.sizeHint().width(), wide)
             window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
 
 

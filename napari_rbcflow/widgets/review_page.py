@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import QElapsedTimer, QEvent, QRect, QSize, Qt, Signal  # type: ignore[attr-defined]
-from qtpy.QtGui import QPainter
+from qtpy.QtGui import QPainter, QResizeEvent
 from qtpy.QtWidgets import (
+    QBoxLayout,
     QComboBox,
+    QGridLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
@@ -32,7 +34,7 @@ KEYS = {
     Qt.Key.Key_U: Label.UNRELIABLE,
 }
 OTHER_KEYS = (Qt.Key.Key_Z, Qt.Key.Key_Space)
-LEAST_ZOOM = 10
+USUAL_ZOOM, LEAST_ZOOM = 10, 5
 # Nobody can see a cell in less: a second press, or click, of the same answer is not one for the next cell.
 LEAST_LOOK_S = 0.25
 # The number follows a person's answers in such steps: after each, one could read off what the machine says.
@@ -47,8 +49,7 @@ class LargePlayer(CropPlayer):
 
     def __init__(self) -> None:
         super().__init__()
-        least = LEAST_ZOOM * CROP_SIDE
-        self.setMinimumSize(least, least)
+        self.setMinimumSize(LEAST_ZOOM * CROP_SIDE, LEAST_ZOOM * CROP_SIDE)
         self.setMaximumSize(16_777_215, 16_777_215)  # Qt's word for any size
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
 
@@ -100,8 +101,12 @@ _PLACE = "font-size: 20px; font-weight: 700;"
 _SMALL = "font-size: 13px;"
 _HINT = "font-size: 14px; padding: 3px;"
 _KEYS_ELSEWHERE = f"{_HINT} {CHIPS['note'].css} font-weight: 600;"
-_KIND = "font-size: 17px; font-weight: 600; padding: 9px 8px; text-align: left; border-left: 7px solid {};"
-_BESIDE, _WHO = 236, 180
+_KIND = "font-size: 17px; font-weight: 600; padding: 6px 8px; text-align: left; border-left: 7px solid {};"
+_BESIDE, _MEANING, _WHO = 236, 180, 140
+# The answers stand beside the cell where there is width for both, or no height for them below it.
+_WIDE_PX, _HIGH_PX = USUAL_ZOOM * CROP_SIDE + _BESIDE + 6, 560
+# Beside the cell, what each answer means is written only where it takes nothing from the cell's height.
+_MEANINGS_PX = 500
 
 
 class CheckPage(QWidget):
@@ -125,7 +130,7 @@ class CheckPage(QWidget):
             style = LABEL_STYLES[label]
             name = words_of(label)
             button = QPushButton(f"{chr(key)}   {style.sign} {name[0].upper()}{name[1:]}")
-            button.setToolTip(say("viewer.check-key", key=chr(key)))
+            button.setToolTip(say("viewer.check-key", key=chr(key), meaning=say(f"viewer.check-{label}")))
             button.clicked.connect(lambda *_, label=label: self.say(label))
             self.kinds[str(label)] = button
         self.undo = QPushButton(say("viewer.check-undo"))
@@ -146,49 +151,76 @@ class CheckPage(QWidget):
         # The focus stays where the keys are, whatever is clicked.
         for widget in (*self.kinds.values(), self.undo, self.again, self.pace, self.stop):
             widget.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.hint.setMinimumWidth(_BESIDE)
         for words in (self.hint, self.so_far):
             words.setTextInteractionFlags(Qt.TextInteractionFlag.NoTextInteraction)
         self._take_colours()
         self._shown_for = QElapsedTimer()
         self._hint = ""
+        self._meanings: list[QLabel] = []
+        for label in self.kinds:
+            meaning = wrapping_label(_SMALL)
+            meaning.setMinimumWidth(_MEANING)
+            meaning.setTextInteractionFlags(Qt.TextInteractionFlag.NoTextInteraction)
+            meaning.setText(say(f"viewer.check-{label}"))
+            self._meanings.append(meaning)
+        self._answers, self._tools = QGridLayout(), QBoxLayout(QBoxLayout.Direction.LeftToRight)
+        self._look, self._beside = QBoxLayout(QBoxLayout.Direction.LeftToRight), QWidget()
+        self._arranged: tuple[bool, bool] | None = None
         self._lay_out()
+        self._arrange()
 
     def _lay_out(self) -> None:
         head = QHBoxLayout()
         head.addWidget(self.place)
         head.addWidget(self.share, 1)
         head.addWidget(self.who)
-        answers = QVBoxLayout()
-        answers.setSpacing(3)
-        for label, button in self.kinds.items():
-            meaning = wrapping_label(_SMALL)
-            meaning.setMinimumWidth(_BESIDE)
-            meaning.setTextInteractionFlags(Qt.TextInteractionFlag.NoTextInteraction)
-            meaning.setText(say(f"viewer.check-{label}"))
-            answers.addWidget(button)
-            answers.addWidget(meaning)
-            answers.addSpacing(8)
-        answers.addStretch(1)
+        self._answers.setVerticalSpacing(3)
         for widget in (self.undo, self.again, self.pace):
-            answers.addWidget(widget)
-        beside = QWidget()
-        beside.setLayout(answers)
-        beside.setFixedWidth(_BESIDE)
-        answers.setContentsMargins(0, 0, 0, 0)
-        look = QHBoxLayout()
-        look.addWidget(self.player, 1)
-        look.addWidget(beside)
-        foot = QHBoxLayout()
-        foot.addWidget(self.so_far, 1)
-        foot.addWidget(self.stop)
-        column = QVBoxLayout(self)
+            self._tools.addWidget(widget)
+        beside = QVBoxLayout(self._beside)
+        beside.setContentsMargins(0, 0, 0, 0)
+        beside.addLayout(self._answers)
+        beside.addStretch(1)
+        beside.addLayout(self._tools)
+        self._look.addWidget(self.player, 1)
+        self._look.addWidget(self._beside)
+        said = QHBoxLayout()
+        said.addWidget(self.hint, 1)
+        said.addWidget(self.stop)
+        self._column = column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         column.addLayout(head)
-        column.addLayout(look, 5)
-        column.addWidget(self.hint)
+        column.addLayout(self._look, 5)
+        column.addLayout(said)
         column.addWidget(self.film, 2)
-        column.addLayout(foot)
+        column.addWidget(self.so_far)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Find the places that show the cell largest."""
+        super().resizeEvent(event)
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Put the answers beside the cell or below it."""
+        beside = self.width() >= _WIDE_PX or self.height() < _HIGH_PX
+        meant = not beside or self.height() >= _MEANINGS_PX
+        if (beside, meant) == self._arranged:
+            return
+        self._arranged = beside, meant
+        along, down = QBoxLayout.Direction.LeftToRight, QBoxLayout.Direction.TopToBottom
+        self._look.setDirection(along if beside else down)
+        self._tools.setDirection(down if beside else along)
+        while self._answers.count():
+            self._answers.takeAt(0)
+        for row, (button, meaning) in enumerate(zip(self.kinds.values(), self._meanings, strict=True)):
+            meaning.setVisible(meant)
+            self._answers.addWidget(button, 2 * row, 0)
+            self._answers.addWidget(meaning, *((2 * row + 1, 0) if beside else (2 * row, 1)))
+        self._answers.setColumnStretch(1, 0 if beside else 1)
+        self._column.setStretchFactor(self._look, 5 if beside else 10)
+        self._beside.setMaximumWidth(_BESIDE if beside else 16_777_215)
 
     def show_cell(self, sequence: CropSequence | None, fps: float, at: int, cells: int) -> None:
         """Show a cell, the `at`th of so many; nothing of what the machine says of it."""
@@ -211,10 +243,10 @@ class CheckPage(QWidget):
     def show_so_far(self, figure: FractionFigure | None) -> None:
         """Show what the checks give so far; nothing where there is no number."""
         if figure is None or figure.estimate is None or figure.low is None or figure.high is None:
-            self.so_far.setText("")
+            set_text(self.so_far, "")
             return
-        interval = interval_words(figure.low, figure.high)
-        self.so_far.setText(say("viewer.check-so-far", percent=percent(figure.estimate), interval=interval))
+        number = {"percent": percent(figure.estimate), "interval": interval_words(figure.low, figure.high)}
+        set_text(self.so_far, say("viewer.check-so-far", **number))
 
     def say(self, label: str) -> None:
         """Take an answer, unless it came before anyone could have seen the cell."""
