@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 from sentence_keys import any_said, is_said, refused
 from tiff_writers import lsm, metadata_txt, mm_stack, nd_tiff, ome_file, stk, two_positions
 
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.sentences import say
 from napari_rbcflow.sources import open_frames
 from napari_rbcflow.sources.movie import open_movie
 
@@ -272,13 +274,50 @@ def test_flavours_of_tiff(kind: str, movie: np.ndarray, tmp_path: Path) -> None:
             assert info.pixel_size_um == pytest.approx(0.32 if kind == "lsm" else 0.605)
 
 
-def test_lossy_compression_is_named(movie: np.ndarray, tmp_path: Path) -> None:
-    reversible = {"compression": "jpeg2000", "compressionargs": {"reversible": True}}
-    for options, codec in (({"compression": "jpeg"}, "jpeg"), (reversible, "")):
-        with open_movie(_tif(tmp_path / "m.tif", movie, **options)) as info:
-            assert info.lossy_codec == codec
+@pytest.mark.parametrize(
+    ("compression", "options", "called"),
+    [
+        ("jpeg", {}, "jpeg"),
+        ("jpeg2000", {"reversible": True}, ""),
+        ("jpeg2000", {"level": 30}, "jpeg2000"),
+        ("jpegxl", {"lossless": True}, ""),
+        ("jpegxl", {"distance": 0.5}, "jpegxl"),
+        ("webp", {"lossless": True}, ""),
+        ("lerc", {}, ""),
+        ("lerc", {"compression": "zstd"}, ""),
+        ("lerc", {"compression": "deflate", "level": 2}, "lerc"),
+        ("jpegxr", {}, say("sources.codec-unsure", codec="jpegxr")),
+    ],
+)
+def test_lossy_compression_is_named(
+    compression: str, options: dict[str, Any], called: str, movie: np.ndarray, tmp_path: Path
+) -> None:
+    frames = movie if compression != "webp" else np.repeat(movie[..., None], 3, axis=3)
+    more = {"photometric": "rgb"} if compression == "webp" else {}
+    path = _tif(tmp_path / "m.tif", frames, compression=compression, compressionargs=options, **more)
+    with open_movie(path) as info:
+        assert info.lossy_codec == called
+
+
+def test_lossy_pictures_are_named(movie: np.ndarray, tmp_path: Path) -> None:
     with open_movie(pictures(tmp_path / "j", [f"{k}.jpg" for k in range(N)], movie)) as info:
         assert info.lossy_codec == "jpeg"
+
+
+def test_a_lossy_zarr_is_named(movie: np.ndarray, tmp_path: Path) -> None:
+    codecs = pytest.importorskip("imagecodecs.numcodecs")
+    codecs.register_codecs()
+    for codec, lossy in (
+        (codecs.Jpegxl(lossless=True), False),
+        (codecs.Jpegxl(lossless=False), True),
+        (codecs.Jpeg2k(), False),
+        (codecs.Lerc(level=2), True),
+    ):
+        given = {"shape": movie.shape, "chunks": (1, *movie.shape[1:]), "dtype": "u1", "overwrite": True}
+        array = zarr.create_array(tmp_path / "m.zarr", zarr_format=2, compressors=codec, **given)
+        array[:] = movie
+        with open_movie(tmp_path / "m.zarr") as info:
+            assert info.lossy_codec == codec.codec_id * lossy
 
 
 def _circle(path: Path, frames: np.ndarray) -> Path:

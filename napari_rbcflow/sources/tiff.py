@@ -10,17 +10,19 @@ import math
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import imagecodecs
 import numpy as np
 import tifffile
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.base import MOST_PIXELS, in_a_line
-from napari_rbcflow.sources.compression import jpeg_is_lossless
+from napari_rbcflow.sources.compression import image_is_lossless
 from napari_rbcflow.sources.grey import Raw
 from napari_rbcflow.sources.movie_reader import FileFacts, MovieReader, choose_series
 from napari_rbcflow.sources.tiff_metadata import Ome, number, opened, read_metadata
@@ -259,6 +261,8 @@ _LOSSY = {
     tifffile.COMPRESSION.JPEGXR_NDPI, tifffile.COMPRESSION.LERC, tifffile.COMPRESSION.JPEG_LOSSY,
 }  # fmt: skip
 
+_LERC_PARAMETERS = 50674  # version, and what it was compressed by in its turn
+
 
 def lossy_in(page: Any) -> str:
     """Return the name of a page's compression if it threw part of the picture away; else nothing."""
@@ -268,9 +272,13 @@ def lossy_in(page: Any) -> str:
         handle = page.parent.filehandle
         handle.seek(page.dataoffsets[0])
         data = handle.read(page.databytecounts[0])
-    if jpeg_is_lossless(data) or data[12:16] == b"VP8L":
+    squeezed = page.tags.valueof(_LERC_PARAMETERS, (0, 0))[1]
+    if squeezed:
+        data = (zlib.decompress if squeezed == 1 else imagecodecs.zstd_decode)(data)
+    if image_is_lossless(data):
         return ""
-    return str(tifffile.COMPRESSION(page.compression).name).lower()
+    name = str(tifffile.COMPRESSION(page.compression).name).lower()
+    return say("sources.codec-unsure", codec=name) if name.startswith("jpegxr") else name
 
 
 def check_shape(name: str, shape: Sequence[int]) -> None:

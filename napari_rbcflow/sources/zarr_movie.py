@@ -37,8 +37,9 @@ _ZIP_SUFFIXES = (".zip", ".ozx")
 _DEEPEST = 3  # groups in groups: plate, well, position
 _ABSENT = np.iinfo(np.uint64).max  # in a shard's index, where no chunk is
 _LOSSY = re.compile(
-    "jpe?g|jpegxl|jxl|webp|avif|heif|zfp|sz3|bitround|quantize|fixedscaleoffset", re.IGNORECASE
+    "jpe?g(?!ls|2k)|jxl|webp|avif|heif|zfp|sz3|bitround|quantize|fixedscaleoffset", re.IGNORECASE
 )
+_LOSSY_BY_LEVEL = re.compile("jpegls|jpeg2k|lerc", re.IGNORECASE)  # by default they keep all
 _AXES = {
     "t": ("t", "time", "times", "frame", "frames"),
     "c": ("c", "channel", "channels", "band", "rgb", "s", "sample", "samples"),
@@ -294,11 +295,24 @@ def _take_attributes(attributes: Mapping[str, Any], facts: FileFacts, name: str)
 
 def _lossy_codec(array: Any) -> str:
     """Return the name of a codec that does not keep every value."""
-    codecs = array.metadata.to_dict()
-    names = re.findall(
-        r"'(?:name|id)': '([^']+)'", str([codecs.get(k) for k in ("codecs", "compressor", "filters")])
-    )
-    return next((name for name in names if _LOSSY.search(name)), "")
+    described = array.metadata.to_dict()
+    return next(_lossy_in([described.get(kind) for kind in ("codecs", "compressor", "filters")]), "")
+
+
+def _lossy_in(described: Any) -> Iterator[str]:
+    """Yield the lossy codecs of a description, those within a shard too."""
+    if isinstance(described, list | tuple):
+        for one in described:
+            yield from _lossy_in(one)
+    elif isinstance(described, dict):
+        name = str(described.get("name", described.get("id", "")))
+        settings = described.get("configuration", described)
+        if _LOSSY.search(name):
+            if not (settings.get("lossless") or settings.get("reversible")):
+                yield name
+        elif _LOSSY_BY_LEVEL.search(name) and settings.get("level"):
+            yield name
+        yield from _lossy_in(settings.get("codecs"))
 
 
 def _refuse_unwritten(array: Any, axes: str, files: _Files, name: str) -> None:
