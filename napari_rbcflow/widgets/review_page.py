@@ -158,11 +158,11 @@ class CheckPage(QWidget):
         self._shown_for = QElapsedTimer()
         self._hint = ""
         self._meanings: list[QLabel] = []
-        for label in self.kinds:
+        for kind in self.kinds:
             meaning = wrapping_label(_SMALL)
             meaning.setMinimumWidth(_MEANING)
             meaning.setTextInteractionFlags(Qt.TextInteractionFlag.NoTextInteraction)
-            meaning.setText(say(f"viewer.check-{label}"))
+            meaning.setText(say(f"viewer.check-{kind}"))
             self._meanings.append(meaning)
         self._answers, self._tools = QGridLayout(), QBoxLayout(QBoxLayout.Direction.LeftToRight)
         self._look, self._beside = QBoxLayout(QBoxLayout.Direction.LeftToRight), QWidget()
