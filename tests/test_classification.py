@@ -14,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from pretended_card import pretend_card
 from sentence_keys import refused
 from skimage.metrics import structural_similarity
 
 from napari_rbcflow.classification import sampling
 from napari_rbcflow.classification.dataset import read_dataset
+from napari_rbcflow.classification.gpu import logits_in_pytorch
 from napari_rbcflow.classification.networks import MODELS, build, n_parameters
 from napari_rbcflow.classification.sampling import level, sample, similarity, uniform
-from napari_rbcflow.classification.two_stage import TwoStage
+from napari_rbcflow.classification.two_stage import CPU_BATCH, CPU_LINGER_S, TwoStage
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Label
@@ -221,8 +223,19 @@ class TestTwoStage:
         try:
             two_stage.judge([a_track(cell, 20) for cell in range(3)])
             assert torch.get_num_threads() == 3
+            batch = np.zeros((1, 5, 31, 31), np.float32), np.ones((1, 5), bool)
+            logits_in_pytorch(two_stage.stage2.networks, [(batch, 1)], "cpu", 1, half=False)
+            assert torch.get_num_threads() == 3
         finally:
             torch.set_num_threads(before)
+
+    def test_the_cpu_that_takes_over_has_its_own_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_card("gpu-warm-up", put=monkeypatch.setattr)
+        two_stage = TwoStage.load("cuda")
+        assert two_stage.batch > CPU_BATCH
+        two_stage.warm_up()
+        assert two_stage.fault
+        assert (two_stage.batch, two_stage.linger_s) == (CPU_BATCH, CPU_LINGER_S)
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
     def test_no_gpu(self) -> None:

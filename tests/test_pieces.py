@@ -21,11 +21,14 @@ from napari_rbcflow.session import verify
 from napari_rbcflow.session.change_log import ChangeLog
 from napari_rbcflow.session.schema import read_run, write_run
 from napari_rbcflow.session.tables import behind, read_links
+from napari_rbcflow.tracking.background import SlidingBackground
+from napari_rbcflow.tracking.crops import TrackStore
 from napari_rbcflow.tracking.fragments import EndedTracks
 from napari_rbcflow.tracking.initiation import initial_motion
 from napari_rbcflow.tracking.linker import Linker
 from napari_rbcflow.tracking.motion import End, FlowDetections, Motion
 from napari_rbcflow.tracking.settings import TrackingSettings
+from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import FRAGMENTS_REMEMBERED, Floats, Ints, Judgement, Label, Track
 
 COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
@@ -109,6 +112,21 @@ def test_a_piece_counts_where_none_before_it_did() -> None:
         (Label.UNCOUNTED, FRAGMENT),  # through the unreliable one
         (tank, "stage-2"),
     ]
+
+
+def test_no_chain_breaks_at_a_piece_that_is_too_pale_to_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    pale = np.full((6, 31, 31), 120, np.uint8)
+    clear = pale.copy()
+    clear[:, 12:19, 12:19] = 60
+    monkeypatch.setattr(
+        TrackStore, "end", lambda _, slot, cell, *__: a_track(cell, crops=pale if cell == 2 else clear)
+    )
+    tracker = Tracker(
+        384, 640, fps=60.0, pixel_size_um=0.605, background=SlidingBackground(384, 640, fps=60.0)
+    )
+    ends = [End(0, 1, 5, "lost"), End(1, 2, 9, "lost", (1,)), End(2, 3, 20, "left-field", (2,))]
+    assert [(t.cell, t.may_continue) for t in tracker._finished(ends)] == [(1, ()), (3, (1,))]
+    assert tracker.too_pale == 1
 
 
 def test_the_tally_forgets_what_is_not_named_again() -> None:
