@@ -262,6 +262,9 @@ def test_a_pixel_type_is_found_under_the_cameras_own_name(
         ("Device,C,Lumenera,LumeneraCamera\nProperty,Core,Initialize,1\n", "config-unreadable", "Lumenera"),
         ("Device,C,DemoCamera,NoSuchDevice\nProperty,Core,Initialize,1\n", "config-unreadable", "scope.cfg"),
         (CONFIG.format(pixel_type="7bit", bits=8, mode="Noise"), "config-unreadable", "scope.cfg"),
+        # A name given twice is "already in use", too, and no other program has anything to do with it.
+        (2 * "Device,C,DemoCamera,DCam\n", "config-unreadable", "scope.cfg"),
+        ("Device,C,DemoCamera,DCam\n" + 2 * "Property,Core,Initialize,1\n", "config-unreadable", None),
     ],
 )
 def test_a_wrong_configuration_is_refused_and_the_next_one_opens(

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from factories import a_movie
 from replay_camera.building import Replay
+from sentence_keys import is_said
 
-from napari_rbcflow.errors import RunFailed
+from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.pipeline import Run, RunSettings, analyze
 from napari_rbcflow.sentences import say
 from napari_rbcflow.simulation import simulate_movie
@@ -150,6 +151,32 @@ def test_a_camera_that_goes_away_fails_the_run_in_a_sentence(
     assert failed.value.key == key
     assert got == list(range(60))
     assert "\n" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        # What adapters, and the makers' libraries below them, say of a camera that another program has.
+        ("Cannot connect to camera; it may be in use", "device-in-use"),
+        ("Failed to open. The device is controlled by another application. (0xE1018006)", "device-in-use"),
+        ("Device is exclusively opened by another client.", "device-in-use"),
+        ("Spinnaker: Resource in use [-1004]", "device-in-use"),
+        ("Camera already opened", "device-in-use"),
+        ("Device or resource busy", "device-in-use"),
+        # What may mean that, and may not.
+        ("Unknown error in the device", "device-not-started"),
+        ("Native module failed to load", "device-not-started"),
+        ("No Cameras Attached!", "device-not-started"),
+    ],
+)
+def test_a_camera_that_another_program_has_is_told_from_one_that_does_not_start(
+    replay: Replay, tmp_path: Path, words: str, key: str
+) -> None:
+    config = replay.config(tmp_path, a_movie(2), refuses=words)
+    with pytest.raises(BadInput) as caught:
+        open_source(str(config), mm_path=replay.adapters).open()
+    assert caught.value.key == f"sources.{key}"
+    assert is_said(caught.value.key, str(caught.value), device="Cam", why=f"{words} (103)")
 
 
 def test_through_the_camera_a_movie_gives_the_cells_of_the_file(replay: Replay, tmp_path: Path) -> None:

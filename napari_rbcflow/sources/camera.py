@@ -27,7 +27,14 @@ from napari_rbcflow.sources.camera_settings import (
 )
 from napari_rbcflow.sources.frame_loss import ARRIVAL, Came, CoreClock, LossLedger, choose_clock
 from napari_rbcflow.sources.grey import GreyRule, Raw, camera_grey, channels, check_pixels
-from napari_rbcflow.sources.mm_core import adapter_folders, configure, load_demo, start_core, stop_core
+from napari_rbcflow.sources.mm_core import (
+    adapter_folders,
+    configure,
+    device_refusal,
+    load_demo,
+    start_core,
+    stop_core,
+)
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, SourceInfo
 
 TEST_ADAPTERS = frozenset({"DemoCamera", "SequenceTester"})
@@ -90,7 +97,8 @@ class CoreCamera(FrameSource):
             self.close()
             if isinstance(error, RbcflowError) or not isinstance(error, Exception):
                 raise
-            raise BadInput("sources.camera-not-ready", why=in_a_line(error)) from error
+            why = in_a_line(error)
+            raise device_refusal(why) or BadInput("sources.camera-not-ready", why=why) from error
         return self._info
 
     def frames(self) -> Iterator[Frame]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,6 +116,28 @@ def load_demo(core: Any) -> None:
     core.set_property("Camera", "OnCameraCCDYSize", str(DEMO_HEIGHT))
 
 
+_OF_DEVICE = re.compile(r'Error in device "(.+?)": (.+)')
+# What adapters, and the makers' libraries below them, say of a device that another program has: Basler's and
+# Hikrobot's "it may be in use", pylon's "exclusively opened by another client", FLIR's "Resource in use".
+# Most others (IDS, Hamamatsu, Andor) report only that it does not start.
+_IN_USE = re.compile(
+    r"\bin use\b|\bby another\b|\balready open(?:ed)?\b|\bexclusively\b|\b(?:resource|device) (?:is )?busy\b",
+    re.IGNORECASE,
+)
+_INITIALIZE = "Property,Core,Initialize,1"  # the line of a configuration at which all devices are started
+
+
+def device_refusal(why: str) -> BadInput | None:
+    """Return what to say where the core's words are of a device that is in use, or that does not start."""
+    found = _OF_DEVICE.search(why)
+    if found is None:
+        return None
+    device, words = found.groups()
+    if _IN_USE.search(words):
+        return BadInput("sources.device-in-use", device=device, why=words)
+    return BadInput("sources.device-not-started", device=device, why=words) if _INITIALIZE in why else None
+
+
 def configure(core: Any, config: Path, folders: Sequence[Path]) -> None:
     """Load a configuration file and make sure that it names one camera."""
     try:
@@ -122,7 +145,9 @@ def configure(core: Any, config: Path, folders: Sequence[Path]) -> None:
     except Exception as error:
         where = " and ".join(str(folder) for folder in folders)
         why = in_a_line(error)
-        raise BadInput("sources.config-unreadable", name=config.name, why=why, folders=where) from error
+        raise device_refusal(why) or BadInput(
+            "sources.config-unreadable", name=config.name, why=why, folders=where
+        ) from error
     one_camera(core, config.name)
 
 

@@ -24,6 +24,7 @@ namespace {
 const char* const kName = "ReplayCamera";
 const int kNoMovie = 101;
 const int kBroken = 102;
+const int kRefused = 103;
 
 using Clock = std::chrono::steady_clock;
 
@@ -39,6 +40,7 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
     Whole("Width", 1376, true);
     Whole("Height", 1096, true);
     Text("PixelType", "8bit", true);  // 8bit, 16bit, 32bitRGB
+    Text("Refuses", "", true);        // in these words, to be initialized
     // Faults, in frames from the start of a sequence; -1: never.
     Text("LostInCamera", "", false);    // "5 9-12": never handed to Micro-Manager
     Whole("EndsAfter", -1, false);      // ends its own sequence
@@ -62,6 +64,11 @@ class ReplayCamera : public CCameraBase<ReplayCamera> {
   ~ReplayCamera() override { Shutdown(); }
 
   int Initialize() override {
+    const std::string refuses = AsText("Refuses");
+    if (!refuses.empty()) {
+      SetErrorText(kRefused, refuses.c_str());
+      return kRefused;
+    }
     width_ = AsLong("Width");
     height_ = AsLong("Height");
     const std::string type = AsText("PixelType");

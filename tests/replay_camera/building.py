@@ -83,6 +83,7 @@ class Replay:
         self,
         folder: Path,
         movie: NDArray[np.unsignedinteger],
+        refuses: str = "",
         **faults: object,
     ) -> Path:
         """Write `movie` and a configuration that plays it; return the configuration.
@@ -92,6 +93,8 @@ class Replay:
         folder : Path
         movie : ndarray, shape (frames, height, width)
             8 or 16 bits of grey, or BGRA in 32 bits.
+        refuses : str
+            In these words, and without a comma, the camera refuses to be initialized.
         **faults
             Properties of the camera: ``FrameRate``, ``LostInCamera``, ``EndsAfter``, ...
         """
@@ -99,7 +102,7 @@ class Replay:
         movie.tofile(raw)
         _, height, width = movie.shape
         kind = {1: "8bit", 2: "16bit", 4: "32bitRGB"}[movie.dtype.itemsize]
-        before = {"Movie": raw, "Width": width, "Height": height, "PixelType": kind}
+        before = {"Movie": raw, "Width": width, "Height": height, "PixelType": kind, "Refuses": refuses}
         lines = ["Device,Cam,Replay,ReplayCamera"]
         lines += [f"Property,Cam,{name},{value}" for name, value in before.items()]
         lines += ["Property,Core,Initialize,1", "Property,Core,Camera,Cam"]
