@@ -119,30 +119,16 @@ def test_a_disk_too_full_is_told_beforehand(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def die(order: Any, say: Any) -> None:
-    say(0.5, str(order))
-    os._exit(3)
-
-
-def refuse(order: Any, report: Any) -> None:
-    print("a library's chatter", flush=True)
-    raise BadInput("benchmark.no-folder", folder=order)
-
-
-def break_down(order: Any, report: Any) -> None:
-    raise ZeroDivisionError(order)
-
-
 @pytest.mark.slow
 def test_a_measuring_process_that_dies_is_told() -> None:
     said: list[tuple[float, str]] = []
     with pytest.raises(RunFailed) as error:
-        in_child(f"{__name__}:die", "here", lambda *so_far: said.append(so_far))
+        in_child("faulty_work:die", "here", lambda *so_far: said.append(so_far))
     assert str(error.value) == say("benchmark.process-died", code=3)
     with refused(BadInput, "benchmark.no-folder"):
-        in_child(f"{__name__}:refuse", "here", lambda *_: None)
+        in_child("faulty_work:refuse", "here", lambda *_: None)
     with refused(RunFailed, "benchmark.process-failed"):
-        in_child(f"{__name__}:break_down", "here", lambda *_: None)
+        in_child("faulty_work:break_down", "here", lambda *_: None)
     assert said == [(0.5, "here")]
 
 

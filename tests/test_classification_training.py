@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from napari_rbcflow.classification.training.fitting import (
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.classification.weight_files import SHIPPED, load_weights
 from napari_rbcflow.errors import BadInput, RunFailed
+from napari_rbcflow.simulation import ChamberSettings
 
 RUNS = ("AA0101_10s01", "AA0102_10s01", "BB0101_10s01")
 
@@ -259,7 +261,7 @@ class TestTraining:
         """From tracks of composed movies too; and so do the weights that have not seen a patient."""
         monkeypatch.setattr(sys.modules["napari_rbcflow.classification.training.train"], "MOVIES", 1)
         told: list[str] = []
-        recipe = replace(default_recipe(2, "blend"), epochs=12, batch=8)
+        recipe = replace(default_recipe(2, "blend"), epochs=5, batch=8)
         card = train(
             [dataset],
             tmp_path / "out",
@@ -332,8 +334,10 @@ class TestTraining:
             train([dataset], tmp_path / "none", stage=1, recipe=recipe, without=["ZZ"])
         assert not (tmp_path / "none").exists()
 
-    def test_same_seed_same_weights(self, tmp_path: Path) -> None:
+    def test_same_seed_same_weights(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """With cells of the simulated chamber among the real ones."""
+        few_cells = partial(ChamberSettings, variety=0.1)
+        monkeypatch.setattr("napari_rbcflow.simulation.sequences.ChamberSettings", few_cells)
         few = write_dataset(tmp_path / "few", each=1, runs=RUNS[:2])
         recipe = replace(default_recipe(1, "blend"), epochs=1, composed=0.0)
         one, two, other = (

@@ -324,7 +324,7 @@ class SeesFocus:
 @pytest.mark.slow
 def test_a_run_tells_its_speed_and_a_replay_says_the_same(tmp_path: Path) -> None:
     """Batches and the moments at which cells are judged are others; labels, counts and speed are not."""
-    chamber = ChamberSettings(seed=2, height=384, width=640, cells_per_frame=50.0)
+    chamber = ChamberSettings(seed=2, height=384, width=640, cells_per_frame=50.0, variety=0.3)
     simulate_movie(tmp_path / "m.tif", seconds=9, settings=chamber)
     records, tables = [], []
     for name, paced in (("analyzed", False), ("live", True)):

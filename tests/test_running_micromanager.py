@@ -16,7 +16,9 @@ from factories import a_movie
 from stand_in.opening import Open, free_port
 
 from napari_rbcflow.errors import BadInput, LiveModeOn, RunFailed
+from napari_rbcflow.ipc import Child
 from napari_rbcflow.sentences import say
+from napari_rbcflow.sources import remote
 from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.sources.frame_loss import ARRIVAL
 from napari_rbcflow.types import Frame
@@ -154,8 +156,10 @@ def test_whatever_is_said_of_them_the_frames_arrive_once_and_none_is_missed(
 
 @pytest.mark.parametrize("speaks", ["other", "silent"])
 def test_a_server_of_another_version_is_named_if_it_is_not_understood(
-    micro_manager: Open, speaks: str
+    micro_manager: Open, monkeypatch: pytest.MonkeyPatch, speaks: str
 ) -> None:
+    if speaks == "silent":
+        monkeypatch.setattr(remote, "Child", lambda _, order: Child("impatient_child", order))
     port, _ = micro_manager(a_movie(30), version="6.0.0", speaks=speaks)
     with pytest.raises(BadInput) as refused, open_source("running", port=port):
         pass
