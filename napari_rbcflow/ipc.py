@@ -96,14 +96,7 @@ class Child:
     """``python -m module``, with a pipe to it.
 
     What lies in the folder where the user stands is not imported, and a Ctrl-C in the terminal is for us to
-    hear and to pass on.
-
-    Attributes
-    ----------
-    process : Popen
-    pipe : Pipe
-    last_words : deque of str
-        The last lines of its standard error.
+    hear and to pass on. `last_words` are the last lines of its standard error.
     """
 
     def __init__(

@@ -32,10 +32,7 @@ Report = Callable[[float, str], None]
 def in_child(work: str, order: Any, progress: Report) -> dict[str, Any]:
     """Do `work`, a ``module:function`` of an order and a `Report`, in a fresh process; return its result.
 
-    Raises
-    ------
-    BadInput, RunFailed
-        As `work` raised them; `RunFailed` too if the process breaks or dies.
+    It raises what `work` did, and `RunFailed` too if the process breaks or dies.
     """
     child = Child(__name__, work)
     try:

@@ -23,10 +23,7 @@ _TOLD_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if 
 class Stream:
     """Standard output or error: what it does not take (a full disk, a reader that is gone) ends no run.
 
-    Attributes
-    ----------
-    fault : OSError or None
-        Of the first words that were lost; all that follow are lost too.
+    `fault` is that of the first words that were lost; all that follow are lost too.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -126,11 +123,20 @@ def stopped_by_signals(end: Callable[[], None]) -> Iterator[None]:
 
 
 def leave(code: int, *, own_process: bool) -> None:
-    """End the process, also where a driver does not return: it would hold up the end of Python as long."""
+    """End the process, also where a driver does not return: it would hold up the end of Python as long.
+
+    Nor may Python itself end it: after a Ctrl-C that came while a library was loading it ends by the signal,
+    whatever the exit code.
+    """
     waits = (*_IN_A_DRIVER, _LOADS) if own_process else _IN_A_DRIVER
-    if any(thread.name in waits for thread in threading.enumerate()):
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
+    hangs = any(thread.name in waits for thread in threading.enumerate())
+    if not own_process and not hangs:
+        sys.exit(code)
+    # Of all that waits for the end of Python only this is ours; a library's may wait for a thread for ever.
+    client = sys.modules.get("napari_rbcflow.pipeline.client")
+    if client is not None and not hangs:
+        client.close_all()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

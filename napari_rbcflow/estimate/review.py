@@ -100,14 +100,8 @@ class ReviewedFraction:
 class Stratum:
     """Tracks of which the machine says much the same.
 
-    Attributes
-    ----------
-    name : str
-        ``tank-treading``, ``flipping`` or ``unreliable`` (the machine's label), and a number.
-    cells : ndarray of int64
-        In the random order in which they are checked.
-    expected : ndarray of float64, shape (3,)
-        Shares of `KINDS` that the machine's probabilities give.
+    `name` is the machine's label and a number, `cells` stand in the random order in which they are checked,
+    `expected` are the shares of `KINDS` that the machine's probabilities give.
     """
 
     name: str

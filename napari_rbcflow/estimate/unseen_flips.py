@@ -32,11 +32,8 @@ going from a flat disc to an edge and back)."""
 def repeat_frames(shear_rate_per_s: float = 10.0, fps: float = 60.0) -> float:
     """Return the frames after which the picture of a flipping cell repeats: half of Jeffery's period.
 
-    It is pi (r + 1 / r) / shear rate for the aspect ratio r = 0.3: 68.5 frames at 10 1/s and 60 frames/s.
-
-    References
-    ----------
-    Jeffery, Proc. R. Soc. Lond. A 102 (1922) 161.
+    It is pi (r + 1 / r) / shear rate for the aspect ratio r = 0.3: 68.5 frames at 10 1/s and 60 frames/s
+    (Jeffery, Proc. R. Soc. Lond. A 102 (1922) 161).
     """
     for setting, rate in (("shear_rate_per_s", shear_rate_per_s), ("fps", fps)):
         if not (math.isfinite(rate) and rate > 0):
@@ -258,14 +255,8 @@ def cochran_armitage(
     `scores` and `hits` have shape (n,); so has `beside`, what the share may change with as well: it and its
     square are taken out first, by least squares. z is above 0 if the share rises; p is two-sided, by the
     normal distribution. Both are None with fewer than `LEAST_OF_A_KIND` hits or misses, or if all scores are
-    alike.
-
-    References
-    ----------
-    Armitage, P. (1955). Tests for linear trends in proportions and frequencies. Biometrics 11, 375-386: z is
-    the correlation of score and hit, times the root of n - 1.
-    Mantel, N. (1963). Chi-square tests with one degree of freedom; extensions of the Mantel-Haenszel
-    procedure. Journal of the American Statistical Association 58, 690-700: the same beside other variables.
+    alike. z is the correlation of score and hit, times the root of n - 1: Armitage, Biometrics 11 (1955) 375;
+    beside other variables: Mantel, J. Am. Stat. Assoc. 58 (1963) 690.
     """
     x: NDArray[np.float64] = np.asarray(scores, np.float64)
     y: NDArray[np.float64] = np.asarray(hits, np.float64)

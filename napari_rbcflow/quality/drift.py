@@ -31,12 +31,8 @@ def change_in(counted: bytes | bytearray) -> FractionChange | None:
     cells were in random order, has Kolmogorov's distribution for many cells (the CUSUM test for one change at
     an unknown time). For few cells and fractions near 0 or 1 there are fewer false alarms than it says.
     `counted` holds the counted cells in order, 1 for tank-treading and 0 for flipping. None if nothing can
-    have changed: under two cells, or all of one kind.
-
-    References
-    ----------
-    Csorgo, Horvath, Limit Theorems in Change-Point Analysis (1997), section 1.1; Brown, Durbin, Evans,
-    J. R. Stat. Soc. B 37 (1975) 149.
+    have changed: under two cells, or all of one kind. Csorgo, Horvath, Limit Theorems in Change-Point
+    Analysis (1997), section 1.1; Brown, Durbin, Evans, J. R. Stat. Soc. B 37 (1975) 149.
     """
     cells = np.frombuffer(bytes(counted), np.uint8)
     n, k = len(cells), int(cells.sum())

@@ -57,15 +57,7 @@ def fields(text: str) -> frozenset[str]:
 
 
 def name_settings(text: str, called: Callable[[str], str]) -> str:
-    """Replace each setting in backticks by what the user sees it called.
-
-    Parameters
-    ----------
-    text : str
-        What is said.
-    called : callable
-        Takes the setting's name in Python (``stop_reliable``), returns what to say instead.
-    """
+    """Replace each setting in backticks by what `called` says of its name in Python (``stop_reliable``)."""
     return _SETTING.sub(lambda found: called(found[1]), text)
 
 

@@ -48,13 +48,8 @@ class Audit(Generic[Row]):
 class AppendOnly(Generic[Row]):
     """One such table of a session.
 
-    Attributes
-    ----------
-    name : str
-        Of the file.
-    columns : tuple of str
-    parse : callable
-        Takes the fields of a line, returns the row; ValueError with what is wrong, as part of a sentence.
+    `parse` takes the fields of a line and returns the row; it raises ValueError with what is wrong, as part
+    of a sentence.
     """
 
     name: str
@@ -106,12 +101,8 @@ class AppendOnly(Generic[Row]):
     def append(self, folder: Path, rows: Iterable[Iterable[object]]) -> None:
         """Write rows behind all others, all or none; on the disk when it returns.
 
-        Raises
-        ------
-        BadInput
-            If the folder may not be written to.
-        RunFailed
-            If the disk is full or broken. The file is as it was.
+        Where the folder may not be written to (BadInput), or the disk is full or broken (RunFailed), the file
+        is as it was.
         """
         path = folder / self.name
         try:

@@ -58,15 +58,7 @@ class CellQuery:
 
 @dataclass(frozen=True, eq=False)
 class CellOrder:
-    """All cells of a session in the order of a query, and which of them it chooses.
-
-    Attributes
-    ----------
-    rows : ndarray of int64, shape (n,)
-        Their places in the table.
-    cells : ndarray of int64, shape (n,)
-    chosen : ndarray of bool, shape (n,)
-    """
+    """All cells of a session in the order of a query: their places in the table, and which it chooses."""
 
     rows: NDArray[np.int64]
     cells: NDArray[np.int64]
@@ -103,17 +95,7 @@ class CellOrder:
     def step(self, cell: int | None, steps: int) -> int | None:
         """Return the chosen cell so many steps after (or before) a cell, which need not be chosen itself.
 
-        Parameters
-        ----------
-        cell : int or None
-            None: before the first (after the last).
-        steps : int
-            Negative: backwards; not 0.
-
-        Returns
-        -------
-        int or None
-            None if there is no such cell.
+        A cell of None lies before the first (after the last); None comes back if there is no such cell.
         """
         places = np.flatnonzero(self.chosen)
         if cell is None:

@@ -55,17 +55,7 @@ _OTHER_NUMPY_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class ReviewLine:
-    """One line of ``reviews.csv``.
-
-    Attributes
-    ----------
-    reviewed : str
-        ISO 8601 with offset.
-    by : str
-    cell : int
-    label : str
-        Of `LABELS`, or `WITHDRAWN`.
-    """
+    """One line of ``reviews.csv``; `reviewed` is ISO 8601 with offset, `label` of `LABELS` or `WITHDRAWN`."""
 
     reviewed: str
     by: str
