@@ -44,7 +44,7 @@ if no_screen():
 
 from qtpy.QtCore import QLocale, QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
-from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QLabel
+from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QLabel, QTabBar
 from questions import answer
 
 from napari_rbcflow.widgets.cells_live import LiveCells
@@ -251,13 +251,18 @@ def test_the_command_lines_widget_is_the_menus(bench: Bench) -> None:
 
     # On a laptop's screen: more docks are tabs, and the window grows beyond it in no direction.
     window._qt_window.resize(1366, 768)
-    for others, name in enumerate(["Movie", "Trend", "Check cells", "Settings"], 1):
+    for others, name in enumerate(["Movie", "Batch", "Trend", "Check cells", "Settings"], 1):
         newest, _ = window.add_plugin_dock_widget("napari-rbcflow", name)
         bench.wait(lambda n=others: len(window._qt_window.tabifiedDockWidgets(dock)) == n, 5)
-    bench.picture("five_docks_1366")
+    bench.picture("six_docks_1366")
     assert window._qt_window.height() <= 768
     assert window._qt_window.width() <= 1366
     assert not newest.visibleRegion().isEmpty()  # the one opened last is in front
+    tabs = [bar for bar in window._qt_window.findChildren(QTabBar) if bar.parent() is window._qt_window]
+    assert [bar.tabText(k) for bar in tabs for k in range(bar.count())] == ["Live", *names]
+    assert dock.toggleViewAction().text() == "Live (napari-rbcflow)"  # in the Window menu
+    begin = {field.native.mapTo(newest, QPoint(0, 0)).x() for field in (newest.person, newest.port)}
+    assert len(begin) == 1  # the fields, whatever the length of their labels
 
     # Opened anew, the dock does not show the patient before.
     image, marks = bench.viewer.layers

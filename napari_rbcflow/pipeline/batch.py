@@ -95,6 +95,7 @@ def analyze_many(
         done), ``finished`` or ``failed``.
     stop : threading.Event, optional
         Set in another thread, it ends the batch: what was not finished is given up, and done the next time.
+        Set from the start, nothing is analysed, but `look` and the table tell what is done and what is not.
     **settings
         Those of `analyze`, for all movies that a list says nothing else of.
 
@@ -116,10 +117,10 @@ def analyze_many(
         raise BadInput("pipeline.batch-workers-outside", value=workers)
     if memory_gb is not None and not memory_gb > 0:
         raise BadInput("pipeline.batch-memory-outside", value=memory_gb)
-    folder = BatchFolder(str(out))
+    folder, stop = BatchFolder(str(out)), stop or threading.Event()
     words = [movies] if isinstance(movies, (str, Path)) else list(movies)
     if not words and folder.begun:
-        return _brought_up_to_date(folder)
+        return _brought_up_to_date(folder, look)
     listed = list_movies(words, **settings)
     with contextlib.ExitStack() as stack:
         begun = folder.begun
@@ -138,24 +139,26 @@ def analyze_many(
         if look is not None:  # a cluster takes seconds to come up
             look(batch.rows_now({movie.key for movie in to_do}, {}), math.nan)
         cluster = None
-        if any(prints[movie.key] is not None for movie in to_do):
+        if any(prints[movie.key] is not None for movie in to_do) and not stop.is_set():
             cluster = stack.enter_context(_cluster(folder, scheduler, workers, memory_gb, len(to_do)))
         if not begun:
             folder.create()
             stack.enter_context(folder.held())
         batch.write_table()
         try:
-            batch.carry_out(to_do, prints, cluster, progress, look, stop or threading.Event())
+            batch.carry_out(to_do, prints, cluster, progress, look, stop)
         finally:
             batch.write_table(last=True)
     return folder.table([batch.rows[movie.key] for movie in listed if movie.key in batch.rows])
 
 
-def _brought_up_to_date(folder: BatchFolder) -> pd.DataFrame:
+def _brought_up_to_date(folder: BatchFolder, look: Look | None) -> pd.DataFrame:
     with folder.held():
         batch = _Batch(folder, [], folder.rows())
         batch.read_again()
         batch.write_table(last=True)
+    if look is not None:
+        look(batch.in_order(), math.nan)
     return folder.table(batch.in_order())
 
 
@@ -306,6 +309,9 @@ class _Batch:
             if look is not None and (row or time.monotonic() - looked >= _LOOK_EVERY_S):
                 looked = time.monotonic()
                 look(self.rows_now(left, shares), seconds)
+        if look is not None:
+            known = {row["key"] for row in self.rows.values() if row["status"] == FAILED}
+            look(self.rows_now(left - known, {}), math.nan)
 
     def rows_now(self, left: Collection[str], shares: Mapping[str, float]) -> list[Row]:
         """Return the rows of all listed movies, also of those that are `left`."""
@@ -324,6 +330,8 @@ class _Batch:
     ) -> Iterator[Row | None]:
         """Return each row as it comes, and None every moment where nothing does."""
         yield None
+        if stop.is_set():
+            return
         tasks: dict[Future, BatchMovie] = {}
         for movie in to_do:
             if prints[movie.key] is None:
@@ -334,7 +342,7 @@ class _Batch:
 
         from napari_rbcflow.pipeline.batch_task import analyze_one
 
-        for movie in to_do:
+        for n, movie in enumerate(to_do):
             if prints[movie.key] is not None:
                 task = cluster.client.submit(
                     analyze_one,
@@ -345,6 +353,7 @@ class _Batch:
                     cluster.memory_bytes,
                     key=f"rbcflow-{movie.key}-{time.time_ns()}",
                     pure=False,
+                    priority=-n,  # in the order of the list
                 )
                 tasks[task] = movie
         ended = as_completed(list(tasks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -187,13 +187,14 @@ _BACKGROUNDS: list[tuple[str, Literal["movie", "sliding"]]] = [
 ]
 
 
-class MovieForm:
-    """The form, made with magicgui: `container.native` is the Qt widget; `layers` gives the open ones."""
+class AnalysisForm:
+    """What is chosen for every analysis of recorded movies; `container.native` is the Qt widget.
 
-    def __init__(self, layers: Callable[[], list[Any]]) -> None:
-        self.source = ComboBox(label=say("forms.movie-file"), choices=[FILE, FOLDER, LAYER], value=FILE)
-        self.file = FileEdit(label="", mode=FileDialogMode.EXISTING_FILE)
-        self.layer = ComboBox(label="", choices=lambda _: [(layer.name, layer) for layer in layers()])
+    `which` are the fields above, for which movies; `folder` is where the results go.
+    """
+
+    def __init__(self, which: Sequence[Any], folder: FileEdit) -> None:
+        self.folder = folder
         self.patient = LineEdit(label=FIELD_LABELS["patient"])
         self.sample = LineEdit(label=FIELD_LABELS["sample"])
         self.fps = LineEdit(label=FIELD_LABELS["fps"])
@@ -214,7 +215,6 @@ class MovieForm:
             label=FIELD_LABELS["least_frames"], tooltip=say("forms.least-frames-help")
         )
         self.least_frames.native.setPlaceholderText(str(LEAST_FRAMES))
-        self.folder = folder_field("sessions_folder")
         for number in (self.fps, self.pixel_size_um):
             number.native.setPlaceholderText(say("forms.as-the-file-says"))
         for name, usual in FLOW_USUAL.items():
@@ -223,9 +223,7 @@ class MovieForm:
         self.container: Container[Any] = Container()
         self.container.extend(
             [
-                self.source,
-                self.file,
-                self.layer,
+                *which,
                 self.patient,
                 self.sample,
                 self.fps,
@@ -242,8 +240,46 @@ class MovieForm:
         self.record = RecordForm()
         self.container.native.layout().addWidget(self.record)
         self.patient.changed.connect(lambda _: self.record.forget_sample())
-        for edit in (self.file, self.folder):
-            edit.line_edit.native.setAcceptDrops(False)  # what is dropped is for the whole dock
+        self.folder.line_edit.native.setAcceptDrops(False)  # what is dropped is for the whole dock
+
+    def numbers(self) -> dict[str, float | None]:
+        """Return `fps` and `pixel_size_um`, None where the file decides."""
+        numbers = {
+            "fps": read_number("fps", self.fps.value),
+            "pixel_size_um": read_number("pixel_size_um", self.pixel_size_um.value),
+        }
+        check_settings(**numbers)
+        return numbers
+
+    def settings(self, *, complete: bool = True) -> dict[str, Any]:
+        """Return what else was chosen, as `analyze` calls it; `complete` if all of the record is here."""
+        return {
+            "patient": self.patient.value.strip(),
+            "sample": self.sample.value.strip(),
+            "run_record": self.record.record(complete=complete),
+            "background": self.background.value,
+            "flow": self.flow.value,
+            "least_frames": read_number(
+                "least_frames",
+                self.least_frames.value,
+                whole=True,
+                within=(LEAST_FRAMES, MOST_LEAST_FRAMES),
+            )
+            or LEAST_FRAMES,
+            "set_flow": flow_from({name: field.value for name, field in self.set_flow.items()}),
+            "calibration": load_settings().calibration_file,
+        }
+
+
+class MovieForm(AnalysisForm):
+    """The form for one movie; `layers` gives the open ones."""
+
+    def __init__(self, layers: Callable[[], list[Any]]) -> None:
+        self.source = ComboBox(label=say("forms.movie-file"), choices=[FILE, FOLDER, LAYER], value=FILE)
+        self.file = FileEdit(label="", mode=FileDialogMode.EXISTING_FILE)
+        self.layer = ComboBox(label="", choices=lambda _: [(layer.name, layer) for layer in layers()])
+        super().__init__([self.source, self.file, self.layer], folder_field("sessions_folder"))
+        self.file.line_edit.native.setAcceptDrops(False)
         self.source.changed.connect(self._source_changed)
         self._source_changed()
 
@@ -292,34 +328,9 @@ class MovieForm:
         series: int | None = read_number("series", self.series.value, whole=True)
         return series if self.series.visible else None
 
-    def numbers(self) -> dict[str, float | None]:
-        """Return `fps` and `pixel_size_um`, None where the file decides."""
-        numbers = {
-            "fps": read_number("fps", self.fps.value),
-            "pixel_size_um": read_number("pixel_size_um", self.pixel_size_um.value),
-        }
-        check_settings(**numbers)
-        return numbers
-
     def run_settings(self) -> RunSettings:
         """Return what was chosen for the run."""
-        return RunSettings(
-            patient=self.patient.value.strip(),
-            sample=self.sample.value.strip(),
-            run_record=self.record.record(),
-            background=self.background.value,
-            flow=self.flow.value,
-            ring_seconds=RING_SECONDS,
-            least_frames=read_number(
-                "least_frames",
-                self.least_frames.value,
-                whole=True,
-                within=(LEAST_FRAMES, MOST_LEAST_FRAMES),
-            )
-            or LEAST_FRAMES,
-            set_flow=flow_from({name: field.value for name, field in self.set_flow.items()}),
-            calibration=load_settings().calibration_file,
-        )
+        return RunSettings(**self.settings(), ring_seconds=RING_SECONDS)
 
     def new_folder(self) -> Path:
         """Return the path of a session that does not exist yet."""

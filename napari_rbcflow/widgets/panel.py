@@ -56,6 +56,7 @@ FIELD_LABELS = {
     "stop_baseline": say("forms.field-stop-baseline"),
     "least_frames": say("forms.field-least-frames"),
     "sessions_folder": say("forms.field-sessions-folder"),
+    "out": say("forms.field-out"),
     "person": say("forms.field-person"),
     "calibration": say("forms.field-calibration"),
     "record_template": say("forms.field-record-template"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from qtpy.QtCore import Qt
@@ -57,16 +58,22 @@ class RecordForm(QWidget):
         """Return what is filled in."""
         return {name: text for name in self.fields if (text := self._text(name))}
 
-    def record(self) -> RunRecord:
-        """Return the record; `BadInput`, with the fields to be seen, where it is wrong or incomplete."""
+    def record(self, *, complete: bool = True) -> RunRecord:
+        """Return the record; `BadInput`, with the fields to be seen, where it is wrong or not `complete`."""
         try:
             self.take_template()
             record = self._template.record(self.texts())
-            record.refuse_incomplete()
+            if complete:
+                record.refuse_incomplete()
         except BadInput:
             self.fold.setChecked(True)
             raise
         return record
+
+    def write(self, texts: Mapping[str, str]) -> None:
+        """Show these texts in the fields that there are."""
+        for name in self.fields:
+            self._set(name, texts.get(name, ""))
 
     def fill(self, record: RunRecord) -> None:
         """Show a record, with its own template."""
