@@ -700,7 +700,7 @@ def test_the_whole_frames_of_a_cut_stack_can_be_kept_as_the_sentence_says(
         whole, n = movie, 20
         path = _tif(tmp_path / "m.tif", movie, imagej=True)
     cut(path, 0.5)
-    with pytest.raises(BadInput, match=rf" {len(whole)} frames and {n} are whole") as caught:
+    with pytest.raises(BadInput, match=rf" {len(whole)} frames and {n} are complete") as caught:
         open_movie(path).open()
     assert caught.value.key == "sources.cut-short-of-promise"
     script = str(caught.value).partition('python -c "')[2].removesuffix('"')
