@@ -30,7 +30,7 @@ SOURCE = SourceInfo("test chamber", HEIGHT, WIDTH, 60.0, 0.605, exposure_ms=2.2,
 MODELS = {"stage1": {"name": "one", "hash": "0123abcd"}, "stage2": {"name": "two", "hash": "4567cdef"}}
 FIRST = datetime(2026, 3, 2, 10, 15, tzinfo=timezone(timedelta(hours=1)))
 """A Monday."""
-FIELD: dict[str, Any] = {"height": 384, "width": 640, "cells_per_frame": 30.0}
+FIELD: dict[str, Any] = {"height": 384, "width": 640, "cells_per_frame": 30.0, "variety": 0.3}
 Pair = tuple[Track, Judgement]
 
 
