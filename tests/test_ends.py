@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shlex
@@ -17,7 +18,7 @@ import pytest
 from sentence_keys import is_said
 
 from napari_rbcflow.cli.process import stopped_by_signals, told_to_end
-from napari_rbcflow.session import verify
+from napari_rbcflow.session import Review, verify
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="a shell, and signals that a process can hear"
@@ -203,6 +204,73 @@ def test_an_analysis_that_is_told_to_end_closes_its_session(tmp_path: Path, numb
     assert is_said("cli.stopped-saved", said, folder="s")
     assert (told["status"], told["stop_reason"]) == ("stopped", "user")
     assert verify(tmp_path / "s").findings == []
+
+
+ENDED_AS_IT_LOADS = """
+import os, sys
+
+class Ends:
+    def find_spec(self, name, *_):
+        if name == MODULE:
+            os.kill(os.getpid(), NUMBER)
+
+sys.meta_path.insert(0, Ends())
+sys.argv = ["rbcflow", *WORDS]
+from napari_rbcflow.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "number"),
+    [
+        ("demo --no-viewer -o s", "click", signal.SIGINT),
+        ("demo --no-viewer -o s", "numba", signal.SIGTERM),
+        ("live --camera simulated --no-viewer -o s", "napari_rbcflow.cli.terminal", signal.SIGINT),
+        ("train S -o s --stage 1", "torch", signal.SIGINT),
+        ("export S -o s", "napari_rbcflow.session.export", signal.SIGTERM),
+        ("calibrate S -o s", "napari_rbcflow.session.calibration", signal.SIGINT),
+    ],
+)
+def test_who_is_told_to_end_as_it_loads_ends_at_once(
+    words: str, module: str, number: int, tmp_path: Path
+) -> None:
+    """A Ctrl-C as Python raises it was swallowed by a lock of its imports, or made Python end by a signal."""
+    script = ENDED_AS_IT_LOADS.replace("MODULE", repr(module)).replace("NUMBER", str(int(number)))
+    command = [sys.executable, "-c", script.replace("WORDS", repr(words.split()))]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert is_said("cli.stopped", done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("words", "module", "at"),
+    [
+        ("export S -o s", "napari_rbcflow.session.export", "_shown"),
+        ("export S -o s --as table", "napari_rbcflow.exchange.leaving", "replace_file"),
+        ("calibrate S -o s", "napari_rbcflow.session.calibration", "_reviewed"),
+        ("train S -o s --stage 1", "napari_rbcflow.classification.training.train", "gather"),
+    ],
+)
+def test_who_is_told_to_end_at_work_takes_away_what_is_half_made(
+    words: str,
+    module: str,
+    at: str,
+    number: int,
+    copied: Path,
+    rbcflow: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    review = Review(copied)
+    review.add(dict.fromkeys(review.sample(3, "Ada"), "tank-treading"), "Ada")
+    monkeypatch.chdir(copied.parent)
+    monkeypatch.setattr(importlib.import_module(module), at, lambda *_, **__: os.kill(os.getpid(), number))
+    before = sorted(copied.parent.rglob("*"))
+    code, _, err = rbcflow(*words.split())
+    assert (code, is_said("cli.stopped", err)) == (1, True)
+    assert sorted(copied.parent.rglob("*")) == before
 
 
 def test_what_nohup_shuts_out_is_not_heard() -> None:

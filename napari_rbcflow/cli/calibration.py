@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from napari_rbcflow.cli.group import PATH, cli, debug_option, echo, must_be_new
+from napari_rbcflow.cli.process import nothing_made_yet
 from napari_rbcflow.sentences import say
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ _RATES = (
 @click.option("-o", "--output", required=True, type=PATH, metavar="FILE", help=say("cli.calibrate-output"))
 @debug_option
 def calibrate(folders: tuple[Path, ...], output: Path) -> None:
-    from napari_rbcflow.session import Calibration
+    with nothing_made_yet():
+        from napari_rbcflow.session import Calibration
 
     must_be_new(output)
     found = Calibration.of_sessions(folders, output)
@@ -79,7 +81,8 @@ def export(folders: tuple[Path, ...], output: Path, kind: str) -> None:
     if kind != "dataset":
         _export_as(kind, folders, output)
         return
-    from napari_rbcflow.session import export_reviewed
+    with nothing_made_yet():
+        from napari_rbcflow.session import export_reviewed
 
     found = export_reviewed(folders, output)
     if found.ties:
@@ -89,7 +92,8 @@ def export(folders: tuple[Path, ...], output: Path, kind: str) -> None:
 
 
 def _export_as(kind: str, folders: tuple[Path, ...], output: Path) -> None:
-    from napari_rbcflow import exchange
+    with nothing_made_yet():
+        from napari_rbcflow import exchange
 
     write = {
         "table": exchange.write_table,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from napari_rbcflow.cli.process import guard_streams, leave, output_fault, told_to_end
+from napari_rbcflow.cli.process import leave, output_fault, told_to_end
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sentences import name_settings, say
 from napari_rbcflow.version import __version__
@@ -32,10 +32,8 @@ def cli(debug: bool) -> None:
     """``rbcflow``."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``rbcflow``."""
-    if arguments is None:
-        guard_streams()
+def run(arguments: Sequence[str] | None) -> None:
+    """Run a command, and end the process."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Taken out beforehand, so that it may stand anywhere and covers the parsing too.
     debug = "--debug" in words

@@ -39,7 +39,7 @@ from napari_rbcflow.cli.group import (
     stop_options,
     viewer_option,
 )
-from napari_rbcflow.cli.process import stopped_by_signals
+from napari_rbcflow.cli.process import nothing_made_yet, stopped_by_signals
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.sentences import say
 
@@ -90,7 +90,8 @@ def carry_out(request: RunRequest, viewer: bool | None) -> None:
     """Run to the end and print the result; `viewer` None opens napari if there is a display."""
     if os.path.lexists(request.folder):  # before a window opens for nothing
         raise BadInput("session.exists", folder=request.folder)
-    problem = "" if viewer is False else no_viewer(_load_napari)
+    with nothing_made_yet():
+        problem = "" if viewer is False else no_viewer(_load_napari)
     if viewer and problem:
         raise BadInput(problem)
     if viewer is False or problem:
@@ -109,24 +110,26 @@ def _load_napari() -> None:
 
 
 def _in_terminal(request: RunRequest) -> None:
-    source = request.source.make()
-    source.prepare()
-    from napari_rbcflow.cli.terminal import follow
-    from napari_rbcflow.pipeline import Run
-    from napari_rbcflow.sources import not_as_asked_line, source_line
+    with nothing_made_yet():
+        source = request.source.make()
+        source.prepare()
+        from napari_rbcflow.cli.terminal import follow
+        from napari_rbcflow.pipeline import Run
+        from napari_rbcflow.sources import not_as_asked_line, source_line
 
-    run = Run(source, request.folder, request.settings)
-    if begin(run):
-        run.stop()
-    for line in (f"{run.info.name}: {source_line(run.info)}", not_as_asked_line(run.info)):
-        if line:
-            echo(line, err=True)
+        run = Run(source, request.folder, request.settings)
     try:
+        if begin(run):
+            run.stop()
+        for line in (f"{run.info.name}: {source_line(run.info)}", not_as_asked_line(run.info)):
+            if line:
+                echo(line, err=True)
         with stopped_by_signals(run.stop):
             follow(run)
     finally:
         run.stop()
-        run.wait()
+        if run.started:
+            run.wait()
     _print_end(request.folder, run.outcome, run.progress(), run.warnings, source.remarks)
 
 
@@ -247,7 +250,8 @@ _OF_CAMERA = (
 @debug_option
 def demo(output: Path | None, seed: int, tank_fraction: float, viewer: bool | None, **options: Any) -> None:
     _tell(say("pipeline.step-program"))
-    from napari_rbcflow.pipeline import Camera, RunRequest, RunSettings
+    with nothing_made_yet():
+        from napari_rbcflow.pipeline import Camera, RunRequest, RunSettings
 
     folder = output or Path(time.strftime("rbcflow-demo-%Y%m%d-%H%M%S"))
     chamber = Camera("simulated", {"seed": seed, "tank_fraction": tank_fraction})
@@ -288,9 +292,10 @@ def demo(output: Path | None, seed: int, tank_fraction: float, viewer: bool | No
 @debug_option
 def live(output: Path, camera: str, viewer: bool | None, **options: Any) -> None:
     _tell(say("pipeline.step-program"))
-    from napari_rbcflow.estimate import USUAL_RELIABLE
-    from napari_rbcflow.pipeline import Camera, RunRequest, RunSettings
-    from napari_rbcflow.sources import parse_roi
+    with nothing_made_yet():
+        from napari_rbcflow.estimate import USUAL_RELIABLE
+        from napari_rbcflow.pipeline import Camera, RunRequest, RunSettings
+        from napari_rbcflow.sources import parse_roi
 
     options["roi"] = parse_roi(options["roi"])
     of_camera = {name: options.pop(name) for name in _OF_CAMERA}

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from napari_rbcflow.cli.group import PATH, cli, debug_option, device_option, echo, must_be_new, write_file
+from napari_rbcflow.cli.process import nothing_made_yet
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 
@@ -110,8 +111,9 @@ def train(
     seeds: int,
     **options: Any,
 ) -> None:
-    from napari_rbcflow.classification.training import train as fit
-    from napari_rbcflow.classification.training import train_further
+    with nothing_made_yet():
+        from napari_rbcflow.classification.training import train as fit
+        from napari_rbcflow.classification.training import train_further
 
     if start is not None:
         output = output or Path(f"stage{stage}-further")

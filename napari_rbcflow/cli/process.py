@@ -84,6 +84,34 @@ def output_fault() -> OSError | None:
 
 
 @contextlib.contextmanager
+def nothing_made_yet() -> Iterator[None]:
+    """Leave at once when told to end, in a process of its own (`guard_streams`).
+
+    A Ctrl-C as Python raises it may fall into a lock of its imports, which then holds up all for ever.
+    """
+    from napari_rbcflow.sentences import say
+
+    said = f"rbcflow: {say('cli.stopped')}\n".encode()
+
+    def leave_at_once(*_: object) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, said)
+        os._exit(1)
+
+    own = isinstance(sys.stderr, Stream) and threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, *_TOLD_TO_END) if own else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: was for number, was in before.items() if was is not signal.SIG_IGN}  # under nohup
+    for number in before:
+        signal.signal(number, leave_at_once)
+    try:
+        yield
+    finally:
+        for number, was in before.items():
+            signal.signal(number, was)
+
+
+@contextlib.contextmanager
 def told_to_end() -> Iterator[None]:
     """Hear SIGTERM and SIGHUP as a Ctrl-C, so that each command clears away what is half made; once."""
 

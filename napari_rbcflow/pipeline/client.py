@@ -395,6 +395,7 @@ _open_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 
 @atexit.register
-def _close_all() -> None:
+def close_all() -> None:
+    """Close every worker of this program."""
     for worker in list(_open_workers):
         worker.close()
