@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from factories import FIRST, session
+from factories import FIRST, no_screen, session
 from sentence_keys import any_said, is_said, refused
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import wilson
-from napari_rbcflow.session import FractionFigure, RecordTemplate
+from napari_rbcflow.session import FractionFigure, RecordTemplate, open_session, read_run, sign, verify
 from napari_rbcflow.trend import (
     Gathered,
     Precision,
@@ -25,6 +27,7 @@ from napari_rbcflow.trend import (
     control_charts,
     control_of_day,
     gather,
+    keep_control,
     rules_broken,
 )
 from napari_rbcflow.trend.baseline import Day
@@ -254,6 +257,36 @@ def test_a_new_session_is_told_of_the_control_beside_it(laboratory: Path, tmp_pa
     assert is_said("trend.control-last-no-target", control_beside(laboratory / "c3"))
     assert control_beside(session(tmp_path / "alone", 75, 25)) == ""
     assert control_beside(tmp_path / "none") == ""
+
+
+def test_what_was_said_of_the_control_stands_in_run_json_the_report_and_the_panel(
+    laboratory: Path, tmp_path: Path, qtbot: Any
+) -> None:
+    if no_screen():
+        pytest.skip("no screen (install xvfb)")
+    from napari_rbcflow.widgets.result import ResultPanel
+
+    here = Path(shutil.copytree(laboratory, tmp_path / "laboratory"))
+    panel = ResultPanel()
+    qtbot.addWidget(panel)
+    panel.show_end("finished", "reliable", here / "p4")
+    qtbot.waitUntil(lambda: panel.control.text() != "")
+    words = control_beside(here / "p4")
+    assert words in panel.control.text()
+    assert read_run(here / "p4")["control"] == words
+    assert words in (here / "p4" / "report.html").read_text("utf-8")
+    assert verify(here / "p4").code == 0
+    # Of another session, nothing of this one; of an earlier one, what was said then.
+    panel.show_session(open_session(session(tmp_path / "alone", 75, 25)))
+    assert panel.control.text() == ""
+    shutil.rmtree(here / "c5")
+    panel.show_session(open_session(here / "p4"))
+    assert words in panel.control.text()
+    # What was signed is left as it was.
+    sign(here / "p5", "Ben")
+    before = (here / "p5" / "run.json").read_bytes()
+    assert keep_control(here / "p5") != ""
+    assert (here / "p5" / "run.json").read_bytes() == before
 
 
 def test_a_control_counts_its_own_sessions_only(laboratory: Path) -> None:

@@ -62,7 +62,7 @@ def print_result(
 ) -> None:
     """Print the verdict, the machine's number unless it is empty, the warnings, and where the session is."""
     from napari_rbcflow.session import open_session, words_of
-    from napari_rbcflow.trend import control_beside
+    from napari_rbcflow.trend import keep_control
     from napari_rbcflow.types import Verdict
 
     conclusion = None
@@ -75,7 +75,7 @@ def print_result(
             if line:
                 echo(line)
     say_notes(warnings)
-    if control := control_beside(folder):
+    if control := keep_control(folder):
         echo(control)
     for remark in remarks:
         echo(remark)

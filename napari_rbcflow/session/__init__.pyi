@@ -28,6 +28,7 @@ from .record import record_lines as record_lines
 from .recovery import close_interrupted as close_interrupted
 from .report import FLIPPING_COLOUR as FLIPPING_COLOUR
 from .report import TANK_TREADING_COLOUR as TANK_TREADING_COLOUR
+from .report import write_report_again as write_report_again
 from .review import WITHDRAWN as WITHDRAWN
 from .review import Agreement as Agreement
 from .review import LabelRefused as LabelRefused

@@ -191,6 +191,7 @@ def _contents(session: Session) -> dict[str, Any]:
         "unseen_flips": _unseen_flips_words(*unseen_flips(run, cells)),
         "labels": _labels_words(run["models"], by_hand),
         "record": record_lines(run),
+        "control": run.get("control", ""),
         "signatures": _signatures(session.folder),
         "settings": _settings(run["parameters"]),
         "versions": [(name, version) for name, version in run["versions"].items() if version],

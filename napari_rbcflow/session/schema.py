@@ -328,6 +328,7 @@ _SCALAR = (int, float, str, None)
 _SHAPE: dict[str, Any] = {
     **dict.fromkeys(("started", "patient", "sample", "stop_sentence"), (str, None)),
     **{"stop_reason": (str, None), "ended": (str, None), "simulated": bool, "warnings": [str]},
+    "control": str,
     "frames": {"received": int, "processed": int, "dropped": {_EACH: int}, "missed": {_EACH: int}},
     **{"cells": {_EACH: int}, "latency_ms": {_EACH: (*_NUMBER, None)}, "versions": {_EACH: (str, None)}},
     **{"fraction": _FIGURE, "fraction_corrected": _FIGURE, "fraction_unseen_flips": {}},

@@ -13,6 +13,7 @@ from .control import control_charts as control_charts
 from .control import control_csv as control_csv
 from .control import control_of_day as control_of_day
 from .control import instrument_words as instrument_words
+from .control import keep_control as keep_control
 from .control import rules_broken as rules_broken
 from .control_plot import control_png as control_png
 from .control_plot import control_scale as control_scale

@@ -10,6 +10,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -22,10 +23,17 @@ from scipy.special import gammaincinv
 
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import is_simulated, read_run
+from napari_rbcflow.session import (
+    is_simulated,
+    read_run,
+    read_signatures,
+    write_report_again,
+    write_run,
+)
 from napari_rbcflow.trend.baseline import Day, counting_sd
 from napari_rbcflow.trend.judge import day_words, number_words
 from napari_rbcflow.trend.records import Gathered, Record, must_be_measured_alike, one_line, read_record
+from napari_rbcflow.types import RunStatus
 
 FIRST_RUNS = 20
 """Accepted runs that make a target, as laboratories usually take."""
@@ -470,6 +478,21 @@ def control_of_day(
     told = worst.state in (State.WARNING, State.REJECTED)
     rules = {"rules": worst.rule_words} if told else {}
     return worst.state, say(f"trend.control-day-{worst.state}", **rules)
+
+
+def keep_control(folder: Path) -> str:
+    """Write what `control_beside` says of a new session into its ``run.json`` and report; return it.
+
+    Called by whoever shows the end of a run. A session that was signed stays as it is.
+    """
+    words = control_beside(folder)
+    with suppress(RbcflowError, OSError):
+        run = read_run(folder)
+        ended = run["status"] != RunStatus.RUNNING and not read_signatures(folder)
+        if words and ended and run.get("control") != words:
+            write_run(folder, {**run, "control": words})
+            write_report_again(folder)
+    return words
 
 
 def control_beside(folder: Path) -> str:

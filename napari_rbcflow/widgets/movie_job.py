@@ -25,6 +25,7 @@ from napari_rbcflow.pipeline import (
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import ChangeLog, FractionFigure, Session, open_session
 from napari_rbcflow.sources import open_frames
+from napari_rbcflow.trend import keep_control
 from napari_rbcflow.widgets.layers import SessionLayers, movie_of, session_layers
 from napari_rbcflow.widgets.movie_form import Cancelled, LayerFrames, copy_frames, file_of, new_copy_folder
 from napari_rbcflow.widgets.run_form import FLOWS
@@ -249,7 +250,9 @@ class MovieJob:
 
 def _read_result(order: MovieOrder, show_unreliable: bool) -> MovieResult:
     flow = next(words for words, flow in FLOWS if flow == order.settings.flow)
-    session = movie_session(order.folder, order.source.name, flow)
+    movie_session(order.folder, order.source.name, flow)
+    keep_control(order.folder)
+    session = open_session(order.folder)
     if isinstance(order.source, Path):
         frames = open_frames(order.source, order.series)
         layers = session_layers(session, frames, show_unreliable=show_unreliable)

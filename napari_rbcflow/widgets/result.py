@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from napari_rbcflow.session import (
     open_session,
     too_few_words,
 )
+from napari_rbcflow.trend import keep_control
 from napari_rbcflow.types import StopReason, Verdict
 from napari_rbcflow.widgets.label_styles import INKS
 from napari_rbcflow.widgets.panel import ElidingLabel, WarningBox, breakable, set_text, wrapping_label
@@ -137,6 +140,7 @@ class ResultPanel(QWidget):
     """
 
     check_cells = Signal(object)
+    _control_known = Signal(object, str)
 
     def __init__(self, parent: QWidget | None = None, *, head_apart: bool = False) -> None:
         super().__init__(parent)
@@ -157,6 +161,8 @@ class ResultPanel(QWidget):
         self.by_hand = wrapping_label()
         self.end = wrapping_label("font-size: 14px; padding: 0px 4px;")
         self.remarks = wrapping_label("font-size: 14px; padding: 0px 4px;")
+        self.control = wrapping_label("font-size: 14px; padding: 0px 4px;")
+        self._control_known.connect(self._show_control)
         self.progress = ShareBar()
         self.left = wrapping_label(_PLAIN)
         self.curve = FractionCurve()
@@ -196,6 +202,7 @@ class ResultPanel(QWidget):
             self.warnings,
             self.end,
             self.remarks,
+            self.control,
             self.links,
             self.curve,
             self.machine,
@@ -259,6 +266,7 @@ class ResultPanel(QWidget):
             self.by_hand,
             self.end,
             self.remarks,
+            self.control,
             self.left,
         ):
             set_text(label, "")
@@ -313,6 +321,18 @@ class ResultPanel(QWidget):
             self.warnings.say(grave=[*failure, *self.warnings.grave, str(error)])
             self._show_conclusion(Conclusion(Verdict.NO_RESULT, str(error)))
         self._show_ending(status, reason, remarks, sentence)
+        # Of all sessions beside it, which may lie on a slow disk.
+        threading.Thread(target=self._ask_control, args=(folder,), daemon=True).start()
+
+    def _ask_control(self, folder: Path) -> None:
+        words = keep_control(folder)
+        with suppress(RuntimeError):  # the panel is gone
+            self._control_known.emit(folder, words)
+
+    def _show_control(self, folder: Path, words: str) -> None:
+        """Say whether the control sample of the day was in order, or why not."""
+        if folder == self.links.folder:
+            set_text(self.control, breakable(say("report.control", words=words)) if words else "")
 
     def show_session(self, session: Session) -> None:
         """Show a session on disk; an RbcflowError where it cannot be read, and nothing of it is shown."""
@@ -327,6 +347,7 @@ class ResultPanel(QWidget):
         self.links.show_folder(session.folder)
         self._failed = run["status"] == "failed"
         self._show_conclusion(conclusion)
+        self._show_control(session.folder, run.get("control", ""))
         ended = str(run["status"]), str(run["stop_reason"])
         self._show_ending(*ended, (), str(run.get("stop_sentence", "")))
 
