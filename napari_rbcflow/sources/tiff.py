@@ -394,6 +394,15 @@ def _check_index(tif: tifffile.TiffFile, name: str) -> None:
         raise BadInput("sources.too-many-frames", name=name, frames=math.prod(found))
 
 
+class _Literal(str):
+    """The begin of a file's name, of which nothing is a pattern's where tifffile makes a pattern of it."""
+
+    __slots__ = ()
+
+    def __add__(self, other: str) -> str:
+        return glob.escape(str(self)) + other
+
+
 def _series(tif: tifffile.TiffFile) -> list[Any]:
     """Return the series of a file or set; tifffile looks for Micro-Manager's parts with a pattern."""
     handle, folder = tif.filehandle, tif.filehandle.dirname
@@ -401,7 +410,7 @@ def _series(tif: tifffile.TiffFile) -> list[Any]:
         handle._dir = glob.escape(folder)  # it may hold brackets
         summary = (tif.micromanager_metadata or {}).get("Summary")
         if isinstance(summary, dict):  # the files may have got other names
-            summary["Prefix"] = tif.filename.partition("_MMStack")[0]
+            summary["Prefix"] = _Literal(tif.filename.partition("_MMStack")[0])
     try:
         return list(tif.series)
     finally:
