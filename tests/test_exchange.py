@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from napari_rbcflow import exchange
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.ring import FrameRing, open_ring
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import open_session
+from napari_rbcflow.session import open_session, read_signatures, sign
 from napari_rbcflow.session.schema import read_run, write_run
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import Frame
@@ -111,6 +112,42 @@ def test_only_a_result_leaves_as_a_final_observation(study: Path, tmp_path: Path
     # The same run is the same observation, wherever its folder lies.
     assert exchange.write_fhir([study / "result"], tmp_path / "one.json") == 1
     assert json.loads((tmp_path / "one.json").read_text())["id"] == one.id
+
+
+def test_who_signed_stands_in_the_observation_and_in_a_provenance(study: Path, tmp_path: Path):
+    fhir = pytest.importorskip("fhir.resources.R4B.bundle", reason="fhir.resources is not installed")
+    folder = Path(shutil.copytree(study / "result", tmp_path / "result"))
+
+    def exported(name: str) -> list[Any]:
+        assert exchange.write_fhir([folder], tmp_path / name) == 1
+        told = json.loads((tmp_path / name).read_text())
+        if told["resourceType"] == "Observation":
+            told = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": told}]}
+        return [entry.resource for entry in fhir.Bundle.model_validate(told).entry]
+
+    for name in ("Ada", "Ben"):
+        sign(folder, name)
+    one, ada, ben = exported("signed.json")
+    assert [performer.display for performer in one.performer] == ["Ada", "Ben"]
+    words = [signature.words([]) for signature in read_signatures(folder)]
+    assert set(words) <= {note.text for note in one.note}
+    for signed, who in ((ada, "Ada"), (ben, "Ben")):
+        assert signed.target[0].reference == f"urn:uuid:{one.id}"
+        assert signed.agent[0].who.display == who
+        hashes = {entity.what.display: entity.what.identifier.value for entity in signed.entity}
+        assert hashes["run.json"] == hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
+        assert signed.recorded.tzinfo is not None
+    # What was changed since is signed by nobody, and neither is what does not follow from its cells.
+    cells = (folder / "cells.csv").read_bytes()
+    (folder / "cells.csv").write_bytes(cells.replace(b"tank-treading", b"flipping", 1))
+    (one,) = exported("damaged.json")
+    assert (one.status, [performer.display for performer in one.performer]) == ("cancelled", ["Ada"])
+    (folder / "cells.csv").write_bytes(cells)
+    session = open_session(folder)
+    session.review({session.review_sample(61)[-1]: "unreliable"}, by="Ada")
+    (one,) = exported("changed.json")
+    assert [performer.display for performer in one.performer] == ["Ada"]  # the operator
+    assert any(say("session.signed-anew") in note.text for note in one.note)
 
 
 def test_what_is_no_patients_number_does_not_leave_as_one(study: Path, tmp_path: Path, rbcflow: Command):

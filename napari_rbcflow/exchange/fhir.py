@@ -7,6 +7,7 @@ in LOINC or SNOMED CT for the tank-treading fraction.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,13 +16,14 @@ from typing import Any
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.exchange.leaving import OURS, Leaving, ready_to_leave, write_new
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import FractionFigure, record_lines
+from napari_rbcflow.session import FractionFigure, Signature, record_lines
 from napari_rbcflow.types import Verdict
 
 SYSTEM = f"urn:uuid:{OURS}"
 """Whose codes and identifiers are ours."""
 _HL7 = "http://terminology.hl7.org/CodeSystem"
 _UCUM = "http://unitsofmeasure.org"
+_SHA256 = "urn:oid:2.16.840.1.101.3.4.2.1"
 _STATUS = {
     Verdict.RESULT: "final",
     Verdict.PROVISIONAL: "preliminary",
@@ -67,8 +69,9 @@ def observation(one: Leaving) -> dict[str, Any]:
     if patient := str(run.get("patient") or "").strip():
         told["subject"] = {"type": "Patient", "identifier": {"value": patient}, "display": patient}
     told |= _when(one)
-    if operator := one.record.get("operator"):
-        told["performer"] = [{"display": str(operator)}]
+    names = [str(one.record.get("operator") or ""), *(signature.by for signature in one.signatures[0])]
+    if performers := [{"display": name} for name in dict.fromkeys(names) if name]:
+        told["performer"] = performers
     components = [_component("verdict", valueCodeableConcept=_concept(str(verdict), one.conclusion.word))]
     if figure is None or figure.estimate is None:
         told["dataAbsentReason"] = _concept("error", system=f"{_HL7}/data-absent-reason")
@@ -87,7 +90,9 @@ def observation(one: Leaving) -> dict[str, Any]:
 
 
 def write_fhir(folders: Sequence[Path], out: Path) -> int:
-    """Write the Observation of each run as JSON: alone, or all of them in a Bundle; all or none.
+    """Write the Observation of each run as JSON, with a Provenance for each signature that holds.
+
+    One resource alone, or all of them in a Bundle; all or none.
 
     Parameters
     ----------
@@ -106,12 +111,39 @@ def write_fhir(folders: Sequence[Path], out: Path) -> int:
     BadInput
         As `ready_to_leave` and `observation`.
     """
-    found = [observation(one) for one in ready_to_leave(folders)]
+    ready = ready_to_leave(folders)
+    found = [observation(one) for one in ready]
+    found += [provenance(one, signature) for one in ready for signature in one.signatures[0]]
     entries = [{"fullUrl": f"urn:uuid:{one['id']}", "resource": one} for one in found]
     bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
     text = json.dumps(found[0] if len(found) == 1 else bundle, indent=2, ensure_ascii=False, allow_nan=False)
     write_new(out, (text + "\n").encode(errors="backslashreplace"))
-    return len(found)
+    return len(ready)
+
+
+def provenance(one: Leaving, signature: Signature) -> dict[str, Any]:
+    """Return the Provenance of a signature: who signed which files, by hash, when.
+
+    It has no element `signature`, which is for a cryptographic one.
+    """
+    files = [part.split("=") for part in signature.files.split(";")]
+    return {
+        "resourceType": "Provenance",
+        "id": str(uuid.uuid5(OURS, f"{one.id} {signature.signed} {signature.by} {signature.before}")),
+        "target": [{"reference": f"urn:uuid:{one.id}"}],
+        "recorded": _moment(signature.signed),
+        "activity": _concept("AU", "authenticated", system=f"{_HL7}/v3-DocumentCompletion"),
+        "agent": [
+            {
+                "type": _concept("attester", system=f"{_HL7}/provenance-participant-type"),
+                "who": {"display": signature.by},
+            }
+        ],
+        "entity": [
+            {"role": "source", "what": {"display": name, "identifier": {"system": _SHA256, "value": digest}}}
+            for name, digest in files
+        ],
+    }
 
 
 def _concept(code: str, text: str = "", *, system: str = SYSTEM) -> dict[str, Any]:
@@ -173,6 +205,7 @@ def _notes(one: Leaving) -> list[str]:
     else:
         if changed and one.figure is not None:
             notes.append(say("exchange.changed-by-hand", cells=changed))
+    notes += one.signatures[1]
     notes += [say("exchange.recorded-line", label=label, value=value) for label, value in record_lines(run)]
     return list(dict.fromkeys(notes))
 

@@ -12,7 +12,17 @@ from typing import Any
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import replace_file
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import CALIBRATED, Conclusion, FractionFigure, Session, open_session, verify
+from napari_rbcflow.session import (
+    CALIBRATED,
+    Conclusion,
+    FractionFigure,
+    Session,
+    Signature,
+    open_session,
+    read_signatures,
+    signature_findings,
+    verify,
+)
 from napari_rbcflow.trend import find_sessions
 from napari_rbcflow.types import Verdict
 
@@ -59,6 +69,17 @@ class Leaving:
         if self.conclusion.headline is None:
             return "machine"
         return "calibrated" if self.figure.method == CALIBRATED else "reviewed"
+
+    @cached_property
+    def signatures(self) -> tuple[list[Signature], list[str]]:
+        """Those who signed the session as it is now, and what a person must know of the signatures."""
+        folder = self.session.folder
+        if self.conclusion is not self.session.conclusion:  # its tables are not what was signed
+            return [], []
+        if findings := list(signature_findings(folder)):
+            return [], findings
+        holding = [one for one in read_signatures(folder) if not one.changed(folder)]
+        return holding, [one.words([]) for one in holding]
 
     @cached_property
     def id(self) -> uuid.UUID:

@@ -47,6 +47,7 @@ from .schema import too_few_words as too_few_words
 from .schema import write_run as write_run
 from .signature import Signature as Signature
 from .signature import read_signatures as read_signatures
+from .signature import signature_findings as signature_findings
 from .tables import speed_um_per_s as speed_um_per_s
 from .tables import spreadsheet_rows as spreadsheet_rows
 from .verdict import CHECKED_CELLS as CHECKED_CELLS
