@@ -239,7 +239,7 @@ def _severity(broken: int) -> Severity:
     return WARNING if abs(broken) > 1 else NOTE
 
 
-def _enough(figures: Figures, name: str, least: float) -> bool:
+def enough(figures: Figures, name: str, least: float) -> bool:
     return (number(figures, name) or 0.0) >= least
 
 
@@ -272,7 +272,7 @@ def _speeds(figures: Figures) -> Iterator[RunWarning]:
 
 def _light(figures: Figures) -> Iterator[RunWarning]:
     grey = number(figures, "light_grey")
-    if grey is None or not _enough(figures, "frames", LEAST_FRAMES):
+    if grey is None or not enough(figures, "frames", LEAST_FRAMES):
         return
     level = LIGHT_GREY.broken_by(grey)
     white, black = number(figures, "saturated_share") or 0.0, number(figures, "black_share") or 0.0
@@ -299,7 +299,7 @@ def _light(figures: Figures) -> Iterator[RunWarning]:
 
 def _evenness(figures: Figures) -> Iterator[RunWarning]:
     falloff = number(figures, "light_falloff_share")
-    if falloff is None or not _enough(figures, "frames", LEAST_FRAMES):
+    if falloff is None or not enough(figures, "frames", LEAST_FRAMES):
         return
     if off := FALLOFF.broken_by(falloff):
         how = "-grave" if off > 1 else ""
@@ -311,7 +311,7 @@ def _size(figures: Figures) -> int:
     rim, of_all = number(figures, "rim_radius_um"), number(figures, "rim_radius_of_all_um")
     if rim is not None:
         return RIM_RADIUS_UM.broken_by(rim)
-    if of_all is not None and _enough(figures, "tracks_judged", LEAST_TRACKS):
+    if of_all is not None and enough(figures, "tracks_judged", LEAST_TRACKS):
         return RIM_RADIUS_OF_ALL_UM.broken_by(of_all)
     return 0
 
@@ -328,7 +328,7 @@ def _pixel_size(figures: Figures) -> Iterator[RunWarning]:
 
 def _flow(figures: Figures) -> Iterator[RunWarning]:
     shear, wanted = number(figures, "shear_rate_per_s"), number(figures, "shear_rate_set_per_s")
-    if not _enough(figures, "tracks_reliable", LEAST_RELIABLE):
+    if not enough(figures, "tracks_reliable", LEAST_RELIABLE):
         return
     if shear is not None and wanted and (off := SHEAR.times(wanted).broken_by(shear)):
         key = "flow-slow" if off < 0 else "flow-fast"
@@ -341,7 +341,7 @@ def _flow(figures: Figures) -> Iterator[RunWarning]:
 
 def _direction(figures: Figures) -> Iterator[RunWarning]:
     share = number(figures, "followed_share")
-    if share is None or not _enough(figures, "objects_detected", LEAST_DETECTED):
+    if share is None or not enough(figures, "objects_detected", LEAST_DETECTED):
         return
     if off := FOLLOWED.broken_by(share):
         seen, wanted = way_of(figures.get("steps")), str(figures.get("flow_set")).rpartition("-")[2]
@@ -370,18 +370,18 @@ def way_of(steps: object) -> str:
 
 def _density(figures: Figures) -> Iterator[RunWarning]:
     cells, seen = number(figures, "cells_per_papers_field"), number(figures, "cells_per_frame")
-    if cells is None or seen is None or not _enough(figures, "frames", LEAST_FRAMES):
+    if cells is None or seen is None or not enough(figures, "frames", LEAST_FRAMES):
         return
     dense = PER_FIELD.broken_by(cells)
     if dense > 0:
         yield RunWarning.saying("cells-dense", _severity(dense), cells=cells, **PER_FIELD.ends)
-    elif dense < 0 and _enough(figures, "tracks", 1):
+    elif dense < 0 and enough(figures, "tracks", 1):
         yield RunWarning.saying("cells-sparse", NOTE, cells=cells, **PER_FIELD.ends)
 
 
 def _clumps(figures: Figures) -> Iterator[RunWarning]:
     share, chance = number(figures, "neighbour_share"), number(figures, "neighbour_share_by_chance")
-    if not share or not chance or not _enough(figures, "tracks_judged", LEAST_TRACKS):
+    if not share or not chance or not enough(figures, "tracks_judged", LEAST_TRACKS):
         return
     if clumped := clumps_limits(chance).broken_by(share):
         severity = _severity(clumped)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from napari_rbcflow.quality import rules
 from napari_rbcflow.quality.drift import FIRST_LOOK
 from napari_rbcflow.quality.meter import number
-from napari_rbcflow.quality.rules import Limits, percent, share_words
+from napari_rbcflow.quality.rules import Limits, enough, percent, share_words
 from napari_rbcflow.quality.warning import RunWarning, Severity
 from napari_rbcflow.sentences import say
 
@@ -69,30 +69,30 @@ class _Row(NamedTuple):
 
 def _cells(quality: Mapping[str, Any]) -> Iterator[_Row]:
     share = number(quality, "reliable_share")
-    if share is not None and _enough(quality, "tracks_judged", rules.LEAST_TRACKS):
+    if share is not None and enough(quality, "tracks_judged", rules.LEAST_TRACKS):
         limits = rules.RELIABLE_SHARE
         usual = say("quality.usual-reliable", **limits.ends)
         keys = "reliable-few reliable-many"
         yield _Row(say("quality.line-reliable"), percent(share), usual, _off(limits, share), keys)
     others = number(quality, "counted_at_other_speeds_share")
-    if others is not None and _enough(quality, "counted_with_speed", rules.LEAST_RELIABLE):
+    if others is not None and enough(quality, "counted_with_speed", rules.LEAST_RELIABLE):
         limits = rules.OTHER_SPEEDS
         usual = say("quality.usual-up-to-percent", **limits.ends)
         yield _Row(say("quality.line-speeds"), percent(others), usual, _off(limits, others), "speeds")
     followed = number(quality, "followed_share")
-    if followed is not None and _enough(quality, "objects_detected", rules.LEAST_DETECTED):
+    if followed is not None and enough(quality, "objects_detected", rules.LEAST_DETECTED):
         limits = rules.FOLLOWED
         usual, off = say("quality.usual-from-percent", **limits.ends), _off(limits, followed)
         value = f"{100 * min(followed, 1.0):.0f} %"  # one that is hidden for a moment is followed, too
         yield _Row(say("quality.line-followed"), value, usual, off, "flow-nowhere", only_amiss=True)
     cells = number(quality, "cells_per_papers_field")
-    if cells is not None and _enough(quality, "frames", rules.LEAST_FRAMES):
+    if cells is not None and enough(quality, "frames", rules.LEAST_FRAMES):
         limits = rules.PER_FIELD
         usual, keys = say("quality.usual-cells", **limits.ends), "cells-dense cells-sparse no-cell"
         yield _Row(say("quality.line-cells"), f"{cells:.0f}", usual, _off(limits, cells), keys)
     close, chance = number(quality, "neighbour_share"), number(quality, "neighbour_share_by_chance")
-    enough = _enough(quality, "tracks_judged", rules.LEAST_TRACKS)
-    if close is not None and chance is not None and enough:
+    judged = enough(quality, "tracks_judged", rules.LEAST_TRACKS)
+    if close is not None and chance is not None and judged:
         limits = rules.clumps_limits(chance)
         usual = say("quality.usual-neighbours", chance=100 * chance, **limits.ends)
         off = _off(limits, close)
@@ -104,7 +104,7 @@ def _sizes(quality: Mapping[str, Any]) -> Iterator[_Row]:
     rim, of_all = number(quality, "rim_radius_um"), number(quality, "rim_radius_of_all_um")
     if rim is not None:
         name, limits, radius = say("quality.line-size"), rules.RIM_RADIUS_UM, rim
-    elif of_all is not None and _enough(quality, "tracks_judged", rules.LEAST_TRACKS):
+    elif of_all is not None and enough(quality, "tracks_judged", rules.LEAST_TRACKS):
         name, limits, radius = say("quality.line-smaller"), rules.RIM_RADIUS_OF_ALL_UM, of_all
     else:
         return
@@ -125,7 +125,7 @@ def _picture(run: Mapping[str, Any], quality: Mapping[str, Any]) -> Iterator[_Ro
 def _flow(quality: Mapping[str, Any]) -> Iterator[_Row]:
     shear, wanted = number(quality, "shear_rate_per_s"), number(quality, "shear_rate_set_per_s")
     speed = number(quality, "speed_um_per_s")
-    if not _enough(quality, "tracks_reliable", rules.LEAST_RELIABLE):
+    if not enough(quality, "tracks_reliable", rules.LEAST_RELIABLE):
         return
     if shear is not None and speed is not None and wanted:
         limits = rules.SHEAR.times(wanted)
@@ -157,7 +157,7 @@ def _light(quality: Mapping[str, Any]) -> Iterator[_Row]:
             usual, off = say("quality.usual-up-to-percent", **limits.ends), _off(limits, share)
             yield _Row(say(name), share_words(share, limits.decimals), usual, off, keys, only_amiss=True)
     falloff = number(quality, "light_falloff_share")
-    if falloff is not None and _enough(quality, "frames", rules.LEAST_FRAMES):
+    if falloff is not None and enough(quality, "frames", rules.LEAST_FRAMES):
         limits, value = rules.FALLOFF, f"{100 * falloff:.0f} %"
         usual, off = say("quality.usual-up-to-percent", **limits.ends), _off(limits, falloff)
         yield _Row(say("quality.line-falloff"), value, usual, off, "light-uneven", only_amiss=True)
@@ -208,7 +208,3 @@ _DECIMALS = 2
 
 def _off(limits: Limits, value: float) -> bool:
     return limits.broken_by(value) != 0
-
-
-def _enough(quality: Mapping[str, Any], name: str, least: int) -> bool:
-    return (number(quality, name) or 0.0) >= least
