@@ -13,6 +13,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
@@ -35,6 +36,7 @@ _FIRST = {"": (0, 1, 2), "@": (0, 1), "_X": (1, 2)}
 _SAME_RATE = 0.02  # by which rates that are measured, each in its part, may differ
 _ENDS = 4  # frames of either part that are looked at
 _REACH_PX, _AWRY_PX = 96, 2  # how far cells move between two frames, along the flow and across it
+_LARGE_PX = 300_000  # of a picture that is looked at in half its size: five times as fast
 _GOES_ON = 8.0  # standard deviations: 20 and more where the same cells flow on, 6.4 at most where they do not
 
 Open = Callable[[Path], MovieReader]
@@ -186,10 +188,15 @@ def _goes_on(one: MovieReader, other: MovieReader, mark: str) -> bool:
     unsure = bool(mark) or one.facts.n_frames >= other.facts.n_frames > 1
     if min(one.facts.n_frames, other.facts.n_frames) < _ENDS:
         return unsure
-    frames = np.stack([_grey(image) for image in (*_last(one), *other.at(range(_ENDS)))])
-    frames -= np.median(frames, axis=0)
-    along = [_moved(*pair) for pair in list(pairwise(frames))[_ENDS - 2 : _ENDS + 1]]
-    return along[1] >= _GOES_ON or (unsure and min(along[0], along[2]) < _GOES_ON)
+    images = [*_last(one), *other.at(range(_ENDS))]
+    step = 2 if images[0].shape[0] * images[0].shape[1] > _LARGE_PX else 1
+    frames = [_grey(image, step) for image in images]
+    still = _median(frames)
+    frames = [frame - still for frame in frames]
+    before, between, after = list(pairwise(frames))[_ENDS - 2 : _ENDS + 1]
+    if _moved(*between, step) >= _GOES_ON:
+        return True
+    return unsure and min(_moved(*before, step), _moved(*after, step)) < _GOES_ON
 
 
 def _last(reader: MovieReader) -> list[Raw]:
@@ -197,17 +204,30 @@ def _last(reader: MovieReader) -> list[Raw]:
     return [reader.frame(place) for place in places[-_ENDS:]]
 
 
-def _grey(image: Raw) -> NDArray[np.float32]:
-    return np.asarray(image if image.ndim == 2 else image[..., 1], np.float32)
+def _grey(image: Raw, step: int) -> NDArray[np.float32]:
+    """Return the picture, `step` by `step` pixels in one."""
+    grey = np.asarray(image if image.ndim == 2 else image[..., 1], np.float32)
+    size = (grey.shape[1] // step, grey.shape[0] // step)
+    return grey if step == 1 else np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA))
 
 
-def _moved(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+def _median(frames: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the median of a few frames, by exchanging neighbours: ten times as fast as NumPy's."""
+    rows = list(frames)
+    for at in range(len(rows)):
+        for k in range(at % 2, len(rows) - 1, 2):
+            rows[k : k + 2] = [np.minimum(*rows[k : k + 2]), np.maximum(*rows[k : k + 2])]
+    half = len(rows) // 2
+    return np.asarray((rows[half - 1] + rows[half]) / 2, np.float32)
+
+
+def _moved(before: NDArray[np.float32], after: NDArray[np.float32], step: int) -> float:
     """Return by how many standard deviations two pictures are alike when one is moved along the flow."""
     height, width = before.shape
     alike: NDArray[Any] = fft.irfft2(np.conj(fft.rfft2(before)) * fft.rfft2(after), s=before.shape)
-    reach = min(_REACH_PX, width // 3)
-    near = alike[np.r_[-_AWRY_PX : _AWRY_PX + 1]][:, np.r_[4:reach, 1 - reach : -3]]
-    chance = float(alike[4 * _AWRY_PX : height - 4 * _AWRY_PX].std())
+    reach, awry, least = min(_REACH_PX // step, width // 3), _AWRY_PX // step, 4 // step
+    near = alike[np.r_[-awry : awry + 1]][:, np.r_[least:reach, 1 - reach : 1 - least]]
+    chance = float(alike[4 * awry : height - 4 * awry].std())
     return float(near.max()) / chance if chance > 0 else 0.0
 
 
