@@ -16,7 +16,7 @@ from pathlib import Path
 
 from review_movie import truths
 
-from napari_rbcflow.cli.calibration import print_calibration
+from napari_rbcflow.cli.review import print_calibration
 from napari_rbcflow.estimate import StopRules
 from napari_rbcflow.pipeline import Run, RunSettings
 from napari_rbcflow.session import Calibration, Review, open_session, read_run

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from napari_rbcflow.cli.group import cli as cli
 
 __all__ = ["cli", "main"]
-_COMMANDS = ("benchmark", "calibration", "live", "movies", "networks", "review", "sessions")
+_COMMANDS = ("live", "movies", "networks", "review", "sessions")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
