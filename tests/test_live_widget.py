@@ -251,17 +251,19 @@ def test_the_command_lines_widget_is_the_menus(bench: Bench) -> None:
 
     # On a laptop's screen: more docks are tabs, and the window grows beyond it in no direction.
     window._qt_window.resize(1366, 768)
-    for others, name in enumerate(["Movie", "Batch", "Trend", "Check cells", "Settings"], 1):
-        newest, _ = window.add_plugin_dock_widget("napari-rbcflow", name)
+    names = ["Movie", "Batch", "Trend", "Check cells", "Settings"]
+    for others, name in enumerate(names, 1):
+        newest, last = window.add_plugin_dock_widget("napari-rbcflow", name)
         bench.wait(lambda n=others: len(window._qt_window.tabifiedDockWidgets(dock)) == n, 5)
     bench.picture("six_docks_1366")
     assert window._qt_window.height() <= 768
     assert window._qt_window.width() <= 1366
     assert not newest.visibleRegion().isEmpty()  # the one opened last is in front
     tabs = [bar for bar in window._qt_window.findChildren(QTabBar) if bar.parent() is window._qt_window]
-    assert [bar.tabText(k) for bar in tabs for k in range(bar.count())] == ["Live", *names]
+    assert {bar.tabText(k) for bar in tabs for k in range(bar.count())} == {"Live", *names}
     assert dock.toggleViewAction().text() == "Live (napari-rbcflow)"  # in the Window menu
-    begin = {field.native.mapTo(newest, QPoint(0, 0)).x() for field in (newest.person, newest.port)}
+    fields = last.camera, last.record_template.line_edit
+    begin = {field.native.mapTo(newest, QPoint(0, 0)).x() for field in fields}
     assert len(begin) == 1  # the fields, whatever the length of their labels
 
     # Opened anew, the dock does not show the patient before.

@@ -195,7 +195,7 @@ def test_whatever_the_size_nothing_is_cut(
     assert (page.width(), page.height()) == (wide, high)
     buttons = (*page.kinds.values(), page.undo, page.again, page.stop)
     assert [b.text() for b in buttons if b.width() < b.sizeHint().width()] == []
-    assert min(page.player.width(), page.player.height()) >= (310 if high > 600 else 180)
+    assert min(page.player.width(), page.player.height()) >= (290 if high > 600 else 180)
 
 
 def test_keys_and_buttons(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def test_the_control_has_a_tab_and_each_run_of_a_patient_says_how_it_was(
     assert column == [say("trend.control-state-rejected"), *[say("trend.control-state-in-order")] * 4]
     assert is_said("trend.control-day-rejected", widget.summary.text())
     widget.tabs.setCurrentIndex(1)
-    assert is_said("trend.control-last-rejected", widget.control.verdict.text())
+    assert is_said("trend.control-last-rejected", unescape(widget.control.verdict.text()))
     assert widget.of_patient.isHidden()
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "c"), ""))
     for button in (widget.table_button, widget.picture_button):

@@ -305,6 +305,7 @@ class CellViewer(QWidget):
         self.film.show_sequence(None if cell is None else cell.sequence)
         self._flags.setText("" if cell is None else flags_words(cell.sequence))
         self._facts.setText("" if cell is None else facts_of(cell))
+        self._facts.setToolTip(self._facts.text())  # a low window cuts it
         if cell is not None:
             self._heading.setText(heading_of(cell))
         self._show_buttons()

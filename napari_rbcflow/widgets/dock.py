@@ -23,6 +23,8 @@ from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
     QDockWidget,
+    QHBoxLayout,
+    QLabel,
     QMainWindow,
     QMessageBox,
     QScrollBar,
@@ -35,7 +37,7 @@ from napari_rbcflow.errors import BadInput, RbcflowError, sentence_of
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import RUN_FILE
 from napari_rbcflow.widgets.panel import WarningBox
-from napari_rbcflow.widgets.remembered import load_settings, save_settings
+from napari_rbcflow.widgets.remembered import PLUGIN, load_settings, save_settings
 
 log = logging.getLogger(__name__)
 
@@ -177,6 +179,30 @@ def frame_of(widget: QWidget) -> tuple[QDockWidget | None, QMainWindow | None]:
     return frame, around
 
 
+def even_labels(panel: QWidget) -> None:
+    """Let the fields of a form begin at one line: magicgui measures their labels before they have a font."""
+    forms: dict[QWidget | None, list[QLabel]] = {}
+    for label in panel.findChildren(QLabel):
+        row = label.parentWidget()
+        layout = None if row is None else row.layout()
+        if row is not None and isinstance(layout, QHBoxLayout) and layout.indexOf(label) == 0:
+            label.ensurePolished()
+            forms.setdefault(row.parentWidget(), []).append(label)
+    for labels in forms.values():
+        width = max(label.sizeHint().width() for label in labels)
+        for label in labels:
+            label.setMinimumWidth(width)
+
+
+def shorten_tab(dock: QDockWidget) -> None:
+    """Let a tab say "Live", not "Live (n..."; the Window menu goes on naming the plugin."""
+    whole = dock.windowTitle()
+    if whole.endswith(_OF_PLUGIN):
+        dock.setWindowTitle(whole.removesuffix(_OF_PLUGIN))
+        dock.toggleViewAction().setText(whole)
+
+
+_OF_PLUGIN = f" ({PLUGIN})"
 # Several docks one above the other must not make the window higher than a laptop's screen.
 _LEAST_HEIGHT = 160
 # napari's lists of layers are 320 x 500: on less than this they leave no room for the picture or the number.
@@ -250,7 +276,10 @@ class Dock(QWidget):
     def _stand_beside(self) -> None:
         """Become a tab beside our other docks on this side: a laptop has no height for two."""
         dock, window = frame_of(self)
-        if dock is None or window is None or dock.isFloating():
+        if dock is None or window is None:
+            return
+        shorten_tab(dock)
+        if dock.isFloating():
             return
         side = window.dockWidgetArea(dock)
         beside = [
@@ -302,6 +331,7 @@ class Dock(QWidget):
         super().showEvent(event)
         self._wheel.watch(self)
         self._closing.watch()
+        even_labels(self)
         if not self._placed:
             self._placed = True
             self._place.start(0)

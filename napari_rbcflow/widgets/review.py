@@ -96,6 +96,7 @@ class ReviewLayout(Dock):
         super().__init__()
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self.session = FileEdit(label=say("viewer.check-session"), mode=FileDialogMode.EXISTING_DIRECTORY)
+        self.session.choose_btn.text = say("forms.browse")
         self.session.tooltip = say("viewer.check-session-help")
         self.session.line_edit.native.setAcceptDrops(False)  # a dropped folder is for the whole dock
         self.name = LineEdit(label=FIELD_LABELS["person"])

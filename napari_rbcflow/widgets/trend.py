@@ -256,6 +256,7 @@ class TrendWidget(Dock):
 
     def _lay_out(self) -> None:
         self.folder = FileEdit(label=say("viewer.trend-folder"), mode=FileDialogMode.EXISTING_DIRECTORY)
+        self.folder.choose_btn.text = say("forms.browse")
         self.patient = ComboBox(label=FIELD_LABELS["patient"], choices=[])
         self.crises = LineEdit(label=FIELD_LABELS["crises"])
         self.baseline_days = LineEdit(label=say("viewer.trend-baseline"))
