@@ -154,14 +154,12 @@ def of_verdict(folder: Path, verdict: str, pairs: list[Pair]) -> Path:
 
 @pytest.mark.skipif(no_screen(), reason="no screen (install xvfb)")
 @pytest.mark.parametrize("size", [(1366, 768), (1920, 1080)])
-@pytest.mark.parametrize("verdict", list(Verdict))
 def test_the_panel_shows_the_verdict_first_and_a_large_number_only_where_it_is_a_result(
     qtbot: Any,
     make_napari_viewer: Any,
     take_picture: Any,
     tmp_path: Path,
     pairs: list[Pair],
-    verdict: Verdict,
     size: tuple[int, int],
 ) -> None:
     from qtpy.QtCore import QPoint, QRect
@@ -169,35 +167,36 @@ def test_the_panel_shows_the_verdict_first_and_a_large_number_only_where_it_is_a
     from napari_rbcflow.widgets.label_styles import INKS
     from napari_rbcflow.widgets.movie import MovieWidget
 
-    folder = of_verdict(tmp_path / "S", verdict, pairs)
     viewer = make_napari_viewer(show=True)
     viewer.window._qt_window.resize(*size)
     dock = MovieWidget(viewer)
     viewer.window.add_dock_widget(dock, area="right", name="Movie")
-    with qtbot.waitSignal(dock.ended, timeout=60_000):
-        dock.show_session(folder)
     panel = dock.panel
-    take_picture(viewer, f"verdict-{verdict}-{size[1]}.png")
-    take_picture(dock, f"verdict-{verdict}-dock-{size[1]}.png")
     box = panel.verdict
-    assert box.verdict is verdict
-    assert say(f"session.verdict-{verdict}") in box.word.text()
-    # Without scrolling.
-    whole = QRect(box.mapTo(dock, QPoint(0, 0)), box.size())
-    assert dock.rect().contains(whole)
-    assert not dock.fold.isChecked()
-    if verdict is Verdict.RESULT:
-        assert (panel.number.text(), panel.interval.text()) == ("78 %", "70 to 85 %")
-        assert say("session.why-reviewed", cells=60) in panel.cells.text()
-    else:
-        assert panel.number.text() == panel.interval.text() == ""
-        assert INKS["quiet"].on(panel.palette()).name() in panel.machine.styleSheet()
-    if verdict is Verdict.PROVISIONAL:
-        assert is_said("session.todo-check", box.title.text())
-    assert bool(panel.banner.text()) is (verdict is Verdict.NO_RESULT)
-    raw = open_session(folder).fraction.estimate
-    assert raw is not None
-    assert f"{100 * raw:.0f} %" in panel.machine.text()
+    for verdict in Verdict:
+        folder = of_verdict(tmp_path / verdict, verdict, pairs)
+        with qtbot.waitSignal(dock.ended, timeout=60_000):
+            dock.show_session(folder)
+        take_picture(viewer, f"verdict-{verdict}-{size[1]}.png")
+        take_picture(dock, f"verdict-{verdict}-dock-{size[1]}.png")
+        assert box.verdict is verdict
+        assert say(f"session.verdict-{verdict}") in box.word.text()
+        # Without scrolling.
+        whole = QRect(box.mapTo(dock, QPoint(0, 0)), box.size())
+        assert dock.rect().contains(whole)
+        assert not dock.fold.isChecked()
+        if verdict is Verdict.RESULT:
+            assert (panel.number.text(), panel.interval.text()) == ("78 %", "70 to 85 %")
+            assert say("session.why-reviewed", cells=60) in panel.cells.text()
+        else:
+            assert panel.number.text() == panel.interval.text() == ""
+            assert INKS["quiet"].on(panel.palette()).name() in panel.machine.styleSheet()
+        if verdict is Verdict.PROVISIONAL:
+            assert is_said("session.todo-check", box.title.text())
+        assert bool(panel.banner.text()) is (verdict is Verdict.NO_RESULT)
+        raw = open_session(folder).fraction.estimate
+        assert raw is not None
+        assert f"{100 * raw:.0f} %" in panel.machine.text()
 
 
 @pytest.mark.skipif(no_screen(), reason="no screen (install xvfb)")
