@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -94,15 +93,6 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, said.encode("utf-8", "backslashreplace").decode()) for name, said in report.sections
     ]
     return report
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: of two processes neither waits for the other in the end."""
-    weight: Counter[Path] = Counter()
-    for item in items:
-        weight[item.path] += 10 if item.get_closest_marker("slow") else 1
-    items.sort(key=lambda item: (-weight[item.path], item.path))
 
 
 @pytest.fixture(autouse=True)
