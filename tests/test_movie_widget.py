@@ -29,7 +29,7 @@ from sentence_keys import refused
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.pipeline.client import Phase, Worker
-from napari_rbcflow.pipeline.messages import MovieFile, RunRequest
+from napari_rbcflow.pipeline.messages import Camera, MovieFile, RunRequest
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.sentences import say
@@ -37,8 +37,9 @@ from napari_rbcflow.session import open_session, verify
 from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.lazy import open_frames
 from napari_rbcflow.widgets.dock import frame_of
+from napari_rbcflow.widgets.live_form import CameraForm
 from napari_rbcflow.widgets.movie_form import FILE, LAYER, LayerFrames, MovieForm, file_of, frames_of_layer
-from napari_rbcflow.widgets.panel import in_form
+from napari_rbcflow.widgets.panel import FIELD_LABELS, in_form
 
 if no_screen():
     pytest.skip("no screen (install xvfb)", allow_module_level=True)
@@ -280,6 +281,24 @@ def test_how_the_flow_was_set_goes_into_the_run(qtbot: Any) -> None:
     with pytest.raises(BadInput) as error:
         form.run_settings()
     assert str(error.value) == say("forms.not-a-number", setting="focus_height_um", value="high")
+
+
+def test_a_camera_that_is_turned_can_be_put_right_in_the_form(qtbot: Any, take_picture: Any) -> None:
+    values = {"seen": say("quality.seen-down"), "wanted": say("quality.seen-right"), "degrees": 270}
+    said = in_form(say("quality.warn-flow-nowhere-turned", **values))
+    assert FIELD_LABELS["rotate"] in said
+    movie, live = MovieForm(list), CameraForm()
+    movie.rotate.value = 270
+    live.rotate.setCurrentIndex(3)
+    for settings in (movie.run_settings(), live.run_settings()):
+        assert settings.rotate == 270
+    again = CameraForm()
+    again.fill(RunRequest(Camera("simulated", {}), Path("s") / "x", live.run_settings()))
+    assert again.run_settings().rotate == 270
+    for form in (movie.container.native, live):
+        qtbot.addWidget(form)
+        form.show()
+        take_picture(form, f"turned-{type(form).__name__}.png")
 
 
 def test_a_layer_stands_for_its_file_as_long_as_it_shows_the_same(movie: Path, tmp_path: Path) -> None:

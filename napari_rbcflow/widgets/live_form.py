@@ -32,6 +32,7 @@ from napari_rbcflow.widgets.run_form import (
     FLOW_HELP,
     FLOW_USUAL,
     FLOWS,
+    TURNS,
     StopForm,
     WholeBox,
     flow_from,
@@ -262,6 +263,9 @@ class CameraForm(QWidget):
         self.mm_path.setPlaceholderText(say("forms.found-automatically"))
         self.flow = QComboBox()
         self.flow.addItems([words for words, _ in FLOWS])
+        self.rotate = QComboBox()
+        self.rotate.addItems([words for words, _ in TURNS])
+        self.rotate.setToolTip(say("cli.rotate"))
         self.set_flow = {name: QLineEdit() for name in FLOW_HELP}
         self.stop = StopForm()
         self.least_frames = WholeBox(LEAST_FRAMES, MOST_LEAST_FRAMES, LEAST_FRAMES)
@@ -280,6 +284,7 @@ class CameraForm(QWidget):
         form.addRow(FIELD_LABELS["mm_path"], self._mm_row)
         self.fields = CameraFields(form)
         self.numbers = self.fields.numbers
+        form.addRow(FIELD_LABELS["rotate"], self.rotate)
         form.addRow(FIELD_LABELS["flow"], self.flow)
         for name, help_ in FLOW_HELP.items():
             self.set_flow[name].setPlaceholderText(FLOW_USUAL[name])
@@ -322,6 +327,7 @@ class CameraForm(QWidget):
             sample=self.sample.text().strip(),
             run_record=self.record.record(),
             flow=FLOWS[self.flow.currentIndex()][1],
+            rotate=TURNS[self.rotate.currentIndex()][1],
             set_flow=flow_from(
                 {name: field.text() for name, field in self.set_flow.items()}, self._settings.set_flow
             ),
@@ -399,6 +405,7 @@ class CameraForm(QWidget):
         self.sample.setText(settings.sample)
         self.record.fill(settings.run_record)
         self._fill_flow(settings.flow)
+        self.rotate.setCurrentIndex(settings.rotate // 90)
         for name, text in texts_of(settings.set_flow).items():
             self.set_flow[name].setText(text)
         self.stop.fill(settings.stop)

@@ -25,7 +25,7 @@ from napari_rbcflow.widgets.layers import is_of_live_picture
 from napari_rbcflow.widgets.panel import FIELD_LABELS
 from napari_rbcflow.widgets.record_form import RecordForm
 from napari_rbcflow.widgets.remembered import Settings, load_settings, read_number
-from napari_rbcflow.widgets.run_form import FLOW_HELP, FLOW_USUAL, FLOWS, flow_from, new_session
+from napari_rbcflow.widgets.run_form import FLOW_HELP, FLOW_USUAL, FLOWS, TURNS, flow_from, new_session
 
 _BIG_TIFF_BYTES = 3_500_000_000
 # Bytes that a copy leaves free on its disk.
@@ -202,6 +202,9 @@ class AnalysisForm:
         # Shown by `ask_series`: almost every file holds one movie.
         self.series = LineEdit(label=FIELD_LABELS["series"], visible=False)
         self.flow = ComboBox(label=FIELD_LABELS["flow"], choices=FLOWS, value="left-to-right")
+        self.rotate = ComboBox(
+            label=FIELD_LABELS["rotate"], choices=TURNS, value=0, tooltip=say("cli.rotate")
+        )
         self.set_flow = {
             name: LineEdit(label=FIELD_LABELS[name], tooltip=help_) for name, help_ in FLOW_HELP.items()
         }
@@ -229,6 +232,7 @@ class AnalysisForm:
                 self.fps,
                 self.pixel_size_um,
                 self.series,
+                self.rotate,
                 self.flow,
                 *self.set_flow.values(),
                 self.background,
@@ -259,6 +263,7 @@ class AnalysisForm:
             "run_record": self.record.record(complete=complete),
             "background": self.background.value,
             "flow": self.flow.value,
+            "rotate": self.rotate.value,
             "least_frames": read_number(
                 "least_frames",
                 self.least_frames.value,

@@ -46,6 +46,7 @@ FIELD_LABELS = {
     "tank_fraction": say("forms.field-tank-fraction"),
     "cells_per_frame": say("forms.field-cells-per-frame"),
     "flow": say("forms.field-flow"),
+    "rotate": say("forms.field-rotate"),
     "shear_rate_per_s": say("forms.field-shear-rate"),
     "focus_height_um": say("forms.field-focus-height"),
     "background": say("forms.field-background"),

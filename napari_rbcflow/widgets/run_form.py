@@ -69,6 +69,10 @@ FLOWS: list[tuple[str, Direction]] = [
     (say("forms.left-to-right"), "left-to-right"),
     (say("forms.right-to-left"), "right-to-left"),
 ]
+TURNS = [
+    (say("forms.rotate-by", degrees=degrees) if degrees else say("forms.rotate-none"), degrees)
+    for degrees in (0, 90, 180, 270)
+]
 USUAL_FLOW = SetFlow()
 # What a form asks of `SetFlow`, each with its tooltip.
 FLOW_HELP = {
