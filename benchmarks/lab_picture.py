@@ -21,11 +21,12 @@ from matplotlib import pyplot
 from matplotlib.patches import Circle, Rectangle
 
 from napari_rbcflow.simulation import simulate_movie
+from napari_rbcflow.widgets.label_styles import EDGES
 
 HEIGHT, WIDTH, AT = 1096, 1376, 50
 FIELD = 360, 860
 HALF, ALONE_PX = 20, 28
-GREEN, VERMILION = "#009e73", "#d55e00"
+GOOD, BAD = EDGES["good"], EDGES["bad"]
 LIGHTS = (
     ("too dark: 50 of 255", 0.4, False),
     ("right: 125", 1.0, True),
@@ -69,7 +70,7 @@ def main() -> None:
     field = rows[0].subplots()
     field.imshow(shown, cmap="gray", vmin=70, vmax=180)
     for cell in good.itertuples():
-        field.add_patch(Circle((cell.x - left, cell.y - top), 14, fill=False, color=GREEN, lw=2))
+        field.add_patch(Circle((cell.x - left, cell.y - top), 14, fill=False, color=GOOD, lw=2))
     field.set_xlim(0, FIELD[1])
     field.set_ylim(FIELD[0], 0)
     field.set_title(
@@ -89,12 +90,12 @@ def main() -> None:
     for axes, (words, gain, right) in zip(rows[2].subplots(1, len(LIGHTS)), LIGHTS, strict=True):
         light = np.clip(part * gain * 125 / np.median(part), 0, 255)
         axes.imshow(light, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(words, fontsize=10, color=GREEN if right else VERMILION)
+        axes.set_title(words, fontsize=10, color=GOOD if right else BAD)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.add_patch(
             Rectangle(
-                (0, 0), 1, 1, transform=axes.transAxes, fill=False, lw=4, ec=GREEN if right else VERMILION
+                (0, 0), 1, 1, transform=axes.transAxes, fill=False, lw=4, ec=GOOD if right else BAD
             )
         )
     figure.savefig(sys.argv[1])
