@@ -18,7 +18,7 @@ from stand_in.opening import Open, free_port
 from napari_rbcflow.errors import BadInput, LiveModeOn, RunFailed
 from napari_rbcflow.ipc import Child
 from napari_rbcflow.sentences import say
-from napari_rbcflow.sources import remote
+from napari_rbcflow.sources import remote, remote_child
 from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.sources.frame_loss import ARRIVAL
 from napari_rbcflow.types import Frame
@@ -159,6 +159,7 @@ def test_a_server_of_another_version_is_named_if_it_is_not_understood(
     micro_manager: Open, monkeypatch: pytest.MonkeyPatch, speaks: str
 ) -> None:
     if speaks == "silent":
+        assert remote_child._TO_UNDERSTAND_S < remote._TO_OPEN_S
         monkeypatch.setattr(remote, "Child", lambda _, order: Child("impatient_child", order))
     port, _ = micro_manager(a_movie(30), version="6.0.0", speaks=speaks)
     with pytest.raises(BadInput) as refused, open_source("running", port=port):
