@@ -102,6 +102,29 @@ def test_a_codec_that_loses_nothing_is_not_warned_of(
     assert "lossy" not in warned(write(tmp_path / name, codec, pixels, **options))
 
 
+@pytest.mark.parametrize(
+    ("codec", "pixels", "name", "twice"),
+    [
+        ("libx264", "yuv420p", "m.mp4", 0),
+        ("mpeg4", "yuv420p", "m.avi", 0),
+        ("mjpeg", "yuvj420p", "m.avi", 3),
+        ("ffv1", "gray", "m.mkv", 3),
+    ],
+)
+def test_equal_frames_were_stored_twice_unless_the_codec_makes_them_equal(
+    codec: str, pixels: str, name: str, twice: int, tmp_path: Path
+) -> None:
+    """A picture that differs by its noise alone is stored by such a codec as the one before."""
+    noise = np.random.default_rng(0).normal(0, 0.7, FRAMES.shape)
+    still = np.clip(np.rint(np.median(FRAMES, axis=0) + noise), 0, 255).astype(np.uint8)
+    for k in (3, 7, 8):
+        still[k] = still[k - 1]
+    source = open_movie(write(tmp_path / name, codec, pixels, still, qmin="3", qmax="3"))
+    with source:
+        assert sum(1 for _ in source.frames()) == len(still) - twice
+    assert source.missed == ({"stored-twice": twice} if twice else {})
+
+
 def stamped(path: Path, times_ms: list[float], codec: str, pixels: str, **options: str) -> Path:
     """Write a video whose frames have these times."""
     with av.open(str(path), "w") as container:

@@ -37,6 +37,14 @@ def lossy_codec(stream: av.VideoStream, packet: av.Packet[av.VideoStream]) -> st
     return name if tells else say("sources.codec-unsure", codec=name)
 
 
+def repeats_pictures(lossy_codec: str) -> bool:
+    """Tell whether a lossy codec stores a picture that differs little from the one before as that one."""
+    try:
+        return bool(lossy_codec) and not av.codec.Codec(lossy_codec.partition(",")[0]).intra_only
+    except ValueError:  # a compression of single pictures
+        return False
+
+
 def image_is_lossless(data: bytes) -> bool:
     """Tell of a compressed image, by its first bytes, whether every pixel is kept.
 

@@ -23,6 +23,7 @@ from napari_rbcflow.sources.base import (
     check_settings,
     in_a_line,
 )
+from napari_rbcflow.sources.compression import repeats_pictures
 from napari_rbcflow.sources.grey import GreyRule, Raw, decide_grey
 from napari_rbcflow.sources.movie_reader import (
     BrokenFrame,
@@ -182,6 +183,8 @@ class Movie(RecordedSource):
         start, last, count = time.perf_counter(), -1, 0
         before: NDArray[np.uint8] | None = None
         raw_frames = reader.frames()
+        # Of two that are equal there, the camera may have taken both.
+        repeats = repeats_pictures(info.lossy_codec)
         while not self._stopped.is_set():
             try:
                 raw = next(raw_frames, None)
@@ -202,7 +205,7 @@ class Movie(RecordedSource):
                 )
             self._missed["not-recorded"] += raw.place - last - 1
             last, count = raw.place, count + 1
-            if before is not None and _is_same(image, before):
+            if before is not None and not repeats and _is_same(image, before):
                 self._missed[STORED_TWICE] += 1
                 continue
             before = image
