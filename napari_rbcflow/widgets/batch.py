@@ -22,7 +22,6 @@ from qtpy.QtWidgets import (
     QApplication,
     QFileDialog,
     QHBoxLayout,
-    QHeaderView,
     QPushButton,
     QTableWidget,
     QTableWidgetItem,
@@ -135,7 +134,8 @@ class BatchForm(AnalysisForm):
         self.record.write(texts.get("record") or {})
 
     def _fields(self) -> dict[str, Any]:
-        names = ("movies", "patient", "sample", "fps", "pixel_size_um", "flow", "background", "least_frames")
+        of_movies = ("movies", "patient", "sample", "fps", "pixel_size_um", "rotate")
+        names = (*of_movies, "flow", "background", "least_frames")
         return {name: getattr(self, name) for name in names} | self.set_flow
 
     def out(self) -> Path:
@@ -266,31 +266,27 @@ class BatchTable(QTableWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, len(_HEADINGS), parent)
         self.rows: list[Row] = []
-        self._shown: list[tuple[str, ...]] = []
         self.setHorizontalHeaderLabels(_HEADINGS)
         self.verticalHeader().hide()
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setWordWrap(False)
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.horizontalHeader().setMaximumSectionSize(_WIDEST)
         self.horizontalHeader().setStretchLastSection(True)
 
     def show_rows(self, rows: Sequence[Row]) -> None:
         """Show these; only what is other than before is written anew."""
-        self.rows = list(rows)
+        before, self.rows = self.rows, list(rows)
+        if before == self.rows:
+            return
         self.setRowCount(len(self.rows))
-        del self._shown[len(self.rows) :]
         for at, row in enumerate(self.rows):
-            texts = _texts(row)
-            before = self._shown[at] if at < len(self._shown) else None
-            if texts == before:
-                continue
-            self._shown[at : at + 1] = [texts]
-            for column, text in enumerate(texts):
-                if before is None or before[column] != text:
+            if at >= len(before) or row != before[at]:
+                for column, text in enumerate(_texts(row)):
                     self.setItem(at, column, _item(row, column, text))
+        # Once: a header that follows each cell by itself takes minutes for thousands of rows.
+        self.resizeColumnsToContents()
         self.setColumnHidden(_PATIENT, not any(row["patient"] for row in self.rows))
 
     @property
