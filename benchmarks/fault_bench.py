@@ -168,6 +168,7 @@ class Bench:
         self._undo.callback(process.kill)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
+        process.stdout.close()  # it says no more; a soak would run out of files
         return Camera("running", {"port": port}), process
 
     def small_disk(self) -> Path | None:
