@@ -298,7 +298,8 @@ def test_a_batch_can_be_watched_and_stopped(tmp_path: Path, frames: Any) -> None
 
     table = analyze_many(movies, tmp_path / "b", workers=1, look=look, stop=stop, **GIVEN)
     assert seen[0] == ["waiting"] * 2
-    assert seen[-1] == ["finished", "running"]
+    assert ["finished", "running"] in seen
+    assert seen[-1] == ["finished", "waiting"]
     assert list(table["status"]) == list(table_of(tmp_path / "b")["status"]) == ["finished"]
     assert list(started(tmp_path / "b")) == ["m0"]
     assert not list((tmp_path / "b").glob(".batch/work/*/*"))
