@@ -94,9 +94,7 @@ def main() -> None:
         axes.set_xticks([])
         axes.set_yticks([])
         axes.add_patch(
-            Rectangle(
-                (0, 0), 1, 1, transform=axes.transAxes, fill=False, lw=4, ec=GOOD if right else BAD
-            )
+            Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, lw=4, ec=GOOD if right else BAD)
         )
     figure.savefig(sys.argv[1])
 
