@@ -174,7 +174,7 @@ def sessions(folder: Path, png: Path, seconds: float) -> None:
         write_report(session)
         shutil.rmtree(session / "frames.zarr")
         print(f"{session.name}: {100 * fraction:.0f} % set, {run['fraction']}", flush=True)
-    trend = trend_of(gather([folder]))
+    trend = trend_of(gather(sorted(folder.iterdir())))  # named, as they are simulated
     print("| week | set | true in focus | measured | interval | cells | below |")
     print("|---|---|---|---|---|---|---|")
     for week, (run_, truth_) in enumerate(zip(trend.runs, truths, strict=True)):
