@@ -28,8 +28,8 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import RunningFraction, StopRules
 from napari_rbcflow.estimate.reported import method_words
 from napari_rbcflow.estimate.stopping import Rates, to_go
-from napari_rbcflow.pipeline.client import Phase
-from napari_rbcflow.pipeline.messages import Camera, RunRequest
+from napari_rbcflow.pipeline.client import Phase, Worker
+from napari_rbcflow.pipeline.messages import Camera, MovieFile, RunRequest
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.pipeline.status import Progress
 from napari_rbcflow.quality import RunWarning, SetFlow, Severity
@@ -519,6 +519,12 @@ def test_of_two_docks_on_one_camera_the_second_is_refused_and_the_first_goes_on(
         bench.press(first.stop_button)
     assert whole_and_stopped(run.folder)
     assert [path.parent.name for path in tmp_path.rglob("run.json")] == ["first"]
+
+    # Nor does it start next to movies that are analysed.
+    with Worker() as worker:
+        worker.start(RunRequest(MovieFile(sample_data() / "flow_chamber.tif"), tmp_path / "m", RunSettings()))
+        bench.press(second.start_button)
+        assert second.message.grave == (in_form(say("forms.movies-going")),)
 
     # Now it may have the camera.
     run = second.open_with(RunRequest(Camera(spec, options), tmp_path / "fourth", RunSettings()))

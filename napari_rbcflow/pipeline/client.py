@@ -22,6 +22,7 @@ from napari_rbcflow.pipeline.messages import (
     Begin,
     Ended,
     Message,
+    MovieFile,
     Polled,
     Ready,
     Refused,
@@ -289,6 +290,11 @@ class Worker:
         return self._run is not None and not self._run.ended
 
     @property
+    def analysing(self) -> bool:
+        """Whether the run that goes on in it, or was the last, is of a recorded movie."""
+        return self._run is not None and isinstance(self._run.request.source, MovieFile)
+
+    @property
     def device(self) -> str:
         """What a run that goes on in it uses alone; empty where there is no such thing."""
         run = self._run
@@ -386,9 +392,10 @@ class Worker:
         self.close()
 
 
-def busy() -> bool:
-    """Whether a run goes on in any worker of this program."""
-    return any(worker.running for worker in list(_open_workers))
+def busy(*, movies: bool = False) -> bool:
+    """Whether a run goes on in any worker of this program; with `movies`, one of a recorded movie."""
+    workers = [worker for worker in list(_open_workers) if worker.running]
+    return any(worker.analysing for worker in workers) if movies else bool(workers)
 
 
 _open_workers: weakref.WeakSet[Worker] = weakref.WeakSet()

@@ -13,7 +13,7 @@ from qtpy.QtCore import QPoint, Qt, QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from napari_rbcflow.errors import BadInput, LiveModeOn, sentence_of
-from napari_rbcflow.pipeline import Phase, RunRequest, Worker, WorkerRun
+from napari_rbcflow.pipeline import Phase, RunRequest, Worker, WorkerRun, busy
 from napari_rbcflow.sentences import say
 from napari_rbcflow.widgets.cells_live import LiveCells
 from napari_rbcflow.widgets.dock import Dock, report_error
@@ -333,6 +333,8 @@ class LiveWidget(LiveLayout):
     def _begin(self, wanted: Callable[[], RunRequest]) -> None:
         self.message.clear()
         self.offer.hide()
+        if busy(movies=True):  # on a clinic's laptop this run would lose frames
+            raise BadInput("forms.movies-going")
         order = wanted()
         self._keep(**self.form.to_remember())
         self._start(order)
