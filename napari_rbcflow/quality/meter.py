@@ -513,7 +513,6 @@ class StoredPicture:
             or min(image.shape) < 3 * _BLOCK
         ):
             return
-        self._looks += 1
         for axis, (now, last) in enumerate(((image.T, before.T), (image, before))):
             step = max(1, now.size // _BLOCK // _SAMPLES)
             across = np.abs(np.diff(now[::step].astype(np.int16), axis=1)).sum(axis=0)
@@ -523,6 +522,7 @@ class StoredPicture:
             moved = now[::_LINES].astype(np.float32) - last[::_LINES]
             self._near[axis] += _bend(moved, 1)
             self._far[axis] += _bend(moved, 2)
+        self._looks += 1  # last: another thread may ask for the figures in the middle of the first look
 
     @property
     def figures(self) -> dict[str, Any]:
