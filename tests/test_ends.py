@@ -181,6 +181,20 @@ def test_who_is_told_to_end_leaves_nothing_half_made(tmp_path: Path, number: int
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_being_told_to_end_in_a_finalizer_is_heard_too(number: int) -> None:
+    class Freed:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def goes_on() -> None:
+        Freed()
+        time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt), told_to_end():
+        goes_on()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_analysis_that_is_told_to_end_closes_its_session(tmp_path: Path, number: int) -> None:

@@ -19,6 +19,7 @@ import factories
 import numpy as np
 import pytest
 from pretended_card import BROKEN, pretend_card
+from sentence_keys import is_said
 
 from napari_rbcflow.classification.two_stage import CPU_BATCH, CPU_LINGER_S, TwoStage
 from napari_rbcflow.pipeline import Run, RunSettings
@@ -114,7 +115,7 @@ def test_a_part_of_ours_that_raises_ends_the_run_in_a_sentence(
     run = Run(chamber(30, paced=True), tmp_path / "s", RunSettings(device="cpu"))
     record = ended(run)
     assert record["status"] == "failed"
-    assert record["stop_reason"].startswith("A part of the program broke (KeyError: 'of ours'): start again")
+    assert is_said("pipeline.part-broke", record["stop_reason"], what="KeyError: 'of ours'")
     frames = record["frames"]
     assert frames["received"] == frames["processed"] + sum(frames["dropped"].values()) < 600
     assert verify(run.folder).findings == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import os
@@ -18,6 +19,9 @@ _IN_A_DRIVER = ("rbcflow-opening", "rbcflow-source", "rbcflow-close", "rbcflow-c
 _LOADS = "rbcflow-networks"
 """The thread that loads the networks; it still lives where the movie was refused meanwhile."""
 _TOLD_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+_AGAIN_S = 0.05
+"""Seconds until an interrupt that Python dropped is raised again."""
 
 
 class Stream:
@@ -113,21 +117,32 @@ def nothing_made_yet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def told_to_end() -> Iterator[None]:
-    """Hear SIGTERM and SIGHUP as a Ctrl-C, so that each command clears away what is half made; once."""
+    """Hear SIGTERM and SIGHUP as a Ctrl-C, so that each command clears away what is half made; once.
+
+    Where one falls into a finalizer or a callback, Python drops what it raised: it is raised again.
+    """
 
     def end(number: int, _: FrameType | None) -> None:
         for other in numbers:
             signal.signal(other, signal.SIG_IGN)
         raise KeyboardInterrupt
 
+    def dropped(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            threading.Timer(_AGAIN_S, _thread.interrupt_main).start()
+        else:
+            said(unraisable)
+
     numbers = [n for n in _TOLD_TO_END if signal.getsignal(n) is signal.SIG_DFL]  # not under nohup
     if threading.current_thread() is not threading.main_thread():
         numbers = []
     for number in numbers:
         signal.signal(number, end)
+    said, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         yield
     finally:
+        sys.unraisablehook = said
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
 
