@@ -36,7 +36,7 @@ def movies(tmp_path: Path) -> Path:
     for k in range(2):
         tifffile.imwrite(folder / f"m{k}.tif", frames[20 * k : 20 * k + 40], photometric="minisblack")
     (folder / "m2 broken.tif").write_text("no movie")
-    tifffile.imwrite(folder / "m3 long.tif", np.concatenate([frames] * 4), photometric="minisblack")
+    tifffile.imwrite(folder / "m3 long.tif", np.concatenate([frames] * 12), photometric="minisblack")
     (folder / "notes.txt").write_text("all went well")
     return folder
 

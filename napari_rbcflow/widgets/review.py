@@ -430,7 +430,8 @@ class ReviewWidget(ReviewLayout):
         # On the last page too: a key too many is not napari's.
         return bool(self._built and self.pages.currentIndex() != START and self.check.is_ours(event))
 
-    def _focus_changed(self, *_: object) -> None:
+    def _focus_changed(self) -> None:
+        # Takes neither widget: PySide may hand over one that Qt is deleting, and ends the program.
         if self.pages.currentIndex() == CHECK and self.check.isVisible() and self.isActiveWindow():
             focus = QApplication.focusWidget()
             self.check.show_keys(focus is not None and (focus is self or self.isAncestorOf(focus)))
