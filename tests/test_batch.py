@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pandas as pd
 import psutil
@@ -288,15 +289,17 @@ def test_the_table_says_what_a_session_says_after_a_review(
 def test_a_batch_can_be_watched_and_stopped(tmp_path: Path, frames: Any) -> None:
     movies = write_movies(tmp_path / "m", frames, 2)
     tifffile.imwrite(movies[1], np.concatenate([frames] * 20), photometric="minisblack")
-    stop, seen = threading.Event(), []
+    stop, seen, schedulers = threading.Event(), [], set()
 
     def look(rows: Any, left_s: float) -> None:
         seen.append([row["status"] for row in rows])
+        schedulers.add(dask.config.get("scheduler", None))
         if rows[1].get("share", 0.0) > 0:
             assert left_s > 0
             stop.set()
 
     table = analyze_many(movies, tmp_path / "b", workers=1, look=look, stop=stop, **GIVEN)
+    assert schedulers == {None}  # lazy layers of others still compute, meanwhile and afterwards
     assert seen[0] == ["waiting"] * 2
     assert ["finished", "running"] in seen
     assert seen[-1] == ["finished", "waiting"]

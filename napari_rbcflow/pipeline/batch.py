@@ -214,10 +214,11 @@ def _cluster(
                     silence_logs=logging.ERROR,
                 )
             )
-            client = stack.enter_context(Client(local))
+            # Not as the default, which all other work of dask in this process would then ask for.
+            client = stack.enter_context(Client(local, set_as_default=False))
         else:
             try:
-                client = stack.enter_context(Client(scheduler, timeout=_ANSWER_S))
+                client = stack.enter_context(Client(scheduler, timeout=_ANSWER_S, set_as_default=False))
             except (OSError, ValueError, TypeError) as error:
                 why = str(error) or type(error).__name__
                 raise BadInput("pipeline.batch-no-scheduler", address=scheduler, why=why) from None
@@ -356,7 +357,7 @@ class _Batch:
                     priority=-n,  # in the order of the list
                 )
                 tasks[task] = movie
-        ended = as_completed(list(tasks))
+        ended = as_completed(list(tasks), loop=cluster.client.loop)
         while tasks:
             if not ended.has_ready():
                 if stop.wait(_LOOK_S):
