@@ -307,7 +307,7 @@ def _item(row: Row, column: int, text: str) -> QTableWidgetItem:
 
 
 def _texts(row: Row) -> tuple[str, ...]:
-    """Return the words of a row's cells. Of a number nobody may act on, none is shown."""
+    """Return the words of a row's cells; without a number where the verdict is that there is no result."""
     state = say(f"forms.batch-is-{row['status']}", percent=100 * row.get("share", 0.0))
     number = verdict = ""
     why = str(row["reason"] or "")
