@@ -197,13 +197,3 @@ def take_picture(qtbot: Any) -> Callable[[Any, str], None]:
             Image.fromarray(picture).save(Path(where) / name)
 
     return take
-
-
-@pytest.fixture(autouse=True)
-def _widgets_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let Qt delete what pytest-qt closed; where Python freed a plot of it first, Qt ended the program."""
-    yield
-    if "qtbot" in request.fixturenames and "make_napari_viewer" not in request.fixturenames:
-        from qtpy.QtCore import QCoreApplication, QEvent
-
-        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)

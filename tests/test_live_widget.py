@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import queue
 import re
 import subprocess
 import sys
@@ -836,6 +837,28 @@ def test_the_end_says_what_happened_whatever_the_folder_says(qtbot: Any, tmp_pat
     failure, damage = panel.warnings.grave
     assert failure == "The run failed: the disk is full"
     assert "damaged" in damage
+
+
+def test_a_panel_that_is_closed_while_it_asks_for_the_control_ends_in_its_own_thread(
+    qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+    monkeypatch.setattr("napari_rbcflow.widgets.result.keep_control", lambda folder: answers.get())
+    panel = ResultPanel()
+    keep(tmp_path)
+    panel.show_end("stopped", "reliable", tmp_path)  # its answer comes when another is waited for
+    panel.show_end("stopped", "reliable", tmp_path)
+    answers.put("The control is in order.")
+    answers.put("The control is in order.")
+    words = panel.control
+    qtbot.waitUntil(lambda: "in order" in words.text(), timeout=5_000)
+
+    panel.show_end("stopped", "reliable", tmp_path)
+    gone = weakref.ref(panel)
+    del panel
+    gc.collect()
+    assert gone() is None  # the thread, which still waits, holds nothing of it
+    answers.put("")
 
 
 def keep(folder: Path, **more: Any) -> None:

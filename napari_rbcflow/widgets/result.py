@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from qtpy.QtCore import QEvent, QTimer, Signal  # type: ignore[attr-defined]
@@ -117,6 +117,16 @@ _SMALL_PRINT = "<span style='font-size: 13px'>{}</span>"
 
 
 _PLUGIN = "napari-rbcflow"
+_ASK_MS = 100
+
+
+def _ask_control(folder: Path, answer: SimpleQueue[str]) -> None:
+    """Ask in a thread: of all sessions beside it, which may lie on a slow disk.
+
+    The thread knows nothing of the panel: what it held last, it would destroy, and Qt ends a program whose
+    widgets are destroyed in another thread than its own.
+    """
+    answer.put(keep_control(folder))
 
 
 def review_dock() -> str:
@@ -140,7 +150,6 @@ class ResultPanel(QWidget):
     """
 
     check_cells = Signal(object)
-    _control_known = Signal(object, str)
 
     def __init__(self, parent: QWidget | None = None, *, head_apart: bool = False) -> None:
         super().__init__(parent)
@@ -162,7 +171,6 @@ class ResultPanel(QWidget):
         self.end = wrapping_label("font-size: 14px; padding: 0px 4px;")
         self.remarks = wrapping_label("font-size: 14px; padding: 0px 4px;")
         self.control = wrapping_label("font-size: 14px; padding: 0px 4px;")
-        self._control_known.connect(self._show_control)
         self.progress = ShareBar()
         self.left = wrapping_label(_PLAIN)
         self.curve = FractionCurve()
@@ -217,6 +225,9 @@ class ResultPanel(QWidget):
         self._slow = QTimer(self)
         self._slow.setSingleShot(True)
         self._slow.timeout.connect(self._draw_waiting)
+        self._asking = QTimer(self)
+        self._asking.setInterval(_ASK_MS)
+        self._asking.timeout.connect(self._take_control)
         self._take_colours()
         self.clear()
 
@@ -242,6 +253,7 @@ class ResultPanel(QWidget):
     def clear(self) -> None:
         """Forget the run shown before."""
         self._slow.stop()
+        self._asking.stop()
         self._waiting: tuple[Progress, tuple[str, ...]] | None = None
         self._counted = bytearray()
         self._failed = False
@@ -321,18 +333,18 @@ class ResultPanel(QWidget):
             self.warnings.say(grave=[*failure, *self.warnings.grave, str(error)])
             self._show_conclusion(Conclusion(Verdict.NO_RESULT, str(error)))
         self._show_ending(status, reason, remarks, sentence)
-        # Of all sessions beside it, which may lie on a slow disk.
-        threading.Thread(target=self._ask_control, args=(folder,), daemon=True).start()
+        self._control: SimpleQueue[str] = SimpleQueue()
+        threading.Thread(target=_ask_control, args=(folder, self._control), daemon=True).start()
+        self._asking.start()
 
-    def _ask_control(self, folder: Path) -> None:
-        words = keep_control(folder)
-        with suppress(RuntimeError):  # the panel is gone
-            self._control_known.emit(folder, words)
+    def _take_control(self) -> None:
+        if not self._control.empty():
+            self._asking.stop()
+            self._show_control(self._control.get())
 
-    def _show_control(self, folder: Path, words: str) -> None:
+    def _show_control(self, words: str) -> None:
         """Say whether the control sample of the day was in order, or why not."""
-        if folder == self.links.folder:
-            set_text(self.control, breakable(say("report.control", words=words)) if words else "")
+        set_text(self.control, breakable(say("report.control", words=words)) if words else "")
 
     def show_session(self, session: Session) -> None:
         """Show a session on disk; an RbcflowError where it cannot be read, and nothing of it is shown."""
@@ -347,7 +359,7 @@ class ResultPanel(QWidget):
         self.links.show_folder(session.folder)
         self._failed = run["status"] == "failed"
         self._show_conclusion(conclusion)
-        self._show_control(session.folder, run.get("control", ""))
+        self._show_control(run.get("control", ""))
         ended = str(run["status"]), str(run["stop_reason"])
         self._show_ending(*ended, (), str(run.get("stop_sentence", "")))
 
