@@ -1,7 +1,7 @@
 """Hours at 60 frames/s in one napari, a fault every few minutes: what is lost, and what grows.
 
     OMP_NUM_THREADS=1 xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/soak.py
-        [--hours 2] [--minutes 3] [--json FILE] [--folder DIR]
+        [--hours 2] [--minutes 3] [--fault NAME]... [--json FILE] [--folder DIR]
 
 A person measures again and again: Start in the Live dock, a camera of 640 x 384 px at 60 frames/s through
 Micro-Manager's core, and after some minutes the next fault of `FAULTS`; then Start again. After each run:
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -251,12 +251,12 @@ def wrong(row: dict[str, Any], seen: Seen, ends: str) -> str:
     return "; ".join(said)
 
 
-def rows_of(soak: Soak, hours: float) -> Iterator[dict[str, Any]]:
+def rows_of(soak: Soak, hours: float, faults: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Run fault after fault until the hours are over."""
     until_s = time.monotonic() + hours * 3600
     number = 0
     while time.monotonic() < until_s:
-        row = soak.go(FAULTS[number % len(FAULTS)])
+        row = soak.go(faults[number % len(faults)])
         number += 1
         yield {"at": time.strftime("%H:%M"), **row}
 
@@ -266,6 +266,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--minutes", type=float, default=3.0, help="from a start to the fault")
+    parser.add_argument("--fault", action="append", choices=FAULTS, help="only these; may be given again")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, help="for scratch; kept")
     given = parser.parse_args()
@@ -277,7 +278,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     began = time.monotonic()
     with contextlib.closing(soak.bench):
-        for row in rows_of(soak, given.hours):
+        for row in rows_of(soak, given.hours, given.fault or FAULTS):
             rows.append(row)
             print(json.dumps(row), flush=True)
             if given.json:

@@ -23,6 +23,7 @@ from sentence_keys import is_said, refused
 
 from napari_rbcflow import analyze_many, open_session
 from napari_rbcflow.errors import BadInput
+from napari_rbcflow.pipeline import busy
 from napari_rbcflow.session import verify
 
 pytest.importorskip("distributed", reason="Dask is not installed")
@@ -289,7 +290,7 @@ def test_the_table_says_what_a_session_says_after_a_review(
 def test_a_batch_can_be_watched_and_stopped(tmp_path: Path, frames: Any) -> None:
     movies = write_movies(tmp_path / "m", frames, 2)
     tifffile.imwrite(movies[1], np.concatenate([frames] * 20), photometric="minisblack")
-    stop, seen, schedulers = threading.Event(), [], set()
+    stop, seen, schedulers, between = threading.Event(), [], set(), []
 
     def look(rows: Any, left_s: float) -> None:
         seen.append([row["status"] for row in rows])
@@ -298,7 +299,12 @@ def test_a_batch_can_be_watched_and_stopped(tmp_path: Path, frames: Any) -> None
             assert left_s > 0
             stop.set()
 
-    table = analyze_many(movies, tmp_path / "b", workers=1, look=look, stop=stop, **GIVEN)
+    def progress(*_: Any) -> None:
+        between.append(busy(movies=True))
+
+    table = analyze_many(movies, tmp_path / "b", workers=1, progress=progress, look=look, stop=stop, **GIVEN)
+    assert between == [True]  # between two movies too: a live run next to them would lose frames
+    assert not busy()
     assert schedulers == {None}  # lazy layers of others still compute, meanwhile and afterwards
     assert seen[0] == ["waiting"] * 2
     assert ["finished", "running"] in seen

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,14 @@ pytestmark = pytest.mark.skipif(
 )
 MOVIE = Path(__file__).parents[1] / "sample_data" / "flow_chamber.tif"
 COMMAND = [sys.executable, "-m", "napari_rbcflow.cli"]
+
+
+@pytest.fixture(autouse=True)
+def _heard() -> Iterator[None]:
+    """A signal that `nohup` told these tests and their children not to hear is heard."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def shell(words: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -109,11 +109,10 @@ def batch(movies: tuple[str, ...], output: str, **options: Any) -> int:
             return say("cli.batch-last", done=done, of=of)
 
         def look(rows: Sequence[Mapping[str, Any]], left_s: float) -> None:
-            states = [row["status"] for row in rows]
-            done, failed = sum(state in ("finished", "failed") for state in states), states.count("failed")
-            note = so_far(done, len(rows), left_s)
-            note = say("cli.batch-note", failed=failed, note=note) if failed else note
-            show(done + sum(row.get("share", 0.0) for row in rows), len(rows), note)
+            count = pipeline.BatchCount.of(rows)
+            note = so_far(count.done, count.movies, left_s)
+            note = say("cli.batch-note", failed=count.failed, note=note) if count.failed else note
+            show(count.share * count.movies, count.movies, note)
 
         def progress(row: Mapping[str, Any], done: int, of: int, left_s: float) -> None:
             words = {"note": so_far(done, of, left_s), "movie": row["movie"]}

@@ -2,6 +2,7 @@ from .analysis import Opening as Opening
 from .analysis import analyze as analyze
 from .analysis import movie_session as movie_session
 from .batch import analyze_many as analyze_many
+from .batch_folder import BatchCount as BatchCount
 from .batch_folder import BatchFolder as BatchFolder
 from .client import Phase as Phase
 from .client import Worker as Worker

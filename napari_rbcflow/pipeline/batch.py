@@ -31,6 +31,7 @@ from napari_rbcflow.pipeline.batch_folder import (
     fingerprint,
 )
 from napari_rbcflow.pipeline.batch_list import BatchMovie, list_movies
+from napari_rbcflow.pipeline.client import batch_goes_on
 from napari_rbcflow.sentences import say
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ def _cluster(
     most = None if memory_gb is None else int(memory_gb * 1e9)
     with contextlib.ExitStack() as stack:
         if scheduler is None:
+            stack.enter_context(batch_goes_on())
             n = min(workers or max(1, CPU_COUNT // CORES), movies)
             most = most or int(_SHARE_OF_MEMORY * MEMORY_LIMIT / n)
             # Threads of this process, as each has a process of its own for its movies. Without an address

@@ -14,10 +14,11 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.ring import read_json, replace_file
@@ -37,6 +38,28 @@ WAITING, RUNNING = "waiting", "running"
 """While a batch goes on; in no table."""
 
 Row = dict[str, Any]
+
+
+class BatchCount(NamedTuple):
+    """How a batch stands: movies finished, failed and in all, and what share of all is done (0 to 1)."""
+
+    finished: int
+    failed: int
+    movies: int
+    share: float
+
+    @property
+    def done(self) -> int:
+        """Movies that are finished or failed."""
+        return self.finished + self.failed
+
+    @classmethod
+    def of(cls, rows: Collection[Mapping[str, Any]]) -> BatchCount:
+        """Count the rows that a look at a batch gives."""
+        states = Counter(row["status"] for row in rows)
+        done = states[FINISHED] + states[FAILED] + sum(row.get("share", 0.0) for row in rows)
+        return cls(states[FINISHED], states[FAILED], len(rows), done / max(len(rows), 1))
+
 
 OF_MOVIE = ("movie", "status", "reason", "session", "patient", "sample", "date")
 NUMBERS: dict[str, str] = {

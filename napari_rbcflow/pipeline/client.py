@@ -8,7 +8,7 @@ import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -393,11 +393,26 @@ class Worker:
 
 
 def busy(*, movies: bool = False) -> bool:
-    """Whether a run goes on in any worker of this program; with `movies`, one of a recorded movie."""
+    """Whether a run goes on in any worker of this program; with `movies`, one of a recorded movie.
+
+    A batch goes on between two of its movies too.
+    """
     workers = [worker for worker in list(_open_workers) if worker.running]
-    return any(worker.analysing for worker in workers) if movies else bool(workers)
+    return bool(_batches) or (any(worker.analysing for worker in workers) if movies else bool(workers))
 
 
+@contextlib.contextmanager
+def batch_goes_on() -> Iterator[None]:
+    """Say through `busy` that movies are being analysed, one after another, on this computer."""
+    batch = object()
+    _batches.add(batch)
+    try:
+        yield
+    finally:
+        _batches.discard(batch)
+
+
+_batches: set[object] = set()
 _open_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 

@@ -32,7 +32,7 @@ from qtpy.QtWidgets import (
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.estimate import time_words
-from napari_rbcflow.pipeline import BatchFolder, analyze_many, busy
+from napari_rbcflow.pipeline import BatchCount, BatchFolder, analyze_many, busy
 from napari_rbcflow.ring import read_json, replace_file
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import Verdict
@@ -512,25 +512,19 @@ class BatchWidget(Dock):
             self._show_progress()
 
     def _show_progress(self) -> None:
-        rows, left_s = list(self.job.rows.values()), self.job.left_s
-        states = [row["status"] for row in rows]
-        failed = states.count("failed")
-        counts = {"done": states.count("finished") + failed, "of": len(rows)}
-        words = say("forms.batch-going", **counts)
+        count, left_s = BatchCount.of(list(self.job.rows.values())), self.job.left_s
+        words = say("forms.batch-going", done=count.done, of=count.movies)
         if math.isfinite(left_s):
-            words = say("forms.batch-going-left", **counts, time=time_words(left_s))
-        if failed:
-            words = say("forms.batch-going-failed", words=words, failed=failed)
-        share = (counts["done"] + sum(row.get("share", 0.0) for row in rows)) / len(rows)
-        self.status.say(words, share=share)
+            words = say("forms.batch-going-left", done=count.done, of=count.movies, time=time_words(left_s))
+        if count.failed:
+            words = say("forms.batch-going-failed", words=words, failed=count.failed)
+        self.status.say(words, share=count.share)
 
     def _ending(self) -> str:
-        rows = list(self.job.rows.values())
-        states = [row["status"] for row in rows]
-        finished, failed = states.count("finished"), states.count("failed")
-        if finished + failed < len(rows):
-            return say("forms.batch-left-over", done=finished + failed, of=len(rows))
-        return say("forms.batch-ended", finished=finished, movies=len(rows), failed=failed) if rows else ""
+        finished, failed, movies, _ = count = BatchCount.of(list(self.job.rows.values()))
+        if count.done < movies:
+            return say("forms.batch-left-over", done=count.done, of=movies)
+        return say("forms.batch-ended", finished=finished, movies=movies, failed=failed) if movies else ""
 
     def _finish(self, words: str) -> None:
         self._timer.stop()
