@@ -141,9 +141,7 @@ def test_a_run_lies_below_with_its_whole_interval_or_perhaps_with_its_number() -
     assert below(found) == "no " * 8 + "perhaps"
     limit = found.runs[-1].comparison.limit
     assert limit is not None
-    assert say("trend.is-perhaps-below", limit=100 * limit) in summary(found)[0]
-    fine = summary(trend(weeks(*STEADY)))[0]
-    assert re.search(r"is not below the baseline \(the limit is 7\d\.\d %\)", fine)
+    assert say("trend.is-perhaps-below", limit=100 * limit, others=True) in summary(found)[0]
     last = found.runs[-1]
     assert last.comparison.against is not None
     assert last.record.figure.high > last.comparison.against.low > 0.74  # type: ignore[operator]
@@ -155,12 +153,28 @@ def test_a_run_lies_below_with_its_whole_interval_or_perhaps_with_its_number() -
     assert below(trend([*weeks(*STEADY), record(0.66, days=80, n=40)]))[-7:] == "perhaps"
 
 
+def test_a_limit_that_is_not_the_end_of_the_baseline_says_whose_it_is() -> None:
+    days = weeks(0.87, 0.75, 0.84, 0.77, 0.82, 0.79, 0.86, 0.76, 0.90)
+    # The last day, in the baseline and out of it.
+    for found, own in ((trend(days), True), (trend(days, crises=(parse_span("2026-04-27"),)), False)):
+        limit, base = found.runs[-1].comparison.limit, found.baseline
+        assert base is not None
+        assert limit is not None
+        assert own == (f"{100 * limit:.1f}" != f"{100 * base.low:.1f}")
+        assert say("trend.is-not-below", limit=100 * limit, others=own) in summary(found)[0]
+        few = {"days": base.days, "low": 100 * base.low, "limit": 100 * base.sure_low}
+        assert say("trend.baseline-uncertain", **few) in summary(found)
+
+
 def test_two_of_three_days_in_a_row_confirm_each_other() -> None:
     low = 0.72  # under the limit of a few days, its interval reaches into the baseline
     assert below(trend(weeks(*STEADY, low))) == "no " * 8 + "perhaps"
     found = trend(weeks(*STEADY, low, 0.80, low))
     assert below(found) == "no " * 8 + "yes no yes"
-    assert "like another of the last three days measured" in summary(found)[0]
+    base = found.runs[-1].comparison.against
+    assert base is not None
+    others = base != found.baseline
+    assert say("trend.is-below-in-a-row", limit=100 * base.sure_low, others=others) in summary(found)[0]
     assert below(trend(weeks(low, *STEADY, low))).count("yes") == 0
     too_far = below(trend(weeks(*STEADY, low, 0.80, 0.80, low)))  # the last three days hold but one of them
     assert too_far == "no " * 8 + "perhaps no no perhaps"

@@ -346,7 +346,7 @@ def _few_days_words(trend: Trend) -> str:
         return ""
     if base.days == LEAST_DAYS:
         return say("trend.baseline-new")
-    return say("trend.baseline-uncertain", days=base.days, limit=100 * base.sure_low)
+    return say("trend.baseline-uncertain", days=base.days, low=100 * base.low, limit=100 * base.sure_low)
 
 
 def _last_run_words(trend: Trend) -> str:
@@ -356,7 +356,7 @@ def _last_run_words(trend: Trend) -> str:
         return say("trend.no-usable-run")
     key = "trend.last-run" if run is trend.runs[-1] else "trend.last-usable-run"
     words = {"day": day_words(run.day), "number": figure_words(run)}
-    return say(key, **words, comparison=_comparison_words(run.comparison))
+    return say(key, **words, comparison=_comparison_words(run.comparison, trend.baseline))
 
 
 def _earlier_words(trend: Trend) -> str:
@@ -387,16 +387,17 @@ def use_words(run: TrendRun) -> str:
     return say(f"trend.use-{run.use}", why=run.record.doubt)
 
 
-def _comparison_words(run: Comparison) -> str:
+def _comparison_words(run: Comparison, shown: Baseline | None) -> str:
+    """Say how a run compares, and with which limit: that of the other days or the one `shown`."""
     base, limit = run.against, run.limit
-    if base is None or limit is None:
+    if base is None or limit is None or shown is None:
         return say("trend.is-unknown")
     if run.below is Below.YES:
         if run.in_a_row:
-            return say("trend.is-below-in-a-row", limit=100 * limit)
-        return say("trend.is-below", low=100 * base.low)
-    if run.below is Below.PERHAPS:
-        return say("trend.is-perhaps-below", limit=100 * limit)
-    if run.above:
-        return say("trend.is-above", high=100 * base.high)
-    return say("trend.is-not-below", limit=100 * limit)
+            others = base.sure_low != shown.sure_low
+            return say("trend.is-below-in-a-row", limit=100 * base.sure_low, others=others)
+        return say("trend.is-below", low=100 * base.low, others=base.low != shown.low)
+    if run.below is Below.NO and run.above:
+        return say("trend.is-above", high=100 * base.high, others=base.high != shown.high)
+    key = "trend.is-perhaps-below" if run.below is Below.PERHAPS else "trend.is-not-below"
+    return say(key, limit=100 * limit, others=limit != shown.low)
