@@ -1,7 +1,7 @@
 """Draw what `rbcflow benchmark --json` and `peers.py --json` wrote.
 
-    python benchmarks/pictures.py benchmark.json docs/img/benchmark.png
-    python benchmarks/pictures.py peers.json docs/img/peers.png
+    python benchmarks/benchmark_pictures.py benchmark.json docs/img/benchmark.png
+    python benchmarks/benchmark_pictures.py peers.json docs/img/peers.png
 
 Needs matplotlib, which the extra `peers` brings.
 """

@@ -226,6 +226,8 @@ def test_no_number_where_it_would_mean_nothing() -> None:
     few = corrected_fraction(20, 5, 900, real())
     assert few.estimate is None
     assert say("estimate.too-few-to-correct", cells=25, least=FEW_CELLS) in few.reason
+    none = corrected_fraction(0, 0, 900, real())
+    assert none.reason == say("estimate.not-corrected", why=say("estimate.none-to-correct"))
     poor = corrected_fraction(160, 40, 5800, real(100, 0.02))
     assert poor.estimate is None
     assert "too wide to act on" in poor.reason
@@ -426,7 +428,7 @@ def test_a_session_says_it_and_is_caught_where_it_does_not_fit() -> None:
     none = a_run({"tank_treading": 160, "flipping": 40, "unreliable": 5800})
     assert none["fraction_corrected"]["estimate"] is None
     assert none["fraction_corrected"]["method"] == "none"
-    assert "Label more unreliable cells" in correction(none)["words"]
+    assert say("estimate.widest-leak", hits=5, cells=162) in correction(none)["words"]
     assert list(correction_findings(none, none["cells"])) == []
     # Weights whose card has no counts, and a session of before the correction: nothing fails.
     old = corrected_figure({}, cells, FractionFigure(0.8, 0.7, 0.9, 0.95, "wilson", 200))

@@ -13,12 +13,14 @@ import pytest
 from factories import SaysAll, a_track, chamber, progress
 
 from napari_rbcflow.cli.terminal import running_line
-from napari_rbcflow.estimate import StopRules
+from napari_rbcflow.estimate import AFTER_STOP, RUN_FAILED, StopRules
 from napari_rbcflow.pipeline import Run, RunSettings, stages
 from napari_rbcflow.pipeline.stages import Stages
+from napari_rbcflow.quality import reason_words
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session
 from napari_rbcflow.session.verification import verify
+from napari_rbcflow.sources import STORED_TWICE
 from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.tracking.tracker import Tracker
 from napari_rbcflow.types import Frame, Judgement, SourceInfo, Track
@@ -107,7 +109,10 @@ def test_a_track_tells_of_frames_that_the_camera_lost(replay: Any, tmp_path: Pat
     assert run.wait(90)
     assert run.outcome == ("finished", "source-ended")
     assert run.progress().missed_by == {"time-gap": 27}
-    assert say("pipeline.frames-missed", frames=27, reasons="time-gap 27") in run.warnings
+    assert (
+        say("pipeline.frames-missed", frames=27, reasons=f"{say('quality.lost-time-gap')}: 27")
+        in run.warnings
+    )
     session = check_gaps(run.folder, {60, *range(80, 85), *range(105, 115), *range(140, 151)})
     cells = session.cells
     for first, last in ((60, 60), (80, 84), (105, 114)):
@@ -180,3 +185,15 @@ def test_why_frames_were_lost_is_said_while_the_run_goes_on(qtbot: Any, take_pic
     line = running_line(losing)
     assert "22 frames lost (missed: time-gap 7, overflow 3; dropped: queue-full 12)" in line
     assert say("cli.running-behind", number="", seconds=6.7) in line
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *(AFTER_STOP, RUN_FAILED, "queue-full"),
+        *("image-number", "time-gap", "overflow"),
+        *("not-recorded", STORED_TWICE),
+    ],
+)
+def test_every_reason_for_a_lost_frame_is_said_in_words(reason: str) -> None:
+    assert reason_words(reason) != reason

@@ -618,6 +618,11 @@ def test_a_terminal_says_grave_warnings_before_the_number_on_the_same_stream(
     assert err == "Note. Few cells.\n"
     say_number("tank-treading 70.0 %", said[:1])
     assert capsys.readouterr().out == "tank-treading 70.0 %\n"
+    say_number("tank-treading 70.0 %\nWilson's", said)  # the warning belongs to the number
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "tank-treading 70.0 % - read the warning above first",
+        "Wilson's",
+    ]
 
 
 @pytest.mark.slow

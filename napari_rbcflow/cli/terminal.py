@@ -32,7 +32,8 @@ def say_number(number: str, warnings: Sequence[RunWarning]) -> None:
     grave = [warning for warning in warnings if warning.grave]
     for warning in grave:
         echo(warning.text)
-    click.echo(say("cli.read-first", number=number) if grave else number)
+    first, *method = number.split("\n")
+    click.echo("\n".join((say("cli.read-first", number=first) if grave else first, *method)))
 
 
 def verdict_words(conclusion: Conclusion) -> str:

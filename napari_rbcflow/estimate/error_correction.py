@@ -146,6 +146,8 @@ def corrected_fraction(
         raise ValueError(say("estimate.level-outside", level=level))
     n = k + m
     if n < FEW_CELLS:
+        if not n:
+            return _none(n, level, say("estimate.none-to-correct"))
         return _none(n, level, say("estimate.too-few-to-correct", cells=n, least=FEW_CELLS))
     drawn = draw(k, m, others, rates, share_of_cells(k, n, level, raw))
     estimate, low, high, possible = (float(end) for end in interval_of(drawn, level))

@@ -35,7 +35,13 @@ from napari_rbcflow.pipeline.status import (
     Progress,
     Snapshot,
 )
-from napari_rbcflow.quality import LATE_LABELS_S, QualityLine, RunWarning, by_reason, quality_lines
+from napari_rbcflow.quality import (
+    LATE_LABELS_S,
+    QualityLine,
+    RunWarning,
+    by_reason_in_words,
+    quality_lines,
+)
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import (
     OPEN_END_S,
@@ -264,7 +270,7 @@ class Reporter:
         sentences += self.info.warnings
         missed = stages.source.missed
         if n := sum(missed.values()):
-            sentences.append(say("pipeline.frames-missed", frames=n, reasons=by_reason(missed)))
+            sentences.append(say("pipeline.frames-missed", frames=n, reasons=by_reason_in_words(missed)))
         if n := missed.get(STORED_TWICE, 0):
             sentences.append(say("pipeline.frames-twice", frames=n))
         if n := dropped.get("queue-full", 0):

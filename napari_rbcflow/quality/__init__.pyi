@@ -1,6 +1,7 @@
 from .meter import SetFlow as SetFlow
 from .monitor import RunQuality as RunQuality
 from .monitor import by_reason as by_reason
+from .monitor import by_reason_in_words as by_reason_in_words
 from .monitor import explained as explained
 from .monitor import lost_words as lost_words
 from .monitor import reason_words as reason_words

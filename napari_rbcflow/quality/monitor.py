@@ -17,7 +17,16 @@ from napari_rbcflow.types import Frame, Judgement, RunStatus, SourceInfo, Track
 if TYPE_CHECKING:  # a process that only watches a run needs no tracking
     from napari_rbcflow.tracking import OpenTracks
 
-_REASONS = ("queue-full", "after-stop", "run-failed", "image-number", "time-gap", "overflow")
+_REASONS = (
+    "queue-full",
+    "after-stop",
+    "run-failed",
+    "image-number",
+    "time-gap",
+    "overflow",
+    "not-recorded",
+    "stored-twice",
+)
 
 
 def reason_words(reason: str) -> str:
@@ -30,8 +39,13 @@ def by_reason(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {n:,}" for reason, n in _sorted(counts))
 
 
+def by_reason_in_words(counts: Mapping[str, int]) -> str:
+    """Return the same in words: ``gap in the camera's times: 7``."""
+    return ", ".join(f"{reason_words(reason)}: {n:,}" for reason, n in _sorted(counts))
+
+
 def lost_words(*, dropped: Mapping[str, int], missed: Mapping[str, int]) -> str:
-    """Return the same of both kinds of loss, or nothing: ``missed: time-gap 7; dropped: ...``."""
+    """Return the names and counts of both kinds of loss, or nothing: ``missed: time-gap 7; dropped: ...``."""
     kinds = []
     if said := by_reason(missed):
         kinds.append(say("quality.frames-missed", reasons=said))
