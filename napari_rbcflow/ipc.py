@@ -24,8 +24,7 @@ log = logging.getLogger(__name__)
 
 _LAST_WORDS = 20
 _COUNT = struct.Struct("<I")
-_SMALL_BYTES = 2**16
-"""Smaller arrays stay in the pickle: each one beside it costs a read."""
+_SMALL_BYTES = 2**16  # smaller arrays stay in the pickle: each one beside it costs a read
 
 
 class Pipe:

@@ -25,8 +25,7 @@ from napari_rbcflow.sources import FrameSource
 from napari_rbcflow.types import DEFAULT_FPS, DEFAULT_PIXEL_SIZE_UM, Frame, SourceInfo
 
 _PATIENCE_S = 5.0
-Report = Callable[[float, str], None]
-"""Takes the share done, 0 to 1, and what is being done."""
+Report = Callable[[float, str], None]  # takes the share done, 0 to 1, and what is being done
 
 
 def in_child(work: str, order: Any, progress: Report) -> dict[str, Any]:

@@ -122,8 +122,7 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
 
 
-_TRACK_STATE_BYTES = 13 * 8
-"""What the linker knows of an open track: 13 numbers."""
+_TRACK_STATE_BYTES = 13 * 8  # what the linker knows of an open track: 13 numbers
 _CROP_BYTES = CROP_SIDE * CROP_SIDE
 
 

@@ -44,10 +44,8 @@ STEPS = {
 NOT_DETECTION_OR_LINKING = ("background", "crops", "store")
 """All other steps of the tracker count as detection and linking."""
 RING_FRAMES = 60
-TRACKS_PER_S = 200.0
-"""Tracks that end in a second, at most (inferred from Darrin et al. 2023)."""
-RELIABLE_SHARE = 0.034
-"""Of the tracks that reach stage 2 in the paper's blood."""
+TRACKS_PER_S = 200.0  # tracks that end in a second, at most (inferred from Darrin et al. 2023)
+RELIABLE_SHARE = 0.034  # of the tracks that reach stage 2 in the paper's blood
 AIM_TRACKS_PER_S = {"cpu": 300.0, "cuda": 20_000.0}
 RING_AIM_MS = 4.0
 

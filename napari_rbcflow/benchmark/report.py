@@ -9,8 +9,7 @@ from typing import Any, Literal
 from napari_rbcflow.sentences import say
 from napari_rbcflow.types import DEFAULT_FPS
 
-FRAME_MS = 1e3 / DEFAULT_FPS
-"""What a frame may take."""
+FRAME_MS = 1e3 / DEFAULT_FPS  # what a frame may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +62,8 @@ class Figure:
         }
 
 
-_FLAT_MB = 1.0
-"""Growth in 1000 frames up to which memory counts as flat: an hour of it is 0.2 GB."""
-_STEADY = 1.1
-"""Late over early, up to which it counts as no slower: a busy machine varies by about that."""
+_FLAT_MB = 1.0  # growth in 1000 frames up to which memory counts as flat: an hour of it is 0.2 GB
+_STEADY = 1.1  # late over early, up to which it counts as no slower: a busy machine varies by about that
 
 
 def as_text(record: Mapping[str, Any]) -> str:

@@ -138,12 +138,10 @@ def measure_whole(order: Order, report: Report) -> dict[str, Any]:
     return found
 
 
-AIM_ANALYSED_MS = FRAME_MS / 2
-"""Analysing is to run at twice real time or more."""
+AIM_ANALYSED_MS = FRAME_MS / 2  # analysing is to run at twice real time or more
 MOST_MINUTES = 24.0 * 60
 _MEASURING = "napari_rbcflow.benchmark.suite"
-_PARTS_SHARE = 0.7
-"""Of the time, for the progress bar."""
+_PARTS_SHARE = 0.7  # of the time, for the progress bar
 
 
 def benchmark(

@@ -20,10 +20,8 @@ from napari_rbcflow.types import DEFAULT_FPS, Frame, RunStatus
 
 Progress = Callable[[float, float], None]
 """Takes the share done, 0 to 1, and the seconds or frames that it is about."""
-A_BLOCK = 40
-"""Frames between readings of the clock and the memory."""
-_LEAST_BLOCKS = 8
-"""Two a quarter."""
+A_BLOCK = 40  # frames between readings of the clock and the memory
+_LEAST_BLOCKS = 8  # two a quarter
 _WARM_FRAMES = 90
 """Not counted: nothing is tracked before there is a background, and then the waiting frames are caught up."""
 

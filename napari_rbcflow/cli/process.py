@@ -20,8 +20,7 @@ _LOADS = "rbcflow-networks"
 """The thread that loads the networks; it still lives where the movie was refused meanwhile."""
 _TOLD_TO_END = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
-_AGAIN_S = 0.05
-"""Seconds until an interrupt that Python dropped is raised again."""
+_AGAIN_S = 0.05  # seconds until an interrupt that Python dropped is raised again
 
 
 class Stream:

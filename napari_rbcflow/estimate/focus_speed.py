@@ -27,10 +27,8 @@ from numpy.typing import NDArray
 
 from napari_rbcflow.sentences import say
 
-LEAST_SURE = 40
-"""Sure cells that a speed is learnt from, and tracks that stage 1 must have discarded."""
-SURE_SHARE = 1 / 3
-"""Share of the tracks that stage 1 passed that are the sure ones; at least `LEAST_SURE`."""
+LEAST_SURE = 40  # sure cells that a speed is learnt from, and tracks that stage 1 must have discarded
+SURE_SHARE = 1 / 3  # share of the tracks that stage 1 passed that are the sure ones; at least `LEAST_SURE`
 WIDEST = 0.14
 """Greatest standard deviation of the logarithm of a shared speed: heights within some 12 um of 80 um. The
 published cells in focus have about 0.11."""
@@ -42,10 +40,8 @@ _WIDTHS = (0.05, 0.06, 0.07, 0.085, 0.1, 0.12, 0.14, 0.17, 0.2, 0.25, 0.3, 0.4)
 _SHARES = np.linspace(0.05, 1.0, 20)
 _STILL_FITS = 2.0
 """Log likelihood by which a peak may fall short of the best: of such peaks the widest is taken."""
-_LEAST_GAIN = 8.0
-"""Log likelihood that a peak must gain over sure cells that move as all others do."""
-_LEAST_SHARE = 0.5
-"""Share of the sure cells that must be in the peak."""
+_LEAST_GAIN = 8.0  # log likelihood that a peak must gain over sure cells that move as all others do
+_LEAST_SHARE = 0.5  # share of the sure cells that must be in the peak
 _SECOND_GAIN, _SECOND_SHARE, _APART = 2.5, 0.2, 2.0
 """A second peak that gains so much, holds so large a part of the first's share, and is so many of the first's
 widths away from it, is a second speed. A nearer one only shows that the first is not normal in shape."""

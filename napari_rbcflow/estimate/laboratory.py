@@ -49,8 +49,7 @@ DAY_SPREAD, LEAK_SPREAD = 0.5, 0.75
 found and right, and of the leak. Over the published days the first differ by 0.2 to 0.4, and the leak differs
 more: 1 of 96 and 4 of 34 on two days of one patient (docs/decisions/estimate.md)."""
 DRAWS = 4000
-_LEAST_PRIOR = 1e-4
-"""Pseudo-count of a kind that nobody expects in a stratum: nothing is impossible."""
+_LEAST_PRIOR = 1e-4  # pseudo-count of a kind that nobody expects in a stratum: nothing is impossible
 _ALL_TOLD = Rate(1, 1)
 
 

@@ -18,8 +18,7 @@ STAGE1 = ("tank_treading_found", "flipping_found", "let_through")
 STAGE2 = ("tank_treading_told", "flipping_told", "tank_treading_right", "flipping_right")
 LET_THROUGH_AS = "let_through_as"
 BY_PATIENT = "by_patient"
-SPREAD = 1.0
-"""Scale of the half-normal prior of a rate's standard deviation between patients, in log odds."""
+SPREAD = 1.0  # scale of the half-normal prior of a rate's standard deviation between patients, in log odds
 
 
 @dataclass(frozen=True)
@@ -162,8 +161,7 @@ def _pair(counts: Any, n: int) -> bool:
     return isinstance(counts, Sequence) and not isinstance(counts, str) and len(counts) == n
 
 
-SPREAD_OF_RATIO = 0.5
-"""The same, as a share of it, of the log odds ratio of two rates that move together."""
+SPREAD_OF_RATIO = 0.5  # the same, as a share of it, of the log odds ratio of two rates that move together
 _RATE, _MEAN, _DIFFERENCE = (-12.0, 8.0), (-5.0, 7.0), (-4.5, 4.5)
 """Ranges of the grids of log odds: of one rate; of two, their mean and difference."""
 _FINE, _COARSE = 0.05, 0.15

@@ -55,11 +55,9 @@ REVIEWED = "reviewed"
 KINDS = (Label.TANK_TREADING, Label.FLIPPING, Label.UNRELIABLE)
 """What a person may say of a track."""
 DRAWS = 4000
-COUNTED_STRATA = 2
-"""Strata of the tracks counted as one kind: the less certain ones, and the others."""
+COUNTED_STRATA = 2  # strata of the tracks counted as one kind: the less certain ones, and the others
 OTHER_STRATA = 5
-LEAST_STRATUM = 12
-"""Tracks of a stratum; fewer are not worth one of their own."""
+LEAST_STRATUM = 12  # tracks of a stratum; fewer are not worth one of their own
 FLOOR = 0.002
 """Least share of reliable cells that a stratum is cut for: no probability of a network is taken for none."""
 PRIOR, HIDDEN = 0.5, 0.2

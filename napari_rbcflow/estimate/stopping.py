@@ -126,8 +126,7 @@ class StopRules:
 
 _TOGETHER = (StopReason.RELIABLE, StopReason.HALF_WIDTH)
 """Both of these must be met; of all others, one is enough."""
-_FEW = 5
-"""Cells before which the fraction does not tell how many more are needed."""
+_FEW = 5  # cells before which the fraction does not tell how many more are needed
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-ASPECT_RATIO = 0.3
-"""Thickness over diameter of a red cell."""
+ASPECT_RATIO = 0.3  # thickness over diameter of a red cell
 TURN_SHARE = 13.0 / 68.0
 """Share of the time after which the picture repeats that the turn itself takes (Jeffery's orbit, the face
 going from a flat disc to an edge and back)."""
@@ -53,8 +52,7 @@ def turn_seen(repeats: ArrayLike, *, reach: float = 0.0) -> NDArray[np.float64]:
 
 Floats = NDArray[np.float64]
 
-_NODES = 3
-"""Nodes of Gauss-Hermite quadrature for each rate, over what its counts leave open."""
+_NODES = 3  # nodes of Gauss-Hermite quadrature for each rate, over what its counts leave open
 
 
 @dataclass(frozen=True)
@@ -279,8 +277,7 @@ def cochran_armitage(
 
 LEAST_SEEN = 0.3
 """Share of flips seen, mean over the counted cells, below which the correction is most of the number."""
-WIDEST = 0.3
-"""Width of the widest interval that still tells something."""
+WIDEST = 0.3  # width of the widest interval that still tells something
 TOO_FEW, TOO_SHORT, TOO_WIDE, OTHER_NETWORKS = (
     "too-few-cells",
     "tracks-too-short",

@@ -19,8 +19,7 @@ from napari_rbcflow.sources import open_movie
 from napari_rbcflow.tracking import Direction
 from napari_rbcflow.types import LEAST_FRAMES, RunStatus, SourceInfo
 
-RING_SECONDS = 1.0
-"""The movie itself is on disk, so its session keeps only the last second of raw frames."""
+RING_SECONDS = 1.0  # the movie itself is on disk, so its session keeps only the last second of raw frames
 _LOOK_S = 0.2
 _LEAVE_S = 1.0
 """Seconds to wait for a run that is being opened, after a Ctrl-C: nothing will come of it anyway."""

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.05
-"""Between two looks at a run."""
-TOLD_S = 3.0
-"""Seconds that whoever waits for the end of a run also waits for its subscribers."""
+LOOK_S = 0.05  # between two looks at a run
+TOLD_S = 3.0  # seconds that whoever waits for the end of a run also waits for its subscribers
 
 
 class Announcer:

@@ -42,8 +42,7 @@ from napari_rbcflow.types import RunStatus
 
 log = logging.getLogger(__name__)
 
-CORES = 2
-"""Of a movie: one reads and tracks, the other judges and writes."""
+CORES = 2  # of a movie: one reads and tracks, the other judges and writes
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "NUMBA_NUM_THREADS")
 _LOOK_S = 0.1
 TELL_S = 1.0

@@ -38,14 +38,11 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S = 20.0
 """Seconds to wait for a worker to close its session: three for the source, the rest for a slow disk."""
-PATIENCE_PER_S = 0.01
-"""More of them for each second that the run took: a longer table takes longer to sort."""
+PATIENCE_PER_S = 0.01  # more of them for each second that the run took: a longer table takes longer to sort
 MOST_PATIENCE_S = 300.0
 """Seconds for one that computes meanwhile: a computer with much else to do is slow, not broken."""
-LEAST_WORK = 0.02
-"""Share of a core that such a worker takes at least; one whose driver hangs takes none."""
-OPENING_PATIENCE_S = 8.0
-"""Seconds to wait for a camera that is being opened, once a person pressed Stop."""
+LEAST_WORK = 0.02  # share of a core that such a worker takes at least; one whose driver hangs takes none
+OPENING_PATIENCE_S = 8.0  # seconds to wait for a camera that is being opened, once a person pressed Stop
 
 
 class Phase(StrEnum):

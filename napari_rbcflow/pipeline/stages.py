@@ -28,8 +28,7 @@ from napari_rbcflow.tracking import OpenTracks, Tracker
 from napari_rbcflow.types import Frame, Judgement, RunStatus, SourceInfo, StopReason, Track
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_MMAP_BYTES = 32 * 2**20
-"""The most that glibc takes."""
+_MMAP_BYTES = 32 * 2**20  # the most that glibc takes
 _TRIM_BYTES = 2**30
 _ARENAS = 2
 """Heaps that all threads share: each run has new threads, and what one heap keeps another cannot use."""
@@ -73,16 +72,13 @@ WAITING_BYTES = 512 * 2**20
 WAITING_TRACKS = 4096
 MOST_TRACKS = 32
 """Judged at once if so many wait: that is cheaper, but the first of them get their labels with the last."""
-_TO_KEEP = 4
-"""Most judged batches that wait for the disk."""
+_TO_KEEP = 4  # most judged batches that wait for the disk
 GIVE_WAY_S = 0.25
 """Seconds of frames that wait for tracking, from which on judging gives way: a frame without room is lost, a
 track that waits is only late."""
-_LATEST = WAITING_TRACKS // 2
-"""Most tracks that wait for that reason: a full queue would hold up tracking."""
+_LATEST = WAITING_TRACKS // 2  # most tracks that wait for that reason: a full queue would hold up tracking
 _LOOK_S = 0.05
-FIRST_S = 1.25
-"""Seconds of frames held until there is a background and tracking has caught up."""
+FIRST_S = 1.25  # seconds of frames held until there is a background and tracking has caught up
 
 
 class Stages:

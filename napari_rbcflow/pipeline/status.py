@@ -65,8 +65,7 @@ class Snapshot:
     outcome: Outcome = field(default_factory=lambda: Outcome())
 
 
-REMEMBERED = 2048
-"""Cells: ten seconds at 200 tracks a second, in two megabytes."""
+REMEMBERED = 2048  # cells: ten seconds at 200 tracks a second, in two megabytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,12 +127,10 @@ class RecentCells:
 
 
 WINDOW_S = 2.0
-RATES_S = 30.0
-"""There are only a few reliable cells per second: over less time, their rate would jump about."""
+RATES_S = 30.0  # there are only a few reliable cells per second: over less time, their rate would jump about
 LEAST_RATES_S = 3.0
 _EVERY_S = 0.5
-LEAST_SHARE = 0.02
-"""Before that, an estimate of the time left would be a guess."""
+LEAST_SHARE = 0.02  # before that, an estimate of the time left would be a guess
 
 
 class Pace:

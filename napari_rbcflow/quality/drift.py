@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import kolmogorov
 
-ALPHA = 0.01
-"""Share of steady runs that are reported as drifting, at most: all tests of a run together."""
+ALPHA = 0.01  # share of steady runs that are reported as drifting, at most: all tests of a run together
 FIRST_LOOK, GROWTH = 50, 1.5
 """Cells at the first test, and their growth from one to the next: a million cells are tested 25 times."""
 

@@ -210,8 +210,7 @@ class SetFlow:
         return self.height_um * (1.0 - self.height_um / self.chamber_height_um)
 
 
-PAPERS_FIELD_UM2 = 830.0 * 655.0
-"""Field of Darrin et al. 2023, which holds 100 to 250 cells."""
+PAPERS_FIELD_UM2 = 830.0 * 655.0  # field of Darrin et al. 2023, which holds 100 to 250 cells
 INTRUSION_UM = (CROP_SIDE / 2 + 3) * CROP_PIXEL_SIZE_UM
 """Distance along both axes below which the tracker marks another cell as intruding into the crop."""
 _LEAST_RADII = 20
@@ -332,13 +331,10 @@ def number(figures: Mapping[str, Any], name: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-RECENT_S = 15
-"""Seconds of camera time in "now": 1,500 tracks at the paper's load, 50 of them reliable."""
+RECENT_S = 15  # seconds of camera time in "now": 1,500 tracks at the paper's load, 50 of them reliable
 _SAMPLED_PX = 6000
-_RADIUS_OF_EVERY = 8
-"""Every so many-th unreliable track is measured, and every reliable one."""
-_BLOCK_TRACKS = 40
-"""Reliable tracks in a row whose median speed is compared with other times of the run."""
+_RADIUS_OF_EVERY = 8  # every so many-th unreliable track is measured, and every reliable one
+_BLOCK_TRACKS = 40  # reliable tracks in a row whose median speed is compared with other times of the run
 _GREYS = np.arange(256, dtype=np.float64)
 _COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
 

@@ -101,8 +101,7 @@ have 0.00, JPEG of quality 95 0.2 (real cells), H.264 as FFmpeg makes it 0.5."""
 WOVEN_ROWS = 1.3
 """How far a row differs from its neighbours, over those two rows away, in what moved: in whole frames 0.1 to
 1.0, in interlaced ones 1.5 to 3."""
-CHANGE = 0.05
-"""Of the fraction within a run: the half-width that a run usually asks for."""
+CHANGE = 0.05  # of the fraction within a run: the half-width that a run usually asks for
 LATE_LABELS_S = 2.0
 """Delay of labels from which it is reported: ten times the delay on a computer that keeps up."""
 
@@ -111,8 +110,7 @@ LATE_LABELS_S = 2.0
 LEAST_TRACKS = 300
 LEAST_RELIABLE = 20
 LEAST_FRAMES = 120
-LEAST_DETECTED = 180
-"""Three a frame in the first second."""
+LEAST_DETECTED = 180  # three a frame in the first second
 
 WARNINGS_A_REVIEW_ANSWERS = frozenset(
     {
@@ -142,14 +140,10 @@ def clumps_limits(by_chance: float) -> Limits:
     return replace(CLUMPS, note=(0.0, end(CLUMPS.note[1])), warning=(0.0, end(CLUMPS.warning[1])))
 
 
-STAYS_S = 10.0
-"""Seconds for which a warning stays after its cause was last seen."""
-_REWORDED_EVERY_S = 5.0
-"""Least seconds between changes of the numbers in a sentence."""
-LEAST_S = 5.0
-"""Seconds for which a grave warning must have been true to be reported at the end."""
-GRAVE_SHARE = 0.2
-"""Share of a run from which a warning that has passed is grave for the whole run."""
+STAYS_S = 10.0  # seconds for which a warning stays after its cause was last seen
+_REWORDED_EVERY_S = 5.0  # least seconds between changes of the numbers in a sentence
+LEAST_S = 5.0  # seconds for which a grave warning must have been true to be reported at the end
+GRAVE_SHARE = 0.2  # share of a run from which a warning that has passed is grave for the whole run
 FIRST_S = RECENT_S + 5.0
 """A run's first seconds, and as long as "now" still holds them. What is true only then is not told at the
 end: the measures of the whole run, which hold them too, decide."""

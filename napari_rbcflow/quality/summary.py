@@ -202,8 +202,7 @@ def _times(name: str, ratio: float, limits: Limits, keys: str) -> _Row:
     return _Row(name, value, usual, _off(limits, ratio), keys, only_amiss=True)
 
 
-_DECIMALS = 2
-"""Of lost frames, in per cent."""
+_DECIMALS = 2  # of lost frames, in per cent
 
 
 def _off(limits: Limits, value: float) -> bool:

@@ -16,10 +16,8 @@ from napari_rbcflow.sentences import say
 
 T = TypeVar("T")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-DENIED_S = 2.0
-"""Seconds for which a denied rename is tried again."""
-_MOST = 2.0**53
-"""No count and no figure is greater."""
+DENIED_S = 2.0  # seconds for which a denied rename is tried again
+_MOST = 2.0**53  # no count and no figure is greater
 _NO_FALLOCATE = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 

@@ -201,10 +201,8 @@ def _as_judged(cell: int, row: Any, models: Mapping[str, Any]) -> Judgement:
     return Judgement(cell, label, reliable, tank, reason)
 
 
-USUAL_SHEAR_PER_S = 10.0
-"""At the wall (Darrin et al. 2023), for sessions that do not give it."""
-FRACTION_TOLERANCE = 1e-4
-"""``run.json`` may hold a fraction rounded to four decimals."""
+USUAL_SHEAR_PER_S = 10.0  # at the wall (Darrin et al. 2023), for sessions that do not give it
+FRACTION_TOLERANCE = 1e-4  # run.json may hold a fraction rounded to four decimals
 
 
 def least_frames_of(run: Mapping[str, Any]) -> int:

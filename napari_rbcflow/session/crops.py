@@ -33,14 +33,12 @@ from napari_rbcflow.session import growing
 from napari_rbcflow.session.growing import GrowingArray, chunk_path
 from napari_rbcflow.types import CROP_PIXEL_SIZE_UM, CROP_SIDE, Track
 
-FORMAT = 2
-"""In format 1, which can still be read, the chunks of `crops` had no codec."""
+FORMAT = 2  # in format 1, which can still be read, the chunks of `crops` had no codec
 INDEX_COLUMNS = ("cell", "offset", "length", "crc32c")
 CROPS_PER_CHUNK = 2048
 FLAGS_PER_CHUNK = 16384
 TRACKS_PER_CHUNK = 1024
-MOST_CROPS = 1_000_000
-"""Of a track: two hours at 139 frames/s."""
+MOST_CROPS = 1_000_000  # of a track: two hours at 139 frames/s
 
 
 class CropStore:

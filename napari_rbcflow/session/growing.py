@@ -23,10 +23,8 @@ from napari_rbcflow.sentences import say
 log = logging.getLogger(__name__)
 
 HEADER_BYTES = 16
-_COPIED = 0x2
-"""The flag of a header whose bytes are not packed."""
-_LEVEL = 1
-"""Higher levels pack noise no better and take six times as long."""
+_COPIED = 0x2  # the flag of a header whose bytes are not packed
+_LEVEL = 1  # higher levels pack noise no better and take six times as long
 
 
 def codec() -> BloscCodec:
@@ -92,8 +90,7 @@ class Packer:
         self._thread.shutdown()
 
 
-_CHUNKS_AHEAD = 64
-"""The shape grows by this many chunks at once, so that the metadata is seldom rewritten."""
+_CHUNKS_AHEAD = 64  # the shape grows by this many chunks at once, so that the metadata is seldom rewritten
 
 
 def chunk_path(array: Path, number: int, dimensions: int) -> Path:

@@ -17,8 +17,7 @@ STRUCK_OUT = "struck-out"
 """Excluded from the count by a person."""
 JUDGED = (Label.TANK_TREADING, Label.FLIPPING, Label.UNRELIABLE)
 """The labels of cells that the networks judged. Only those can be changed."""
-BY_HAND = (*map(str, JUDGED), STRUCK_OUT)
-"""The labels that a person can give."""
+BY_HAND = (*map(str, JUDGED), STRUCK_OUT)  # the labels that a person can give
 
 
 @dataclass(frozen=True)

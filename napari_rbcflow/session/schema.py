@@ -205,8 +205,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-FORMAT = 1
-"""Version of a session folder."""
+FORMAT = 1  # version of a session folder
 RUN_FILE = "run.json"
 
 
@@ -322,8 +321,7 @@ _FIGURE: dict[str, Any] = {
     **dict.fromkeys(("estimate", "low", "high"), (*_NUMBER, None)),
     **{"level": _NUMBER, "method": str, "n": int, "reason": str},
 }
-_EACH = ""
-"""Names every other entry of an object."""
+_EACH = ""  # names every other entry of an object
 _SCALAR = (int, float, str, None)
 _SHAPE: dict[str, Any] = {
     **dict.fromkeys(("started", "patient", "sample", "stop_sentence"), (str, None)),
@@ -380,10 +378,8 @@ else:
     import fcntl
 
 MARKER_FILE = ".writing"
-LOCK_S = 10.0
-"""Seconds to wait for a lock that another program holds for as long as it writes."""
-_FAR = 1 << 30
-"""A place behind the end of a file, where a lock hinders no reader."""
+LOCK_S = 10.0  # seconds to wait for a lock that another program holds for as long as it writes
+_FAR = 1 << 30  # a place behind the end of a file, where a lock hinders no reader
 RESERVE_BYTES = 8 * 2**20
 """Held back until the close, so that a full disk still takes run.json, report.html and a sorted cells.csv."""
 LAST_BYTES = 256 * 2**10

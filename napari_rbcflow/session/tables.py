@@ -47,8 +47,7 @@ TRACK_TYPES = {"cell": "int64", "frame": "int64", "y_px": "float64", "x_px": "fl
 CELL_COLUMNS, TRACK_COLUMNS = tuple(CELL_TYPES), tuple(TRACK_TYPES)
 OLDER_CELL_COLUMNS = tuple(name for name in CELL_COLUMNS if name != "gap_frames")
 """Older sessions have no `gap_frames`."""
-Fingerprint = dict[str, int | str]
-"""A file's ``bytes`` and ``sha256``, as ``run.json`` holds them under ``files``."""
+Fingerprint = dict[str, int | str]  # a file's bytes and sha256, as run.json holds them under files
 
 
 def cell_rows(pairs: Sequence[tuple[Track, Judgement]], *, fps: float, pixel_size_um: float) -> bytes:
@@ -226,8 +225,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
         raise unreadable(path, error) from error
 
 
-_COMPARED = 400
-"""Bytes before the end that must still be the same: a writer may have removed rows."""
+_COMPARED = 400  # bytes before the end that must still be the same: a writer may have removed rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,8 +272,7 @@ def _longer(path: Path, before: CellsSoFar, data: bytes) -> CellsSoFar:
 
 FRAGMENTS_FILE = "pieces.csv"
 FRAGMENT_COLUMNS = ("cell", "may_continue")
-Links = Mapping[int, Sequence[int]]
-"""Of each track that may be a fragment, the tracks that it may continue."""
+Links = Mapping[int, Sequence[int]]  # of each track that may be a fragment, the tracks that it may continue
 COUNTED = (Label.TANK_TREADING, Label.FLIPPING)
 """What the fraction is made of."""
 
@@ -350,14 +347,11 @@ def findings(links: Links, labels: Mapping[int, str], reasons: Mapping[int, str]
     return found
 
 
-_WINDOW_BYTES = 8 << 20
-"""Bytes of the sorted table that are gathered at once."""
+_WINDOW_BYTES = 8 << 20  # bytes of the sorted table that are gathered at once
 _APART_BYTES = 256 << 10
 """A gap between two tracks that is read along with them: tracks end nearly in their order."""
-_MOST_BETWEEN = 4
-"""The gaps read along may be this many times a window."""
-_SYNCED_BYTES = 64 << 20
-"""Synced at once, so that the disk works while the rest is gathered."""
+_MOST_BETWEEN = 4  # the gaps read along may be this many times a window
+_SYNCED_BYTES = 64 << 20  # synced at once, so that the disk works while the rest is gathered
 
 
 def sort_cells(

@@ -23,8 +23,7 @@ REVIEW_FILE, REVIEWS_FILE = "review.json", "reviews.csv"
 CHECKED_CELLS = 60
 """How many cells a person is asked to check: two minutes. With fewer there is no result: whoever stops as
 soon as the interval is narrow would stop at the luckiest moment."""
-LEAST_LEVEL = 0.95
-"""Of a result's interval."""
+LEAST_LEVEL = 0.95  # of a result's interval
 
 
 @dataclass(frozen=True)

@@ -102,14 +102,11 @@ class SessionLog(logging.FileHandler):
 
 OPEN_END_S = 1800.0
 """A run without an end of its own is warned when the disk fills sooner than this."""
-_SPAN_S = 120.0
-"""Time over which the rate is taken."""
-_LEAST_S = 15.0
-"""No estimate before this: the first seconds have no tracks."""
+_SPAN_S = 120.0  # time over which the rate is taken
+_LEAST_S = 15.0  # no estimate before this: the first seconds have no tracks
 _POLLS = 64
 _STEPS_MIN = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720)
-_SPARED_BYTES = 64 << 20
-"""Left for the report, the log, and what other programs write."""
+_SPARED_BYTES = 64 << 20  # left for the report, the log, and what other programs write
 
 
 class DiskRoom:

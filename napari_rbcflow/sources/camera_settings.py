@@ -14,8 +14,7 @@ from napari_rbcflow.sources.base import PIXEL_RANGE_UM, check_settings, in_a_lin
 from napari_rbcflow.sources.grey import match_pixel_type
 from napari_rbcflow.types import DEFAULT_FPS
 
-Roi = tuple[int, int, int, int]
-"""x, y, width, height, in binned pixels."""
+Roi = tuple[int, int, int, int]  # x, y, width, height, in binned pixels
 
 
 @dataclass(frozen=True)

@@ -146,10 +146,8 @@ class LossLedger:
 CORE_TIME = "ElapsedTime-ms"
 """Since the sequence began: the camera's, or where it gives none, the core's. Before October 2022, and still
 with some cameras, it is the difference of two times of the day."""
-CORE_WALL_TIME = "TimeReceivedByCore"
-"""The time of the day, by the computer."""
-ARRIVAL = "arrival"
-"""In a run's record: no tag tells the time."""
+CORE_WALL_TIME = "TimeReceivedByCore"  # the time of the day, by the computer
+ARRIVAL = "arrival"  # in a run's record: no tag tells the time
 _MAYBE_TIME = re.compile("time|stamp|tick|clock", re.IGNORECASE)
 _COUNTER = 2.0**32  # where the counter of many a camera begins anew
 _DRIFT = 2e-4  # between the camera's clock and the computer's: twice the worst quartz

@@ -153,8 +153,7 @@ _LEAST_SPREAD = 0.12
 have 0.9 and more, the simulated chamber 0.8; with less, no cell has a rim 9 % darker than the field."""
 _SPREAD_OF_SIGNED = 0.25
 _SIGNED = 32768
-_USUAL_SPREAD = 0.45
-"""Of all but a thousandth at either end: composed movies have 0.39 to 0.59."""
+_USUAL_SPREAD = 0.45  # of all but a thousandth at either end: composed movies have 0.39 to 0.59
 _USUAL_LIGHT = 120
 
 

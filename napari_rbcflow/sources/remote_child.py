@@ -159,8 +159,7 @@ def _strings(vector: Any) -> list[str]:
     return [str(vector.get(i)) for i in range(int(vector.size()))]
 
 
-_TO_END_LIVE_S = 2.0
-"""Micro-Manager's window ends its sequence a frame or two later."""
+_TO_END_LIVE_S = 2.0  # Micro-Manager's window ends its sequence a frame or two later
 
 
 class RunningCamera(CoreCamera):
@@ -205,8 +204,7 @@ def _wait_for_sequence_end(core: Any) -> None:
         time.sleep(0.02)
 
 
-_TO_STOP_S = 1.5
-"""If a stop takes longer, the server hangs."""
+_TO_STOP_S = 1.5  # if a stop takes longer, the server hangs
 
 
 def main() -> None:
@@ -229,8 +227,7 @@ def main() -> None:
 
 
 _TO_CONNECT_MS = 2000
-_TO_UNDERSTAND_S = 20.0
-"""A server of another version may leave a call without an answer."""
+_TO_UNDERSTAND_S = 20.0  # a server of another version may leave a call without an answer
 _UNCLEAR = frozenset({"sources.no-micro-manager", "sources.camera-not-ready"})
 
 

@@ -20,8 +20,7 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.sources.movie_reader import FileFacts, in_s
 from napari_rbcflow.types import SIMULATED_MARK
 
-MM_TAG = 51123
-"""Where Micro-Manager keeps what it knows of a frame, as JSON."""
+MM_TAG = 51123  # where Micro-Manager keeps what it knows of a frame, as JSON
 
 
 class Ome:

@@ -238,8 +238,7 @@ _TILE_PX, _COARSE_PX = 32, 8
 _LEAST_TILT = 0.02
 """Change of the light across a cell's picture from which on the light is evened out: the networks then take
 fewer cells for reliable ones. Composed movies of real cells and simulated chambers have 0.003 and less."""
-_DEGREES = np.add.outer(np.arange(5), np.arange(5)) <= 4
-"""Powers of y and x in the smooth surface."""
+_DEGREES = np.add.outer(np.arange(5), np.arange(5)) <= 4  # powers of y and x in the smooth surface
 
 
 class Evenness:

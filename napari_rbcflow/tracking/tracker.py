@@ -193,8 +193,7 @@ class OpenTracks:
     falloff: float | None = None
 
 
-_STEPS_EVERY = 4
-"""Frames between two looks at which way cells move, whatever was set."""
+_STEPS_EVERY = 4  # frames between two looks at which way cells move, whatever was set
 _LONGEST_STEP_PX, _STEP_ASIDE_PX = 95.0, 3.0
 
 

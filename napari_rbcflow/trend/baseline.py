@@ -117,8 +117,7 @@ def few_days_factor(days: int) -> float:
     return float(stdtrit(days - 1, ndtr(DEVIATIONS))) * math.sqrt(1 + 1 / days)
 
 
-IN_A_ROW = 3
-"""Two days of so many in a row confirm each other."""
+IN_A_ROW = 3  # two days of so many in a row confirm each other
 
 
 class Below(StrEnum):

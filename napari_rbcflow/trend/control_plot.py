@@ -19,8 +19,7 @@ from napari_rbcflow.trend.plot import (
     printed,
 )
 
-MOST_CHARTS = 3
-"""On a page, the ones with the last runs."""
+MOST_CHARTS = 3  # on a page, the ones with the last runs
 _LIMITS = {1: "#00795a", 2: "#d9a400", 3: "#b3261e"}
 """Colour of the lines at so many standard deviations."""
 _TOP, _FOOT, _RIGHT = 40, 110, 130

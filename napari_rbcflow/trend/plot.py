@@ -124,8 +124,7 @@ WIDTH, HEIGHT, DPI = 2400, 1500, 210
 GREY, BLACK = "#8a8a8a", "#1a1a1a"
 _LEFT, _RIGHT, _BOTTOM = 150, 60, 330
 _SMALL, _MEDIUM, _LARGE = 27, 34, 52
-_MOST_LABELLED = 40
-"""Runs above which numbers beside the marks would hide each other."""
+_MOST_LABELLED = 40  # runs above which numbers beside the marks would hide each other
 _FONTS = (
     "DejaVu Sans",
     "Noto Sans CJK JP",
