@@ -94,7 +94,8 @@ def test_the_rules(run: dict[str, Any], reviewed: FractionFigure | None, verdict
     assert (found.headline is not None) == (found.verdict is Verdict.RESULT)
     simulated = conclude({**run, "simulated": True}, reviewed)
     assert simulated.verdict == verdict
-    assert simulated.reason == f"{say('session.why-simulated')} {found.reason}"
+    told = found.why if found.verdict == "result" else found.reason
+    assert simulated.reason == f"{say('session.why-simulated')} {told}"
 
 
 def test_a_person_is_asked_for_no_more_cells_than_there_are() -> None:

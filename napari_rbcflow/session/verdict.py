@@ -86,6 +86,8 @@ def conclude(
     def found(
         verdict: Verdict, why: str, todo: str = "", headline: FractionFigure | None = None
     ) -> Conclusion:
+        if simulated and verdict is Verdict.RESULT:
+            todo = ""  # nobody may use the number of cells that are no patient's
         return Conclusion(verdict, why, todo, headline, simulated)
 
     going_on, counted = run["status"] == RunStatus.RUNNING, run["fraction"]["n"]
