@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -26,9 +27,9 @@ from small_chamber import SmallChamber
 from napari_rbcflow.errors import BadInput, RunFailed
 from napari_rbcflow.estimate import RunningFraction, wilson
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import FractionFigure, open_session, verify
+from napari_rbcflow.session import FractionFigure, Session, open_session, report, verify
 from napari_rbcflow.session.change_log import ChangeLog
-from napari_rbcflow.session.label_edits import BY_HAND, STRUCK_OUT
+from napari_rbcflow.session.label_edits import BY_HAND, STRUCK_OUT, LabelChange
 from napari_rbcflow.session.report import write_report
 from napari_rbcflow.types import Label
 
@@ -303,6 +304,44 @@ def test_many_writers_one_after_the_other(copied: Path) -> None:
             check=True,
         )
     assert sorted(ChangeLog(copied).labels()) == FLIPPING[:2]
+    assert verify(copied).findings == []
+
+
+def test_two_windows_change_a_cell_in_the_same_moment(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, others, slow = FLIPPING[0], [], ChangeLog(copied)
+    other = threading.Thread(
+        target=lambda: others.append(ChangeLog(copied).add(cell, Label.UNRELIABLE, "Ben").was)
+    )
+    read = slow.all
+
+    def read_and_wait() -> list[LabelChange]:
+        found = read()
+        if not other.ident:
+            other.start()
+            other.join(2)  # it waits for its turn
+        return found
+
+    monkeypatch.setattr(slow, "all", read_and_wait)
+    slow.add(cell, STRUCK_OUT, "Ann")
+    other.join()
+    assert others == [STRUCK_OUT]
+    assert verify(copied).findings == []
+
+
+def test_of_two_reports_that_are_written_at_once_the_last_shows_everything(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, once = report._contents, iter([True])
+
+    def contents(session: Session) -> dict[str, object]:
+        found = write(session)
+        if next(once, False):  # another program is done before this page is
+            ChangeLog(copied).add(FLIPPING[1], STRUCK_OUT, "Ben")
+        return found
+
+    monkeypatch.setattr(report, "_contents", contents)
+    assert not report.write_report_again(copied)
+    assert next(once, None) is None
     assert verify(copied).findings == []
 
 

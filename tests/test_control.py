@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,17 @@ import pytest
 from factories import FIRST, no_screen, session
 from sentence_keys import any_said, is_said, refused
 
-from napari_rbcflow.errors import BadInput
+from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.estimate import wilson
-from napari_rbcflow.session import FractionFigure, RecordTemplate, open_session, read_run, sign, verify
+from napari_rbcflow.session import (
+    FractionFigure,
+    RecordTemplate,
+    open_session,
+    read_run,
+    sign,
+    verify,
+    write_run,
+)
 from napari_rbcflow.trend import (
     Gathered,
     Precision,
@@ -257,6 +266,74 @@ def test_a_new_session_is_told_of_the_control_beside_it(laboratory: Path, tmp_pa
     assert is_said("trend.control-last-no-target", control_beside(laboratory / "c3"))
     assert control_beside(session(tmp_path / "alone", 75, 25)) == ""
     assert control_beside(tmp_path / "none") == ""
+
+
+def test_what_is_beside_a_new_session_neither_hides_the_control_nor_counts_twice(
+    laboratory: Path, tmp_path: Path
+) -> None:
+    here = Path(shutil.copytree(laboratory, tmp_path / "laboratory"))
+    # At another instrument there was none, which is not the same as no controls at all.
+    other = session(here / "other", 75, 25, week=5.1 / 7)
+    assert is_said("trend.control-day-none", control_beside(other))
+    # One that cannot be read, in any way, is left out.
+    for name, changes in (("c1", {"started": "0001-01-01T00:00:00"}), ("c2", {"started": "soon"})):
+        write_run(here / name, read_run(here / name) | changes)
+    assert is_said("trend.control-day-no-target", control_beside(here / "p5"))
+    # A copy is no second run that breaks a rule with the first.
+    for day in range(6, 21):
+        shutil.copytree(here / "c0", here / f"c{day}")
+        started = (FIRST + timedelta(days=day)).isoformat()
+        write_run(here / f"c{day}", read_run(here / f"c{day}") | {"started": started})
+    control = RecordTemplate().record({"control_lot": "C7", "instrument_serial": "A1"})
+    for day in range(21, 24):
+        session(here / f"c{day}", 80, 20, week=day / 7, patient="", record=control)
+    session(here / "high", 890, 110, week=24 / 7, patient="", record=control)
+    first = control_beside(here / "high")
+    assert is_said("trend.control-last-warning", first)
+    shutil.copytree(here / "high", here / "high copy")
+    assert control_beside(here / "high") == first
+    # What is said of a control's run is of that run, also where another began later.
+    session(here / "later", 50, 50, week=25 / 7, patient="", record=control)
+    assert control_beside(here / "high") == first
+    assert is_said("trend.control-last-rejected", control_beside(here / "later"))
+
+
+def test_of_copies_the_one_that_a_person_made_a_result_is_counted(laboratory: Path, tmp_path: Path) -> None:
+    here = Path(shutil.copytree(laboratory / "p5", tmp_path / "p5"))
+    copy = open_session(shutil.copytree(here, tmp_path / "p5 checked"))
+    copy.review(dict.fromkeys(copy.review_sample(60), "tank-treading"), by="Ben")
+    (record,) = (gathered := gather([tmp_path])).records
+    assert (record.folder, record.verdict) == (copy.folder, "result")
+    assert any_said("trend.session-copied", gathered.notes, folder=here, original=copy.folder)
+
+
+def test_who_signs_while_the_control_is_written_down_signs_what_stays(
+    laboratory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Path(shutil.copytree(laboratory, tmp_path / "laboratory"))
+    refusals: list[RbcflowError] = []
+
+    def sign_it() -> None:
+        try:
+            sign(here / "p5", "Ben")
+        except RbcflowError as error:
+            refusals.append(error)
+
+    signing = threading.Thread(target=sign_it)
+
+    def write_late(folder: Path, run: dict[str, Any]) -> None:
+        signing.start()
+        signing.join(2)
+        write_run(folder, run)
+
+    monkeypatch.setattr("napari_rbcflow.trend.control.write_run", write_late)
+    keep_control(here / "p5")
+    signing.join()
+    assert verify(here / "p5").findings == []
+    if refusals:  # it was changed while it was checked: that is told, and looked at again
+        assert [error.key for error in refusals] == ["session.sign-changed-meanwhile"]
+        sign(here / "p5", "Ben")
+    assert verify(here / "p5").findings == []
 
 
 def test_what_was_said_of_the_control_stands_in_run_json_the_report_and_the_panel(

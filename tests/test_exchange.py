@@ -103,7 +103,12 @@ def test_only_a_result_leaves_as_a_final_observation(study: Path, tmp_path: Path
     assert figure is not None
     assert float(one.valueQuantity.value) == round(100 * (figure.estimate or 0), 2)
     parts = {part.code.coding[0].code: part for part in one.component}
-    assert float(parts["interval-high"].valueQuantity.value) == round(100 * (figure.high or 0), 2)
+    low, high = (float(parts[f"interval-{end}"].valueQuantity.value) for end in ("low", "high"))
+    assert figure.low is not None
+    assert figure.high is not None
+    # Rounded to two decimals, and no narrower than it is.
+    assert 100 * figure.low - 0.01 < low <= 100 * figure.low
+    assert 100 * figure.high <= high < 100 * figure.high + 0.01
     assert parts["cells"].valueInteger == 60
     assert one.effectiveDateTime.isoformat() == "2026-03-02T09:30:00+01:00"
     assert (one.performer[0].display, one.contained[0].serialNumber) == ("Ada", "A1")

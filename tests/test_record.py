@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
-from factories import closed, no_screen, some_pairs, swap_text
+from factories import SOURCE, account_of, begin, closed, no_screen, some_pairs, swap_text
 from sentence_keys import any_said, is_said, refused
 
 from napari_rbcflow.errors import BadInput
@@ -15,10 +16,12 @@ from napari_rbcflow.session import (
     RecordTemplate,
     RunRecord,
     open_session,
+    read_run,
     read_signatures,
     record_lines,
     sign,
     verify,
+    write_run,
 )
 
 TEMPLATE = """
@@ -69,6 +72,7 @@ def test_a_record_holds_what_was_given_in_its_fields_kinds(tmp_path, template):
         ("temperature_c=3000", "record-outside"),
         ("haematocrit_percent=415", "record-outside"),
         ("drawn=this morning", "record-not-a-time"),
+        ("drawn=0001-01-01", "record-not-a-time"),
         ("consent=perhaps", "record-not-a-choice"),
         ("operater=A. Smith", "record-unknown"),
         ("medium=" + "x" * 201, "record-too-long"),
@@ -155,6 +159,23 @@ def test_an_edited_signature_and_an_edited_report_are_found(copied):
     assert verify(copied).findings == []
     swap_text(copied / "report.html", "</h1>", " (edited)</h1>")
     assert any_said("session.signed-changed", verify(copied).findings, names="report.html")
+    # With the last lines, or the whole file, gone, the page still shows who signed.
+    for left in (first, None):
+        (copied / "signatures.csv").unlink() if left is None else (copied / "signatures.csv").write_text(left)
+        assert any_said("session.found-signature-behind", verify(copied).findings)
+
+
+def test_a_session_that_says_another_source_than_its_frames_is_not_whole(tmp_path):
+    pairs, folder = some_pairs(40), tmp_path / "S"
+    writer = begin(folder, source=replace(SOURCE, simulated=True))
+    writer.keep(pairs)
+    writer.close(account_of(pairs), "finished", "source-ended")
+    assert verify(folder).findings == []
+    run = read_run(folder)
+    write_run(folder, run | {"simulated": False})
+    assert any_said("session.found-simulated", verify(folder, only_number=True).findings)
+    write_run(folder, run | {"parameters": run["parameters"] | {"pixel_size_um": 0.3}})
+    assert any_said("session.found-other-source", verify(folder).findings, name="pixel_size_um", told=0.3)
 
 
 def test_verify_shows_the_chain_from_frame_to_number(copied, rbcflow):

@@ -7,8 +7,9 @@ in LOINC or SNOMED CT for the tank-treading fraction.
 from __future__ import annotations
 
 import json
+import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -155,13 +156,19 @@ def _component(code: str, **value: Any) -> dict[str, Any]:
     return {"code": _concept(code, say(f"exchange.observation-{code}")), **value}
 
 
-def _percent(share: float) -> dict[str, Any]:
-    return {"value": round(100 * share, 2), "unit": "%", "system": _UCUM, "code": "%"}
+def _percent(share: float, rounded: Callable[[float], int] = round) -> dict[str, Any]:
+    # Two decimals: what a share holds behind the tenth is no part of the number.
+    hundredths = rounded(round(10_000 * share, 6))
+    return {"value": hundredths / 100, "unit": "%", "system": _UCUM, "code": "%"}
 
 
 def _interval(figure: FractionFigure) -> list[dict[str, Any]]:
-    ends = {"low": figure.low, "high": figure.high, "level": figure.level}
-    known = {f"interval-{name}": _percent(end) for name, end in ends.items() if end is not None}
+    # Rounding must make no interval narrower.
+    known = {}
+    for name, end, rounded in (("low", figure.low, math.floor), ("high", figure.high, math.ceil)):
+        if end is not None:
+            known[f"interval-{name}"] = _percent(end, rounded)
+    known["interval-level"] = _percent(figure.level)
     return [
         *(_component(code, valueQuantity=end) for code, end in known.items()),
         _component("interval-method", valueString=figure.method),

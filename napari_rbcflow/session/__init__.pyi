@@ -39,6 +39,7 @@ from .schema import RUN_FILE as RUN_FILE
 from .schema import FractionFigure as FractionFigure
 from .schema import RunSummary as RunSummary
 from .schema import grave_warnings as grave_warnings
+from .schema import is_being_written as is_being_written
 from .schema import is_simulated as is_simulated
 from .schema import locked as locked
 from .schema import mild_warnings as mild_warnings

@@ -21,7 +21,7 @@ from napari_rbcflow.session.label_edits import (
     read_changes,
 )
 from napari_rbcflow.session.report import shows_changes, write_report_again
-from napari_rbcflow.session.schema import FractionFigure, read_run
+from napari_rbcflow.session.schema import FractionFigure, locked, read_run
 from napari_rbcflow.session.schema import now as time_now
 from napari_rbcflow.session.tables import (
     CELL_COLUMNS,
@@ -134,11 +134,17 @@ class ChangeLog:
                 raise BadInput(
                     "session.not-a-label", label=str(label), labels=", ".join(others), last=last_label
                 )
-        table, present = self._rows(), {change.cell: change.now for change in self.all()}
-        when, who = time_now(), one_line(by)
-        if not who:
+        if not (who := one_line(by)):
             raise BadInput("session.review-by-nobody")
-        changes = []
+        with locked(self.folder / "cells.csv"):  # what a label was, nobody changes meanwhile
+            changes = self._add_all(labels, who)
+        if changes:
+            self.bring_report_up_to_date()
+        return changes
+
+    def _add_all(self, labels: Mapping[int, str | None], who: str) -> list[LabelChange]:
+        table, present = self._rows(), {change.cell: change.now for change in self.all()}
+        when, changes = time_now(), []
         for cell, label in labels.items():
             machine = self._machine_label(table, int(cell))
             now, was = str(label or machine), present.get(int(cell), machine)
@@ -156,7 +162,6 @@ class ChangeLog:
                     raise BadInput("session.counted-as-another-fragment", cell=cell, other=other)
         if changes:
             append_changes(self.folder, changes)
-            self.bring_report_up_to_date()
         return changes
 
     def take_back(self, cell: int, by: str) -> LabelChange:

@@ -108,9 +108,10 @@ class RecordField:
     def _time(self, text: str) -> str:
         try:
             moment = datetime.fromisoformat(text)
-        except ValueError:
+            moment = moment if moment.tzinfo else moment.astimezone()
+        except (ValueError, OverflowError, OSError):  # of a year that no local time is known for
             raise BadInput("session.record-not-a-time", label=self.label, value=text) from None
-        return (moment if moment.tzinfo else moment.astimezone()).isoformat(timespec="minutes")
+        return moment.isoformat(timespec="minutes")
 
 
 def _standard() -> tuple[RecordField, ...]:

@@ -36,12 +36,12 @@ from napari_rbcflow.session.counting import (
     least_frames_of,
     unseen_flips,
 )
-from napari_rbcflow.session.label_edits import STRUCK_OUT
+from napari_rbcflow.session.label_edits import CHANGES_FILE, STRUCK_OUT
 from napari_rbcflow.session.reader import Session
 from napari_rbcflow.session.record import record_lines
-from napari_rbcflow.session.schema import is_being_written, percent, read_run, too_few_words
-from napari_rbcflow.session.signature import signature_words
-from napari_rbcflow.session.verdict import REVIEWS_FILE, read_review
+from napari_rbcflow.session.schema import RUN_FILE, is_being_written, percent, read_run, too_few_words
+from napari_rbcflow.session.signature import SIGNATURES_FILE, signature_words
+from napari_rbcflow.session.verdict import REVIEW_FILE, REVIEWS_FILE, read_review
 from napari_rbcflow.types import LEAST_FRAMES, Label, RunStatus, Verdict
 
 if TYPE_CHECKING:
@@ -82,10 +82,11 @@ def shows_review(folder: Path) -> bool:
 def shows_signatures(folder: Path) -> bool:
     """Say whether ``report.html`` says of each signature what is true now."""
     try:
-        page = unescape((folder / "report.html").read_text(encoding="utf-8"))
+        page = (folder / "report.html").read_text(encoding="utf-8")
     except FileNotFoundError:
         page = ""
-    return all(words in page for words in _signatures(folder))
+    block = "".join(re.findall(r'<section class="signed".*?</section>', page, re.DOTALL))
+    return [unescape(words) for words in re.findall("<p>(.*?)</p>", block)] == _signatures(folder)
 
 
 def write_report(
@@ -108,14 +109,24 @@ def write_report_again(folder: Path, *, unless: Callable[[], bool] = lambda: Fal
     `unless` says whether the page is as it should be.
     """
     try:
-        run = read_run(folder)
+        run, before = read_run(folder), None
         # Whoever writes the session writes its page too, and two at once would spoil it.
         if run["status"] != RunStatus.RUNNING and not is_being_written(folder) and not unless():
-            write_report(folder, run)
+            # Another program may have changed something meanwhile and written its page first: the last page
+            # must show all that there is.
+            while before != (before := _state(folder)):
+                write_report(folder)
     except Exception as error:  # a report is made from everything; what it shows is saved
         why = error.strerror or str(error) if isinstance(error, OSError) else sentence_of(error)
         return say("session.report-not-updated", why=why)
     return ""
+
+
+def _state(folder: Path) -> list[tuple[str, int, int]]:
+    """Return what changes with the files that persons and programs change after the end of a run."""
+    names = (RUN_FILE, CHANGES_FILE, REVIEWS_FILE, REVIEW_FILE, SIGNATURES_FILE)
+    there = [(name, (folder / name).stat()) for name in names if (folder / name).exists()]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in there]
 
 
 @cache

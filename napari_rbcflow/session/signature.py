@@ -108,6 +108,11 @@ def signature_findings(folder: Path) -> Iterator[str]:
         yield f"{audit.rows[-1].words(changed)} {say('session.signed-anew')}"
 
 
+def signed_hashes(folder: Path) -> dict[str, str]:
+    """Return the hashes of what is signed, without the report, which is written again for it."""
+    return {name: digest for name, digest in _hashes(folder).items() if name != REPORT_FILE}
+
+
 def report_hash(folder: Path) -> str | None:
     """Return the SHA-256 of the report without what tells of signatures; None where there is none."""
     return _hashes(folder).get(REPORT_FILE)

@@ -41,6 +41,7 @@ from napari_rbcflow.session.schema import (
     DamagedRun,
     FractionFigure,
     is_being_written,
+    is_simulated,
     locked,
 )
 from napari_rbcflow.session.signature import (
@@ -49,6 +50,7 @@ from napari_rbcflow.session.signature import (
     read_signatures,
     report_hash,
     signature_findings,
+    signed_hashes,
 )
 from napari_rbcflow.session.tables import spans
 from napari_rbcflow.session.verdict import conclude
@@ -67,7 +69,7 @@ def findings_of_fraction(told: dict[str, Any], k: int, m: int) -> Iterator[str]:
         yield say("session.found-fraction-count", told=told["n"], found=n)
     estimate, low, high = told["estimate"], told["low"], told["high"]
     if not n:
-        if estimate is not None:
+        if (estimate, low, high) != (None, None, None):
             yield say("session.found-fraction-of-none")
         return
     if estimate is None or not math.isclose(estimate, k / n, abs_tol=FRACTION_TOLERANCE):
@@ -279,12 +281,15 @@ def sign(folder: Path | str, by: str) -> Signature:
     folder = Path(folder)
     if not (by := one_line(by)):
         raise BadInput("session.sign-by-nobody")
+    before = signed_hashes(folder)
     found = _verified(folder, tuple(check for check in _CHECKS if check is not _signed))
     if found.code == NOT_A_SESSION:
         raise BadInput.told(found.findings[0])
     if found.findings:
         raise BadInput("session.sign-not-whole", folder=folder, finding=found.findings[0])
     with locked(folder / "cells.csv"):
+        if signed_hashes(folder) != before:
+            raise BadInput("session.sign-changed-meanwhile", folder=folder)
         _write_report(folder)  # as this version of the program writes it
         by = known_name(by, {one.by: None for one in read_signatures(folder)})
         signature = append_signature(folder, by)
@@ -353,6 +358,14 @@ def _frames(session: Session) -> Iterator[str]:
     dropped = sum(frames["dropped"].values())
     if min([received, processed, *frames["dropped"].values(), *frames["missed"].values()]) < 0:
         yield say("session.found-negative-frames")
+    # The ring was made from the same source. A number of simulated cells must never become a patient's.
+    if (ring := session.ring) is not None:
+        told = session.run["parameters"]
+        for name in ("height", "width", "fps", "pixel_size_um"):
+            if isinstance(told.get(name), (int, float)) and told[name] != getattr(ring, name):
+                yield say("session.found-other-source", name=name, told=told[name], ring=getattr(ring, name))
+        if ring.simulated and not is_simulated(session.run):
+            yield say("session.found-simulated")
     if not session.running and received != processed + dropped:
         yield say(
             "session.found-frames-do-not-add-up", received=received, processed=processed, dropped=dropped

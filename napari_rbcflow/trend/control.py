@@ -24,7 +24,9 @@ from scipy.special import gammaincinv
 from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import (
+    is_being_written,
     is_simulated,
+    locked,
     read_run,
     read_signatures,
     write_report_again,
@@ -32,7 +34,14 @@ from napari_rbcflow.session import (
 )
 from napari_rbcflow.trend.baseline import Day, counting_sd
 from napari_rbcflow.trend.judge import day_words, number_words
-from napari_rbcflow.trend.records import Gathered, Record, must_be_measured_alike, one_line, read_record
+from napari_rbcflow.trend.records import (
+    Gathered,
+    Record,
+    must_be_measured_alike,
+    one_line,
+    read_record,
+    without_copies,
+)
 from napari_rbcflow.types import RunStatus
 
 FIRST_RUNS = 20
@@ -486,10 +495,11 @@ def keep_control(folder: Path) -> str:
     Called by whoever shows the end of a run. A session that was signed stays as it is.
     """
     words = control_beside(folder)
-    with suppress(RbcflowError, OSError):
+    # Nobody signs between the look at the signatures and the change.
+    with suppress(RbcflowError, OSError), locked(folder / "cells.csv"):
         run = read_run(folder)
-        ended = run["status"] != RunStatus.RUNNING and not read_signatures(folder)
-        if words and ended and run.get("control") != words:
+        ended = run["status"] != RunStatus.RUNNING and not is_being_written(folder)
+        if words and ended and not read_signatures(folder) and run.get("control") != words:
             write_run(folder, {**run, "control": words})
             write_report_again(folder)
     return words
@@ -499,20 +509,33 @@ def control_beside(folder: Path) -> str:
     """Say of a new session whether the control of its day was in order, by the sessions beside it.
 
     Of a control's own session, say whether the control is in order. Empty where there are no controls, or
-    what is beside it cannot be read: this is told at the end of a run, which must not fail for it.
+    the session cannot be read: this is told at the end of a run, which must not fail for it.
     """
     try:
-        run = read_run(folder)
-        mine = read_record(folder)
-        others = [entry for entry in folder.absolute().parent.iterdir() if _may_be_control(entry, run)]
-        controls = [read_record(other) for other in others]
-        controls.sort(key=lambda record: record.started)
-        charts = control_charts(Gathered((), controls=tuple(controls)), instrument=mine.instrument)
-    except (RbcflowError, OSError):
+        run, mine = read_run(folder), read_record(folder)
+        entries = list(folder.absolute().parent.iterdir())
+    except Exception:  # damage can do anything
+        return ""
+    controls = [record for entry in entries if (record := _control(entry, run)) is not None]
+    if mine.control_lot:  # what was measured later is no part of what is said of it
+        controls = [record for record in controls if record.started <= mine.started]
+    controls.sort(key=lambda record: (record.started, str(record.folder)))
+    try:
+        charts = control_charts(without_copies(controls, ()))
+    except BadInput:
         return ""
     if mine.control_lot:
-        return next((chart.summary()[0] for chart in charts if chart.lot == mine.control_lot), "")
+        own = mine.control_lot, mine.instrument
+        return next((chart.summary()[0] for chart in charts if (chart.lot, chart.instrument) == own), "")
     return control_of_day(charts, mine.started, mine.instrument)[1]
+
+
+def _control(folder: Path, beside: Mapping[str, Any]) -> Record | None:
+    """Read a session if it is of a control and can be read; `rbcflow control` says of the others why not."""
+    try:
+        return read_record(folder) if _may_be_control(folder, beside) else None
+    except Exception:  # damage can do anything
+        return None
 
 
 def _may_be_control(folder: Path, beside: Mapping[str, Any]) -> bool:

@@ -204,7 +204,7 @@ def gather(paths: Sequence[Path], progress: Callable[[int, int], None] | None = 
     records, said = _of_patients(records, all_named=not found)
     notes += said
     records.sort(key=lambda record: (record.started, str(record.folder)))
-    return _without_copies(records, notes)
+    return without_copies(records, notes)
 
 
 def _of_patients(records: list[Record], *, all_named: bool) -> tuple[list[Record], list[str]]:
@@ -279,13 +279,14 @@ def read_record(folder: Path) -> Record:
     run = session.run
     try:
         started = datetime.fromisoformat(run["started"])
-    except (KeyError, TypeError, ValueError):
+        started = started if started.tzinfo else started.astimezone()
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
         raise BadInput("trend.no-start", folder=folder) from None
     by_hand, fault = _by_hand(session)
     parameters, told = run.get("parameters") or {}, run.get("record") or {}
     return Record(
         folder=session.folder,
-        started=started if started.tzinfo else started.astimezone(),
+        started=started,
         patient=one_line(run.get("patient")),
         sample=one_line(run.get("sample")),
         status="interrupted" if session.interrupted else run["status"],
@@ -370,17 +371,21 @@ def one_line(text: Any) -> str:
     return unicodedata.normalize("NFC", " ".join(str(text or "").split()))
 
 
-def _without_copies(records: Sequence[Record], notes: Sequence[str]) -> Gathered:
-    """Keep one of the copies of a session: no two runs start in the same millisecond and count the same."""
+def without_copies(records: Sequence[Record], notes: Sequence[str]) -> Gathered:
+    """Keep one of the copies of a session: no two runs start in the same millisecond and count the same.
+
+    It is the first that a person made a result, else the first.
+    """
     kept: dict[tuple[Any, ...], Record] = {}
     notes = list(notes)
     for record in records:
         key = record.started, record.patient, record.sample, record.figure, record.instrument
-        if key in kept:
-            original = kept[key].folder
-            notes.append(say("trend.session-copied", folder=record.folder, original=original))
-        else:
-            kept[key] = record
+        before = kept.setdefault(key, record)
+        if before is not record:
+            if record.headline is not None and before.headline is None:
+                kept[key] = record
+            left, original = (before, record) if kept[key] is record else (record, before)
+            notes.append(say("trend.session-copied", folder=left.folder, original=original.folder))
     controls = tuple(record for record in kept.values() if record.control_lot)
     of_patients = tuple(record for record in kept.values() if not record.control_lot)
     return Gathered(of_patients, tuple(notes), controls)
