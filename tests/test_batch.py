@@ -287,6 +287,20 @@ def test_the_table_says_what_a_session_says_after_a_review(
     assert rbcflow("batch", "-o", tmp_path / "none")[0] == 2
 
 
+def test_sessions_that_changed_their_names_give_no_movie_the_number_of_another(
+    batch: tuple[Path, pd.DataFrame, list[str]], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(batch[0], tmp_path / "b"))
+    (folder / "m0").rename(folder / "kept")
+    (folder / "ü m").rename(folder / "m0")
+    table = analyze_many([], folder).set_index("patient")
+    assert is_said("pipeline.batch-session-other", table["reason"]["AB"], session="m0")
+    assert is_said("pipeline.batch-session-gone", table["reason"]["CD"], session="ü m")
+    assert table["fraction"].isna().all()
+    assert table["verdict"].isna().all()
+    assert open_session(folder / "m0").run["patient"] == "CD"  # nothing is removed
+
+
 def test_a_batch_can_be_watched_and_stopped(tmp_path: Path, frames: Any) -> None:
     movies = write_movies(tmp_path / "m", frames, 2)
     tifffile.imwrite(movies[1], np.concatenate([frames] * 20), photometric="minisblack")

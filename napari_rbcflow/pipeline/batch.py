@@ -261,9 +261,13 @@ class _Batch:
     def _as_it_is_now(self, row: Row) -> Row:
         session = row["session"]
         try:
-            if results := self.folder.results(session):
+            results = self.folder.results(session)
+            if results is None:
+                reason = say("pipeline.batch-session-gone", session=session)
+            elif results["started"] == row["started"]:
                 return row | results
-            reason = say("pipeline.batch-session-gone", session=session)
+            else:  # moved here from another movie, or what a batch that was killed had not yet replaced
+                reason, session = say("pipeline.batch-session-other", session=session), ""
         except OSError as error:  # of a network; `as_of` says how old the row is
             logging.getLogger(__name__).warning("%s: %s", session, error)
             return row
