@@ -136,7 +136,6 @@ def evaluate(
     ----------
     dataset : Path
         A folder in the published layout (`napari_rbcflow.classification.dataset`).
-    two_stage : TwoStage
     pictures : Path, optional
         Folder for the confusion matrices and the worst errors as strips; created if it does not exist.
     split : {'train', 'validation', 'test'}, optional
@@ -157,11 +156,6 @@ def evaluate(
         tank-treading share of the ``n`` truly reliable cells, true and by stage 2, and ``in_a_row`` that of
         the ``n`` cells that both stages judged.
         ``models``, ``split``, ``only``. Only JSON types.
-
-    Raises
-    ------
-    BadInput
-        For a dataset that cannot be used.
     """
     folder, split = choose_split(Path(dataset), split)
     sequences = read_dataset(folder)

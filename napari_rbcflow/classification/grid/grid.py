@@ -115,7 +115,7 @@ def run_grid(
 
     The cheapest cells come first: a stage's CNNs, then its C-RNNs from small K upwards. What narrows the grid
     (`stages`, `models`, `samplings`, `frames`) may differ from call to call; what a score depends on
-    (datasets, split, `epochs`, `seed`) may not.
+    (datasets, split, `epochs`, `seed`) may not. Returns what ``tables.json`` holds.
 
     Parameters
     ----------
@@ -124,24 +124,8 @@ def run_grid(
     out : Path
         A new folder, or that of an earlier call. Holds ``grid.json`` (what the scores depend on), a folder
         for each cell, and ``tables.txt``, ``tables.md``, ``tables.json``, rewritten after each cell.
-    stages, models, samplings, frames : sequence, optional
-        Which cells to train.
-    epochs, seed : int
     validation, test : sequence of str
         Patients, dates or acquisitions to hold back (`splits.make_splits`) if the data has no splits.
-    device : {'auto', 'cpu', 'cuda'}
-    progress : callable, optional
-        Called with a sentence from time to time.
-
-    Returns
-    -------
-    dict
-        What ``tables.json`` holds.
-
-    Raises
-    ------
-    BadInput
-        For data or options that cannot be used, or that differ from those `out` was begun with.
     """
     report: Progress = progress or (lambda _: None)
     out, wanted = Path(out), _wanted(stages, models, samplings, frames)

@@ -40,8 +40,7 @@ from napari_rbcflow.sentences import say
 
 EPOCHS, RATE, ANCHOR = 10, 1e-3, 0.01
 """Chosen on patient BG with weights that had not seen BG (benchmarks/RESULTS.md)."""
-OF_THE_WAY = 0.5
-"""Share of the way from the old weights to the new ones."""
+OF_THE_WAY = 0.5  # share of the way from the old weights to the new ones
 _PARTS = 5
 
 
@@ -79,35 +78,11 @@ def train_further(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Go on from weights with labelled tracks, such as those that ``rbcflow export`` writes.
+    """Go on from weights with labelled tracks, such as those that ``rbcflow export`` writes; return the card.
 
-    Parameters
-    ----------
-    datasets : sequence of Path
-        As in `train`; ``validation`` counts among the tracks, ``test`` is left out.
-    out : Path
-        Folder to create; must not exist.
-    start : Path
-        A ``.safetensors`` file with its card: the shipped ones, or earlier ones.
-    stage : {1, 2}
-    epochs : int, optional
-    without : sequence of str
-        As in `train`.
-    device : {'auto', 'cpu', 'cuda'}
-    progress : callable, optional
-        Called with a sentence from time to time.
-
-    Returns
-    -------
-    dict
-        The card.
-
-    Raises
-    ------
-    BadInput
-        For datasets or weights that cannot be used.
-    RunFailed
-        Where the new weights are no better on held-back tracks; nothing is left behind.
+    `start` is a ``.safetensors`` file with its card. The rest is as in `train`, but ``validation`` counts
+    among the tracks and ``test`` is left out. RunFailed where the new weights are no better on held-back
+    tracks; nothing is left behind.
     """
     report: Progress = progress or (lambda _: None)
     old = load_weights(Path(start), stage)

@@ -164,7 +164,7 @@ def train(
     have not seen a group judge it, threshold and calibration come from these judgements, and the weights are
     then trained on all groups for the same number of epochs. Without, the ``validation`` split (or every
     fifth acquisition, if there is none) chooses the best epoch, threshold and calibration. A ``test`` split
-    is only scored.
+    is only scored. Returns the card; BadInput leaves nothing behind.
 
     Parameters
     ----------
@@ -173,23 +173,14 @@ def train(
         with ``TankTreading`` and ``Flipping`` (strips of 20 frames: K above 20 gains nothing from them).
     out : Path
         Folder to create with its parents, before training; must not exist.
-    stage : {1, 2}
-    model : {'blend', 'small', 'c-rnn', 'cnn'}
-    sampling : {'uniform', 'similarity'}, optional
-        By default the model's own.
-    frames, epochs : int, optional
     seeds : sequence of int
         One network each; their logits are averaged.
-    folds : {'acquisition', 'date', 'patient'}, optional
-    device : {'auto', 'cpu', 'cuda'}
     recipe : Recipe, optional
         Instead of the model's own; `model`, `sampling` and `frames` are then ignored.
-    simulated : float, optional
-        Sequences of the simulated chamber in an epoch, as a share of the real ones; by default the
-        recipe's own. They are trained on, never judged on.
-    composed : float, optional
-        The same for tracks that our own tracker cuts out of composed movies (`training.composed`). Those of
-        held-back cells are judged, and set calibration and thresholds.
+    simulated, composed : float, optional
+        Sequences of the simulated chamber, and tracks that our own tracker cuts out of composed movies
+        (`training.composed`), in an epoch, as a share of the real ones; by default the recipe's own. The
+        former are never judged on; of the latter, held-back cells set calibration and thresholds too.
     keep_folds : bool
         With `folds`, also write the networks that have not seen each group, into ``without-GROUP`` in `out`,
         with calibration and thresholds from the other groups' judgements.
@@ -198,17 +189,6 @@ def train(
         threshold and calibration too, and to evaluate on afterwards.
     progress : callable, optional
         Called with a sentence from time to time.
-
-    Returns
-    -------
-    dict
-        The card.
-
-    Raises
-    ------
-    BadInput
-        For datasets or options that cannot be used, or a folder that cannot be created; nothing is left
-        behind.
     """
     report: Progress = progress or (lambda _: None)
     recipe = recipe or default_recipe(stage, model, sampling, frames)
