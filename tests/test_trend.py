@@ -129,6 +129,7 @@ def test_too_few_days_are_no_baseline_and_it_is_said_how_many_more() -> None:
     found = trend(weeks(*STEADY[:LEAST_DAYS]))
     assert found.baseline is not None
     assert say("trend.baseline-new") in summary(found)
+    assert say("trend.baseline-others") not in summary(found)
     # From the next day on runs are compared.
     assert below(trend(weeks(*STEADY[:LEAST_DAYS], 0.5)))[-3:] == "yes"
 
@@ -164,6 +165,7 @@ def test_a_limit_that_is_not_the_end_of_the_baseline_says_whose_it_is() -> None:
         assert say("trend.is-not-below", limit=100 * limit, others=own) in summary(found)[0]
         few = {"days": base.days, "low": 100 * base.low, "limit": 100 * base.sure_low}
         assert say("trend.baseline-uncertain", **few) in summary(found)
+        assert say("trend.baseline-others") in summary(found)
 
 
 def test_two_of_three_days_in_a_row_confirm_each_other() -> None:

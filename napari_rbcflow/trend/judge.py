@@ -339,6 +339,12 @@ def _baseline_words(trend: Trend) -> str:
     )
 
 
+def _others_words(trend: Trend) -> str:
+    """Say why a day's limit may differ from the baseline's; empty before any of its days is compared."""
+    base = trend.baseline
+    return "" if base is None or base.days == LEAST_DAYS else say("trend.baseline-others")
+
+
 def _few_days_words(trend: Trend) -> str:
     """Say how certain the baseline itself is; empty without one, or if it is certain."""
     base = trend.baseline
@@ -373,7 +379,7 @@ def _earlier_words(trend: Trend) -> str:
 
 def summary(trend: Trend) -> list[str]:
     """Return all sentences about a trend, the most important first."""
-    words = (_last_run_words, _earlier_words, _baseline_words, _few_days_words)
+    words = (_last_run_words, _earlier_words, _baseline_words, _others_words, _few_days_words)
     return [line for words_of in words if (line := words_of(trend))]
 
 
