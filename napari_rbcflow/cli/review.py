@@ -158,7 +158,6 @@ def calibrate(folders: tuple[Path, ...], output: Path) -> None:
 
 
 def print_calibration(found: Calibration) -> None:
-    """Print what a calibration says."""
     for run in found.runs:
         values = {name: run[name] for name in ("day", "reviewed", "judged")}
         click.echo(say("cli.calibrate-run", run=run["folder"], **values))

@@ -353,7 +353,6 @@ def _set_aside(judgement: Judgement, reason: str) -> Judgement:
 
 
 def counts(judgement: Judgement) -> bool:
-    """Whether a judgement counts for the fraction."""
     return judgement.label in (Label.TANK_TREADING, Label.FLIPPING)
 
 

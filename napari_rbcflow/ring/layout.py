@@ -69,14 +69,12 @@ def ome_image(array: str, fps: float, pixel_size_um: float, first_frame: int = 0
 
 
 def frame_row(index: float, time_s: float, crc: float) -> Floats:
-    """Return one row of `frame_ledger`."""
     row = np.array([index, time_s, crc, 0.0])
     row[3] = crc32c(row[:3])
     return row
 
 
 def crop_crc(row: Floats, crop: Grey) -> int:
-    """Return the CRC of a row of `crop_ledger` and its crop."""
     return crc32c(crop, crc32c(row[:5]))
 
 

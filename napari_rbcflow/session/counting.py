@@ -189,7 +189,6 @@ def count_again(
 
 
 def _as_judged(cell: int, row: Any, models: Mapping[str, Any]) -> Judgement:
-    """Return the networks' judgement of a row."""
     reliable, tank = (None if math.isnan(p) else float(p) for p in (row.p_reliable, row.p_tank_treading))
     label, reason = Label(row.label), str(row.reason)
     if reason in (OTHER_SPEED, FRAGMENT) and tank is not None:

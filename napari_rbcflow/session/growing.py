@@ -33,7 +33,6 @@ def codec() -> BloscCodec:
 
 
 def plain_header(size: int) -> bytes:
-    """Return the header of `size` plain bytes."""
     header = bytes(blosc.compress(bytes(size), b"zstd", 0, 0)[:HEADER_BYTES])
     if not header[2] & _COPIED:
         raise RuntimeError(say("session.numcodecs-unsuitable"))

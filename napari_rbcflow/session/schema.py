@@ -273,7 +273,6 @@ def write_run(folder: Path, run: Mapping[str, Any]) -> None:
 
 
 def encoded(run: Mapping[str, Any]) -> bytes:
-    """Return the bytes of ``run.json``."""
     text = json.dumps(plain(run), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # A name or path that is not UTF-8 reaches us with lone surrogates; so escaped, JSON gives them back.
     return text.encode(errors="backslashreplace")

@@ -117,7 +117,6 @@ class CameraState:
 
     @classmethod
     def read(cls, core: Any, label: str) -> CameraState:
-        """Ask the camera."""
         x, y, width, height = core.get_roi()
         rate = _rate_property(core, label)
         return cls(
