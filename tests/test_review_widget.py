@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from html import unescape
@@ -262,6 +264,26 @@ def test_keys_and_buttons(
     label.setFocus()
     press_key(qtbot, U)
     assert shown(widget) not in (first, second, third)
+
+
+def test_a_check_goes_on_when_the_dock_that_asked_for_it_is_closed(
+    docked: Any, folder: Path, qtbot: Any, press: Any
+) -> None:
+    viewer, widget = docked
+    frame, movie = viewer.window.add_plugin_dock_widget("napari-rbcflow", "Movie")
+    qtbot.waitUntil(movie.isVisible, timeout=5_000)
+    movie.panel.show_session(open_session(folder))
+    movie.panel.check_cells.emit(folder)
+    write_name(qtbot, widget, "Anna")
+    press(widget.start_button)
+    gone = weakref.ref(movie)
+    frame.title.close_button.click()
+    del movie, frame
+    qtbot.waitUntil(lambda: gc.collect() >= 0 and gone() is None, timeout=5_000)
+    press_key(qtbot, T)
+    press(widget.check.stop)  # nobody is left to be told
+    assert not widget.message.sentences
+    assert len(rows_of(folder)) == 1
 
 
 def test_it_is_left_and_gone_on_with_and_a_second_person_checks_the_same(

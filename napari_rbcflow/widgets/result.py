@@ -370,11 +370,15 @@ class ResultPanel(QWidget):
             _, review = viewer.window.add_plugin_dock_widget(_PLUGIN, self._review_dock)
             if review is not self._review:
                 self._review = review
-                review.reviewed.connect(report_errors(self._conclude_again))
+                # A slot of the panel itself, which Qt forgets with it: the check may go on without this dock.
+                review.reviewed.connect(self._reviewed)
             review.open_session(folder)
 
-        self._review_dock = review_dock()
+        self._review_dock, self._report_errors = review_dock(), report_errors
         self.check_cells.connect(report_errors(check))
+
+    def _reviewed(self, folder: Path) -> None:
+        self._report_errors(self._conclude_again)(folder)
 
     def _conclude_again(self, folder: Path) -> None:
         """Show the verdict of the same session anew, after a person has checked cells of it."""
