@@ -24,7 +24,9 @@ from sentence_keys import is_said, refused
 from napari_rbcflow import analyze_many, open_session
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.pipeline import busy
-from napari_rbcflow.session import verify
+from napari_rbcflow.pipeline.batch_list import list_movies
+from napari_rbcflow.quality import SetFlow
+from napari_rbcflow.session import RunRecord, verify
 
 pytest.importorskip("distributed", reason="Dask is not installed")
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -183,6 +185,10 @@ def bad_lists(folder: Path) -> None:
     (folder / "flow.csv").write_text("movie,flow\nm0.tif,upwards\n")
     (folder / "twice.csv").write_text("movie,patient\nm0.tif,A\nm0.tif,B\n")
     (folder / "number.csv").write_text("movie,fps\nm0.tif,-3\n")
+    (folder / "same.csv").write_text("movie,patient,Patient\nm0.tif,A,B\n")
+    # The table of an earlier batch: of a movie that fails, its old number would pass for a new one.
+    (folder / "ours.csv").write_text("movie,patient,Verdict,fraction\nm0.tif,A,result,0.9\n")
+    (folder / "record.csv").write_text("movie,record_operator\nm0.tif,Anna\n")
 
 
 @pytest.mark.parametrize(
@@ -199,6 +205,9 @@ def bad_lists(folder: Path) -> None:
         (["flow.csv"], "pipeline.batch-list-line"),
         (["twice.csv"], "pipeline.batch-list-line"),
         (["number.csv"], "pipeline.batch-list-line"),
+        (["same.csv"], "pipeline.batch-list-column-twice"),
+        (["ours.csv"], "pipeline.batch-list-column-ours"),
+        (["record.csv"], "pipeline.batch-list-column-ours"),
         (["nowhere://bucket/m0.tif"], "pipeline.batch-no-store"),
     ],
 )
@@ -212,6 +221,21 @@ def test_what_is_wrong_as_a_whole_is_refused_before_anything_is_made(
     with refused(BadInput, key):
         analyze_many(given, "b")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_movie_with_other_settings_is_not_finished(tmp_path: Path) -> None:
+    other: list[dict[str, Any]] = [
+        *({"leave_out_intruded": False}, {"least_frames": 10}, {"interval": "jeffreys"}, {"rotate": 90}),
+        *({"background": "sliding"}, {"flow": "right-to-left"}, {"set_flow": SetFlow(20.0)}),
+        *({"fps": 30.0}, {"pixel_size_um": 0.3}, {"patient": "A"}, {"sample": "A"}),
+        {"run_record": RunRecord.parse(["control_lot=C7"])},
+    ]
+    hashes = [list_movies(SAMPLE, **settings)[0].settings_hash for settings in ({}, *other)]
+    assert len(set(hashes)) == len(hashes)
+    # A spreadsheet's own way to write a name makes a control's run no patient's.
+    (tmp_path / "list.csv").write_text(f"Movie;Control_Lot\n{SAMPLE};C7\n")
+    (movie,) = list_movies(tmp_path / "list.csv")
+    assert (movie.settings_hash, movie.columns) == (hashes[-1], {})
 
 
 def test_what_is_no_batch_s_folder_is_refused(tmp_path: Path, rbcflow: Any) -> None:

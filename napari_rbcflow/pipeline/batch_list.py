@@ -14,7 +14,7 @@ from typing import Any
 
 from napari_rbcflow.errors import BadInput
 from napari_rbcflow.pipeline.analysis import RING_SECONDS
-from napari_rbcflow.pipeline.batch_folder import Row, absolute, in_store, local_path
+from napari_rbcflow.pipeline.batch_folder import COLUMNS, Row, absolute, in_store, local_path
 from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.session import Calibration, RunRecord, spreadsheet_rows
@@ -74,7 +74,9 @@ class BatchMovie:
         told["record"] = dict(self.settings.run_record.values)
         told["calibration"] = hashlib.sha256(self.calibration).hexdigest() if self.calibration else ""
         told |= {"fps": self.fps, "pixel_size_um": self.pixel_size_um, "series": self.series}
-        text = json.dumps({name: v for name, v in told.items() if v}, sort_keys=True, default=repr)
+        # What is off where it is usually on differs as well.
+        told = {name: v for name, v in told.items() if v or v is False}
+        text = json.dumps(told, sort_keys=True, default=repr)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def row(self, status: str, reason: str = "") -> Row:
@@ -199,6 +201,10 @@ def _rows(word: str) -> Iterator[tuple[int, str, dict[str, str]]]:
         known = [name.casefold() for name in names]
         if "movie" not in known:
             raise BadInput("pipeline.batch-list-columns", file=word)
+        if twice := next((name for k, name in enumerate(known) if name and name in known[:k]), ""):
+            raise BadInput("pipeline.batch-list-column-twice", file=word, column=twice)
+        if ours := next((name for name in known if name in _OURS or name.startswith("record_")), ""):
+            raise BadInput("pipeline.batch-list-column-ours", file=word, column=ours)
         at_movie, empty = known.index("movie"), True
         names = [low if low in _KNOWN else name for low, name in zip(known, names, strict=True)]
         for line, row in sheet:
@@ -243,6 +249,8 @@ _KNOWN: dict[str, Callable[[str], Any]] = {
     "focus_height_um": _number,
 }
 """The settings that a list may hold, and how each is read."""
+_OURS = set(COLUMNS) - set(_KNOWN) - {"movie", "date"}
+"""Columns of the table that no list may hold: what it says of a movie would pass for what was measured."""
 _FLOW = {"shear_rate": "shear_rate_per_s", "focus_height_um": "focus_height_um"}
 
 
@@ -258,8 +266,8 @@ def _settings(columns: Mapping[str, str], usual: Mapping[str, Any]) -> dict[str,
     flow = {_FLOW[name]: given.pop(name) for name in list(given) if name in _FLOW}
     record: RunRecord = usual["run_record"]
     known = {one.name for one in record.template.fields}
-    own = {name: text for name, text in columns.items() if name in known and text}
-    rest = {name: text for name, text in columns.items() if name not in (*_KNOWN, *known, "movie")}
+    own = {name.casefold(): text for name, text in columns.items() if name.casefold() in known and text}
+    rest = {name: text for name, text in columns.items() if name.casefold() not in (*_KNOWN, *known, "movie")}
     return {
         **usual,
         **given,
