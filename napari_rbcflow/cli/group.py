@@ -88,7 +88,6 @@ def _fail(sentence: str, code: int, debug: bool) -> int:
 
 
 def echo(sentence: str, *, err: bool = False) -> None:
-    """Print what another package says, with settings named as options of the command that runs."""
     click.echo(as_options(sentence), err=err)
 
 
@@ -133,12 +132,16 @@ flow_option = click.option(
     show_default=True,
     help=say("cli.flow"),
 )
-rotate_option = click.option(
-    "--rotate",
-    type=int,
-    default=0,
-    metavar="DEGREES",
-    help=say("cli.rotate"),
+rotate_option = click.option("--rotate", type=int, default=0, metavar="DEGREES", help=say("cli.rotate"))
+chamber_options = options(
+    click.option("--seed", type=int, default=0, show_default=True, help=say("cli.seed")),
+    click.option(
+        "--tank-fraction",
+        type=click.FloatRange(0, 1),
+        default=0.8,
+        show_default=True,
+        help=say("cli.tank-fraction"),
+    ),
 )
 set_flow_options = options(
     click.option("--shear-rate", type=float, help=say("cli.shear-rate")),

@@ -18,6 +18,7 @@ import click
 from napari_rbcflow.cli.group import (
     PATH,
     calibration_option,
+    chamber_options,
     cli,
     debug_option,
     device_option,
@@ -234,14 +235,7 @@ _OF_CAMERA = (
 
 @cli.command(help=say("cli.demo"), short_help=say("cli.demo-short"))
 @click.option("-o", "--output", type=PATH, help=say("cli.demo-output"))
-@click.option("--seed", type=int, default=0, show_default=True, help=say("cli.seed"))
-@click.option(
-    "--tank-fraction",
-    type=click.FloatRange(0, 1),
-    default=0.8,
-    show_default=True,
-    help=say("cli.tank-fraction"),
-)
+@chamber_options
 @stop_options
 @interval_option
 @least_frames_option

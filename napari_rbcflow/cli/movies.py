@@ -13,6 +13,7 @@ import click
 from napari_rbcflow.cli.group import (
     PATH,
     calibration_option,
+    chamber_options,
     cli,
     debug_option,
     device_option,
@@ -149,14 +150,7 @@ def batch(movies: tuple[str, ...], output: str, **options: Any) -> int:
     show_default=True,
     help=say("cli.seconds"),
 )
-@click.option("--seed", type=int, default=0, show_default=True, help=say("cli.seed"))
-@click.option(
-    "--tank-fraction",
-    type=click.FloatRange(0, 1),
-    default=0.8,
-    show_default=True,
-    help=say("cli.tank-fraction"),
-)
+@chamber_options
 @click.option(
     "--cells-per-frame",
     type=click.FloatRange(min=0, max=1000),

@@ -77,6 +77,10 @@ def _figure(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f}"
 
 
+def _tell(sentence: str) -> None:
+    echo(sentence, err=True)
+
+
 @cli.command(help=say("cli.train"), short_help=say("cli.train-short"))
 @click.argument("datasets", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", type=PATH, help=say("cli.train-output"))
@@ -120,26 +124,11 @@ def train(
         kept = {name: options.pop(name) for name in ("epochs", "without", "device")}
         if left := next((name for name, value in options.items() if value), None):
             raise BadInput("classification.further-option", setting=left)
-        card = train_further(
-            list(datasets),
-            output,
-            start=start,
-            stage=int(stage),
-            progress=lambda sentence: echo(sentence, err=True),
-            **kept,
-        )
-        click.echo(say("cli.trained", name=card["name"], folder=output))
-        return
-    output = output or Path(f"stage{stage}-{model}")
-    card = fit(
-        list(datasets),
-        output,
-        stage=int(stage),
-        model=model,
-        seeds=range(seed, seed + seeds),
-        progress=lambda sentence: echo(sentence, err=True),
-        **options,
-    )
+        card = train_further(datasets, output, start=start, stage=int(stage), progress=_tell, **kept)
+    else:
+        output = output or Path(f"stage{stage}-{model}")
+        networks = range(seed, seed + seeds)
+        card = fit(datasets, output, stage=int(stage), model=model, seeds=networks, progress=_tell, **options)
     click.echo(say("cli.trained", name=card["name"], folder=output))
 
 
@@ -185,7 +174,7 @@ def grid(
             models=models or MODELS,
             samplings=samplings or SAMPLINGS,
             frames=[int(k) for k in frames] or FRAMES,
-            progress=lambda sentence: echo(sentence, err=True),
+            progress=_tell,
             **options,
         )
     else:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_ROUNDS = 1000  # of drawing anew
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -94,23 +96,19 @@ def bootstrap(
     truth: NDArray[np.int64],
     p: NDArray[np.float64],
     score: Callable[[NDArray[np.int64], NDArray[np.float64]], float | None],
-    *,
-    seed: int = 0,
-    rounds: int = 1000,
-    level: float = 0.95,
 ) -> tuple[float, float] | None:
-    """Bootstrap percentile interval of a score, each class resampled separately; None if one is missing."""
+    """95 % bootstrap percentile interval of a score, each class resampled alone; None if one is missing."""
     truth, p = np.asarray(truth, bool), np.asarray(p, np.float64)
     positive, negative = p[truth], p[~truth]
     if not len(positive) or not len(negative):
         return None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     values = []
     both = np.concatenate([np.ones(len(positive), np.int64), np.zeros(len(negative), np.int64)])
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         drawn = [rng.choice(of, len(of), replace=True) for of in (positive, negative)]
         values.append(score(both, np.concatenate(drawn)))
-    low, high = np.quantile(np.asarray(values, np.float64), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(np.asarray(values, np.float64), [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -189,21 +187,21 @@ def _logistic(
     return found
 
 
-def calibration_error(truth: NDArray[np.int64], p: NDArray[np.float64], bins: int = 10) -> float:
-    """Expected calibration error over equally wide bins."""
+def calibration_error(truth: NDArray[np.int64], p: NDArray[np.float64]) -> float:
+    """Expected calibration error over ten equally wide bins."""
     truth, p = np.asarray(truth, np.float64), np.asarray(p, np.float64)
-    which = np.minimum((p * bins).astype(int), bins - 1)
+    which = np.minimum((p * 10).astype(int), 9)
     total = 0.0
-    for b in range(bins):
+    for b in range(10):
         inside = which == b
         if inside.any():
             total += abs(float(truth[inside].mean() - p[inside].mean())) * int(inside.sum())
     return total / max(1, len(p))
 
 
-def perfect_calibration_error(p: NDArray[np.float64], *, seed: int = 0, rounds: int = 1000) -> float:
+def perfect_calibration_error(p: NDArray[np.float64]) -> float:
     """The 97.5th percentile of the calibration error if every probability in `p` were right."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     p = np.asarray(p, np.float64)
-    drawn = [calibration_error((rng.random(len(p)) < p).astype(np.int64), p) for _ in range(rounds)]
+    drawn = [calibration_error((rng.random(len(p)) < p).astype(np.int64), p) for _ in range(_ROUNDS)]
     return float(np.quantile(drawn, 0.975))

@@ -22,8 +22,6 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 
 METRICS = ("f1", "accuracy", "precision", "recall")
-_SETS = ("validation", "test")
-_DASH = "-"
 _Row = tuple[str, str, list[str]]  # the score's name, K, and a cell for each model and sampling
 
 
@@ -45,7 +43,7 @@ def _formatted(
 ) -> str:
     blocks = []
     for stage in sorted({int(cell["stage"]) for cell in tables["cells"]}):
-        for of in _SETS:
+        for of in ("validation", "test"):
             if rows := _rows(tables, stage, of, best):
                 counts = _counts(tables["stages"][f"stage{stage}"][of])
                 title = say(f"classification.grid-title-stage{stage}-{of}", counts=counts)
@@ -131,7 +129,7 @@ def cell_name(model: str, sampling: str, frames: int) -> str:
 
 
 def _two_decimals(value: float | None) -> str:
-    return _DASH if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:.2f}"
 
 
 PaperModel = Literal["cnn", "c-rnn"]
@@ -153,7 +151,6 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
         return f"stage{self.stage}-{self.model}-{self.sampling}-{self.frames}"
 
     def recipe(self, epochs: int) -> Recipe:
