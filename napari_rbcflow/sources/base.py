@@ -70,10 +70,10 @@ def check_rotation(degrees: int) -> None:
         raise BadInput("sources.rotation-impossible", value=degrees)
 
 
-def in_a_line(error: BaseException, longest: int = 400) -> str:
+def in_a_line(error: BaseException) -> str:
     """Return an error's text, which may be many lines with causes in brackets, as one clause."""
     text = " ".join(str(error).replace(" [ ", ": ").replace(" ]", "").split()).rstrip(". ")
-    return text if len(text) <= longest else text[: longest - 3] + "..."
+    return text if len(text) <= 400 else text[:397] + "..."
 
 
 def source_line(info: SourceInfo) -> str:

@@ -71,9 +71,7 @@ def open_source(
         from napari_rbcflow.sources.remote import USUAL_PORT, RunningMicroManager
 
         _refuse("sources.running-lacks", mm_path=mm_path, **of_chamber, series=series)
-        return RunningMicroManager(
-            USUAL_PORT if port is None else port, **vars(camera), end_live=bool(end_live_mode)
-        )
+        return RunningMicroManager(camera, USUAL_PORT if port is None else port, bool(end_live_mode))
     if spec == "demo" or Path(spec).suffix.lower() == ".cfg":
         from napari_rbcflow.sources.camera import MicroManagerCamera
 
@@ -83,14 +81,8 @@ def open_source(
         raise BadInput("sources.no-such-source", name=spec)
     from napari_rbcflow.sources.movie import open_movie
 
-    _refuse(
-        "sources.movie-lacks",
-        **of_running,
-        mm_path=mm_path,
-        exposure_ms=exposure_ms,
-        **of_camera,
-        **of_chamber,
-    )
+    of_both = {"mm_path": mm_path, "exposure_ms": exposure_ms}
+    _refuse("sources.movie-lacks", **of_running, **of_both, **of_camera, **of_chamber)
     return open_movie(spec, fps=fps, pixel_size_um=pixel_size_um, series=series, paced=True)
 
 

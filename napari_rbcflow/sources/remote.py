@@ -29,8 +29,7 @@ process says so earlier."""
 _TO_END_S = 2.0
 _TO_LEAVE_S = 0.5
 _POLL_S = 0.1
-_WAITING = 8
-"""Frames between the pipe and the run, which has a queue of its own."""
+_WAITING = 8  # frames between the pipe and the run, which has a queue of its own
 
 
 @dataclass(frozen=True)
@@ -68,32 +67,14 @@ _Message = Opened | Sent | Starting | Over
 
 
 class RunningMicroManager(FrameSource):
-    """The camera of a Micro-Manager that is already open.
+    """The camera of a Micro-Manager that is already open, with its ZMQ server at `port` of this computer.
 
-    Parameters
-    ----------
-    port : int
-        Of its ZMQ server, on this computer.
-    exposure_ms, fps, binning, roi, pixel_size_um, pixel_type
-        As in `CameraSettings`.
-    end_live : bool
-        Stop Micro-Manager's Live mode if it is on; else that is an error.
+    With `end_live`, its Live mode is stopped if it is on; else that is an error.
     """
 
-    def __init__(
-        self,
-        port: int = USUAL_PORT,
-        *,
-        exposure_ms: float | None = None,
-        fps: float | None = None,
-        binning: int | None = None,
-        roi: tuple[int, int, int, int] | None = None,
-        pixel_size_um: float | None = None,
-        pixel_type: str | None = None,
-        end_live: bool = False,
-    ) -> None:
-        self._settings = CameraSettings(exposure_ms, fps, binning, roi, pixel_size_um, pixel_type)
-        self._order = {"port": port, "end_live": end_live, **asdict(self._settings)}
+    def __init__(self, settings: CameraSettings, port: int, end_live: bool) -> None:
+        self._settings = settings
+        self._order = {"port": port, "end_live": end_live, **asdict(settings)}
         self._child: Child | None = None
         self._info: SourceInfo | None = None
         self._messages: queue.Queue[_Message | None] = queue.Queue(_WAITING)
