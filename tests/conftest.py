@@ -61,13 +61,8 @@ def _library(settings: ChamberSettings) -> SpriteLibrary:
     return library
 
 
-def _rendered_once(
-    settings: ChamberSettings, progress: Callable[[int, int], None] | None = None
-) -> SpriteLibrary:
-    library = _library(settings_of_cells(settings))
-    if progress is not None:
-        progress(len(library.cells), len(library.cells))
-    return library
+def _rendered_once(settings: ChamberSettings) -> SpriteLibrary:
+    return _library(settings_of_cells(settings))
 
 
 @pytest.fixture(autouse=True, scope="session")

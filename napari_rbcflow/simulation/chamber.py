@@ -46,11 +46,6 @@ class SimulatedChamber(FrameSource):
         self._scene: Scene | None = None
         self._rendering: threading.Thread | None = None
 
-    @property
-    def settings(self) -> ChamberSettings:
-        """The chamber's settings."""
-        return self._settings
-
     def prepare(self) -> None:
         """Begin to render the library of cells."""
 

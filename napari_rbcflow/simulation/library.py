@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -161,10 +160,8 @@ def half_pixel_phases(drawn: Floats32) -> NDArray[np.int16]:
     return whole.reshape(n, side, 2, side, 2).transpose(0, 2, 4, 1, 3).ravel()
 
 
-def build_library(
-    settings: ChamberSettings, progress: Callable[[int, int], None] | None = None
-) -> SpriteLibrary:
-    """Draw and render the cells of a chamber, in 2 to 3 s on two cores; `progress` takes (done, in all)."""
+def build_library(settings: ChamberSettings) -> SpriteLibrary:
+    """Draw and render the cells of a chamber, in 2 to 3 s on two cores."""
     cells, counts, weights = _drawn_cells(settings)
 
     def render(k: int) -> tuple[NDArray[np.int16], float]:
@@ -173,14 +170,8 @@ def build_library(
         cells[k] = replace(cells[k], label=label_as_seen(cells[k], drawn, settings))
         return half_pixel_phases(drawn), float(peak_contrast(drawn).min())
 
-    parts: list[NDArray[np.int16]] = []
-    contrasts: list[float] = []
     with ThreadPoolExecutor(2) as pool:
-        for k, (part, least) in enumerate(pool.map(render, range(len(cells)))):
-            parts.append(part)
-            contrasts.append(least)
-            if progress is not None:
-                progress(k + 1, len(cells))
+        parts, contrasts = zip(*pool.map(render, range(len(cells))), strict=True)
     sizes = np.array([p.size for p in parts])
     count = np.array(counts)
     visible = np.array(contrasts) >= VISIBLE_FROM
@@ -216,9 +207,7 @@ def _drawn_cells(settings: ChamberSettings) -> tuple[list[Cell], list[int], list
     return cells, counts, weights
 
 
-def kept_library(
-    settings: ChamberSettings, progress: Callable[[int, int], None] | None = None
-) -> SpriteLibrary:
+def kept_library(settings: ChamberSettings) -> SpriteLibrary:
     """Return what `build_library` does, from the user's cache where it is that of the last chamber.
 
     One is kept, of usual variety. What cannot be read is made anew, and what cannot be kept is not.
@@ -230,7 +219,7 @@ def kept_library(
             labels = arrays.pop("label").tolist()
             drawn = zip(_drawn_cells(settings)[0], labels, strict=True)
             return SpriteLibrary(cells=tuple(replace(cell, label=label) for cell, label in drawn), **arrays)
-    library = build_library(settings, progress)
+    library = build_library(settings)
     if file is not None:
         with suppress(OSError):
             _keep(file, library)

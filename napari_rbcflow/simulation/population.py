@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from napari_rbcflow.simulation.canvas import Canvas
 from napari_rbcflow.simulation.cells import FLIPPING, TANK_TREADING
 from napari_rbcflow.simulation.library import SpriteLibrary, kept_library
 from napari_rbcflow.simulation.settings import ChamberSettings
-from napari_rbcflow.types import Bools, Floats, Floats32, Grey, Ints
+from napari_rbcflow.types import Bools, Floats, Grey, Ints
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,11 +148,11 @@ def summary(table: pd.DataFrame, n_frames: int) -> TruthSummary:
 
 
 class Scene:
-    """Frames in order, with their truth; `progress` takes (cells rendered, cells in all)."""
+    """Frames in order, with their truth."""
 
-    def __init__(self, settings: ChamberSettings, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(self, settings: ChamberSettings) -> None:
         self.settings = settings
-        self.library = kept_library(settings, progress)
+        self.library = kept_library(settings)
         self._canvas = Canvas(settings, self.library)
         self._population = Population(settings, self.library)
         self._cycle_frames = np.array([c.cycle_s for c in self.library.cells]) * settings.fps
@@ -160,11 +160,6 @@ class Scene:
         self._here = Arrivals.joined([])
         self._all: list[Arrivals] = []
         self._next_index = 0
-
-    @property
-    def light(self) -> Floats32:
-        """Mean grey without cells and noise, shape (height, width)."""
-        return self._canvas.light
 
     def next_frame(self) -> Grey:
         """Render the next frame: a new array, shape (height, width)."""

@@ -215,20 +215,12 @@ PAGE = 32  # entries in a page: about one track's length in the published sequen
 
 
 class TrackStore:
-    """Pool of pages for the entries of open tracks.
+    """Pool of pages for the entries of open tracks; it doubles when they run out."""
 
-    Parameters
-    ----------
-    cropper : Cropper
-        That cuts the crops.
-    pages : int
-        Initial number of pages; the pool doubles when they run out.
-    """
-
-    def __init__(self, cropper: Cropper, *, pages: int = 256) -> None:
+    def __init__(self, cropper: Cropper) -> None:
         self._cropper = cropper
-        self._allocate(pages)
-        self._free = list(range(pages))[::-1]
+        self._allocate(256)
+        self._free = list(range(256))[::-1]
         self._pages: dict[int, list[int]] = {}
         self._length = np.zeros(64, np.int64)
         self._page = np.zeros(64, np.int64)
