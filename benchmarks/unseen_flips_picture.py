@@ -40,7 +40,10 @@ def draw(passages: pd.DataFrame, cells: pd.DataFrame, windows: pd.DataFrame, out
         own = seen.groupby(level=0).mean()
         name = "the same, by each simulated cell's own turn" if style == "--" else None
         axes.plot(own.index, own, style, color=GREY, lw=1.2, label=name)
-    low, high = MEASURED.interval(repeats)
+    chances, weights = MEASURED.possible(repeats)
+    mean = weights @ chances
+    spread = 2 * np.sqrt(np.maximum(weights @ (chances - mean) ** 2, 0.0))
+    low, high = np.maximum(mean - spread, 0.0), np.minimum(mean + spread, 1.0)
     axes.fill_between(frames, low, high, color=VERMILION, alpha=0.25, lw=0)
     axes.plot(
         frames,

@@ -81,13 +81,6 @@ class SeenFlips:
         weights = np.prod(list(product(*(weights for _, weights in nodes))), axis=1)
         return _mixed(repeats, rates), weights
 
-    def interval(self, repeats: Floats) -> tuple[Floats, Floats]:
-        """Return the chance at each length, less and plus two standard deviations."""
-        chances, weights = self.possible(repeats)
-        mean = weights @ chances
-        spread = 2 * np.sqrt(np.maximum(weights @ (chances - mean) ** 2, 0.0))
-        return np.maximum(mean - spread, 0.0), np.minimum(mean + spread, 1.0)
-
     @property
     def _rates(self) -> tuple[Rate | float, Rate | float, Rate | float]:
         return self.middle, self.part, self.none

@@ -26,7 +26,6 @@ class Limits:
     decimals: int | None = None
 
     def shown(self, value: float) -> float:
-        """Return a value as it is printed."""
         return self.scale * value if self.decimals is None else round(self.scale * value, self.decimals)
 
     def broken_by(self, value: float) -> int:
@@ -54,7 +53,6 @@ class Limits:
 
 # Each is the usual range in docs/decisions/quality-and-trend.md, and in the report's table.
 
-NONE = Limits(note=(0.0, 0.0), warning=(0.0, 0.0), scale=100)
 LOST = 0.01
 """Share of all frames, dropped or missed, from which the loss is grave: tracks of about 30 frames are then
 cut by a lost frame in a quarter of the cases."""

@@ -87,11 +87,6 @@ class CellOrder:
         order = np.lexsort((number, table[BY_TIME].to_numpy(), -key if query.descending else key))
         return cls(order, number[order], chosen[order])
 
-    @property
-    def found(self) -> NDArray[np.int64]:
-        """The cells that the query chooses, in its order."""
-        return self.cells[self.chosen]
-
     def step(self, cell: int | None, steps: int) -> int | None:
         """Return the chosen cell so many steps after (or before) a cell, which need not be chosen itself.
 

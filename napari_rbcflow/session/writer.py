@@ -182,35 +182,6 @@ def make_folder(folder: Path) -> None:
         raise BadInput("session.cannot-create", folder=folder, why=why) from None
 
 
-def first_run(
-    source: SourceInfo,
-    *,
-    parameters: Mapping[str, Any],
-    models: Mapping[str, Any],
-    patient: str,
-    sample: str,
-    record: RunRecord,
-) -> dict[str, Any]:
-    """Return ``run.json`` of a run that starts now."""
-    run = {
-        "format": schema.FORMAT,
-        "status": RunStatus.RUNNING,
-        "stop_reason": None,
-        "stop_sentence": "",
-        **RunSummary(warnings=source.warnings).as_dict(),
-        "parameters": {**schema.source_parameters(source), **dict(parameters)},
-        "models": dict(models),
-        "versions": schema.versions(),
-        "patient": patient,
-        "sample": sample,
-        **record.as_dict(),
-        "simulated": source.simulated,
-        "started": schema.now(),
-        "ended": None,
-    }
-    return run | conclude(run).as_dict()
-
-
 class SessionWriter:
     """One session folder, from its first byte to its report.
 
@@ -306,14 +277,23 @@ class SessionWriter:
             If the folder exists or cannot be created, or the disk is too small. Nothing is left.
         """
         folder = Path(folder)
-        run = first_run(
-            source,
-            parameters={"ring_frames": ring_frames, **dict(parameters)},
-            models=models,
-            patient=patient,
-            sample=sample,
-            record=record or RunRecord(),
-        )
+        run = {
+            "format": schema.FORMAT,
+            "status": RunStatus.RUNNING,
+            "stop_reason": None,
+            "stop_sentence": "",
+            **RunSummary(warnings=source.warnings).as_dict(),
+            "parameters": {**schema.source_parameters(source), "ring_frames": ring_frames, **parameters},
+            "models": dict(models),
+            "versions": schema.versions(),
+            "patient": patient,
+            "sample": sample,
+            **(record or RunRecord()).as_dict(),
+            "simulated": source.simulated,
+            "started": schema.now(),
+            "ended": None,
+        }
+        run |= conclude(run).as_dict()
         make_folder(folder)
         try:
             writer = cls(folder, source, run, ring_frames)
