@@ -86,8 +86,7 @@ def print_result(
 
 
 REFRESH_S = 0.2
-PLAIN_EVERY_S = 5.0
-"""Seconds between lines if the output is no terminal, so that a log stays readable."""
+PLAIN_EVERY_S = 5.0  # seconds between lines if the output is no terminal, so that a log stays readable
 
 
 def running_line(p: RunProgress) -> str:

@@ -69,8 +69,7 @@ _DIMENSIONS = 11
 # none were let through, and Jeffreys' are then too low (docs/decisions/estimate.md).
 JEFFREYS = (0.5, 0.5)
 LAPLACE = (1.0, 1.0)
-TOLD_OF_LET_THROUGH = (1.0, 0.5)
-"""Of three kinds of label with Jeffreys' one half each, two are told."""
+TOLD_OF_LET_THROUGH = (1.0, 0.5)  # of three kinds of label with Jeffreys' one half each, two are told
 
 
 class Draws(NamedTuple):

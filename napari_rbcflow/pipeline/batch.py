@@ -38,16 +38,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client, Future
 
-_ASKING = 16
-"""Movies whose state is asked for at a time: in a store, each answer takes a while."""
+_ASKING = 16  # movies whose state is asked for at a time: in a store, each answer takes a while
 _ANSWER_S = 10.0
 _SHARE_OF_MEMORY = 0.9
 _TABLE_SHARE = 0.05
 """Of the time at most goes into writing the table, of thousands of movies too; the last time always."""
 
 _LOOK_S, _LOOK_EVERY_S = 0.1, 0.5
-_LEAST_DONE = 0.05
-"""Of a movie, before anything is said of the time left."""
+_LEAST_DONE = 0.05  # of a movie, before anything is said of the time left
 
 Progress = Callable[[Row, int, int, float], object]
 Look = Callable[[Sequence[Row], float], object]

@@ -202,8 +202,7 @@ def _get(store: Any, paths: list[str], to: list[Path]) -> None:
 # ------------------------------------------------------------------ results
 
 _FIGURE = ("estimate", "low", "high", "level", "method", "n")
-_SAYS_RESULTS = (RUN_FILE, "review.json")
-"""The files that `results_of` reads."""
+_SAYS_RESULTS = (RUN_FILE, "review.json")  # the files that `results_of` reads
 
 
 def results_of(session: Session) -> Row:

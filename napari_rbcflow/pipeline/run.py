@@ -63,8 +63,7 @@ from napari_rbcflow.tracking import (
 )
 from napari_rbcflow.types import RunStatus, SourceInfo
 
-_WARNED_EVERY_S = 0.25
-"""They need a whole account, which takes 2 ms."""
+_WARNED_EVERY_S = 0.25  # they need a whole account, which takes 2 ms
 
 
 class Watcher:
@@ -297,14 +296,10 @@ class Reporter:
 
 log = logging.getLogger(__name__)
 
-MOVIE_BACKGROUND_FRAMES = 100
-"""Frames whose median is the background of a movie, as in Darrin et al. 2023."""
-PATIENCE_S = 3.0
-"""Seconds to wait for the source of an ended run, and for the threads of a failed one."""
-BROKEN_S = 1.5
-"""Seconds to wait for a broken source to close."""
-HUNG_S = 0.2
-"""Seconds to wait for a source that did not answer before."""
+MOVIE_BACKGROUND_FRAMES = 100  # frames whose median is the background of a movie, as in Darrin et al. 2023
+PATIENCE_S = 3.0  # seconds to wait for the source of an ended run, and for the threads of a failed one
+BROKEN_S = 1.5  # seconds to wait for a broken source to close
+HUNG_S = 0.2  # seconds to wait for a source that did not answer before
 
 
 class LoadedBeside:

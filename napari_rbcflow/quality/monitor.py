@@ -67,8 +67,7 @@ def _sorted(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 NOTE, WARNING = Severity.NOTE, Severity.WARNING
-_SECONDS_TO_SEE_A_CELL = 10.0
-"""Camera time. The background takes one second, a cell's crossing another."""
+_SECONDS_TO_SEE_A_CELL = 10.0  # camera time: one for the background, another for a cell's crossing
 _SECONDS_TO_COUNT_A_CELL = 60.0
 
 

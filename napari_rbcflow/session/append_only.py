@@ -36,12 +36,10 @@ Row = TypeVar("Row")
 class Audit(Generic[Row]):
     """What such a table holds."""
 
-    rows: list[Row] = field(default_factory=list)
-    """In the order in which they were written."""
+    rows: list[Row] = field(default_factory=list)  # in the order in which they were written
     cut: list[str] = field(default_factory=list)
     """Lines that a crash cut: they were never shown as done, and are ignored. A sentence each."""
-    faults: list[str] = field(default_factory=list)
-    """What cannot be right, a sentence each."""
+    faults: list[str] = field(default_factory=list)  # what cannot be right, a sentence each
 
 
 @dataclass(frozen=True)

@@ -142,10 +142,8 @@ class CountedAgain(NamedTuple):
     """A session's tracks, counted again as its run did."""
 
     tally: Tally
-    told: dict[int, str]
-    """The label that each track that ended before the stop got during the run."""
-    labels: dict[int, tuple[str, str]]
-    """Its label and reason at the end."""
+    told: dict[int, str]  # the label that each track that ended before the stop got during the run
+    labels: dict[int, tuple[str, str]]  # its label and reason at the end
 
 
 def count_again(
@@ -304,8 +302,7 @@ _TOLERANCE = 1e-3
 class CorrectedFigure(FractionFigure):
     """A corrected fraction."""
 
-    reason: str = ""
-    """Why there is none, as a sentence; else empty."""
+    reason: str = ""  # why there is none, as a sentence; else empty
 
 
 def corrected_figure(

@@ -23,8 +23,7 @@ from napari_rbcflow.session.append_only import one_line
 
 LONGEST = 200
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
-_NOT_FOR_RECORDS = ("patient", "sample")
-"""Stand in ``run.json`` themselves."""
+_NOT_FOR_RECORDS = ("patient", "sample")  # stand in run.json themselves
 
 
 class FieldKind(StrEnum):

@@ -176,12 +176,9 @@ _BLOCK_BYTES = 16 << 20
 class Spans:
     """What the positions of a session span."""
 
-    of_cell: pd.DataFrame
-    """By cell: ``size``, ``min`` and ``max`` of its frames. Only known cells."""
-    in_order: bool
-    """Whether their rows are in the order of cell, then frame."""
-    surplus: int
-    """Rows of other cells."""
+    of_cell: pd.DataFrame  # by known cell: size, min and max of its frames
+    in_order: bool  # whether their rows are in the order of cell, then frame
+    surplus: int  # rows of other cells
 
 
 def spans(path: Path, cells: NDArray[np.int64]) -> Spans:

@@ -289,8 +289,7 @@ def _notes(used: Sequence[Record], runs: Sequence[TrendRun], named: Sequence[Spa
 
 _MANY_DAYS_FACTOR = 2.15
 """From 26 days on a baseline is as good as certain: half a year of weeks, as in the paper."""
-MONTHS = tuple(say("trend.months").split())
-"""Not those of the system: a report reads the same everywhere."""
+MONTHS = tuple(say("trend.months").split())  # not those of the system: a report reads the same everywhere
 
 
 def day_words(day: date) -> str:
