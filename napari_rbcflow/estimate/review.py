@@ -1,30 +1,16 @@
 """The tank-treading fraction from a person's check of a random sample of the tracks.
 
-The networks judge every track, a person looks at a few. Two-phase sampling (Neyman 1938) joins the two: the
-machine's labels and probabilities only sort the tracks into strata, and the program draws tracks at random
-within each. In a stratum h of N_h tracks, n_h of them checked, the person's labels give the shares of
-tank-treading and of flipping cells, and the sums over the strata give the fraction::
+The networks judge every track, a person looks at a few: two-phase sampling (Neyman 1938). The machine's
+labels and probabilities only sort the tracks into strata, and the program draws tracks at random within each.
+In a stratum h of N_h tracks, n_h of them checked, the person's labels give the shares of tank-treading and of
+flipping cells, and the sums over the strata give the fraction::
 
     R = sum_h N_h t_h / sum_h N_h (t_h + f_h)
 
-It is right whatever the networks' errors are: these only make it less precise. Where the networks are good,
-each stratum is nearly of one kind and few checks are enough; where they are useless, this is the fraction of
-a plain random sample. That is what prediction-powered inference calls power tuning (Angelopoulos et al.
-2023): with the strata as the prediction it needs no parameter of its own.
-
-The strata of the counted cells lie by label and certainty, those of the others by the probability that the
-track is reliable, cut so that each holds as much that is uncertain (Dalenius and Hodges 1959). The next track
-always comes from the stratum where one more look shortens the interval most (Neyman's allocation, step by
-step with what was seen so far). Within a stratum the order is random and fixed by the seed, so the checked
-tracks of a stratum are a simple random sample of it.
-
-The interval lies between quantiles of what may be the case: in each stratum the shares are drawn from what
-its checked tracks leave open, the unchecked tracks from these shares, and the patient's fraction from all the
-cells. Before anything was checked in a stratum, it is taken to hold what a smooth curve through all strata
-gives: such a prior is worth `PRIOR` checked tracks. Many tracks that look unreliable may hide a few reliable
-cells that nobody has seen yet, of either kind: `HIDDEN` more tracks in each stratum, and one reliable cell in
-all, are taken to be flipping for the low end and tank-treading for the high one.
-`benchmarks/review_coverage.py` shows how often such intervals hold.
+It is right whatever the networks' errors are: these only make it less precise. How the strata are cut, which
+track comes next and what the interval is made of: ``docs/checking.md``, for the statistician. The prior is
+worth `PRIOR` checked tracks a stratum; `HIDDEN` more, and one reliable cell in all, are taken to be flipping
+for the low end and tank-treading for the high one. `benchmarks/review_coverage.py` shows how often it holds.
 
 References
 ----------
