@@ -232,13 +232,7 @@ def _cluster(
 
 
 class _Batch:
-    """The rows of a batch, and how they come about.
-
-    Attributes
-    ----------
-    rows : dict of str to Row
-        By the key of a movie; those of earlier calls too.
-    """
+    """The rows of a batch, by the key of a movie, those of earlier calls too, and how they come about."""
 
     def __init__(self, folder: BatchFolder, listed: Collection[BatchMovie], rows: dict[str, Row]) -> None:
         self.folder, self.rows = folder, rows

@@ -129,12 +129,7 @@ def absolute(address: str) -> str:
 
 
 def fingerprint(address: str) -> str:
-    """Return what changes with a movie, without reading it: sizes and times, in a store its own checksums.
-
-    Raises
-    ------
-    FileNotFoundError
-    """
+    """Return what changes with a movie, without reading it: sizes and times, in a store its own checksums."""
     path = local_path(address)
     if path is not None:
         if not path.is_dir():
@@ -173,13 +168,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def fetch(address: str, folder: Path, spare_bytes: int = 2**30) -> Path:
-    """Copy a movie out of a store into a new folder; return where it lies there.
-
-    Raises
-    ------
-    RunFailed
-        If it would fill the disk.
-    """
+    """Copy a movie out of a store into a new folder; return where it lies there. RunFailed without room."""
     folder.mkdir()
     store, at = in_store(address)
     info = store.info(at)

@@ -24,31 +24,16 @@ from napari_rbcflow.version import __version__
 
 @dataclass(frozen=True)
 class BatchMovie:
-    """One movie of a batch.
+    """One movie of a batch."""
 
-    Attributes
-    ----------
-    movie : str
-        As it was given.
-    address : str
-        By which any process finds it.
-    settings : RunSettings
-    fps, pixel_size_um, series
-        As `analyze` takes them.
-    calibration : bytes
-        What the laboratory's calibration file holds: a worker elsewhere may not have the file.
-    columns : mapping of str to str
-        Of a person's list, copied into the table.
-    """
-
-    movie: str
-    address: str
+    movie: str  # as it was given
+    address: str  # by which any process finds it
     settings: RunSettings
     fps: float | None = None
     pixel_size_um: float | None = None
     series: int | None = None
-    calibration: bytes = b""
-    columns: Mapping[str, str] = field(default_factory=dict)
+    calibration: bytes = b""  # what the laboratory's file holds: a worker elsewhere may not have the file
+    columns: Mapping[str, str] = field(default_factory=dict)  # of a person's list, copied into the table
 
     @cached_property
     def key(self) -> str:
@@ -110,12 +95,7 @@ def list_movies(
     """Return the movies that paths, patterns and lists (``.csv``) name, each once, in their order.
 
     The settings are those of `analyze`; a column of a list that has the name of a setting, or of a field of
-    the run's record, goes before.
-
-    Raises
-    ------
-    BadInput
-        With the file and the line, where a list is wrong.
+    the run's record, goes before. BadInput names the file and the line where a list is wrong.
     """
     words = [movies] if isinstance(movies, (str, Path)) else list(movies)
     told = b""

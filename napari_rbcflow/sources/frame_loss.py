@@ -165,19 +165,8 @@ class CoreClock:
     or is no number is believed: for such a frame the moment at which it came counts, which nobody sets.
     Behind such a jump, and behind `restarted`, the tag goes on from there.
 
-    Parameters
-    ----------
-    tag : str
-        Empty: none, so that the moments alone tell the time.
-    unit : float
-        Of the tag, in parts of a millisecond: 1000 for microseconds.
-    period_ms : float
-        Between two frames.
-
-    Attributes
-    ----------
-    doubted : int
-        Frames whose tag was not believed.
+    An empty `tag` is none, so that the moments alone tell the time; its `unit` is in parts of a millisecond,
+    1000 for microseconds. `doubted` counts the frames whose tag was not believed.
     """
 
     def __init__(
