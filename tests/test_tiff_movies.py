@@ -88,6 +88,11 @@ def clock(s: float, decimals: int = 0) -> str:
     return f"a 12.{30 + int(s // 60):02d}.{s % 60:0{3 + decimals if decimals else 2}.{decimals}f}.png"
 
 
+def together(s: float) -> str:
+    """A name that tells the date and the time of the day without a sign between."""
+    return f"Image_2023010512{30 + int(s // 60):02d}{round(s % 60 * 1000):05d}.png"
+
+
 # By what the names are: how the pictures are called, and how many frames are missing between them.
 NAMES: dict[str, tuple[Callable[[int], str], int]] = {
     "signed": (lambda k: f"run{k - 6}.png", 0),
@@ -96,6 +101,8 @@ NAMES: dict[str, tuple[Callable[[int], str], int]] = {
     "gaps": (lambda k: f"f_{k + 4 * (k > 3) + 2 * (k > 7):04d}.png", 6),
     "steps of five, with a gap": (lambda k: f"f{5 * k + 50 * (k > 7)}.png", 10),
     "times in ms": (lambda k: f"{1695293847123 + round(1000 * (k + 3 * (k > 5)) / 60)}.png", 3),
+    "times in ms, a long gap": (lambda k: f"{1695293847123 + round(1000 * k / 60) + 500 * (k > 5)}.png", 30),
+    "time of day, together": (lambda k: together(59.9 + (k + 2 * (k > 8)) / 50), 2),
     "time of day": (lambda k: f"12-30-{59 + k // 60:02d}-{round(1000 * k / 60) % 1000:03d}.png", 0),
     "time of day, even": (lambda k: clock(4 * 60 + 58 + k), 0),
     "time of day, even, with a gap": (lambda k: clock(58.88 + (k + 2 * (k > 8)) / 50, 2), 2),
@@ -154,6 +161,20 @@ def test_the_frames_own_times_go_before_what_was_asked_for(movie: np.ndarray, tm
             assert (info.fps, info.pixel_size_um) == (pytest.approx(60, rel=1e-3), 0.32)
         assert any_said("sources.times-contradict", info.warnings, asked=1000.0)
         assert read(path)[1] == {"not-recorded": 30}
+
+
+def test_times_of_some_frames_alone_are_told(movie: np.ndarray, tmp_path: Path) -> None:
+    """Then the interval that was asked for is all there is; planes without any time say nothing."""
+    asked = 'TimeIncrement="20" TimeIncrementUnit="ms"'
+    for known in (0, 6):
+        planes = "".join(
+            f'<Plane TheC="0" TheT="{t}" TheZ="0" {f"""DeltaT="{t / 60}" """ if t < known else ""}/>'
+            for t in range(N)
+        )
+        with open_movie(ome_file(tmp_path / f"{known}.ome.tif", movie, asked, planes)) as info:
+            assert info.fps == pytest.approx(50)
+        assert any_said("sources.times-incomplete", info.warnings) == (known > 0)
+        assert not any_said("sources.times-uneven", info.warnings)
 
 
 def test_no_playback_speed_and_no_scale_of_one_is_believed(movie: np.ndarray, tmp_path: Path) -> None:
@@ -225,6 +246,8 @@ def test_ndtiff_is_read_by_its_index(movie: np.ndarray, tmp_path: Path) -> None:
         assert missed == {"not-recorded": 3}
     with open_movie(path) as info:
         assert (info.fps, info.pixel_size_um) == (pytest.approx(50), 0.32)
+    again = nd_tiff(tmp_path / "z_1", ({"time": k if k < N - 1 else 3} for k in range(N)), movie)
+    np.testing.assert_array_equal(read(again)[0], movie[[0, 1, 2, N - 1, *range(4, N - 1)]])
     two = nd_tiff(tmp_path / "y_1", ({"time": k // 2, "channel": "ab"[k % 2]} for k in range(N)), movie)
     with refused(BadInput, "sources.several-series"):
         open_movie(two).open()
@@ -301,6 +324,15 @@ def test_lossy_compression_is_named(
 
 def test_lossy_pictures_are_named(movie: np.ndarray, tmp_path: Path) -> None:
     with open_movie(pictures(tmp_path / "j", [f"{k}.jpg" for k in range(N)], movie)) as info:
+        assert info.lossy_codec == "jpeg"
+    mixed = pictures(tmp_path / "m", [f"{k}.png" for k in range(N)], movie)
+    Image.fromarray(movie[7]).save(mixed / "7.png", format="JPEG")
+    with open_movie(mixed) as info:
+        assert info.lossy_codec == "jpeg"
+    (tmp_path / "t").mkdir()
+    for k in range(N):
+        _tif(tmp_path / "t" / f"{k}.tif", movie[k], compression="jpeg" if k else None)
+    with open_movie(tmp_path / "t") as info:
         assert info.lossy_codec == "jpeg"
 
 

@@ -185,6 +185,42 @@ def test_a_hole_in_the_time_stamps_is_missed_and_no_part_of_the_rate(
         np.testing.assert_array_equal(frame.image, again)
 
 
+def test_two_frames_with_one_time_hide_no_hole(tmp_path: Path) -> None:
+    times = [(k - (k == 9)) * PERIOD_MS + 500 * (k >= 20) for k in range(60)]
+    with (source := open_movie(stamped(tmp_path / "m.mkv", times, "ffv1", "gray"))) as info:
+        came = list(source.frames())
+        np.testing.assert_array_equal(source.frame(came[30].index), came[30].image)
+    assert info.fps == pytest.approx(60, rel=0.01)
+    assert source.missed == {"not-recorded": 30}
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "fps"),
+    [("m.mjpeg", "mjpeg", "yuvj420p", None), ("m.h264", "libx264", "yuv420p", 60)],
+)
+def test_of_a_bare_stream_only_its_own_word_tells_the_rate(
+    name: str, codec: str, pixels: str, fps: float | None, tmp_path: Path
+) -> None:
+    """FFmpeg says 25 frames/s of it."""
+    with open_movie(write(tmp_path / name, codec, pixels)) as info:
+        assert (info.fps if info.fps_known else None) == fps
+
+
+def test_pixels_that_are_not_square_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=60, options={"qp": "0"})
+        stream.height, stream.width, stream.pix_fmt = *FRAMES.shape[1:3], "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        for frame in FRAMES:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        container.mux(stream.encode(None))
+    with refused(BadInput, "sources.pixels-not-square"):
+        open_movie(path).open()
+    with open_movie(path, pixel_size_um=0.605) as info:
+        assert info.n_frames == N
+
+
 def test_frames_that_an_edit_list_cuts_off_are_not_counted(tmp_path: Path) -> None:
     whole = stamped(
         tmp_path / "w.mp4", [k * PERIOD_MS for k in range(30)], "libx264", "yuv420p", qp="0", bf="0"
@@ -382,6 +418,9 @@ def in_parts(folder: Path, frames: np.ndarray, names: list[str], length: int = 1
         ["run.tif", "run_X2.tif", "run_X3.tif"],
         ["run.tif", "run@0001.tif", "run@0002.tif"],
         ["b-1.tif", "b-2.tif", "b-3.tif"],
+        ["c_1of3.tif", "c_2of3.tif", "c_3of3.tif"],
+        ["d_0000-0017.tif", "d_0018-0035.tif", "d_0036-0047.tif"],
+        ["2026-11-30 10-00-59.avi", "2026-11-30 10-01-00.avi", "2026-11-30 10-01-01.avi"],
     ],
 )
 def test_a_recording_in_parts_is_read_whole_whichever_is_given(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,6 +108,7 @@ def _run_of(folder: Path) -> dict[str, Any]:
 
 
 _ROWS_COMPARED = 16  # every so many, before all are
+_SQUARE = 0.02  # by which a pixel may be wider than high: sizes are rounded
 _GREY_SAMPLES = 32  # frames that decide how a deep or colour movie becomes grey
 _LONGEST_SLEEP_S = 0.05  # so that `stop` is heard while a paced movie waits
 
@@ -292,6 +294,8 @@ class Movie(RecordedSource):
             raise BadInput(
                 "sources.frames-too-small", name=name, width=width, height=height, least=MIN_SIDE_PX
             )
+        if self._pixel_size_um is None and abs(math.log(facts.pixel_ratio)) > _SQUARE:
+            raise BadInput("sources.pixels-not-square", name=name, ratio=facts.pixel_ratio)
         warnings = [*facts.warnings, *self._grey.warnings]
         fps = self._fps or facts.fps
         if fps is None:
@@ -344,15 +348,28 @@ _VIDEOS = (".avi", ".mkv", ".mp4", ".mov", ".wmv", ".m4v", ".mpg", ".mpeg", ".we
 
 
 def _open_folder(path: Path, series: int | None) -> MovieReader:
-    try:
-        return pictures.open_folder(path, series)
-    except BadInput as error:
-        videos = [file for file in path.iterdir() if file.suffix.lower() in _VIDEOS and file.is_file()]
-        if error.key != "sources.folder-empty" or not videos:
-            raise
-    from napari_rbcflow.sources.video import VideoReader
+    """Return the movie in a folder of pictures, of videos or of Zarrs; of more than one kind, refuse it."""
+    inside = sorted(one for one in path.iterdir() if not one.name.startswith("."))
+    videos = [one for one in inside if one.suffix.lower() in _VIDEOS and one.is_file()]
+    # A session that has lost its ring holds other Zarrs.
+    zarrs = [one for one in inside if _is_zarr(one)] if not (path / "run.json").is_file() else []
+    kinds = [one for one in (pictures.pictures_in(path), videos, zarrs) if one]
+    if len(kinds) > 1:
+        first, other = kinds[0][0].name, kinds[1][0].name
+        raise BadInput("sources.folder-of-kinds", folder=path.name, first=first, other=other)
+    if videos:
+        from napari_rbcflow.sources.video import VideoReader
 
-    return open_all(videos, path.name, VideoReader, series)
+        return open_all(videos, path.name, VideoReader, series)
+    if len(zarrs) == 1:
+        return zarr_movie.ZarrReader(zarrs[0], series)
+    if zarrs:
+        return zarr_movie.ZarrReader(zarrs[choose_series(path.name, [one.name for one in zarrs], series)])
+    return pictures.open_folder(path, series)
+
+
+def _is_zarr(path: Path) -> bool:
+    return zarr_movie.is_zarr(path) if path.is_dir() else path.name.lower().endswith((".zarr.zip", ".ozx"))
 
 
 def _reader_of(path: Path, series: int | None) -> MovieReader:
@@ -374,6 +391,8 @@ def _reader_of(path: Path, series: int | None) -> MovieReader:
             if ndtiff.holds(path):
                 return ndtiff.NDTiffReader(path.parent, series)
             return open_parts(path, lambda file: tiff.TiffReader(file, series))
+        if path.name.lower().endswith((".ome", ".ome.xml")):
+            raise BadInput("sources.description-only", name=path.name)
         from napari_rbcflow.sources.video import VideoReader
 
         return open_parts(path, lambda file: VideoReader(file, series))

@@ -54,6 +54,7 @@ class FileFacts:
     n_places: int | None = None  # counted by the recording's clock, where those are more than its frames
     timed: bool = False  # by the frames' own times, before which no interval that was asked for goes
     places: list[int] | None = None  # of every frame on that clock, ascending; None: no gap
+    pixel_ratio: float = 1.0  # of a pixel's width to its height
 
     def take_fps(self, fps: float | None, origin: str) -> None:
         """Take a frame rate that a camera could have."""
@@ -75,9 +76,14 @@ class FileFacts:
         elif seconds and not self._is_default(step, unit, origin):
             self.take_fps(1 / seconds, origin)
 
-    def take_step(self, step: float | None, unit: str, origin: str) -> None:
-        """Take the width of a pixel, unless it is what a program writes that does not know it."""
+    def take_step(
+        self, step: float | None, unit: str, origin: str, *, high: float | None = None, high_unit: str = ""
+    ) -> None:
+        """Take the width of a pixel, unless it is what a program writes that does not know it; its height."""
         size_um = in_um(step, unit) if step else None
+        high_um = in_um(high, high_unit or unit) if high else None
+        if size_um and high_um:
+            self.pixel_ratio = size_um / high_um
         if step and unit and size_um is None:
             self.warnings.append(say("sources.pixel-unit-unknown", origin=origin, unit=unit))
         elif size_um and not self._is_default(step, unit, origin):

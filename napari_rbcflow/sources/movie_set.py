@@ -1,7 +1,7 @@
 """A recording that was split into several files which do not say so, and which files are one.
 
-Names that differ in one number at their end may be parts of a recording, or a day's runs. The picture tells:
-behind the last frame of a part the same cells flow on in the first frame of the next, moved by a few pixels.
+Names that differ in numbers may be parts of a recording, or a day's runs. The picture tells: behind the last
+frame of a part the same cells flow on in the first frame of the next, moved by a few pixels.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from napari_rbcflow.sources.movie_reader import (
 )
 
 _NUMBERED = re.compile(r"(.*?)(?:(_X|@)|[ ._-]*)\(?(\d{1,6})\)?$")
+_DIGITS = re.compile(r"\d+")
 _FIRST = {"": (0, 1, 2), "@": (0, 1), "_X": (1, 2)}
 """The number of the first part, or of the second where the first has none. Andor's Solis writes ``run.tif``,
 ``run_X2.tif``, PCO's Camware ``run.tif``, ``run@0001.tif``, and both nothing else so."""
@@ -72,29 +73,30 @@ def open_parts(path: Path, open_one: Open) -> MovieReader:
         mark, numbered = _beside(path)
         if len({number for number, _ in numbered}) < len(numbered):
             return one
-        place = next(k for k, (_, other) in enumerate(numbered) if other == path)
-        parts, first, last = [_Part(path, one)], place, place
+        parts, by_number = [_Part(path, one)], True
     except BaseException:
         one.close()
         raise
     try:
-        while first > 0 and _follows(numbered[first - 1][0], numbered[first][0], mark):
-            before = _another(numbered[first - 1][1], open_one)
-            if before is None or not _goes_on(before.reader, parts[0].reader, mark):
-                _close([before])
-                break
-            parts, first = [before, *parts], first - 1
-        while last + 1 < len(numbered) and _follows(numbered[last][0], numbered[last + 1][0], mark):
-            after = _another(numbered[last + 1][1], open_one)
-            if after is None or not _goes_on(parts[-1].reader, after.reader, mark):
-                _close([after])
-                break
-            parts, last = [*parts, after], last + 1
-        if mark and numbered[first][0] > _FIRST[mark][0]:
-            start = numbered[first][0] - 1
-            _refuse_missing(path, numbered[first][1], start if start > _FIRST[mark][0] else -1)
-        if len(parts) > 1 or mark:
-            _refuse_hole(numbered, last, parts, open_one, mark)
+        for back in (True, False):
+            while beside := _neighbour(parts[0 if back else -1].path, mark, back=back):
+                other, surely = _another(beside[0], open_one), beside[1]
+                if other is None:
+                    break
+                before, after = (other, parts[0]) if back else (parts[-1], other)
+                if not _goes_on(before.reader, after.reader, mark, surely):
+                    _close([other])
+                    break
+                parts = [other, *parts] if back else [*parts, other]
+                by_number = by_number and not surely
+        paths = [beside for _, beside in numbered]
+        if by_number:
+            first, last = paths.index(parts[0].path), paths.index(parts[-1].path)
+            if mark and numbered[first][0] > _FIRST[mark][0]:
+                start = numbered[first][0] - 1
+                _refuse_missing(path, numbered[first][1], start if start > _FIRST[mark][0] else -1)
+            if len(parts) > 1 or mark:
+                _refuse_hole(numbered, last, parts, open_one, mark)
         return one if len(parts) == 1 else MovieSet(parts)
     except BaseException:
         _close(parts)
@@ -106,7 +108,7 @@ def open_all(files: Sequence[Path], folder: str, open_one: Open, series: int | N
     files = sorted(files, key=lambda path: (_name(path).prefix, _name(path).number, path.name))
     found: list[list[Path]] = []
     for _, group in groupby(files, key=lambda path: (_name(path).prefix, path.suffix.lower())):
-        rest = list(group)
+        rest = [path for path in group if not any(path in parts for parts in found)]
         while rest:
             reader = open_parts(rest[0], open_one)
             parts = reader.paths if isinstance(reader, MovieSet) else [rest[0]]
@@ -131,6 +133,30 @@ def _beside(path: Path) -> tuple[str, list[tuple[int, Path]]]:
     ]
     mark = mine.mark if mine.digits else max((name.mark for name, _ in found), default="")
     return mark, sorted((name.number, other) for name, other in found if name.mark == mark or not name.digits)
+
+
+def _neighbour(path: Path, mark: str, *, back: bool) -> tuple[Path, bool] | None:
+    """Return the file that may be the part before or after one, and whether only its picture can show it.
+
+    That is the one with the next number at the end of its name; else of those whose names differ in numbers
+    alone (1of3, 0-19, the time of the day).
+    """
+    step = -1 if back else 1
+    numbered = _beside(path)[1]
+    at = next(k for k, (_, other) in enumerate(numbered) if other == path)
+    if 0 <= at + step < len(numbered):
+        one, two = sorted((numbered[at][0], numbered[at + step][0]))
+        if _follows(one, two, mark):
+            return numbered[at + step][1], False
+    text = _DIGITS.sub("0", path.name.lower())
+    alike = [
+        (tuple(map(int, _DIGITS.findall(other.name))), other)
+        for other in path.parent.iterdir()
+        if _DIGITS.sub("0", other.name.lower()) == text and other.is_file()
+    ]
+    alike.sort()
+    at = next(k for k, (_, other) in enumerate(alike) if other == path)
+    return (alike[at + step][1], True) if not mark and 0 <= at + step < len(alike) else None
 
 
 def _follows(number: int, following: int, mark: str) -> bool:
@@ -180,12 +206,12 @@ def _alike(one: MovieReader, other: MovieReader) -> bool:
     return len({(image.shape, image.dtype) for reader in (one, other) for image in reader.at([0])}) == 1
 
 
-def _goes_on(one: MovieReader, other: MovieReader, mark: str) -> bool:
-    """Tell whether a file goes on where another ends."""
+def _goes_on(one: MovieReader, other: MovieReader, mark: str, surely: bool) -> bool:
+    """Tell whether a file goes on where another ends; `surely` only where the picture shows it."""
     if not _alike(one, other):
         return False
     # Where so few cells are seen that they cannot tell, parts are as long as each other but for the last.
-    unsure = bool(mark) or one.facts.n_frames >= other.facts.n_frames > 1
+    unsure = not surely and (bool(mark) or one.facts.n_frames >= other.facts.n_frames > 1)
     if min(one.facts.n_frames, other.facts.n_frames) < _ENDS:
         return unsure
     images = [*_last(one), *other.at(range(_ENDS))]
@@ -253,6 +279,7 @@ class MovieSet(MovieReader):
             simulated=any(facts.simulated for facts in each),
             lossy_codec=first.lossy_codec,
             n_places=self._places[-1],
+            pixel_ratio=first.pixel_ratio,
         )
         told = say("sources.movie-in-parts", name=names[0], n=len(names), last=names[-1])
         self.facts.warnings = [told, *(warning for facts in each for warning in facts.warnings)]

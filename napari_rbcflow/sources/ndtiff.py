@@ -90,8 +90,7 @@ class NDTiffReader(MovieReader):
         self._dtype = np.dtype("u1" if _DEPTHS[first.kind] == 8 else "<u2")
         self._check(name)
         self.facts = facts = FileFacts(len(rows), format=f"NDTiff {_DEPTHS[first.kind]} bit")
-        if numbers is not None:
-            facts.take_places([n - numbers[0] for n in numbers])
+        facts.take_places([n - numbers[0] for n in numbers])
         told = [self._metadata(entry) for entry in self._entries]
         take_elapsed(told, facts, name, facts.places)
         with tiff.open_tiff(folder / first.file) as tif, tiff.quiet():
@@ -152,11 +151,11 @@ def _movies(axes: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, int]
 
 def _chosen(
     movies: Mapping[str, list[tuple[int, int]]], name: str, series: int | None
-) -> tuple[list[int], list[int] | None]:
+) -> tuple[list[int], list[int]]:
     """Return rows and numbers of the chosen movie's frames, in the order of time."""
     titles = [
         say("sources.title-tiff", frames=len(one), kind=where or "time") for where, one in movies.items()
     ]
     chosen = sorted(list(movies.values())[choose_series(name, titles, series)])
-    numbers = [number for number, _ in chosen]
-    return [row for _, row in chosen], numbers if len(set(numbers)) == len(numbers) else None
+    latest = dict(chosen)  # a frame that was stored again replaces the one before
+    return list(latest.values()), list(latest)

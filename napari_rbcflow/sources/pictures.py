@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from statistics import median, median_low
+from statistics import fmean, median, median_low
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ from napari_rbcflow.sources.tiff_metadata import mm_of, read_metadata, take_elap
 _PLAIN = (".png", ".bmp", ".jpg", ".jpeg", ".pgm")
 _FEW = 0.1  # of the frames: so few pictures beside them are no movie of their own
 _NAMED = 5  # at most, of the odd pictures
+_UNEVEN = 0.25  # by which times in names may differ from frame to frame
 
 
 class Pictures(NamedTuple):
@@ -46,7 +47,7 @@ def open_folder(folder: Path, series: int | None = None) -> MovieReader:
     """Return a reader for the movie in a folder; where there are several, for the chosen one."""
     if (folder / INDEX).is_file():
         return NDTiffReader(folder, series)
-    files = _pictures(folder)
+    files = pictures_in(folder)
     if not files:
         return _open_inside(folder, series)
     if len(files) == 1:
@@ -67,7 +68,8 @@ def open_folder(folder: Path, series: int | None = None) -> MovieReader:
     return PictureReader(folder, chosen.files, chosen.numbers)
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures and stacks of a folder."""
     endings = (*tiff.SUFFIXES, *_PLAIN)
     return sorted(
         path
@@ -79,7 +81,7 @@ def _pictures(folder: Path) -> list[Path]:
 def _open_inside(folder: Path, series: int | None) -> MovieReader:
     """Return the movie in the one folder inside that holds any, as Micro-Manager's ``Pos0``."""
     inside = sorted(path for path in folder.iterdir() if path.is_dir())
-    inside = [path for path in inside if (path / INDEX).is_file() or _pictures(path)]
+    inside = [path for path in inside if (path / INDEX).is_file() or pictures_in(path)]
     if not inside:
         raise BadInput("sources.folder-empty", name=folder.name)
     inside = [path for _, path in sorted((_natural(path.name), path) for path in inside)]
@@ -133,7 +135,11 @@ def sequences(files: Sequence[Path]) -> list[Pictures]:
     for file in files:
         parts = _DIGITS.split(file.name.lower())
         texts.setdefault(tuple(parts[0::2]), []).append((tuple(parts[1::2]), file))
-    clocks = [pictures for text, named in texts.items() if (pictures := _by_clock(text, named))]
+    clocks = [
+        pictures
+        for text, named in texts.items()
+        if (pictures := _by_clock(text, named) or _by_clock(*_parted(text, named)))
+    ]
     timed = {file for one in clocks for file in one.files}
     named = {
         text: [(tuple(map(int, digits)), file) for digits, file in those if file not in timed]
@@ -164,7 +170,7 @@ def _by_clock(text: tuple[str, ...], named: Sequence[tuple[tuple[str, ...], Path
             for k, column in enumerate(times)
         )
         last = first + 2 if is_time else first
-        fraction = last + 1 < len(columns) and wide[last + 1] and len(text[last + 1]) == 1
+        fraction = last + 1 < len(columns) and wide[last + 1] and len(text[last + 1]) < 2
         fraction = fraction and (is_time or text[last + 1] == ".")
         others = [column for k, column in enumerate(columns) if not first <= k <= last + fraction]
         if not (is_time or fraction) or any(len(set(column)) > 1 for column in others):
@@ -182,6 +188,31 @@ def _by_clock(text: tuple[str, ...], named: Sequence[tuple[tuple[str, ...], Path
         if carries and min(steps) > 0 and median_low(carries) <= 2 * median(steps):
             return Pictures([file for _, file in parts], numbers)
     return None
+
+
+_COMPACT = re.compile(r"((?:19|20)\d{6})?([01]\d|2[0-3])([0-5]\d)([0-5]\d)(\d{3}|\d{6})?")
+
+
+def _parted(
+    text: tuple[str, ...], named: Sequence[tuple[tuple[str, ...], Path]]
+) -> tuple[tuple[str, ...], list[tuple[tuple[str, ...], Path]]]:
+    """Part a time of the day that is written without signs, as 20261130100059983, into its numbers."""
+    columns = zip(*(digits for digits, _ in named), strict=True)
+    found = [[_COMPACT.fullmatch(digits) for digits in column] for column in columns]
+    times = [
+        k for k, column in enumerate(found) if all(column) and len({one[0] for one in column if one}) > 1
+    ]
+    if len(times) != 1:
+        return text, list(named)
+    (k,) = times
+    parts = [tuple(part for part in one.groups() if part) for one in found[k] if one]
+    parted = [
+        ((*digits[:k], *part, *digits[k + 1 :]), file)
+        for (digits, file), part in zip(named, parts, strict=True)
+    ]
+    if len(set(map(len, parts))) > 1:
+        return text, list(named)
+    return (*text[: k + 1], *[""] * (len(parts[0]) - 1), *text[k + 1 :]), parted
 
 
 def _signed(texts: Mapping[tuple[str, ...], _Named]) -> dict[tuple[str, ...], _Named]:
@@ -311,7 +342,7 @@ class PictureReader(MovieReader):
         if not tiff.is_tiff(file):
             try:
                 with warnings.catch_warnings(action="ignore"), Image.open(file) as picture:
-                    if is_first and picture.format in ("JPEG", "MPO"):
+                    if picture.format in ("JPEG", "MPO"):
                         self.facts.lossy_codec = "jpeg"
                     tiff.check_shape(file.name, (picture.height, picture.width))
                     return (picture.height, picture.width, _MODES.get(picture.mode, picture.mode)), None
@@ -326,12 +357,15 @@ class PictureReader(MovieReader):
             if max(ends, default=0) > tif.filehandle.size:
                 raise BadInput("sources.folder-file-cut", folder=folder.name, name=file.name)
             tiff.check_shape(file.name, page.shape)
+            tiff.check_samples(file.name, page)
+            inverted = page.photometric == 0
+            self.facts.lossy_codec = self.facts.lossy_codec or tiff.lossy_in(page)
             if is_first:
-                self.facts.inverted = page.photometric == 0
-                self.facts.lossy_codec = tiff.lossy_in(page)
+                self.facts.inverted = inverted
                 read_metadata(tif, self.facts, file.name)
                 self.facts.places = self.facts.n_places = None  # of one frame
-            return (*page.shape, str(page.dtype)), mm_of(page)
+            kind = f"{page.dtype}, {say('sources.inverted')}" if inverted else str(page.dtype)
+            return (*page.shape, kind), mm_of(page)
 
 
 _MODES = {"L": "uint8", "P": "uint8", "1": "bool", "I;16": "uint16", "I;16B": "uint16", "I": "int32"}
@@ -350,6 +384,8 @@ def _steps(numbers: Sequence[int]) -> list[int]:
     """Return how many frames each picture is after the one before it, by their numbers."""
     apart = [b - a for a, b in pairwise(numbers)]
     usual = median(apart) if apart else 1
+    # Milliseconds are rounded: 16, 17, 17.
+    usual = fmean([step for step in apart if abs(step / usual - 1) <= _UNEVEN] or [usual])
     return [max(1, round(step / usual)) for step in apart]
 
 

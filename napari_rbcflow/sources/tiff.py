@@ -130,7 +130,11 @@ class TiffReader(MovieReader):
         if ome.most_frames() > _MOST_FRAMES:  # for which tifffile would take memory
             raise BadInput("sources.too-many-frames", name=name, frames=ome.most_frames())
         stacks = _stacks(tif, name, ome, whole)
-        mine = [k for k, one in enumerate(stacks) if any(_file_of(page) == name for page in one.frames)]
+        mine = [
+            k
+            for k, one in enumerate(stacks)
+            if (any(_file_of(page) == name for page in one.frames) if one.pages else tif.filename == name)
+        ]
         if series is None and file_chooses and len(mine) == 1:
             series = mine[0]
         if not stacks:
@@ -140,6 +144,7 @@ class TiffReader(MovieReader):
         self._shape, self._dtype = keyframe.shape, keyframe.dtype
         self._photometric, self._offset, self._rows = keyframe.photometric, stack.offset, stack.rows
         check_shape(name, self._shape)
+        check_samples(name, keyframe)
         self._pages = stack.frames
         self.may_be_part = not (tif.is_micromanager or any(ome.files()))
         if ome.readable and len(ome.files()) > stack.image:
@@ -288,6 +293,27 @@ def check_shape(name: str, shape: Sequence[int]) -> None:
         raise BadInput("sources.tiff-wrong-shape", name=name, shape=text)
     if math.prod(sorted(shape)[-2:]) > MOST_PIXELS:
         raise BadInput("sources.frames-too-large", name=name, size=text)
+
+
+_ALPHA = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
+_PLAIN = {
+    tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.PALETTE,
+    tifffile.PHOTOMETRIC.LINEAR_RAW,
+}  # fmt: skip
+
+
+def check_samples(name: str, page: Any) -> None:
+    """Refuse pixels that are neither grey nor red, green and blue, with or without alpha, when decoded."""
+    kind, values, extra = page.photometric, page.samplesperpixel, page.extrasamples
+    if kind in _PLAIN:
+        good = values == 1 or (values == 2 and set(extra) <= _ALPHA and bool(extra))
+    elif kind == tifffile.PHOTOMETRIC.RGB:
+        good = values in (3, 4)
+    else:  # what compresses colours decodes them to red, green and blue
+        good = kind == tifffile.PHOTOMETRIC.YCBCR and page.compression in _LOSSY
+    if not good:
+        text = getattr(kind, "name", str(kind)).lower()
+        raise BadInput("sources.tiff-samples", name=name, n=values, kind=text)
 
 
 def _open_set(path: Path) -> tuple[tifffile.TiffFile, Ome]:

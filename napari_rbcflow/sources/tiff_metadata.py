@@ -121,7 +121,10 @@ def _from_ome(ome: Ome, facts: FileFacts, name: str, image: int, at: Mapping[str
     origin = say("sources.origin-ome", name=name)
     _take_deltas(pixels, facts, origin, at)
     facts.take_interval(number(pixels.get("TimeIncrement")), pixels.get("TimeIncrementUnit", "s"), origin)
-    facts.take_step(number(pixels.get("PhysicalSizeX")), pixels.get("PhysicalSizeXUnit", "µm"), origin)
+    facts.take_step(
+        number(pixels.get("PhysicalSizeX")), pixels.get("PhysicalSizeXUnit", "µm"), origin,
+        high=number(pixels.get("PhysicalSizeY")), high_unit=pixels.get("PhysicalSizeYUnit", "µm"),
+    )  # fmt: skip
 
 
 def _take_deltas(pixels: ElementTree.Element, facts: FileFacts, origin: str, at: Mapping[str, int]) -> None:
@@ -129,14 +132,19 @@ def _take_deltas(pixels: ElementTree.Element, facts: FileFacts, origin: str, at:
     unit = "s"
     for plane in (element for element in pixels if _is(element, "Plane")):
         try:
-            if all(int(plane.get(f"The{axis}", 0)) == at.get(axis, 0) for axis in "CZ"):
+            here = all(int(plane.get(f"The{axis}", 0)) == at.get(axis, 0) for axis in "CZ")
+            if here and plane.get("DeltaT") is not None:
                 told.setdefault(int(plane.get("TheT", 0)), float(plane.get("DeltaT", "nan")))
                 unit = plane.get("DeltaTUnit", "s")
         except ValueError:
             return
-    second = in_s(1.0, unit)
-    if second and sorted(told) == list(range(facts.n_frames)):
-        facts.take_times([second * told[t] for t in range(len(told))], origin)
+    second, known = in_s(1.0, unit), len(set(told) & set(range(facts.n_frames)))
+    if second and known == facts.n_frames:
+        facts.take_times([second * told[t] for t in range(known)], origin)
+    elif known > 1:
+        facts.warnings.append(
+            say("sources.times-incomplete", origin=origin, known=known, frames=facts.n_frames)
+        )
 
 
 def take_summary(summary: object, facts: FileFacts, name: str) -> None:
@@ -201,15 +209,23 @@ def _from_imagej(tif: tifffile.TiffFile, facts: FileFacts, name: str) -> None:
         if interval is None and played is not None:
             facts.warnings.append(say("sources.playback-speed", origin=origin, fps=played))
         facts.take_interval(interval, str(described.get("tunit", "s")), origin)
-    if facts.pixel_size_um is None and "XResolution" in tif.pages.first.tags:
-        pixels, units = tif.pages.first.tags["XResolution"].value
-        facts.take_step(units / pixels if pixels else None, str(described.get("unit", "")), origin)
+    if facts.pixel_size_um is None:
+        wide, high = (_per_pixel(tif.pages.first.tags.valueof(f"{axis}Resolution")) for axis in "XY")
+        facts.take_step(wide, str(described.get("unit", "")), origin, high=high)
+
+
+def _per_pixel(resolution: tuple[int, int] | None) -> float | None:
+    pixels, units = resolution or (0, 0)
+    return units / pixels if pixels else None
 
 
 def _from_stk(described: Mapping[str, Any] | None, facts: FileFacts, name: str) -> None:
     described = described or {}
     origin = say("sources.origin-metamorph", name=name)
-    facts.take_step(number(described.get("XCalibration")), str(described.get("CalibrationUnits", "")), origin)
+    facts.take_step(
+        number(described.get("XCalibration")), str(described.get("CalibrationUnits", "")), origin,
+        high=number(described.get("YCalibration")),
+    )  # fmt: skip
     created = described.get("DatetimeCreated")
     if created is not None and len(created) == facts.n_frames:
         times = [_seconds(moment) for moment in created]
@@ -220,7 +236,8 @@ def _from_stk(described: Mapping[str, Any] | None, facts: FileFacts, name: str) 
 def _from_lsm(described: Mapping[str, Any] | None, facts: FileFacts, name: str) -> None:
     described = described or {}
     origin = say("sources.origin-lsm", name=name)
-    facts.take_step(number(described.get("VoxelSizeX")), "m", origin)
+    high = number(described.get("VoxelSizeY"))
+    facts.take_step(number(described.get("VoxelSizeX")), "m", origin, high=high)
     times = described.get("TimeStamps")
     if times is not None and len(times) == facts.n_frames:
         facts.take_times([float(time) for time in times], origin)

@@ -32,6 +32,7 @@ from napari_rbcflow.sources.movie_reader import (
 from napari_rbcflow.types import SIMULATED_MARK
 
 _SAME_RATE = 0.01  # by which the rate that a file promises may differ from that of its time stamps
+_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _NOT_MOVIES = {"tty", "hls", "dash", "concat", "sdp", "rtsp", "lavfi", "bin", "xbin", "adf", "idf"}
 """Formats of text and of lists of other files, for which FFmpeg takes whatever looks like them."""
 
@@ -222,6 +223,7 @@ class VideoReader(MovieReader):
             self._take_stamps(chain([first], packets))
         self.places: Sequence[int] = facts.places or range(facts.n_frames)
         self._seekable = avi is not None and bool(self.stamps) and avi.places == len(avi.whole)
+        facts.pixel_ratio = float(self._stream.sample_aspect_ratio or 1)
         facts.lossy_codec = lossy_codec(self._stream, first)  # which takes the packet
         self._take_comment(self._container.metadata.get("comment", ""), name)
         self._palette: Raw | None = None
@@ -234,10 +236,14 @@ class VideoReader(MovieReader):
         shown = [(pts, key) for pts, key, cut_off in found if not cut_off]  # by an edit list
         facts.n_frames = len(shown)
         rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+        if self._container.format.flags & _NO_TIMESTAMPS:
+            # A bare stream: FFmpeg makes its times up, 25 frames/s where the stream says nothing.
+            rates = [float(rate) for rate in (stream.codec_context.framerate,) if rate]
+            shown = [(None, key) for _, key in shown]
         stamps = sorted(pts for pts, _ in shown if pts is not None)
-        if len(set(stamps)) == len(shown):
+        if len(stamps) == len(shown):
             keys = sorted(pts for pts, key in shown if key and pts is not None)
-            if keys and keys[0] <= stamps[0]:
+            if len(set(stamps)) == len(stamps) and keys and keys[0] <= stamps[0]:
                 self.stamps, self.keys = stamps, keys
             if len(stamps) > 1 and stream.time_base:
                 facts.take_times([float(stamp * stream.time_base) for stamp in stamps], name)

@@ -89,7 +89,7 @@ class ZarrReader(MovieReader):
             chosen = node
         self._array, axes, scale = _first_level(chosen, name)
         array = self._array
-        self._axes = _frame_axes(array.shape, axes or _dimensions(array), name)
+        self._axes = _frame_axes(array.shape, axes or _dimensions(array), name, _may_be_colours(chosen))
         self._t = self._axes.index("t")
         if scale is not None and axes is not None:
             units = [a.get("unit") if isinstance(a, Mapping) else None for a in axes]
@@ -246,7 +246,20 @@ def _dimensions(array: Any) -> Sequence[str] | None:
     return letters if {"y", "x"} <= set(letters) else None
 
 
-def _frame_axes(shape: tuple[int, ...], axes: Sequence[Any] | None, name: str) -> str:
+def _may_be_colours(node: Any) -> bool:
+    """Tell whether NGFF, where it says how three channels are shown, shows them red, green and blue."""
+    attributes = dict(node.attrs)
+    shown = attributes.get("ome", attributes).get("omero")
+    channels = shown.get("channels") if isinstance(shown, Mapping) else None
+    if not isinstance(channels, Sequence):
+        return True
+    colours = [str(one.get("color", "")).upper() for one in channels if isinstance(one, Mapping)]
+    return not all(colours) or colours[:3] == ["FF0000", "00FF00", "0000FF"]
+
+
+def _frame_axes(
+    shape: tuple[int, ...], axes: Sequence[Any] | None, name: str, may_be_colours: bool = True
+) -> str:
     """Return one letter an axis: t, y, x, s (channels), or - for one of length 1 that is dropped."""
     if axes is None:
         if len(shape) == 4 and shape[3] in (3, 4):
@@ -267,7 +280,7 @@ def _frame_axes(shape: tuple[int, ...], axes: Sequence[Any] | None, name: str) -
         long = ["t"]
     if "t" not in names:
         raise BadInput("sources.zarr-no-time", name=name, axes=", ".join(names))
-    if "c" in long and shape[names.index("c")] in (3, 4) and set(long) <= {"t", "c"}:
+    if may_be_colours and "c" in long and shape[names.index("c")] in (3, 4) and set(long) <= {"t", "c"}:
         names[names.index("c")] = "s"
         long.remove("c")
     if set(long) - {"t"}:
@@ -279,10 +292,16 @@ def _frame_axes(shape: tuple[int, ...], axes: Sequence[Any] | None, name: str) -
 def _take_scale(axes: str, units: list[str | None], scale: list[float], facts: FileFacts, name: str) -> None:
     """Take NGFF's scale; writers that know nothing put a scale of 1 without a unit."""
     origin = say("sources.origin-ome", name=name)
-    for axis, unit, step in zip(axes, units, scale, strict=True):
-        if unit is None or step <= 0 or axis not in "tx":
-            continue
-        (facts.take_interval if axis == "t" else facts.take_step)(step, unit, origin)
+    told = {
+        axis: (step, unit)
+        for axis, unit, step in zip(axes, units, scale, strict=True)
+        if unit is not None and step > 0
+    }
+    if "t" in told:
+        facts.take_interval(*told["t"], origin)
+    if "x" in told:
+        high, high_unit = told.get("y", (None, ""))
+        facts.take_step(*told["x"], origin, high=high, high_unit=high_unit)
 
 
 def _take_attributes(attributes: Mapping[str, Any], facts: FileFacts, name: str) -> None:
