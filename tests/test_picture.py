@@ -587,11 +587,11 @@ def test_with_napari_slicing_in_threads_marks_are_on_their_frame(
     picture.image.contrast_limits = (0, 255)
     colour = [int(LABEL_STYLES[Label.FLIPPING].colour[i : i + 2], 16) for i in (1, 3, 5)]
     apart, places = [], []
-    for i in range(1, 31):
+    for i in range(1, 17):
         image = np.full((120, 160), 150, np.uint8)
-        image[:, 5 * i - 1 : 5 * i + 2] = 90
+        image[:, 9 * i - 1 : 9 * i + 2] = 90
         ring.append(Frame(i, i / 60, image))
-        show(picture, snapshot(i, {1: (60.0, 5.0 * i)}), (judged(1, Label.FLIPPING),), qtbot)
+        show(picture, snapshot(i, {1: (60.0, 9.0 * i)}), (judged(1, Label.FLIPPING),), qtbot)
         for pause_ms in (0, 8, 25):
             qtbot.wait(pause_ms)
             screen = seen_on(picture) if painted else drawn_by_napari(picture)
