@@ -15,7 +15,7 @@ from factories import SaysAll, a_judgement, a_track
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sentence_keys import refused
+from sentence_keys import is_said, refused
 
 from napari_rbcflow.classification.two_stage import TwoStage
 from napari_rbcflow.cli.terminal import say_notes, say_number
@@ -329,6 +329,7 @@ def test_the_first_seconds_of_a_run_are_no_warning() -> None:
         ({"counted_at_other_speeds_share": 0.495, "counted_with_speed": 19}, set(), set()),
         ({"light_grey": 15.0}, set(), {"light-dark"}),
         ({"light_grey": 215.0}, {"light-bright"}, set()),
+        ({"black_share": 0.005}, {"light-dark"}, set()),
         ({"saturated_share": 0.001}, set(), {"light-saturated"}),
         ({"light_most_grey": 180.0}, {"light-changed"}, set()),
         ({"flicker_share": 0.05}, {"light-flicker"}, set()),
@@ -460,6 +461,14 @@ def test_a_tick_stands_exactly_beside_what_lies_in_the_printed_range(
     of_no_measure = {"few-cells", "no-cell", "none-counted", "brief"}
     grave = [w for w in warnings if w.grave and w.key not in of_no_measure]
     assert sum(line.severity is Severity.WARNING for line in lines) == len({w.key for w in grave})
+
+
+def test_black_in_a_bright_field_is_not_called_a_dark_field() -> None:
+    """A black border: "too dark (128 of 255)" sent people to the lamp."""
+    for grey, key in ((128.0, "quality.warn-light-dark-black"), (15.0, "quality.warn-light-dark")):
+        (told,) = warnings_of_figures({"frames": 3600, "light_grey": grey, "black_share": 0.05})
+        assert (told.key, told.grave) == ("light-dark", True)
+        assert is_said(key, told.sentence, grey=grey)
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,8 @@ def _light(figures: Figures) -> Iterator[RunWarning]:
         yield RunWarning.saying("light-bright", _severity(level), grey=grey)
     if level < 0 or BLACK.broken_by(black) > 0:
         dark = _severity(min(level, -BLACK.broken_by(black)))
-        yield RunWarning.saying("light-dark", dark, grey=grey)
+        how = "" if level < 0 else "-black"
+        yield RunWarning.saying("light-dark", dark, how, grey=grey, black=share_words(black, BLACK.decimals))
     flicker = number(figures, "flicker_share") or 0.0
     if FLICKER.broken_by(flicker):
         yield RunWarning.saying("light-flicker", NOTE, flicker=100 * flicker)
