@@ -125,10 +125,12 @@ def test_equal_frames_were_stored_twice_unless_the_codec_makes_them_equal(
     assert source.missed == ({"stored-twice": twice} if twice else {})
 
 
-def stamped(path: Path, times_ms: list[float], codec: str, pixels: str, **options: str) -> Path:
+def stamped(
+    path: Path, times_ms: list[float], codec: str, pixels: str, rate: int = 60, **options: str
+) -> Path:
     """Write a video whose frames have these times."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=60, options=options)
+        stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width, stream.pix_fmt = *FRAMES.shape[1:], pixels
         stream.codec_context.time_base = Fraction(1, 1000)
         for k, time_ms in enumerate(times_ms):
@@ -192,6 +194,14 @@ def test_two_frames_with_one_time_hide_no_hole(tmp_path: Path) -> None:
         np.testing.assert_array_equal(source.frame(came[30].index), came[30].image)
     assert info.fps == pytest.approx(60, rel=0.01)
     assert source.missed == {"not-recorded": 30}
+
+
+def test_frames_closer_than_the_clock_of_their_container_are_whole(tmp_path: Path) -> None:
+    """At 2000 frames/s two have the same millisecond, and the length is rounded, too."""
+    with (
+        source := open_movie(stamped(tmp_path / "m.mkv", [k / 2 for k in range(60)], "ffv1", "gray", 2000))
+    ):
+        assert len(list(source.frames())) + sum(source.missed.values()) == 60
 
 
 @pytest.mark.parametrize(

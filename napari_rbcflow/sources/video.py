@@ -251,10 +251,9 @@ class VideoReader(MovieReader):
         promised = stream.frames
         if "matroska" in self._container.format.name and self._container.duration and stamps and measured:
             # Its header gives the length, once the recorder has closed it.
-            ends = (
-                self._container.duration / av.time_base - float(stamps[-1] * (stream.time_base or 0))
-            ) * measured
-            promised = len(found) + round(ends) - 1
+            tick = float(stream.time_base or 0)  # to which times and length are rounded
+            ends = (self._container.duration / av.time_base - tick * stamps[-1]) * measured
+            promised = len(found) + round(ends - max(0.0, tick * measured - 0.5)) - 1
         if promised > len(found):
             command = f"ffmpeg -i {shlex.quote(name)} -c copy whole{self.path.suffix}"
             remedy = say("sources.record-copy-or-keep", command=command)
