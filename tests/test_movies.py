@@ -707,7 +707,7 @@ BAD: dict[str, tuple[Any, ...]] = {
         "m",
         lambda p, f: _folder(p, f[:5], f[:9, ::-1]),
         "several-series",
-        "0: 0.tif; 1: 1.tif",
+        "0: 0.tif; 1: 1.tif.*by its own path",
     ),
     "zarr of no frames": ("m.zarr", lambda p, f: zarr_array(p, f[:0]), "no-frames"),
     "zarr of one image": ("m.zarr", lambda p, f: zarr_array(p, f[0]), "zarr-single-image"),

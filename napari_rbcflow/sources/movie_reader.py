@@ -185,16 +185,16 @@ def read_clock(
     return placed[-1] / float(times[-1] - times[0]), placed
 
 
-def choose_series(name: str, found: Sequence[str], series: int | None) -> int:
+def choose_series(name: str, found: Sequence[str], series: int | None, *, apart: bool = False) -> int:
     """Return which of several movies in one file is meant: positions, series, or streams of a video.
 
-    `found` says in a few words what each is. BadInput where several are there and nobody chose, or where
-    there is no such.
+    `found` says in a few words what each is; `apart` that each has a path of its own. BadInput where several
+    are there and nobody chose, or where there is no such.
     """
     titles = "; ".join(f"{k}: {title}" for k, title in enumerate(found[:_NAMED]))
     titles += "; ..." if len(found) > _NAMED else ""
     if series is None and len(found) > 1:
-        raise BadInput("sources.several-series", name=name, n=len(found), found=titles)
+        raise BadInput("sources.several-series", name=name, n=len(found), found=titles, apart=apart)
     if not 0 <= (series or 0) < len(found):
         raise BadInput("sources.no-such-series", name=name, series=series, n=len(found), found=titles)
     return series or 0

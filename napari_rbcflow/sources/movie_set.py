@@ -119,7 +119,7 @@ def open_all(files: Sequence[Path], folder: str, open_one: Open, series: int | N
         one[0].name if len(one) == 1 else say("sources.title-parts", first=one[0].name, last=one[-1].name)
         for one in found
     ]
-    return open_parts(found[choose_series(folder, titles, series)][0], open_one)
+    return open_parts(found[choose_series(folder, titles, series, apart=True)][0], open_one)
 
 
 def _beside(path: Path) -> tuple[str, list[tuple[int, Path]]]:

@@ -87,7 +87,8 @@ def _open_inside(folder: Path, series: int | None) -> MovieReader:
     inside = [path for _, path in sorted((_natural(path.name), path) for path in inside)]
     if len(inside) == 1:
         return open_folder(inside[0], series)
-    return open_folder(inside[choose_series(folder.name, [path.name for path in inside], series)])
+    chosen = choose_series(folder.name, [path.name for path in inside], series, apart=True)
+    return open_folder(inside[chosen])
 
 
 def _stacks(files: Sequence[Path]) -> list[Path]:
