@@ -132,6 +132,7 @@ def test_many_movies_are_watched_stopped_gone_on_with_and_opened(
 
     # Clicked twice, a session opens as by File > Open.
     w.table.selectRow(0)
+    assert f"{say('session.verdict-provisional')}: " in w.why.text()
     w.table.itemDoubleClicked.emit(w.table.item(0, 0))
     qtbot.waitUntil(lambda: movie.job.result is not None, timeout=LONG_MS)
     assert movie.job.result.session.folder.name == "m0"

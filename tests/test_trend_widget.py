@@ -24,6 +24,7 @@ from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDesktopServices, QDropEvent
 from qtpy.QtWidgets import QFileDialog
 
+from napari_rbcflow.widgets.dock import frame_of
 from napari_rbcflow.widgets.trend_plot import TrendPlot
 
 
@@ -101,6 +102,15 @@ def test_a_folder_is_dropped_a_point_clicked_and_all_of_it_saved(
     assert widget.table.item(0, 0).text().startswith("2026-05-04")
     assert f"✕ {say('viewer.trend-not-used')}" in [widget.table.item(row, 4).text() for row in range(11)]
     assert "✎" in widget.table.item(7, 1).text()
+
+    # As narrow as beside napari's own docks on a laptop, it is seen which runs are below.
+    dock, window = frame_of(widget)
+    window.resizeDocks([dock], [430], Qt.Orientation.Horizontal)
+    qtbot.waitUntil(lambda: widget.width() <= 430, timeout=5_000)
+    table = widget.table
+    item = next(table.item(row, 4) for row in range(11) if "▼" in table.item(row, 4).text())
+    words = table.fontMetrics().horizontalAdvance(item.text())
+    assert table.visualItemRect(item).left() + words < table.viewport().width()
 
     # A click on a point chooses its row; a second one opens its report.
     opened: list[str] = []

@@ -544,7 +544,7 @@ class BatchWidget(Dock):
         """Show in full what is said of the movie that is selected."""
         row = self.table.chosen
         self.open_button.setEnabled(row is not None and bool(row.get("session")))
-        set_text(self.why, "" if row is None else breakable(" ".join(filter(None, _texts(row)[-2:]))))
+        set_text(self.why, "" if row is None else breakable(": ".join(filter(None, _texts(row)[-2:]))))
 
     # ------------------------------------------------------------------ sessions
 

@@ -82,7 +82,7 @@ _HEADINGS = (
     say("viewer.control-of-day"),
     say("viewer.trend-session"),
 )
-_CONTROL = 7
+_CELLS, _BELOW, _CONTROL = 3, 4, 7
 _HEIGHT = 260
 
 
@@ -102,6 +102,9 @@ class RunsTable(QTableWidget):
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.horizontalHeader().setStretchLastSection(True)
+        # Beside napari's own docks on a laptop there is no room for both.
+        self.horizontalHeader().moveSection(_CELLS, _BELOW)
+        self.setFrameShape(QTableWidget.Shape.NoFrame)
         self.setMinimumHeight(_HEIGHT)
         self.itemSelectionChanged.connect(self._selected)
         self.itemDoubleClicked.connect(lambda item: self.opened.emit(self._place(item.row())))
@@ -299,7 +302,7 @@ class TrendWidget(Dock):
         both.addLayout(_row(self.table_button, self.picture_button))
         both.addWidget(self.notes)
         outer = QVBoxLayout(self)
-        outer.setContentsMargins(4, 4, 4, 4)
+        outer.setContentsMargins(2, 4, 2, 4)  # the table needs every pixel
         outer.setSpacing(4)
         for part in (self.container.native, self.show_button, self.message, self.status):
             outer.addWidget(part)
