@@ -27,6 +27,7 @@ from napari_rbcflow.quality.rules import warnings_of_figures
 from napari_rbcflow.ring import FrameRing
 from napari_rbcflow.sentences import say
 from napari_rbcflow.simulation import SimulatedChamber
+from napari_rbcflow.sources import open_frames
 from napari_rbcflow.sources.factory import open_source
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import Frame
@@ -376,6 +377,7 @@ def test_pixels_that_are_square_after_all_are_read(movie: np.ndarray, tmp_path: 
     BAD["tiff of pixels that are not square"][1](path, movie)
     with open_movie(path, pixel_size_um=0.5) as info:
         assert info.pixel_size_um == 0.5
+    np.testing.assert_array_equal(open_frames(path)[3], movie[3])  # to look at, also next to its analysis
     with refused(BadInput, "sources.pixels-not-square"):
         open_movie(ome_zarr(tmp_path / "m.zarr", movie[:12], 3, height=0.6)).open()
 

@@ -120,7 +120,7 @@ class MovieFrames(FrameArray):
     def __init__(self, path: Path, series: int | None = None, rotate: int = 0) -> None:
         from napari_rbcflow.sources.movie import open_movie  # every reader of files
 
-        self._movie = open_movie(path, series=series)
+        self._movie = open_movie(path, series=series, only_shown=True)
         self.info = self._movie.open()
         self._rotate = rotate
         sides = (self.info.height, self.info.width)

@@ -120,6 +120,7 @@ def open_movie(
     pixel_size_um: float | None = None,
     series: int | None = None,
     paced: bool = False,
+    only_shown: bool = False,
 ) -> Movie:
     """Return a recorded movie, not yet opened.
 
@@ -134,6 +135,8 @@ def open_movie(
         Which movie of a file that holds several (positions, series, video streams), counted from 0.
     paced : bool
         Play at its own pace, as a live source in a camera's place.
+    only_shown : bool
+        Take what cannot be analysed, too: pixels that are not square.
 
     Raises
     ------
@@ -144,7 +147,9 @@ def open_movie(
     if not path.exists():
         raise BadInput("sources.no-file", path=path)
     check_settings(fps=fps, pixel_size_um=pixel_size_um)
-    return Movie(path, fps=fps, pixel_size_um=pixel_size_um, series=series, paced=paced)
+    return Movie(
+        path, fps=fps, pixel_size_um=pixel_size_um, series=series, paced=paced, only_shown=only_shown
+    )
 
 
 class Movie(RecordedSource):
@@ -158,9 +163,11 @@ class Movie(RecordedSource):
         pixel_size_um: float | None,
         series: int | None,
         paced: bool,
+        only_shown: bool,
     ) -> None:
         self.path, self.series = path, series
         self._fps, self._pixel_size_um, self._paced = fps, pixel_size_um, paced
+        self._only_shown = only_shown
         self._reader: MovieReader | None = None
         self._grey = GreyRule()
         self._info: SourceInfo | None = None
@@ -294,7 +301,8 @@ class Movie(RecordedSource):
             raise BadInput(
                 "sources.frames-too-small", name=name, width=width, height=height, least=MIN_SIDE_PX
             )
-        if self._pixel_size_um is None and abs(math.log(facts.pixel_ratio)) > _SQUARE:
+        is_square = abs(math.log(facts.pixel_ratio)) <= _SQUARE
+        if not (is_square or self._only_shown or self._pixel_size_um is not None):
             raise BadInput("sources.pixels-not-square", name=name, ratio=facts.pixel_ratio)
         warnings = [*facts.warnings, *self._grey.warnings]
         fps = self._fps or facts.fps
