@@ -182,7 +182,7 @@ def _print_end(
 def _lost(n: int, counts: Mapping[str, int]) -> str:
     from napari_rbcflow.quality import by_reason
 
-    return say("cli.lost-by-reason", frames=n, reasons=by_reason(counts)) if counts else f"{n}"
+    return say("cli.lost-by-reason", frames=n, reasons=by_reason(counts)) if counts else f"{n:,}"
 
 
 def _warnings_in(folder: Path, reported: Sequence[str]) -> list[RunWarning]:
