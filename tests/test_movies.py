@@ -770,6 +770,11 @@ BAD: dict[str, tuple[Any, ...]] = {
         "several-series",
         "2 movies.*0: a.*1: b",
     ),
+    "zarr group of an array a frame": (
+        "m.zarr",
+        lambda p, f: [zarr_array(p / str(k), f[k]) for k in range(9)] and zarr.open_group(p, mode="a"),
+        "zarr-no-array",
+    ),
     "zarr group of none": ("m.zarr", lambda p, f: zarr.open_group(p, mode="w"), "zarr-no-array"),
     "int8 below zero": ("m.tif", lambda p, f: _tif(p, (f.astype(int) - 128).astype("i1")), "grey-negative"),
     "zarr damaged": ("m.zarr", lambda p, f: _text(zarr_array(p, f) / "zarr.json", "{"), "zarr-unreadable"),
