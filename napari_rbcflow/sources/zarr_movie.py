@@ -81,10 +81,9 @@ class ZarrReader(MovieReader):
         if isinstance(node, zarr.Group):
             images = list(_images(node))
             titles = [say("sources.title-zarr", path=at, shape=_array_of(one)) for at, one in images]
+            # An array a frame is no movie: their order is unknown.
             pictures = [one for _, one in images if isinstance(one, zarr.Array) and one.ndim < 3]
-            if (
-                not images or len(pictures) == len(images) > 1
-            ):  # an array for each frame, whose order is unknown
+            if not images or len(pictures) == len(images) > 1:
                 raise BadInput("sources.zarr-no-array", name=name)
             chosen = images[choose_series(name, titles, series)][1]
         else:
