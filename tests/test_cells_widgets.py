@@ -390,7 +390,7 @@ def test_steps_visit_exactly_what_a_query_chooses(
             walked.append(cell)
             cell = order.step(cell, steps)
         assert walked == wanted
-    assert order.found.tolist() == expected
+    assert order.cells[order.chosen].tolist() == expected
     for at, cell in enumerate(everyone):
         before = [c for c in expected if everyone.index(c) < at]
         after = [c for c in expected if everyone.index(c) > at]
@@ -430,7 +430,8 @@ def test_cells_of_a_session_are_sorted_and_limited(tmp_path: Path) -> None:
         for query in queries:
             _, expected = chosen_by(session.cells, query, set(session.changes_in_force))
             rows = browser.rows(query)
-            assert [row.cell for row in rows] == browser.order(query).found.tolist() == expected
+            order = browser.order(query)
+            assert [row.cell for row in rows] == order.cells[order.chosen].tolist() == expected
             for row in rows:
                 record = browser.look(row.cell)
                 assert row.present_label == record.present_label
