@@ -63,3 +63,16 @@ def test_what_the_quality_says_stands_above_and_beside_the_number(qtbot: Any) ->
     panel.draw_now()
     assert panel.warnings.grave == ()
     assert panel.verdict.verdict is Verdict.PROVISIONAL
+
+
+def test_of_long_names_patient_and_sample_are_both_seen(qtbot: Any) -> None:
+    panel = ResultPanel()
+    qtbot.addWidget(panel)
+    panel.show_whose("Ada Lovelace 1815-12-10", "before transfusion 2")
+    metrics, whole = panel.whose.fontMetrics(), panel.whose.text()
+    room = metrics.horizontalAdvance(whole)
+    assert panel.whose.shown(room) == whole
+    shown = panel.whose.shown(3 * room // 4)
+    patient, sample = shown.split(" · ")
+    assert (patient[:3], patient[-2:], sample[:3], sample[-2:]) == ("Ada", "10", "bef", " 2")
+    assert metrics.horizontalAdvance(shown) <= 3 * room // 4

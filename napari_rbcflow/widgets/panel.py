@@ -7,6 +7,7 @@ from html import escape
 
 from qtpy.QtCore import QEvent, QObject, QPoint, QSize, Qt, QTimer
 from qtpy.QtGui import (
+    QFontMetrics,
     QMoveEvent,
     QPainter,
     QPaintEvent,
@@ -96,8 +97,29 @@ def wrapping_label(style: str = "") -> QLabel:
     return label
 
 
+_BETWEEN = " · "
+
+
+def _shortened(names: Sequence[str], metrics: QFontMetrics, room: int) -> str:
+    """Return the names side by side, each shortened by itself to the room there is."""
+    if metrics.horizontalAdvance(whole := _BETWEEN.join(names)) <= room:
+        return whole
+    room -= metrics.horizontalAdvance(_BETWEEN) * (len(names) - 1)
+    widths = [metrics.horizontalAdvance(name) for name in names]
+    half = room // len(names)
+    # What a short name leaves is for the other.
+    rooms = [max(half, room - (sum(widths) - width)) for width in widths]
+    middle = Qt.TextElideMode.ElideMiddle
+    return _BETWEEN.join(
+        metrics.elidedText(name, middle, width) for name, width in zip(names, rooms, strict=True)
+    )
+
+
 class ElidingLabel(QLabel):
-    """A line of plain text that is shortened in the middle to the room there is; the tooltip has it whole."""
+    """A line of plain text that is shortened in the middle to the room there is; the tooltip has it whole.
+
+    Of a patient and a sample each is shortened by itself: one that is long takes nothing of a short one.
+    """
 
     def __init__(self, style: str = "") -> None:
         super().__init__()
@@ -114,9 +136,13 @@ class ElidingLabel(QLabel):
         """Draw what there is room for."""
         painter = QPainter(self)
         room = self.contentsRect()
-        shown = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideMiddle, room.width())
+        shown = self.shown(room.width())
         painter.drawText(room, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, shown)
         painter.end()
+
+    def shown(self, room: int) -> str:
+        """Return what there is room for."""
+        return _shortened(self.text().split(_BETWEEN), self.fontMetrics(), room)
 
 
 def breakable(text: str) -> str:
@@ -300,7 +326,6 @@ class WarningBox(QWidget):
 _LEAST_BUTTON_WIDTH = 110
 # Pixels of a button's width that padding and frame take.
 _BESIDE_TEXT = 24
-_BETWEEN = " · "
 
 
 class PatientButton(QPushButton):
@@ -336,25 +361,14 @@ class PatientButton(QPushButton):
             self._write()
 
     def _write(self) -> None:
-        text = f"{self._what}: {_BETWEEN.join(self._shortened())}" if self._names else self._what
+        text = self._what
+        if self._names:
+            text, metrics = f"{self._what}: ", self.fontMetrics()
+            room = self.width() - _BESIDE_TEXT - metrics.horizontalAdvance(text)
+            text += _shortened(self._names, metrics, room)
         text = text.replace("&", "&&")  # which is else a shortcut's mark
         if text != self.text():
             self.setText(text)
-
-    def _shortened(self) -> tuple[str, ...]:
-        metrics = self.fontMetrics()
-        room = self.width() - _BESIDE_TEXT - metrics.horizontalAdvance(f"{self._what}: ")
-        if metrics.horizontalAdvance(_BETWEEN.join(self._names)) <= room:
-            return self._names
-        room -= metrics.horizontalAdvance(_BETWEEN) * (len(self._names) - 1)
-        widths = [metrics.horizontalAdvance(name) for name in self._names]
-        half = room // len(self._names)
-        # What a short name leaves is for the other.
-        rooms = [max(half, room - (sum(widths) - width)) for width in widths]
-        middle = Qt.TextElideMode.ElideMiddle
-        return tuple(
-            metrics.elidedText(name, middle, width) for name, width in zip(self._names, rooms, strict=True)
-        )
 
 
 _BUTTON = "font-size: 20px; font-weight: 600; padding: 8px;"
