@@ -21,6 +21,7 @@ from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session, read_signatures, sign
 from napari_rbcflow.session.schema import read_run, write_run
 from napari_rbcflow.sources.movie import open_movie
+from napari_rbcflow.trend import gather
 from napari_rbcflow.types import Frame
 
 Command = Callable[..., tuple[int, str, str]]
@@ -117,6 +118,20 @@ def test_only_a_result_leaves_as_a_final_observation(study: Path, tmp_path: Path
     # The same run is the same observation, wherever its folder lies.
     assert exchange.write_fhir([study / "result"], tmp_path / "one.json") == 1
     assert json.loads((tmp_path / "one.json").read_text())["id"] == one.id
+
+
+def test_a_patient_has_one_name_in_every_format(tmp_path: Path):
+    for k, name in enumerate(("Zo\u0308e  B", " Zöe\u00a0B")):
+        write(tmp_path / f"s{k}", some_pairs(20, seed=k), patient=name)
+    exchange.write_fhir([tmp_path], tmp_path / "all.json")
+    entries = json.loads((tmp_path / "all.json").read_text("utf-8"))["entry"]
+    told = {entry["resource"]["subject"]["identifier"]["value"] for entry in entries}
+    assert (
+        told
+        == set(exchange.runs_table([tmp_path])["patient"])
+        == set(gather([tmp_path]).patients)
+        == {"Zöe B"}
+    )
 
 
 def test_who_signed_stands_in_the_observation_and_in_a_provenance(study: Path, tmp_path: Path):

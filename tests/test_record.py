@@ -159,10 +159,40 @@ def test_an_edited_signature_and_an_edited_report_are_found(copied):
     assert verify(copied).findings == []
     swap_text(copied / "report.html", "</h1>", " (edited)</h1>")
     assert any_said("session.signed-changed", verify(copied).findings, names="report.html")
+    assert any_said("session.found-report-edited", verify(copied).findings)
     # With the last lines, or the whole file, gone, the page still shows who signed.
     for left in (first, None):
         (copied / "signatures.csv").unlink() if left is None else (copied / "signatures.csv").write_text(left)
         assert any_said("session.found-signature-behind", verify(copied).findings)
+
+
+def test_what_was_edited_in_a_page_or_in_run_json_is_found_though_nobody_signed(copied):
+    page, run = (copied / "report.html").read_bytes(), read_run(copied)
+    for old, new in (("</h1>", " (edited)</h1>"), ("<p>", ""), ("%", "1 %"), ("</html>", "</html> ")):
+        swap_text(copied / "report.html", old, new)
+        assert verify(copied).findings == [say("session.found-report-edited")]
+        (copied / "report.html").write_bytes(page)
+    for entry in (
+        {"patient": "XY"},
+        {"sample": ""},
+        {"record": {"operator": "Anna"}},
+        {"ended": run["started"]},
+    ):
+        write_run(copied, run | entry)
+        assert verify(copied).findings == [say("session.found-report-of-another-run")]
+    # Who looks at it and signs answers for it.
+    sign(copied, "A. Smith")
+    assert verify(copied).findings == []
+    # A page of an earlier version says nothing of it.
+    swap_text(copied / "report.html", "<!-- Made from", "<!-- Made of")
+    assert not any_said("session.found-report-edited", verify(copied).findings)
+
+
+def test_a_sample_that_was_drawn_after_the_signature_is_told_on_the_page(copied):
+    sign(copied, "A. Smith")
+    open_session(copied).review_sample(5)
+    (finding,) = verify(copied).findings
+    assert is_said("session.signed-changed", finding, names="review.json")
 
 
 def test_a_session_that_says_another_source_than_its_frames_is_not_whole(tmp_path):

@@ -118,12 +118,12 @@ def test_it_stands_in_run_json_from_the_first_second_to_the_close(tmp_path: Path
     assert verify(folder).findings == []
     # A verdict that was edited is found.
     swap_text(folder / "run.json", '"verdict": "provisional"', '"verdict": "result"')
-    (finding,) = verify(folder).findings
+    (finding,) = verify(folder, only_number=True).findings
     assert is_said("session.found-verdict-differs", finding, told="result")
     # A session from before there were verdicts gets one, and is whole.
     del run["verdict"], run["verdict_reason"]
     write_run(folder, run)
-    assert verify(folder).findings == []
+    assert verify(folder, only_number=True).findings == []
     assert open_session(folder).conclusion == conclude(run)
     # Its review counts.
     (folder / "review.json").write_text(json.dumps({"fraction_reviewed": vars(NARROW)}))

@@ -18,6 +18,7 @@ from napari_rbcflow.errors import BadInput, RbcflowError
 from napari_rbcflow.exchange.leaving import OURS, Leaving, ready_to_leave, write_new
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import FractionFigure, Signature, record_lines
+from napari_rbcflow.trend import one_line
 from napari_rbcflow.types import Verdict
 
 SYSTEM = f"urn:uuid:{OURS}"
@@ -67,7 +68,7 @@ def observation(one: Leaving) -> dict[str, Any]:
         "category": [_concept("laboratory", system=f"{_HL7}/observation-category")],
         "code": _concept("tank-treading-fraction", say("exchange.observation-title")),
     }
-    if patient := str(run.get("patient") or "").strip():
+    if patient := one_line(run.get("patient")):  # as the trend calls the same patient
         told["subject"] = {"type": "Patient", "identifier": {"value": patient}, "display": patient}
     told |= _when(one)
     names = [str(one.record.get("operator") or ""), *(signature.by for signature in one.signatures[0])]
@@ -236,7 +237,7 @@ def _device(one: Leaving) -> dict[str, Any]:
 def _specimen(one: Leaving) -> dict[str, Any]:
     """Return the blood, as far as it is known; empty where nothing is."""
     told: dict[str, Any] = {}
-    if sample := str(one.run.get("sample") or "").strip():
+    if sample := one_line(one.run.get("sample")):
         told["identifier"] = [{"value": sample}]
     if drawn := _moment(one.record.get("drawn")):
         told["collection"] = {"collectedDateTime": drawn}

@@ -16,6 +16,7 @@ import pandas as pd
 from napari_rbcflow.exchange.leaving import Leaving, ready_to_leave, write_new
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import CELL_COUNTS
+from napari_rbcflow.trend import one_line
 
 FRACTION_KEY = "Erythrocytes.tank-treading/Erythrocytes.judged:NFr:Pt:Bld:Qn:Microscopy.light.flow chamber"
 _COUNT = "{}:Num:Pt:Bld:Qn:Microscopy.light.flow chamber"
@@ -141,8 +142,8 @@ def _row(one: Leaving) -> dict[str, Any]:
         "started": started,
         "ended": ended,
         "duration_s": _seconds(started, ended),
-        "patient": run.get("patient"),
-        "sample": run.get("sample"),
+        "patient": one_line(run.get("patient")),
+        "sample": one_line(run.get("sample")),
         "simulated": int(one.conclusion.simulated),
         "status": "interrupted" if one.session.interrupted else str(run["status"]),
         "stop_reason": run.get("stop_reason"),

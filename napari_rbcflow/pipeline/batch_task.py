@@ -37,7 +37,7 @@ from napari_rbcflow.pipeline.batch_list import BatchMovie
 from napari_rbcflow.pipeline.client import Phase, Worker, WorkerRun
 from napari_rbcflow.pipeline.messages import MovieFile, RunRequest
 from napari_rbcflow.sentences import say
-from napari_rbcflow.session import Session, read_run, write_run
+from napari_rbcflow.session import Session, read_run, write_report_again, write_run
 from napari_rbcflow.types import RunStatus
 
 log = logging.getLogger(__name__)
@@ -223,4 +223,5 @@ def _named(folder: Path, movie: BatchMovie) -> Session:
         run = read_run(folder)
         run["parameters"]["source_details"]["file"] = movie.address
         write_run(folder, run)
+        write_report_again(folder)
     return session

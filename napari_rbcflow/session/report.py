@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from html import unescape
@@ -40,7 +41,7 @@ from napari_rbcflow.session.label_edits import CHANGES_FILE, STRUCK_OUT
 from napari_rbcflow.session.reader import Session
 from napari_rbcflow.session.record import record_lines
 from napari_rbcflow.session.schema import RUN_FILE, is_being_written, percent, read_run, too_few_words
-from napari_rbcflow.session.signature import SIGNATURES_FILE, signature_words
+from napari_rbcflow.session.signature import SIGNATURES_FILE, signature_words, without_signatures
 from napari_rbcflow.session.verdict import REVIEW_FILE, REVIEWS_FILE, read_review
 from napari_rbcflow.types import LEAST_FRAMES, Label, RunStatus, Verdict
 
@@ -58,6 +59,10 @@ _CHANGES = 'data-changes="'
 """Behind it the page holds the number of changes by hand that it shows."""
 _REVIEWED = 'data-reviewed="'
 """Behind it the page holds how many bytes of ``reviews.csv`` are in its number."""
+
+
+_MADE = "<!-- Made from run.json {}; hash of this page: {} -->\n"
+"""The last line of a page, by which `verify` finds what was edited; no proof against who writes it anew."""
 
 
 def shows_changes(folder: Path, n: int) -> bool:
@@ -98,9 +103,34 @@ def write_report(
     """
     path = Path(folder) / "report.html"
     run = read_run(Path(folder)) if run is None else run
-    page = _template().render(_contents(Session(Path(folder), dict(run), cells)))
-    replace_file(path, page.encode(errors="backslashreplace"))
+    text = _template().render(_contents(Session(Path(folder), dict(run), cells)))
+    page = text.encode(errors="backslashreplace")
+    made_from = hashlib.sha256((path.parent / RUN_FILE).read_bytes()).hexdigest()
+    replace_file(path, page + _MADE.format(made_from, _page_hash(page, made_from)).encode())
     return path
+
+
+def _page_hash(page: bytes, made_from: str) -> str:
+    return hashlib.sha256(without_signatures(page) + made_from.encode()).hexdigest()
+
+
+def report_findings(folder: Path) -> Iterator[str]:
+    """Say if ``report.html`` was edited, or ``run.json`` since the page was made from it.
+
+    Nothing of a page that does not tell: those of earlier versions.
+    """
+    try:
+        page = (folder / "report.html").read_bytes()
+    except FileNotFoundError:
+        return
+    pattern = re.escape(_MADE).replace(r"\{\}", "([0-9a-f]{64})").encode()
+    if (told := re.search(pattern + rb"\Z", page)) is None:
+        return
+    made_from, own = (digest.decode() for digest in told.groups())
+    if _page_hash(page[: told.start()], made_from) != own:
+        yield say("session.found-report-edited")
+    elif hashlib.sha256((folder / RUN_FILE).read_bytes()).hexdigest() != made_from:
+        yield say("session.found-report-of-another-run")
 
 
 def write_report_again(folder: Path, *, unless: Callable[[], bool] = lambda: False) -> str:

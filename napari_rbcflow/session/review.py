@@ -36,7 +36,7 @@ from napari_rbcflow.session.append_only import (
     when,
     who,
 )
-from napari_rbcflow.session.report import shows_review, write_report_again
+from napari_rbcflow.session.report import shows_review, shows_signatures, write_report_again
 from napari_rbcflow.session.schema import FractionFigure, is_being_written, read_run
 from napari_rbcflow.session.verdict import REVIEW_FILE, REVIEWS_FILE, Conclusion, conclude, read_review
 from napari_rbcflow.types import Bools, Label, RunStatus
@@ -225,7 +225,10 @@ class Review:
         if n < 1:
             raise BadInput("session.review-sample-of-none", n=n)
         with self._alone():
-            return self._sample(n, by)
+            cells = self._sample(n, by)
+        # A page that says that nothing has changed since it was signed is no longer right.
+        self.report_fault = write_report_again(self.folder, unless=lambda: shows_signatures(self.folder))
+        return cells
 
     def _sample(self, n: int, by: str) -> list[int]:
         plan, said = self.plan, self.labels

@@ -113,6 +113,11 @@ def signed_hashes(folder: Path) -> dict[str, str]:
     return {name: digest for name, digest in _hashes(folder).items() if name != REPORT_FILE}
 
 
+def without_signatures(page: bytes) -> bytes:
+    """Return a report without what tells of signatures."""
+    return _BLOCK.sub(b"", page)
+
+
 def report_hash(folder: Path) -> str | None:
     """Return the SHA-256 of the report without what tells of signatures; None where there is none."""
     return _hashes(folder).get(REPORT_FILE)
@@ -135,5 +140,5 @@ def _hashes(folder: Path) -> dict[str, str]:
             data = (folder / name).read_bytes()
         except FileNotFoundError:
             continue
-        found[name] = hashlib.sha256(_BLOCK.sub(b"", data) if name == REPORT_FILE else data).hexdigest()
+        found[name] = hashlib.sha256(without_signatures(data) if name == REPORT_FILE else data).hexdigest()
     return found

@@ -31,7 +31,12 @@ from napari_rbcflow.session.crops import CropReader
 from napari_rbcflow.session.label_edits import findings as faults_of_changes
 from napari_rbcflow.session.label_edits import read_audit
 from napari_rbcflow.session.reader import Session, open_session
-from napari_rbcflow.session.report import shows_changes, shows_signatures, write_report_again
+from napari_rbcflow.session.report import (
+    report_findings,
+    shows_changes,
+    shows_signatures,
+    write_report_again,
+)
 from napari_rbcflow.session.review import TABLE as REVIEWS
 from napari_rbcflow.session.review import findings as faults_of_review
 from napari_rbcflow.session.review import known_name
@@ -211,7 +216,7 @@ def verify(folder: Path | str, *, only_number: bool = False) -> Verification:
     """
     checks = _CHECKS
     if only_number:
-        checks = tuple(check for check in checks if check not in (_crops, _ring, _report, _signed))
+        checks = tuple(check for check in checks if check not in (_crops, _ring, _report, _page, _signed))
     return _verified(folder, checks)
 
 
@@ -282,7 +287,8 @@ def sign(folder: Path | str, by: str) -> Signature:
     if not (by := one_line(by)):
         raise BadInput("session.sign-by-nobody")
     before = signed_hashes(folder)
-    found = _verified(folder, tuple(check for check in _CHECKS if check is not _signed))
+    # The page is written anew, and who signs looks at it.
+    found = _verified(folder, tuple(check for check in _CHECKS if check not in (_page, _signed)))
     if found.code == NOT_A_SESSION:
         raise BadInput.told(found.findings[0])
     if found.findings:
@@ -530,6 +536,11 @@ def _report(session: Session) -> Iterator[str]:
                 yield say("session.found-file-missing", name=name)
 
 
+def _page(session: Session) -> Iterator[str]:
+    if not session.running:
+        yield from report_findings(session.folder)
+
+
 def _signed(session: Session) -> Iterator[str]:
     yield from signature_findings(session.folder)
     if not session.running and not shows_signatures(session.folder):
@@ -549,6 +560,7 @@ _CHECKS: tuple[Check, ...] = (
     _crops,
     _ring,
     _report,
+    _page,
     _signed,
 )
 _PARTS: dict[str, set[Check]] = {
@@ -557,7 +569,7 @@ _PARTS: dict[str, set[Check]] = {
     "tables": {_tables, _fragments, _watched, _unchanged},
     "number": {_ending, _number},
     "people": {_by_hand, _reviewed},
-    "report": {_report},
+    "report": {_report, _page},
 }
 """The steps from the frames to the report, and what is checked of each."""
 

@@ -37,5 +37,6 @@ from .records import Record as Record
 from .records import Span as Span
 from .records import find_sessions as find_sessions
 from .records import gather as gather
+from .records import one_line as one_line
 from .records import parse_span as parse_span
 from .records import parse_spans as parse_spans
