@@ -23,7 +23,7 @@ from replay_camera.building import CannotBuild, Replay, build
 from stand_in.opening import Open, stand_ins
 
 from napari_rbcflow.classification.two_stage import TwoStage
-from napari_rbcflow.simulation import ChamberSettings, population, sequences
+from napari_rbcflow.simulation import ChamberSettings, population, sequences, simulate_movie
 from napari_rbcflow.simulation.library import CACHE_VARIABLE, SpriteLibrary, build_library, settings_of_cells
 
 # How long an example takes says how busy the computer is, and nothing of the code.
@@ -117,6 +117,16 @@ def rbcflow(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 
 
 @pytest.fixture(scope="session")
+def chamber_movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds of a quarter of the field, as an AVI; do not touch it."""
+    path = tmp_path_factory.mktemp("movie") / "chamber.avi"
+    simulate_movie(
+        path, seconds=3, settings=ChamberSettings(548, 688, seed=2, cells_per_frame=40, variety=0.3)
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished session of `some_pairs(90)`; do not touch it, `copied` may be."""
     return write(tmp_path_factory.mktemp("session") / "S", some_pairs(90))
@@ -183,7 +193,7 @@ def take_picture(qtbot: Any) -> Callable[[Any, str], None]:
             if where:
                 of.grab().save(str(Path(where) / name))
             return
-        qtbot.wait(300)
+        qtbot.wait(300 if where else 100)  # for Qt to lay out what was just said
         picture = of.screenshot(canvas_only=False, flash=False)
         assert picture.std() > 5
         if where:

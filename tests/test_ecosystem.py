@@ -28,7 +28,6 @@ from napari_rbcflow.errors import BadInput
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session
 from napari_rbcflow.session.change_log import ChangeLog
-from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.lazy import open_frames
 from napari_rbcflow.sources.movie import open_movie
 from napari_rbcflow.types import SourceInfo
@@ -44,15 +43,11 @@ PLUGIN = "napari-rbcflow"
 
 
 @pytest.fixture(scope="module")
-def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def analysed(chamber_movie: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A movie and its session."""
-    folder = tmp_path_factory.mktemp("analysed")
-    movie = folder / "chamber.avi"
-    simulate_movie(
-        movie, seconds=3, settings=ChamberSettings(548, 688, seed=2, cells_per_frame=40, variety=0.3)
-    )
-    analyze(movie, folder / "session", patient="simulated")
-    return movie, folder / "session"
+    session = tmp_path_factory.mktemp("analysed") / "session"
+    analyze(chamber_movie, session, patient="simulated")
+    return chamber_movie, session
 
 
 @pytest.fixture

@@ -68,11 +68,12 @@ from napari_rbcflow.widgets.window import docked
 class Bench:
     """A viewer, as many live widgets as wished, and a person's hands."""
 
-    def __init__(self, make_napari_viewer: Any, qtbot: Any, folder: Path) -> None:
+    def __init__(self, make_napari_viewer: Any, qtbot: Any, folder: Path, take_picture: Any) -> None:
         self.viewer = make_napari_viewer(show=True)
         self.viewer.window._qt_window.resize(1600, 1000)
         self.qtbot = qtbot
         self.folder = folder
+        self.take_picture = take_picture
 
     def widget(self, *, from_menu: bool = False) -> tuple[LiveWidget, Any]:
         window = self.viewer.window
@@ -99,19 +100,12 @@ class Bench:
         self.wait(there)
 
     def picture(self, name: str) -> None:
-        # A moment for Qt to lay out what was just said.
-        self.qtbot.wait(300)
-        picture = self.viewer.screenshot(canvas_only=False, flash=False)
-        assert picture.std() > 5
-        if folder := os.environ.get("RBCFLOW_PICTURES"):
-            from PIL import Image
-
-            Image.fromarray(picture).save(Path(folder) / f"{name}.png")
+        self.take_picture(self.viewer, f"{name}.png")
 
 
 @pytest.fixture
-def bench(make_napari_viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(make_napari_viewer, qtbot, tmp_path)
+def bench(make_napari_viewer: Any, qtbot: Any, tmp_path: Path, take_picture: Any) -> Bench:
+    return Bench(make_napari_viewer, qtbot, tmp_path, take_picture)
 
 
 def sessions(bench: Bench) -> list[Path]:

@@ -34,7 +34,6 @@ from napari_rbcflow.pipeline.settings import RunSettings
 from napari_rbcflow.quality import SetFlow
 from napari_rbcflow.sentences import say
 from napari_rbcflow.session import open_session, verify
-from napari_rbcflow.simulation import ChamberSettings, simulate_movie
 from napari_rbcflow.sources.lazy import open_frames
 from napari_rbcflow.widgets.dock import frame_of
 from napari_rbcflow.widgets.live_form import CameraForm
@@ -48,14 +47,9 @@ pytestmark = pytest.mark.slow
 LONG_MS = 60_000
 
 
-@pytest.fixture(scope="module")
-def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three seconds of a quarter of the field, as an AVI."""
-    path = tmp_path_factory.mktemp("movie") / "chamber.avi"
-    simulate_movie(
-        path, seconds=3, settings=ChamberSettings(548, 688, seed=2, cells_per_frame=40, variety=0.3)
-    )
-    return path
+@pytest.fixture
+def movie(chamber_movie: Path) -> Path:
+    return chamber_movie
 
 
 @pytest.fixture(scope="module")
