@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -223,3 +225,17 @@ def test_the_control_has_a_tab_and_each_run_of_a_patient_says_how_it_was(
     assert widget.tabs.isHidden()
     assert widget.table.isColumnHidden(7)
     assert not widget.of_patient.isHidden()
+
+
+def test_what_a_closed_dock_leaves_is_freed_in_its_own_thread(make_napari_viewer: Any, qtbot: Any) -> None:
+    _, widget = make_napari_viewer(show=True).window.add_plugin_dock_widget("napari-rbcflow", "Trend")
+    qtbot.waitUntil(widget.isVisible, timeout=5_000)
+    frame, _ = frame_of(widget)
+    gone = weakref.ref(widget.plot)
+    del widget
+    gc.disable()  # as if no thread came upon it
+    try:
+        frame.title.close_button.click()
+        qtbot.waitUntil(lambda: gone() is None, timeout=5_000)
+    finally:
+        gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -202,6 +203,15 @@ def shorten_tab(dock: QDockWidget) -> None:
         dock.toggleViewAction().setText(whole)
 
 
+def _collect_soon() -> None:
+    """Free what a dock that is gone leaves in circles: its plots' menus, magicgui's filters, a timer.
+
+    Python would do so at any time and in any thread, where Qt ends the program or waits for ever.
+    """
+    for ms in (0, 1000):  # again, where a slot or a thread still held some of it
+        QTimer.singleShot(ms, lambda: gc.collect())
+
+
 _OF_PLUGIN = f" ({PLUGIN})"
 # Several docks one above the other must not make the window higher than a laptop's screen.
 _LEAST_HEIGHT = 160
@@ -227,6 +237,7 @@ class Dock(QWidget):
         self._place.setSingleShot(True)
         self._place.timeout.connect(self._report_errors(self._stand_beside))
         self._placed = False
+        self.destroyed.connect(_collect_soon)
 
     def sizeHint(self) -> QSize:
         """Wide enough for the number."""
