@@ -197,6 +197,11 @@ def test_a_session_takes_the_interval_that_belongs_to_its_end() -> None:
     assert len({round(one.estimate or 0, 3) for one in found.values()}) == 1
 
 
+def test_what_was_measured_is_of_the_shipped_networks(two_stage: TwoStage) -> None:
+    run = table([50] * 100, [TANK] * 80 + [FLIP] * 20)
+    assert correct_unseen_flips(run, MEASURED, stage2=two_stage.models["stage2"]["hash"]).estimate
+
+
 def test_says_where_it_means_nothing() -> None:
     few = correct_unseen_flips(table([50] * 12, [TANK] * 12), MEASURED)
     short = correct_unseen_flips(table([8] * 500, [TANK] * 450 + [FLIP] * 50), TURNS_ONLY)
