@@ -61,7 +61,7 @@ _REVIEWED = 'data-reviewed="'
 """Behind it the page holds how many bytes of ``reviews.csv`` are in its number."""
 
 
-_MADE = "<!-- Made from run.json {}; hash of this page: {} -->\n"
+_MADE = "<!-- Made from run.json {}; page {} -->\n"
 """The last line of a page, by which `verify` finds what was edited; no proof against who writes it anew."""
 
 
