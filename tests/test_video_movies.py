@@ -464,6 +464,12 @@ def test_a_recording_in_parts_is_read_whole_whichever_is_given(
         assert info.n_frames == 18
 
 
+def test_a_hidden_movie_is_read_where_it_is_named(recordings: list[np.ndarray], tmp_path: Path) -> None:
+    for path in in_parts(tmp_path, recordings[0], [".run_1.tif", "run_2.tif"], 24):
+        with open_movie(path) as info:
+            assert info.n_frames == 24
+
+
 @pytest.mark.parametrize("ending", ["avi", "tif"])
 def test_a_missing_part_is_named_and_the_runs_of_a_day_are_no_parts(
     ending: str, recordings: list[np.ndarray], tmp_path: Path

@@ -6,6 +6,7 @@ frame of a part the same cells flow on in the first frame of the next, moved by 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -70,7 +71,8 @@ def open_parts(path: Path, open_one: Open) -> MovieReader:
     try:
         if not one.may_be_part or one.facts.n_frames < 2:
             return one
-        mark, numbered = _beside(path)
+        files = _files_with(path)
+        mark, numbered = _beside(path, files)
         if len({number for number, _ in numbered}) < len(numbered):
             return one
         parts, by_number = [_Part(path, one)], True
@@ -79,7 +81,7 @@ def open_parts(path: Path, open_one: Open) -> MovieReader:
         raise
     try:
         for back in (True, False):
-            while beside := _neighbour(parts[0 if back else -1].path, mark, back=back):
+            while beside := _neighbour(parts[0 if back else -1].path, files, mark, back=back):
                 other, surely = _another(beside[0], open_one), beside[1]
                 if other is None:
                     break
@@ -122,41 +124,47 @@ def open_all(files: Sequence[Path], folder: str, open_one: Open, series: int | N
     return open_parts(found[choose_series(folder, titles, series, apart=True)][0], open_one)
 
 
-def _beside(path: Path) -> tuple[str, list[tuple[int, Path]]]:
+def _files_with(path: Path) -> list[Path]:
+    """Return the files of a folder, hidden ones left out but for the movie itself; there may be thousands."""
+    with os.scandir(path.parent) as entries:
+        return [
+            path.parent / entry.name
+            for entry in entries
+            if (entry.name == path.name or not entry.name.startswith(".")) and entry.is_file()
+        ]
+
+
+def _beside(path: Path, files: Sequence[Path]) -> tuple[str, list[tuple[int, Path]]]:
     """Return the mark in the names of what may be parts of one recording, and these with their numbers."""
     mine = _name(path)
     found = [
         (name, other)
-        for other in path.parent.iterdir()
-        if other.suffix.lower() == path.suffix.lower() and not other.name.startswith(".")
-        if (name := _name(other)).prefix == mine.prefix and other.is_file()
+        for other in files
+        if other.suffix.lower() == path.suffix.lower() and (name := _name(other)).prefix == mine.prefix
     ]
     mark = mine.mark if mine.digits else max((name.mark for name, _ in found), default="")
     return mark, sorted((name.number, other) for name, other in found if name.mark == mark or not name.digits)
 
 
-def _neighbour(path: Path, mark: str, *, back: bool) -> tuple[Path, bool] | None:
+def _neighbour(path: Path, files: Sequence[Path], mark: str, *, back: bool) -> tuple[Path, bool] | None:
     """Return the file that may be the part before or after one, and whether only its picture can show it.
 
-    That is the one with the next number at the end of its name; else of those whose names differ in numbers
-    alone (1of3, 0-19, the time of the day).
+    That is the one with the next number at the end of its name; else, where no mark says how parts are named,
+    of those whose names differ in numbers alone (1of3, 0-19, the time of the day).
     """
-    step = -1 if back else 1
-    numbered = _beside(path)[1]
-    at = next(k for k, (_, other) in enumerate(numbered) if other == path)
+    step, numbered = -1 if back else 1, _beside(path, files)[1]
+    at = [other for _, other in numbered].index(path)
     if 0 <= at + step < len(numbered):
         one, two = sorted((numbered[at][0], numbered[at + step][0]))
         if _follows(one, two, mark):
             return numbered[at + step][1], False
+    if mark:
+        return None
     text = _DIGITS.sub("0", path.name.lower())
-    alike = [
-        (tuple(map(int, _DIGITS.findall(other.name))), other)
-        for other in path.parent.iterdir()
-        if _DIGITS.sub("0", other.name.lower()) == text and other.is_file()
-    ]
-    alike.sort()
-    at = next(k for k, (_, other) in enumerate(alike) if other == path)
-    return (alike[at + step][1], True) if not mark and 0 <= at + step < len(alike) else None
+    named = [other for other in files if _DIGITS.sub("0", other.name.lower()) == text]
+    alike = sorted(named, key=lambda other: (*map(int, _DIGITS.findall(other.name)), other.name))
+    at = alike.index(path) + step
+    return (alike[at], True) if 0 <= at < len(alike) else None
 
 
 def _follows(number: int, following: int, mark: str) -> bool:
